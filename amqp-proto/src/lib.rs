@@ -1,0 +1,61 @@
+//! The wire format of AMQP 0-9-1 with RabbitMQ's extensions, in both directions.
+//!
+//! This crate knows frames ([`frame`]), methods ([`method`]), content headers and the fourteen
+//! message properties ([`properties`]), and field tables ([`FieldTable`]). It holds no state,
+//! reads no clock, touches no socket and needs no `std`.
+//!
+//! * Decoding borrows: a decoded method points into the bytes that it came from.
+//! * Tables and properties stay raw ([`RawTable`], [`RawProperties`]) until they are looked at, so
+//!   that a message whose headers are malformed can still be received, acknowledged or refused.
+//! * Every length is checked before it is used: nothing is allocated in proportion to a length that
+//!   the bytes at hand do not back.
+//! * Encoding appends to a `Vec<u8>`. What can be refused is refused before a byte is laid down
+//!   ([`EncodeError`]).
+//!
+//! ```
+//! use amqp_proto::frame::{self, FrameKind, FrameLimits, Peek};
+//! use amqp_proto::method::{Method, basic};
+//!
+//! let mut wire = Vec::new();
+//! frame::write_method(&mut wire, 1, &basic::Ack { delivery_tag: 100, multiple: false });
+//!
+//! let Peek::Complete(frame) = frame::peek(&wire, FrameLimits::default())? else {
+//!     unreachable!("the whole frame is there");
+//! };
+//! assert_eq!((frame.kind, frame.channel), (FrameKind::Method, 1));
+//! let Method::BasicAck(ack) = Method::decode(frame.payload)? else { unreachable!() };
+//! assert_eq!(ack.delivery_tag, 100);
+//! # Ok::<(), amqp_proto::Malformed>(())
+//! ```
+#![no_std]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
+)]
+
+extern crate alloc;
+
+mod error;
+mod field_table;
+pub mod frame;
+mod macros;
+pub mod method;
+pub mod properties;
+mod reply_code;
+mod short_str;
+mod wire;
+
+pub use error::{EncodeError, Malformed};
+pub use field_table::{Decimal, FieldTable, FieldValue, RawTable};
+pub use properties::{ContentHeader, Properties, PropertiesRef, RawProperties};
+pub use reply_code::ReplyCode;
+pub use short_str::ShortStr;
+
+/// The deepest nesting of tables and arrays that is decoded or encoded by default.
+///
+/// RabbitMQ relays header tables verbatim, tens of thousands of levels deep if a publisher sends
+/// them; recursing into those would overflow the stack.
+pub const TABLE_DEPTH_MAX: usize = 32;
+
+/// The first eight bytes of every connection: `AMQP` 0-0-9-1 (AMQP 0-9-1, 4.2.2).
+pub const PROTOCOL_HEADER: [u8; 8] = *b"AMQP\0\0\x09\x01";

@@ -1,0 +1,285 @@
+//! Content headers and the fourteen message properties (AMQP 0-9-1, 4.2.6.1 and 1.8).
+//!
+//! A received header keeps its properties raw ([`RawProperties`]); [`RawProperties::decode`] gives
+//! a borrowed view ([`PropertiesRef`]) without allocating, [`PropertiesRef::to_owned`] an owned
+//! value ([`Properties`]), which is also what applications build to publish.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::wire::{Reader, Writer};
+use crate::{EncodeError, FieldTable, Malformed, RawTable, ShortStr};
+
+/// The class id of every content of AMQP 0-9-1: basic.
+pub const CONTENT_CLASS: u16 = 60;
+
+/// A content header: class, body size, properties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs, reason = "the specification is frozen")]
+pub struct ContentHeader<'a> {
+    /// The class of the method before it, 60 for all of AMQP 0-9-1.
+    pub class_id: u16,
+    /// The size of the body in bytes, over all its frames.
+    pub body_size: u64,
+    /// Flags and values of the properties.
+    pub properties: RawProperties<'a>,
+}
+
+impl<'a> ContentHeader<'a> {
+    /// Decodes the payload of a header frame. The unused weight is ignored.
+    ///
+    /// # Errors
+    /// [`Malformed::Truncated`] below fourteen bytes.
+    #[inline]
+    pub fn decode(payload: &'a [u8]) -> Result<Self, Malformed> {
+        let (Some((fixed, _)), Some(properties)) =
+            (payload.split_first_chunk::<12>(), payload.get(12..))
+        else {
+            return Err(Malformed::Truncated);
+        };
+        if properties.len() < 2 {
+            return Err(Malformed::Truncated);
+        }
+        let [c0, c1, _, _, size @ ..] = *fixed;
+        Ok(Self {
+            class_id: u16::from_be_bytes([c0, c1]),
+            body_size: u64::from_be_bytes(size),
+            properties: RawProperties(properties),
+        })
+    }
+
+    /// Appends the payload of a header frame.
+    #[inline]
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        Self::encode_fixed(out, self.class_id, self.body_size);
+        out.extend_from_slice(self.properties.0);
+    }
+
+    /// Appends what comes before the property flags.
+    #[inline]
+    pub(crate) fn encode_head(out: &mut Vec<u8>, body_size: u64) {
+        Self::encode_fixed(out, CONTENT_CLASS, body_size);
+    }
+
+    #[inline]
+    fn encode_fixed(out: &mut Vec<u8>, class_id: u16, body_size: u64) {
+        let [c0, c1] = class_id.to_be_bytes();
+        out.extend_from_slice(&[c0, c1, 0, 0]);
+        out.extend_from_slice(&body_size.to_be_bytes());
+    }
+}
+
+/// Property flags and values as they stand on the wire, unchecked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawProperties<'a>(&'a [u8]);
+
+impl<'a> RawProperties<'a> {
+    /// No property.
+    pub const NONE: Self = RawProperties(&[0, 0]);
+
+    /// Properties from flags and values as on the wire.
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        RawProperties(bytes)
+    }
+
+    /// Flags and values as on the wire.
+    pub const fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+}
+
+impl Default for RawProperties<'_> {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+/// How each type of property is read, written and owned.
+macro_rules! property {
+    (@read $reader:ident shortstr) => { $reader.short_str()? };
+    (@read $reader:ident table) => { RawTable::new($reader.long_str()?) };
+    (@read $reader:ident octet) => { $reader.octet()? };
+    (@read $reader:ident timestamp) => { $reader.long_long()? };
+
+    (@write $out:ident shortstr $value:ident) => { Writer::new($out).short_str(*$value) };
+    (@write $out:ident table $value:ident) => { $value.write_long($out) };
+    (@write $out:ident octet $value:ident) => { $out.push(*$value) };
+    (@write $out:ident timestamp $value:ident) => { $out.extend_from_slice(&$value.to_be_bytes()) };
+
+    (@write_owned $out:ident shortstr $value:ident) => {
+        Writer::new($out).short_str(ShortStr::new($value)?)
+    };
+    (@write_owned $out:ident table $value:ident) => { $value.encode($out)? };
+    (@write_owned $out:ident octet $value:ident) => { $out.push(*$value) };
+    (@write_owned $out:ident timestamp $value:ident) => {
+        $out.extend_from_slice(&$value.to_be_bytes())
+    };
+
+    (@own shortstr $value:ident $depth:ident) => { String::from($value.as_str()?) };
+    (@own table $value:ident $depth:ident) => { $value.decode($depth)? };
+    (@own octet $value:ident $depth:ident) => { $value };
+    (@own timestamp $value:ident $depth:ident) => { $value };
+
+    (@borrowed shortstr) => { ShortStr<'a> };
+    (@borrowed table) => { RawTable<'a> };
+    (@borrowed octet) => { u8 };
+    (@borrowed timestamp) => { u64 };
+
+    (@owned shortstr) => { String };
+    (@owned table) => { FieldTable };
+    (@owned octet) => { u8 };
+    (@owned timestamp) => { u64 };
+}
+
+macro_rules! properties {
+    ($($(#[$doc:meta])* $bit:literal $field:ident $spec_name:literal $type:ident,)*) => {
+        /// The properties of a received message, borrowed from its header frame.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[allow(clippy::exhaustive_structs, reason = "the specification is frozen")]
+        pub struct PropertiesRef<'a> {
+            $($(#[$doc])* pub $field: Option<property!(@borrowed $type)>,)*
+        }
+
+        /// The properties of a message, owned.
+        ///
+        /// Each has a field to read and a setter of the same name to build with:
+        /// ```
+        /// use amqp_proto::Properties;
+        /// let properties = Properties::new().content_type("text/plain").delivery_mode(2);
+        /// assert_eq!(properties.content_type.as_deref(), Some("text/plain"));
+        /// ```
+        #[derive(Clone, Debug, Default, PartialEq)]
+        #[non_exhaustive]
+        pub struct Properties {
+            $($(#[$doc])* pub $field: Option<property!(@owned $type)>,)*
+        }
+
+        impl<'a> RawProperties<'a> {
+            /// Reads every property that is present.
+            ///
+            /// # Errors
+            /// [`Malformed::Truncated`], [`Malformed::TrailingBytes`],
+            /// [`Malformed::UnknownPropertyFlags`]. Texts and tables are not looked into.
+            #[inline]
+            pub fn decode(self) -> Result<PropertiesRef<'a>, Malformed> {
+                let mut reader = Reader::new(self.0);
+                let flags = reader.short()?;
+                let mut properties = PropertiesRef::default();
+                if flags & !KNOWN_FLAGS != 0 {
+                    return Err(Malformed::UnknownPropertyFlags(flags & !KNOWN_FLAGS));
+                }
+                $(
+                    if flags & (1 << $bit) != 0 {
+                        properties.$field = Some(property!(@read reader $type));
+                    }
+                )*
+                reader.finish()?;
+                Ok(properties)
+            }
+        }
+
+        impl PropertiesRef<'_> {
+            /// Appends flags and values.
+            #[inline]
+            pub fn encode(&self, out: &mut Vec<u8>) {
+                let mut flags = 0_u16;
+                $(flags |= u16::from(self.$field.is_some()) << $bit;)*
+                out.extend_from_slice(&flags.to_be_bytes());
+                $(
+                    if let Some(value) = &self.$field {
+                        property!(@write out $type value);
+                    }
+                )*
+            }
+
+            /// Copies texts and decodes the headers, tables nested up to `depth_max` levels.
+            ///
+            /// # Errors
+            /// [`Malformed::NotUtf8`], and those of [`RawTable::decode`].
+            pub fn to_owned(&self, depth_max: usize) -> Result<Properties, Malformed> {
+                Ok(Properties {
+                    $($field: match self.$field {
+                        Some(value) => Some(property!(@own $type value depth_max)),
+                        None => None,
+                    },)*
+                })
+            }
+        }
+
+        impl Properties {
+            /// Appends flags and values.
+            ///
+            /// # Errors
+            /// Any [`EncodeError`]; what was appended until then stays.
+            pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+                let mut flags = 0_u16;
+                $(flags |= u16::from(self.$field.is_some()) << $bit;)*
+                out.extend_from_slice(&flags.to_be_bytes());
+                $(
+                    if let Some(value) = &self.$field {
+                        property!(@write_owned out $type value);
+                    }
+                )*
+                Ok(())
+            }
+
+            $(
+                $(#[$doc])*
+                #[must_use]
+                pub fn $field(mut self, value: impl Into<property!(@owned $type)>) -> Self {
+                    self.$field = Some(value.into());
+                    self
+                }
+            )*
+        }
+
+        const KNOWN_FLAGS: u16 = 0 $(| 1 << $bit)*;
+
+        /// The properties in wire order, as data: the specification's name, the flag's bit, the
+        /// type.
+        pub const TABLE: &[(&str, u8, &str)] = &[$(($spec_name, $bit, stringify!($type)),)*];
+    };
+}
+
+properties! {
+    /// The body's MIME type.
+    15 content_type "content-type" shortstr,
+    /// The body's MIME encoding.
+    14 content_encoding "content-encoding" shortstr,
+    /// The application's headers, by which a headers exchange routes.
+    13 headers "headers" table,
+    /// 1 for transient, 2 for persistent.
+    12 delivery_mode "delivery-mode" octet,
+    /// 0 to 9; queues with `x-max-priority` heed it.
+    11 priority "priority" octet,
+    /// Says which request a reply belongs to.
+    10 correlation_id "correlation-id" shortstr,
+    /// The queue that replies go to.
+    9 reply_to "reply-to" shortstr,
+    /// How long the message lives, in milliseconds, as decimal text.
+    8 expiration "expiration" shortstr,
+    /// The application's name for the message.
+    7 message_id "message-id" shortstr,
+    /// Seconds since 1970-01-01T00:00:00Z.
+    6 timestamp "timestamp" timestamp,
+    /// The application's name for the kind of message (`type` in the specification).
+    5 kind "type" shortstr,
+    /// The publisher's login; RabbitMQ refuses any other.
+    4 user_id "user-id" shortstr,
+    /// The publishing application.
+    3 app_id "app-id" shortstr,
+    /// Reserved; once the cluster's id.
+    2 cluster_id "reserved" shortstr,
+}
+
+impl Properties {
+    /// No property.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether no property is set.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
