@@ -122,7 +122,7 @@ pub enum FieldValue {
     /// `T`: seconds since 1970-01-01T00:00:00Z.
     Timestamp(u64),
     /// `A`
-    Array(Vec<FieldValue>),
+    Array(Vec<Self>),
     /// `F`
     Table(FieldTable),
     /// `V`
