@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 
 use crate::method::WireMethod;
-use crate::{ContentHeader, EncodeError, Malformed, Properties, PropertiesRef};
+use crate::{ContentHeader, Malformed, PropertiesRef};
 
 /// Bytes before a payload.
 pub const FRAME_HEAD: usize = 7;
@@ -186,31 +186,6 @@ pub fn write_header(out: &mut Vec<u8>, channel: u16, header: &ContentHeader<'_>)
     let frame = FrameInProgress::begin(out, FrameKind::Header, channel);
     header.encode(out);
     frame.end(out);
-}
-
-/// Appends a header frame from owned properties.
-///
-/// # Errors
-/// Those of [`Properties::encode`]; `out` is then as it was before.
-pub fn write_header_owned(
-    out: &mut Vec<u8>,
-    channel: u16,
-    body_size: u64,
-    properties: &Properties,
-) -> Result<(), EncodeError> {
-    let start = out.len();
-    let frame = FrameInProgress::begin(out, FrameKind::Header, channel);
-    ContentHeader::encode_head(out, body_size);
-    match properties.encode(out) {
-        Ok(()) => {
-            frame.end(out);
-            Ok(())
-        }
-        Err(error) => {
-            out.truncate(start);
-            Err(error)
-        }
-    }
 }
 
 /// Appends a header frame from borrowed properties.

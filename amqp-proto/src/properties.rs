@@ -106,14 +106,14 @@ macro_rules! property {
     (@write $out:ident octet $value:ident) => { $out.push(*$value) };
     (@write $out:ident timestamp $value:ident) => { $out.extend_from_slice(&$value.to_be_bytes()) };
 
-    (@write_owned $out:ident shortstr $value:ident) => {
-        Writer::new($out).short_str(ShortStr::new($value)?)
-    };
-    (@write_owned $out:ident table $value:ident) => { $value.encode($out)? };
-    (@write_owned $out:ident octet $value:ident) => { $out.push(*$value) };
-    (@write_owned $out:ident timestamp $value:ident) => {
-        $out.extend_from_slice(&$value.to_be_bytes())
-    };
+    (@view $headers:ident shortstr $value:ident) => { ShortStr::new($value)? };
+    (@view $headers:ident table $value:ident) => {{
+        $headers.clear();
+        $value.encode($headers)?;
+        RawTable::new($headers.get(4..).unwrap_or_default())
+    }};
+    (@view $headers:ident octet $value:ident) => { *$value };
+    (@view $headers:ident timestamp $value:ident) => { *$value };
 
     (@own shortstr $value:ident $depth:ident) => { String::from($value.as_str()?) };
     (@own table $value:ident $depth:ident) => { $value.decode($depth)? };
@@ -207,20 +207,21 @@ macro_rules! properties {
         }
 
         impl Properties {
-            /// Appends flags and values.
+            /// A borrowed view, with `headers` as room for the encoded headers table.
             ///
             /// # Errors
-            /// Any [`EncodeError`]; what was appended until then stays.
-            pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-                let mut flags = 0_u16;
-                $(flags |= u16::from(self.$field.is_some()) << $bit;)*
-                out.extend_from_slice(&flags.to_be_bytes());
-                $(
-                    if let Some(value) = &self.$field {
-                        property!(@write_owned out $type value);
-                    }
-                )*
-                Ok(())
+            /// Any [`EncodeError`].
+            #[inline]
+            pub fn view<'a>(
+                &'a self,
+                headers: &'a mut Vec<u8>,
+            ) -> Result<PropertiesRef<'a>, EncodeError> {
+                Ok(PropertiesRef {
+                    $($field: match &self.$field {
+                        Some(value) => Some(property!(@view headers $type value)),
+                        None => None,
+                    },)*
+                })
             }
 
             $(
@@ -276,6 +277,15 @@ impl Properties {
     /// No property.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Appends flags and values.
+    ///
+    /// # Errors
+    /// Any [`EncodeError`], with nothing appended.
+    pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        self.view(&mut Vec::new())?.encode(out);
+        Ok(())
     }
 
     /// Whether no property is set.

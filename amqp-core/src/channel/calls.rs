@@ -1,0 +1,164 @@
+//! Calls and their replies.
+//!
+//! A call takes a place here when its frame is queued, and the channel keeps the calls' order: the
+//! broker answers each channel in the order of its requests, so the front one is the one answered.
+//! The place is freed once the reply has come (or never will) and nobody wants it any more. A call
+//! whose caller has gone, or whose time is over, still awaits its reply: what that reply opened is
+//! closed again.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use amqp_proto::method::{MethodId, WireMethod, basic, channel, confirm, queue};
+
+use crate::error::Error;
+use crate::ids::{CallKey, ChannelId, ConsumerKey};
+use crate::request::Reply;
+use crate::slab::Slab;
+
+/// What a call awaits.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(unreachable_pub, reason = "it stands in a sealed trait")]
+pub enum Pending {
+    ChannelClose,
+    ChannelOpen(ChannelId),
+    ConfirmSelect,
+    Consume(ConsumerKey),
+    Cancel(ConsumerKey),
+    /// A reply without fields that matter.
+    Done(MethodId),
+    QueueDeclare,
+    QueueDelete,
+}
+
+impl Pending {
+    pub(crate) const fn done(reply: MethodId) -> Self {
+        Self::Done(reply)
+    }
+
+    /// The reply that is due.
+    pub(crate) const fn reply(self) -> MethodId {
+        match self {
+            Self::ChannelClose => channel::CloseOk::ID,
+            Self::ChannelOpen(_) => channel::OpenOk::ID,
+            Self::ConfirmSelect => confirm::SelectOk::ID,
+            Self::Consume(_) => basic::ConsumeOk::ID,
+            Self::Cancel(_) => basic::CancelOk::ID,
+            Self::Done(reply) => reply,
+            Self::QueueDeclare => queue::DeclareOk::ID,
+            Self::QueueDelete => queue::DeleteOk::ID,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Slot {
+    pending: Pending,
+    deadline: Instant,
+    /// The reply has not come.
+    in_flight: bool,
+    /// Somebody will take the result.
+    wanted: bool,
+    result: Option<Result<Reply, Error>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Calls {
+    slots: Slab<Slot>,
+    deadlines: BTreeSet<(Instant, CallKey)>,
+}
+
+impl Calls {
+    pub(crate) const fn new() -> Self {
+        Self { slots: Slab::new(), deadlines: BTreeSet::new() }
+    }
+
+    pub(crate) fn insert(&mut self, pending: Pending, deadline: Instant) -> CallKey {
+        let slot = Slot { pending, deadline, in_flight: true, wanted: true, result: None };
+        let key = CallKey(self.slots.insert(slot));
+        self.deadlines.insert((deadline, key));
+        key
+    }
+
+    /// A call that needs no reply.
+    pub(crate) fn insert_done(&mut self, pending: Pending, now: Instant, reply: Reply) -> CallKey {
+        let result = Some(Ok(reply));
+        let slot = Slot { pending, deadline: now, in_flight: false, wanted: true, result };
+        CallKey(self.slots.insert(slot))
+    }
+
+    /// The pending call, and whether its result is still awaited.
+    pub(crate) fn pending(&self, key: CallKey) -> Option<(Pending, bool)> {
+        let slot = self.slots.find(key.0)?;
+        Some((slot.pending, slot.wanted && slot.result.is_none()))
+    }
+
+    /// The reply has come or never will. Whether somebody is to be told.
+    pub(crate) fn complete(&mut self, key: CallKey, result: Result<Reply, Error>) -> bool {
+        let Some(slot) = self.slots.find_mut(key.0) else { return false };
+        self.deadlines.remove(&(slot.deadline, key));
+        slot.in_flight = false;
+        if slot.wanted {
+            if slot.result.is_none() {
+                slot.result = Some(result);
+                return true;
+            }
+        } else {
+            self.slots.remove(key.0);
+        }
+        false
+    }
+
+    /// The deadline is over, while the reply may still come.
+    pub(crate) fn expire(&mut self, key: CallKey, error: Error) -> bool {
+        match self.slots.find_mut(key.0) {
+            Some(slot) if slot.wanted && slot.result.is_none() => {
+                slot.result = Some(Err(error));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(crate) fn take(&mut self, key: CallKey) -> Option<Result<Reply, Error>> {
+        let slot = self.slots.find_mut(key.0)?;
+        let result = slot.result.take()?;
+        slot.wanted = false;
+        if !slot.in_flight {
+            self.slots.remove(key.0);
+        }
+        Some(result)
+    }
+
+    /// Nobody will take the result. A result that was there already is returned.
+    pub(crate) fn forget(&mut self, key: CallKey) -> Option<(Pending, Result<Reply, Error>)> {
+        let slot = self.slots.find_mut(key.0)?;
+        slot.wanted = false;
+        let result = slot.result.take();
+        let pending = slot.pending;
+        if !slot.in_flight {
+            self.slots.remove(key.0);
+        }
+        result.map(|result| (pending, result))
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Takes a call whose time is over.
+    pub(crate) fn expired(&mut self, now: Instant) -> Option<(CallKey, Pending)> {
+        let (deadline, key) = *self.deadlines.first()?;
+        if deadline > now {
+            return None;
+        }
+        self.deadlines.remove(&(deadline, key));
+        self.slots.find(key.0).map(|slot| (key, slot.pending))
+    }
+
+    /// Whether a reply is awaited by somebody.
+    pub(crate) fn awaited(&self) -> bool {
+        !self.deadlines.is_empty()
+    }
+}

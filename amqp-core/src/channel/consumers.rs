@@ -1,0 +1,103 @@
+//! Consumers and their unread deliveries.
+//!
+//! A consumer exists from the moment `basic.consume` is queued, under a tag chosen here, so that a
+//! delivery finds it even if it overtakes `consume-ok`. It goes once it has ended on the wire and its
+//! handle is gone.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::ids::{ChannelId, ConsumerKey};
+use crate::message::Delivery;
+use crate::slab::Slab;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ConsumerPhase {
+    /// Consume or cancel is on its way, or the consumer runs.
+    Running,
+    /// `basic.cancel` is on its way.
+    Cancelling,
+    /// No more deliveries will come.
+    Ended,
+}
+
+#[derive(Debug)]
+pub(crate) struct Consumer {
+    pub(crate) channel: ChannelId,
+    pub(crate) tag: Arc<str>,
+    pub(crate) no_ack: bool,
+    pub(crate) phase: ConsumerPhase,
+    /// Why it ended, unless its own client cancelled it; told once.
+    pub(crate) error: Option<Error>,
+    /// Its handle is gone: deliveries are requeued.
+    pub(crate) released: bool,
+    pub(crate) unread: VecDeque<Delivery>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Consumers {
+    slots: Slab<Consumer>,
+    /// Bytes of unread deliveries.
+    bytes: usize,
+}
+
+impl Consumers {
+    pub(crate) const fn new() -> Self {
+        Self { slots: Slab::new(), bytes: 0 }
+    }
+
+    pub(crate) fn insert(&mut self, consumer: Consumer) -> ConsumerKey {
+        ConsumerKey(self.slots.insert(consumer))
+    }
+
+    #[inline]
+    pub(crate) fn find(&self, key: ConsumerKey) -> Option<&Consumer> {
+        self.slots.find(key.0)
+    }
+
+    #[inline]
+    pub(crate) fn find_mut(&mut self, key: ConsumerKey) -> Option<&mut Consumer> {
+        self.slots.find_mut(key.0)
+    }
+
+    /// Bytes of unread deliveries of all consumers.
+    #[inline]
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Queues a delivery. Whether it is the first unread one.
+    #[inline]
+    pub(crate) fn push(&mut self, key: ConsumerKey, delivery: Delivery) -> bool {
+        let Some(consumer) = self.slots.find_mut(key.0) else { return false };
+        self.bytes += delivery.message.size();
+        consumer.unread.push_back(delivery);
+        consumer.unread.len() == 1
+    }
+
+    #[inline]
+    pub(crate) fn pop(&mut self, key: ConsumerKey) -> Option<Delivery> {
+        let delivery = self.slots.find_mut(key.0)?.unread.pop_front()?;
+        self.bytes -= delivery.message.size();
+        Some(delivery)
+    }
+
+    /// The deliveries that nobody will read.
+    pub(crate) fn take_unread(&mut self, key: ConsumerKey) -> VecDeque<Delivery> {
+        let Some(consumer) = self.slots.find_mut(key.0) else { return VecDeque::new() };
+        let unread = std::mem::take(&mut consumer.unread);
+        self.bytes -= unread.iter().map(|delivery| delivery.message.size()).sum::<usize>();
+        unread
+    }
+
+    /// Frees the consumer if it has ended and nobody holds it.
+    pub(crate) fn sweep(&mut self, key: ConsumerKey) {
+        let done =
+            |consumer: &Consumer| consumer.released && consumer.phase == ConsumerPhase::Ended;
+        if self.find(key).is_some_and(done) {
+            self.take_unread(key);
+            self.slots.remove(key.0);
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Contents as they arrive: a method, a header, bodies, possibly interleaved with other channels'
+//! frames (AMQP 0-9-1, 4.2.6).
+//!
+//! Exchange, routing key, properties and a small body are gathered in one staging buffer and stored
+//! in the arena when the content is complete. A large body that fits one frame is taken from the
+//! input without copying; one of several frames is copied once, into memory that grows as it
+//! arrives. A body over the limit is thrown away as it arrives.
+
+use std::sync::Arc;
+
+use amqp_proto::{ContentHeader, ShortStr};
+use bytes::{Bytes, BytesMut};
+
+use crate::arena::Arena;
+use crate::error::ProtocolDetail;
+use crate::ids::ConsumerKey;
+use crate::limits::{BODY_FIRST_BYTES, COPIED_BODY_BYTES, MESSAGE_BYTES};
+use crate::message::{Fault, Message};
+
+/// Staging buffers are kept for the next content.
+const SPARE_BUFFERS: usize = 4;
+/// A staging buffer that grew beyond this is not kept.
+const SPARE_BYTES: usize = 16 << 10;
+
+/// What a content is for.
+#[derive(Debug)]
+pub(crate) enum Target {
+    Deliver {
+        consumer: Option<ConsumerKey>,
+        tag: u64,
+        redelivered: bool,
+    },
+    Return {
+        code: u16,
+        text: Arc<str>,
+    },
+    /// The channel is closing: the content is read and dropped.
+    Nobody,
+}
+
+#[derive(Debug, Default)]
+pub(crate) enum Content {
+    /// A method is due.
+    #[default]
+    None,
+    /// A header is due.
+    Header(Partial),
+    /// Bodies are due.
+    Body(Partial),
+}
+
+#[derive(Debug)]
+pub(crate) struct Partial {
+    target: Target,
+    staged: Vec<u8>,
+    exchange_len: u8,
+    routing_key_len: u8,
+    properties_len: u32,
+    size: u64,
+    received: u64,
+    body: LargeBody,
+}
+
+#[derive(Debug)]
+enum LargeBody {
+    /// It is small, and staged.
+    Staged,
+    Whole(Bytes),
+    Growing(BytesMut),
+    Oversize,
+}
+
+/// A complete content.
+#[derive(Debug)]
+pub(crate) struct Complete {
+    pub(crate) target: Target,
+    pub(crate) message: Message,
+    pub(crate) fault: Option<Fault>,
+}
+
+/// A piece of a body.
+#[derive(Debug)]
+pub(crate) enum Piece<'a> {
+    Borrowed(&'a [u8]),
+    Owned(Bytes),
+}
+
+/// Memory shared by the contents of all channels.
+#[derive(Debug, Default)]
+pub(crate) struct Staging {
+    arena: Arena,
+    spare: Vec<Vec<u8>>,
+}
+
+impl Content {
+    pub(crate) const fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    /// A method with content.
+    #[inline]
+    pub(crate) fn begin(
+        &mut self,
+        staging: &mut Staging,
+        target: Target,
+        exchange: ShortStr<'_>,
+        routing_key: ShortStr<'_>,
+    ) {
+        let mut staged = staging.spare.pop().unwrap_or_default();
+        staged.extend_from_slice(exchange.as_bytes());
+        staged.extend_from_slice(routing_key.as_bytes());
+        *self = Self::Header(Partial {
+            target,
+            staged,
+            exchange_len: exchange.len() as u8,
+            routing_key_len: routing_key.len() as u8,
+            properties_len: 0,
+            size: 0,
+            received: 0,
+            body: LargeBody::Staged,
+        });
+    }
+
+    /// A header frame.
+    #[inline]
+    pub(crate) fn header(
+        &mut self,
+        staging: &mut Staging,
+        header: &ContentHeader<'_>,
+    ) -> Result<Option<Complete>, ProtocolDetail> {
+        let Self::Header(mut partial) = std::mem::take(self) else {
+            return Err(ProtocolDetail::UnexpectedFrame);
+        };
+        let properties = header.properties.as_bytes();
+        partial.staged.extend_from_slice(properties);
+        partial.properties_len = properties.len() as u32;
+        partial.size = header.body_size;
+        if header.body_size > MESSAGE_BYTES {
+            partial.body = LargeBody::Oversize;
+        } else if header.body_size >= COPIED_BODY_BYTES as u64 {
+            partial.body = LargeBody::Growing(BytesMut::new());
+        }
+        Ok(self.advance(staging, partial))
+    }
+
+    /// Whether a body frame of `length` bytes is the whole of a large body: it is then to be given
+    /// as [`Piece::Owned`].
+    #[inline]
+    pub(crate) const fn takes_whole(&self, length: usize) -> bool {
+        match self {
+            Self::Body(partial) => {
+                matches!(partial.body, LargeBody::Growing(_))
+                    && partial.received == 0
+                    && partial.size == length as u64
+            }
+            _ => false,
+        }
+    }
+
+    /// A body frame.
+    #[inline]
+    pub(crate) fn body(
+        &mut self,
+        staging: &mut Staging,
+        piece: Piece<'_>,
+    ) -> Result<Option<Complete>, ProtocolDetail> {
+        let Self::Body(mut partial) = std::mem::take(self) else {
+            return Err(ProtocolDetail::UnexpectedFrame);
+        };
+        let length = match &piece {
+            Piece::Borrowed(bytes) => bytes.len(),
+            Piece::Owned(bytes) => bytes.len(),
+        };
+        partial.received += length as u64;
+        if partial.received > partial.size {
+            return Err(ProtocolDetail::BodyTooLong);
+        }
+        match (&mut partial.body, piece) {
+            (LargeBody::Staged, Piece::Borrowed(bytes)) => partial.staged.extend_from_slice(bytes),
+            (LargeBody::Staged, Piece::Owned(bytes)) => partial.staged.extend_from_slice(&bytes),
+            (LargeBody::Growing(body), Piece::Borrowed(bytes)) => {
+                if body.capacity() == 0 {
+                    let size = usize::try_from(partial.size).unwrap_or(usize::MAX);
+                    body.reserve(size.min(BODY_FIRST_BYTES).max(bytes.len()));
+                }
+                body.extend_from_slice(bytes);
+            }
+            (body @ LargeBody::Growing(_), Piece::Owned(bytes)) => *body = LargeBody::Whole(bytes),
+            (LargeBody::Oversize | LargeBody::Whole(_), _) => {}
+        }
+        Ok(self.advance(staging, partial))
+    }
+
+    #[inline]
+    fn advance(&mut self, staging: &mut Staging, partial: Partial) -> Option<Complete> {
+        if partial.received < partial.size {
+            *self = Self::Body(partial);
+            return None;
+        }
+        Some(partial.complete(staging))
+    }
+}
+
+impl Partial {
+    #[inline]
+    fn complete(self, staging: &mut Staging) -> Complete {
+        let data = staging.arena.store(&self.staged);
+        staging.reuse(self.staged);
+        let (body, fault) = match self.body {
+            LargeBody::Staged => (None, None),
+            LargeBody::Whole(bytes) => (Some(bytes), None),
+            LargeBody::Growing(bytes) => (Some(bytes.freeze()), None),
+            LargeBody::Oversize => (None, Some(Fault::Oversize { size: self.size })),
+        };
+        let lengths = (self.exchange_len, self.routing_key_len, self.properties_len);
+        Complete { target: self.target, message: Message::new(data, lengths, body), fault }
+    }
+}
+
+impl Staging {
+    fn reuse(&mut self, mut staged: Vec<u8>) {
+        if self.spare.len() < SPARE_BUFFERS && staged.capacity() <= SPARE_BYTES {
+            staged.clear();
+            self.spare.push(staged);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! One channel of a connection.
+//!
+//! A channel is known by its [`ChannelId`](crate::ids::ChannelId), which outlives its number: the
+//! number goes back to the broker when the channel has closed on both sides, while the record stays
+//! for as long as a handle may ask why it closed.
+
+mod calls;
+mod confirms;
+mod consumers;
+mod content;
+mod numbers;
+mod returns;
+mod view;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::error::ChannelCause;
+use crate::ids::{CallKey, ConsumerKey};
+use crate::limits::RETURNED_MESSAGES;
+use crate::machine::{self, Transition};
+use crate::message::ReturnedMessage;
+
+pub(crate) use calls::Calls;
+#[allow(unreachable_pub, reason = "it stands in a sealed trait")]
+pub use calls::Pending;
+pub use confirms::Confirmation;
+pub(crate) use confirms::Confirms;
+pub(crate) use consumers::{Consumer, ConsumerPhase, Consumers};
+pub(crate) use content::{Complete, Content, Piece, Staging, Target};
+pub(crate) use numbers::Numbers;
+pub(crate) use returns::Fingerprint;
+pub use view::{Channel, PublishRefused};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// `channel.open` is on its way.
+    Opening,
+    Open,
+    /// Our `channel.close` is on its way.
+    Closing,
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PhaseInput {
+    OpenOk,
+    Close,
+    CloseOk,
+    BrokerClose,
+    ConnectionLost,
+}
+
+/// `BrokerClose` while `Closing` is answered, and our own close goes on: both sides have sent one.
+const TRANSITIONS: &[Transition<Phase, PhaseInput>] = &[
+    (Phase::Opening, PhaseInput::OpenOk, Phase::Open),
+    (Phase::Opening, PhaseInput::Close, Phase::Closing),
+    (Phase::Opening, PhaseInput::BrokerClose, Phase::Closed),
+    (Phase::Opening, PhaseInput::ConnectionLost, Phase::Closed),
+    (Phase::Open, PhaseInput::Close, Phase::Closing),
+    (Phase::Open, PhaseInput::BrokerClose, Phase::Closed),
+    (Phase::Open, PhaseInput::ConnectionLost, Phase::Closed),
+    (Phase::Closing, PhaseInput::OpenOk, Phase::Closing),
+    (Phase::Closing, PhaseInput::BrokerClose, Phase::Closing),
+    (Phase::Closing, PhaseInput::CloseOk, Phase::Closed),
+    (Phase::Closing, PhaseInput::ConnectionLost, Phase::Closed),
+];
+
+/// The life of a channel as a diagram.
+pub(crate) fn diagram() -> String {
+    machine::diagram(TRANSITIONS)
+}
+
+#[derive(Debug)]
+pub(crate) struct ChannelState {
+    pub(crate) number: u16,
+    pub(crate) phase: Phase,
+    /// Why it closed, once its phase is `Closing` or `Closed`.
+    pub(crate) cause: Option<ChannelCause>,
+    /// Its handle is gone.
+    pub(crate) released: bool,
+    /// Calls in the order of their frames.
+    pub(crate) calls: VecDeque<CallKey>,
+    pub(crate) content: Content,
+    /// The highest delivery tag received.
+    pub(crate) delivered: u64,
+    pub(crate) consumers: ConsumerTags,
+    /// In confirm mode, from the moment `confirm.select` is queued.
+    pub(crate) confirms: Option<Box<Confirms>>,
+    pub(crate) returned: VecDeque<ReturnedMessage>,
+    pub(crate) tags_made: u32,
+}
+
+impl ChannelState {
+    pub(crate) fn new(number: u16) -> Self {
+        Self {
+            number,
+            phase: Phase::Opening,
+            cause: None,
+            released: false,
+            calls: VecDeque::new(),
+            content: Content::None,
+            delivered: 0,
+            consumers: ConsumerTags::default(),
+            confirms: None,
+            returned: VecDeque::new(),
+            tags_made: 0,
+        }
+    }
+
+    /// Whether verbs are let in: the channel is open, and neither it nor its connection is closing.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        self.phase == Phase::Open && self.cause.is_none()
+    }
+
+    /// Moves on `input`; whether the machine lets it happen.
+    pub(crate) fn step(&mut self, input: PhaseInput) -> bool {
+        match machine::next(TRANSITIONS, self.phase, input) {
+            Some(next) => {
+                self.phase = next;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Keeps a returned message of an unconfirmed publish; the oldest goes if there are too many.
+    pub(crate) fn keep_returned(&mut self, message: ReturnedMessage) {
+        if self.returned.len() == RETURNED_MESSAGES {
+            self.returned.pop_front();
+        }
+        self.returned.push_back(message);
+    }
+}
+
+/// The consumers of a channel by their tags.
+#[derive(Debug, Default)]
+pub(crate) struct ConsumerTags {
+    by_tag: BTreeMap<Box<[u8]>, ConsumerKey>,
+    /// The one that had the last delivery: most often it has the next one too.
+    last: Option<ConsumerKey>,
+}
+
+impl ConsumerTags {
+    pub(crate) fn contains(&self, tag: &[u8]) -> bool {
+        self.by_tag.contains_key(tag)
+    }
+
+    pub(crate) fn insert(&mut self, tag: &str, key: ConsumerKey) {
+        self.by_tag.insert(tag.as_bytes().into(), key);
+    }
+
+    pub(crate) fn remove(&mut self, tag: &[u8]) -> Option<ConsumerKey> {
+        self.last = None;
+        self.by_tag.remove(tag)
+    }
+
+    #[inline]
+    pub(crate) fn find(&mut self, tag: &[u8], consumers: &Consumers) -> Option<ConsumerKey> {
+        if let Some(last) = self.last
+            && consumers.find(last).is_some_and(|consumer| consumer.tag.as_bytes() == tag)
+        {
+            return Some(last);
+        }
+        self.last = self.by_tag.get(tag).copied();
+        self.last
+    }
+
+    pub(crate) fn drain(&mut self) -> Vec<ConsumerKey> {
+        self.last = None;
+        std::mem::take(&mut self.by_tag).into_values().collect()
+    }
+}

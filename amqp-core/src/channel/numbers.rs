@@ -1,0 +1,88 @@
+//! Channel numbers: handed out from 1 up, reused least recently used first, and never before the
+//! channel has closed on both sides.
+
+use std::collections::VecDeque;
+
+use crate::ids::ChannelId;
+
+#[derive(Debug)]
+pub(crate) struct Numbers {
+    max: u16,
+    /// The channel of each number, from 1.
+    channels: Vec<Option<ChannelId>>,
+    free: VecDeque<u16>,
+}
+
+impl Numbers {
+    pub(crate) const fn new(max: u16) -> Self {
+        Self { max, channels: Vec::new(), free: VecDeque::new() }
+    }
+
+    pub(crate) const fn limit(&mut self, max: u16) {
+        self.max = max;
+    }
+
+    pub(crate) const fn max(&self) -> u16 {
+        self.max
+    }
+
+    /// A number for the channel that `open` makes of it. Fresh numbers come before used ones.
+    pub(crate) fn allocate(&mut self, open: impl FnOnce(u16) -> ChannelId) -> Option<ChannelId> {
+        if self.channels.len() < usize::from(self.max) {
+            let number = self.channels.len() as u16 + 1;
+            let id = open(number);
+            self.channels.push(Some(id));
+            return Some(id);
+        }
+        let number = self.free.pop_front()?;
+        let id = open(number);
+        if let Some(place) = self.channels.get_mut(usize::from(number) - 1) {
+            *place = Some(id);
+        }
+        Some(id)
+    }
+
+    #[inline]
+    pub(crate) fn channel(&self, number: u16) -> Option<ChannelId> {
+        *self.channels.get(usize::from(number).checked_sub(1)?)?
+    }
+
+    /// Whether the number was ever handed out: a frame on it may be late rather than wrong.
+    pub(crate) fn was_used(&self, number: u16) -> bool {
+        number > 0 && usize::from(number) <= self.channels.len()
+    }
+
+    pub(crate) fn free(&mut self, number: u16) {
+        let place = usize::from(number).checked_sub(1).and_then(|at| self.channels.get_mut(at));
+        if place.and_then(Option::take).is_some() {
+            self.free.push_back(number);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Numbers;
+    use crate::ids::ChannelId;
+    use crate::slab::Key;
+
+    #[test]
+    fn the_least_recently_used_number_comes_first() {
+        let mut numbers = Numbers::new(3);
+        let mut allocate = |numbers: &mut Numbers| {
+            let mut given = None;
+            let id = |number| {
+                given = Some(number);
+                ChannelId(Key { index: u32::from(number), generation: 0 })
+            };
+            numbers.allocate(id).and(given)
+        };
+        let first: Vec<_> = (0..4).map(|_| allocate(&mut numbers)).collect();
+        assert_eq!(first, [Some(1), Some(2), Some(3), None]);
+        numbers.free(2);
+        numbers.free(1);
+        numbers.free(2);
+        let again: Vec<_> = (0..3).map(|_| allocate(&mut numbers)).collect();
+        assert_eq!(again, [Some(2), Some(1), None]);
+    }
+}

@@ -1,0 +1,447 @@
+//! The verbs of a channel, as a view that borrows the connection.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use amqp_proto::frame;
+use amqp_proto::method::{WireMethod, basic, channel as wire};
+use amqp_proto::{Properties, PropertiesRef, ShortStr};
+
+use crate::channel::{
+    ChannelState, Confirmation, Confirms, Consumer, ConsumerPhase, Fingerprint, Pending, Phase,
+    PhaseInput,
+};
+use crate::connection::Connection;
+use crate::error::{AckError, ChannelCause, Error, InvalidArgument, InvalidReason, Misuse};
+use crate::event::Event;
+use crate::ids::{Call, CallKey, ChannelId, ConsumerKey, DeliveryTag, PublishSeq};
+use crate::limits::UNCONFIRMED_SPAN;
+use crate::message::{Delivery, Publish, ReturnedMessage};
+use crate::request::{BasicConsume, ConsumeOk, Reply, Rpc, short};
+
+/// A channel of a connection, borrowed for one or more operations.
+///
+/// Verbs that are refused queue nothing. Verbs that queue frames are to be followed by
+/// `poll_transmit` and `poll_event`.
+#[derive(Debug)]
+pub struct Channel<'c> {
+    connection: &'c mut Connection,
+    id: ChannelId,
+}
+
+/// Why a publish was not queued; nothing was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishRefused {
+    /// Too much waits to be written; [`Event::Room`] tells when to try again.
+    #[error("too much waits to be written")]
+    Full,
+    /// Too many publishes of the channel are unconfirmed; [`Event::Settled`] tells of progress.
+    #[error("too many publishes are unconfirmed")]
+    Unconfirmed,
+    /// It can never be sent here.
+    #[error(transparent)]
+    Error(#[from] Error),
+}
+
+impl<'c> Channel<'c> {
+    pub(crate) const fn new(connection: &'c mut Connection, id: ChannelId) -> Self {
+        Self { connection, id }
+    }
+
+    /// Publishes a message; on a channel in confirm mode it gets the number that is returned.
+    ///
+    /// # Errors
+    /// [`PublishRefused`]: nothing was queued.
+    #[inline]
+    pub fn publish(&mut self, publish: Publish<'_>) -> Result<PublishSeq, PublishRefused> {
+        let Connection { channels, outbound, scratch, tuning, unsettled, .. } =
+            &mut *self.connection;
+        let Some(state) = channels.find_mut(self.id.0) else { return Err(gone().into()) };
+        if !state.is_open() {
+            return Err(self.closed().into());
+        }
+        if !outbound.admit() {
+            return Err(PublishRefused::Full);
+        }
+        let exchange = short("exchange", publish.exchange).map_err(Error::from)?;
+        let routing_key = short("routing-key", publish.routing_key).map_err(Error::from)?;
+        let seq = match &state.confirms {
+            Some(confirms) if confirms.span() >= UNCONFIRMED_SPAN => {
+                return Err(PublishRefused::Unconfirmed);
+            }
+            Some(confirms) => confirms.next(),
+            None => 0,
+        };
+        let mut properties = PropertiesRef::default();
+        if let Some(owned) = publish.properties {
+            properties = view(owned, scratch)?;
+        }
+        if publish.persistent {
+            properties.delivery_mode = Some(2);
+        }
+
+        let offset = outbound.offset(state.number);
+        let buffer = outbound.buffer(state.number);
+        let start = buffer.len();
+        let method = basic::Publish {
+            exchange,
+            routing_key,
+            mandatory: publish.mandatory,
+            ..Default::default()
+        };
+        frame::write_method(buffer, state.number, &method);
+        let header_start = buffer.len();
+        let size = publish.body.as_slice().len() as u64;
+        frame::write_header_ref(buffer, state.number, size, &properties);
+        let header_size = buffer.len() - header_start;
+        if header_size > tuning.frame_max as usize {
+            buffer.truncate(start);
+            let error = too_large("properties", header_size, tuning.frame_max);
+            return Err(error.into());
+        }
+        if let Some(confirms) = &mut state.confirms {
+            let fingerprint = publish.mandatory.then(|| {
+                // Frame head, class, weight and size come before the properties, the end octet after.
+                let properties = header_start + frame::FRAME_HEAD + 12..buffer.len() - 1;
+                let properties = buffer.get(properties).unwrap_or_default();
+                let body = publish.body.as_slice();
+                let (exchange, key) = (exchange.as_bytes(), routing_key.as_bytes());
+                Fingerprint::new(exchange, key, properties, body)
+            });
+            confirms.publish(offset, fingerprint);
+            *unsettled += 1;
+        }
+        outbound.body(state.number, start, publish.body, seq);
+        Ok(PublishSeq(seq))
+    }
+
+    /// Queues a call. Its reply is reported by [`Event::CallDone`] and taken with `take_reply`.
+    ///
+    /// # Errors
+    /// [`Error`]: nothing was queued.
+    pub fn call<R: Rpc>(&mut self, now: Instant, request: &R) -> Result<Call<R::Reply>, Error> {
+        self.check_open()?;
+        let pending = request.pending();
+        if pending == Pending::ConfirmSelect
+            && let Some(state) = self.state()
+            && state.confirms.is_none()
+        {
+            state.confirms = Some(Box::new(Confirms::new()));
+        }
+        let encode = |number, out: &mut Vec<u8>| request.encode(number, out);
+        self.send_call(now, pending, encode).map(Call::new)
+    }
+
+    /// Starts a consumer: `basic.qos` with its prefetch, then `basic.consume`.
+    ///
+    /// # Errors
+    /// [`Error`]: nothing was queued. [`Misuse::DuplicateConsumerTag`] is among them, for RabbitMQ
+    /// would close the connection.
+    pub fn consume(
+        &mut self,
+        now: Instant,
+        request: &BasicConsume,
+    ) -> Result<Call<ConsumeOk>, Error> {
+        self.check_open()?;
+        let id = self.id;
+        let Some(state) = self.state() else { return Err(gone()) };
+        let tag: Arc<str> = match request.consumer_tag.as_deref() {
+            Some("") => {
+                return Err(InvalidArgument::new("consumer-tag", InvalidReason::Empty).into());
+            }
+            Some(tag) if state.consumers.contains(tag.as_bytes()) => {
+                return Err(Misuse::DuplicateConsumerTag.into());
+            }
+            Some(tag) => tag.into(),
+            None => loop {
+                state.tags_made += 1;
+                let tag = format!("ctag-{}.{}", state.number, state.tags_made);
+                if !state.consumers.contains(tag.as_bytes()) {
+                    break tag.into();
+                }
+            },
+        };
+        let consumer = Consumer {
+            channel: id,
+            tag: Arc::clone(&tag),
+            no_ack: request.no_ack,
+            phase: ConsumerPhase::Running,
+            error: None,
+            released: false,
+            unread: std::collections::VecDeque::new(),
+        };
+        let key = self.connection.consumers.insert(consumer);
+        let encode = |number, out: &mut Vec<u8>| request.encode_with_tag(number, &tag, out);
+        let qos = Pending::done(basic::QosOk::ID);
+        match self.send_calls(now, &[qos, Pending::Consume(key)], encode) {
+            Ok(call) => {
+                if let Some(state) = self.state() {
+                    state.consumers.insert(&tag, key);
+                }
+                Ok(Call::new(call))
+            }
+            Err(error) => {
+                self.connection.discard_consumer(key);
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends a consumer. Deliveries that are on their way still come, until the reply.
+    ///
+    /// # Errors
+    /// [`Error`]: nothing was queued. A consumer that has ended already is no error.
+    pub fn cancel(&mut self, now: Instant, consumer: ConsumerKey) -> Result<Call<()>, Error> {
+        let pending = Pending::Cancel(consumer);
+        let running = self.connection.consumers.find_mut(consumer).filter(|consumer| {
+            consumer.phase == ConsumerPhase::Running && consumer.channel == self.id
+        });
+        let Some(running) = running else {
+            let call = self.connection.calls.insert_done(pending, now, Reply::Done);
+            self.connection.events.push_back(Event::CallDone(call));
+            return Ok(Call::new(call));
+        };
+        let tag = Arc::clone(&running.tag);
+        self.check_open()?;
+        let call = self.send_call(now, pending, |number, out| {
+            let consumer_tag = short("consumer-tag", &tag)?;
+            frame::write_method(out, number, &basic::Cancel { consumer_tag, no_wait: false });
+            Ok(())
+        })?;
+        if let Some(consumer) = self.connection.consumers.find_mut(consumer) {
+            consumer.phase = ConsumerPhase::Cancelling;
+        }
+        Ok(Call::new(call))
+    }
+
+    /// The consumer's handle is gone: it is cancelled, and its unread deliveries are requeued.
+    pub fn release_consumer(&mut self, now: Instant, key: ConsumerKey) {
+        let Some(consumer) = self.connection.consumers.find_mut(key) else { return };
+        consumer.released = true;
+        if consumer.phase == ConsumerPhase::Running
+            && let Ok(call) = self.cancel(now, key)
+        {
+            self.connection.forget(now, call.key());
+        }
+        self.connection.requeue_unread(key);
+        self.connection.consumers.sweep(key);
+    }
+
+    /// The next unread delivery.
+    #[inline]
+    pub fn next_delivery(&mut self, consumer: ConsumerKey) -> Option<Delivery> {
+        self.connection.consumers.pop(consumer)
+    }
+
+    /// Whether the consumer gets no more deliveries, and why unless it was cancelled from here.
+    pub fn consumer_end(&mut self, key: ConsumerKey) -> Option<Result<(), Error>> {
+        let Some(consumer) = self.connection.consumers.find_mut(key) else { return Some(Ok(())) };
+        if consumer.phase != ConsumerPhase::Ended || !consumer.unread.is_empty() {
+            return None;
+        }
+        Some(consumer.error.take().map_or(Ok(()), Err))
+    }
+
+    /// Acknowledges a delivery, or with `multiple` all up to it (`basic.ack`).
+    ///
+    /// # Errors
+    /// [`AckError`]: nothing was queued.
+    #[inline]
+    pub fn ack(&mut self, tag: DeliveryTag, multiple: bool) -> Result<(), AckError> {
+        self.settle(tag, &basic::Ack { delivery_tag: tag.tag, multiple })
+    }
+
+    /// Refuses a delivery, or with `multiple` all up to it (`basic.nack`): they are requeued, or else
+    /// dead-lettered or dropped.
+    ///
+    /// # Errors
+    /// [`AckError`]: nothing was queued.
+    pub fn nack(
+        &mut self,
+        tag: DeliveryTag,
+        multiple: bool,
+        requeue: bool,
+    ) -> Result<(), AckError> {
+        self.settle(tag, &basic::Nack { delivery_tag: tag.tag, multiple, requeue })
+    }
+
+    /// Refuses a delivery (`basic.reject`): it is requeued, or else dead-lettered or dropped.
+    ///
+    /// # Errors
+    /// [`AckError`]: nothing was queued.
+    pub fn reject(&mut self, tag: DeliveryTag, requeue: bool) -> Result<(), AckError> {
+        self.settle(tag, &basic::Reject { delivery_tag: tag.tag, requeue })
+    }
+
+    /// What became of a publish; `None` while that is open. Nacks and returns are told once.
+    #[inline]
+    pub fn confirmed(&mut self, seq: PublishSeq) -> Option<Confirmation> {
+        match self.state().and_then(|state| state.confirms.as_mut()) {
+            Some(confirms) => confirms.take(seq),
+            None => Some(Confirmation::Closed(Misuse::NotConfirmMode.into())),
+        }
+    }
+
+    /// Nobody will ask what became of the publish.
+    pub fn forget_publish(&mut self, seq: PublishSeq) {
+        if let Some(confirms) = self.state().and_then(|state| state.confirms.as_mut()) {
+            confirms.forget(seq);
+        }
+    }
+
+    /// Whether publishes are confirmed here.
+    pub fn confirms(&mut self) -> bool {
+        self.state().is_some_and(|state| state.confirms.is_some())
+    }
+
+    /// The oldest returned message of an unconfirmed publish.
+    pub fn take_returned(&mut self) -> Option<ReturnedMessage> {
+        self.state()?.returned.pop_front()
+    }
+
+    /// Why the channel is closed, if it is or is about to be.
+    pub fn cause(&mut self) -> Option<ChannelCause> {
+        self.state()?.cause.clone()
+    }
+
+    /// Closes the channel, behind everything it has queued.
+    pub fn close(&mut self, now: Instant) -> Call<()> {
+        let pending = Pending::ChannelClose;
+        let Some(state) = self.state() else {
+            return Call::new(self.connection.calls.insert_done(pending, now, Reply::Done));
+        };
+        if !state.step(PhaseInput::Close) {
+            // A second close waits for the first, or finds the channel closed.
+            let call = if state.phase == Phase::Closing {
+                let deadline = now + self.connection.config.call_timeout;
+                let call = self.connection.calls.insert(pending, deadline);
+                self.connection.also_closing(self.id, call);
+                call
+            } else {
+                let call = self.connection.calls.insert_done(pending, now, Reply::Done);
+                self.connection.events.push_back(Event::CallDone(call));
+                call
+            };
+            return Call::new(call);
+        }
+        state.cause.get_or_insert(ChannelCause::ByClient);
+        let sent = self.send_call(now, pending, |number, out| {
+            let close = wire::Close {
+                reply_code: 200,
+                reply_text: ShortStr::new("closed by the client").unwrap_or_default(),
+                ..Default::default()
+            };
+            frame::write_method(out, number, &close);
+            Ok(())
+        });
+        // The frame is small and has no argument of the user's.
+        let call =
+            sent.unwrap_or_else(|_| self.connection.calls.insert_done(pending, now, Reply::Done));
+        Call::new(call)
+    }
+
+    /// The channel's handle is gone: it is closed, and its record dropped once it has.
+    pub fn release(&mut self, now: Instant) {
+        let Some(state) = self.state() else { return };
+        state.released = true;
+        if matches!(state.phase, Phase::Opening | Phase::Open) {
+            let call = self.close(now);
+            self.connection.forget(now, call.key());
+        }
+        self.connection.sweep_channel(self.id);
+    }
+
+    #[inline]
+    fn settle<'m>(
+        &mut self,
+        tag: DeliveryTag,
+        method: &impl WireMethod<'m>,
+    ) -> Result<(), AckError> {
+        let Connection { channels, outbound, epoch, .. } = &mut *self.connection;
+        let Some(state) = channels.find_mut(self.id.0) else {
+            return Err(AckError::Stale(gone()));
+        };
+        if !state.is_open() || tag.epoch != *epoch || tag.channel != self.id {
+            return Err(AckError::Stale(self.closed()));
+        }
+        if tag.tag == 0 || tag.tag > state.delivered {
+            return Err(AckError::Unknown(tag.tag));
+        }
+        let number = state.number;
+        outbound.frames(number, |out| frame::write_method(out, number, method));
+        Ok(())
+    }
+
+    fn send_call(
+        &mut self,
+        now: Instant,
+        pending: Pending,
+        encode: impl FnOnce(u16, &mut Vec<u8>) -> Result<(), InvalidArgument>,
+    ) -> Result<CallKey, Error> {
+        self.send_calls(now, &[pending], encode)
+    }
+
+    /// Queues the frames that `encode` appends, for which `pending` will be answered in turn. The
+    /// caller gets the last one; the others' replies are consumed.
+    fn send_calls(
+        &mut self,
+        now: Instant,
+        pending: &[Pending],
+        encode: impl FnOnce(u16, &mut Vec<u8>) -> Result<(), InvalidArgument>,
+    ) -> Result<CallKey, Error> {
+        let Connection { channels, calls, outbound, config, tuning, scratch, .. } =
+            &mut *self.connection;
+        let Some(state) = channels.find_mut(self.id.0) else { return Err(gone()) };
+        scratch.clear();
+        encode(state.number, scratch)?;
+        if scratch.len() > tuning.frame_max as usize {
+            return Err(too_large("arguments", scratch.len(), tuning.frame_max));
+        }
+        outbound.frames(state.number, |out| out.extend_from_slice(scratch));
+        let deadline = now + config.call_timeout;
+        let mut last = None;
+        for pending in pending {
+            let key = calls.insert(*pending, deadline);
+            state.calls.push_back(key);
+            if let Some(earlier) = last.replace(key) {
+                calls.forget(earlier);
+            }
+        }
+        last.ok_or_else(gone)
+    }
+
+    fn state(&mut self) -> Option<&mut ChannelState> {
+        self.connection.channels.find_mut(self.id.0)
+    }
+
+    fn check_open(&mut self) -> Result<(), Error> {
+        if self.state().is_some_and(|state| state.is_open()) { Ok(()) } else { Err(self.closed()) }
+    }
+
+    /// The error of a channel that is not open.
+    fn closed(&mut self) -> Error {
+        match self.state().and_then(|state| state.cause.clone()) {
+            Some(cause) => cause.into_error(),
+            None => gone(),
+        }
+    }
+}
+
+/// The channel was released, or has not been opened: no handle leads here.
+fn gone() -> Error {
+    Error::Channel(ChannelCause::ByClient)
+}
+
+#[inline]
+fn view<'a>(
+    owned: &'a Properties,
+    scratch: &'a mut Vec<u8>,
+) -> Result<PropertiesRef<'a>, PublishRefused> {
+    let view = owned.view(scratch);
+    view.map_err(|error| Error::from(InvalidArgument::new("properties", error)).into())
+}
+
+fn too_large(argument: &'static str, size: usize, frame_max: u32) -> Error {
+    InvalidArgument::new(argument, InvalidReason::FrameTooLarge { size, frame_max }).into()
+}

@@ -1,0 +1,257 @@
+//! What a connection is asked to be: endpoints, credentials, limits. Defaults stand in
+//! [`crate::limits`].
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use amqp_proto::{FieldTable, FieldValue};
+
+use crate::limits;
+use crate::uri::{AmqpUri, UriError};
+
+/// The configuration of a connection.
+///
+/// ```
+/// use amqp_core::{Config, Heartbeat};
+/// let config = Config::from_uri("amqp://app:secret@broker/orders")?
+///     .heartbeat(Heartbeat::Seconds(10))
+///     .connection_name("order-service");
+/// # Ok::<(), amqp_core::UriError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub(crate) tls: bool,
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) credentials: Credentials,
+    pub(crate) vhost: String,
+    pub(crate) heartbeat: Heartbeat,
+    pub(crate) channel_max: u16,
+    pub(crate) frame_max: u32,
+    pub(crate) client_properties: FieldTable,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) address_timeout: Duration,
+    pub(crate) call_timeout: Duration,
+    pub(crate) close_timeout: Duration,
+}
+
+impl Config {
+    /// A configuration from an AMQP URI; see [`AmqpUri`] for what may stand in it.
+    ///
+    /// # Errors
+    /// [`UriError`], which never shows the URI.
+    pub fn from_uri(uri: &str) -> Result<Self, UriError> {
+        Ok(Self::from(uri.parse::<AmqpUri>()?))
+    }
+
+    /// The mechanism and its secrets.
+    #[must_use]
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = credentials;
+        self
+    }
+
+    /// The interval of heartbeats (AMQP 0-9-1, 4.2.7; <https://www.rabbitmq.com/docs/heartbeats>).
+    #[must_use]
+    pub const fn heartbeat(mut self, heartbeat: Heartbeat) -> Self {
+        self.heartbeat = heartbeat;
+        self
+    }
+
+    /// At most so many channels; the broker's limit counts if it is lower. 0 is taken as 1.
+    #[must_use]
+    pub fn channel_max(mut self, channels: u16) -> Self {
+        self.channel_max = channels.max(1);
+        self
+    }
+
+    /// Frames of at most so many bytes; the broker's limit counts if it is lower. Taken into
+    /// 4,096..=131,072.
+    #[must_use]
+    pub fn frame_max(mut self, bytes: u32) -> Self {
+        self.frame_max = bytes.clamp(amqp_proto::frame::FRAME_MIN_SIZE, limits::FRAME_MAX_BYTES);
+        self
+    }
+
+    /// The name that RabbitMQ's tools show for the connection.
+    #[must_use]
+    pub fn connection_name(self, name: &str) -> Self {
+        self.client_property("connection_name", name)
+    }
+
+    /// One client property, in place of the default of that name. `capabilities` cannot be replaced:
+    /// they say what this client can do.
+    #[must_use]
+    pub fn client_property(mut self, name: &str, value: impl Into<FieldValue>) -> Self {
+        self.client_properties.insert(name, value);
+        self
+    }
+
+    /// The time for connecting as a whole; 30 s by default.
+    #[must_use]
+    pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// The time for one address: dialling and the handshake; 10 s by default.
+    #[must_use]
+    pub const fn address_timeout(mut self, timeout: Duration) -> Self {
+        self.address_timeout = timeout;
+        self
+    }
+
+    /// The time in which a call must be answered; 30 s by default.
+    #[must_use]
+    pub const fn call_timeout(mut self, timeout: Duration) -> Self {
+        self.call_timeout = timeout;
+        self
+    }
+
+    /// The time after which a close no longer waits for the broker; 10 s by default.
+    #[must_use]
+    pub const fn close_timeout(mut self, timeout: Duration) -> Self {
+        self.close_timeout = timeout;
+        self
+    }
+
+    /// Whether the URI asked for TLS.
+    pub const fn wants_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// The virtual host.
+    pub fn virtual_host(&self) -> &str {
+        &self.vhost
+    }
+
+    /// The hosts, in the order in which they are tried.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// What is sent as client properties: the application's, over the defaults, and the capabilities.
+    pub(crate) fn sent_properties(&self) -> FieldTable {
+        let mut properties = FieldTable::from([
+            ("product", "amqp".into()),
+            ("platform", "Rust".into()),
+            ("version", env!("CARGO_PKG_VERSION").into()),
+        ]);
+        for (name, value) in self.client_properties.iter() {
+            properties.insert(name, value.clone());
+        }
+        let capabilities = [
+            "authentication_failure_close",
+            "basic.nack",
+            "connection.blocked",
+            "consumer_cancel_notify",
+            "exchange_exchange_bindings",
+            "publisher_confirms",
+        ];
+        let capabilities: FieldTable =
+            capabilities.into_iter().map(|name| (name, FieldValue::Bool(true))).collect();
+        properties.insert("capabilities", capabilities);
+        properties
+    }
+}
+
+impl Default for Config {
+    /// `amqp://guest:guest@localhost:5672/%2f`
+    fn default() -> Self {
+        Self::from(AmqpUri::default())
+    }
+}
+
+impl From<AmqpUri> for Config {
+    fn from(uri: AmqpUri) -> Self {
+        Self {
+            tls: uri.tls,
+            endpoints: uri.endpoints,
+            credentials: uri.credentials.unwrap_or_default(),
+            vhost: uri.vhost,
+            heartbeat: uri.query.heartbeat.unwrap_or(Heartbeat::Server),
+            channel_max: uri.query.channel_max.unwrap_or(limits::CHANNEL_MAX),
+            frame_max: uri.query.frame_max.unwrap_or(limits::FRAME_MAX_BYTES),
+            client_properties: FieldTable::new(),
+            connect_timeout: uri.query.connect_timeout.unwrap_or(limits::CONNECT_TIMEOUT),
+            address_timeout: limits::ADDRESS_TIMEOUT,
+            call_timeout: limits::CALL_TIMEOUT,
+            close_timeout: limits::CLOSE_TIMEOUT,
+        }
+    }
+}
+
+/// A host and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Endpoint {
+    /// A name, or an IPv4 or IPv6 address.
+    pub host: Arc<str>,
+    /// The port.
+    pub port: u16,
+}
+
+impl Endpoint {
+    /// A host and a port.
+    pub fn new(host: impl Into<Arc<str>>, port: u16) -> Self {
+        Self { host: host.into(), port }
+    }
+}
+
+/// How often each side shows that it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Heartbeat {
+    /// As the broker proposes: 60 s unless RabbitMQ is configured otherwise.
+    Server,
+    /// This many seconds, whatever the broker proposes; 0 turns heartbeats off.
+    Seconds(u16),
+}
+
+/// How to log in (<https://www.rabbitmq.com/docs/access-control#mechanisms>).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Credentials {
+    /// The mechanism PLAIN.
+    Plain {
+        /// The user.
+        user: String,
+        /// The password.
+        password: Secret,
+    },
+}
+
+impl Credentials {
+    /// User and password, sent by the mechanism PLAIN.
+    pub fn plain(user: impl Into<String>, password: impl Into<String>) -> Self {
+        Self::Plain { user: user.into(), password: Secret::new(password) }
+    }
+}
+
+impl Default for Credentials {
+    /// RabbitMQ's default user `guest`, which may log in from the broker's own host only.
+    fn default() -> Self {
+        Self::plain("guest", "guest")
+    }
+}
+
+/// A text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Box<str>);
+
+impl Secret {
+    /// Hides `text`.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into().into_boxed_str())
+    }
+
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}

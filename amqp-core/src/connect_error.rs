@@ -1,0 +1,194 @@
+//! Why a connection could not be opened: every attempt, with the step at which it failed.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{BrokerError, InvalidArgument, ProtocolError, TransportError};
+use crate::uri::UriError;
+
+/// Why a connection could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The attempt was given up by `close`.
+    #[error("given up by this client")]
+    Aborted,
+    /// The driver, or the runtime under it, was dropped.
+    #[error("the driver is gone")]
+    DriverGone,
+    /// Every attempt failed.
+    #[error("could not connect: {}", List(attempts))]
+    Failed {
+        /// The failures in the order in which they came.
+        attempts: Arc<[FailedAttempt]>,
+    },
+    /// The configuration cannot be sent.
+    #[error("invalid configuration: {0}")]
+    InvalidArgument(#[from] InvalidArgument),
+    /// The address is no AMQP URI.
+    #[error("invalid URI: {0}")]
+    InvalidUri(#[from] UriError),
+    /// The time for connecting as a whole ran out.
+    #[error("not connected within {} s, while {step}; {}", timeout.as_secs_f32(), List(attempts))]
+    TimedOut {
+        /// The time there was.
+        timeout: Duration,
+        /// What was awaited at the end.
+        step: ConnectStep,
+        /// The failures until then.
+        attempts: Arc<[FailedAttempt]>,
+    },
+    /// The URI asks for TLS, which this release does not offer.
+    #[error("amqps is not supported by this release")]
+    TlsUnsupported,
+}
+
+impl ConnectError {
+    /// The last failure: with one host and one address, the only one.
+    pub fn last_failure(&self) -> Option<&ConnectFailure> {
+        match self {
+            Self::Failed { attempts } | Self::TimedOut { attempts, .. } => {
+                attempts.last().map(|attempt| &attempt.failure)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// One failed attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FailedAttempt {
+    /// The host's name, without credentials.
+    pub host: Arc<str>,
+    /// The port.
+    pub port: u16,
+    /// The address, once the name was resolved.
+    pub address: Option<SocketAddr>,
+    /// What went wrong.
+    pub failure: ConnectFailure,
+}
+
+impl fmt::Display for FailedAttempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            Some(address) => write!(f, "{} ({address}): {}", self.host, self.failure),
+            None => write!(f, "{}:{}: {}", self.host, self.port, self.failure),
+        }
+    }
+}
+
+/// What went wrong with one attempt.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectFailure {
+    /// The broker refused the login (403).
+    #[error("login refused: {0}")]
+    Authentication(BrokerError),
+    /// The broker closed the connection for another reason while it was being opened.
+    #[error("refused: {0}")]
+    Closed(BrokerError),
+    /// The connection could not be made: refused, unreachable, no answer.
+    #[error("cannot dial: {0}")]
+    Dial(TransportError),
+    /// The transport was lost while the connection was being opened.
+    #[error("lost while {step}: {error}")]
+    Lost {
+        /// What was awaited.
+        step: ConnectStep,
+        /// What the transport said.
+        error: TransportError,
+    },
+    /// The broker's limits cannot be lived with.
+    #[error("the broker's frame_max of {frame_max} is below the least that the protocol allows")]
+    Limits {
+        /// The broker's frame size limit in bytes.
+        frame_max: u32,
+    },
+    /// The broker offers no mechanism that this client is configured for.
+    #[error("no shared mechanism; the broker offers {offered}")]
+    NoSharedMechanism {
+        /// What the broker offers.
+        offered: Arc<str>,
+    },
+    /// The peer does not speak AMQP.
+    #[error("the peer does not speak AMQP")]
+    NotAmqp,
+    /// The peer closed right after the login: most likely a refusal by a broker that says no more.
+    #[error("closed after the login, which was probably refused: {0}")]
+    ProbablyAuthentication(TransportError),
+    /// The peer broke the protocol.
+    #[error("the peer broke the protocol: {0}")]
+    Protocol(ProtocolError),
+    /// The host's name could not be resolved, or has no address.
+    #[error("cannot resolve: {0}")]
+    Resolve(TransportError),
+    /// The peer did not go on in time.
+    #[error("no answer within {} s while {step}", timeout.as_secs_f32())]
+    TimedOut {
+        /// The time there was for this address.
+        timeout: Duration,
+        /// What was awaited.
+        step: ConnectStep,
+    },
+    /// The peer closed right after the limits were chosen: RabbitMQ's way to refuse them.
+    #[error("closed after tuning, which was probably refused: {0}")]
+    TuningRefused(TransportError),
+    /// The peer speaks another version of the protocol.
+    #[error("the peer speaks AMQP {major}.{minor}.{revision}, not 0.9.1")]
+    Version {
+        /// The major version.
+        major: u8,
+        /// The minor version.
+        minor: u8,
+        /// The revision.
+        revision: u8,
+    },
+    /// The broker refused the virtual host (530): it is missing, forbidden or full.
+    #[error("virtual host refused: {0}")]
+    VirtualHost(BrokerError),
+}
+
+/// What was awaited when connecting failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectStep {
+    /// The host's addresses.
+    Resolve,
+    /// The connection of the transport.
+    Dial,
+    /// The broker's greeting.
+    Start,
+    /// The answer to the login.
+    Tune,
+    /// The answer to the choice of virtual host.
+    Open,
+}
+
+impl fmt::Display for ConnectStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Resolve => "resolving the host",
+            Self::Dial => "dialling",
+            Self::Start => "awaiting the broker's greeting",
+            Self::Tune => "awaiting the answer to the login",
+            Self::Open => "opening the virtual host",
+        })
+    }
+}
+
+struct List<'a>(&'a [FailedAttempt]);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, attempt) in self.0.iter().enumerate() {
+            if position > 0 {
+                f.write_str("; ")?;
+            }
+            attempt.fmt(f)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,273 @@
+//! From the transport's connection to `connection.open-ok` (AMQP 0-9-1, 2.2.4).
+//!
+//! The client sends the protocol header and awaits, one after the other, `start` (which it answers
+//! with the login), `tune` (which it answers with the limits chosen and, at once, the virtual host)
+//! and `open-ok`. A loss says by the step at which it happened what was probably refused: RabbitMQ
+//! resets the transport without a word when it does not like the limits.
+
+use amqp_proto::frame::{self, FRAME_MIN_SIZE};
+use amqp_proto::method::{Method, connection};
+use amqp_proto::{FieldTable, PROTOCOL_HEADER, RawTable, ReplyCode, ShortStr, TABLE_DEPTH_MAX};
+
+use crate::config::{Config, Credentials, Heartbeat};
+use crate::connect_error::{ConnectFailure, ConnectStep};
+use crate::error::{BrokerError, InvalidArgument, InvalidReason, TransportError, peer_text};
+use crate::error::{ProtocolDetail, ProtocolError};
+use crate::machine::{self, Transition};
+
+const MECHANISM: &str = "PLAIN";
+const LOCALE: &str = "en_US";
+
+/// What was negotiated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Tuning {
+    /// The highest channel number.
+    pub channel_max: u16,
+    /// The largest frame in bytes.
+    pub frame_max: u32,
+    /// The heartbeat interval in seconds; 0 is off.
+    pub heartbeat: u16,
+}
+
+/// What each step makes of each method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Input {
+    Start,
+    Tune,
+    OpenOk,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Greeting,
+    Login,
+    VirtualHost,
+    Open,
+}
+
+const TRANSITIONS: &[Transition<Step, Input>] = &[
+    (Step::Greeting, Input::Start, Step::Login),
+    (Step::Login, Input::Tune, Step::VirtualHost),
+    (Step::VirtualHost, Input::OpenOk, Step::Open),
+];
+
+#[derive(Debug)]
+pub(crate) struct Handshake {
+    step: Step,
+    tuning: Tuning,
+    server_properties: FieldTable,
+}
+
+/// What a peer's first bytes are.
+#[derive(Debug)]
+pub(crate) enum Greeting {
+    Frames,
+    /// Another version's header, perhaps.
+    Incomplete,
+    Failed(ConnectFailure),
+}
+
+/// How the handshake goes on.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    /// Another method is due.
+    Awaiting,
+    /// The connection is open.
+    Open,
+    /// It failed; what was queued is still to be written.
+    Failed(ConnectFailure),
+}
+
+impl Handshake {
+    /// Sends the protocol header.
+    pub(crate) fn begin(out: &mut Vec<u8>, config: &Config) -> Self {
+        out.extend_from_slice(&PROTOCOL_HEADER);
+        let tuning =
+            Tuning { channel_max: config.channel_max, frame_max: config.frame_max, heartbeat: 0 };
+        Self { step: Step::Greeting, tuning, server_properties: FieldTable::new() }
+    }
+
+    /// What is awaited.
+    pub(crate) const fn step(&self) -> ConnectStep {
+        match self.step {
+            Step::Greeting => ConnectStep::Start,
+            Step::Login => ConnectStep::Tune,
+            Step::VirtualHost | Step::Open => ConnectStep::Open,
+        }
+    }
+
+    pub(crate) const fn tuning(&self) -> Tuning {
+        self.tuning
+    }
+
+    pub(crate) fn take_server_properties(&mut self) -> FieldTable {
+        std::mem::take(&mut self.server_properties)
+    }
+
+    /// Looks at the very first bytes, which may be another version's header or no AMQP at all.
+    pub(crate) fn greeting(&self, input: &[u8]) -> Greeting {
+        if self.step != Step::Greeting {
+            return Greeting::Frames;
+        }
+        match *input {
+            [b'A', b'M', b'Q', b'P', _, major, minor, revision, ..] => {
+                Greeting::Failed(ConnectFailure::Version { major, minor, revision })
+            }
+            [1, ..] | [] => Greeting::Frames,
+            _ if b"AMQP".starts_with(input.get(..4).unwrap_or(input)) => Greeting::Incomplete,
+            _ => Greeting::Failed(ConnectFailure::NotAmqp),
+        }
+    }
+
+    /// Takes a method on channel 0.
+    pub(crate) fn handle(
+        &mut self,
+        method: &Method<'_>,
+        config: &Config,
+        out: &mut Vec<u8>,
+    ) -> Progress {
+        let input = match method {
+            Method::ConnectionStart(_) => Input::Start,
+            Method::ConnectionTune(_) => Input::Tune,
+            Method::ConnectionOpenOk(_) => Input::OpenOk,
+            Method::ConnectionClose(close) => {
+                frame::write_method(out, 0, &connection::CloseOk::default());
+                return Progress::Failed(self.refused(close));
+            }
+            _ => return self.unexpected(method),
+        };
+        let Some(next) = machine::next(TRANSITIONS, self.step, input) else {
+            return self.unexpected(method);
+        };
+        self.step = next;
+        let answered = match method {
+            Method::ConnectionStart(start) => self.start(start, config, out),
+            Method::ConnectionTune(tune) => self.tune(tune, config, out),
+            _ => return Progress::Open,
+        };
+        match answered {
+            Ok(()) => Progress::Awaiting,
+            Err(failure) => Progress::Failed(failure),
+        }
+    }
+
+    /// What a loss of the transport means at this step.
+    pub(crate) fn lost(&self, error: TransportError) -> ConnectFailure {
+        match self.step {
+            Step::Greeting => ConnectFailure::Lost { step: ConnectStep::Start, error },
+            Step::Login => ConnectFailure::ProbablyAuthentication(error),
+            Step::VirtualHost | Step::Open => ConnectFailure::TuningRefused(error),
+        }
+    }
+
+    fn unexpected(&self, method: &Method<'_>) -> Progress {
+        let detail = ProtocolDetail::UnexpectedMethod(method.id());
+        Progress::Failed(ConnectFailure::Protocol(ProtocolError::new(detail)))
+    }
+
+    fn refused(&self, close: &connection::Close<'_>) -> ConnectFailure {
+        let error =
+            BrokerError::new(close.reply_code, close.reply_text, close.class_id, close.method_id);
+        match (self.step, error.code) {
+            (Step::Login, ReplyCode::ACCESS_REFUSED) => ConnectFailure::Authentication(error),
+            (Step::VirtualHost, ReplyCode::NOT_ALLOWED | ReplyCode::ACCESS_REFUSED) => {
+                ConnectFailure::VirtualHost(error)
+            }
+            _ => ConnectFailure::Closed(error),
+        }
+    }
+
+    fn start(
+        &mut self,
+        start: &connection::Start<'_>,
+        config: &Config,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ConnectFailure> {
+        if (start.version_major, start.version_minor) != (0, 9) {
+            return Err(ConnectFailure::Version {
+                major: start.version_major,
+                minor: start.version_minor,
+                revision: 0,
+            });
+        }
+        let mut offered = start.mechanisms.split(|byte| *byte == b' ');
+        if !offered.any(|name| name == MECHANISM.as_bytes()) {
+            return Err(ConnectFailure::NoSharedMechanism { offered: peer_text(start.mechanisms) });
+        }
+        // Server properties are for reading; a broker whose table is malformed can be talked to.
+        self.server_properties =
+            start.server_properties.decode(TABLE_DEPTH_MAX).unwrap_or_default();
+        let mut properties = Vec::new();
+        // Checked by `validate` before the first attempt.
+        let _ = config.sent_properties().encode(&mut properties);
+        let Credentials::Plain { user, password } = &config.credentials;
+        let response = [b"\0", user.as_bytes(), b"\0", password.expose().as_bytes()].concat();
+        let start_ok = connection::StartOk {
+            client_properties: RawTable::new(properties.get(4..).unwrap_or_default()),
+            mechanism: ShortStr::new(MECHANISM).unwrap_or_default(),
+            response: &response,
+            locale: ShortStr::new(LOCALE).unwrap_or_default(),
+        };
+        frame::write_method(out, 0, &start_ok);
+        Ok(())
+    }
+
+    fn tune(
+        &mut self,
+        tune: &connection::Tune,
+        config: &Config,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ConnectFailure> {
+        // 0 stands for "no limit"; RabbitMQ resets the transport if it is given where it set one.
+        if (1..FRAME_MIN_SIZE).contains(&tune.frame_max) {
+            return Err(ConnectFailure::Limits { frame_max: tune.frame_max });
+        }
+        self.tuning = Tuning {
+            channel_max: match tune.channel_max {
+                0 => config.channel_max,
+                limit => limit.min(config.channel_max),
+            },
+            frame_max: match tune.frame_max {
+                0 => config.frame_max,
+                limit => limit.min(config.frame_max),
+            },
+            heartbeat: match config.heartbeat {
+                Heartbeat::Server => tune.heartbeat,
+                Heartbeat::Seconds(seconds) => seconds,
+            },
+        };
+        let Tuning { channel_max, frame_max, heartbeat } = self.tuning;
+        frame::write_method(out, 0, &connection::TuneOk { channel_max, frame_max, heartbeat });
+        // Checked by `validate` before the first attempt.
+        let virtual_host = ShortStr::new(&config.vhost).unwrap_or_default();
+        frame::write_method(out, 0, &connection::Open { virtual_host, ..Default::default() });
+        Ok(())
+    }
+}
+
+/// Checks what the handshake will send.
+pub(crate) fn validate(config: &Config) -> Result<(), InvalidArgument> {
+    let Credentials::Plain { user, password } = &config.credentials;
+    for (argument, text) in [("user", user.as_str()), ("password", password.expose())] {
+        if text.contains('\0') {
+            return Err(InvalidArgument::new(argument, InvalidReason::ContainsNul));
+        }
+    }
+    crate::request::short("virtual-host", &config.vhost)?;
+    let mut start_ok = Vec::new();
+    let properties = config.sent_properties().encode(&mut start_ok);
+    properties.map_err(|error| InvalidArgument::new("client-properties", error))?;
+    // The login goes out before any frame size is agreed on: the least that a peer must accept.
+    let size = start_ok.len() + user.len() + password.expose().len() + 64;
+    if size > FRAME_MIN_SIZE as usize {
+        let reason = InvalidReason::FrameTooLarge { size, frame_max: FRAME_MIN_SIZE };
+        return Err(InvalidArgument::new("client-properties", reason));
+    }
+    Ok(())
+}
+
+/// The handshake as a diagram.
+pub(crate) fn diagram() -> String {
+    machine::diagram(TRANSITIONS)
+}

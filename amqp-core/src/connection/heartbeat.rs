@@ -1,0 +1,42 @@
+//! Signs of life (AMQP 0-9-1, 4.2.7; <https://www.rabbitmq.com/docs/heartbeats>).
+//!
+//! A heartbeat goes out once half an interval has passed without output. Any byte received counts as
+//! life; the peer is dead after two intervals without one. While reading is paused because of
+//! unread deliveries, silence proves nothing, and the clock of receiving stands still.
+
+use std::time::{Duration, Instant};
+
+#[derive(Debug)]
+pub(crate) struct Heartbeat {
+    interval: Option<Duration>,
+    last_sent: Instant,
+    last_received: Instant,
+}
+
+impl Heartbeat {
+    /// With an interval of 0 seconds nothing is ever due.
+    pub(crate) fn new(seconds: u16, now: Instant) -> Self {
+        let interval = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
+        Self { interval, last_sent: now, last_received: now }
+    }
+
+    pub(crate) const fn sent(&mut self, now: Instant) {
+        self.last_sent = now;
+    }
+
+    pub(crate) const fn received(&mut self, now: Instant) {
+        self.last_received = now;
+    }
+
+    pub(crate) fn send_at(&self) -> Option<Instant> {
+        self.interval.map(|interval| self.last_sent + interval / 2)
+    }
+
+    pub(crate) fn dead_at(&self) -> Option<Instant> {
+        self.interval.map(|interval| self.last_received + interval * 2)
+    }
+
+    pub(crate) fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.last_received)
+    }
+}

@@ -1,0 +1,276 @@
+//! Input: frames are cut from the buffer and handed on, each parsed once.
+//!
+//! A frame's head is checked as soon as it is there, before anything more is buffered. Methods and
+//! headers are parsed in place. A body is copied next to its header, or taken from the buffer without
+//! copying if it is large and whole.
+
+use std::time::Instant;
+
+use amqp_proto::ContentHeader;
+use amqp_proto::frame::{FRAME_END, FRAME_HEAD, FrameHead, FrameKind};
+use amqp_proto::method::{Method, MethodId, WireMethod, basic, channel};
+use bytes::{Buf, BytesMut};
+
+use crate::channel::{Complete, Fingerprint, Phase, Piece, Target};
+use crate::connection::handshake::{Greeting, Progress};
+use crate::connection::{Connection, State};
+use crate::error::{ProtocolDetail, peer_text};
+use crate::event::Event;
+use crate::ids::{ChannelId, ConsumerKey, DeliveryTag};
+use crate::limits::INPUT_BUDGET_BYTES;
+use crate::message::{Delivery, ReturnedMessage};
+
+impl Connection {
+    /// Takes whole frames from the front of `input`, about 16 KiB of them; returns whether there may
+    /// be more. An incomplete frame stays, with room reserved for what it lacks.
+    pub fn handle_input(&mut self, now: Instant, input: &mut BytesMut) -> bool {
+        if !input.is_empty() {
+            self.heartbeat.received(now);
+        }
+        let mut consumed = 0;
+        while consumed < INPUT_BUDGET_BYTES {
+            if self.end_state().is_some() {
+                input.clear();
+                return false;
+            }
+            match self.handle_frame(now, input) {
+                Ok(Some(length)) => consumed += length,
+                Ok(None) => return false,
+                Err(detail) => self.protocol_error(detail),
+            }
+        }
+        true
+    }
+
+    /// Takes one frame. Returns its length, or `None` if it is not there yet.
+    #[inline]
+    fn handle_frame(
+        &mut self,
+        now: Instant,
+        input: &mut BytesMut,
+    ) -> Result<Option<usize>, ProtocolDetail> {
+        if let State::Handshake(handshake) = &self.state {
+            match handshake.greeting(input) {
+                Greeting::Frames => {}
+                Greeting::Incomplete => return Ok(None),
+                Greeting::Failed(failure) => {
+                    self.fail(failure);
+                    return Ok(Some(0));
+                }
+            }
+        }
+        let Some(head) = FrameHead::parse(input, self.frame_limits)? else {
+            input.reserve(FRAME_HEAD);
+            return Ok(None);
+        };
+        let length = head.frame_len();
+        let Some(frame) = input.get(..length) else {
+            input.reserve(length - input.len());
+            return Ok(None);
+        };
+        let [payload @ .., end] = frame.get(FRAME_HEAD..).unwrap_or_default() else {
+            return Ok(None);
+        };
+        if *end != FRAME_END {
+            return Err(amqp_proto::Malformed::BadFrameEnd(*end).into());
+        }
+        match head.kind {
+            FrameKind::Method => self.method(now, head.channel, payload)?,
+            FrameKind::Header => self.header(head.channel, payload)?,
+            FrameKind::Body => {
+                if self.takes_whole(head.channel, payload.len()) {
+                    input.advance(FRAME_HEAD);
+                    let body = input.split_to(head.size as usize).freeze();
+                    input.advance(1);
+                    self.body(head.channel, Piece::Owned(body))?;
+                    return Ok(Some(length));
+                }
+                self.body(head.channel, Piece::Borrowed(payload))?;
+            }
+            FrameKind::Heartbeat if head.channel != 0 => {
+                return Err(ProtocolDetail::UnexpectedFrame);
+            }
+            FrameKind::Heartbeat => {}
+        }
+        input.advance(length);
+        Ok(Some(length))
+    }
+
+    #[inline]
+    fn method(&mut self, now: Instant, number: u16, payload: &[u8]) -> Result<(), ProtocolDetail> {
+        let (method, arguments) = MethodId::split(payload)?;
+        if number == 0 {
+            return self.connection_method(now, Method::decode(payload)?);
+        }
+        let Some(id) = self.live_channel(number)? else { return Ok(()) };
+        let Some(state) = self.channels.find_mut(id.0) else { return Ok(()) };
+        if !state.content.is_none() && method != channel::Close::ID {
+            return Err(ProtocolDetail::UnexpectedFrame);
+        }
+        match method {
+            basic::Deliver::ID => {
+                let deliver = basic::Deliver::decode(arguments)?;
+                let tag = deliver.delivery_tag;
+                if tag <= state.delivered {
+                    return Err(ProtocolDetail::DeliveryTag(tag));
+                }
+                state.delivered = tag;
+                let target = if state.phase == Phase::Open {
+                    let tag_bytes = deliver.consumer_tag.as_bytes();
+                    let consumer = state.consumers.find(tag_bytes, &self.consumers);
+                    Target::Deliver { consumer, tag, redelivered: deliver.redelivered }
+                } else {
+                    Target::Nobody
+                };
+                let (exchange, key) = (deliver.exchange, deliver.routing_key);
+                state.content.begin(&mut self.staging, target, exchange, key);
+                Ok(())
+            }
+            basic::Ack::ID => {
+                let ack = basic::Ack::decode(arguments)?;
+                self.settle_publishes(id, ack.delivery_tag, ack.multiple, true)
+            }
+            basic::Nack::ID => {
+                let nack = basic::Nack::decode(arguments)?;
+                self.settle_publishes(id, nack.delivery_tag, nack.multiple, false)
+            }
+            basic::Return::ID => {
+                let returned = basic::Return::decode(arguments)?;
+                let text = peer_text(returned.reply_text.as_bytes());
+                let target = Target::Return { code: returned.reply_code, text };
+                let (exchange, key) = (returned.exchange, returned.routing_key);
+                state.content.begin(&mut self.staging, target, exchange, key);
+                Ok(())
+            }
+            _ => self.channel_method(now, id, Method::decode(payload)?),
+        }
+    }
+
+    fn connection_method(
+        &mut self,
+        now: Instant,
+        method: Method<'_>,
+    ) -> Result<(), ProtocolDetail> {
+        let State::Handshake(handshake) = &mut self.state else {
+            return self.open_connection_method(&method);
+        };
+        match handshake.handle(&method, &self.config, self.outbound.urgent()) {
+            Progress::Awaiting => {}
+            Progress::Open => self.opened(now),
+            Progress::Failed(failure) => self.fail(failure),
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn header(&mut self, number: u16, payload: &[u8]) -> Result<(), ProtocolDetail> {
+        let header = ContentHeader::decode(payload)?;
+        if header.class_id != amqp_proto::properties::CONTENT_CLASS {
+            return Err(ProtocolDetail::ContentClass(header.class_id));
+        }
+        let Some(id) = self.live_channel(number)? else { return Ok(()) };
+        let Some(state) = self.channels.find_mut(id.0) else { return Ok(()) };
+        match state.content.header(&mut self.staging, &header)? {
+            Some(complete) => self.complete(id, complete),
+            None => Ok(()),
+        }
+    }
+
+    #[inline]
+    fn body(&mut self, number: u16, piece: Piece<'_>) -> Result<(), ProtocolDetail> {
+        let Some(id) = self.live_channel(number)? else { return Ok(()) };
+        let Some(state) = self.channels.find_mut(id.0) else { return Ok(()) };
+        match state.content.body(&mut self.staging, piece)? {
+            Some(complete) => self.complete(id, complete),
+            None => Ok(()),
+        }
+    }
+
+    #[inline]
+    fn takes_whole(&self, number: u16, length: usize) -> bool {
+        let id = self.numbers.channel(number);
+        let state = id.and_then(|id| self.channels.find(id.0));
+        state.is_some_and(|state| state.content.takes_whole(length))
+    }
+
+    /// The channel of this number. `None` if it has closed, so that the frame is late.
+    #[inline]
+    fn live_channel(&self, number: u16) -> Result<Option<ChannelId>, ProtocolDetail> {
+        match self.numbers.channel(number) {
+            Some(id) => Ok(Some(id)),
+            None if self.numbers.was_used(number) => Ok(None),
+            None => Err(ProtocolDetail::NotOpen(number)),
+        }
+    }
+
+    #[inline]
+    fn complete(&mut self, channel: ChannelId, complete: Complete) -> Result<(), ProtocolDetail> {
+        let Complete { target, message, fault } = complete;
+        match target {
+            Target::Deliver { consumer, tag, redelivered } => {
+                let tag = DeliveryTag { channel, epoch: self.epoch, tag };
+                self.deliver(consumer, Delivery { tag, redelivered, message, fault });
+            }
+            Target::Return { code, text } => {
+                let Some(state) = self.channels.find_mut(channel.0) else { return Ok(()) };
+                let fingerprint = Fingerprint::new(
+                    message.exchange().as_bytes(),
+                    message.routing_key().as_bytes(),
+                    message.raw_properties().as_bytes(),
+                    message.body(),
+                );
+                let returned = ReturnedMessage { code: code.into(), text, message };
+                match &mut state.confirms {
+                    Some(confirms) => confirms.returned(fingerprint, returned),
+                    None => state.keep_returned(returned),
+                }
+            }
+            Target::Nobody => {}
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn deliver(&mut self, consumer: Option<ConsumerKey>, delivery: Delivery) {
+        let found = consumer.and_then(|key| Some((key, self.consumers.find(key)?)));
+        match found {
+            Some((key, consumer)) if !consumer.released => {
+                if self.consumers.push(key, delivery) {
+                    self.events.push_back(Event::Deliverable(key));
+                }
+            }
+            Some((_, consumer)) if consumer.no_ack => {}
+            // Its handle is gone, or the broker knows a consumer that this side does not.
+            _ => self.requeue(delivery.tag),
+        }
+    }
+
+    #[inline]
+    fn settle_publishes(
+        &mut self,
+        channel: ChannelId,
+        tag: u64,
+        multiple: bool,
+        acked: bool,
+    ) -> Result<(), ProtocolDetail> {
+        let Some(state) = self.channels.find_mut(channel.0) else { return Ok(()) };
+        let Some(confirms) = &mut state.confirms else {
+            return Err(ProtocolDetail::ConfirmUnknown(tag));
+        };
+        let before = confirms.span();
+        let settled = confirms.settle(tag, multiple, acked)?;
+        self.unsettled = self.unsettled.saturating_sub(before - confirms.span());
+        let Some((first, last)) = settled else { return Ok(()) };
+        // Runs of acks make one event.
+        if let Some(Event::Settled { channel: previous, last: end, .. }) = self.events.back_mut()
+            && *previous == channel
+            && end.0 + 1 == first
+        {
+            end.0 = last;
+            return Ok(());
+        }
+        let (first, last) = (crate::ids::PublishSeq(first), crate::ids::PublishSeq(last));
+        self.events.push_back(Event::Settled { channel, first, last });
+        Ok(())
+    }
+}

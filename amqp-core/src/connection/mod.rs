@@ -1,0 +1,585 @@
+//! One transport: handshake, then open, then closed. It never reconnects.
+//!
+//! Input goes through [`input`], which cuts frames and hands methods to [`replies`] and contents to
+//! the channels. Commands go through [`Channel`], a view. Output, events and deadlines are polled.
+//!
+//! A connection that has closed keeps its cause and goes on answering: results of calls, what became
+//! of publishes, unread deliveries of consumers without acknowledgement.
+
+mod handshake;
+mod heartbeat;
+mod input;
+mod replies;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use amqp_proto::frame::{self, FrameLimits};
+use amqp_proto::method::{channel as wire, connection as wire_connection};
+use amqp_proto::{FieldTable, ShortStr};
+use bytes::Bytes;
+
+use crate::channel::{
+    Calls, Channel, ChannelState, ConsumerPhase, Consumers, Numbers, Pending, Phase, PhaseInput,
+    Staging,
+};
+use crate::config::Config;
+use crate::connect_error::{ConnectFailure, ConnectStep};
+use crate::error::{
+    ChannelCause, CloseCause, Error, InvalidArgument, Misuse, ProtocolDetail, ProtocolError,
+    TransportError,
+};
+use crate::event::{Event, TimeoutReason};
+use crate::ids::{Call, CallKey, ChannelId, ConsumerKey, Epoch, PublishSeq};
+use crate::limits::{HEADER_FRAME_BYTES, INBOUND_HARD_BYTES, INBOUND_HIGH_BYTES};
+use crate::request::{FromReply, Reply};
+use crate::slab::Slab;
+use crate::timers::Timers;
+use crate::transmit::{Outbound, Transmit};
+
+use handshake::Handshake;
+pub use handshake::Tuning;
+use heartbeat::Heartbeat;
+
+pub(crate) use handshake::{diagram as handshake_diagram, validate};
+
+/// One connection over one transport.
+///
+/// Methods are of four kinds: getters; `handle_*` for inputs; plain verbs for commands; `poll_*` for
+/// outputs. After any input or command, call [`poll_event`](Self::poll_event) until it gives nothing,
+/// [`poll_transmit`](Self::poll_transmit) until it gives nothing, then
+/// [`poll_timeout`](Self::poll_timeout). It reads no clock: every verb that arms a timer takes `now`.
+#[derive(Debug)]
+pub struct Connection {
+    pub(crate) config: Arc<Config>,
+    pub(crate) epoch: Epoch,
+    state: State,
+    pub(crate) tuning: Tuning,
+    frame_limits: FrameLimits,
+    server_properties: FieldTable,
+    pub(crate) channels: Slab<ChannelState>,
+    numbers: Numbers,
+    pub(crate) consumers: Consumers,
+    pub(crate) calls: Calls,
+    /// Calls that wait for a channel to close which others are closing already.
+    also_closing: Vec<(ChannelId, CallKey)>,
+    pub(crate) outbound: Outbound,
+    pub(crate) events: VecDeque<Event>,
+    timers: Timers,
+    heartbeat: Heartbeat,
+    staging: Staging,
+    /// Room for encoding what may yet be refused.
+    pub(crate) scratch: Vec<u8>,
+    /// Open publishes of all channels.
+    pub(crate) unsettled: u64,
+    blocked: Option<Arc<str>>,
+    /// Reading is paused because of unread deliveries.
+    paused: bool,
+    /// Reading goes on after a pause: what silence there was proves nothing.
+    resumed: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// No transport yet.
+    Idle,
+    Handshake(Handshake),
+    Open,
+    /// `connection.close` is to be sent, or was.
+    Closing {
+        sent: bool,
+    },
+    Ended(End),
+}
+
+/// How a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum End {
+    /// It was never opened.
+    Failed(ConnectFailure),
+    /// It was open.
+    Closed(CloseCause),
+}
+
+impl Connection {
+    /// A connection without a transport yet.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`] if the configuration cannot be sent.
+    pub fn new(config: Arc<Config>, now: Instant) -> Result<Self, InvalidArgument> {
+        validate(&config)?;
+        Ok(Self::unchecked(config, Epoch(1), now))
+    }
+
+    /// A connection whose configuration was validated.
+    pub(crate) fn unchecked(config: Arc<Config>, epoch: Epoch, now: Instant) -> Self {
+        let tuning = Tuning {
+            channel_max: config.channel_max,
+            frame_max: frame::FRAME_MIN_SIZE,
+            heartbeat: 0,
+        };
+        Self {
+            epoch,
+            state: State::Idle,
+            tuning,
+            frame_limits: frame_limits(tuning.frame_max),
+            server_properties: FieldTable::new(),
+            channels: Slab::new(),
+            numbers: Numbers::new(tuning.channel_max),
+            consumers: Consumers::new(),
+            calls: Calls::new(),
+            also_closing: Vec::new(),
+            outbound: Outbound::new(tuning.frame_max),
+            events: VecDeque::new(),
+            timers: Timers::default(),
+            heartbeat: Heartbeat::new(0, now),
+            staging: Staging::default(),
+            scratch: Vec::new(),
+            unsettled: 0,
+            blocked: None,
+            paused: false,
+            resumed: false,
+            config,
+        }
+    }
+
+    /// The transport is connected: the handshake begins.
+    pub fn handle_connected(&mut self, now: Instant) {
+        if matches!(self.state, State::Idle) {
+            self.heartbeat.received(now);
+            self.state = State::Handshake(Handshake::begin(self.outbound.urgent(), &self.config));
+        }
+    }
+
+    /// The transport is lost, after `written` bytes of the stream had reached the socket. What input
+    /// had arrived before is to be handed in first.
+    pub fn handle_disconnected(&mut self, error: TransportError, written: u64) {
+        let cause = match &self.state {
+            State::Ended(_) => return,
+            State::Idle => return self.fail(ConnectFailure::Dial(error)),
+            State::Handshake(handshake) => {
+                let failure = handshake.lost(error);
+                return self.fail(failure);
+            }
+            State::Open => CloseCause::Transport(error),
+            State::Closing { .. } => CloseCause::ByClientForced,
+        };
+        self.end(cause, written);
+    }
+
+    /// Deadlines may be over. Hand in what input there is first, so that silence is real.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if std::mem::take(&mut self.resumed) {
+            self.heartbeat.received(now);
+        }
+        self.arm();
+        while let Some(reason) = self.timers.expired(now) {
+            match reason {
+                TimeoutReason::Call => self.expire_calls(now),
+                TimeoutReason::Close => self.end_now(CloseCause::ByClientForced),
+                TimeoutReason::HeartbeatReceive => {
+                    let silence = self.heartbeat.silence(now);
+                    self.end_now(CloseCause::HeartbeatTimeout { silence });
+                }
+                TimeoutReason::HeartbeatSend => {
+                    // Bytes that wait to be written are as good a sign of life.
+                    if self.outbound.is_empty() {
+                        self.outbound.urgent().extend_from_slice(&frame::HEARTBEAT);
+                    }
+                    self.heartbeat.sent(now);
+                }
+                TimeoutReason::Address | TimeoutReason::Connect => {}
+            }
+            self.arm();
+        }
+    }
+
+    /// Gives up a handshake that takes too long.
+    pub(crate) fn time_out_handshake(&mut self, timeout: std::time::Duration) {
+        let step = self.handshake_step();
+        self.fail(ConnectFailure::TimedOut { timeout, step });
+    }
+
+    /// Opens a channel.
+    ///
+    /// # Errors
+    /// [`Error::Connection`] unless the connection is open; [`Misuse::NoFreeChannels`].
+    pub fn open_channel(&mut self, now: Instant) -> Result<(ChannelId, Call<()>), Error> {
+        self.check_open()?;
+        let channels = &mut self.channels;
+        let open = |number| ChannelId(channels.insert(ChannelState::new(number)));
+        let Some(id) = self.numbers.allocate(open) else {
+            return Err(Misuse::NoFreeChannels { channel_max: self.numbers.max() }.into());
+        };
+        let call = self.calls.insert(Pending::ChannelOpen(id), now + self.config.call_timeout);
+        if let Some(state) = self.channels.find_mut(id.0) {
+            state.calls.push_back(call);
+            let number = state.number;
+            let open = wire::Open::default();
+            self.outbound.frames(number, |out| frame::write_method(out, number, &open));
+        }
+        Ok((id, Call::new(call)))
+    }
+
+    /// A view of a channel, for its verbs.
+    #[inline]
+    pub const fn channel(&mut self, id: ChannelId) -> Channel<'_> {
+        Channel::new(self, id)
+    }
+
+    /// Takes the result of a call, once it is there.
+    pub fn take_reply<R: FromReply>(&mut self, call: &Call<R>) -> Option<Result<R, Error>> {
+        match self.calls.take(call.key)? {
+            Ok(reply) => Some(R::from_reply(reply).ok_or_else(|| {
+                let detail = ProtocolDetail::UnexpectedFrame;
+                Error::Connection(CloseCause::Protocol(ProtocolError::new(detail)))
+            })),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// The caller is gone: the reply will be consumed, and what it opens is closed again.
+    pub fn forget(&mut self, now: Instant, call: CallKey) {
+        if let Some((Pending::ChannelOpen(channel), _)) = self.calls.pending(call)
+            && let Some(state) = self.channels.find_mut(channel.0)
+        {
+            state.released = true;
+        }
+        if let Some((pending, Ok(reply))) = self.calls.forget(call) {
+            self.compensate(now, pending, &reply);
+        }
+        self.also_closing.retain(|(_, other)| *other != call);
+    }
+
+    /// Closes the connection, behind everything that is queued. A second close changes nothing.
+    pub fn close(&mut self, now: Instant) {
+        match &self.state {
+            State::Open => {
+                self.state = State::Closing { sent: false };
+                self.timers.set(TimeoutReason::Close, Some(now + self.config.close_timeout));
+                for key in self.channels.keys() {
+                    if let Some(state) = self.channels.find_mut(key) {
+                        let cause = ChannelCause::Connection(CloseCause::ByClient);
+                        state.cause.get_or_insert(cause);
+                    }
+                }
+            }
+            State::Idle | State::Handshake(_) => self.end_now(CloseCause::ByClient),
+            State::Closing { .. } | State::Ended(_) => {}
+        }
+    }
+
+    /// Ends the connection at once, for a reason that lies outside of it.
+    pub fn abort(&mut self, cause: CloseCause) {
+        self.end_now(cause);
+    }
+
+    /// Fills `out`, which must be empty, with bytes to write. Call it again once they are written.
+    pub fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
+        if let State::Closing { sent: sent @ false } = &mut self.state
+            && !self.outbound.has_lanes()
+        {
+            *sent = true;
+            let close = wire_connection::Close {
+                reply_code: 200,
+                reply_text: ShortStr::new("closed by the client").unwrap_or_default(),
+                ..Default::default()
+            };
+            frame::write_method(self.outbound.urgent(), 0, &close);
+        }
+        let mut dealt = Vec::new();
+        let any = self.outbound.transmit(out, &mut dealt);
+        for dealt in dealt {
+            let id = self.numbers.channel(dealt.channel);
+            if let Some(state) = id.and_then(|id| self.channels.find_mut(id.0))
+                && let Some(confirms) = &mut state.confirms
+            {
+                confirms.dealt(dealt.seq, dealt.offset);
+            }
+        }
+        if any {
+            self.heartbeat.sent(now);
+        }
+        if self.outbound.room_again() {
+            self.events.push_back(Event::Room);
+        }
+        any
+    }
+
+    /// What has changed. Call it until it gives `None`.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout), and why. May change after any other
+    /// call.
+    pub fn poll_timeout(&mut self) -> Option<(Instant, TimeoutReason)> {
+        self.arm();
+        self.timers.next()
+    }
+
+    /// Whether there are bytes for `poll_transmit`.
+    #[inline]
+    pub fn wants_transmit(&self) -> bool {
+        !self.outbound.is_empty() || matches!(self.state, State::Closing { sent: false })
+    }
+
+    /// Whether input is welcome. It is not while too many deliveries are unread, unless something
+    /// else is awaited that only more input can bring.
+    pub fn wants_input(&mut self) -> bool {
+        if self.end_state().is_some() {
+            return false;
+        }
+        let unread = self.consumers.bytes();
+        let awaited =
+            self.calls.awaited() || self.unsettled > 0 || !matches!(self.state, State::Open);
+        let was_paused = self.paused;
+        self.paused = unread >= INBOUND_HARD_BYTES || (unread >= INBOUND_HIGH_BYTES && !awaited);
+        self.resumed |= was_paused && !self.paused;
+        !self.paused
+    }
+
+    /// How the connection ended, if it has. What is queued then is still to be written.
+    pub const fn end_state(&self) -> Option<&End> {
+        match &self.state {
+            State::Ended(end) => Some(end),
+            _ => None,
+        }
+    }
+
+    /// Whether the handshake is done and no close has begun.
+    pub const fn is_open(&self) -> bool {
+        matches!(self.state, State::Open)
+    }
+
+    /// What was negotiated; before that, this client's own limits.
+    pub const fn tuning(&self) -> Tuning {
+        self.tuning
+    }
+
+    /// What the broker says of itself.
+    pub const fn server_properties(&self) -> &FieldTable {
+        &self.server_properties
+    }
+
+    /// Why the broker reads no publishes, while it does not.
+    pub fn blocked(&self) -> Option<&Arc<str>> {
+        self.blocked.as_ref()
+    }
+
+    /// Bodies of the user's that will not be sent. Their `Drop` is the user's code: drop them where
+    /// that may run.
+    pub fn take_discarded(&mut self) -> Vec<Bytes> {
+        self.outbound.take_discarded()
+    }
+
+    pub(crate) const fn handshake_step(&self) -> ConnectStep {
+        match &self.state {
+            State::Handshake(handshake) => handshake.step(),
+            _ => ConnectStep::Dial,
+        }
+    }
+
+    /// The error of a connection that is not open.
+    fn check_open(&self) -> Result<(), Error> {
+        match &self.state {
+            State::Open => Ok(()),
+            State::Ended(End::Closed(cause)) => Err(Error::Connection(cause.clone())),
+            _ => Err(Error::Connection(CloseCause::ByClient)),
+        }
+    }
+
+    /// Brings the timers in line with what they stand for.
+    fn arm(&mut self) {
+        let up = matches!(self.state, State::Open | State::Closing { .. });
+        let listening = up && !self.paused && !self.resumed;
+        let dead_at = if listening { self.heartbeat.dead_at() } else { None };
+        let send_at = if up { self.heartbeat.send_at() } else { None };
+        self.timers.set(TimeoutReason::HeartbeatReceive, dead_at);
+        self.timers.set(TimeoutReason::HeartbeatSend, send_at);
+        self.timers.set(TimeoutReason::Call, self.calls.next_deadline());
+        if self.end_state().is_some() {
+            self.timers.set(TimeoutReason::Close, None);
+        }
+    }
+
+    fn expire_calls(&mut self, now: Instant) {
+        while let Some((key, pending)) = self.calls.expired(now) {
+            let timeout = self.config.call_timeout;
+            let error = Error::Deadline { method: pending.reply(), timeout };
+            if self.calls.expire(key, error) {
+                self.events.push_back(Event::CallDone(key));
+            }
+        }
+    }
+
+    /// The handshake is done.
+    fn opened(&mut self, now: Instant) {
+        let State::Handshake(handshake) = &mut self.state else { return };
+        self.tuning = handshake.tuning();
+        self.server_properties = handshake.take_server_properties();
+        self.frame_limits = frame_limits(self.tuning.frame_max);
+        self.numbers.limit(self.tuning.channel_max);
+        self.outbound.limit_frames(self.tuning.frame_max);
+        self.heartbeat = Heartbeat::new(self.tuning.heartbeat, now);
+        self.state = State::Open;
+        self.events.push_back(Event::Opened);
+    }
+
+    fn fail(&mut self, failure: ConnectFailure) {
+        if self.end_state().is_none() {
+            self.state = State::Ended(End::Failed(failure));
+        }
+    }
+
+    /// The peer broke the protocol: it is told, and the connection ends.
+    fn protocol_error(&mut self, detail: ProtocolDetail) {
+        let error = ProtocolError::new(detail);
+        match &self.state {
+            State::Ended(_) => return,
+            State::Idle | State::Handshake(_) => {
+                return self.fail(ConnectFailure::Protocol(error));
+            }
+            State::Open | State::Closing { .. } => {}
+        }
+        let text = error.detail.to_string();
+        self.end_now(CloseCause::Protocol(error.clone()));
+        let close = wire_connection::Close {
+            reply_code: error.code.code(),
+            reply_text: ShortStr::new(&text).unwrap_or_default(),
+            ..Default::default()
+        };
+        frame::write_method(self.outbound.urgent(), 0, &close);
+    }
+
+    /// Ends the connection where the driver's progress is not known: everything handed to it counts
+    /// as written.
+    fn end_now(&mut self, cause: CloseCause) {
+        let handed_over = self.outbound.handed_over();
+        self.end(cause, handed_over);
+    }
+
+    #[allow(clippy::needless_pass_by_value, reason = "the cause is kept")]
+    fn end(&mut self, cause: CloseCause, written: u64) {
+        if self.end_state().is_some() {
+            return;
+        }
+        self.state = State::Ended(End::Closed(cause.clone()));
+        self.outbound.clear();
+        for key in self.channels.keys() {
+            let cause = ChannelCause::Connection(cause.clone());
+            self.close_channel(ChannelId(key), PhaseInput::ConnectionLost, cause, written);
+        }
+        self.blocked = None;
+        self.arm();
+    }
+
+    /// The channel has closed on both sides, or its connection has.
+    fn close_channel(
+        &mut self,
+        id: ChannelId,
+        input: PhaseInput,
+        cause: ChannelCause,
+        written: u64,
+    ) {
+        let Some(state) = self.channels.find_mut(id.0) else { return };
+        if !state.step(input) {
+            return;
+        }
+        // What closed it first stays the reason that is told.
+        let cause = match &state.cause {
+            Some(ChannelCause::Connection(CloseCause::ByClient)) | None => cause,
+            Some(first) => first.clone(),
+        };
+        state.cause = Some(cause.clone());
+        state.content = Default::default();
+        self.numbers.free(state.number);
+        let calls = std::mem::take(&mut state.calls);
+        self.fail_calls(calls, &cause);
+        let Some(state) = self.channels.find_mut(id.0) else { return };
+        for call in self.also_closing.extract_if(.., |(other, _)| *other == id) {
+            if self.calls.complete(call.1, Ok(Reply::Done)) {
+                self.events.push_back(Event::CallDone(call.1));
+            }
+        }
+        if let Some(confirms) = &mut state.confirms {
+            self.unsettled = self.unsettled.saturating_sub(confirms.span());
+            if let Some((first, last)) = confirms.end(cause.clone(), written) {
+                let (first, last) = (PublishSeq(first), PublishSeq(last));
+                self.events.push_back(Event::Settled { channel: id, first, last });
+            }
+        }
+        for key in state.consumers.drain() {
+            let error = cause.clone().into_error();
+            let by_client = matches!(cause, ChannelCause::ByClient)
+                || matches!(cause, ChannelCause::Connection(CloseCause::ByClient));
+            self.end_consumer(key, (!by_client).then_some(error));
+        }
+        self.events.push_back(Event::ChannelClosed(id));
+        self.sweep_channel(id);
+    }
+
+    /// The channel has closed while these calls were on their way. A close among them has got what it
+    /// wanted.
+    fn fail_calls(&mut self, calls: VecDeque<CallKey>, cause: &ChannelCause) {
+        for call in calls {
+            let result = match self.calls.pending(call) {
+                Some((Pending::ChannelClose, _)) => Ok(Reply::Done),
+                Some((Pending::Consume(consumer), _)) => {
+                    // No handle will be made for it.
+                    if let Some(consumer) = self.consumers.find_mut(consumer) {
+                        consumer.released = true;
+                    }
+                    Err(cause.clone().into_error())
+                }
+                _ => Err(cause.clone().into_error()),
+            };
+            if self.calls.complete(call, result) {
+                self.events.push_back(Event::CallDone(call));
+            }
+        }
+    }
+
+    /// No more deliveries will come. The broker has requeued unread ones that were to be
+    /// acknowledged; those without acknowledgement are still to be read.
+    fn end_consumer(&mut self, key: ConsumerKey, error: Option<Error>) {
+        let Some(consumer) = self.consumers.find_mut(key) else { return };
+        consumer.phase = ConsumerPhase::Ended;
+        let channel_open =
+            self.channels.find(consumer.channel.0).is_some_and(|state| state.phase == Phase::Open);
+        let drop_unread = !consumer.no_ack && !channel_open;
+        consumer.error = error;
+        if drop_unread {
+            self.consumers.take_unread(key);
+        }
+        self.events.push_back(Event::Deliverable(key));
+        self.consumers.sweep(key);
+    }
+
+    pub(crate) fn also_closing(&mut self, id: ChannelId, call: CallKey) {
+        self.also_closing.push((id, call));
+    }
+
+    /// Drops a closed channel's record once nobody holds it.
+    pub(crate) fn sweep_channel(&mut self, id: ChannelId) {
+        let done = |state: &ChannelState| state.released && state.phase == Phase::Closed;
+        if self.channels.find(id.0).is_some_and(done) {
+            self.channels.remove(id.0);
+        }
+    }
+
+    /// A consumer whose request was refused.
+    pub(crate) fn discard_consumer(&mut self, key: ConsumerKey) {
+        if let Some(consumer) = self.consumers.find_mut(key) {
+            consumer.phase = ConsumerPhase::Ended;
+            consumer.released = true;
+        }
+        self.consumers.sweep(key);
+    }
+}
+
+const fn frame_limits(frame_max: u32) -> FrameLimits {
+    FrameLimits { body: frame_max - frame::FRAME_OVERHEAD as u32, other: HEADER_FRAME_BYTES }
+}

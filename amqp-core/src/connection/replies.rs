@@ -1,0 +1,235 @@
+//! Methods from the broker other than contents and confirms: replies to calls, closes, cancels.
+
+use std::time::Instant;
+
+use amqp_proto::frame;
+use amqp_proto::method::{Method, basic, channel as wire, connection as wire_connection};
+
+use crate::channel::{ConsumerPhase, Pending, Phase, PhaseInput};
+use crate::connection::{Connection, State};
+use crate::error::{BrokerError, ChannelCause, CloseCause, Error, ProtocolDetail, peer_text};
+use crate::event::Event;
+use crate::ids::{ChannelId, ConsumerKey, DeliveryTag};
+use crate::request::{ConsumeOk, MessageCount, QueueDeclareOk, Reply};
+
+impl Connection {
+    /// A method on channel 0, after the handshake.
+    pub(super) fn open_connection_method(
+        &mut self,
+        method: &Method<'_>,
+    ) -> Result<(), ProtocolDetail> {
+        match method {
+            Method::ConnectionClose(close) => {
+                let error = BrokerError::new(
+                    close.reply_code,
+                    close.reply_text,
+                    close.class_id,
+                    close.method_id,
+                );
+                // A close of ours that crosses the broker's has what it wanted.
+                let cause = match self.state {
+                    State::Closing { sent: true } => CloseCause::ByClient,
+                    _ => CloseCause::ByBroker(error),
+                };
+                self.end_now(cause);
+                let close_ok = wire_connection::CloseOk::default();
+                frame::write_method(self.outbound.urgent(), 0, &close_ok);
+            }
+            Method::ConnectionCloseOk(_) if matches!(self.state, State::Closing { sent: true }) => {
+                self.end_now(CloseCause::ByClient);
+            }
+            Method::ConnectionBlocked(blocked) => {
+                let reason = peer_text(blocked.reason.as_bytes());
+                self.blocked = Some(std::sync::Arc::clone(&reason));
+                self.events.push_back(Event::Blocked(reason));
+            }
+            Method::ConnectionUnblocked(_) => {
+                self.blocked = None;
+                self.events.push_back(Event::Unblocked);
+            }
+            method => return Err(ProtocolDetail::UnexpectedMethod(method.id())),
+        }
+        Ok(())
+    }
+
+    /// A method on a channel.
+    pub(super) fn channel_method(
+        &mut self,
+        now: Instant,
+        id: ChannelId,
+        method: Method<'_>,
+    ) -> Result<(), ProtocolDetail> {
+        match method {
+            Method::ChannelClose(close) => {
+                self.closed_by_broker(id, &close);
+                Ok(())
+            }
+            Method::ChannelFlow(flow) => {
+                let number = self.number(id);
+                let flow_ok = wire::FlowOk { active: flow.active };
+                self.outbound.frames(number, |out| frame::write_method(out, number, &flow_ok));
+                Ok(())
+            }
+            Method::BasicCancel(cancel) => {
+                self.cancelled_by_broker(id, &cancel);
+                Ok(())
+            }
+            reply => self.reply(now, id, &reply),
+        }
+    }
+
+    /// The broker answers the oldest call of the channel.
+    fn reply(
+        &mut self,
+        now: Instant,
+        id: ChannelId,
+        method: &Method<'_>,
+    ) -> Result<(), ProtocolDetail> {
+        let unexpected = ProtocolDetail::UnexpectedMethod(method.id());
+        let Some(state) = self.channels.find_mut(id.0) else { return Err(unexpected) };
+        let Some(&call) = state.calls.front() else { return Err(unexpected) };
+        let Some((pending, awaited)) = self.calls.pending(call) else { return Err(unexpected) };
+        if pending.reply() != method.id() {
+            return Err(unexpected);
+        }
+        let reply = match (pending, method) {
+            (Pending::QueueDeclare, Method::QueueDeclareOk(ok)) => Reply::Queue(QueueDeclareOk {
+                queue: ok.queue.as_str()?.to_owned(),
+                message_count: ok.message_count,
+                consumer_count: ok.consumer_count,
+            }),
+            (Pending::QueueDelete, Method::QueueDeleteOk(ok)) => {
+                Reply::Count(MessageCount { message_count: ok.message_count })
+            }
+            (Pending::Consume(consumer), Method::BasicConsumeOk(ok)) => {
+                let consumer_tag = ok.consumer_tag.as_str()?.to_owned();
+                Reply::Consume(ConsumeOk { consumer, consumer_tag })
+            }
+            _ => Reply::Done,
+        };
+        state.calls.pop_front();
+        match pending {
+            Pending::ChannelOpen(_) => {
+                state.step(PhaseInput::OpenOk);
+            }
+            Pending::ChannelClose => {
+                state.calls.push_front(call);
+                let handed_over = self.outbound.handed_over();
+                self.close_channel(id, PhaseInput::CloseOk, ChannelCause::ByClient, handed_over);
+                return Ok(());
+            }
+            Pending::Cancel(consumer) => {
+                self.forget_tag(id, consumer);
+                self.end_consumer(consumer, None);
+            }
+            _ => {}
+        }
+        if !awaited {
+            self.compensate(now, pending, &reply);
+        }
+        if self.calls.complete(call, Ok(reply)) {
+            self.events.push_back(Event::CallDone(call));
+        }
+        Ok(())
+    }
+
+    /// Undoes what a reply opened that nobody waits for.
+    pub(super) fn compensate(&mut self, now: Instant, pending: Pending, reply: &Reply) {
+        match (pending, reply) {
+            (Pending::ChannelOpen(channel), _) => self.channel(channel).release(now),
+            (Pending::Consume(consumer), _) => {
+                if let Some(channel) = self.consumers.find(consumer).map(|found| found.channel) {
+                    self.channel(channel).release_consumer(now, consumer);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn closed_by_broker(&mut self, id: ChannelId, close: &wire::Close<'_>) {
+        let Some(state) = self.channels.find_mut(id.0) else { return };
+        let error =
+            BrokerError::new(close.reply_code, close.reply_text, close.class_id, close.method_id);
+        let number = state.number;
+        // What has begun goes on to its end: RabbitMQ ends the connection on a close-ok in the middle
+        // of a content. Nothing else of the channel does; our own close, if it waits, must.
+        let closing = state.phase == Phase::Closing;
+        if !closing {
+            self.outbound.abandon(number);
+        }
+        let close_ok = wire::CloseOk::default();
+        self.outbound.frames(number, |out| frame::write_method(out, number, &close_ok));
+        state.content = Default::default();
+        let cause = ChannelCause::ByBroker(error);
+        match state.cause {
+            Some(ChannelCause::ByClient) | None => state.cause = Some(cause.clone()),
+            Some(_) => {}
+        }
+        if closing {
+            // The broker answers our close, and none of the calls before it.
+            let own_close = |call: &crate::ids::CallKey| {
+                matches!(self.calls.pending(*call), Some((Pending::ChannelClose, _)))
+            };
+            let (kept, lost) = state.calls.drain(..).partition(own_close);
+            state.calls = kept;
+            self.fail_calls(lost, &cause);
+        } else {
+            let handed_over = self.outbound.handed_over();
+            self.close_channel(id, PhaseInput::BrokerClose, cause, handed_over);
+        }
+    }
+
+    fn cancelled_by_broker(&mut self, id: ChannelId, cancel: &basic::Cancel<'_>) {
+        let Some(state) = self.channels.find_mut(id.0) else { return };
+        let number = state.number;
+        if !cancel.no_wait {
+            let cancel_ok = basic::CancelOk { consumer_tag: cancel.consumer_tag };
+            self.outbound.frames(number, |out| frame::write_method(out, number, &cancel_ok));
+        }
+        let tag = cancel.consumer_tag.as_bytes();
+        let Some(consumer) = state.consumers.find(tag, &self.consumers) else { return };
+        // A cancel of ours that is on its way will be answered all the same.
+        let ours = self
+            .consumers
+            .find(consumer)
+            .is_some_and(|found| found.phase == ConsumerPhase::Cancelling);
+        if !ours {
+            state.consumers.remove(tag);
+            let error = Error::ConsumerCancelled { consumer_tag: peer_text(tag) };
+            self.end_consumer(consumer, Some(error));
+        }
+    }
+
+    fn forget_tag(&mut self, id: ChannelId, key: ConsumerKey) {
+        if let Some(consumer) = self.consumers.find(key)
+            && let Some(state) = self.channels.find_mut(id.0)
+        {
+            state.consumers.remove(consumer.tag.as_bytes());
+        }
+    }
+
+    /// Gives a delivery back that nobody will read.
+    pub(crate) fn requeue(&mut self, tag: DeliveryTag) {
+        let Some(state) = self.channels.find_mut(tag.channel.0) else { return };
+        if state.phase != Phase::Open {
+            return;
+        }
+        let number = state.number;
+        let nack = basic::Nack { delivery_tag: tag.tag, multiple: false, requeue: true };
+        self.outbound.frames(number, |out| frame::write_method(out, number, &nack));
+    }
+
+    /// Gives all unread deliveries of a consumer back.
+    pub(crate) fn requeue_unread(&mut self, key: ConsumerKey) {
+        let no_ack = self.consumers.find(key).is_none_or(|consumer| consumer.no_ack);
+        for delivery in self.consumers.take_unread(key) {
+            if !no_ack {
+                self.requeue(delivery.tag);
+            }
+        }
+    }
+
+    fn number(&self, id: ChannelId) -> u16 {
+        self.channels.find(id.0).map_or(0, |state| state.number)
+    }
+}

@@ -1,0 +1,351 @@
+//! Errors, with blame: the caller ([`Misuse`], [`InvalidArgument`]), the broker's refusal
+//! ([`BrokerError`]), a peer that broke the protocol ([`ProtocolError`]), the transport
+//! ([`TransportError`]), or time ([`Error::Deadline`]).
+//!
+//! A channel and a connection that died keep their cause, and every later call repeats it.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use amqp_proto::method::MethodId;
+use amqp_proto::{EncodeError, Malformed, ReplyCode, ShortStr};
+
+use crate::connect_error::ConnectError;
+use crate::limits::PEER_TEXT_BYTES;
+
+/// Why an operation failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The channel is closed, for this reason; the connection may live on.
+    #[error("channel closed: {0}")]
+    Channel(ChannelCause),
+    /// The connection is closed, for this reason.
+    #[error("connection closed: {0}")]
+    Connection(CloseCause),
+    /// The broker ended the consumer, for its queue was deleted or its node is down.
+    #[error("consumer {consumer_tag} cancelled by the broker")]
+    ConsumerCancelled {
+        /// The consumer's tag.
+        consumer_tag: Arc<str>,
+    },
+    /// No reply came in time. The broker may have done the work; a late reply is consumed, and what
+    /// it opened is closed again.
+    #[error("no reply to {method} within {} s", timeout.as_secs_f32())]
+    Deadline {
+        /// What was asked.
+        method: MethodId,
+        /// How long the reply was awaited.
+        timeout: Duration,
+    },
+    /// An argument cannot be sent; nothing was.
+    #[error("invalid argument: {0}")]
+    InvalidArgument(#[from] InvalidArgument),
+    /// The call makes no sense here; nothing was sent.
+    #[error("misuse: {0}")]
+    Misuse(#[from] Misuse),
+}
+
+impl Error {
+    /// The broker's reply code, if the broker refused.
+    pub fn reply_code(&self) -> Option<ReplyCode> {
+        self.broker_error().map(|error| error.code)
+    }
+
+    /// The broker's refusal, if that is what it was.
+    pub fn broker_error(&self) -> Option<&BrokerError> {
+        match self {
+            Self::Channel(ChannelCause::ByBroker(error))
+            | Self::Channel(ChannelCause::Connection(CloseCause::ByBroker(error)))
+            | Self::Connection(CloseCause::ByBroker(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Whether the whole connection is gone.
+    pub const fn is_connection(&self) -> bool {
+        matches!(self, Self::Connection(_) | Self::Channel(ChannelCause::Connection(_)))
+    }
+
+    /// Whether one channel is gone, and the connection lives on.
+    pub const fn is_channel(&self) -> bool {
+        matches!(self, Self::Channel(ChannelCause::ByBroker(_) | ChannelCause::ByClient))
+    }
+}
+
+/// Why a connection closed. Also the value with which a wait for its end resolves.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CloseCause {
+    /// The broker closed it.
+    #[error("by the broker: {0}")]
+    ByBroker(BrokerError),
+    /// This client closed it.
+    #[error("by this client")]
+    ByClient,
+    /// This client closed it, and the broker did not confirm within the close time-out, or was lost
+    /// before it could.
+    #[error("by this client, without the broker's confirmation")]
+    ByClientForced,
+    /// It was never opened.
+    #[error("{0}")]
+    Connect(Arc<ConnectError>),
+    /// The driver, or the runtime under it, was dropped.
+    #[error("its driver is gone")]
+    DriverGone,
+    /// The broker was silent for two heartbeat intervals.
+    #[error("no sign of life from the broker for {} s", silence.as_secs_f32())]
+    HeartbeatTimeout {
+        /// How long nothing was received.
+        silence: Duration,
+    },
+    /// The broker broke the protocol.
+    #[error("the broker broke the protocol: {0}")]
+    Protocol(ProtocolError),
+    /// The transport was lost.
+    #[error("transport lost: {0}")]
+    Transport(TransportError),
+}
+
+/// Why a channel closed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChannelCause {
+    /// The broker closed it: a soft error.
+    #[error("by the broker: {0}")]
+    ByBroker(BrokerError),
+    /// This client closed it.
+    #[error("by this client")]
+    ByClient,
+    /// Its connection closed.
+    #[error("its connection closed: {0}")]
+    Connection(CloseCause),
+}
+
+impl ChannelCause {
+    /// The error that later calls on the channel report.
+    pub(crate) fn into_error(self) -> Error {
+        match self {
+            Self::Connection(cause) => Error::Connection(cause),
+            cause => Error::Channel(cause),
+        }
+    }
+}
+
+/// The broker's refusal: what `channel.close` or `connection.close` said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BrokerError {
+    /// The reply code.
+    pub code: ReplyCode,
+    /// The reply text, at most 1,024 bytes of it.
+    pub text: Arc<str>,
+    /// The method that was refused, if the broker named one.
+    pub method: Option<MethodId>,
+}
+
+impl BrokerError {
+    pub(crate) fn new(code: u16, text: ShortStr<'_>, class_id: u16, method_id: u16) -> Self {
+        let method = (class_id != 0).then_some(MethodId { class: class_id, method: method_id });
+        Self { code: ReplyCode::new(code), text: peer_text(text.as_bytes()), method }
+    }
+}
+
+impl fmt::Display for BrokerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // RabbitMQ's texts begin with the code's name.
+        write!(f, "{} {}", self.code.code(), self.text)?;
+        if let Some(method) = self.method {
+            write!(f, " ({method})")?;
+        }
+        Ok(())
+    }
+}
+
+/// The peer broke the protocol.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {detail}")]
+#[non_exhaustive]
+pub struct ProtocolError {
+    /// The code that this client closed the connection with.
+    pub code: ReplyCode,
+    /// What was wrong.
+    pub detail: ProtocolDetail,
+}
+
+/// What a peer did wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProtocolDetail {
+    /// More body came than its header had announced.
+    #[error("content body longer than announced")]
+    BodyTooLong,
+    /// A confirm for a publish that is not open.
+    #[error("confirm of publish {0}, which is not open")]
+    ConfirmUnknown(u64),
+    /// A content header of another class than basic.
+    #[error("content header of class {0}")]
+    ContentClass(u16),
+    /// A delivery tag that does not follow the one before it.
+    #[error("delivery tag {0} out of order")]
+    DeliveryTag(u64),
+    /// Bytes that are no AMQP.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// A frame on a channel that is not open.
+    #[error("frame on channel {0}, which is not open")]
+    NotOpen(u16),
+    /// A body or header frame where none is due, or a method where content is due.
+    #[error("frame out of order in content")]
+    UnexpectedFrame,
+    /// A method that is not due.
+    #[error("unexpected method {0}")]
+    UnexpectedMethod(MethodId),
+}
+
+impl ProtocolError {
+    pub(crate) fn new(detail: impl Into<ProtocolDetail>) -> Self {
+        let detail = detail.into();
+        let code = match detail {
+            ProtocolDetail::Malformed(Malformed::Truncated | Malformed::TrailingBytes)
+            | ProtocolDetail::Malformed(Malformed::NotUtf8) => ReplyCode::SYNTAX_ERROR,
+            ProtocolDetail::Malformed(Malformed::UnknownMethod { .. })
+            | ProtocolDetail::UnexpectedMethod(_)
+            | ProtocolDetail::ConfirmUnknown(_)
+            | ProtocolDetail::DeliveryTag(_) => ReplyCode::COMMAND_INVALID,
+            ProtocolDetail::Malformed(_) | ProtocolDetail::BodyTooLong => ReplyCode::FRAME_ERROR,
+            ProtocolDetail::NotOpen(_) => ReplyCode::CHANNEL_ERROR,
+            ProtocolDetail::UnexpectedFrame | ProtocolDetail::ContentClass(_) => {
+                ReplyCode::UNEXPECTED_FRAME
+            }
+        };
+        Self { code, detail }
+    }
+}
+
+/// What the operating system said of a socket or of a look-up.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+#[non_exhaustive]
+pub struct TransportError {
+    /// The kind; `UnexpectedEof` where the peer closed.
+    pub kind: io::ErrorKind,
+    /// The text.
+    pub message: Arc<str>,
+}
+
+impl TransportError {
+    /// The peer closed the connection.
+    pub fn end_of_file() -> Self {
+        Self { kind: io::ErrorKind::UnexpectedEof, message: "closed by the peer".into() }
+    }
+
+    /// An error from its kind and text.
+    pub fn new(kind: io::ErrorKind, message: impl Into<Arc<str>>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+impl From<&io::Error> for TransportError {
+    fn from(error: &io::Error) -> Self {
+        Self { kind: error.kind(), message: error.to_string().into() }
+    }
+}
+
+impl From<io::Error> for TransportError {
+    fn from(error: io::Error) -> Self {
+        Self::from(&error)
+    }
+}
+
+/// An argument that cannot be sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{argument}: {reason}")]
+#[non_exhaustive]
+pub struct InvalidArgument {
+    /// The argument's name in the specification.
+    pub argument: &'static str,
+    /// What is wrong with it.
+    pub reason: InvalidReason,
+}
+
+/// What is wrong with an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidReason {
+    /// It holds a NUL, which would shift the fields of a PLAIN response.
+    #[error("holds a NUL")]
+    ContainsNul,
+    /// It must not be empty.
+    #[error("is empty")]
+    Empty,
+    /// It has no representation on the wire.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The frame that carries it would be larger than the negotiated `frame_max`.
+    #[error("makes a frame of {size} bytes, over frame_max {frame_max}")]
+    FrameTooLarge {
+        /// The size of the frame in bytes.
+        size: usize,
+        /// The negotiated limit in bytes.
+        frame_max: u32,
+    },
+    /// It is beyond the values that the protocol or RabbitMQ allow.
+    #[error("is out of range")]
+    OutOfRange,
+}
+
+impl InvalidArgument {
+    pub(crate) fn new(argument: &'static str, reason: impl Into<InvalidReason>) -> Self {
+        Self { argument, reason: reason.into() }
+    }
+}
+
+/// A call that makes no sense where it is made; RabbitMQ would close the channel or the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Misuse {
+    /// An unconfirmed publish on a channel in confirm mode: use its `Publisher`.
+    #[error("the channel is in confirm mode: publish through its Publisher")]
+    ConfirmModeUsePublisher,
+    /// The channel has a consumer of this tag; RabbitMQ would close the whole connection.
+    #[error("the channel has a consumer with this tag")]
+    DuplicateConsumerTag,
+    /// Every channel number that the broker allows is in use.
+    #[error("no free channel: the broker allows {channel_max}")]
+    NoFreeChannels {
+        /// The negotiated limit.
+        channel_max: u16,
+    },
+    /// A confirmed publish on a channel that is not in confirm mode.
+    #[error("the channel is not in confirm mode")]
+    NotConfirmMode,
+}
+
+/// Why a delivery could not be settled; nothing was sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AckError {
+    /// Its channel or connection has closed: the broker has requeued it already.
+    #[error("stale delivery: {0}")]
+    Stale(Error),
+    /// The broker never delivered this tag on this channel; it would close the channel.
+    #[error("unknown delivery tag {0}")]
+    Unknown(u64),
+}
+
+/// Text of the peer, shortened and with control characters escaped.
+pub(crate) fn peer_text(bytes: &[u8]) -> Arc<str> {
+    let bytes = bytes.get(..PEER_TEXT_BYTES).unwrap_or(bytes);
+    let mut text = String::new();
+    for letter in String::from_utf8_lossy(bytes).chars() {
+        if letter.is_control() {
+            text.extend(letter.escape_default());
+        } else {
+            text.push(letter);
+        }
+    }
+    text.into()
+}

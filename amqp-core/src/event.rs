@@ -1,0 +1,87 @@
+//! What the core reports, and what it asks its driver to do.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::error::CloseCause;
+use crate::ids::{Attempt, CallKey, ChannelId, ConsumerKey, PublishSeq};
+
+/// Something has changed. Events say where to look; what there is to see is pulled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The broker is short of a resource and reads no publishes until [`Event::Unblocked`].
+    Blocked(Arc<str>),
+    /// A call has its reply, or never will: see `take_reply`.
+    CallDone(CallKey),
+    /// A channel closed: later calls say why. Its open publishes are settled, its consumers end.
+    ChannelClosed(ChannelId),
+    /// The connection closed. The last event.
+    Closed(CloseCause),
+    /// A consumer has deliveries to pull, or has ended.
+    Deliverable(ConsumerKey),
+    /// The connection is open.
+    Opened,
+    /// There is room for publishes again after one was refused for lack of it.
+    Room,
+    /// Publishes from `first` to `last` are settled: see `confirmed`.
+    Settled {
+        /// The channel.
+        channel: ChannelId,
+        /// The first publish.
+        first: PublishSeq,
+        /// The last publish.
+        last: PublishSeq,
+    },
+    /// The broker reads publishes again.
+    Unblocked,
+}
+
+/// What the driver is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Action {
+    /// Connect a transport to the address, then call `handle_connected`, or `handle_disconnected`
+    /// if that fails. An earlier transport or attempt is to be dropped.
+    Dial {
+        /// To be named in the report.
+        attempt: Attempt,
+        /// The address.
+        address: SocketAddr,
+        /// The host that was asked for: the name that a TLS certificate must bear.
+        server_name: Arc<str>,
+    },
+    /// Write what is still to be written for as long as the driver sees fit, and close the
+    /// transport. No report is due.
+    Disconnect {
+        /// The attempt whose transport it is.
+        attempt: Attempt,
+    },
+    /// Resolve the host, then call `handle_resolved`.
+    Resolve {
+        /// To be named in the report.
+        attempt: Attempt,
+        /// The host: a name or an address.
+        host: Arc<str>,
+        /// The port.
+        port: u16,
+    },
+}
+
+/// Why the core wants to be woken by `poll_timeout`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum TimeoutReason {
+    /// An address has had its time.
+    Address,
+    /// A call has had its time.
+    Call,
+    /// A close has had its time.
+    Close,
+    /// Connecting as a whole has had its time.
+    Connect,
+    /// The broker has been silent for too long.
+    HeartbeatReceive,
+    /// A sign of life is due.
+    HeartbeatSend,
+}

@@ -1,0 +1,110 @@
+//! An AMQP 0-9-1 client as a pure state machine.
+//!
+//! [`Session`] knows the protocol: handshake, heartbeats, channels, calls and their replies,
+//! contents, confirms, returns, consumers, errors, limits. It touches no socket, reads no clock,
+//! holds no lock and knows no runtime. A driver feeds it bytes and time, and does what it asks:
+//!
+//! ```no_run
+//! use std::io::{Read, Write};
+//! use std::sync::Arc;
+//! use std::time::Instant;
+//! use amqp_core::{Action, Config, Event, Session, Transmit};
+//!
+//! let config = Arc::new(Config::from_uri("amqp://localhost")?);
+//! let mut session = Session::new(config, Instant::now())?;
+//! let mut input = bytes::BytesMut::new();
+//! let mut out = Transmit::new();
+//! let mut socket: Option<std::net::TcpStream> = None;
+//! loop {
+//!     while let Some(action) = session.poll_action() {
+//!         match action {
+//!             Action::Resolve { attempt, host, port } => {
+//!                 let addresses = std::net::ToSocketAddrs::to_socket_addrs(&(&*host, port));
+//!                 let addresses = addresses.map(Iterator::collect).map_err(Into::into);
+//!                 session.handle_resolved(Instant::now(), attempt, addresses);
+//!             }
+//!             Action::Dial { attempt, address, .. } => {
+//!                 // A driver that may fail here reports `handle_disconnected`.
+//!                 socket = Some(std::net::TcpStream::connect(address)?);
+//!                 session.handle_connected(Instant::now(), attempt);
+//!             }
+//!             _ => return Ok(()),
+//!         }
+//!     }
+//!     while let Some(event) = session.poll_event() {
+//!         if event == Event::Opened {
+//!             session.close(Instant::now());
+//!         }
+//!     }
+//!     let Some(stream) = &mut socket else { continue };
+//!     while session.poll_transmit(Instant::now(), &mut out) {
+//!         let bytes = out.to_vec();
+//!         stream.write_all(&bytes)?;
+//!         out.advance(bytes.len());
+//!     }
+//!     // A real loop reads no longer than until `poll_timeout`, then calls `handle_timeout`.
+//!     let mut buffer = [0; 4096];
+//!     let read = stream.read(&mut buffer)?;
+//!     input.extend_from_slice(&buffer[..read]);
+//!     while session.handle_input(Instant::now(), &mut input) {}
+//! }
+//! # #[allow(unreachable_code)] Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Bodies and calls: see [`Channel`]. Every bound stands in [`limits`].
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
+)]
+
+mod arena;
+mod channel;
+mod config;
+mod connect_error;
+mod connection;
+mod error;
+mod event;
+mod ids;
+pub mod limits;
+mod machine;
+mod message;
+mod request;
+mod session;
+mod slab;
+mod timers;
+mod transmit;
+mod uri;
+
+pub use amqp_proto as proto;
+pub use amqp_proto::{
+    Decimal, FieldTable, FieldValue, Malformed, Properties, PropertiesRef, RawProperties, RawTable,
+    ReplyCode, ShortStr,
+};
+
+pub use channel::{Channel, Confirmation, PublishRefused};
+pub use config::{Config, Credentials, Endpoint, Heartbeat, Secret};
+pub use connect_error::{ConnectError, ConnectFailure, ConnectStep, FailedAttempt};
+pub use connection::{Connection, End, Tuning};
+pub use error::{
+    AckError, BrokerError, ChannelCause, CloseCause, Error, InvalidArgument, InvalidReason, Misuse,
+    ProtocolDetail, ProtocolError, TransportError,
+};
+pub use event::{Action, Event, TimeoutReason};
+pub use ids::{Attempt, Call, CallKey, ChannelId, ConsumerKey, DeliveryTag, Epoch, PublishSeq};
+pub use message::{Body, Delivery, Fault, Message, Publish, ReturnedMessage};
+pub use request::{
+    BasicConsume, BasicQos, ConfirmSelect, ConsumeOk, ExchangeDeclare, ExchangeDelete, FromReply,
+    MessageCount, QueueBind, QueueDeclare, QueueDeclareOk, QueueDelete, Rpc,
+};
+pub use session::Session;
+pub use transmit::Transmit;
+pub use uri::{AmqpUri, UriError};
+
+/// The state machines as Mermaid diagrams, printed from their tables: name and text.
+pub fn state_diagrams() -> [(&'static str, String); 3] {
+    [
+        ("Session", session::diagram()),
+        ("Handshake", connection::handshake_diagram()),
+        ("Channel", channel::diagram()),
+    ]
+}

@@ -1,0 +1,79 @@
+//! Every bound of the client, in one place: the number, its unit in the name, and why.
+//!
+//! What an application may change has its default here and its setter on [`crate::Config`].
+
+use std::time::Duration;
+
+/// All of resolving, dialling and the handshake: the caller of `connect` waits no longer.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// One address, so that a host that swallows packets leaves time for the next.
+pub const ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The answer to a call: a broker that takes longer is ill, and the caller must be able to act.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A graceful close: a blocked broker answers none at all.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Unacknowledged deliveries a consumer may hold: deep enough to hide a round trip, shallow enough
+/// to share a queue among consumers.
+pub const PREFETCH: u16 = 256;
+
+/// Bytes waiting to be written at which publishers begin to wait: milliseconds of a fast network.
+pub const OUTBOUND_HIGH_BYTES: usize = 1 << 20;
+
+/// Bytes waiting to be written below which waiting publishers go on: few enough that each wake-up
+/// lets many in, enough that the socket does not run dry.
+pub const OUTBOUND_LOW_BYTES: usize = 256 << 10;
+
+/// Bytes of unread deliveries at which reading pauses, unless an answer is awaited.
+pub const INBOUND_HIGH_BYTES: usize = 8 << 20;
+
+/// Bytes of unread deliveries at which reading pauses whatever is awaited.
+pub const INBOUND_HARD_BYTES: usize = 64 << 20;
+
+/// The largest method or header frame that is accepted: RabbitMQ lets headers grow beyond
+/// `frame_max` when a message is dead-lettered.
+pub const HEADER_FRAME_BYTES: u32 = 1 << 20;
+
+/// The largest message that is accepted: RabbitMQ's own default limit.
+pub const MESSAGE_BYTES: u64 = 128 << 20;
+
+/// Publishes of one channel between the oldest unconfirmed and the newest: bounds what is kept for
+/// them.
+pub const UNCONFIRMED_SPAN: u64 = 65_536;
+
+/// The frame size offered: RabbitMQ's default.
+pub const FRAME_MAX_BYTES: u32 = 131_072;
+
+/// The channels offered: RabbitMQ's default.
+pub const CHANNEL_MAX: u16 = 2047;
+
+/// Bytes of input handled in one call, so that a lock around the core is held for microseconds.
+pub const INPUT_BUDGET_BYTES: usize = 16 << 10;
+
+/// Bodies below this are copied, next to their frames; larger ones are passed by reference.
+pub const COPIED_BODY_BYTES: usize = 4 << 10;
+
+/// One chunk of memory that small deliveries share: many to an allocation, and little pinned when
+/// one of them is kept.
+pub const ARENA_CHUNK_BYTES: usize = 16 << 10;
+
+/// First memory for a body of several frames; it grows as bytes arrive, never on the sender's word.
+pub const BODY_FIRST_BYTES: usize = 1 << 20;
+
+/// Bytes of large bodies cut into frames for one write.
+pub const DEAL_BYTES: usize = 256 << 10;
+
+/// Capacity that an idle buffer keeps.
+pub const IDLE_BUFFER_BYTES: usize = 4 << 10;
+
+/// Returned messages of unconfirmed publishes kept per channel; beyond, they are counted.
+pub const RETURNED_MESSAGES: usize = 256;
+
+/// Bytes of a returned or published body that tell apart messages with equal properties.
+pub const RETURN_HASH_BODY_BYTES: usize = 64;
+
+/// Text of the peer that is kept in errors.
+pub const PEER_TEXT_BYTES: usize = 1024;

@@ -1,0 +1,268 @@
+//! Messages: what is published ([`Publish`]), what is delivered ([`Delivery`]), what comes back
+//! ([`ReturnedMessage`]).
+
+use std::fmt;
+use std::sync::Arc;
+
+use amqp_proto::{
+    FieldTable, Malformed, Properties, PropertiesRef, RawProperties, ReplyCode, ShortStr,
+    TABLE_DEPTH_MAX,
+};
+use bytes::Bytes;
+
+use crate::ids::DeliveryTag;
+
+/// A message to publish (`basic.publish`; AMQP 0-9-1, 1.8.3.7).
+///
+/// ```
+/// use amqp_core::Publish;
+/// let publish = Publish::new("events", "order.created", b"{}").persistent().mandatory();
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publish<'a> {
+    pub(crate) exchange: &'a str,
+    pub(crate) routing_key: &'a str,
+    pub(crate) body: Body<'a>,
+    pub(crate) properties: Option<&'a Properties>,
+    pub(crate) persistent: bool,
+    pub(crate) mandatory: bool,
+}
+
+impl<'a> Publish<'a> {
+    /// A transient message without properties. The exchange `""` is the default exchange: it routes
+    /// to the queue that the routing key names.
+    pub fn new(exchange: &'a str, routing_key: &'a str, body: impl Into<Body<'a>>) -> Self {
+        Self {
+            exchange,
+            routing_key,
+            body: body.into(),
+            properties: None,
+            persistent: false,
+            mandatory: false,
+        }
+    }
+
+    /// Asks for the message back if it reaches no queue.
+    #[must_use]
+    pub const fn mandatory(mut self) -> Self {
+        self.mandatory = true;
+        self
+    }
+
+    /// Delivery mode 2, whatever the properties say: a durable queue keeps the message over a restart
+    /// of the broker.
+    #[must_use]
+    pub const fn persistent(mut self) -> Self {
+        self.persistent = true;
+        self
+    }
+
+    /// The message's properties.
+    #[must_use]
+    pub const fn properties(mut self, properties: &'a Properties) -> Self {
+        self.properties = Some(properties);
+        self
+    }
+}
+
+/// A body: borrowed and copied when it is sent, or shared and sent from where it lies.
+#[derive(Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Body<'a> {
+    /// Copied once when it is published.
+    Borrowed(&'a [u8]),
+    /// Kept by reference until it is written, from 4 KiB; copied below.
+    Shared(Bytes),
+}
+
+impl Body<'_> {
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Borrowed(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+impl fmt::Debug for Body<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.as_slice().len())
+    }
+}
+
+macro_rules! body_from {
+    ($($type:ty => |$value:ident| $body:expr;)*) => {
+        $(impl<'a> From<$type> for Body<'a> {
+            fn from($value: $type) -> Self {
+                $body
+            }
+        })*
+    };
+}
+
+body_from! {
+    &'a [u8] => |bytes| Self::Borrowed(bytes);
+    &'a Vec<u8> => |bytes| Self::Borrowed(bytes);
+    &'a str => |text| Self::Borrowed(text.as_bytes());
+    &'a String => |text| Self::Borrowed(text.as_bytes());
+    &'a Bytes => |bytes| Self::Shared(bytes.clone());
+    Bytes => |bytes| Self::Shared(bytes);
+    Vec<u8> => |bytes| Self::Shared(bytes.into());
+    String => |text| Self::Shared(text.into_bytes().into());
+}
+
+impl<'a, const LENGTH: usize> From<&'a [u8; LENGTH]> for Body<'a> {
+    fn from(bytes: &'a [u8; LENGTH]) -> Self {
+        Self::Borrowed(bytes)
+    }
+}
+
+/// A message as received: where it was published to, its properties, its body.
+///
+/// Small messages share one piece of memory; the properties stay raw until they are asked for.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Exchange, routing key, raw properties, and a small body, one behind the other.
+    data: Bytes,
+    exchange_len: u8,
+    routing_key_len: u8,
+    properties_len: u32,
+    large_body: Option<Bytes>,
+}
+
+impl Message {
+    /// `data` holds exchange, routing key and properties of these lengths, and the body unless that
+    /// is large.
+    pub(crate) const fn new(
+        data: Bytes,
+        (exchange_len, routing_key_len, properties_len): (u8, u8, u32),
+        large_body: Option<Bytes>,
+    ) -> Self {
+        Self { data, exchange_len, routing_key_len, properties_len, large_body }
+    }
+
+    /// The exchange that the message was published to.
+    pub fn exchange(&self) -> ShortStr<'_> {
+        short_str(&self.data, 0, self.exchange_len.into())
+    }
+
+    /// The routing key that it was published with.
+    pub fn routing_key(&self) -> ShortStr<'_> {
+        short_str(&self.data, self.exchange_len.into(), self.routing_key_len.into())
+    }
+
+    /// The body.
+    pub fn body(&self) -> &[u8] {
+        match &self.large_body {
+            Some(body) => body,
+            None => self.data.get(self.body_start()..).unwrap_or_default(),
+        }
+    }
+
+    /// The body, without copying.
+    pub fn into_body(self) -> Bytes {
+        let start = self.body_start();
+        match self.large_body {
+            Some(body) => body,
+            None => self.data.slice(start.min(self.data.len())..),
+        }
+    }
+
+    /// The properties as they stand on the wire.
+    pub fn raw_properties(&self) -> RawProperties<'_> {
+        let start = usize::from(self.exchange_len) + usize::from(self.routing_key_len);
+        RawProperties::new(self.data.get(start..self.body_start()).unwrap_or_default())
+    }
+
+    /// A view of the properties, without copying; the headers stay raw.
+    ///
+    /// # Errors
+    /// [`Malformed`] if the publisher sent nonsense, which RabbitMQ relays.
+    pub fn properties_ref(&self) -> Result<PropertiesRef<'_>, Malformed> {
+        self.raw_properties().decode()
+    }
+
+    /// A copy of the properties, headers included.
+    ///
+    /// # Errors
+    /// [`Malformed`] if the publisher sent nonsense, which RabbitMQ relays: texts that are not
+    /// UTF-8, tables nested too deep.
+    pub fn properties(&self) -> Result<Properties, Malformed> {
+        self.properties_ref()?.to_owned(TABLE_DEPTH_MAX)
+    }
+
+    /// A copy of the headers; empty if there are none.
+    ///
+    /// # Errors
+    /// Those of [`properties`](Self::properties).
+    pub fn headers(&self) -> Result<FieldTable, Malformed> {
+        match self.properties_ref()?.headers {
+            Some(headers) => headers.decode(TABLE_DEPTH_MAX),
+            None => Ok(FieldTable::new()),
+        }
+    }
+
+    /// Bytes of memory that the message keeps.
+    pub(crate) fn size(&self) -> usize {
+        self.data.len() + self.large_body.as_ref().map_or(0, Bytes::len)
+    }
+
+    const fn body_start(&self) -> usize {
+        self.exchange_len as usize + self.routing_key_len as usize + self.properties_len as usize
+    }
+}
+
+fn short_str(data: &[u8], start: usize, length: usize) -> ShortStr<'_> {
+    let bytes = data.get(start..start + length).unwrap_or_default();
+    ShortStr::from_bytes(bytes).unwrap_or_default()
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("exchange", &self.exchange())
+            .field("routing_key", &self.routing_key())
+            .field("properties_bytes", &self.properties_len)
+            .field("body_bytes", &self.body().len())
+            .finish()
+    }
+}
+
+/// A message delivered to a consumer (`basic.deliver`; AMQP 0-9-1, 1.8.3.9).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Delivery {
+    /// The tag to settle it with.
+    pub tag: DeliveryTag,
+    /// Whether the message may have been delivered before.
+    pub redelivered: bool,
+    /// The message; its body is empty if there is a [`fault`](Self::fault).
+    pub message: Message,
+    /// Why the body is missing. The delivery can be settled all the same.
+    pub fault: Option<Fault>,
+}
+
+/// What kept a message from being received whole. It costs that message alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The body is larger than the limit, and was thrown away as it arrived.
+    #[error("body of {size} bytes is over the limit")]
+    Oversize {
+        /// The size that the header announced, in bytes.
+        size: u64,
+    },
+}
+
+/// A mandatory message that reached no queue (`basic.return`; AMQP 0-9-1, 1.8.3.8).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReturnedMessage {
+    /// Why: 312 NO_ROUTE.
+    pub code: ReplyCode,
+    /// The broker's words for it.
+    pub text: Arc<str>,
+    /// The message as it came back.
+    pub message: Message,
+}

@@ -1,0 +1,79 @@
+//! Which host and address is tried next, and what became of those before.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::config::Endpoint;
+use crate::connect_error::{ConnectFailure, FailedAttempt};
+use crate::error::TransportError;
+
+/// The hosts in order, and the addresses of the current one.
+#[derive(Debug)]
+pub(super) struct Endpoints {
+    current: Endpoint,
+    later: std::vec::IntoIter<Endpoint>,
+    addresses: std::vec::IntoIter<SocketAddr>,
+    address: Option<SocketAddr>,
+    failures: Vec<FailedAttempt>,
+}
+
+impl Endpoints {
+    pub(super) fn new(endpoints: &[Endpoint]) -> Self {
+        let mut later = endpoints.to_vec().into_iter();
+        Self {
+            // A parsed URI has at least one.
+            current: later.next().unwrap_or_else(|| Endpoint::new("localhost", 5672)),
+            later,
+            addresses: Vec::new().into_iter(),
+            address: None,
+            failures: Vec::new(),
+        }
+    }
+
+    pub(super) const fn host(&self) -> &Endpoint {
+        &self.current
+    }
+
+    pub(super) const fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// The current host has these addresses.
+    pub(super) fn resolved(&mut self, addresses: Vec<SocketAddr>) -> Result<(), TransportError> {
+        self.addresses = addresses.into_iter();
+        if self.next_address() {
+            Ok(())
+        } else {
+            Err(TransportError::new(std::io::ErrorKind::NotFound, "the host has no address"))
+        }
+    }
+
+    pub(super) fn next_address(&mut self) -> bool {
+        self.address = self.addresses.next();
+        self.address.is_some()
+    }
+
+    pub(super) fn next_host(&mut self) -> bool {
+        match self.later.next() {
+            Some(endpoint) => {
+                self.current = endpoint;
+                self.address = None;
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub(super) fn failed(&mut self, failure: ConnectFailure) {
+        self.failures.push(FailedAttempt {
+            host: Arc::clone(&self.current.host),
+            port: self.current.port,
+            address: self.address,
+            failure,
+        });
+    }
+
+    pub(super) fn failures(&self) -> Arc<[FailedAttempt]> {
+        self.failures.as_slice().into()
+    }
+}

@@ -1,0 +1,395 @@
+//! The durable connection: it finds a transport for a [`Connection`], and outlives it.
+//!
+//! A session resolves the hosts of its configuration in turn, dials every address, and runs the
+//! handshake on each transport, until one is open or all have failed. Refusals of the login or the
+//! virtual host are not tried elsewhere. Once open, the session's verbs are the connection's.
+//!
+//! When the transport is lost the session ends, with the cause.
+
+mod endpoints;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use amqp_proto::FieldTable;
+use bytes::{Bytes, BytesMut};
+
+use crate::channel::Channel;
+use crate::config::Config;
+use crate::connect_error::{ConnectError, ConnectFailure, ConnectStep};
+use crate::connection::{Connection, End, Tuning, validate};
+use crate::error::{CloseCause, Error, TransportError};
+use crate::event::{Action, Event, TimeoutReason};
+use crate::ids::{Attempt, Call, CallKey, ChannelId, Epoch};
+use crate::machine::{self, Transition};
+use crate::request::FromReply;
+use crate::timers::Timers;
+use crate::transmit::Transmit;
+
+use endpoints::Endpoints;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Resolving,
+    Dialling,
+    /// A transport is there: handshake, open or closing.
+    Connected,
+    /// What is queued is still to be written.
+    Ended,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PhaseInput {
+    Resolved,
+    Connected,
+    /// The attempt failed and there is another address.
+    NextAddress,
+    /// The attempt failed and there is another host.
+    NextHost,
+    End,
+}
+
+const TRANSITIONS: &[Transition<Phase, PhaseInput>] = &[
+    (Phase::Resolving, PhaseInput::Resolved, Phase::Dialling),
+    (Phase::Resolving, PhaseInput::NextHost, Phase::Resolving),
+    (Phase::Resolving, PhaseInput::End, Phase::Ended),
+    (Phase::Dialling, PhaseInput::Connected, Phase::Connected),
+    (Phase::Dialling, PhaseInput::NextAddress, Phase::Dialling),
+    (Phase::Dialling, PhaseInput::NextHost, Phase::Resolving),
+    (Phase::Dialling, PhaseInput::End, Phase::Ended),
+    (Phase::Connected, PhaseInput::NextAddress, Phase::Dialling),
+    (Phase::Connected, PhaseInput::NextHost, Phase::Resolving),
+    (Phase::Connected, PhaseInput::End, Phase::Ended),
+];
+
+/// The life of a session as a diagram.
+pub(crate) fn diagram() -> String {
+    machine::diagram(TRANSITIONS)
+}
+
+/// A connection that looks for its transport itself.
+///
+/// Methods are of four kinds: getters; `handle_*` for inputs; plain verbs for commands; `poll_*` for
+/// outputs. After any input or command, call [`poll_action`](Self::poll_action) and
+/// [`poll_event`](Self::poll_event) until they give nothing,
+/// [`poll_transmit`](Self::poll_transmit) until it gives nothing, then
+/// [`poll_timeout`](Self::poll_timeout). It reads no clock: every verb that arms a timer takes `now`.
+#[derive(Debug)]
+pub struct Session {
+    config: Arc<Config>,
+    phase: Phase,
+    attempt: Attempt,
+    endpoints: Endpoints,
+    connection: Connection,
+    timers: Timers,
+    opened: bool,
+    action: Option<Action>,
+    events: std::collections::VecDeque<Event>,
+    /// The last event was given.
+    cause: Option<CloseCause>,
+}
+
+impl Session {
+    /// A session that begins to connect at once: see [`poll_action`](Self::poll_action).
+    ///
+    /// # Errors
+    /// [`ConnectError::InvalidArgument`] if the configuration cannot be sent,
+    /// [`ConnectError::TlsUnsupported`] if it asks for TLS.
+    pub fn new(config: Arc<Config>, now: Instant) -> Result<Self, ConnectError> {
+        validate(&config)?;
+        if config.tls {
+            return Err(ConnectError::TlsUnsupported);
+        }
+        let mut session = Self {
+            phase: Phase::Resolving,
+            attempt: Attempt(0),
+            endpoints: Endpoints::new(&config.endpoints),
+            connection: Connection::unchecked(Arc::clone(&config), Epoch(1), now),
+            timers: Timers::default(),
+            opened: false,
+            action: None,
+            events: std::collections::VecDeque::new(),
+            cause: None,
+            config,
+        };
+        session.timers.set(TimeoutReason::Connect, Some(now + session.config.connect_timeout));
+        session.resolve();
+        Ok(session)
+    }
+
+    /// Answers [`Action::Resolve`].
+    pub fn handle_resolved(
+        &mut self,
+        now: Instant,
+        attempt: Attempt,
+        result: Result<Vec<SocketAddr>, TransportError>,
+    ) {
+        if attempt != self.attempt || self.phase != Phase::Resolving {
+            return;
+        }
+        match result.and_then(|addresses| self.endpoints.resolved(addresses)) {
+            Ok(()) => {
+                self.step(PhaseInput::Resolved);
+                self.dial(now);
+            }
+            Err(error) => self.attempt_failed(now, ConnectFailure::Resolve(error)),
+        }
+    }
+
+    /// Answers [`Action::Dial`]: the transport is connected.
+    pub fn handle_connected(&mut self, now: Instant, attempt: Attempt) {
+        if attempt == self.attempt && self.step_if(Phase::Dialling, PhaseInput::Connected) {
+            self.connection.handle_connected(now);
+        }
+    }
+
+    /// Dialling failed, or the transport is lost after `written` bytes had reached the socket.
+    pub fn handle_disconnected(
+        &mut self,
+        now: Instant,
+        attempt: Attempt,
+        error: TransportError,
+        written: u64,
+    ) {
+        if attempt != self.attempt || !matches!(self.phase, Phase::Dialling | Phase::Connected) {
+            return;
+        }
+        self.connection.handle_disconnected(error, written);
+        self.react(now);
+    }
+
+    /// Takes frames from the front of `input`; returns whether there may be more to take. Bounded
+    /// work; see [`Connection::handle_input`].
+    pub fn handle_input(&mut self, now: Instant, input: &mut BytesMut) -> bool {
+        if self.phase != Phase::Connected {
+            input.clear();
+            return false;
+        }
+        let more = self.connection.handle_input(now, input);
+        self.react(now);
+        more
+    }
+
+    /// Deadlines may be over. Hand in what input there is first, so that silence is real.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(reason) = self.timers.expired(now) {
+            match reason {
+                TimeoutReason::Connect => self.connect_timed_out(),
+                TimeoutReason::Address => {
+                    self.connection.time_out_handshake(self.config.address_timeout);
+                    self.react(now);
+                }
+                _ => {}
+            }
+        }
+        self.connection.handle_timeout(now);
+        self.react(now);
+    }
+
+    /// Opens a channel.
+    ///
+    /// # Errors
+    /// Those of [`Connection::open_channel`].
+    pub fn open_channel(&mut self, now: Instant) -> Result<(ChannelId, Call<()>), Error> {
+        if let Some(cause) = &self.cause {
+            return Err(Error::Connection(cause.clone()));
+        }
+        self.connection.open_channel(now)
+    }
+
+    /// A view of a channel, for its verbs.
+    #[inline]
+    pub const fn channel(&mut self, id: ChannelId) -> Channel<'_> {
+        self.connection.channel(id)
+    }
+
+    /// Takes the result of a call, once it is there.
+    pub fn take_reply<R: FromReply>(&mut self, call: &Call<R>) -> Option<Result<R, Error>> {
+        self.connection.take_reply(call)
+    }
+
+    /// The caller is gone: the reply will be consumed, and what it opens is closed again.
+    pub fn forget(&mut self, now: Instant, call: CallKey) {
+        self.connection.forget(now, call);
+    }
+
+    /// Closes the connection, behind everything that is queued; gives up connecting.
+    pub fn close(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Connected => {
+                self.connection.close(now);
+                self.react(now);
+            }
+            Phase::Resolving | Phase::Dialling => {
+                self.end(CloseCause::Connect(Arc::new(ConnectError::Aborted)));
+            }
+            Phase::Ended => {}
+        }
+    }
+
+    /// The driver goes, or must: everything ends at once, for this reason.
+    pub fn abort(&mut self, cause: CloseCause) {
+        if self.opened || cause != CloseCause::DriverGone {
+            self.end(cause);
+        } else {
+            self.end(CloseCause::Connect(Arc::new(ConnectError::DriverGone)));
+        }
+    }
+
+    /// What the driver is to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.action.take()
+    }
+
+    /// Fills `out`, which must be empty, with bytes to write. Call it again once they are written.
+    pub fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
+        self.connection.poll_transmit(now, out)
+    }
+
+    /// What has changed. Call it until it gives `None`.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        // The session's own event is the last one.
+        self.connection.poll_event().or_else(|| self.events.pop_front())
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout), and why. May change after any other
+    /// call.
+    pub fn poll_timeout(&mut self) -> Option<(Instant, TimeoutReason)> {
+        [self.timers.next(), self.connection.poll_timeout()].into_iter().flatten().min()
+    }
+
+    /// Whether there are bytes for `poll_transmit`.
+    #[inline]
+    pub fn wants_transmit(&self) -> bool {
+        self.connection.wants_transmit()
+    }
+
+    /// Whether input is welcome; see [`Connection::wants_input`].
+    pub fn wants_input(&mut self) -> bool {
+        self.phase == Phase::Connected && self.connection.wants_input()
+    }
+
+    /// Whether the connection is open and no close has begun.
+    pub const fn is_open(&self) -> bool {
+        self.connection.is_open()
+    }
+
+    /// Why the session ended, if it has.
+    pub const fn cause(&self) -> Option<&CloseCause> {
+        self.cause.as_ref()
+    }
+
+    /// What was negotiated; before that, this client's own limits.
+    pub const fn tuning(&self) -> Tuning {
+        self.connection.tuning()
+    }
+
+    /// What the broker says of itself.
+    pub const fn server_properties(&self) -> &FieldTable {
+        self.connection.server_properties()
+    }
+
+    /// Bodies of the user's that will not be sent; see [`Connection::take_discarded`].
+    pub fn take_discarded(&mut self) -> Vec<Bytes> {
+        self.connection.take_discarded()
+    }
+
+    fn step(&mut self, input: PhaseInput) {
+        if let Some(next) = machine::next(TRANSITIONS, self.phase, input) {
+            self.phase = next;
+        }
+    }
+
+    fn step_if(&mut self, phase: Phase, input: PhaseInput) -> bool {
+        let due = self.phase == phase;
+        if due {
+            self.step(input);
+        }
+        due
+    }
+
+    /// Draws the consequences of what became of the connection.
+    fn react(&mut self, now: Instant) {
+        if self.phase != Phase::Connected && self.phase != Phase::Dialling {
+            return;
+        }
+        match self.connection.end_state() {
+            Some(End::Failed(failure)) => {
+                let failure = failure.clone();
+                self.attempt_failed(now, failure);
+            }
+            Some(End::Closed(cause)) => {
+                let cause = cause.clone();
+                self.end(cause);
+            }
+            None if self.connection.is_open() => {
+                self.opened = true;
+                self.timers.set(TimeoutReason::Connect, None);
+                self.timers.set(TimeoutReason::Address, None);
+            }
+            None => {}
+        }
+    }
+
+    fn resolve(&mut self) {
+        self.attempt = Attempt(self.attempt.0.wrapping_add(1));
+        let endpoint = self.endpoints.host();
+        let (host, port) = (Arc::clone(&endpoint.host), endpoint.port);
+        self.action = Some(Action::Resolve { attempt: self.attempt, host, port });
+    }
+
+    fn dial(&mut self, now: Instant) {
+        let Some(address) = self.endpoints.address() else { return };
+        self.attempt = Attempt(self.attempt.0.wrapping_add(1));
+        self.connection = Connection::unchecked(Arc::clone(&self.config), Epoch(1), now);
+        self.timers.set(TimeoutReason::Address, Some(now + self.config.address_timeout));
+        let server_name = Arc::clone(&self.endpoints.host().host);
+        self.action = Some(Action::Dial { attempt: self.attempt, address, server_name });
+    }
+
+    fn attempt_failed(&mut self, now: Instant, failure: ConnectFailure) {
+        self.timers.set(TimeoutReason::Address, None);
+        let refused = matches!(
+            failure,
+            ConnectFailure::Authentication(_)
+                | ConnectFailure::NoSharedMechanism { .. }
+                | ConnectFailure::VirtualHost(_)
+        );
+        self.endpoints.failed(failure);
+        if !refused && self.endpoints.next_address() {
+            self.step(PhaseInput::NextAddress);
+            self.dial(now);
+        } else if !refused && self.endpoints.next_host() {
+            self.step(PhaseInput::NextHost);
+            self.resolve();
+        } else {
+            let attempts = self.endpoints.failures();
+            self.end(CloseCause::Connect(Arc::new(ConnectError::Failed { attempts })));
+        }
+    }
+
+    fn connect_timed_out(&mut self) {
+        let step = match self.phase {
+            Phase::Resolving => ConnectStep::Resolve,
+            Phase::Dialling => ConnectStep::Dial,
+            Phase::Connected | Phase::Ended => self.connection.handshake_step(),
+        };
+        let attempts = self.endpoints.failures();
+        let timeout = self.config.connect_timeout;
+        let error = ConnectError::TimedOut { timeout, step, attempts };
+        self.end(CloseCause::Connect(Arc::new(error)));
+    }
+
+    fn end(&mut self, cause: CloseCause) {
+        if self.phase == Phase::Ended {
+            return;
+        }
+        self.step(PhaseInput::End);
+        self.timers = Timers::default();
+        self.connection.abort(cause.clone());
+        self.action = Some(Action::Disconnect { attempt: self.attempt });
+        self.events.push_back(Event::Closed(cause.clone()));
+        self.cause = Some(cause);
+    }
+}

@@ -1,0 +1,56 @@
+//! Deadlines of a fixed set of kinds.
+
+use std::time::Instant;
+
+use crate::event::TimeoutReason;
+
+/// At most one deadline of each kind.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    address: Option<Instant>,
+    call: Option<Instant>,
+    close: Option<Instant>,
+    connect: Option<Instant>,
+    heartbeat_receive: Option<Instant>,
+    heartbeat_send: Option<Instant>,
+}
+
+impl Timers {
+    pub(crate) const fn set(&mut self, reason: TimeoutReason, deadline: Option<Instant>) {
+        *match reason {
+            TimeoutReason::Address => &mut self.address,
+            TimeoutReason::Call => &mut self.call,
+            TimeoutReason::Close => &mut self.close,
+            TimeoutReason::Connect => &mut self.connect,
+            TimeoutReason::HeartbeatReceive => &mut self.heartbeat_receive,
+            TimeoutReason::HeartbeatSend => &mut self.heartbeat_send,
+        } = deadline;
+    }
+
+    /// The earliest deadline.
+    pub(crate) fn next(&self) -> Option<(Instant, TimeoutReason)> {
+        self.all().into_iter().flatten().min()
+    }
+
+    /// Takes a deadline that is over, if there is one.
+    pub(crate) fn expired(&mut self, now: Instant) -> Option<TimeoutReason> {
+        let (deadline, reason) = self.next()?;
+        if deadline > now {
+            return None;
+        }
+        self.set(reason, None);
+        Some(reason)
+    }
+
+    fn all(&self) -> [Option<(Instant, TimeoutReason)>; 6] {
+        let entry = |deadline: Option<Instant>, reason| deadline.map(|deadline| (deadline, reason));
+        [
+            entry(self.address, TimeoutReason::Address),
+            entry(self.call, TimeoutReason::Call),
+            entry(self.close, TimeoutReason::Close),
+            entry(self.connect, TimeoutReason::Connect),
+            entry(self.heartbeat_receive, TimeoutReason::HeartbeatReceive),
+            entry(self.heartbeat_send, TimeoutReason::HeartbeatSend),
+        ]
+    }
+}

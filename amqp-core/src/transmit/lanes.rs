@@ -1,0 +1,167 @@
+//! Contents larger than a frame, dealt one frame per channel in turn.
+//!
+//! Content must be contiguous within its channel alone (AMQP 0-9-1, 4.2.6), so that a large body need
+//! not keep other channels waiting. A channel that has a large content queued gets a lane: all its
+//! later frames queue behind, so that it never overtakes itself. The lane goes when it is empty.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use amqp_proto::frame::{self, FRAME_END};
+use bytes::Bytes;
+
+use super::{Chunk, Dealt};
+
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    /// No lane is empty.
+    lanes: BTreeMap<u16, VecDeque<Item>>,
+    /// The channels that have a lane, in the order of their turns.
+    turns: VecDeque<u16>,
+    bytes: usize,
+}
+
+/// A large content, and the frames that come after it.
+#[derive(Debug)]
+struct Item {
+    /// Method and header frames; empty once they are dealt.
+    head: Vec<u8>,
+    body: Bytes,
+    dealt: usize,
+    seq: u64,
+    after: Vec<u8>,
+    /// Where in `after` small publishes begin, and their numbers.
+    publishes: Vec<(usize, u64)>,
+    /// Bytes of those publishes.
+    published: usize,
+}
+
+impl Item {
+    const fn begun(&self) -> bool {
+        self.head.is_empty()
+    }
+
+    fn bytes(&self) -> usize {
+        self.head.len() + self.body.len() - self.dealt + self.published
+    }
+}
+
+impl Lanes {
+    pub(super) fn is_empty(&self) -> bool {
+        self.turns.is_empty()
+    }
+
+    /// Bytes of contents that wait.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    #[inline]
+    pub(super) fn has(&self, channel: u16) -> bool {
+        !self.turns.is_empty() && self.lanes.contains_key(&channel)
+    }
+
+    pub(super) fn content(&mut self, channel: u16, head: Vec<u8>, body: Bytes, seq: u64) {
+        let item = Item {
+            head,
+            body,
+            dealt: 0,
+            seq,
+            after: Vec::new(),
+            publishes: Vec::new(),
+            published: 0,
+        };
+        self.bytes += item.bytes();
+        let lane = self.lanes.entry(channel).or_insert_with(|| {
+            self.turns.push_back(channel);
+            VecDeque::new()
+        });
+        lane.push_back(item);
+    }
+
+    /// The buffer for frames that come last in the channel's lane, if it has one.
+    pub(super) fn frames(&mut self, channel: u16) -> Option<&mut Vec<u8>> {
+        Some(&mut self.lanes.get_mut(&channel)?.back_mut()?.after)
+    }
+
+    /// Notes that what was appended to [`frames`](Self::frames) from `start` on is a publish.
+    pub(super) fn published(&mut self, channel: u16, start: usize, seq: u64) {
+        if let Some(item) = self.lanes.get_mut(&channel).and_then(VecDeque::back_mut) {
+            let size = item.after.len() - start;
+            item.publishes.push((start, seq));
+            item.published += size;
+            self.bytes += size;
+        }
+    }
+
+    /// Deals the next frame of the channel whose turn it is; after the last one of a content, also
+    /// what comes behind it.
+    pub(super) fn deal(
+        &mut self,
+        chunk: &mut Chunk,
+        stream_offset: u64,
+        body_max: usize,
+        dealt: &mut Vec<Dealt>,
+    ) {
+        let Some(channel) = self.turns.pop_front() else { return };
+        let Some(lane) = self.lanes.get_mut(&channel) else { return };
+        let Some(item) = lane.front_mut() else { return };
+        let before = item.bytes();
+        if !item.begun() {
+            let offset = stream_offset + chunk.len() as u64;
+            dealt.push(Dealt { channel, seq: item.seq, offset });
+            chunk.flat.append(&mut item.head);
+        }
+        let size = body_max.min(item.body.len() - item.dealt);
+        frame::write_body_head(&mut chunk.flat, channel, size as u32);
+        chunk.insert(item.body.slice(item.dealt..item.dealt + size));
+        chunk.flat.push(FRAME_END);
+        item.dealt += size;
+        if item.dealt < item.body.len() {
+            self.bytes -= before - item.bytes();
+            self.turns.push_back(channel);
+            return;
+        }
+        let offset = stream_offset + chunk.len() as u64;
+        dealt.extend(item.publishes.iter().map(|(position, seq)| Dealt {
+            channel,
+            seq: *seq,
+            offset: offset + *position as u64,
+        }));
+        chunk.flat.append(&mut item.after);
+        self.bytes -= before;
+        lane.pop_front();
+        if lane.is_empty() {
+            self.lanes.remove(&channel);
+        } else {
+            self.turns.push_back(channel);
+        }
+    }
+
+    pub(super) fn abandon(&mut self, channel: u16, discarded: &mut Vec<Bytes>) {
+        let Some(lane) = self.lanes.get_mut(&channel) else { return };
+        let begun = lane.front().is_some_and(Item::begun);
+        for item in lane.drain(usize::from(begun)..) {
+            self.bytes -= item.bytes();
+            discarded.push(item.body);
+        }
+        match lane.front_mut() {
+            Some(item) => {
+                self.bytes -= item.published;
+                item.published = 0;
+                item.publishes.clear();
+                item.after.clear();
+            }
+            None => {
+                self.lanes.remove(&channel);
+                self.turns.retain(|turn| *turn != channel);
+            }
+        }
+    }
+
+    pub(super) fn clear(&mut self, discarded: &mut Vec<Bytes>) {
+        let items = std::mem::take(&mut self.lanes).into_values().flatten();
+        discarded.extend(items.map(|item| item.body));
+        self.turns.clear();
+        self.bytes = 0;
+    }
+}

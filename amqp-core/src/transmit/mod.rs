@@ -1,0 +1,430 @@
+//! What is to be written.
+//!
+//! Frames are encoded into one flat buffer in wire order; bodies from 4 KiB are inserted into it by
+//! reference, at positions that are kept beside it. The driver swaps the whole away into its
+//! [`Transmit`] and writes it without any lock; meanwhile the other buffer fills.
+//!
+//! Contents larger than a frame wait in lanes ([`lanes`]) and are cut into frames only when the
+//! driver asks for bytes.
+//!
+//! Every byte has an offset in the stream, so that after a loss a publish that was not written can
+//! be told from one that may have arrived.
+
+mod lanes;
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use amqp_proto::frame::{self, FRAME_END, FRAME_OVERHEAD};
+use bytes::Bytes;
+
+use crate::limits::{
+    COPIED_BODY_BYTES, DEAL_BYTES, IDLE_BUFFER_BYTES, OUTBOUND_HIGH_BYTES, OUTBOUND_LOW_BYTES,
+};
+use crate::message::Body;
+
+use lanes::Lanes;
+
+/// Bytes that the driver is writing.
+#[derive(Debug, Default)]
+pub struct Transmit {
+    chunk: Chunk,
+    /// Bytes of `chunk.flat` that were written.
+    flat_written: usize,
+    /// Bytes of the front insert that were written.
+    insert_written: usize,
+}
+
+impl Transmit {
+    /// Nothing to write.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether everything was written.
+    pub fn is_empty(&self) -> bool {
+        self.flat_written == self.chunk.flat.len() && self.chunk.inserts.is_empty()
+    }
+
+    /// Fills `slices` with what is to be written next, and returns how many were filled.
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut filled = 0;
+        let mut flat_from = self.flat_written;
+        let mut insert_from = self.insert_written;
+        let mut fill = |bytes: &'a [u8]| match slices.get_mut(filled) {
+            Some(slice) => {
+                *slice = IoSlice::new(bytes);
+                filled += 1;
+                true
+            }
+            None => false,
+        };
+        for insert in &self.chunk.inserts {
+            let before = self.chunk.flat.get(flat_from..insert.at).unwrap_or_default();
+            let body = insert.bytes.get(insert_from..).unwrap_or_default();
+            if (!before.is_empty() && !fill(before)) || !fill(body) {
+                return filled;
+            }
+            (flat_from, insert_from) = (insert.at, 0);
+        }
+        let rest = self.chunk.flat.get(flat_from..).unwrap_or_default();
+        if !rest.is_empty() {
+            fill(rest);
+        }
+        filled
+    }
+
+    /// Notes that `written` more bytes reached the socket.
+    pub fn advance(&mut self, mut written: usize) {
+        while written > 0 {
+            let flat_to = self.chunk.inserts.front().map_or(self.chunk.flat.len(), |i| i.at);
+            let from_flat = written.min(flat_to - self.flat_written);
+            self.flat_written += from_flat;
+            written -= from_flat;
+            let Some(insert) = self.chunk.inserts.front() else { break };
+            let from_insert = written.min(insert.bytes.len() - self.insert_written);
+            self.insert_written += from_insert;
+            written -= from_insert;
+            if self.insert_written == insert.bytes.len() {
+                self.chunk.inserts.pop_front();
+                self.insert_written = 0;
+            } else {
+                break;
+            }
+        }
+        if self.is_empty() {
+            self.chunk.clear();
+            self.flat_written = 0;
+        }
+    }
+
+    /// Everything that is still to be written, in one piece: for tests and simple loops.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut all = Vec::new();
+        let mut flat_from = self.flat_written;
+        let mut insert_from = self.insert_written;
+        for insert in &self.chunk.inserts {
+            all.extend_from_slice(self.chunk.flat.get(flat_from..insert.at).unwrap_or_default());
+            all.extend_from_slice(insert.bytes.get(insert_from..).unwrap_or_default());
+            (flat_from, insert_from) = (insert.at, 0);
+        }
+        all.extend_from_slice(self.chunk.flat.get(flat_from..).unwrap_or_default());
+        all
+    }
+}
+
+/// Flat bytes, with larger ones inserted by reference.
+#[derive(Debug, Default)]
+struct Chunk {
+    flat: Vec<u8>,
+    inserts: VecDeque<Insert>,
+    inserted: usize,
+}
+
+#[derive(Debug)]
+struct Insert {
+    /// The position in the flat bytes before which these come.
+    at: usize,
+    bytes: Bytes,
+}
+
+impl Chunk {
+    fn len(&self) -> usize {
+        self.flat.len() + self.inserted
+    }
+
+    fn clear(&mut self) {
+        self.flat.clear();
+        self.inserts.clear();
+        self.inserted = 0;
+    }
+
+    fn insert(&mut self, bytes: Bytes) {
+        self.inserted += bytes.len();
+        self.inserts.push_back(Insert { at: self.flat.len(), bytes });
+    }
+}
+
+/// A content larger than a frame has had its first frame dealt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Dealt {
+    pub(crate) channel: u16,
+    pub(crate) seq: u64,
+    pub(crate) offset: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    chunk: Chunk,
+    lanes: Lanes,
+    /// Offset in the stream of the first byte of `chunk`.
+    offset: u64,
+    /// The largest payload of a body frame.
+    body_max: usize,
+    /// A publish was refused for lack of room.
+    refused: bool,
+    /// User's bytes that will not be sent: dropped by whoever holds no lock.
+    discarded: Vec<Bytes>,
+}
+
+impl Outbound {
+    pub(crate) fn new(frame_max: u32) -> Self {
+        Self {
+            chunk: Chunk::default(),
+            lanes: Lanes::default(),
+            offset: 0,
+            body_max: frame_max as usize - FRAME_OVERHEAD,
+            refused: false,
+            discarded: Vec::new(),
+        }
+    }
+
+    pub(crate) const fn limit_frames(&mut self, frame_max: u32) {
+        self.body_max = frame_max as usize - FRAME_OVERHEAD;
+    }
+
+    /// Bytes of the stream that the driver has taken.
+    pub(crate) const fn handed_over(&self) -> u64 {
+        self.offset
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chunk.len() == 0 && self.lanes.is_empty()
+    }
+
+    /// Whether a publish is let in; if not, a later [`room_again`](Self::room_again) will tell.
+    #[inline]
+    pub(crate) fn admit(&mut self) -> bool {
+        let room = self.chunk.len() + self.lanes.bytes() < OUTBOUND_HIGH_BYTES;
+        self.refused |= !room;
+        room
+    }
+
+    /// Whether there is room after a refusal; tells once.
+    pub(crate) fn room_again(&mut self) -> bool {
+        let room = self.refused && self.chunk.len() + self.lanes.bytes() < OUTBOUND_LOW_BYTES;
+        self.refused &= !room;
+        room
+    }
+
+    /// The flat buffer at a frame boundary, for channel 0.
+    pub(crate) const fn urgent(&mut self) -> &mut Vec<u8> {
+        &mut self.chunk.flat
+    }
+
+    /// Queues whole frames of a channel behind whatever the channel has queued.
+    pub(crate) fn frames(&mut self, channel: u16, encode: impl FnOnce(&mut Vec<u8>)) {
+        encode(self.buffer(channel));
+    }
+
+    /// The buffer at whose end the channel's next frames go.
+    pub(crate) fn buffer(&mut self, channel: u16) -> &mut Vec<u8> {
+        if self.lanes.is_empty() {
+            return &mut self.chunk.flat;
+        }
+        match self.lanes.frames(channel) {
+            Some(frames) => frames,
+            None => &mut self.chunk.flat,
+        }
+    }
+
+    /// The stream offset of the next byte that goes to the flat buffer; `u64::MAX` if the channel's
+    /// next bytes go to a lane, whose offsets are known when they are dealt.
+    #[inline]
+    pub(crate) fn offset(&self, channel: u16) -> u64 {
+        if self.lanes.has(channel) { u64::MAX } else { self.offset + self.chunk.len() as u64 }
+    }
+
+    /// Queues the body of a content whose method and header frames end `buffer(channel)` and begin
+    /// at `head_start` there.
+    #[inline]
+    pub(crate) fn body(&mut self, channel: u16, head_start: usize, body: Body<'_>, seq: u64) {
+        let size = body.as_slice().len();
+        if size > self.body_max {
+            let bytes = match body {
+                Body::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
+                Body::Shared(bytes) => bytes,
+            };
+            let buffer = self.buffer(channel);
+            let head = buffer.get(head_start..).unwrap_or_default().to_vec();
+            buffer.truncate(head_start);
+            self.lanes.content(channel, head, bytes, seq);
+        } else if self.lanes.has(channel) || size < COPIED_BODY_BYTES {
+            if size > 0 {
+                frame::write_body(self.buffer(channel), channel, body.as_slice());
+            }
+            if !self.lanes.is_empty() {
+                self.lanes.published(channel, head_start, seq);
+            }
+            if let Body::Shared(bytes) = body {
+                self.discard(bytes);
+            }
+        } else {
+            let bytes = match body {
+                Body::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
+                Body::Shared(bytes) => bytes,
+            };
+            frame::write_body_head(&mut self.chunk.flat, channel, size as u32);
+            self.chunk.insert(bytes);
+            self.chunk.flat.push(FRAME_END);
+        }
+    }
+
+    /// Drops what a channel has queued, save the rest of a content that is already on its way:
+    /// cutting that off would break the framing of the connection.
+    pub(crate) fn abandon(&mut self, channel: u16) {
+        self.lanes.abandon(channel, &mut self.discarded);
+    }
+
+    pub(crate) fn has_lanes(&self) -> bool {
+        !self.lanes.is_empty()
+    }
+
+    /// Moves what is queued into `out`, which must be empty, and deals from the lanes.
+    pub(crate) fn transmit(&mut self, out: &mut Transmit, dealt: &mut Vec<Dealt>) -> bool {
+        if !out.is_empty() {
+            return false;
+        }
+        while self.chunk.len() < DEAL_BYTES && !self.lanes.is_empty() {
+            self.lanes.deal(&mut self.chunk, self.offset, self.body_max, dealt);
+        }
+        out.chunk.clear();
+        (out.flat_written, out.insert_written) = (0, 0);
+        if self.chunk.len() == 0 {
+            for flat in [&mut self.chunk.flat, &mut out.chunk.flat] {
+                flat.shrink_to(IDLE_BUFFER_BYTES);
+            }
+            return false;
+        }
+        self.offset += self.chunk.len() as u64;
+        std::mem::swap(&mut self.chunk, &mut out.chunk);
+        true
+    }
+
+    pub(crate) fn discard(&mut self, bytes: Bytes) {
+        self.discarded.push(bytes);
+    }
+
+    /// Drops nothing itself: the caller does, where the user's `Drop` may run.
+    pub(crate) fn take_discarded(&mut self) -> Vec<Bytes> {
+        std::mem::take(&mut self.discarded)
+    }
+
+    /// Everything queued goes: the transport is gone.
+    pub(crate) fn clear(&mut self) {
+        self.discarded.extend(self.chunk.inserts.drain(..).map(|insert| insert.bytes));
+        self.chunk.clear();
+        self.lanes.clear(&mut self.discarded);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Dealt, Outbound, Transmit};
+    use crate::message::Body;
+    use bytes::Bytes;
+
+    /// Writes in pieces of `step` bytes through at most two slices.
+    fn write_out(outbound: &mut Outbound, step: usize) -> (Vec<u8>, Vec<Dealt>) {
+        let (mut wire, mut dealt) = (Vec::new(), Vec::new());
+        let mut out = Transmit::new();
+        while outbound.transmit(&mut out, &mut dealt) {
+            assert!(!out.is_empty());
+            while !out.is_empty() {
+                let mut slices = [std::io::IoSlice::new(&[]); 2];
+                let filled = out.slices(&mut slices);
+                let mut written = 0;
+                for slice in &slices[..filled] {
+                    let take = slice.len().min(step - written);
+                    wire.extend_from_slice(&slice[..take]);
+                    written += take;
+                }
+                assert!(written > 0);
+                let rest = out.to_vec();
+                out.advance(written);
+                assert_eq!(out.to_vec(), rest[written..]);
+            }
+        }
+        (wire, dealt)
+    }
+
+    fn publish(outbound: &mut Outbound, channel: u16, body: Body<'_>, seq: u64) {
+        let start = outbound.buffer(channel).len();
+        outbound.buffer(channel).extend_from_slice(b"head");
+        outbound.body(channel, start, body, seq);
+    }
+
+    #[test]
+    fn partial_writes_keep_the_order_of_flat_and_inserted_bytes() {
+        let body = Bytes::from(vec![7; 5_000]);
+        for step in [1, 3, 4_999, 100_000] {
+            let mut outbound = Outbound::new(8_192);
+            publish(&mut outbound, 1, Body::Borrowed(b"small"), 1);
+            publish(&mut outbound, 1, Body::Shared(body.clone()), 2);
+            publish(&mut outbound, 1, Body::Shared(body.clone()), 3);
+            publish(&mut outbound, 1, Body::Borrowed(b""), 4);
+            let (wire, dealt) = write_out(&mut outbound, step);
+            let mut expected = b"head\x03\0\x01\0\0\0\x05small\xce".to_vec();
+            for _ in 0..2 {
+                expected.extend_from_slice(b"head\x03\0\x01\0\0\x13\x88");
+                expected.extend_from_slice(&body);
+                expected.push(0xce);
+            }
+            expected.extend_from_slice(b"head");
+            assert_eq!(wire, expected);
+            assert_eq!(dealt, []);
+        }
+    }
+
+    #[test]
+    fn large_contents_are_dealt_in_turn_and_stay_whole() {
+        let mut outbound = Outbound::new(4_096);
+        publish(&mut outbound, 1, Body::Shared(Bytes::from(vec![1; 10_000])), 5);
+        publish(&mut outbound, 2, Body::Shared(Bytes::from(vec![2; 5_000])), 6);
+        // Behind its own large one, and at once on a channel without.
+        publish(&mut outbound, 1, Body::Borrowed(b"after"), 7);
+        publish(&mut outbound, 3, Body::Borrowed(b"quick"), 8);
+        assert_eq!(outbound.offset(1), u64::MAX);
+        let (wire, dealt) = write_out(&mut outbound, 1_000);
+        let frames: Vec<(u16, usize)> = bodies(&wire);
+        let expected = [(3, 5), (1, 4_088), (2, 4_088), (1, 4_088), (2, 912), (1, 1_824), (1, 5)];
+        assert_eq!(frames, expected);
+        let offsets: Vec<_> = dealt.iter().map(|dealt| (dealt.channel, dealt.seq)).collect();
+        assert_eq!(offsets, [(1, 5), (2, 6), (1, 7)]);
+        assert!(dealt.windows(2).all(|pair| pair[0].offset < pair[1].offset));
+    }
+
+    #[test]
+    fn an_abandoned_channel_finishes_what_it_began() {
+        let mut outbound = Outbound::new(4_096);
+        publish(&mut outbound, 1, Body::Shared(Bytes::from(vec![1; 600_000])), 1);
+        publish(&mut outbound, 1, Body::Shared(Bytes::from(vec![2; 600_000])), 2);
+        let mut out = Transmit::new();
+        assert!(outbound.transmit(&mut out, &mut Vec::new()));
+        let mut wire = out.to_vec();
+        outbound.abandon(1);
+        assert_eq!(outbound.take_discarded().len(), 1);
+        outbound.frames(1, |buffer| buffer.extend_from_slice(b"end"));
+        out.advance(wire.len());
+        wire.extend(write_out(&mut outbound, 5_000).0);
+        assert_eq!(bodies(&wire).iter().map(|(_, size)| size).sum::<usize>(), 600_000);
+        assert!(wire.ends_with(b"end"));
+    }
+
+    /// Channel and size of each body frame; other bytes are those that `publish` wrote.
+    fn bodies(mut wire: &[u8]) -> Vec<(u16, usize)> {
+        let mut frames = Vec::new();
+        while let Some((&first, _)) = wire.split_first() {
+            if first == 3 {
+                let size = u32::from_be_bytes(wire[3..7].try_into().unwrap()) as usize;
+                frames.push((u16::from_be_bytes([wire[1], wire[2]]), size));
+                assert_eq!(wire[7 + size], 0xce);
+                wire = &wire[8 + size..];
+            } else {
+                wire = &wire[if wire.starts_with(b"head") { 4 } else { 3 }..];
+            }
+        }
+        frames
+    }
+}
