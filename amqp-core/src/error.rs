@@ -134,6 +134,12 @@ impl ChannelCause {
     }
 }
 
+impl From<ChannelCause> for Error {
+    fn from(cause: ChannelCause) -> Self {
+        cause.into_error()
+    }
+}
+
 /// The broker's refusal: what `channel.close` or `connection.close` said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

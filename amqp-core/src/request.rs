@@ -19,7 +19,7 @@ pub trait Rpc: sealed::Request {
 }
 
 /// The result of a call.
-pub trait FromReply: sealed::FromReply {}
+pub trait FromReply: sealed::FromReply + std::fmt::Debug {}
 
 /// The broker's answer to `queue.declare`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -424,6 +424,11 @@ impl BasicConsume {
     pub fn argument(mut self, name: &str, value: impl Into<FieldValue>) -> Self {
         self.arguments.insert(name, value);
         self
+    }
+
+    /// Whether deliveries count as acknowledged when they are sent.
+    pub const fn is_no_ack(&self) -> bool {
+        self.no_ack
     }
 
     pub(crate) fn encode_with_tag(

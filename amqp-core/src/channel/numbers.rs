@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn the_least_recently_used_number_comes_first() {
         let mut numbers = Numbers::new(3);
-        let mut allocate = |numbers: &mut Numbers| {
+        let allocate = |numbers: &mut Numbers| {
             let mut given = None;
             let id = |number| {
                 given = Some(number);

@@ -54,7 +54,7 @@ impl<'c> Channel<'c> {
     /// # Errors
     /// [`PublishRefused`]: nothing was queued.
     #[inline]
-    pub fn publish(&mut self, publish: Publish<'_>) -> Result<PublishSeq, PublishRefused> {
+    pub fn publish(&mut self, publish: &Publish<'_>) -> Result<PublishSeq, PublishRefused> {
         let Connection { channels, outbound, scratch, tuning, unsettled, .. } =
             &mut *self.connection;
         let Some(state) = channels.find_mut(self.id.0) else { return Err(gone().into()) };
@@ -112,7 +112,7 @@ impl<'c> Channel<'c> {
             confirms.publish(offset, fingerprint);
             *unsettled += 1;
         }
-        outbound.body(state.number, start, publish.body, seq);
+        outbound.body(state.number, start, &publish.body, seq);
         Ok(PublishSeq(seq))
     }
 

@@ -19,7 +19,7 @@ pub(super) struct Endpoints {
 
 impl Endpoints {
     pub(super) fn new(endpoints: &[Endpoint]) -> Self {
-        let mut later = endpoints.to_vec().into_iter();
+        let mut later = Vec::from(endpoints).into_iter();
         Self {
             // A parsed URI has at least one.
             current: later.next().unwrap_or_else(|| Endpoint::new("localhost", 5672)),

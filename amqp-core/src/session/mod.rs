@@ -259,6 +259,12 @@ impl Session {
         [self.timers.next(), self.connection.poll_timeout()].into_iter().flatten().min()
     }
 
+    /// Whether there is something for `poll_action`.
+    #[inline]
+    pub const fn wants_action(&self) -> bool {
+        self.action.is_some()
+    }
+
     /// Whether there are bytes for `poll_transmit`.
     #[inline]
     pub fn wants_transmit(&self) -> bool {

@@ -239,13 +239,10 @@ impl Outbound {
     /// Queues the body of a content whose method and header frames end `buffer(channel)` and begin
     /// at `head_start` there.
     #[inline]
-    pub(crate) fn body(&mut self, channel: u16, head_start: usize, body: Body<'_>, seq: u64) {
+    pub(crate) fn body(&mut self, channel: u16, head_start: usize, body: &Body<'_>, seq: u64) {
         let size = body.as_slice().len();
         if size > self.body_max {
-            let bytes = match body {
-                Body::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
-                Body::Shared(bytes) => bytes,
-            };
+            let bytes = by_reference(body);
             let buffer = self.buffer(channel);
             let head = buffer.get(head_start..).unwrap_or_default().to_vec();
             buffer.truncate(head_start);
@@ -257,14 +254,8 @@ impl Outbound {
             if !self.lanes.is_empty() {
                 self.lanes.published(channel, head_start, seq);
             }
-            if let Body::Shared(bytes) = body {
-                self.discard(bytes);
-            }
         } else {
-            let bytes = match body {
-                Body::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
-                Body::Shared(bytes) => bytes,
-            };
+            let bytes = by_reference(body);
             frame::write_body_head(&mut self.chunk.flat, channel, size as u32);
             self.chunk.insert(bytes);
             self.chunk.flat.push(FRAME_END);
@@ -302,10 +293,6 @@ impl Outbound {
         true
     }
 
-    pub(crate) fn discard(&mut self, bytes: Bytes) {
-        self.discarded.push(bytes);
-    }
-
     /// Drops nothing itself: the caller does, where the user's `Drop` may run.
     pub(crate) fn take_discarded(&mut self) -> Vec<Bytes> {
         std::mem::take(&mut self.discarded)
@@ -316,6 +303,14 @@ impl Outbound {
         self.discarded.extend(self.chunk.inserts.drain(..).map(|insert| insert.bytes));
         self.chunk.clear();
         self.lanes.clear(&mut self.discarded);
+    }
+}
+
+/// Bytes that can be kept until they are written.
+fn by_reference(body: &Body<'_>) -> Bytes {
+    match body {
+        Body::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
+        Body::Shared(bytes) => bytes.clone(),
     }
 }
 
@@ -349,7 +344,7 @@ mod tests {
         (wire, dealt)
     }
 
-    fn publish(outbound: &mut Outbound, channel: u16, body: Body<'_>, seq: u64) {
+    fn publish(outbound: &mut Outbound, channel: u16, body: &Body<'_>, seq: u64) {
         let start = outbound.buffer(channel).len();
         outbound.buffer(channel).extend_from_slice(b"head");
         outbound.body(channel, start, body, seq);
@@ -360,10 +355,10 @@ mod tests {
         let body = Bytes::from(vec![7; 5_000]);
         for step in [1, 3, 4_999, 100_000] {
             let mut outbound = Outbound::new(8_192);
-            publish(&mut outbound, 1, Body::Borrowed(b"small"), 1);
-            publish(&mut outbound, 1, Body::Shared(body.clone()), 2);
-            publish(&mut outbound, 1, Body::Shared(body.clone()), 3);
-            publish(&mut outbound, 1, Body::Borrowed(b""), 4);
+            publish(&mut outbound, 1, &Body::Borrowed(b"small"), 1);
+            publish(&mut outbound, 1, &Body::Shared(body.clone()), 2);
+            publish(&mut outbound, 1, &Body::Shared(body.clone()), 3);
+            publish(&mut outbound, 1, &Body::Borrowed(b""), 4);
             let (wire, dealt) = write_out(&mut outbound, step);
             let mut expected = b"head\x03\0\x01\0\0\0\x05small\xce".to_vec();
             for _ in 0..2 {
@@ -380,11 +375,11 @@ mod tests {
     #[test]
     fn large_contents_are_dealt_in_turn_and_stay_whole() {
         let mut outbound = Outbound::new(4_096);
-        publish(&mut outbound, 1, Body::Shared(Bytes::from(vec![1; 10_000])), 5);
-        publish(&mut outbound, 2, Body::Shared(Bytes::from(vec![2; 5_000])), 6);
+        publish(&mut outbound, 1, &Body::Shared(Bytes::from(vec![1; 10_000])), 5);
+        publish(&mut outbound, 2, &Body::Shared(Bytes::from(vec![2; 5_000])), 6);
         // Behind its own large one, and at once on a channel without.
-        publish(&mut outbound, 1, Body::Borrowed(b"after"), 7);
-        publish(&mut outbound, 3, Body::Borrowed(b"quick"), 8);
+        publish(&mut outbound, 1, &Body::Borrowed(b"after"), 7);
+        publish(&mut outbound, 3, &Body::Borrowed(b"quick"), 8);
         assert_eq!(outbound.offset(1), u64::MAX);
         let (wire, dealt) = write_out(&mut outbound, 1_000);
         let frames: Vec<(u16, usize)> = bodies(&wire);
@@ -398,8 +393,8 @@ mod tests {
     #[test]
     fn an_abandoned_channel_finishes_what_it_began() {
         let mut outbound = Outbound::new(4_096);
-        publish(&mut outbound, 1, Body::Shared(Bytes::from(vec![1; 600_000])), 1);
-        publish(&mut outbound, 1, Body::Shared(Bytes::from(vec![2; 600_000])), 2);
+        publish(&mut outbound, 1, &Body::Shared(Bytes::from(vec![1; 600_000])), 1);
+        publish(&mut outbound, 1, &Body::Shared(Bytes::from(vec![2; 600_000])), 2);
         let mut out = Transmit::new();
         assert!(outbound.transmit(&mut out, &mut Vec::new()));
         let mut wire = out.to_vec();

@@ -1,0 +1,50 @@
+//! An AMQP 0-9-1 client for RabbitMQ on tokio, on its current-thread and its multi-thread runtime.
+//!
+//! ```no_run
+//! use adapter_tokio::{BasicConsume, Publish, QueueDeclare};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let connection = adapter_tokio::connect("amqp://guest:guest@localhost:5672/%2f").await?;
+//! let channel = connection.open_channel().await?;
+//! channel.queue_declare(QueueDeclare::new("orders").durable()).await?;
+//!
+//! let publisher = channel.confirm_select().await?;
+//! publisher.publish(Publish::new("", "orders", b"one").persistent().mandatory()).await?;
+//!
+//! let mut consumer = channel.basic_consume(BasicConsume::new("orders").prefetch(64)).await?;
+//! while let Some(delivery) = consumer.next().await {
+//!     let delivery = delivery?;
+//!     println!("{} bytes", delivery.body().len());
+//!     delivery.ack()?;
+//! #   break;
+//! }
+//! connection.close().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The connection is driven by a task of the runtime in which it was opened: when that runtime ends,
+//! so does the connection. TLS (`amqps`) is not supported by this release: such a URI is refused with
+//! [`ConnectError::TlsUnsupported`].
+
+mod connector;
+mod runtime;
+
+pub use amqp_client::core::{
+    AckError, AmqpUri, BasicConsume, BasicQos, Body, BrokerError, ChannelCause, CloseCause, Config,
+    ConfirmSelect, ConnectError, ConnectFailure, ConnectStep, ConsumeOk, Credentials, Decimal,
+    DeliveryTag, Endpoint, Error, ExchangeDeclare, ExchangeDelete, FailedAttempt, Fault,
+    FieldTable, FieldValue, Heartbeat, InvalidArgument, InvalidReason, Malformed, Message,
+    MessageCount, Misuse, Properties, PropertiesRef, ProtocolDetail, ProtocolError, Publish,
+    PublishSeq, QueueBind, QueueDeclare, QueueDeclareOk, QueueDelete, ReplyCode, ReturnedMessage,
+    Secret, ShortStr, TransportError, Tuning, UriError, limits,
+};
+pub use amqp_client::{
+    BasicPublish, Calling, Cancelling, Channel, Closed, Closing, Confirm, Connecting, Connection,
+    Consumer, Consuming, Delivery, Next, OpeningChannel, PublishError, Publisher, Publishing,
+    SelectingConfirms, Sending,
+};
+
+pub use connector::{Connector, TokioDriver, connect};
+pub use runtime::Tokio;

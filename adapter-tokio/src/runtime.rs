@@ -1,0 +1,111 @@
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use amqp_client::{Clock, Runtime, Timer, Transport};
+use bytes::BytesMut;
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+/// Tokio as a runtime of `amqp-client`: what is spawned goes to the runtime of the caller.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Tokio;
+
+impl Clock for Tokio {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+impl Runtime for Tokio {
+    type Transport = Tcp;
+    type Timer = TokioTimer;
+
+    fn resolve(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static {
+        let host = host.to_owned();
+        async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) }
+    }
+
+    fn dial(
+        &self,
+        address: SocketAddr,
+        _server_name: &str,
+    ) -> impl Future<Output = io::Result<Tcp>> + Send + 'static {
+        async move {
+            let stream = TcpStream::connect(address).await?;
+            // Output is gathered before it is written: to wait for more would only delay it.
+            stream.set_nodelay(true)?;
+            Ok(Tcp(stream))
+        }
+    }
+
+    fn timer(&self) -> TokioTimer {
+        TokioTimer(None)
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(task);
+    }
+}
+
+/// A deadline on tokio's timer.
+#[derive(Debug)]
+pub struct TokioTimer(Option<Pin<Box<Sleep>>>);
+
+impl Timer for TokioTimer {
+    fn poll_until(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+        let deadline = deadline.into();
+        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if sleep.deadline() != deadline {
+            sleep.as_mut().reset(deadline);
+        }
+        sleep.as_mut().poll(cx)
+    }
+}
+
+/// A TCP connection.
+#[derive(Debug)]
+pub struct Tcp(TcpStream);
+
+impl Transport for Tcp {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: &mut BytesMut,
+        max: usize,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            // No memory is set aside for a read before there is something to read.
+            ready!(self.0.poll_read_ready(cx))?;
+            input.reserve(max);
+            match self.0.try_read_buf(input) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, slices)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,208 @@
+//! The channel's handle.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use amqp_core::{
+    BasicConsume, BasicQos, ChannelCause, ChannelId, ConfirmSelect, Error, ExchangeDeclare,
+    ExchangeDelete, Misuse, Publish, PublishRefused, QueueBind, QueueDeclare, QueueDelete,
+    ReturnedMessage,
+};
+
+use crate::calling::{Calling, CloseChannel, StartConsumer};
+use crate::connection::ConnectionInner;
+use crate::consumer::Consumer;
+use crate::publisher::{Publisher, RoomFor};
+use crate::shared::Shared;
+
+/// A channel of a connection.
+///
+/// Clones are handles to the same channel, for use from any task or thread; calls are answered in the
+/// order in which they are sent. A channel that the broker has closed stays closed, and every later
+/// call on it says why. When the last handle to it is dropped, with its publishers, consumers and
+/// deliveries, the channel is closed in the background.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    inner: Arc<ChannelInner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct ChannelInner {
+    connection: Arc<ConnectionInner>,
+    id: ChannelId,
+}
+
+impl ChannelInner {
+    pub(crate) fn new(connection: Arc<ConnectionInner>, id: ChannelId) -> Arc<Self> {
+        Arc::new(Self { connection, id })
+    }
+
+    #[inline]
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.connection.shared
+    }
+
+    #[inline]
+    pub(crate) const fn id(&self) -> ChannelId {
+        self.id
+    }
+}
+
+impl Drop for ChannelInner {
+    fn drop(&mut self) {
+        let now = self.shared().now();
+        self.shared().with(|state| state.session.channel(self.id).release(now));
+    }
+}
+
+impl Channel {
+    pub(crate) const fn new(inner: Arc<ChannelInner>) -> Self {
+        Self { inner }
+    }
+
+    /// Declares an exchange, or checks that it exists (AMQP 0-9-1, 1.6.2.1).
+    pub fn exchange_declare(&self, declare: ExchangeDeclare) -> Calling<ExchangeDeclare> {
+        self.call(declare)
+    }
+
+    /// Deletes an exchange (AMQP 0-9-1, 1.6.2.3).
+    pub fn exchange_delete(&self, delete: ExchangeDelete) -> Calling<ExchangeDelete> {
+        self.call(delete)
+    }
+
+    /// Declares a queue, or checks that it exists (AMQP 0-9-1, 1.7.2.1).
+    pub fn queue_declare(&self, declare: QueueDeclare) -> Calling<QueueDeclare> {
+        self.call(declare)
+    }
+
+    /// Binds a queue to an exchange (AMQP 0-9-1, 1.7.2.3).
+    pub fn queue_bind(&self, bind: QueueBind) -> Calling<QueueBind> {
+        self.call(bind)
+    }
+
+    /// Deletes a queue (AMQP 0-9-1, 1.7.2.9); resolves with the number of messages it held.
+    pub fn queue_delete(&self, delete: QueueDelete) -> Calling<QueueDelete> {
+        self.call(delete)
+    }
+
+    /// Sets how many deliveries may be unacknowledged (AMQP 0-9-1, 1.8.3.1;
+    /// <https://www.rabbitmq.com/docs/consumer-prefetch>). A consumer's own
+    /// [`prefetch`](BasicConsume::prefetch) is set when it starts.
+    pub fn basic_qos(&self, qos: BasicQos) -> Calling<BasicQos> {
+        self.call(qos)
+    }
+
+    /// Starts a consumer (AMQP 0-9-1, 1.8.3.3).
+    pub fn basic_consume(&self, consume: BasicConsume) -> Consuming {
+        let no_ack = consume.is_no_ack();
+        Consuming { calling: Calling::new(Arc::clone(&self.inner), StartConsumer(consume)), no_ack }
+    }
+
+    /// Puts the channel into confirm mode
+    /// (<https://www.rabbitmq.com/docs/confirms#publisher-confirms>). Asked again, it gives another
+    /// handle to the same.
+    pub fn confirm_select(&self) -> SelectingConfirms {
+        SelectingConfirms { calling: self.call(ConfirmSelect::default()) }
+    }
+
+    /// Publishes without waiting for the broker's answer (AMQP 0-9-1, 1.8.3.7): resolves when the
+    /// message is queued to be written.
+    pub fn basic_publish<'a>(&'a self, publish: Publish<'a>) -> BasicPublish<'a> {
+        BasicPublish { room: RoomFor::new(&self.inner, publish) }
+    }
+
+    /// The oldest message that came back from [`basic_publish`](Self::basic_publish); the newest 256
+    /// are kept.
+    pub fn take_returned(&self) -> Option<ReturnedMessage> {
+        self.inner.shared().with(|state| state.session.channel(self.inner.id).take_returned())
+    }
+
+    /// Closes the channel, behind everything that is queued on it. Closing a closed channel is fine.
+    pub fn close(&self) -> Calling<CloseChannel> {
+        Calling::new(Arc::clone(&self.inner), CloseChannel)
+    }
+
+    /// Why the channel is closed or closing, if it is.
+    pub fn close_cause(&self) -> Option<ChannelCause> {
+        self.inner.shared().with(|state| state.session.channel(self.inner.id).cause())
+    }
+
+    fn call<S: crate::calling::Start>(&self, start: S) -> Calling<S> {
+        Calling::new(Arc::clone(&self.inner), start)
+    }
+}
+
+/// A consumer that is being started.
+///
+/// # Errors
+/// Those of [`Calling`], and
+/// [`Misuse::DuplicateConsumerTag`].
+///
+/// # Cancel safety
+/// Dropped before the first poll, nothing was sent. Dropped later, the consumer is cancelled as soon
+/// as it has started, and what was delivered to it is requeued.
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct Consuming {
+    calling: Calling<StartConsumer>,
+    no_ack: bool,
+}
+
+impl Future for Consuming {
+    type Output = Result<Consumer, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Poll::Ready(result) = Pin::new(&mut self.calling).poll(cx) else {
+            return Poll::Pending;
+        };
+        let channel = Arc::clone(self.calling.channel());
+        Poll::Ready(result.map(|ok| Consumer::new(channel, ok, self.no_ack)))
+    }
+}
+
+/// A channel that is being put into confirm mode. For errors and cancel safety see [`Calling`].
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct SelectingConfirms {
+    calling: Calling<ConfirmSelect>,
+}
+
+impl Future for SelectingConfirms {
+    type Output = Result<Publisher, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Poll::Ready(result) = Pin::new(&mut self.calling).poll(cx) else {
+            return Poll::Pending;
+        };
+        let channel = Arc::clone(self.calling.channel());
+        Poll::Ready(result.map(|()| Publisher::new(channel)))
+    }
+}
+
+/// An unconfirmed publish that waits for room.
+///
+/// # Errors
+/// What is known: the channel or the connection is closed, an argument cannot be sent, or
+/// [`Misuse::ConfirmModeUsePublisher`]. That the broker takes the message is not known.
+///
+/// # Cancel safety
+/// The message is queued whole in the poll that resolves, or not at all.
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct BasicPublish<'a> {
+    room: RoomFor<'a>,
+}
+
+impl Future for BasicPublish<'_> {
+    type Output = Result<(), Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.room.poll_publish(cx, |channel, publish| {
+            if channel.confirms() {
+                return Err(PublishRefused::Error(Misuse::ConfirmModeUsePublisher.into()));
+            }
+            channel.publish(publish).map(|_| ())
+        })
+    }
+}

@@ -1,0 +1,261 @@
+//! The connection's handle.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use amqp_core::{
+    Call, ChannelId, CloseCause, Config, ConnectError, Error, FieldTable, Session, Tuning,
+};
+
+use crate::channel::{Channel, ChannelInner};
+use crate::driver::Driver;
+use crate::pump::Pump;
+use crate::runtime::Runtime;
+use crate::shared::Shared;
+
+/// A connection that will be driven by the returned [`Driver`]. Adapters call this; applications
+/// call their adapter's `connect`.
+///
+/// # Errors
+/// [`ConnectError`] where the configuration itself cannot work.
+pub fn connect<R: Runtime>(
+    runtime: R,
+    config: Config,
+) -> Result<(Connecting, Driver<R>), ConnectError> {
+    let session = Session::new(Arc::new(config), runtime.now())?;
+    let shared = Arc::new(Shared::new(session, Box::new(runtime.clone())));
+    let driver = Driver::new(runtime, Pump::new(Arc::clone(&shared)));
+    Ok((Connecting { inner: Some(Arc::new(ConnectionInner { shared })), ticket: None }, driver))
+}
+
+/// A connection to a broker, from `connection.open-ok` until it is closed or lost.
+///
+/// Clones are handles to the same connection, for use from any task or thread. When the last handle
+/// to it and to its channels is dropped, the connection is closed in the background, behind
+/// everything that was queued.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    inner: Arc<ConnectionInner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct ConnectionInner {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Drop for ConnectionInner {
+    fn drop(&mut self) {
+        let now = self.shared.now();
+        self.shared.with(|state| state.session.close(now));
+    }
+}
+
+impl Connection {
+    /// Opens a channel (`channel.open`).
+    pub fn open_channel(&self) -> OpeningChannel {
+        OpeningChannel { connection: Arc::clone(&self.inner), sent: None }
+    }
+
+    /// Closes the connection: what is queued goes out, then `connection.close`.
+    ///
+    /// Resolves with the cause: [`CloseCause::ByClient`] if the broker confirmed,
+    /// [`CloseCause::ByClientForced`] if it did not within the close time-out (10 s unless
+    /// configured). Closing a closed connection resolves at once, with the cause that closed it.
+    pub fn close(&self) -> Closing {
+        Closing { closed: self.closed(), sent: false }
+    }
+
+    /// Waits until the connection is closed, whoever closes it.
+    pub fn closed(&self) -> Closed {
+        Closed { connection: Arc::clone(&self.inner), ticket: None }
+    }
+
+    /// Whether the connection is open and no close has begun.
+    pub fn is_open(&self) -> bool {
+        self.inner.shared.with(|state| state.session.is_open())
+    }
+
+    /// Why the connection is closed, if it is.
+    pub fn close_cause(&self) -> Option<CloseCause> {
+        self.inner.shared.with(|state| state.session.cause().cloned())
+    }
+
+    /// The limits that were negotiated.
+    pub fn tuning(&self) -> Tuning {
+        self.inner.shared.with(|state| state.session.tuning())
+    }
+
+    /// What the broker says of itself, such as `product` and `version`.
+    pub fn server_properties(&self) -> FieldTable {
+        self.inner.shared.with(|state| state.session.server_properties().clone())
+    }
+}
+
+/// A connection that is being opened.
+///
+/// # Errors
+/// [`ConnectError`], with every attempt that failed, within the connect time-out (30 s unless
+/// configured).
+///
+/// # Cancel safety
+/// Dropped, the attempt is given up; a transport that was connected is closed.
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct Connecting {
+    inner: Option<Arc<ConnectionInner>>,
+    ticket: Option<u64>,
+}
+
+impl Future for Connecting {
+    type Output = Result<Connection, ConnectError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { inner, ticket } = &mut *self;
+        let Some(connection) = inner else { return Poll::Pending };
+        let result = connection.shared.with(|state| {
+            match state.session.cause() {
+                None if state.session.is_open() => Poll::Ready(Ok(())),
+                None => {
+                    state.lifecycle.wait(ticket, cx.waker(), &mut state.released);
+                    Poll::Pending
+                }
+                Some(CloseCause::Connect(error)) => Poll::Ready(Err((**error).clone())),
+                // It was opened and lost again before this was polled: its handles will say so.
+                Some(_) => Poll::Ready(Ok(())),
+            }
+        });
+        let Poll::Ready(result) = result else { return Poll::Pending };
+        connection.shared.with(|state| state.lifecycle.leave(ticket, &mut state.released));
+        match (result, inner.take()) {
+            (Ok(()), Some(inner)) => Poll::Ready(Ok(Connection { inner })),
+            (Err(error), _) => Poll::Ready(Err(error)),
+            (Ok(()), None) => Poll::Pending,
+        }
+    }
+}
+
+/// A channel that is being opened.
+///
+/// # Errors
+/// [`Error::Connection`] if the connection is closed or closes meanwhile,
+/// [`Misuse::NoFreeChannels`](amqp_core::Misuse::NoFreeChannels), [`Error::Deadline`].
+///
+/// # Cancel safety
+/// Dropped before the first poll, nothing was sent. Dropped later, the channel is closed as soon as
+/// the broker has opened it.
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct OpeningChannel {
+    connection: Arc<ConnectionInner>,
+    sent: Option<(ChannelId, Call<()>)>,
+}
+
+impl Future for OpeningChannel {
+    type Output = Result<Channel, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { connection, sent } = &mut *self;
+        let shared = &connection.shared;
+        let now = shared.now();
+        let result = shared.with(|state| {
+            if sent.is_none() {
+                match state.session.open_channel(now) {
+                    Ok(opening) => *sent = Some(opening),
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            }
+            let Some((id, call)) = sent else { return Poll::Pending };
+            match state.session.take_reply(call) {
+                Some(Ok(())) => Poll::Ready(Ok(*id)),
+                Some(Err(error)) => {
+                    state.session.channel(*id).release(now);
+                    Poll::Ready(Err(error))
+                }
+                None => {
+                    state.calls.register(call.key().index(), cx.waker(), &mut state.released);
+                    Poll::Pending
+                }
+            }
+        });
+        let Poll::Ready(result) = result else { return Poll::Pending };
+        *sent = None;
+        Poll::Ready(result.map(|id| Channel::new(ChannelInner::new(Arc::clone(connection), id))))
+    }
+}
+
+impl Drop for OpeningChannel {
+    fn drop(&mut self) {
+        if let Some((_, call)) = &self.sent {
+            let shared = &self.connection.shared;
+            let now = shared.now();
+            shared.with(|state| {
+                let waker = state.calls.take(call.key().index());
+                state.released.drop_waker(waker);
+                state.session.forget(now, call.key());
+            });
+        }
+    }
+}
+
+/// Resolves when the connection is closed, with the cause.
+///
+/// # Cancel safety
+/// Dropping it changes nothing.
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct Closed {
+    connection: Arc<ConnectionInner>,
+    ticket: Option<u64>,
+}
+
+impl Future for Closed {
+    type Output = CloseCause;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CloseCause> {
+        let Self { connection, ticket } = &mut *self;
+        connection.shared.with(|state| match state.session.cause() {
+            Some(cause) => Poll::Ready(cause.clone()),
+            None => {
+                state.lifecycle.wait(ticket, cx.waker(), &mut state.released);
+                Poll::Pending
+            }
+        })
+    }
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        let ticket = &mut self.ticket;
+        if ticket.is_some() {
+            let shared = &self.connection.shared;
+            shared.with(|state| state.lifecycle.leave(ticket, &mut state.released));
+        }
+    }
+}
+
+/// A connection that is being closed: resolves with the cause.
+///
+/// # Cancel safety
+/// Dropped before the first poll, nothing happens. Dropped later, the close goes on in the
+/// background.
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct Closing {
+    closed: Closed,
+    sent: bool,
+}
+
+impl Future for Closing {
+    type Output = CloseCause;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CloseCause> {
+        if !self.sent {
+            self.sent = true;
+            let shared = &self.closed.connection.shared;
+            let now = shared.now();
+            shared.with(|state| state.session.close(now));
+        }
+        Pin::new(&mut self.closed).poll(cx)
+    }
+}

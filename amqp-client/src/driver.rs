@@ -1,0 +1,200 @@
+//! The driver of a connection as a future: the same on every runtime.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use amqp_core::{Action, Attempt, TransportError};
+
+use crate::pump::Pump;
+use crate::runtime::{Runtime, Timer, Transport};
+
+/// Slices in one vectored write.
+const WRITE_SLICES: usize = 64;
+
+/// Rounds of reading and writing in one poll, before other tasks of the thread get their turn.
+const ROUNDS: usize = 32;
+
+/// How long the last bytes of a connection that has ended may take to be written.
+const LINGER: Duration = Duration::from_secs(1);
+
+type Boxed<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
+
+/// Moves the bytes of one connection. It ends when the connection has.
+///
+/// Adapters spawn it. Dropped before its end, it takes the connection with it: every handle then
+/// reports [`CloseCause::DriverGone`](amqp_core::CloseCause::DriverGone).
+#[must_use = "a connection does nothing until its driver is polled"]
+pub struct Driver<R: Runtime> {
+    runtime: R,
+    pump: Pump,
+    resolving: Option<(Attempt, Boxed<Vec<SocketAddr>>)>,
+    dialling: Option<(Attempt, Boxed<R::Transport>)>,
+    transport: Option<(Attempt, R::Transport)>,
+    timer: R::Timer,
+    reads: bool,
+    /// When the last bytes are given up.
+    linger_until: Option<Instant>,
+}
+
+impl<R: Runtime> Driver<R> {
+    pub(crate) fn new(runtime: R, pump: Pump) -> Self {
+        let timer = runtime.timer();
+        Self {
+            runtime,
+            pump,
+            resolving: None,
+            dialling: None,
+            transport: None,
+            timer,
+            reads: false,
+            linger_until: None,
+        }
+    }
+
+    fn act(&mut self, now: Instant, action: Action) {
+        match action {
+            Action::Resolve { attempt, host, port } => {
+                self.transport = None;
+                self.dialling = None;
+                self.resolving = Some((attempt, Box::pin(self.runtime.resolve(&host, port))));
+            }
+            Action::Dial { attempt, address, server_name } => {
+                self.transport = None;
+                let dialling = self.runtime.dial(address, &server_name);
+                self.dialling = Some((attempt, Box::pin(dialling)));
+            }
+            _ => {
+                (self.resolving, self.dialling) = (None, None);
+                self.linger_until = Some(now + LINGER);
+            }
+        }
+    }
+
+    /// Polls what answers an action; whether it did.
+    fn poll_answers(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some((attempt, resolving)) = &mut self.resolving
+            && let Poll::Ready(result) = resolving.as_mut().poll(cx)
+        {
+            let result = result.map_err(TransportError::from);
+            self.pump.resolved(self.runtime.now(), *attempt, result);
+            self.resolving = None;
+            return true;
+        }
+        if let Some((attempt, dialling)) = &mut self.dialling
+            && let Poll::Ready(result) = dialling.as_mut().poll(cx)
+        {
+            let (attempt, now) = (*attempt, self.runtime.now());
+            self.dialling = None;
+            match result {
+                Ok(transport) => {
+                    self.transport = Some((attempt, transport));
+                    self.reads = true;
+                    self.pump.connected(now, attempt);
+                }
+                Err(error) => self.pump.disconnected(now, attempt, error.into()),
+            }
+            return true;
+        }
+        false
+    }
+
+    /// Reads once; whether there was something.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some((_, transport)) = &mut self.transport else { return false };
+        let (input, size) = self.pump.input();
+        match transport.poll_read(cx, input, size) {
+            Poll::Ready(Ok(0)) => self.lost(TransportError::end_of_file()),
+            Poll::Ready(Ok(count)) => self.pump.was_read(count),
+            Poll::Ready(Err(error)) => self.lost(error.into()),
+            Poll::Pending => {
+                self.pump.read_is_empty();
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Writes until the socket takes no more. Ready when everything is written.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.pump.wants_write() {
+            let Some((_, transport)) = &mut self.transport else { return Poll::Ready(()) };
+            let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
+            let filled = self.pump.slices(&mut slices);
+            match ready!(transport.poll_write(cx, &slices[..filled])) {
+                Ok(0) => {
+                    self.lost(TransportError::new(io::ErrorKind::WriteZero, "write of 0 bytes"));
+                }
+                Ok(count) => self.pump.was_written(count),
+                Err(error) => self.lost(error.into()),
+            }
+        }
+        if let Some((_, transport)) = &mut self.transport
+            && let Err(error) = ready!(transport.poll_flush(cx))
+        {
+            self.lost(error.into());
+        }
+        Poll::Ready(())
+    }
+
+    fn lost(&mut self, error: TransportError) {
+        if let Some((attempt, _)) = self.transport.take() {
+            self.pump.disconnected(self.runtime.now(), attempt, error);
+        }
+    }
+
+    /// Writes what is left, then closes the transport.
+    fn poll_finish(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+        if self.poll_write(cx).is_ready() {
+            let Some((_, transport)) = &mut self.transport else { return Poll::Ready(()) };
+            if transport.poll_close(cx).is_ready() {
+                return Poll::Ready(());
+            }
+        }
+        self.timer.poll_until(cx, deadline)
+    }
+}
+
+impl<R: Runtime> Future for Driver<R> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        for _ in 0..ROUNDS {
+            let mut progress = this.poll_answers(cx);
+            if this.reads {
+                progress |= this.poll_read(cx);
+            }
+            let now = this.runtime.now();
+            let turn = this.pump.turn(now, cx.waker());
+            this.reads = turn.read;
+            if let Some(action) = turn.action {
+                this.act(now, action);
+                progress = true;
+            }
+            if let (true, Some(deadline)) = (turn.finished, this.linger_until) {
+                return this.poll_finish(cx, deadline);
+            }
+            // Once everything is written, more may have been queued meanwhile.
+            progress |= turn.write && this.poll_write(cx).is_ready();
+            if let Some(deadline) = turn.deadline {
+                progress |= this.timer.poll_until(cx, deadline).is_ready();
+            }
+            if !progress {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl<R: Runtime> std::fmt::Debug for Driver<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver")
+            .field("connected", &self.transport.is_some())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,31 @@
+//! Handles and futures over the state machine of `amqp-core`, for any runtime.
+//!
+//! Applications use an adapter crate, such as `adapter-tokio`, which brings its runtime's sockets
+//! and timers and hands out the handles defined here: [`Connection`], [`Channel`], [`Publisher`],
+//! [`Consumer`], [`Delivery`]. Authors of adapters implement [`Runtime`] and [`Transport`] and drive
+//! a [`Driver`], or a [`Pump`] from a loop of their own.
+//!
+//! Every handle may be used from any thread. Nothing here starts a thread, reads a clock or blocks:
+//! one lock is held for microseconds, never across I/O and never while code of the user's runs.
+
+mod calling;
+mod channel;
+mod connection;
+mod consumer;
+mod driver;
+mod publisher;
+mod pump;
+mod runtime;
+mod shared;
+mod wakers;
+
+pub use amqp_core as core;
+
+pub use calling::Calling;
+pub use channel::{BasicPublish, Channel, Consuming, SelectingConfirms};
+pub use connection::{Closed, Closing, Connecting, Connection, OpeningChannel, connect};
+pub use consumer::{Cancelling, Consumer, Delivery, Next};
+pub use driver::Driver;
+pub use publisher::{Confirm, PublishError, Publisher, Publishing, Sending};
+pub use pump::{Pump, Turn};
+pub use runtime::{Clock, Runtime, Timer, Transport};

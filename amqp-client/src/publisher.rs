@@ -1,0 +1,272 @@
+//! Confirmed publishing.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use amqp_core::{
+    CloseCause, Confirmation, Error, InvalidArgument, Misuse, Publish, PublishRefused, PublishSeq,
+    ReturnedMessage,
+};
+
+use crate::channel::ChannelInner;
+
+/// A channel in confirm mode.
+///
+/// Clones are handles to the same channel, for use from any task or thread. Publishes go out in the
+/// order in which their futures queue them; each is settled on its own.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    channel: Arc<ChannelInner>,
+}
+
+impl Publisher {
+    pub(crate) const fn new(channel: Arc<ChannelInner>) -> Self {
+        Self { channel }
+    }
+
+    /// Publishes, and waits until the broker has taken responsibility for the message.
+    ///
+    /// A message that is not [`mandatory`](Publish::mandatory) is confirmed even if it reached no
+    /// queue (<https://www.rabbitmq.com/docs/confirms#when-publishes-are-confirmed>).
+    pub fn publish<'a>(&'a self, publish: Publish<'a>) -> Publishing<'a> {
+        Publishing { sending: self.send(publish), confirm: None }
+    }
+
+    /// Publishes, and waits for room alone: the returned [`Confirm`] waits for the broker's answer.
+    pub fn send<'a>(&'a self, publish: Publish<'a>) -> Sending<'a> {
+        Sending { room: RoomFor::new(&self.channel, publish) }
+    }
+}
+
+/// Why a message was not, or not surely, taken by the broker.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The channel was closed before the broker answered, or before the message was sent.
+    #[error("not confirmed: {0}")]
+    Closed(Error),
+    /// The message cannot be sent. Nothing was.
+    #[error("invalid message: {0}")]
+    Invalid(InvalidArgument),
+    /// The publisher's channel is used in a way that makes no sense. Nothing was sent.
+    #[error("misuse: {0}")]
+    Misuse(Misuse),
+    /// The broker refused the message, such as a full queue with `x-overflow=reject-publish`.
+    #[error("refused by the broker")]
+    Nacked,
+    /// The connection was lost before any byte of the message was written.
+    #[error("not sent: {0}")]
+    NotSent(CloseCause),
+    /// The message was mandatory and reached no queue.
+    #[error("returned by the broker: {} {}", .0.code, .0.text)]
+    Returned(Box<ReturnedMessage>),
+    /// The connection was lost after the message was written, in part at least: the broker may have
+    /// taken it or not.
+    #[error("sent, outcome unknown: {0}")]
+    Unknown(CloseCause),
+}
+
+impl From<Error> for PublishError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::InvalidArgument(invalid) => Self::Invalid(invalid),
+            Error::Misuse(misuse) => Self::Misuse(misuse),
+            closed => Self::Closed(closed),
+        }
+    }
+}
+
+fn outcome(confirmation: Confirmation) -> Result<(), PublishError> {
+    match confirmation {
+        Confirmation::Confirmed => Ok(()),
+        Confirmation::Nacked => Err(PublishError::Nacked),
+        Confirmation::Returned(message) => Err(PublishError::Returned(message)),
+        Confirmation::NotSent(cause) => Err(PublishError::NotSent(cause)),
+        Confirmation::Unknown(cause) => Err(PublishError::Unknown(cause)),
+        Confirmation::Closed(error) => Err(error.into()),
+        // The core has no other, and says so where it gets one.
+        _ => Err(PublishError::Nacked),
+    }
+}
+
+/// A publish that waits for room, first come first served.
+#[derive(Debug)]
+pub(crate) struct RoomFor<'a> {
+    channel: &'a Arc<ChannelInner>,
+    publish: Publish<'a>,
+    ticket: Option<u64>,
+}
+
+impl<'a> RoomFor<'a> {
+    pub(crate) const fn new(channel: &'a Arc<ChannelInner>, publish: Publish<'a>) -> Self {
+        Self { channel, publish, ticket: None }
+    }
+
+    #[inline]
+    pub(crate) fn poll_publish<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut publish: impl FnMut(&mut amqp_core::Channel<'_>, &Publish<'_>) -> Result<T, PublishRefused>,
+    ) -> Poll<Result<T, Error>> {
+        let Self { channel, publish: message, ticket } = self;
+        let id = channel.id();
+        channel.shared().with(|state| {
+            let may_pass = state.channel(id).room.may_pass(*ticket);
+            let result = if may_pass {
+                publish(&mut state.session.channel(id), message)
+            } else if let Some(cause) = state.session.channel(id).cause() {
+                // No line moves on a closed channel.
+                Err(PublishRefused::Error(Error::from(cause)))
+            } else {
+                Err(PublishRefused::Full)
+            };
+            match result {
+                Err(PublishRefused::Full | PublishRefused::Unconfirmed) => {
+                    let released = &mut state.released;
+                    state.channels[id.index()].room.wait(ticket, cx.waker(), released);
+                    Poll::Pending
+                }
+                Ok(done) => {
+                    if ticket.is_some() {
+                        state.channels[id.index()].room.leave(ticket, &mut state.released);
+                    }
+                    Poll::Ready(Ok(done))
+                }
+                Err(PublishRefused::Error(error)) => Poll::Ready(Err(error)),
+                Err(_) => Poll::Pending,
+            }
+        })
+    }
+}
+
+impl Drop for RoomFor<'_> {
+    fn drop(&mut self) {
+        let Self { channel, ticket, .. } = self;
+        if ticket.is_some() {
+            channel.shared().with(|state| {
+                state.channels[channel.id().index()].room.leave(ticket, &mut state.released);
+            });
+        }
+    }
+}
+
+/// A confirmed publish that waits for room; resolves with its [`Confirm`].
+///
+/// # Errors
+/// [`PublishError`] where the message cannot be sent.
+///
+/// # Cancel safety
+/// The message is queued whole in the poll that resolves, or not at all.
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct Sending<'a> {
+    room: RoomFor<'a>,
+}
+
+impl Future for Sending<'_> {
+    type Output = Result<Confirm, PublishError>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let result =
+            ready!(self.room.poll_publish(cx, |channel, publish| channel.publish(publish)));
+        let channel = self.room.channel;
+        Poll::Ready(match result {
+            Ok(seq) => Ok(Confirm { channel: Arc::clone(channel), seq, done: false }),
+            Err(error) => Err(error.into()),
+        })
+    }
+}
+
+/// A confirmed publish: waits for room, then for the broker's answer.
+///
+/// # Errors
+/// [`PublishError`].
+///
+/// # Cancel safety
+/// Dropped before the message is queued, nothing was sent. Dropped later, the message is on its way,
+/// and what becomes of it is not told.
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct Publishing<'a> {
+    sending: Sending<'a>,
+    confirm: Option<Confirm>,
+}
+
+impl Future for Publishing<'_> {
+    type Output = Result<(), PublishError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { sending, confirm } = &mut *self;
+        let confirm = match confirm {
+            Some(confirm) => confirm,
+            None => match ready!(Pin::new(sending).poll(cx)) {
+                Ok(sent) => confirm.insert(sent),
+                Err(error) => return Poll::Ready(Err(error)),
+            },
+        };
+        Pin::new(confirm).poll(cx)
+    }
+}
+
+/// The broker's answer to a publish.
+///
+/// # Errors
+/// [`PublishError`].
+///
+/// # Cancel safety
+/// Dropped, the message is on its way all the same, and what becomes of it is not told.
+#[must_use = "a publish whose confirm is dropped may be lost unnoticed"]
+#[derive(Debug)]
+pub struct Confirm {
+    channel: Arc<ChannelInner>,
+    seq: PublishSeq,
+    done: bool,
+}
+
+impl Confirm {
+    /// The number of the publish on its channel, from 1.
+    pub const fn seq(&self) -> PublishSeq {
+        self.seq
+    }
+}
+
+impl Future for Confirm {
+    type Output = Result<(), PublishError>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let (id, seq) = (self.channel.id(), self.seq);
+        let confirmation = self.channel.shared().with(|state| {
+            let confirmation = state.session.channel(id).confirmed(seq);
+            if confirmation.is_none() {
+                state.channel(id);
+                let confirms = &mut state.channels[id.index()].confirms;
+                confirms.register(seq, cx.waker(), &mut state.released);
+            }
+            confirmation
+        });
+        match confirmation {
+            Some(confirmation) => {
+                self.done = true;
+                Poll::Ready(outcome(confirmation))
+            }
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Confirm {
+    fn drop(&mut self) {
+        if !self.done {
+            let (id, seq) = (self.channel.id(), self.seq);
+            self.channel.shared().with(|state| {
+                state.session.channel(id).forget_publish(seq);
+                if let Some(wakers) = state.channels.get_mut(id.index()) {
+                    wakers.confirms.forget(seq, &mut state.released);
+                }
+            });
+        }
+    }
+}

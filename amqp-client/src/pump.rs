@@ -1,0 +1,162 @@
+//! A driver without its I/O.
+//!
+//! Every loop that moves bytes does the same between its reads and writes: hand input to the core,
+//! let deadlines pass, take actions and output, go to sleep. That is [`Pump::turn`].
+
+use std::io::IoSlice;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant;
+
+use amqp_core::{Action, Attempt, CloseCause, Transmit, TransportError};
+use bytes::BytesMut;
+
+use crate::shared::Shared;
+
+/// The first read; it doubles while reads fill their room.
+const READ_MIN_BYTES: usize = 4 << 10;
+/// The largest read: half the frame size of a default connection, so that its frames fit two reads.
+const READ_MAX_BYTES: usize = 64 << 10;
+
+/// The I/O-free part of a driver: see [`turn`](Self::turn).
+#[derive(Debug)]
+pub struct Pump {
+    shared: Arc<Shared>,
+    input: BytesMut,
+    transmit: Transmit,
+    /// Bytes of the present transport's stream that reached the socket.
+    written: u64,
+    read_size: usize,
+    finished: bool,
+}
+
+/// What a driver is to do after a turn.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Turn {
+    /// Do this first, and take another turn.
+    pub action: Option<Action>,
+    /// Read, and take another turn when something was read.
+    pub read: bool,
+    /// Write from [`Pump::slices`], and take another turn when all is written.
+    pub write: bool,
+    /// Take another turn then, at the latest.
+    pub deadline: Option<Instant>,
+    /// Write what there is, close the transport, and end.
+    pub finished: bool,
+}
+
+impl Pump {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            input: BytesMut::new(),
+            transmit: Transmit::new(),
+            written: 0,
+            read_size: READ_MIN_BYTES,
+            finished: false,
+        }
+    }
+
+    /// Hands in what was read, lets deadlines pass, and tells what to do next. `waker` is woken when
+    /// there is something to do before that.
+    ///
+    /// Read before a turn whenever the last one said so: a peer counts as silent only if there was
+    /// nothing to read.
+    pub fn turn(&mut self, now: Instant, waker: &Waker) -> Turn {
+        let Self { shared, input, transmit, .. } = self;
+        // Each lock takes a bounded bite of the input.
+        while shared.with(|state| state.session.handle_input(now, input)) {}
+        let turn = shared.with(|state| {
+            let session = &mut state.session;
+            if session.poll_timeout().is_some_and(|(deadline, _)| deadline <= now) {
+                session.handle_timeout(now);
+            }
+            let action = session.poll_action();
+            if transmit.is_empty() {
+                session.poll_transmit(now, transmit);
+            }
+            let read = session.wants_input();
+            let turn = Turn {
+                write: !transmit.is_empty(),
+                read,
+                deadline: session.poll_timeout().map(|(deadline, _)| deadline),
+                finished: matches!(action, Some(Action::Disconnect { .. })),
+                action,
+            };
+            state.driver_sleeps(waker, read);
+            turn
+        });
+        self.finished |= turn.finished;
+        Turn { finished: self.finished, ..turn }
+    }
+
+    /// Where to append what is read, and about how much to read at once.
+    pub const fn input(&mut self) -> (&mut BytesMut, usize) {
+        (&mut self.input, self.read_size)
+    }
+
+    /// Notes that `count` bytes were appended to the input.
+    pub fn was_read(&mut self, count: usize) {
+        if count >= self.read_size {
+            self.read_size = (self.read_size * 2).min(READ_MAX_BYTES);
+        }
+    }
+
+    /// Notes that there is nothing to read: memory for large reads is given back step by step.
+    pub fn read_is_empty(&mut self) {
+        self.read_size = (self.read_size / 2).max(READ_MIN_BYTES);
+        if self.input.is_empty() && self.input.capacity() > 2 * self.read_size {
+            self.input = BytesMut::new();
+        }
+    }
+
+    /// Fills `slices` with what is to be written next, and returns how many were filled.
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        self.transmit.slices(slices)
+    }
+
+    /// Notes that `count` bytes reached the socket.
+    pub fn was_written(&mut self, count: usize) {
+        self.written += count as u64;
+        self.transmit.advance(count);
+    }
+
+    /// Whether there is something to write.
+    pub fn wants_write(&self) -> bool {
+        !self.transmit.is_empty()
+    }
+
+    /// Answers [`Action::Resolve`].
+    pub fn resolved(
+        &mut self,
+        now: Instant,
+        attempt: Attempt,
+        result: Result<Vec<SocketAddr>, TransportError>,
+    ) {
+        self.shared.with(|state| state.session.handle_resolved(now, attempt, result));
+    }
+
+    /// Answers [`Action::Dial`]: the transport is connected.
+    pub fn connected(&mut self, now: Instant, attempt: Attempt) {
+        self.written = 0;
+        self.transmit = Transmit::new();
+        self.input = BytesMut::new();
+        self.shared.with(|state| state.session.handle_connected(now, attempt));
+    }
+
+    /// Dialling failed, or the transport is lost. What was read before is handed in first.
+    pub fn disconnected(&mut self, now: Instant, attempt: Attempt, error: TransportError) {
+        let Self { shared, input, written, .. } = self;
+        while shared.with(|state| state.session.handle_input(now, input)) {}
+        shared.with(|state| state.session.handle_disconnected(now, attempt, error, *written));
+        self.transmit = Transmit::new();
+    }
+}
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        self.shared.with(|state| state.session.abort(CloseCause::DriverGone));
+    }
+}

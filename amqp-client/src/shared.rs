@@ -1,0 +1,148 @@
+//! The session behind one lock, and the wakers beside it.
+//!
+//! Three rules hold. No I/O under the lock. Nothing of the user's runs under the lock: no waker is
+//! woken, replaced or dropped, no body of the user's is dropped. One function locks:
+//! [`Shared::with`], which drains the session's events before it unlocks and releases afterwards.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::task::Waker;
+use std::time::Instant;
+
+use amqp_core::{ChannelId, Event, Session};
+
+use crate::runtime::Clock;
+use crate::wakers::{Line, Released, SeqWakers, WakerTable, register};
+
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    clock: Box<dyn Clock>,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) session: Session,
+    pub(crate) released: Released,
+    pub(crate) calls: WakerTable,
+    pub(crate) consumers: WakerTable,
+    pub(crate) channels: Vec<ChannelWakers>,
+    /// Those who wait for the connection to open or to close.
+    pub(crate) lifecycle: Line,
+    /// The driver, while it sleeps.
+    driver: Option<Waker>,
+    /// Whether the sleeping driver would hear of input.
+    driver_reads: bool,
+}
+
+/// Those who wait for a channel.
+#[derive(Debug, Default)]
+pub(crate) struct ChannelWakers {
+    pub(crate) confirms: SeqWakers,
+    pub(crate) room: Line,
+}
+
+impl Shared {
+    pub(crate) fn new(session: Session, clock: Box<dyn Clock>) -> Self {
+        let state = State {
+            session,
+            released: Released::default(),
+            calls: WakerTable::default(),
+            consumers: WakerTable::default(),
+            channels: Vec::new(),
+            lifecycle: Line::default(),
+            driver: None,
+            driver_reads: false,
+        };
+        Self { state: Mutex::new(state), clock }
+    }
+
+    /// Runs `f` on the state. A panic of an earlier caller does not poison it: what the core was
+    /// doing then is as good as any other input.
+    #[inline]
+    pub(crate) fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = f(&mut state);
+        let released = state.settle();
+        drop(state);
+        released.release();
+        result
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+}
+
+impl State {
+    /// The wakers of a channel.
+    pub(crate) fn channel(&mut self, id: ChannelId) -> &mut ChannelWakers {
+        if self.channels.len() <= id.index() {
+            self.channels.resize_with(id.index() + 1, ChannelWakers::default);
+        }
+        &mut self.channels[id.index()]
+    }
+
+    /// The driver goes to sleep; it is woken when there is something for it to do.
+    pub(crate) fn driver_sleeps(&mut self, waker: &Waker, reads: bool) {
+        register(&mut self.driver, waker, &mut self.released);
+        self.driver_reads = reads;
+    }
+
+    /// Turns events into wakers, and takes what is to be released.
+    #[inline]
+    fn settle(&mut self) -> Released {
+        while let Some(event) = self.session.poll_event() {
+            self.handle_event(&event);
+        }
+        if self.driver.is_some() && self.driver_is_needed() {
+            let driver = self.driver.take();
+            self.released.wake(driver);
+        }
+        self.released.drop_bodies(self.session.take_discarded());
+        std::mem::take(&mut self.released)
+    }
+
+    fn driver_is_needed(&mut self) -> bool {
+        self.session.wants_transmit()
+            || self.session.wants_action()
+            || (!self.driver_reads && self.session.wants_input())
+    }
+
+    fn handle_event(&mut self, event: &Event) {
+        let released = &mut self.released;
+        match *event {
+            Event::CallDone(key) => released.wake(self.calls.take(key.index())),
+            Event::Deliverable(key) => released.wake(self.consumers.take(key.index())),
+            Event::Settled { channel, first, last } => {
+                if let Some(wakers) = self.channels.get_mut(channel.index()) {
+                    wakers.confirms.settled(first, last, released);
+                    wakers.room.wake_front(released);
+                }
+            }
+            Event::ChannelClosed(channel) => {
+                if let Some(wakers) = self.channels.get_mut(channel.index()) {
+                    wakers.room.wake_all(released);
+                }
+            }
+            Event::Room => {
+                for wakers in &mut self.channels {
+                    wakers.room.wake_front(released);
+                }
+            }
+            Event::Opened => self.lifecycle.wake_all(released),
+            Event::Closed(_) => {
+                self.lifecycle.wake_all(released);
+                for wakers in &mut self.channels {
+                    wakers.room.wake_all(released);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}

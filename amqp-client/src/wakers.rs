@@ -1,0 +1,199 @@
+//! Wakers of futures that wait, kept beside the core and found by its keys.
+//!
+//! No waker is woken, replaced or dropped under the lock: all go to a [`Released`] list.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::task::Waker;
+
+use amqp_core::PublishSeq;
+use bytes::Bytes;
+
+/// What is to be woken and dropped once the lock is released.
+#[derive(Debug, Default)]
+pub(crate) struct Released {
+    /// Most often there is one at most.
+    first: Option<Waker>,
+    woken: Vec<Waker>,
+    dropped: Vec<Waker>,
+    bodies: Vec<Bytes>,
+}
+
+impl Released {
+    pub(crate) fn wake(&mut self, waker: Option<Waker>) {
+        let Some(waker) = waker else { return };
+        if self.first.is_none() {
+            self.first = Some(waker);
+        } else {
+            self.woken.push(waker);
+        }
+    }
+
+    pub(crate) fn drop_waker(&mut self, waker: Option<Waker>) {
+        self.dropped.extend(waker);
+    }
+
+    pub(crate) fn drop_bodies(&mut self, bodies: Vec<Bytes>) {
+        if !bodies.is_empty() {
+            self.bodies.extend(bodies);
+        }
+    }
+
+    /// Runs what the user brought, with no lock held.
+    #[inline]
+    pub(crate) fn release(self) {
+        if let Some(waker) = self.first {
+            waker.wake();
+        }
+        for waker in self.woken {
+            waker.wake();
+        }
+    }
+}
+
+/// At most one waker for each index.
+#[derive(Debug, Default)]
+pub(crate) struct WakerTable(Vec<Option<Waker>>);
+
+impl WakerTable {
+    pub(crate) fn register(&mut self, index: usize, waker: &Waker, released: &mut Released) {
+        if self.0.len() <= index {
+            self.0.resize(index + 1, None);
+        }
+        register(&mut self.0[index], waker, released);
+    }
+
+    pub(crate) fn take(&mut self, index: usize) -> Option<Waker> {
+        self.0.get_mut(index)?.take()
+    }
+}
+
+/// Puts `waker` into `place`, unless one that wakes the same task is there.
+pub(crate) fn register(place: &mut Option<Waker>, waker: &Waker, released: &mut Released) {
+    if !place.as_ref().is_some_and(|known| known.will_wake(waker)) {
+        released.drop_waker(place.replace(waker.clone()));
+    }
+}
+
+/// Wakers of publishes that await their confirms, by number.
+#[derive(Debug, Default)]
+pub(crate) struct SeqWakers {
+    base: u64,
+    ring: VecDeque<Option<Waker>>,
+}
+
+impl SeqWakers {
+    pub(crate) fn register(&mut self, seq: PublishSeq, waker: &Waker, released: &mut Released) {
+        let seq = seq.number();
+        if self.ring.is_empty() {
+            self.base = seq;
+        }
+        while seq < self.base {
+            self.ring.push_front(None);
+            self.base -= 1;
+        }
+        let at = (seq - self.base) as usize;
+        if self.ring.len() <= at {
+            self.ring.resize(at + 1, None);
+        }
+        register(&mut self.ring[at], waker, released);
+    }
+
+    pub(crate) fn settled(&mut self, first: PublishSeq, last: PublishSeq, released: &mut Released) {
+        let end = self.base + self.ring.len() as u64;
+        for seq in first.number().max(self.base)..(last.number() + 1).min(end) {
+            released.wake(self.ring[(seq - self.base) as usize].take());
+        }
+        self.trim();
+    }
+
+    pub(crate) fn forget(&mut self, seq: PublishSeq, released: &mut Released) {
+        let at = seq.number().checked_sub(self.base).map(|at| at as usize);
+        if let Some(place) = at.and_then(|at| self.ring.get_mut(at)) {
+            released.drop_waker(place.take());
+            self.trim();
+        }
+    }
+
+    fn trim(&mut self) {
+        while let Some(None) = self.ring.front() {
+            self.ring.pop_front();
+            self.base += 1;
+        }
+    }
+}
+
+/// Those who wait in line. The front one alone may go on; when it has, or gives up, the next is
+/// woken.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    next: u64,
+    waiting: BTreeMap<u64, Option<Waker>>,
+}
+
+impl Line {
+    /// Whether the holder of `ticket`, or one without, may go on.
+    #[inline]
+    pub(crate) fn may_pass(&self, ticket: Option<u64>) -> bool {
+        self.waiting.is_empty()
+            || (ticket.is_some() && self.waiting.keys().next().copied() == ticket)
+    }
+
+    /// Waits, in the old place if there is one.
+    pub(crate) fn wait(&mut self, ticket: &mut Option<u64>, waker: &Waker, out: &mut Released) {
+        let number = *ticket.get_or_insert_with(|| {
+            self.next += 1;
+            self.next
+        });
+        register(self.waiting.entry(number).or_default(), waker, out);
+    }
+
+    /// Leaves the line, having gone on or given up. The next in line is woken if this was the front.
+    pub(crate) fn leave(&mut self, ticket: &mut Option<u64>, released: &mut Released) {
+        let Some(ticket) = ticket.take() else { return };
+        let was_front = self.waiting.keys().next() == Some(&ticket);
+        released.drop_waker(self.waiting.remove(&ticket).flatten());
+        if was_front {
+            self.wake_front(released);
+        }
+    }
+
+    /// The front one may go on.
+    pub(crate) fn wake_front(&mut self, released: &mut Released) {
+        if let Some(mut front) = self.waiting.first_entry() {
+            released.wake(front.get_mut().take());
+        }
+    }
+
+    /// Everyone is to look: there is nothing left to wait for.
+    pub(crate) fn wake_all(&mut self, released: &mut Released) {
+        for waker in self.waiting.values_mut() {
+            released.wake(waker.take());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Line, Released};
+    use std::task::Waker;
+
+    #[test]
+    fn the_line_is_first_in_first_out_and_survives_those_who_give_up() {
+        let (mut line, mut released) = (Line::default(), Released::default());
+        let mut tickets = [None, None, None];
+        for ticket in &mut tickets {
+            assert!(ticket.is_none());
+            line.wait(ticket, Waker::noop(), &mut released);
+        }
+        assert!(!line.may_pass(None), "a newcomer does not push in");
+        assert!(line.may_pass(tickets[0]) && !line.may_pass(tickets[1]));
+        line.wake_front(&mut released);
+        assert!(released.first.take().is_some());
+        line.leave(&mut tickets[0], &mut released);
+        assert!(released.first.take().is_some(), "the next one is woken in its place");
+        line.leave(&mut tickets[2], &mut released);
+        assert!(released.first.is_none(), "nobody is woken for one from the back");
+        line.leave(&mut tickets[1], &mut released);
+        assert!(line.may_pass(None));
+    }
+}

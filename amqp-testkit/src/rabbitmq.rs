@@ -1,0 +1,326 @@
+//! A RabbitMQ node of one's own: free ports on loopback, its own folder, its own port mapper.
+//!
+//! A guard process waits for the end of a pipe that the test process holds: however the test process
+//! ends, the node is killed and its folder removed.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use std::{env, fs, io, process, thread};
+
+/// How long a node may take to start.
+const START_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long a node may take to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+/// Between two looks at a node that starts or stops.
+const POLL: Duration = Duration::from_millis(50);
+/// Where Debian's package keeps the programs; its wrappers elsewhere switch users.
+const DEBIAN_PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
+
+/// A running node, stopped and removed when it is dropped.
+#[derive(Debug)]
+pub struct RabbitMq {
+    programs: PathBuf,
+    folder: PathBuf,
+    port: u16,
+    environment: Vec<(&'static str, String)>,
+    guard: Option<Guard>,
+}
+
+/// Why a node could not be started or managed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RabbitMqError {
+    /// A program of the node failed.
+    #[error("{command} failed: {output}")]
+    Command {
+        /// What was run.
+        command: String,
+        /// What it said.
+        output: String,
+    },
+    /// The operating system refused something.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// There is no RabbitMQ.
+    #[error(
+        "rabbitmq-server was not found in {DEBIAN_PROGRAMS} or on the PATH; install it with \
+         `apt-get install -y --no-install-recommends rabbitmq-server`"
+    )]
+    NotInstalled,
+    /// The node did not accept connections, or did not stop, in time.
+    #[error("the node was not {what} within {} s; its log ends with:\n{log}", after.as_secs())]
+    TimedOut {
+        /// What was awaited.
+        what: &'static str,
+        /// How long.
+        after: Duration,
+        /// The end of the node's output.
+        log: String,
+    },
+}
+
+impl RabbitMq {
+    /// Starts a node and waits until it accepts connections (about 5 s).
+    ///
+    /// # Errors
+    /// [`RabbitMqError`]; a missing RabbitMQ is an error that says how to install it.
+    pub fn start() -> Result<Self, RabbitMqError> {
+        Self::start_with("")
+    }
+
+    /// Starts a node with further lines of `rabbitmq.conf`.
+    ///
+    /// # Errors
+    /// Those of [`start`](Self::start).
+    pub fn start_with(configuration: &str) -> Result<Self, RabbitMqError> {
+        static NODES: AtomicU32 = AtomicU32::new(0);
+        let programs = find_programs().ok_or(RabbitMqError::NotInstalled)?;
+        let number = NODES.fetch_add(1, Ordering::Relaxed);
+        let name = format!("testkit-{}-{number}", process::id());
+        let folder = env::temp_dir().join(format!("amqp-{name}"));
+        for part in ["mnesia", "log", "home"] {
+            fs::create_dir_all(folder.join(part))?;
+        }
+        write_cookie(&folder.join("home/.erlang.cookie"), &name)?;
+        let conf = format!("loopback_users = none\nlog.file.level = info\n{configuration}\n");
+        fs::write(folder.join("rabbitmq.conf"), conf)?;
+        fs::write(folder.join("enabled_plugins"), "[].\n")?;
+        fs::write(folder.join("advanced.config"), "[].\n")?;
+        let [port, distribution, mapper] = free_ports()?;
+        let mut node = Self {
+            programs,
+            environment: environment(&folder, &name, port, distribution, mapper),
+            folder,
+            port,
+            guard: None,
+        };
+        node.guard = Some(Guard::start(&node.folder, mapper)?);
+        node.launch()?;
+        Ok(node)
+    }
+
+    /// The port on 127.0.0.1.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The node's URI, with the default user and virtual host.
+    pub fn uri(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
+    /// Runs `rabbitmqctl -q` and returns what it prints.
+    ///
+    /// # Errors
+    /// [`RabbitMqError::Command`] with its output if it fails.
+    pub fn ctl(&self, arguments: &[&str]) -> Result<String, RabbitMqError> {
+        let mut command = self.command("rabbitmqctl");
+        let output = command.arg("-q").args(arguments).output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() {
+            return Ok(text);
+        }
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        let command = format!("rabbitmqctl {}", arguments.join(" "));
+        Err(RabbitMqError::Command { command, output: text + &error })
+    }
+
+    /// Kills the node as a crash would (`kill -9`). [`launch`](Self::launch) brings it back.
+    ///
+    /// # Errors
+    /// [`RabbitMqError`].
+    pub fn kill(&self) -> Result<(), RabbitMqError> {
+        self.signal("KILL")
+    }
+
+    /// Stops the node in good order. [`launch`](Self::launch) brings it back.
+    ///
+    /// # Errors
+    /// [`RabbitMqError`].
+    pub fn stop(&self) -> Result<(), RabbitMqError> {
+        self.signal("TERM")
+    }
+
+    /// Starts the stopped or killed node again, on the same port and data.
+    ///
+    /// # Errors
+    /// [`RabbitMqError`].
+    pub fn launch(&self) -> Result<(), RabbitMqError> {
+        let log = |name| fs::File::options().create(true).append(true).open(self.folder.join(name));
+        let mut command = self.command("rabbitmq-server");
+        command.stdin(Stdio::null()).stdout(log("stdout.log")?).stderr(log("stderr.log")?);
+        let mut server = command.spawn()?;
+        // A child that nobody waits for stays as a zombie.
+        thread::spawn(move || server.wait());
+        self.wait_for("accepting connections", START_TIMEOUT, || self.accepts())
+    }
+
+    /// Stops the node in good order and starts it again.
+    ///
+    /// # Errors
+    /// [`RabbitMqError`].
+    pub fn restart(&self) -> Result<(), RabbitMqError> {
+        self.stop()?;
+        self.launch()
+    }
+
+    fn signal(&self, signal: &str) -> Result<(), RabbitMqError> {
+        // A clean stop removes the file.
+        let pid = fs::read_to_string(self.folder.join("pid"))?.trim().to_owned();
+        run(Command::new("sh").arg("-c").arg(format!("kill -{signal} {pid}")))?;
+        let process = Path::new("/proc").join(&pid);
+        self.wait_for("gone", STOP_TIMEOUT, || !process.exists())
+    }
+
+    fn wait_for(
+        &self,
+        what: &'static str,
+        after: Duration,
+        done: impl Fn() -> bool,
+    ) -> Result<(), RabbitMqError> {
+        let begun = Instant::now();
+        while !done() {
+            if begun.elapsed() > after {
+                return Err(RabbitMqError::TimedOut { what, after, log: self.log() });
+            }
+            thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    /// Whether the node answers a protocol header with a method frame.
+    fn accepts(&self) -> bool {
+        let greet = || -> io::Result<u8> {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+            let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+            stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+            stream.write_all(&amqp_proto::PROTOCOL_HEADER)?;
+            let mut first = [0];
+            stream.read_exact(&mut first)?;
+            Ok(first[0])
+        };
+        greet().is_ok_and(|first| first == 1)
+    }
+
+    fn log(&self) -> String {
+        let read = |name| fs::read_to_string(self.folder.join(name)).unwrap_or_default();
+        let text = read("stdout.log") + &read("stderr.log");
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.programs.join(program));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
+
+impl Drop for RabbitMq {
+    fn drop(&mut self) {
+        // The guard kills and removes everything once its pipe is closed.
+        if let Some(guard) = self.guard.take() {
+            guard.finish();
+        }
+    }
+}
+
+/// Kills the node and its port mapper when its standard input ends.
+#[derive(Debug)]
+struct Guard {
+    process: Child,
+    input: Option<ChildStdin>,
+}
+
+impl Guard {
+    /// Starts the port mapper, and waits beside it.
+    fn start(folder: &Path, mapper_port: u16) -> io::Result<Self> {
+        let script = r#"
+            trap '' INT TERM HUP
+            epmd -address 127.0.0.1 -port "$2" >/dev/null 2>&1 </dev/null &
+            mapper=$!
+            read -r _
+            for pid in $(cat "$1/pid" 2>/dev/null); do
+                kill -9 "$pid" 2>/dev/null
+            done
+            kill -9 "$mapper" 2>/dev/null
+            rm -rf "$1" || { sleep 1; rm -rf "$1"; }
+        "#;
+        let mut process = Command::new("sh")
+            .args(["-c", script, "guard"])
+            .arg(folder)
+            .arg(mapper_port.to_string())
+            .stdin(Stdio::piped())
+            .spawn()?;
+        let input = process.stdin.take();
+        Ok(Self { process, input })
+    }
+
+    fn finish(mut self) {
+        drop(self.input.take());
+        // Nothing can be done about a guard that fails.
+        let _ = self.process.wait();
+    }
+}
+
+fn find_programs() -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = [PathBuf::from(DEBIAN_PROGRAMS)].into_iter().chain(env::split_paths(&path));
+    folders.into_iter().find(|folder| folder.join("rabbitmq-server").is_file())
+}
+
+fn write_cookie(path: &Path, name: &str) -> io::Result<()> {
+    fs::write(path, name.replace('-', "").to_uppercase())?;
+    let mut permissions = fs::metadata(path)?.permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o400);
+    fs::set_permissions(path, permissions)
+}
+
+/// Ports that are free at this moment.
+fn free_ports() -> io::Result<[u16; 3]> {
+    let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let listeners = [listen()?, listen()?, listen()?];
+    let port = |listener: &TcpListener| listener.local_addr().map(|address| address.port());
+    Ok([port(&listeners[0])?, port(&listeners[1])?, port(&listeners[2])?])
+}
+
+fn environment(
+    folder: &Path,
+    name: &str,
+    port: u16,
+    distribution: u16,
+    mapper: u16,
+) -> Vec<(&'static str, String)> {
+    let path = |part: &str| folder.join(part).display().to_string();
+    let erlang = "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2";
+    vec![
+        ("HOME", path("home")),
+        ("ERL_EPMD_PORT", mapper.to_string()),
+        ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
+        ("RABBITMQ_NODENAME", format!("{name}@localhost")),
+        ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".into()),
+        ("RABBITMQ_NODE_PORT", port.to_string()),
+        ("RABBITMQ_DIST_PORT", distribution.to_string()),
+        ("RABBITMQ_MNESIA_BASE", path("mnesia")),
+        ("RABBITMQ_LOG_BASE", path("log")),
+        ("RABBITMQ_CONFIG_FILE", path("rabbitmq.conf")),
+        ("RABBITMQ_ADVANCED_CONFIG_FILE", path("advanced.config")),
+        ("RABBITMQ_ENABLED_PLUGINS_FILE", path("enabled_plugins")),
+        ("RABBITMQ_CONF_ENV_FILE", "/dev/null".into()),
+        ("RABBITMQ_PID_FILE", path("pid")),
+        ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", erlang.into()),
+    ]
+}
+
+fn run(command: &mut Command) -> Result<(), RabbitMqError> {
+    let output = command.output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(RabbitMqError::Command { command: format!("{command:?}"), output: text })
+}

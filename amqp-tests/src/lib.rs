@@ -1,0 +1,1 @@
+//! Tests of the whole stand in `tests/`; this library is empty.
