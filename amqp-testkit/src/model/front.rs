@@ -1,0 +1,184 @@
+//! The model on a loopback port: a thread for each connection's input and one for its output.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use super::broker::{Broker, ConnectionId};
+
+/// A model broker that listens on a free port of 127.0.0.1, until it is dropped.
+///
+/// ```
+/// let broker = amqp_testkit::ModelBroker::start()?;
+/// let uri = broker.uri(); // amqp://guest:guest@127.0.0.1:..
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct ModelBroker {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    broker: Broker,
+    sockets: BTreeMap<ConnectionId, Socket>,
+    stopping: bool,
+}
+
+#[derive(Debug)]
+struct Socket {
+    stream: TcpStream,
+    output: Arc<Condvar>,
+}
+
+impl ModelBroker {
+    /// Starts a broker without exchanges and queues of its own, save the standard ones.
+    ///
+    /// # Errors
+    /// If no port can be listened on.
+    pub fn start() -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared { state: Mutex::default() });
+        let acceptor = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || accept(&listener, &shared)
+        });
+        Ok(Self { address, shared, acceptor: Some(acceptor) })
+    }
+
+    /// The port on 127.0.0.1.
+    pub const fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// The broker's URI; user and password are `guest`, the virtual host is `/`.
+    pub fn uri(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port())
+    }
+
+    /// The messages that are ready in a queue, if there is one of that name.
+    pub fn ready(&self, queue: &str) -> Option<usize> {
+        self.shared.lock().broker.ready(queue)
+    }
+}
+
+impl Drop for ModelBroker {
+    fn drop(&mut self) {
+        {
+            let mut state = self.shared.lock();
+            state.stopping = true;
+            for socket in state.sockets.values() {
+                // A socket that is gone already needs no shutdown.
+                let _ = socket.stream.shutdown(Shutdown::Both);
+                socket.output.notify_all();
+            }
+        }
+        // The acceptor looks again when somebody connects.
+        let _ = TcpStream::connect(self.address);
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Wakes the writers of the connections that have got output.
+    fn notify(&mut self) {
+        for id in self.broker.take_dirty() {
+            if let Some(socket) = self.sockets.get(&id) {
+                socket.output.notify_one();
+            }
+        }
+    }
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    for stream in listener.incoming() {
+        if shared.lock().stopping {
+            return;
+        }
+        // A client that is gone before it is served is no concern of the others.
+        let _ = stream.and_then(|stream| serve(stream, shared));
+    }
+}
+
+fn serve(stream: TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let (input, output) = (stream.try_clone()?, stream.try_clone()?);
+    let written = Arc::new(Condvar::new());
+    let id = {
+        let mut state = shared.lock();
+        let id = state.broker.connect();
+        state.sockets.insert(id, Socket { stream, output: Arc::clone(&written) });
+        id
+    };
+    thread::spawn({
+        let shared = Arc::clone(shared);
+        move || read(input, id, &shared)
+    });
+    thread::spawn({
+        let shared = Arc::clone(shared);
+        move || write(output, id, &written, &shared)
+    });
+    Ok(())
+}
+
+fn read(mut stream: TcpStream, id: ConnectionId, shared: &Shared) {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let count = stream.read(&mut buffer).unwrap_or(0);
+        let mut state = shared.lock();
+        if count > 0 {
+            state.broker.receive(id, &buffer[..count]);
+            state.notify();
+            continue;
+        }
+        state.broker.disconnect(id);
+        state.notify();
+        if let Some(socket) = state.sockets.remove(&id) {
+            socket.output.notify_all();
+        }
+        return;
+    }
+}
+
+fn write(mut stream: TcpStream, id: ConnectionId, written: &Condvar, shared: &Shared) {
+    let mut state = shared.lock();
+    loop {
+        let output = state.broker.take_output(id);
+        state.notify();
+        let finished = state.broker.is_finished(id);
+        if output.is_empty() {
+            if finished || state.stopping {
+                drop(state);
+                // The client may have closed first.
+                let _ = stream.shutdown(Shutdown::Both);
+                return;
+            }
+            state = written.wait(state).unwrap_or_else(PoisonError::into_inner);
+            continue;
+        }
+        drop(state);
+        if stream.write_all(&output).is_err() {
+            // The reader will see it too, and clean up.
+            return;
+        }
+        state = shared.lock();
+    }
+}

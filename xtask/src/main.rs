@@ -1,0 +1,61 @@
+//! The repository's chores. `cargo xtask test` runs every test, and installs RabbitMQ from the
+//! distribution when it is missing.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+const USAGE: &str = "usage: cargo xtask test";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["test"] => test(),
+        _ => Err(USAGE.to_owned()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn test() -> Result<(), String> {
+    if !has_rabbitmq() {
+        install_rabbitmq()?;
+    }
+    run("cargo", &["test", "--workspace", "--all-targets", "--locked"])?;
+    run("cargo", &["test", "--workspace", "--doc", "--locked"])
+}
+
+fn has_rabbitmq() -> bool {
+    let on_path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&on_path).chain(["/usr/lib/rabbitmq/bin".into()]);
+    folders.map(|folder| folder.join("rabbitmq-server")).any(|program| program.is_file())
+}
+
+/// Installs Debian's package, as root or through sudo. Nothing is started by that.
+fn install_rabbitmq() -> Result<(), String> {
+    if !Path::new("/usr/bin/apt-get").is_file() {
+        return Err("rabbitmq-server is missing; install RabbitMQ 3.10 or later".into());
+    }
+    let install = "export DEBIAN_FRONTEND=noninteractive; apt-get update -q && \
+         apt-get -o DPkg::Lock::Timeout=600 install -qy --no-install-recommends rabbitmq-server";
+    let as_root = "if [ \"$(id -u)\" = 0 ]; then sh -c \"$1\"; else sudo sh -c \"$1\"; fi";
+    let install = || run("sh", &["-c", as_root, "install", install]);
+    // Another update at the same time breaks an install; the second try finds it done.
+    install().or_else(|_| install())
+}
+
+fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
+    let status = Command::new(program)
+        .args(arguments)
+        .status()
+        .map_err(|error| format!("cannot run {program}: {error}"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{program} {}: {status}", arguments.join(" ")))
+    }
+}
