@@ -34,6 +34,7 @@ impl Runtime for Tokio {
         async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) }
     }
 
+    #[allow(clippy::manual_async_fn, reason = "the future must not borrow the arguments")]
     fn dial(
         &self,
         address: SocketAddr,

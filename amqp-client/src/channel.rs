@@ -199,7 +199,7 @@ impl Future for BasicPublish<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.room.poll_publish(cx, |channel, publish| {
-            if channel.confirms() {
+            if channel.confirms() && channel.cause().is_none() {
                 return Err(PublishRefused::Error(Misuse::ConfirmModeUsePublisher.into()));
             }
             channel.publish(publish).map(|_| ())

@@ -1,7 +1,7 @@
 //! Calls and their replies.
 //!
 //! A call takes a place here when its frame is queued, and the channel keeps the calls' order: the
-//! broker answers each channel in the order of its requests, so the front one is the one answered.
+//! broker answers each channel in the order of its requests, but for consumers (see `reply`).
 //! The place is freed once the reply has come (or never will) and nobody wants it any more. A call
 //! whose caller has gone, or whose time is over, still awaits its reply: what that reply opened is
 //! closed again.
@@ -35,6 +35,14 @@ pub enum Pending {
 impl Pending {
     pub(crate) const fn done(reply: MethodId) -> Self {
         Self::Done(reply)
+    }
+
+    /// The consumer whose tag the reply names.
+    pub(crate) const fn consumer(self) -> Option<ConsumerKey> {
+        match self {
+            Self::Consume(consumer) | Self::Cancel(consumer) => Some(consumer),
+            _ => None,
+        }
     }
 
     /// The reply that is due.

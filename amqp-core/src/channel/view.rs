@@ -61,7 +61,7 @@ impl<'c> Channel<'c> {
         if !state.is_open() {
             return Err(self.closed().into());
         }
-        if !outbound.admit() {
+        if !outbound.admit(state.number, publish.body.as_slice().len()) {
             return Err(PublishRefused::Full);
         }
         let exchange = short("exchange", publish.exchange).map_err(Error::from)?;

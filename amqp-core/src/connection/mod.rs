@@ -521,12 +521,12 @@ impl Connection {
         self.sweep_channel(id);
     }
 
-    /// The channel has closed while these calls were on their way. A close among them has got what it
-    /// wanted.
+    /// The channel has closed while these calls were on their way. A close or a cancel among them has
+    /// got what it wanted.
     fn fail_calls(&mut self, calls: VecDeque<CallKey>, cause: &ChannelCause) {
         for call in calls {
             let result = match self.calls.pending(call) {
-                Some((Pending::ChannelClose, _)) => Ok(Reply::Done),
+                Some((Pending::ChannelClose | Pending::Cancel(_), _)) => Ok(Reply::Done),
                 Some((Pending::Consume(consumer), _)) => {
                     // No handle will be made for it.
                     if let Some(consumer) = self.consumers.find_mut(consumer) {

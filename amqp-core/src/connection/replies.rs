@@ -78,7 +78,10 @@ impl Connection {
         }
     }
 
-    /// The broker answers the oldest call of the channel.
+    /// The broker answers a call of the channel: the oldest, but for consumers.
+    ///
+    /// RabbitMQ's queues answer `basic.consume` and `basic.cancel` by way of the channel, so that
+    /// those answers may come behind the answers to later calls; they name the consumer's tag.
     fn reply(
         &mut self,
         now: Instant,
@@ -87,7 +90,26 @@ impl Connection {
     ) -> Result<(), ProtocolDetail> {
         let unexpected = ProtocolDetail::UnexpectedMethod(method.id());
         let Some(state) = self.channels.find_mut(id.0) else { return Err(unexpected) };
-        let Some(&call) = state.calls.front() else { return Err(unexpected) };
+        let tag = match method {
+            Method::BasicConsumeOk(ok) => Some(ok.consumer_tag.as_bytes()),
+            Method::BasicCancelOk(ok) => Some(ok.consumer_tag.as_bytes()),
+            _ => None,
+        };
+        let (calls, consumers) = (&self.calls, &self.consumers);
+        let answered = state.calls.iter().position(|call| {
+            let pending = calls.pending(*call).map(|(pending, _)| pending);
+            match (pending.and_then(Pending::consumer), tag) {
+                (None, None) => true,
+                (Some(consumer), Some(tag)) => {
+                    pending.is_some_and(|pending| pending.reply() == method.id())
+                        && consumers.find(consumer).is_some_and(|it| it.tag.as_bytes() == tag)
+                }
+                _ => false,
+            }
+        });
+        let Some((at, &call)) = answered.and_then(|at| Some((at, state.calls.get(at)?))) else {
+            return Err(unexpected);
+        };
         let Some((pending, awaited)) = self.calls.pending(call) else { return Err(unexpected) };
         if pending.reply() != method.id() {
             return Err(unexpected);
@@ -107,13 +129,14 @@ impl Connection {
             }
             _ => Reply::Done,
         };
-        state.calls.pop_front();
+        if pending != Pending::ChannelClose {
+            state.calls.remove(at);
+        }
         match pending {
             Pending::ChannelOpen(_) => {
                 state.step(PhaseInput::OpenOk);
             }
             Pending::ChannelClose => {
-                state.calls.push_front(call);
                 let handed_over = self.outbound.handed_over();
                 self.close_channel(id, PhaseInput::CloseOk, ChannelCause::ByClient, handed_over);
                 return Ok(());

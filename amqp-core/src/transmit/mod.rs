@@ -161,8 +161,10 @@ pub(crate) struct Outbound {
     offset: u64,
     /// The largest payload of a body frame.
     body_max: usize,
-    /// A publish was refused for lack of room.
-    refused: bool,
+    /// A publish was refused for lack of room in the flat buffer.
+    refused_flat: bool,
+    /// A publish was refused for lack of room in the lanes.
+    refused_lanes: bool,
     /// User's bytes that will not be sent: dropped by whoever holds no lock.
     discarded: Vec<Bytes>,
 }
@@ -174,7 +176,8 @@ impl Outbound {
             lanes: Lanes::default(),
             offset: 0,
             body_max: frame_max as usize - FRAME_OVERHEAD,
-            refused: false,
+            refused_flat: false,
+            refused_lanes: false,
             discarded: Vec::new(),
         }
     }
@@ -193,19 +196,28 @@ impl Outbound {
         self.chunk.len() == 0 && self.lanes.is_empty()
     }
 
-    /// Whether a publish is let in; if not, a later [`room_again`](Self::room_again) will tell.
+    /// Whether a publish of `size` bytes is let in; if not, a later
+    /// [`room_again`](Self::room_again) will tell. What waits in lanes keeps out large contents and
+    /// the lanes' own channels, and no others.
     #[inline]
-    pub(crate) fn admit(&mut self) -> bool {
-        let room = self.chunk.len() + self.lanes.bytes() < OUTBOUND_HIGH_BYTES;
-        self.refused |= !room;
+    pub(crate) fn admit(&mut self, channel: u16, size: usize) -> bool {
+        if size > self.body_max || self.lanes.has(channel) {
+            let room = self.lanes.bytes() < OUTBOUND_HIGH_BYTES;
+            self.refused_lanes |= !room;
+            return room;
+        }
+        let room = self.chunk.len() < OUTBOUND_HIGH_BYTES;
+        self.refused_flat |= !room;
         room
     }
 
     /// Whether there is room after a refusal; tells once.
     pub(crate) fn room_again(&mut self) -> bool {
-        let room = self.refused && self.chunk.len() + self.lanes.bytes() < OUTBOUND_LOW_BYTES;
-        self.refused &= !room;
-        room
+        let flat = self.refused_flat && self.chunk.len() < OUTBOUND_LOW_BYTES;
+        let lanes = self.refused_lanes && self.lanes.bytes() < OUTBOUND_LOW_BYTES;
+        self.refused_flat &= !flat;
+        self.refused_lanes &= !lanes;
+        flat || lanes
     }
 
     /// The flat buffer at a frame boundary, for channel 0.

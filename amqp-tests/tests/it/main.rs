@@ -1,3 +1,6 @@
 //! Tests of the whole.
 
+mod behaviour;
 mod live;
+mod memory;
+mod support;

@@ -1,0 +1,230 @@
+use std::sync::Arc;
+
+use adapter_tokio::{
+    CloseCause, Connector, Error, ExchangeDeclare, ExchangeDelete, Misuse, Publish, QueueBind,
+    QueueDeclare, QueueDelete, connect,
+};
+
+use super::on_both_brokers;
+use crate::support::{exclusive, unique, within};
+
+on_both_brokers! {
+    a_refused_declaration_closes_one_channel_and_is_repeated
+    a_server_named_queue_tells_its_name
+    exchanges_and_queues_come_and_go
+    concurrent_calls_get_their_own_answers
+    dropped_calls_do_no_harm
+    a_dropped_channel_is_closed
+    numbers_run_out_locally
+    closing_twice_is_fine
+    dropping_the_last_handle_closes_the_connection
+    everything_queued_goes_out_before_a_close
+}
+
+async fn a_refused_declaration_closes_one_channel_and_is_repeated(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let other = connection.open_channel().await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let missing = unique("missing");
+    for _ in 0..3 {
+        let error = channel.queue_declare(QueueDeclare::passive(&missing)).await.unwrap_err();
+        assert!(error.is_channel() && !error.is_connection());
+        let broker = error.broker_error().unwrap();
+        assert_eq!(broker.code.code(), 404);
+        assert_eq!(broker.method.unwrap().to_string(), "queue.Declare");
+        assert!(broker.text.contains(&missing), "{broker}");
+    }
+    let error = channel.basic_publish(Publish::new("", "q", b"x")).await.unwrap_err();
+    assert_eq!(error.reply_code().unwrap().code(), 404);
+    assert!(channel.close_cause().is_some());
+    channel.close().await.unwrap();
+    other.queue_declare(exclusive("alive")).await.unwrap();
+    assert!(connection.is_open());
+    connection.close().await;
+}
+
+async fn a_server_named_queue_tells_its_name(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(QueueDeclare::new("").exclusive()).await.unwrap();
+    assert!(queue.name().starts_with("amq.gen-"), "{}", queue.name());
+    assert_eq!((queue.message_count, queue.consumer_count), (0, 0));
+    connection.close().await;
+}
+
+async fn exchanges_and_queues_come_and_go(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let (exchange, queue) = (unique("exchange"), unique("queue"));
+    channel.exchange_declare(ExchangeDeclare::direct(&exchange).durable()).await.unwrap();
+    channel.exchange_declare(ExchangeDeclare::direct(&exchange).durable()).await.unwrap();
+    channel.exchange_declare(ExchangeDeclare::passive(&exchange)).await.unwrap();
+    channel.queue_declare(QueueDeclare::new(&queue).durable()).await.unwrap();
+    channel.queue_bind(QueueBind::new(&queue, &exchange, "k")).await.unwrap();
+    channel.basic_publish(Publish::new(&exchange, "k", b"bound")).await.unwrap();
+    channel.basic_publish(Publish::new(&exchange, "other", b"not bound")).await.unwrap();
+    let error = channel.exchange_delete(ExchangeDelete::new(&exchange).if_unused()).await;
+    assert_eq!(error.unwrap_err().reply_code().unwrap().code(), 406);
+
+    let channel = connection.open_channel().await.unwrap();
+    let error = channel.queue_delete(QueueDelete::new(&queue).if_empty()).await.unwrap_err();
+    assert_eq!(error.reply_code().unwrap().code(), 406);
+    let channel = connection.open_channel().await.unwrap();
+    let deleted = channel.queue_delete(QueueDelete::new(&queue)).await.unwrap();
+    assert_eq!(deleted.message_count, 1);
+    channel.exchange_delete(ExchangeDelete::new(&exchange).if_unused()).await.unwrap();
+    let error = channel.exchange_declare(ExchangeDeclare::passive(&exchange)).await.unwrap_err();
+    assert_eq!(error.reply_code().unwrap().code(), 404);
+    connection.close().await;
+}
+
+/// NA-11: answers are told apart by their order alone.
+async fn concurrent_calls_get_their_own_answers(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
+    let mut names = Vec::new();
+    for count in 0..100_usize {
+        let queue = channel.queue_declare(exclusive("counted")).await.unwrap();
+        for _ in 0..count % 10 {
+            publisher.publish(Publish::new("", queue.name(), b"x")).await.unwrap();
+        }
+        names.push((queue.queue, (count % 10) as u32));
+    }
+    let tasks: Vec<_> = names
+        .into_iter()
+        .map(|(name, count)| {
+            let channel = channel.clone();
+            tokio::spawn(async move {
+                let declared = channel.queue_declare(QueueDeclare::passive(&name)).await.unwrap();
+                assert_eq!((declared.queue, declared.message_count), (name, count));
+            })
+        })
+        .collect();
+    for task in tasks {
+        within("an answer", task).await.unwrap();
+    }
+    connection.close().await;
+}
+
+async fn dropped_calls_do_no_harm(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    for _ in 0..50 {
+        let mut opening = Box::pin(connection.open_channel());
+        let mut declaring = Box::pin(channel.queue_declare(exclusive("dropped")));
+        let mut consuming = Box::pin(channel.basic_consume(adapter_tokio::BasicConsume::new("")));
+        // One poll sends the request; then the caller loses interest.
+        std::future::poll_fn(|cx| {
+            assert!(opening.as_mut().poll(cx).is_pending());
+            assert!(declaring.as_mut().poll(cx).is_pending());
+            assert!(consuming.as_mut().poll(cx).is_pending());
+            std::task::Poll::Ready(())
+        })
+        .await;
+    }
+    let queue = channel.queue_declare(exclusive("kept")).await.unwrap();
+    assert!(queue.name().starts_with("kept"));
+    // The 50 orphans were opened and closed again: their numbers are free.
+    let mut channels = Vec::new();
+    for _ in 0..100 {
+        channels.push(connection.open_channel().await.unwrap());
+    }
+    connection.close().await;
+}
+
+async fn a_dropped_channel_is_closed(uri: String) {
+    let connector = Connector::new(&uri).unwrap().configure(|config| config.channel_max(1));
+    let connection = connector.connect().await.unwrap();
+    for _ in 0..20 {
+        // The number is free only when the channel before has closed on both sides.
+        let channel = within("a number", async {
+            loop {
+                match connection.open_channel().await {
+                    Ok(channel) => break channel,
+                    Err(Error::Misuse(Misuse::NoFreeChannels { .. })) => {
+                        tokio::task::yield_now().await;
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        })
+        .await;
+        drop(channel);
+    }
+    connection.close().await;
+}
+
+async fn numbers_run_out_locally(uri: String) {
+    let connector = Connector::new(&uri).unwrap().configure(|config| config.channel_max(3));
+    let connection = connector.connect().await.unwrap();
+    assert_eq!(connection.tuning().channel_max, 3);
+    let mut channels = Vec::new();
+    for _ in 0..3 {
+        channels.push(connection.open_channel().await.unwrap());
+    }
+    let error = connection.open_channel().await.unwrap_err();
+    assert_eq!(error, Error::Misuse(Misuse::NoFreeChannels { channel_max: 3 }));
+    channels.pop().unwrap().close().await.unwrap();
+    connection.open_channel().await.unwrap();
+    connection.close().await;
+}
+
+async fn closing_twice_is_fine(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let (first, second) = tokio::join!(channel.close(), channel.close());
+    first.unwrap();
+    second.unwrap();
+    channel.close().await.unwrap();
+    let error = channel.queue_declare(exclusive("late")).await.unwrap_err();
+    assert_eq!(error.to_string(), "channel closed: by this client");
+
+    let (first, second) = tokio::join!(connection.close(), connection.close());
+    assert_eq!((first, second), (CloseCause::ByClient, CloseCause::ByClient));
+    assert_eq!(connection.close().await, CloseCause::ByClient);
+    assert_eq!(connection.closed().await, CloseCause::ByClient);
+    assert_eq!(connection.close_cause(), Some(CloseCause::ByClient));
+    let error = connection.open_channel().await.unwrap_err();
+    assert_eq!(error, Error::Connection(CloseCause::ByClient));
+    let error = channel.queue_declare(exclusive("late")).await.unwrap_err();
+    assert!(matches!(error, Error::Channel(_)), "the channel was closed first: {error:?}");
+}
+
+async fn dropping_the_last_handle_closes_the_connection(uri: String) {
+    let watcher = connect(&uri).await.unwrap();
+    let watching = watcher.open_channel().await.unwrap();
+    let name = unique("goes-with-its-connection");
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    channel.queue_declare(QueueDeclare::new(&name).exclusive()).await.unwrap();
+    let still_held = Arc::new(channel.clone());
+    drop((connection, channel));
+    still_held.queue_declare(QueueDeclare::passive(&name)).await.unwrap();
+    drop(still_held);
+    // The exclusive name is free as soon as the connection is gone.
+    within("the end of the connection", async {
+        let mut watching = watching;
+        while watching.queue_declare(QueueDeclare::new(&name).exclusive()).await.is_err() {
+            watching = watcher.open_channel().await.unwrap();
+        }
+    })
+    .await;
+    watcher.close().await;
+}
+
+async fn everything_queued_goes_out_before_a_close(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let name = unique("flushed");
+    channel.queue_declare(QueueDeclare::new(&name)).await.unwrap();
+    let large = vec![0; 3 << 20];
+    for body in [&large[..], b"1", &large, b"2"] {
+        channel.basic_publish(Publish::new("", &name, body)).await.unwrap();
+    }
+    assert_eq!(connection.close().await, CloseCause::ByClient);
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    assert_eq!(channel.queue_delete(QueueDelete::new(&name)).await.unwrap().message_count, 4);
+    connection.close().await;
+}

@@ -1,0 +1,258 @@
+use adapter_tokio::{
+    AckError, BasicConsume, BasicQos, Channel, Consumer, Delivery, Error, Misuse, Publish,
+    QueueDeclare, QueueDelete, connect,
+};
+
+use super::on_both_brokers;
+use crate::support::{exclusive, within};
+
+on_both_brokers! {
+    deliveries_come_in_order
+    a_nacked_message_is_redelivered
+    a_rejected_message_is_gone
+    prefetch_limits_what_is_unacknowledged
+    multiple_settles_all_up_to_it
+    no_ack_needs_no_acknowledgement
+    a_cancelled_consumer_ends_after_what_was_sent
+    a_dropped_consumer_gives_back_what_was_not_taken
+    a_deleted_queue_ends_its_consumer_with_the_reason
+    a_duplicate_tag_is_refused_locally
+    a_delivery_outlives_its_channel_and_is_stale
+    deliveries_are_settled_from_any_thread
+}
+
+async fn publish(channel: &Channel, queue: &str, bodies: impl IntoIterator<Item = &str>) {
+    for body in bodies {
+        channel.basic_publish(Publish::new("", queue, body)).await.unwrap();
+    }
+}
+
+async fn next(consumer: &mut Consumer) -> Delivery {
+    within("a delivery", consumer.next()).await.unwrap().unwrap()
+}
+
+/// Waits until so many messages are ready. RabbitMQ's queues count before they take what was sent to
+/// them a moment ago.
+async fn ready(channel: &Channel, queue: &str, expected: u32) {
+    within("the messages", async {
+        let passive = QueueDeclare::passive(queue);
+        while channel.queue_declare(passive.clone()).await.unwrap().message_count != expected {}
+    })
+    .await;
+}
+
+async fn deliveries_come_in_order(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(exclusive("order")).await.unwrap();
+    let bodies: Vec<String> = (0..1_000).map(|number| number.to_string()).collect();
+    publish(&channel, queue.name(), bodies.iter().map(String::as_str)).await;
+    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    for body in &bodies {
+        let delivery = next(&mut consumer).await;
+        assert_eq!(delivery.body(), body.as_bytes());
+        delivery.ack().unwrap();
+    }
+    ready(&channel, queue.name(), 0).await;
+    connection.close().await;
+}
+
+async fn a_nacked_message_is_redelivered(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(exclusive("nack")).await.unwrap();
+    publish(&channel, queue.name(), ["again"]).await;
+    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let first = next(&mut consumer).await;
+    let first_tag = first.tag().number();
+    first.nack(true).unwrap();
+    let second = next(&mut consumer).await;
+    assert!(second.redelivered() && second.tag().number() > first_tag);
+    assert_eq!(second.body(), b"again");
+    second.ack().unwrap();
+    ready(&channel, queue.name(), 0).await;
+    connection.close().await;
+}
+
+async fn a_rejected_message_is_gone(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(exclusive("reject")).await.unwrap();
+    publish(&channel, queue.name(), ["back", "gone", "gone too"]).await;
+    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let [back, gone, gone_too] =
+        [next(&mut consumer).await, next(&mut consumer).await, next(&mut consumer).await];
+    gone.reject(false).unwrap();
+    gone_too.nack(false).unwrap();
+    back.reject(true).unwrap();
+    let again = next(&mut consumer).await;
+    assert_eq!((again.body(), again.redelivered()), (b"back".as_slice(), true));
+    drop(again);
+    channel.close().await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    ready(&channel, queue.name(), 1).await;
+    connection.close().await;
+}
+
+async fn prefetch_limits_what_is_unacknowledged(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(exclusive("prefetch")).await.unwrap();
+    publish(&channel, queue.name(), ["1", "2", "3", "4", "5"]).await;
+    channel.basic_qos(BasicQos::new(7)).await.unwrap();
+    let consume = BasicConsume::new(queue.name()).prefetch(2);
+    let mut consumer = channel.basic_consume(consume).await.unwrap();
+    let first = next(&mut consumer).await;
+    let second = next(&mut consumer).await;
+    ready(&channel, queue.name(), 3).await;
+    first.ack().unwrap();
+    let third = next(&mut consumer).await;
+    assert_eq!(third.body(), b"3");
+    ready(&channel, queue.name(), 2).await;
+    drop((second, third));
+    connection.close().await;
+}
+
+async fn multiple_settles_all_up_to_it(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(exclusive("multiple")).await.unwrap();
+    publish(&channel, queue.name(), ["1", "2", "3", "4", "5", "6"]).await;
+    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let mut deliveries = Vec::new();
+    for _ in 0..6 {
+        deliveries.push(next(&mut consumer).await);
+    }
+    let mut deliveries = deliveries.into_iter();
+    deliveries.nth(2).unwrap().ack_multiple().unwrap();
+    deliveries.nth(1).unwrap().nack_multiple(true).unwrap();
+    for body in ["4", "5"] {
+        let again = next(&mut consumer).await;
+        assert_eq!((again.body(), again.redelivered()), (body.as_bytes(), true));
+    }
+    connection.close().await;
+}
+
+async fn no_ack_needs_no_acknowledgement(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(exclusive("no-ack")).await.unwrap();
+    publish(&channel, queue.name(), ["1", "2", "3"]).await;
+    let consume = BasicConsume::new(queue.name()).no_ack().prefetch(1);
+    let mut consumer = channel.basic_consume(consume).await.unwrap();
+    next(&mut consumer).await.ack().unwrap();
+    drop(next(&mut consumer).await);
+    next(&mut consumer).await.nack(true).unwrap();
+    channel.close().await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    ready(&channel, queue.name(), 0).await;
+    connection.close().await;
+}
+
+async fn a_cancelled_consumer_ends_after_what_was_sent(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(exclusive("cancel")).await.unwrap();
+    publish(&channel, queue.name(), ["1", "2"]).await;
+    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    next(&mut consumer).await.ack().unwrap();
+    consumer.cancel().await.unwrap();
+    publish(&channel, queue.name(), ["3"]).await;
+    consumer.cancel().await.unwrap();
+    let rest = next(&mut consumer).await;
+    assert_eq!(rest.body(), b"2");
+    rest.ack().unwrap();
+    assert!(consumer.next().await.is_none());
+    assert!(consumer.next().await.is_none());
+    ready(&channel, queue.name(), 1).await;
+    connection.close().await;
+}
+
+async fn a_dropped_consumer_gives_back_what_was_not_taken(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(exclusive("drop")).await.unwrap();
+    publish(&channel, queue.name(), ["1", "2", "3", "4"]).await;
+    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let kept = next(&mut consumer).await;
+    drop(consumer);
+    let mut another = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    for body in ["2", "3", "4"] {
+        let delivery = next(&mut another).await;
+        assert_eq!(delivery.body(), body.as_bytes());
+        delivery.ack().unwrap();
+    }
+    kept.ack().unwrap();
+    let declared = channel.queue_declare(QueueDeclare::passive(queue.name())).await.unwrap();
+    assert_eq!((declared.message_count, declared.consumer_count), (0, 1));
+    connection.close().await;
+}
+
+async fn a_deleted_queue_ends_its_consumer_with_the_reason(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(exclusive("deleted")).await.unwrap();
+    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    publish(&channel, queue.name(), ["unread"]).await;
+    next(&mut consumer).await.ack().unwrap();
+    let deleted = channel.queue_delete(QueueDelete::new(queue.name())).await.unwrap();
+    assert_eq!(deleted.message_count, 0);
+    let end = within("the end", consumer.next()).await.unwrap();
+    let Err(Error::ConsumerCancelled { consumer_tag }) = end else { panic!("{end:?}") };
+    assert_eq!(&*consumer_tag, consumer.tag());
+    assert!(consumer.next().await.is_none());
+    // A second delete finds nothing, which RabbitMQ does not mind.
+    channel.queue_delete(QueueDelete::new(queue.name())).await.unwrap();
+    connection.close().await;
+}
+
+/// BR-13: RabbitMQ would close the connection.
+async fn a_duplicate_tag_is_refused_locally(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(exclusive("tag")).await.unwrap();
+    let consume = BasicConsume::new(queue.name()).consumer_tag("mine");
+    let first = channel.basic_consume(consume.clone()).await.unwrap();
+    assert_eq!(first.tag(), "mine");
+    let error = channel.basic_consume(consume.clone()).await.unwrap_err();
+    assert_eq!(error, Error::Misuse(Misuse::DuplicateConsumerTag));
+    let other = connection.open_channel().await.unwrap();
+    other.basic_consume(consume).await.unwrap();
+    connection.close().await;
+}
+
+async fn a_delivery_outlives_its_channel_and_is_stale(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(exclusive("stale")).await.unwrap();
+    publish(&channel, queue.name(), ["1", "2"]).await;
+    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let [first, second] = [next(&mut consumer).await, next(&mut consumer).await];
+    channel.close().await.unwrap();
+    let error = first.ack().unwrap_err();
+    assert!(matches!(error, AckError::Stale(Error::Channel(_))), "{error:?}");
+    assert!(consumer.next().await.is_none(), "closed from here, so it ends without an error");
+    connection.close().await;
+    let error = second.nack(true).unwrap_err();
+    assert!(matches!(error, AckError::Stale(_)), "{error:?}");
+}
+
+async fn deliveries_are_settled_from_any_thread(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(exclusive("threads")).await.unwrap();
+    publish(&channel, queue.name(), ["x"; 300]).await;
+    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let (hand_over, deliveries) = std::sync::mpsc::channel::<Delivery>();
+    let worker = std::thread::spawn(move || deliveries.iter().map(|it| it.ack().unwrap()).count());
+    for _ in 0..300 {
+        hand_over.send(next(&mut consumer).await).unwrap();
+    }
+    drop(hand_over);
+    assert_eq!(worker.join().unwrap(), 300);
+    drop(consumer);
+    channel.close().await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    ready(&channel, queue.name(), 0).await;
+    connection.close().await;
+}

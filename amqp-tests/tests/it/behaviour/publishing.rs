@@ -1,0 +1,206 @@
+use adapter_tokio::{
+    BasicConsume, Error, ExchangeDeclare, FieldTable, Misuse, Properties, Publish, PublishError,
+    QueueBind, QueueDeclare, connect,
+};
+use bytes::Bytes;
+
+use super::on_both_brokers;
+use crate::support::{exclusive, unique, within};
+
+on_both_brokers! {
+    a_confirmed_message_arrives_as_it_was_sent
+    bodies_of_every_size_arrive_whole
+    a_mandatory_message_without_a_queue_comes_back
+    an_unconfirmed_mandatory_message_comes_back_too
+    a_missing_exchange_closes_the_channel_and_says_so
+    what_cannot_be_sent_is_refused_and_nothing_is_lost
+    a_second_select_gives_another_publisher
+    a_large_body_keeps_no_other_channel_waiting
+}
+
+async fn a_confirmed_message_arrives_as_it_was_sent(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let exchange = unique("direct");
+    channel.exchange_declare(ExchangeDeclare::direct(&exchange).auto_delete()).await.unwrap();
+    let queue = channel.queue_declare(exclusive("arrives")).await.unwrap();
+    channel.queue_bind(QueueBind::new(queue.name(), &exchange, "key")).await.unwrap();
+
+    let properties = Properties::new()
+        .content_type("text/plain")
+        .correlation_id("7")
+        .headers(FieldTable::from([("x-number", 5.into()), ("x-text", "five".into())]));
+    let publisher = channel.confirm_select().await.unwrap();
+    let publish =
+        Publish::new(&exchange, "key", "hello").properties(&properties).persistent().mandatory();
+    publisher.publish(publish).await.unwrap();
+
+    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let delivery = within("the delivery", consumer.next()).await.unwrap().unwrap();
+    assert_eq!(delivery.body(), b"hello");
+    assert_eq!(delivery.exchange(), *exchange.as_str());
+    assert_eq!(delivery.routing_key(), *"key");
+    assert_eq!(delivery.properties().unwrap(), properties.delivery_mode(2));
+    assert_eq!(delivery.consumer_tag(), consumer.tag());
+    assert!(!delivery.redelivered() && delivery.fault().is_none());
+    delivery.ack().unwrap();
+    connection.close().await;
+}
+
+/// Sizes around those at which a body is copied, sent by reference, or cut into frames.
+async fn bodies_of_every_size_arrive_whole(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(exclusive("sizes")).await.unwrap();
+    let publisher = channel.confirm_select().await.unwrap();
+    let frame = connection.tuning().frame_max as usize - 8;
+    let sizes = [
+        0,
+        1,
+        4_095,
+        4_096,
+        65_536,
+        frame - 1,
+        frame,
+        frame + 1,
+        2 * frame,
+        2 * frame + 1,
+        5_000_000,
+    ];
+    let body = |size: usize| (0..size).map(|at| (at * 7 % 251) as u8).collect::<Vec<u8>>();
+    for size in sizes {
+        let borrowed = body(size);
+        publisher.publish(Publish::new("", queue.name(), &borrowed)).await.unwrap();
+        let shared = Bytes::from(borrowed);
+        publisher.publish(Publish::new("", queue.name(), shared)).await.unwrap();
+    }
+    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    for size in sizes.into_iter().flat_map(|size| [size, size]) {
+        let delivery = within("a delivery", consumer.next()).await.unwrap().unwrap();
+        assert!(delivery.body() == body(size), "{size} bytes came as {}", delivery.body().len());
+        assert_eq!(delivery.shared_body().len(), size);
+        delivery.ack().unwrap();
+    }
+    connection.close().await;
+}
+
+async fn a_mandatory_message_without_a_queue_comes_back(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let publisher = channel.confirm_select().await.unwrap();
+    let nowhere = unique("nowhere");
+    let error = publisher.publish(Publish::new("", &nowhere, b"lost").mandatory()).await;
+    let Err(PublishError::Returned(returned)) = error else { panic!("{error:?}") };
+    assert_eq!(returned.code.code(), 312);
+    assert_eq!(&*returned.text, "NO_ROUTE");
+    assert_eq!(returned.message.body(), b"lost");
+    assert_eq!(returned.message.routing_key(), *nowhere.as_str());
+    // Without `mandatory` it is confirmed, and gone.
+    publisher.publish(Publish::new("", &nowhere, b"lost")).await.unwrap();
+    connection.close().await;
+}
+
+async fn an_unconfirmed_mandatory_message_comes_back_too(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let nowhere = unique("nowhere");
+    channel.basic_publish(Publish::new("", &nowhere, b"lost").mandatory()).await.unwrap();
+    // Answers come in order: once this one is there, so is the return.
+    channel.queue_declare(exclusive("answer")).await.unwrap();
+    let returned = channel.take_returned().unwrap();
+    assert_eq!((returned.code.code(), returned.message.body()), (312, b"lost".as_slice()));
+    assert_eq!(channel.take_returned(), None);
+    connection.close().await;
+}
+
+async fn a_missing_exchange_closes_the_channel_and_says_so(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let publisher = channel.confirm_select().await.unwrap();
+    let missing = unique("missing");
+    for _ in 0..2 {
+        let error = publisher.publish(Publish::new(&missing, "k", b"x")).await.unwrap_err();
+        let PublishError::Closed(error) = error else { panic!("{error:?}") };
+        assert_eq!(error.reply_code().unwrap().code(), 404);
+        assert!(error.to_string().contains(&missing), "{error}");
+    }
+    let error = channel.basic_publish(Publish::new("", "k", b"x")).await.unwrap_err();
+    assert_eq!(error.reply_code().unwrap().code(), 404);
+    assert!(connection.is_open());
+    connection.close().await;
+}
+
+async fn what_cannot_be_sent_is_refused_and_nothing_is_lost(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(exclusive("refused")).await.unwrap();
+    let publisher = channel.confirm_select().await.unwrap();
+    let long = "x".repeat(256);
+    let long_property = Properties::new().message_id(long.as_str());
+    let not_finite = Properties::new().headers(FieldTable::from([("nan", f64::NAN.into())]));
+    let huge = FieldTable::from([("huge", "x".repeat(140_000).into())]);
+    let huge = Properties::new().headers(huge);
+    for publish in [
+        Publish::new(&long, "", b"x"),
+        Publish::new("", &long, b"x"),
+        Publish::new("", queue.name(), b"x").properties(&long_property),
+        Publish::new("", queue.name(), b"x").properties(&not_finite),
+        Publish::new("", queue.name(), b"x").properties(&huge),
+    ] {
+        let error = publisher.publish(publish).await.unwrap_err();
+        assert!(matches!(error, PublishError::Invalid(_)), "{error:?}");
+    }
+    let error = channel.queue_declare(QueueDeclare::new(&long)).await.unwrap_err();
+    assert!(matches!(error, Error::InvalidArgument(_)), "{error:?}");
+    let error = channel.basic_publish(Publish::new("", queue.name(), b"x")).await.unwrap_err();
+    assert_eq!(error, Error::Misuse(Misuse::ConfirmModeUsePublisher));
+
+    // Numbers and confirms are still in step.
+    publisher.publish(Publish::new("", queue.name(), b"sent").mandatory()).await.unwrap();
+    let passive = QueueDeclare::passive(queue.name());
+    assert_eq!(channel.queue_declare(passive).await.unwrap().message_count, 1);
+    connection.close().await;
+}
+
+async fn a_second_select_gives_another_publisher(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(exclusive("twice")).await.unwrap();
+    let first = channel.confirm_select().await.unwrap();
+    let open = first.send(Publish::new("", queue.name(), b"1")).await.unwrap();
+    let second = channel.confirm_select().await.unwrap();
+    let next = second.send(Publish::new("", queue.name(), b"2")).await.unwrap();
+    assert_eq!((open.seq().number(), next.seq().number()), (1, 2));
+    open.await.unwrap();
+    next.await.unwrap();
+    connection.close().await;
+}
+
+/// NA-30: 40 MB on one channel, 4 bytes on another; two large ones on one channel stay whole.
+async fn a_large_body_keeps_no_other_channel_waiting(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let large_channel = connection.open_channel().await.unwrap();
+    let small_channel = connection.open_channel().await.unwrap();
+    let queue = large_channel.queue_declare(exclusive("fair")).await.unwrap();
+    let large = large_channel.confirm_select().await.unwrap();
+    let small = small_channel.confirm_select().await.unwrap();
+    let body = Bytes::from(vec![1; 40 << 20]);
+    let first = large.send(Publish::new("", queue.name(), &body)).await.unwrap();
+    let quick = small.publish(Publish::new("", queue.name(), b"tiny"));
+    // The window of bytes is full: the second large one waits for the first.
+    let second = async { large.publish(Publish::new("", queue.name(), &body[..1 << 20])).await };
+    let (quick, second) = within("both", async { tokio::join!(quick, second) }).await;
+    quick.unwrap();
+    second.unwrap();
+    first.await.unwrap();
+
+    let mut consumer = small_channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let mut sizes = Vec::new();
+    for _ in 0..3 {
+        let delivery = within("a delivery", consumer.next()).await.unwrap().unwrap();
+        sizes.push(delivery.body().len());
+        delivery.ack().unwrap();
+    }
+    assert_eq!(sizes, [4, 40 << 20, 1 << 20]);
+    connection.close().await;
+}

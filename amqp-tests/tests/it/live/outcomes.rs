@@ -1,0 +1,120 @@
+//! Whose outcome is whose, when many tasks share one publisher.
+
+use std::collections::BTreeSet;
+
+use adapter_tokio::{
+    BasicConsume, Connection, ExchangeDeclare, FieldTable, Properties, Publish, PublishError,
+    QueueBind, QueueDeclare,
+};
+
+use crate::support::{connect, unique, within};
+
+const TASKS: u64 = 32;
+const MESSAGES: u64 = 100_000;
+
+/// Where a message goes is in its headers alone: exchange, routing key and size are the same for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    /// To a queue that takes everything.
+    Taken,
+    /// To a queue that is full.
+    Refused,
+    /// To no queue.
+    Nowhere,
+}
+
+fn route(id: u64) -> Route {
+    match id % 5 {
+        0 | 3 => Route::Taken,
+        1 => Route::Refused,
+        _ => Route::Nowhere,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_outcome_belongs_to_its_own_message() {
+    let connection = connect().await;
+    let channel = connection.open_channel().await.unwrap();
+    let exchange = unique("headers");
+    let taken = declare(&connection, &exchange, "taken").await;
+    let refused = declare(&connection, &exchange, "refused").await;
+    let publisher = channel.confirm_select().await.unwrap();
+
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|task| {
+            let (publisher, exchange) = (publisher.clone(), exchange.clone());
+            tokio::spawn(async move {
+                let properties = [Route::Taken, Route::Refused, Route::Nowhere].map(|route| {
+                    let headers = FieldTable::from([("route", format!("{route:?}").into())]);
+                    Properties::new().headers(headers)
+                });
+                let mut confirms = Vec::new();
+                for id in (task..MESSAGES).step_by(TASKS as usize) {
+                    let body = format!("{id:08}");
+                    let properties = &properties[route(id) as usize];
+                    let publish = Publish::new(&exchange, "same", &body).properties(properties);
+                    confirms.push((id, publisher.send(publish.mandatory()).await.unwrap()));
+                }
+                let mut accepted = Vec::new();
+                for (id, confirm) in confirms {
+                    match (route(id), within("an outcome", confirm).await) {
+                        (Route::Taken, Ok(())) => accepted.push(id),
+                        // The full queue took the very first one.
+                        (Route::Refused, Ok(())) => accepted.push(id),
+                        (Route::Refused, Err(PublishError::Nacked)) => {}
+                        (Route::Nowhere, Err(PublishError::Returned(returned))) => {
+                            assert_eq!(returned.message.body(), format!("{id:08}").as_bytes());
+                        }
+                        (route, outcome) => panic!("{id}, {route:?}: {outcome:?}"),
+                    }
+                }
+                accepted
+            })
+        })
+        .collect();
+    let mut accepted = BTreeSet::new();
+    for task in tasks {
+        accepted.extend(task.await.unwrap());
+    }
+    let refused_accepted = accepted.iter().filter(|id| route(**id) == Route::Refused).count();
+    assert_eq!(refused_accepted, 1, "the full queue holds one message");
+
+    let mut drained = drain(&connection, &taken).await;
+    drained.extend(drain(&connection, &refused).await);
+    assert_eq!(drained.len(), accepted.len());
+    assert_eq!(drained.into_iter().collect::<BTreeSet<u64>>(), accepted);
+    connection.close().await;
+}
+
+/// A queue for one route. The one for refusals holds one message and nacks the rest.
+async fn declare(connection: &Connection, exchange: &str, name: &str) -> String {
+    let channel = connection.open_channel().await.unwrap();
+    let headers = ExchangeDeclare::headers(exchange).auto_delete();
+    channel.exchange_declare(headers).await.unwrap();
+    let mut queue = QueueDeclare::new(unique(name)).exclusive();
+    let mut route = Route::Taken;
+    if name == "refused" {
+        queue = queue.argument("x-max-length", 1).argument("x-overflow", "reject-publish");
+        route = Route::Refused;
+    }
+    let queue = channel.queue_declare(queue).await.unwrap().queue;
+    let bind = QueueBind::new(&queue, exchange, "")
+        .argument("x-match", "all")
+        .argument("route", format!("{route:?}"));
+    channel.queue_bind(bind).await.unwrap();
+    queue
+}
+
+async fn drain(connection: &Connection, queue: &str) -> Vec<u64> {
+    let channel = connection.open_channel().await.unwrap();
+    let passive = QueueDeclare::passive(queue);
+    let count = channel.queue_declare(passive).await.unwrap().message_count;
+    let consume = BasicConsume::new(queue).no_ack();
+    let mut consumer = channel.basic_consume(consume).await.unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        let delivery = within("a delivery", consumer.next()).await.unwrap().unwrap();
+        ids.push(std::str::from_utf8(delivery.body()).unwrap().parse().unwrap());
+    }
+    ids
+}
