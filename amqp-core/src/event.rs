@@ -24,7 +24,7 @@ pub enum Event {
     Opened,
     /// There is room for publishes again after one was refused for lack of it.
     Room,
-    /// Publishes from `first` to `last` are settled: see `confirmed`.
+    /// Publishes from `first` to `last` are settled: see `confirmed`. Some may have been before.
     Settled {
         /// The channel.
         channel: ChannelId,

@@ -99,6 +99,11 @@ impl DeliveryTag {
 pub struct PublishSeq(pub(crate) u64);
 
 impl PublishSeq {
+    /// The publish of this number.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
     /// The number.
     pub const fn number(self) -> u64 {
         self.0

@@ -3,3 +3,4 @@
 mod connecting;
 mod outcomes;
 mod quickstart;
+mod recorded;

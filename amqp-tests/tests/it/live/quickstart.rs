@@ -1,7 +1,8 @@
 //! The quickstart, as a user runs it.
 
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::support::rabbitmq;
 
@@ -24,12 +25,11 @@ fn a_broker_that_is_not_there_is_a_failure() {
 
 #[test]
 fn ctrl_c_ends_it_with_a_failure() {
-    let mut child = quickstart(Some(&rabbitmq().uri())).spawn().unwrap();
-    // It has begun once the broker has its connection.
-    let named = || rabbitmq().ctl(&["list_connections", "client_properties"]).unwrap();
-    while !named().contains("quickstart") {
-        assert!(child.try_wait().unwrap().is_none(), "it ended before it was interrupted");
-    }
+    let mut command = quickstart(Some(&rabbitmq().uri()));
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut first_line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut first_line).unwrap();
+    assert!(first_line.starts_with("connected to RabbitMQ"), "{first_line}");
     let pid = child.id().to_string();
     Command::new("sh").args(["-c", &format!("kill -INT {pid}")]).status().unwrap();
     let status = child.wait().unwrap();
@@ -47,11 +47,13 @@ fn run(url: Option<&str>) {
     assert!(overlap > 50, "{text}");
 }
 
-/// The example beside this test's own binary: `cargo test --all-targets` builds both.
+/// The example stands beside this test's own binary once it is built.
 fn quickstart(url: Option<&str>) -> Command {
+    let build = ["build", "--quiet", "--package", "examples", "--example", "quickstart"];
+    let built = Command::new(env!("CARGO")).args(build).status().unwrap();
+    assert!(built.success());
     let test: PathBuf = std::env::current_exe().unwrap();
     let program = test.parent().unwrap().parent().unwrap().join("examples/quickstart");
-    assert!(program.is_file(), "run `cargo build --examples` first");
     let mut command = Command::new(program);
     command.env_remove("AMQP_URL").envs(url.map(|url| ("AMQP_URL", url)));
     command

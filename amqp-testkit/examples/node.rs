@@ -1,0 +1,8 @@
+//! A RabbitMQ of one's own until standard input ends: prints its URI.
+use std::io::Read;
+
+fn main() {
+    let node = amqp_testkit::RabbitMq::start().unwrap_or_else(|error| panic!("{error}"));
+    println!("{}", node.uri());
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+}
