@@ -166,7 +166,7 @@ impl Calls {
     }
 
     /// Whether a reply is awaited by somebody.
-    pub(crate) fn awaited(&self) -> bool {
+    pub(crate) fn any_in_flight(&self) -> bool {
         !self.deadlines.is_empty()
     }
 }

@@ -334,7 +334,7 @@ impl Connection {
         }
         let unread = self.consumers.bytes();
         let awaited =
-            self.calls.awaited() || self.unsettled > 0 || !matches!(self.state, State::Open);
+            self.calls.any_in_flight() || self.unsettled > 0 || !matches!(self.state, State::Open);
         let was_paused = self.paused;
         self.paused = unread >= INBOUND_HARD_BYTES || (unread >= INBOUND_HIGH_BYTES && !awaited);
         self.resumed |= was_paused && !self.paused;

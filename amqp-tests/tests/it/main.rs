@@ -1,6 +1,6 @@
 //! Tests of the whole.
 
 mod behaviour;
+mod invariants;
 mod live;
-mod memory;
 mod support;

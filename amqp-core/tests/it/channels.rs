@@ -1,0 +1,241 @@
+//! Channels: closes from both sides, callers that lose interest, numbers.
+
+use amqp_core::proto::method::{basic, channel};
+use amqp_core::proto::{ContentHeader, RawProperties, ShortStr, frame};
+use amqp_core::{
+    AckError, BasicConsume, BasicQos, ChannelCause, Error, Event, Publish, PublishRefused,
+};
+use bytes::Bytes;
+
+use crate::peer::Peer;
+
+fn close(code: u16) -> channel::Close<'static> {
+    let reply_text = ShortStr::new("NOT_FOUND").unwrap();
+    channel::Close { reply_code: code, reply_text, class_id: 60, method_id: 40 }
+}
+
+fn deliver(peer: &mut Peer, number: u16, tag: u64) {
+    let deliver = basic::Deliver {
+        consumer_tag: ShortStr::new("t").unwrap(),
+        delivery_tag: tag,
+        ..Default::default()
+    };
+    peer.send(number, &deliver);
+    let header = ContentHeader { class_id: 60, body_size: 4, properties: RawProperties::NONE };
+    let mut bytes = Vec::new();
+    frame::write_header(&mut bytes, number, &header);
+    frame::write_body(&mut bytes, number, b"body");
+    peer.send_bytes(&bytes);
+}
+
+/// H2, H10: the channel alone dies, and says why from then on.
+#[test]
+fn a_brokers_close_fails_what_the_channel_awaits() {
+    let mut peer = Peer::open();
+    let (dying, living) = (peer.channel(1), peer.channel(2));
+    let first = peer.session.channel(dying).call(peer.now, &BasicQos::new(1)).unwrap();
+    let second = peer.session.channel(dying).call(peer.now, &BasicQos::new(2)).unwrap();
+    peer.methods();
+    peer.send(1, &close(404));
+    assert_eq!(peer.methods(), ["channel.CloseOk"]);
+    assert_eq!(
+        peer.events(),
+        [Event::CallDone(first.key()), Event::CallDone(second.key()), Event::ChannelClosed(dying)]
+    );
+    for call in [first, second] {
+        let error = peer.session.take_reply(&call).unwrap().unwrap_err();
+        assert!(
+            matches!(&error, Error::Channel(ChannelCause::ByBroker(it)) if it.code.code() == 404)
+        );
+    }
+    let error = peer.session.channel(dying).call(peer.now, &BasicQos::new(1)).unwrap_err();
+    assert_eq!(error.reply_code().unwrap().code(), 404);
+    peer.session.channel(living).call(peer.now, &BasicQos::new(1)).unwrap();
+    assert_eq!(peer.methods(), ["basic.Qos"]);
+}
+
+/// H4: repeated closes are answered once.
+#[test]
+fn a_repeated_close_is_answered_once() {
+    let mut peer = Peer::open();
+    peer.channel(1);
+    peer.send(1, &close(406));
+    peer.send(1, &close(406));
+    assert_eq!(peer.methods(), ["channel.CloseOk"]);
+    assert_eq!(peer.session.cause(), None);
+}
+
+/// H4: both sides close at the same time; each close is answered, calls before ours are not.
+#[test]
+fn crossing_closes() {
+    let mut peer = Peer::open();
+    let id = peer.channel(1);
+    let lost = peer.session.channel(id).call(peer.now, &BasicQos::new(1)).unwrap();
+    let closing = peer.session.channel(id).close(peer.now);
+    assert_eq!(peer.methods(), ["basic.Qos", "channel.Close"]);
+    peer.send(1, &close(404));
+    assert_eq!(peer.methods(), ["channel.CloseOk"]);
+    assert_eq!(peer.events(), [Event::CallDone(lost.key())]);
+    assert!(peer.session.take_reply(&lost).unwrap().is_err());
+    peer.send(1, &channel::CloseOk::default());
+    assert_eq!(peer.events(), [Event::CallDone(closing.key()), Event::ChannelClosed(id)]);
+    peer.session.take_reply(&closing).unwrap().unwrap();
+    let cause = peer.session.channel(id).cause().unwrap();
+    assert!(matches!(cause, ChannelCause::ByBroker(_)), "the broker had the reason: {cause:?}");
+}
+
+/// H3: RabbitMQ ends the connection on a close-ok in the middle of a content.
+#[test]
+fn a_close_in_the_middle_of_our_content() {
+    let mut peer = Peer::open();
+    let id = peer.channel(1);
+    let body = Bytes::from(vec![7; 600_000]);
+    peer.session.channel(id).publish(&Publish::new("", "q", &body)).unwrap();
+    peer.session.channel(id).publish(&Publish::new("", "q", b"after")).unwrap();
+    let mut out = amqp_core::Transmit::new();
+    assert!(peer.session.poll_transmit(peer.now, &mut out));
+    let begun = out.to_vec();
+    out.advance(begun.len());
+    peer.send(1, &close(404));
+    peer.write();
+    let all = [begun, std::mem::take(&mut peer.written)].concat();
+    peer.written = all;
+    let frames = peer.methods();
+    assert_eq!(frames[..2], ["basic.Publish", "Header"]);
+    assert_eq!(frames.iter().filter(|name| *name == "Body").count(), 600_000_usize.div_ceil(4_088));
+    assert_eq!(frames.last().unwrap(), "channel.CloseOk");
+    assert_eq!(frames.iter().filter(|name| *name == "basic.Publish").count(), 1);
+    let refused = peer.session.channel(id).publish(&Publish::new("", "q", b"x")).unwrap_err();
+    assert!(matches!(refused, PublishRefused::Error(Error::Channel(_))));
+}
+
+/// H5
+#[test]
+fn a_number_is_free_again_only_after_close_ok() {
+    let mut peer = Peer::open();
+    let ids: Vec<_> = (1..=10).map(|number| peer.channel(number)).collect();
+    assert!(peer.session.open_channel(peer.now).is_err());
+    peer.session.channel(ids[4]).close(peer.now);
+    peer.methods();
+    assert!(peer.session.open_channel(peer.now).is_err());
+    peer.send(5, &channel::CloseOk::default());
+    peer.events();
+    let again = peer.channel(5);
+    assert_ne!(again, ids[4]);
+    let stale = peer.session.channel(ids[4]).call(peer.now, &BasicQos::new(1)).unwrap_err();
+    assert_eq!(stale, Error::Channel(ChannelCause::ByClient));
+}
+
+/// §9: orphan open-ok -> close.
+#[test]
+fn a_forgotten_open_is_closed_again() {
+    let mut peer = Peer::open();
+    let (_, call) = peer.session.open_channel(peer.now).unwrap();
+    peer.session.forget(peer.now, call.key());
+    assert_eq!(peer.methods(), ["channel.Open"]);
+    peer.send(1, &channel::OpenOk::default());
+    assert_eq!(peer.methods(), ["channel.Close"]);
+    peer.send(1, &channel::CloseOk::default());
+    peer.channel(2);
+    assert_eq!(peer.session.cause(), None);
+}
+
+/// §9: orphan consume-ok -> cancel, and requeue.
+#[test]
+fn a_forgotten_consumer_is_cancelled_and_its_deliveries_requeued() {
+    let mut peer = Peer::open();
+    let id = peer.channel(1);
+    let consume = BasicConsume::new("q").consumer_tag("t");
+    let call = peer.session.channel(id).consume(peer.now, &consume).unwrap();
+    peer.session.forget(peer.now, call.key());
+    assert_eq!(peer.methods(), ["basic.Qos", "basic.Consume"]);
+    peer.send(1, &basic::QosOk::default());
+    deliver(&mut peer, 1, 1);
+    let consumer_tag = ShortStr::new("t").unwrap();
+    peer.send(1, &basic::ConsumeOk { consumer_tag });
+    assert_eq!(peer.methods(), ["basic.Cancel", "basic.Nack"]);
+    deliver(&mut peer, 1, 2);
+    assert_eq!(peer.methods(), ["basic.Nack"]);
+    peer.send(1, &basic::CancelOk { consumer_tag });
+    // The tag is free.
+    peer.session.channel(id).consume(peer.now, &consume).unwrap();
+}
+
+/// RabbitMQ's queues answer about consumers by way of the channel, behind later calls.
+#[test]
+fn answers_about_consumers_may_come_late() {
+    let mut peer = Peer::open();
+    let id = peer.channel(1);
+    let consume = BasicConsume::new("q").consumer_tag("t");
+    let consuming = peer.session.channel(id).consume(peer.now, &consume).unwrap();
+    let later = peer.session.channel(id).call(peer.now, &BasicQos::new(5)).unwrap();
+    peer.send(1, &basic::QosOk::default());
+    peer.send(1, &basic::QosOk::default());
+    peer.session.take_reply(&later).unwrap().unwrap();
+    assert!(peer.session.take_reply(&consuming).is_none());
+    peer.send(1, &basic::ConsumeOk { consumer_tag: ShortStr::new("t").unwrap() });
+    assert_eq!(peer.session.take_reply(&consuming).unwrap().unwrap().consumer_tag, "t");
+}
+
+/// N1, N2: stale and invented tags never reach the wire.
+#[test]
+fn tags_are_settled_on_their_own_channel_alone() {
+    let mut peer = Peer::open();
+    let (first, second) = (peer.channel(1), peer.channel(2));
+    let consume = BasicConsume::new("q").consumer_tag("t");
+    let call = peer.session.channel(first).consume(peer.now, &consume).unwrap();
+    peer.send(1, &basic::QosOk::default());
+    peer.send(1, &basic::ConsumeOk { consumer_tag: ShortStr::new("t").unwrap() });
+    let consumer = peer.session.take_reply(&call).unwrap().unwrap().consumer;
+    deliver(&mut peer, 1, 1);
+    let delivery = peer.session.channel(first).next_delivery(consumer).unwrap();
+    peer.methods();
+    let foreign = peer.session.channel(second).ack(delivery.tag, true).unwrap_err();
+    assert!(matches!(foreign, AckError::Stale(_)));
+    peer.send(1, &close(406));
+    assert_eq!(peer.methods(), ["channel.CloseOk"]);
+    let stale = peer.session.channel(first).ack(delivery.tag, true).unwrap_err();
+    assert!(matches!(stale, AckError::Stale(Error::Channel(ChannelCause::ByBroker(_)))));
+    assert_eq!(peer.methods(), [] as [&str; 0]);
+}
+
+/// Contents of different channels interleave; heartbeats come between.
+#[test]
+fn interleaved_contents_are_told_apart() {
+    let mut peer = Peer::open();
+    let mut consumers = Vec::new();
+    for number in 1..=2 {
+        let id = peer.channel(number);
+        let consume = BasicConsume::new("q").consumer_tag("t");
+        let call = peer.session.channel(id).consume(peer.now, &consume).unwrap();
+        peer.send(number, &basic::QosOk::default());
+        peer.send(number, &basic::ConsumeOk { consumer_tag: ShortStr::new("t").unwrap() });
+        consumers.push((id, peer.session.take_reply(&call).unwrap().unwrap().consumer));
+    }
+    let bodies = [vec![1; 9_000], vec![2; 5_000]];
+    for (number, body) in (1..).zip(&bodies) {
+        let consumer_tag = ShortStr::new("t").unwrap();
+        peer.send(number, &basic::Deliver { consumer_tag, delivery_tag: 1, ..Default::default() });
+        let size = body.len() as u64;
+        let header =
+            ContentHeader { class_id: 60, body_size: size, properties: RawProperties::NONE };
+        let mut bytes = Vec::new();
+        frame::write_header(&mut bytes, number, &header);
+        peer.send_bytes(&bytes);
+    }
+    let mut pieces = bodies.each_ref().map(|body| body.chunks(4_000));
+    while pieces.iter().any(|pieces| pieces.len() > 0) {
+        for (number, pieces) in (1..).zip(&mut pieces) {
+            let mut bytes = frame::HEARTBEAT.to_vec();
+            // An empty body frame is legal.
+            frame::write_body(&mut bytes, number, pieces.next().unwrap_or_default());
+            if pieces.len() > 0 || bytes.len() > 16 {
+                peer.send_bytes(&bytes);
+            }
+        }
+    }
+    for ((id, consumer), body) in consumers.into_iter().zip(&bodies) {
+        let delivery = peer.session.channel(id).next_delivery(consumer).unwrap();
+        assert!(delivery.message.body() == body);
+    }
+}

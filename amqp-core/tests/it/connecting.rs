@@ -1,0 +1,279 @@
+//! The handshake, and everything that can go wrong with it.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use amqp_core::proto::ShortStr;
+use amqp_core::proto::method::{Method, basic, connection};
+use amqp_core::{
+    Action, CloseCause, Config, ConnectError, ConnectFailure, ConnectStep, Event, Heartbeat,
+    InvalidArgument, Session, TransportError,
+};
+
+use crate::peer::{Peer, start};
+
+fn close(code: u16, text: &str) -> connection::Close<'_> {
+    let reply_text = ShortStr::new(text).unwrap();
+    connection::Close { reply_code: code, reply_text, class_id: 0, method_id: 0 }
+}
+
+/// Limits as the broker offers them, and as the client then chooses them.
+#[test]
+fn limits_are_negotiated() {
+    let default = Config::default;
+    let cases = [
+        (default(), (2047, 131_072, 60), (2047, 131_072, 60)),
+        (default(), (64, 8_192, 5), (64, 8_192, 5)),
+        // 0 is no limit; it is never sent back where the broker set one.
+        (default(), (0, 0, 0), (2047, 131_072, 0)),
+        (default(), (65_535, u32::MAX, 60), (2047, 131_072, 60)),
+        (default(), (10, 4_096, 60), (10, 4_096, 60)),
+        (default().channel_max(7).frame_max(5_000), (2047, 131_072, 60), (7, 5_000, 60)),
+        (default().heartbeat(Heartbeat::Seconds(3)), (2047, 131_072, 60), (2047, 131_072, 3)),
+        (default().heartbeat(Heartbeat::Seconds(0)), (2047, 131_072, 60), (2047, 131_072, 0)),
+        (default().frame_max(1), (2047, 131_072, 60), (2047, 4_096, 60)),
+    ];
+    for (config, (channel_max, frame_max, heartbeat), chosen) in cases {
+        let mut peer = Peer::connected(config);
+        peer.send(0, &start(b"AMQPLAIN PLAIN"));
+        peer.methods();
+        peer.send(0, &connection::Tune { channel_max, frame_max, heartbeat });
+        assert_eq!(peer.methods(), ["connection.TuneOk", "connection.Open"]);
+        peer.send(0, &connection::OpenOk::default());
+        let tuning = peer.session.tuning();
+        assert_eq!((tuning.channel_max, tuning.frame_max, tuning.heartbeat), chosen);
+    }
+}
+
+#[test]
+fn the_login_is_plain_and_says_what_the_client_can_do() {
+    let config = Config::from_uri("amqp://u%40:p%3a@h").unwrap().connection_name("me");
+    let mut peer = Peer::connected(config);
+    peer.send(0, &start(b"PLAIN"));
+    peer.last_method(|method| {
+        let Method::ConnectionStartOk(start_ok) = method else { panic!("{method:?}") };
+        assert_eq!(start_ok.mechanism, *"PLAIN");
+        assert_eq!(start_ok.response, b"\0u@\0p:");
+        assert_eq!(start_ok.locale, *"en_US");
+        let properties = start_ok.client_properties.decode(9).unwrap();
+        let text = |name| properties.get(name).and_then(|value| value.as_str()).unwrap();
+        assert_eq!((text("product"), text("connection_name")), ("amqp", "me"));
+        let Some(amqp_core::FieldValue::Table(capabilities)) = properties.get("capabilities")
+        else {
+            panic!("no capabilities")
+        };
+        for name in ["authentication_failure_close", "consumer_cancel_notify", "connection.blocked"]
+        {
+            assert_eq!(capabilities.get(name).and_then(|value| value.as_bool()), Some(true));
+        }
+    });
+}
+
+#[test]
+fn a_frame_max_below_the_protocols_least_is_refused() {
+    let mut peer = Peer::connected(Config::default());
+    peer.send(0, &start(b"PLAIN"));
+    peer.send(0, &connection::Tune { channel_max: 0, frame_max: 4_095, heartbeat: 0 });
+    assert_eq!(peer.failure(), ConnectFailure::Limits { frame_max: 4_095 });
+}
+
+/// BR-7: RabbitMQ answers a header that it does not like with its own.
+#[test]
+fn another_version_and_no_amqp_are_told_apart() {
+    for (bytes, expected) in [
+        (b"AMQP\0\0\x09\x00".as_slice(), Some((0, 9, 0))),
+        (b"AMQP\x03\x01\0\0", Some((1, 0, 0))),
+        (b"HTTP/1.1 400 Bad Request\r\n", None),
+        (b"AM not AMQP", None),
+        (&[0; 20], None),
+    ] {
+        for size in [1, 3, bytes.len()] {
+            let mut peer = Peer::connected(Config::default());
+            bytes.chunks(size).for_each(|piece| peer.send_bytes(piece));
+            let failure = peer.failure();
+            match expected {
+                Some((major, minor, revision)) => {
+                    assert_eq!(failure, ConnectFailure::Version { major, minor, revision });
+                }
+                None => assert_eq!(failure, ConnectFailure::NotAmqp),
+            }
+        }
+    }
+    let mut peer = Peer::connected(Config::default());
+    peer.send(0, &connection::Start { version_major: 8, version_minor: 0, ..start(b"PLAIN") });
+    let expected = ConnectFailure::Version { major: 8, minor: 0, revision: 0 };
+    assert_eq!(peer.failure(), expected);
+}
+
+#[test]
+fn a_broker_without_plain_is_refused_with_what_it_offers() {
+    let mut peer = Peer::connected(Config::default());
+    peer.send(0, &start(b"EXTERNAL PLAINER"));
+    let ConnectFailure::NoSharedMechanism { offered } = peer.failure() else { panic!() };
+    assert_eq!(&*offered, "EXTERNAL PLAINER");
+}
+
+/// BR-8, BR-9, K2: the code and text arrive, and close-ok is sent.
+#[test]
+fn a_close_in_the_handshake_is_reported_with_its_code_and_answered() {
+    let mut login = Peer::connected(Config::default());
+    login.send(0, &start(b"PLAIN"));
+    login.methods();
+    login.send(0, &close(403, "ACCESS_REFUSED - no"));
+    let ConnectFailure::Authentication(error) = login.failure() else { panic!() };
+    assert_eq!((error.code.code(), &*error.text), (403, "ACCESS_REFUSED - no"));
+    assert_eq!(login.methods(), ["connection.CloseOk"]);
+
+    let mut host = Peer::connected(Config::default());
+    host.send(0, &start(b"PLAIN"));
+    host.send(0, &connection::Tune { channel_max: 0, frame_max: 0, heartbeat: 0 });
+    host.methods();
+    host.send(0, &close(530, "NOT_ALLOWED - vhost nope not found"));
+    assert!(
+        matches!(host.failure(), ConnectFailure::VirtualHost(error) if error.code.code() == 530)
+    );
+    assert_eq!(host.methods(), ["connection.CloseOk"]);
+
+    let mut forced = Peer::connected(Config::default());
+    forced.send(0, &close(320, "CONNECTION_FORCED - going down"));
+    assert!(matches!(forced.failure(), ConnectFailure::Closed(error) if error.code.code() == 320));
+}
+
+/// BR-8, BR-24, BR-25: what a loss means depends on what was asked last.
+#[test]
+fn a_loss_says_by_its_step_what_was_probably_refused() {
+    let mut peer = Peer::connected(Config::default());
+    peer.lose();
+    assert!(matches!(peer.failure(), ConnectFailure::Lost { step: ConnectStep::Start, .. }));
+
+    let mut peer = Peer::connected(Config::default());
+    peer.send(0, &start(b"PLAIN"));
+    peer.lose();
+    assert!(matches!(peer.failure(), ConnectFailure::ProbablyAuthentication(_)));
+
+    let mut peer = Peer::connected(Config::default());
+    peer.send(0, &start(b"PLAIN"));
+    peer.send(0, &connection::Tune { channel_max: 0, frame_max: 0, heartbeat: 0 });
+    peer.lose();
+    assert!(matches!(peer.failure(), ConnectFailure::TuningRefused(_)));
+}
+
+#[test]
+fn a_method_out_of_turn_is_a_protocol_error() {
+    let mut peer = Peer::connected(Config::default());
+    peer.send(0, &connection::Tune::default());
+    assert!(matches!(peer.failure(), ConnectFailure::Protocol(_)));
+    let mut peer = Peer::connected(Config::default());
+    peer.send(1, &basic::QosOk::default());
+    assert!(matches!(peer.failure(), ConnectFailure::Protocol(_)));
+}
+
+#[test]
+fn silence_is_given_up_at_each_step() {
+    for step in [ConnectStep::Start, ConnectStep::Tune, ConnectStep::Open] {
+        let mut peer = Peer::connected(Config::default());
+        if step != ConnectStep::Start {
+            peer.send(0, &start(b"PLAIN"));
+        }
+        if step == ConnectStep::Open {
+            peer.send(0, &connection::Tune { channel_max: 0, frame_max: 0, heartbeat: 1 });
+        }
+        peer.pass(Duration::from_millis(9_999));
+        assert_eq!(peer.session.cause(), None);
+        peer.pass(Duration::from_millis(1));
+        let timeout = Duration::from_secs(10);
+        assert_eq!(peer.failure(), ConnectFailure::TimedOut { timeout, step });
+    }
+}
+
+/// Resolving that never ends, then dialling that never ends.
+#[test]
+fn connecting_as_a_whole_has_its_time() {
+    for resolved in [false, true] {
+        let now = Instant::now();
+        let config = Config::default().address_timeout(Duration::from_secs(60));
+        let mut session = Session::new(Arc::new(config), now).unwrap();
+        let Some(Action::Resolve { attempt, .. }) = session.poll_action() else { panic!() };
+        if resolved {
+            session.handle_resolved(now, attempt, Ok(vec![([127, 0, 0, 1], 1).into()]));
+        }
+        let (deadline, _) = session.poll_timeout().unwrap();
+        assert_eq!(deadline, now + Duration::from_secs(30));
+        session.handle_timeout(deadline);
+        let Some(CloseCause::Connect(error)) = session.cause() else { panic!() };
+        let step = if resolved { ConnectStep::Dial } else { ConnectStep::Resolve };
+        assert!(matches!(&**error, ConnectError::TimedOut { step: at, .. } if *at == step));
+    }
+}
+
+#[test]
+fn every_address_of_every_host_is_tried_and_every_failure_kept() {
+    let now = Instant::now();
+    let config = Config::from_uri("amqp://one,two:1,three").unwrap();
+    let mut session = Session::new(Arc::new(config), now).unwrap();
+    let refused = || TransportError::new(ErrorKind::ConnectionRefused, "refused");
+    let mut dialled = Vec::new();
+    let cause = loop {
+        match session.poll_action().unwrap() {
+            Action::Resolve { attempt, host, port } => {
+                let addresses = match &*host {
+                    "one" => Ok(vec![([10, 0, 0, 1], port).into(), ([10, 0, 0, 2], port).into()]),
+                    "two" => Err(TransportError::new(ErrorKind::NotFound, "no such host")),
+                    _ => Ok(vec![([10, 0, 0, 3], port).into()]),
+                };
+                session.handle_resolved(now, attempt, addresses);
+            }
+            Action::Dial { attempt, address, server_name } => {
+                dialled.push(format!("{server_name} {address}"));
+                session.handle_disconnected(now, attempt, refused(), 0);
+                // A late report about an attempt that is over changes nothing.
+                session.handle_connected(now, attempt);
+            }
+            _ => break session.cause().unwrap().clone(),
+        }
+    };
+    assert_eq!(dialled, ["one 10.0.0.1:5672", "one 10.0.0.2:5672", "three 10.0.0.3:5672"]);
+    assert_eq!(
+        cause.to_string(),
+        "could not connect: one (10.0.0.1:5672): cannot dial: refused; \
+         one (10.0.0.2:5672): cannot dial: refused; two:1: cannot resolve: no such host; \
+         three (10.0.0.3:5672): cannot dial: refused"
+    );
+    assert_eq!(session.poll_event(), Some(Event::Closed(cause)));
+    assert_eq!(session.poll_event(), None);
+}
+
+#[test]
+fn a_refused_login_is_not_tried_elsewhere() {
+    let mut peer = Peer::connected(Config::from_uri("amqp://one,two").unwrap());
+    peer.send(0, &start(b"PLAIN"));
+    peer.send(0, &close(403, "ACCESS_REFUSED"));
+    assert!(matches!(peer.failure(), ConnectFailure::Authentication(_)));
+}
+
+#[test]
+fn what_cannot_be_sent_is_refused_before_anything_is_tried() {
+    let refused = |config: Config| match Session::new(Arc::new(config), Instant::now()) {
+        Err(ConnectError::InvalidArgument(InvalidArgument { argument, .. })) => argument,
+        other => panic!("{other:?}"),
+    };
+    let uri = |uri: &str| Config::from_uri(uri).unwrap();
+    assert_eq!(refused(uri("amqp://a%00:b@h")), "user");
+    assert_eq!(refused(uri("amqp://a:b%00@h")), "password");
+    assert_eq!(refused(uri(&format!("amqp://h/{}", "v".repeat(256)))), "virtual-host");
+    let long = "x".repeat(5_000);
+    assert_eq!(refused(Config::default().connection_name(&long)), "client-properties");
+    let nan = Config::default().client_property("nan", f64::NAN);
+    assert_eq!(refused(nan), "client-properties");
+}
+
+#[test]
+fn close_gives_up_connecting() {
+    let mut peer = Peer::connected(Config::default());
+    peer.session.close(peer.now);
+    // The transport is there already: it is as closed as it can be.
+    assert!(matches!(peer.cause(), CloseCause::ByClient | CloseCause::Connect(_)));
+    let Some(Action::Disconnect { attempt }) = peer.session.poll_action() else { panic!() };
+    assert_eq!(attempt, peer.attempt);
+}

@@ -1,0 +1,163 @@
+//! A broker that breaks the protocol: the connection ends with a local code, and the broker is told.
+
+use amqp_core::proto::frame::{self, HEARTBEAT};
+use amqp_core::proto::method::{basic, channel, confirm, connection, queue};
+use amqp_core::proto::{ContentHeader, RawProperties, ShortStr};
+use amqp_core::{BasicConsume, CloseCause, Fault, limits};
+
+use crate::peer::Peer;
+
+fn header(number: u16, class_id: u16, body_size: u64) -> Vec<u8> {
+    let header = ContentHeader { class_id, body_size, properties: RawProperties::NONE };
+    let mut bytes = Vec::new();
+    frame::write_header(&mut bytes, number, &header);
+    bytes
+}
+
+fn body(number: u16, size: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame::write_body(&mut bytes, number, &vec![0; size]);
+    bytes
+}
+
+#[track_caller]
+fn ends_with(code: u16, act: impl FnOnce(&mut Peer)) {
+    let mut peer = Peer::open();
+    peer.channel(1);
+    act(&mut peer);
+    let CloseCause::Protocol(error) = peer.cause() else { panic!("{:?}", peer.cause()) };
+    assert_eq!(error.code.code(), code, "{error}");
+    assert_eq!(peer.methods(), ["connection.Close"]);
+}
+
+/// K15 and rows 16 to 19 and 23 of the fault matrix.
+#[test]
+fn breaches_of_the_protocol_have_their_codes() {
+    let mut bad_end = HEARTBEAT;
+    bad_end[7] = 0;
+    ends_with(501, |peer| peer.send_bytes(&bad_end));
+    ends_with(501, |peer| peer.send_bytes(&[9, 0, 0, 0, 0, 0, 0]));
+    ends_with(501, |peer| peer.send_bytes(&[3, 0, 1, 0, 0, 0x0f, 0xf9]));
+    ends_with(501, |peer| peer.send_bytes(&[1, 0, 1, 0xff, 0xff, 0xff, 0xf0]));
+    ends_with(501, |peer| peer.send_bytes(&[8, 0, 0, 0, 0, 0, 1]));
+    ends_with(505, |peer| peer.send_bytes(&[8, 0, 1, 0, 0, 0, 0, 0xce]));
+    ends_with(503, |peer| peer.send_bytes(&[1, 0, 1, 0, 0, 0, 4, 0, 60, 0, 99, 0xce]));
+    ends_with(502, |peer| peer.send_bytes(&[1, 0, 1, 0, 0, 0, 4, 0, 60, 0, 60, 0xce]));
+    ends_with(503, |peer| peer.send(1, &basic::QosOk::default()));
+    ends_with(503, |peer| peer.send(1, &basic::Publish::default()));
+    ends_with(503, |peer| peer.send(0, &connection::Start::default()));
+    ends_with(503, |peer| peer.send(0, &channel::OpenOk::default()));
+    ends_with(503, |peer| peer.send(0, &connection::CloseOk::default()));
+    ends_with(504, |peer| peer.send(2, &basic::QosOk::default()));
+    ends_with(504, |peer| peer.send(65_535, &channel::CloseOk::default()));
+    ends_with(505, |peer| peer.send_bytes(&header(1, 60, 1)));
+    ends_with(505, |peer| peer.send_bytes(&body(1, 1)));
+    ends_with(505, |peer| {
+        peer.send(1, &basic::Deliver { delivery_tag: 1, ..Default::default() });
+        peer.send_bytes(&header(1, 50, 1));
+    });
+    ends_with(505, |peer| {
+        peer.send(1, &basic::Deliver { delivery_tag: 1, ..Default::default() });
+        peer.send(1, &queue::BindOk::default());
+    });
+    ends_with(501, |peer| {
+        peer.send(1, &basic::Deliver { delivery_tag: 1, ..Default::default() });
+        peer.send_bytes(&header(1, 60, 3));
+        peer.send_bytes(&body(1, 4));
+    });
+    ends_with(503, |peer| {
+        for _ in 0..2 {
+            peer.send(1, &basic::Deliver { delivery_tag: 1, ..Default::default() });
+            peer.send_bytes(&header(1, 60, 0));
+        }
+    });
+    ends_with(503, |peer| peer.send(1, &confirm::SelectOk::default()));
+}
+
+fn consuming(peer: &mut Peer) -> (amqp_core::ChannelId, amqp_core::ConsumerKey) {
+    let id = peer.channel(1);
+    let consume = BasicConsume::new("q").consumer_tag("t");
+    let call = peer.session.channel(id).consume(peer.now, &consume).unwrap();
+    peer.send(1, &basic::QosOk::default());
+    peer.send(1, &basic::ConsumeOk { consumer_tag: ShortStr::new("t").unwrap() });
+    (id, peer.session.take_reply(&call).unwrap().unwrap().consumer)
+}
+
+fn deliver(tag: u64) -> basic::Deliver<'static> {
+    let consumer_tag = ShortStr::new("t").unwrap();
+    basic::Deliver { consumer_tag, delivery_tag: tag, ..Default::default() }
+}
+
+/// N12: thrown away as it arrives, and settled like any other.
+#[test]
+fn an_oversize_message_costs_that_message_alone() {
+    let mut peer = Peer::open();
+    let (id, consumer) = consuming(&mut peer);
+    let size = limits::MESSAGE_BYTES + 1;
+    peer.send(1, &deliver(1));
+    peer.send_bytes(&header(1, 60, size));
+    let piece = body(1, 4_088);
+    let mut left = size;
+    while left > 0 {
+        let take = left.min(4_088);
+        if take == 4_088 {
+            peer.send_bytes(&piece);
+        } else {
+            peer.send_bytes(&body(1, take as usize));
+        }
+        left -= take;
+    }
+    peer.send(1, &deliver(2));
+    peer.send_bytes(&header(1, 60, 0));
+    let faulty = peer.session.channel(id).next_delivery(consumer).unwrap();
+    assert_eq!(faulty.fault, Some(Fault::Oversize { size }));
+    assert_eq!(faulty.message.body(), b"");
+    peer.session.channel(id).reject(faulty.tag, false).unwrap();
+    let next = peer.session.channel(id).next_delivery(consumer).unwrap();
+    assert_eq!((next.tag.number(), next.fault), (2, None));
+}
+
+/// A consumer that this side does not know: the message goes back to its queue.
+#[test]
+fn a_delivery_for_nobody_is_requeued() {
+    let mut peer = Peer::open();
+    consuming(&mut peer);
+    peer.methods();
+    peer.send(1, &basic::Deliver { delivery_tag: 1, ..Default::default() });
+    peer.send_bytes(&header(1, 60, 0));
+    assert_eq!(peer.methods(), ["basic.Nack"]);
+    assert_eq!(peer.session.cause(), None);
+}
+
+/// Reading pauses while too much is unread, and heartbeats are not missed meanwhile.
+#[test]
+fn unread_deliveries_pause_reading() {
+    let mut peer = Peer::open();
+    let (id, consumer) = consuming(&mut peer);
+    let mut tag = 0;
+    while peer.session.wants_input() {
+        tag += 1;
+        peer.send(1, &deliver(tag));
+        peer.send_bytes(&header(1, 60, 4_000));
+        peer.send_bytes(&body(1, 4_000));
+    }
+    assert!((2_000..2_200).contains(&tag), "{tag} deliveries of 4 KB in 8 MiB");
+    peer.pass(std::time::Duration::from_secs(100));
+    assert_eq!(peer.session.cause(), None);
+    while peer.session.channel(id).next_delivery(consumer).is_some() {}
+    assert!(peer.session.wants_input());
+    peer.session.handle_timeout(peer.now);
+    peer.pass(std::time::Duration::from_secs(19));
+    assert_eq!(peer.session.cause(), None, "silence is counted from the end of the pause");
+    peer.pass(std::time::Duration::from_secs(1));
+    assert!(matches!(peer.cause(), CloseCause::HeartbeatTimeout { .. }));
+}
+
+/// Text of the broker's ends up in logs: it is cut and escaped.
+#[test]
+fn the_peers_text_is_tamed() {
+    let mut peer = Peer::open();
+    let reply_text = ShortStr::from_bytes(b"\x1b[31m\xff").unwrap();
+    peer.send(0, &connection::Close { reply_code: 541, reply_text, ..Default::default() });
+    assert_eq!(peer.cause().to_string(), "by the broker: 541 \\u{1b}[31m\u{fffd}");
+}

@@ -1,0 +1,11 @@
+//! Tests of the core through its public surface, in virtual time and without sockets.
+
+mod channels;
+mod closing;
+mod confirms;
+mod connecting;
+mod diagrams;
+mod hostile;
+mod peer;
+mod timing;
+mod uri;

@@ -1,0 +1,174 @@
+//! A session with a broker's end that the test plays frame by frame.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use amqp_core::proto::frame::{self, FrameLimits, Peek};
+use amqp_core::proto::method::{Method, MethodId, WireMethod, channel, connection};
+use amqp_core::proto::{PROTOCOL_HEADER, RawTable};
+use amqp_core::{
+    Action, Attempt, ChannelId, CloseCause, Config, ConnectError, ConnectFailure, Event, Session,
+    Transmit, TransportError,
+};
+use bytes::BytesMut;
+
+pub(crate) struct Peer {
+    pub(crate) session: Session,
+    pub(crate) now: Instant,
+    pub(crate) attempt: Attempt,
+    out: Transmit,
+    input: BytesMut,
+    /// Bytes that the session has written and that nobody has looked at.
+    pub(crate) written: Vec<u8>,
+    pub(crate) written_in_all: u64,
+}
+
+impl Peer {
+    /// A session whose transport is connected, and which awaits the greeting.
+    pub(crate) fn connected(config: Config) -> Self {
+        let now = Instant::now();
+        let mut session = Session::new(Arc::new(config), now).unwrap();
+        let Some(Action::Resolve { attempt, .. }) = session.poll_action() else { panic!() };
+        session.handle_resolved(now, attempt, Ok(vec![([127, 0, 0, 1], 5672).into()]));
+        let Some(Action::Dial { attempt, .. }) = session.poll_action() else { panic!() };
+        session.handle_connected(now, attempt);
+        let mut peer = Self {
+            session,
+            now,
+            attempt,
+            out: Transmit::new(),
+            input: BytesMut::new(),
+            written: Vec::new(),
+            written_in_all: 0,
+        };
+        peer.write();
+        assert_eq!(std::mem::take(&mut peer.written), PROTOCOL_HEADER);
+        peer
+    }
+
+    /// A session that is open, with heartbeats of 10 s and frames of 4,096 bytes.
+    pub(crate) fn open() -> Self {
+        Self::open_with(Config::default())
+    }
+
+    pub(crate) fn open_with(config: Config) -> Self {
+        let mut peer = Self::connected(config);
+        peer.send(0, &start(b"PLAIN"));
+        assert_eq!(peer.methods(), ["connection.StartOk"]);
+        peer.send(0, &connection::Tune { channel_max: 10, frame_max: 4_096, heartbeat: 10 });
+        assert_eq!(peer.methods(), ["connection.TuneOk", "connection.Open"]);
+        peer.send(0, &connection::OpenOk::default());
+        assert_eq!(peer.events(), [Event::Opened]);
+        peer
+    }
+
+    /// An open channel.
+    pub(crate) fn channel(&mut self, number: u16) -> ChannelId {
+        self.methods();
+        self.events();
+        let (id, call) = self.session.open_channel(self.now).unwrap();
+        assert_eq!(self.methods(), ["channel.Open"]);
+        self.send(number, &channel::OpenOk::default());
+        assert_eq!(self.events(), [Event::CallDone(call.key())]);
+        self.session.take_reply(&call).unwrap().unwrap();
+        id
+    }
+
+    /// The broker sends a method.
+    pub(crate) fn send<'a>(&mut self, channel: u16, method: &impl WireMethod<'a>) {
+        let mut bytes = Vec::new();
+        frame::write_method(&mut bytes, channel, method);
+        self.send_bytes(&bytes);
+    }
+
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
+        self.input.extend_from_slice(bytes);
+        while self.session.handle_input(self.now, &mut self.input) {}
+    }
+
+    /// Takes everything that the session has to write.
+    pub(crate) fn write(&mut self) {
+        while self.session.poll_transmit(self.now, &mut self.out) {
+            let bytes = self.out.to_vec();
+            self.out.advance(bytes.len());
+            self.written_in_all += bytes.len() as u64;
+            self.written.extend(bytes);
+        }
+    }
+
+    /// The frames that the session has written since this was last asked: methods by name, others by
+    /// kind.
+    pub(crate) fn methods(&mut self) -> Vec<String> {
+        self.write();
+        let written = std::mem::take(&mut self.written);
+        let mut rest = written.as_slice();
+        let mut names = Vec::new();
+        while let Ok(Peek::Complete(frame)) = frame::peek(rest, FrameLimits::default()) {
+            names.push(match frame.kind {
+                frame::FrameKind::Method => MethodId::split(frame.payload).unwrap().0.to_string(),
+                kind => format!("{kind:?}"),
+            });
+            rest = &rest[frame.frame_len()..];
+        }
+        assert!(rest.is_empty(), "half a frame");
+        names
+    }
+
+    /// The arguments of the last method that the session has written.
+    pub(crate) fn last_method<T>(&mut self, look: impl FnOnce(Method<'_>) -> T) -> T {
+        self.write();
+        let written = std::mem::take(&mut self.written);
+        let mut rest = written.as_slice();
+        let mut last = None;
+        while let Ok(Peek::Complete(frame)) = frame::peek(rest, FrameLimits::default()) {
+            rest = &rest[frame.frame_len()..];
+            last = Some(frame.payload);
+        }
+        look(Method::decode(last.unwrap()).unwrap())
+    }
+
+    pub(crate) fn events(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.session.poll_event()).collect()
+    }
+
+    /// Time passes, and the session is told when it asked for it.
+    pub(crate) fn pass(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while let Some((deadline, _)) = self.session.poll_timeout()
+            && deadline <= end
+        {
+            self.now = self.now.max(deadline);
+            self.session.handle_timeout(self.now);
+        }
+        self.now = end;
+    }
+
+    /// The transport is lost when everything that was taken has been written.
+    pub(crate) fn lose(&mut self) {
+        let error = TransportError::end_of_file();
+        let (attempt, written) = (self.attempt, self.written_in_all);
+        self.session.handle_disconnected(self.now, attempt, error, written);
+    }
+
+    pub(crate) fn cause(&self) -> CloseCause {
+        self.session.cause().expect("the session has ended").clone()
+    }
+
+    /// Why connecting failed, at the one address there is.
+    pub(crate) fn failure(&self) -> ConnectFailure {
+        let CloseCause::Connect(error) = self.cause() else { panic!("{:?}", self.cause()) };
+        let ConnectError::Failed { attempts } = &*error else { panic!("{error:?}") };
+        assert_eq!(attempts.len(), 1);
+        attempts[0].failure.clone()
+    }
+}
+
+pub(crate) fn start(mechanisms: &[u8]) -> connection::Start<'_> {
+    connection::Start {
+        version_major: 0,
+        version_minor: 9,
+        server_properties: RawTable::default(),
+        mechanisms,
+        locales: b"en_US",
+    }
+}

@@ -1,0 +1,101 @@
+//! Heartbeats, deadlines of calls, closes that are not answered: in virtual time.
+
+use std::time::Duration;
+
+use amqp_core::proto::frame;
+use amqp_core::proto::method::{basic, queue};
+use amqp_core::{
+    BasicQos, CloseCause, Config, Error, Event, Heartbeat, QueueDeclare, TimeoutReason,
+};
+
+use crate::peer::Peer;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// K7: a sign of life at least every half interval, and none where there was output.
+#[test]
+fn heartbeats_go_out_when_nothing_else_does() {
+    let mut peer = Peer::open();
+    peer.channel(1);
+    peer.pass(5 * SECOND - Duration::from_millis(1));
+    assert_eq!(peer.methods(), [] as [&str; 0]);
+    peer.pass(Duration::from_millis(1));
+    assert_eq!(peer.methods(), ["Heartbeat"]);
+    peer.send_bytes(&frame::HEARTBEAT);
+    peer.pass(3 * SECOND);
+    let id = peer.session.open_channel(peer.now).unwrap().0;
+    assert_eq!(peer.methods(), ["channel.Open"]);
+    peer.pass(3 * SECOND);
+    assert_eq!(peer.methods(), [] as [&str; 0], "3 s after output, {id:?}");
+    peer.pass(2 * SECOND);
+    assert_eq!(peer.methods(), ["Heartbeat"]);
+}
+
+/// K6: any byte is a sign of life; two silent intervals are death.
+#[test]
+fn silence_of_two_intervals_ends_the_connection() {
+    let mut peer = Peer::open();
+    peer.pass(19 * SECOND);
+    // Not even a whole frame.
+    peer.send_bytes(&frame::HEARTBEAT[..1]);
+    peer.pass(20 * SECOND - Duration::from_millis(1));
+    assert_eq!(peer.session.cause(), None);
+    peer.pass(Duration::from_millis(1));
+    assert_eq!(peer.cause(), CloseCause::HeartbeatTimeout { silence: 20 * SECOND });
+}
+
+/// K8
+#[test]
+fn without_heartbeats_there_is_no_timer() {
+    let config = Config::default().heartbeat(Heartbeat::Seconds(0));
+    let mut peer = Peer::open_with(config);
+    assert_eq!(peer.session.poll_timeout(), None);
+}
+
+/// H1: the late reply is consumed, and the next call gets its own.
+#[test]
+fn a_late_reply_does_no_harm() {
+    let config = Config::default().heartbeat(Heartbeat::Seconds(0));
+    let mut peer = Peer::open_with(config);
+    let channel = peer.channel(1);
+    let slow = peer.session.channel(channel).call(peer.now, &BasicQos::new(1)).unwrap();
+    let (deadline, reason) = peer.session.poll_timeout().unwrap();
+    assert_eq!((deadline - peer.now, reason), (30 * SECOND, TimeoutReason::Call));
+    peer.pass(30 * SECOND);
+    assert_eq!(peer.events(), [Event::CallDone(slow.key())]);
+    let error = peer.session.take_reply(&slow).unwrap().unwrap_err();
+    assert!(matches!(error, Error::Deadline { method, .. } if method.to_string() == "basic.QosOk"));
+    assert!(peer.session.take_reply(&slow).is_none());
+
+    let declare = QueueDeclare::new("q");
+    let next = peer.session.channel(channel).call(peer.now, &declare).unwrap();
+    peer.send(1, &basic::QosOk::default());
+    assert_eq!(peer.events(), []);
+    let queue = amqp_core::ShortStr::new("q").unwrap();
+    peer.send(1, &queue::DeclareOk { queue, message_count: 7, consumer_count: 0 });
+    assert_eq!(peer.events(), [Event::CallDone(next.key())]);
+    assert_eq!(peer.session.take_reply(&next).unwrap().unwrap().message_count, 7);
+}
+
+/// K10
+#[test]
+fn a_close_that_is_not_answered_is_forced() {
+    let mut peer = Peer::open();
+    peer.session.close(peer.now);
+    assert_eq!(peer.methods(), ["connection.Close"]);
+    peer.pass(10 * SECOND - Duration::from_millis(1));
+    assert_eq!(peer.session.cause(), None);
+    peer.pass(Duration::from_millis(1));
+    assert_eq!(peer.cause(), CloseCause::ByClientForced);
+}
+
+/// A spurious call changes nothing.
+#[test]
+fn handle_timeout_is_idempotent() {
+    let mut peer = Peer::open();
+    let before = peer.session.poll_timeout();
+    peer.session.handle_timeout(peer.now);
+    peer.session.handle_timeout(peer.now);
+    assert_eq!(peer.session.poll_timeout(), before);
+    assert_eq!(peer.methods(), [] as [&str; 0]);
+}

@@ -1,0 +1,121 @@
+//! URIs: what is read, and what is refused rather than guessed.
+
+use std::time::Duration;
+
+use amqp_core::{AmqpUri, Config, Credentials, Heartbeat, UriError};
+
+#[track_caller]
+fn reads(uri: &str, expected: &str) {
+    let config = Config::from_uri(uri).unwrap();
+    let endpoints: Vec<String> =
+        config.endpoints().iter().map(|it| format!("{}|{}", it.host, it.port)).collect();
+    let scheme = if config.wants_tls() { "amqps" } else { "amqp" };
+    assert_eq!(format!("{scheme} {} {}", endpoints.join(","), config.virtual_host()), expected);
+}
+
+#[track_caller]
+fn refuses(uri: &str, expected: &UriError) {
+    let error = uri.parse::<AmqpUri>().unwrap_err();
+    assert_eq!(error, *expected);
+    assert!(!error.to_string().contains("secret"), "{error}");
+}
+
+#[test]
+fn hosts_ports_and_virtual_hosts() {
+    for uri in ["amqp://", "amqp:///", "amqp://localhost", "AMQP://LocalHost/%2F"] {
+        reads(uri, "amqp localhost|5672 /");
+    }
+    reads("amqp://h", "amqp h|5672 /");
+    reads("amqp://h/", "amqp h|5672 /");
+    reads("amqp://h/%2f", "amqp h|5672 /");
+    reads("amqp://h/%2fabc", "amqp h|5672 /abc");
+    reads("amqp://h/%2f%2f", "amqp h|5672 //");
+    reads("amqp://h/v%2fh", "amqp h|5672 v/h");
+    reads("amqp://a:b@c:1/d", "amqp c|1 d");
+    reads("amqps://h", "amqps h|5671 /");
+    reads("amqp://user%61:%61pass@ho%61st:10000/v%2fhost", "amqp hoast|10000 v/host");
+    reads("amqp://HOST", "amqp host|5672 /");
+    reads("amqp://[::1]:5673/x", "amqp ::1|5673 x");
+    reads("amqp://[::1]", "amqp ::1|5672 /");
+    reads("amqp://h/a+b", "amqp h|5672 a+b");
+    reads("amqp://h1,h2:7,[::1]/v", "amqp h1|5672,h2|7,::1|5672 v");
+    reads("amqp://:5673", "amqp localhost|5673 /");
+}
+
+#[test]
+fn credentials() {
+    let equals = |uri: &str, user: &str, password: &str| {
+        let config = Config::from_uri(uri).unwrap();
+        let same = Config::from_uri("amqp://h").unwrap();
+        assert_eq!(config, same.credentials(Credentials::plain(user, password)), "{uri}");
+    };
+    equals("amqp://h", "guest", "guest");
+    equals("amqp://user:@h", "user", "");
+    equals("amqp://:@h", "", "");
+    equals("amqp://us%40er:p%2fw%3a@h", "us@er", "p/w:");
+    equals("amqp://a+b:c+d@h", "a+b", "c+d");
+    equals("amqp://a:b:c@h", "a", "b:c");
+}
+
+#[test]
+fn query() {
+    let uri = "amqp://h?heartbeat=0&frame_max=4096&channel_max=1&connection_timeout=1500";
+    let expected = Config::from_uri("amqp://h")
+        .unwrap()
+        .heartbeat(Heartbeat::Seconds(0))
+        .frame_max(4_096)
+        .channel_max(1)
+        .connect_timeout(Duration::from_millis(1_500));
+    assert_eq!(Config::from_uri(uri).unwrap(), expected);
+    let value = |key: &str| UriError::QueryValue(key.into());
+    for bad in ["-1", "a", "", "65536", "1.5", "+1"] {
+        refuses(&format!("amqp://u:secret@h?heartbeat={bad}"), &value("heartbeat"));
+    }
+    refuses("amqp://h?frame_max=4095", &value("frame_max"));
+    refuses("amqp://h?frame_max=131073", &value("frame_max"));
+    refuses("amqp://h?channel_max=0", &value("channel_max"));
+    refuses("amqp://h?channel_max=65536", &value("channel_max"));
+    refuses("amqp://h?connection_timeout=0", &value("connection_timeout"));
+    refuses("amqp://h?heartbeat=1&heartbeat=1", &UriError::RepeatedKey("heartbeat".into()));
+    refuses("amqp://h?bogus=1", &UriError::UnknownKey("bogus".into()));
+    refuses(
+        "amqp://h?backpressure_detection=t",
+        &UriError::UnknownKey("backpressure_detection".into()),
+    );
+}
+
+#[test]
+fn refusals() {
+    for uri in ["", "//", "h", "ftp://h", "http://h", "https://h", "amqp:h"] {
+        refuses(uri, &UriError::Scheme);
+    }
+    refuses("amqp://user@h", &UriError::MissingPassword);
+    refuses("amqp://h/a/b", &UriError::SecondPathSegment);
+    refuses("amqp://h//", &UriError::SecondPathSegment);
+    for uri in ["amqp://h:99999", "amqp://h:abc", "amqp://h:0", "amqp://h:", "amqp://h:1:2"] {
+        refuses(uri, &UriError::Port);
+    }
+    for uri in ["amqp://[::1", "amqp://[nope]", "amqp://[::1]x", "amqp://höst", "amqp://a,,b"] {
+        refuses(uri, &UriError::Host);
+    }
+    for uri in [
+        "amqp://u:secret@pass@h",
+        "amqp://u:sec/secret@h",
+        "amqp://u:sec#secret@h",
+        "amqp://h/v host",
+        "amqp://h\n",
+    ] {
+        refuses(uri, &UriError::UnencodedCharacter);
+    }
+    refuses("amqp://h/%2", &UriError::PercentEncoding("virtual host"));
+    refuses("amqp://u:%zz@h", &UriError::PercentEncoding("password"));
+    refuses("amqp://u:%ff@h", &UriError::PercentEncoding("password"));
+}
+
+#[test]
+fn a_password_is_never_shown() {
+    let config = Config::from_uri("amqp://user:hunter2@h").unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let uri: AmqpUri = "amqp://user:hunter2@h".parse().unwrap();
+    assert!(!format!("{uri:?}").contains("hunter2"));
+}

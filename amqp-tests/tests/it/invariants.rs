@@ -1,0 +1,217 @@
+//! The invariants of ARCHITECTURE.md: what must not be in the code.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cargo_metadata::{DependencyKind, MetadataCommand};
+
+/// The longest that a file may be.
+const LINES_MAX: usize = 600;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// Every file of ours below `folder` with this ending.
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() {
+            if !name.starts_with('.') && name != "target" {
+                found.extend(files(&path, ending));
+            }
+        } else if name.ends_with(ending) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Lines of code of a crate's `src` without comments, and without the tests at a file's end.
+fn code_lines(crate_name: &str) -> Vec<(String, String)> {
+    let mut lines = Vec::new();
+    for path in files(&root().join(crate_name).join("src"), ".rs") {
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        for (number, line) in code.lines().enumerate() {
+            let line = line.split("//").next().unwrap();
+            lines.push((format!("{}:{}", path.display(), number + 1), line.to_owned()));
+        }
+    }
+    assert!(!lines.is_empty(), "{crate_name} has code");
+    lines
+}
+
+#[track_caller]
+fn never_in(crate_name: &str, forbidden: &[&str]) {
+    let found: Vec<_> = code_lines(crate_name)
+        .into_iter()
+        .filter(|(_, line)| forbidden.iter().any(|word| line.contains(word)))
+        .collect();
+    assert!(found.is_empty(), "{crate_name} must not know {forbidden:?}:\n{found:#?}");
+}
+
+#[test]
+fn proto_and_core_know_no_clock_socket_thread_lock_or_waker() {
+    let impure = [
+        "Instant::now",
+        "SystemTime",
+        "TcpStream",
+        "UdpSocket",
+        "std::thread",
+        "Mutex",
+        "RwLock",
+        "Condvar",
+        "Atomic",
+        "Waker",
+        "async ",
+        ".await",
+        "HashMap",
+        "HashSet",
+        "println!",
+    ];
+    never_in("amqp-proto", &impure);
+    never_in("amqp-core", &impure);
+}
+
+#[test]
+fn no_runtime_above_an_adapter() {
+    let runtimes = ["tokio", "async_std", "smol", "Instant::now", "thread::"];
+    for crate_name in ["amqp-proto", "amqp-core", "amqp-client"] {
+        never_in(crate_name, &runtimes);
+    }
+}
+
+#[test]
+fn one_function_locks() {
+    let locks: Vec<_> = code_lines("amqp-client")
+        .into_iter()
+        .filter(|(_, line)| line.contains(".lock()"))
+        .collect();
+    assert_eq!(locks.len(), 1, "{locks:#?}");
+    assert!(locks[0].0.contains("shared.rs"));
+}
+
+#[test]
+fn nom_stays_inside_the_codec() {
+    let users: BTreeSet<String> = code_lines("amqp-proto")
+        .into_iter()
+        .filter(|(_, line)| line.contains("nom::"))
+        .map(|(place, _)| place.split(':').next().unwrap().to_owned())
+        .collect();
+    let wire = root().join("amqp-proto/src/wire.rs").display().to_string();
+    assert_eq!(users, BTreeSet::from([wire]));
+    for crate_name in ["amqp-core", "amqp-client", "adapter-tokio"] {
+        never_in(crate_name, &["nom::"]);
+    }
+}
+
+#[test]
+fn proto_and_core_deny_what_can_panic() {
+    for crate_name in ["amqp-proto", "amqp-core"] {
+        let path = root().join(crate_name).join("src/lib.rs");
+        let text: String = fs::read_to_string(path).unwrap().split_whitespace().collect();
+        for lint in ["unwrap_used", "expect_used", "indexing_slicing", "panic"] {
+            assert!(text.contains(&format!("clippy::{lint}")), "{crate_name} denies {lint}");
+        }
+        never_in(crate_name, &["unreachable!", "todo!", "unimplemented!", "assert!"]);
+    }
+}
+
+#[test]
+fn every_limit_has_its_unit_and_its_reason() {
+    let text = fs::read_to_string(root().join("amqp-core/src/limits.rs")).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let mut limits = 0;
+    for (number, line) in lines.iter().enumerate() {
+        let Some(limit) = line.strip_prefix("pub const ") else { continue };
+        limits += 1;
+        assert!(lines[number - 1].starts_with("///"), "{limit} has no reason");
+        let name = limit.split(':').next().unwrap();
+        let has_unit = limit.contains("Duration")
+            || ["_BYTES", "_MESSAGES", "_SPAN", "_MAX", "PREFETCH"]
+                .iter()
+                .any(|unit| name.ends_with(unit));
+        assert!(has_unit, "{name} does not say what it counts");
+    }
+    assert!(limits > 15);
+}
+
+#[test]
+fn no_file_is_too_long() {
+    for path in files(&root(), ".rs") {
+        let lines = fs::read_to_string(&path).unwrap().lines().count();
+        assert!(lines <= LINES_MAX, "{} has {lines} lines", path.display());
+    }
+}
+
+#[test]
+fn files_are_tidy() {
+    for ending in [".rs", ".toml", ".md"] {
+        for path in files(&root(), ending) {
+            let text = fs::read_to_string(&path).unwrap();
+            for (number, line) in text.lines().enumerate() {
+                let place = format!("{}:{}", path.display(), number + 1);
+                assert_eq!(line.trim_end(), line, "white space at the end of {place}");
+                let this_file = path.ends_with("invariants.rs");
+                let shirks = this_file || !line.contains("#[ignore");
+                assert!(shirks, "an ignored test at {place}");
+            }
+        }
+    }
+}
+
+/// The arrows of ARCHITECTURE.md: what each crate may rest on, within the workspace and beyond.
+#[test]
+fn dependencies_point_down() {
+    let allowed = BTreeMap::from([
+        ("amqp-proto", vec!["nom", "thiserror"]),
+        ("amqp-core", vec!["amqp-proto", "bytes", "thiserror"]),
+        ("amqp-client", vec!["amqp-core", "bytes", "futures-core", "thiserror"]),
+        ("adapter-tokio", vec!["amqp-client", "bytes", "tokio"]),
+        ("amqp-testkit", vec!["amqp-proto", "stats_alloc", "thiserror"]),
+    ]);
+    let metadata =
+        MetadataCommand::new().manifest_path(root().join("Cargo.toml")).no_deps().exec().unwrap();
+    let mut seen = 0;
+    for package in &metadata.packages {
+        let workspace_only = package.publish.as_deref() == Some(&[]);
+        let Some(allowed) = allowed.get(package.name.as_str()) else {
+            assert!(workspace_only, "{} has no entry here, and is published", package.name);
+            continue;
+        };
+        seen += 1;
+        let actual = |kind| {
+            let dependencies = package.dependencies.iter().filter(move |it| it.kind == kind);
+            dependencies.map(|it| it.name.as_str()).collect::<BTreeSet<_>>()
+        };
+        let normal = actual(DependencyKind::Normal);
+        assert_eq!(normal, allowed.iter().copied().collect(), "{}", package.name);
+        let ours = ["amqp-core", "amqp-client", "adapter-tokio", "amqp-tests"];
+        let upward = actual(DependencyKind::Development);
+        let upward: Vec<_> = upward.iter().filter(|name| ours.contains(name)).collect();
+        assert!(upward.is_empty(), "{} tests itself with {upward:?}", package.name);
+    }
+    assert_eq!(seen, allowed.len());
+}
+
+/// Unsafe code is forbidden for the workspace, and every crate takes the workspace's lints.
+#[test]
+fn unsafe_code_is_forbidden() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    assert!(manifest.contains("unsafe_code = \"forbid\""));
+    for path in files(&root(), "Cargo.toml") {
+        let text = fs::read_to_string(&path).unwrap();
+        let inherits = text.contains("[lints]\nworkspace = true") || text.contains("[workspace]");
+        assert!(inherits, "{} does not take the workspace's lints", path.display());
+    }
+}
+
+#[test]
+fn credentials_are_in_no_debug() {
+    let shown = format!("{:?}", adapter_tokio::Connector::new("amqp://me:hunter2@h").unwrap());
+    assert!(shown.contains("me") && !shown.contains("hunter2"), "{shown}");
+}
