@@ -1,0 +1,168 @@
+//! How connections, channels and consumers end, and who is told.
+
+use std::collections::VecDeque;
+
+use amqp_proto::ShortStr;
+use amqp_proto::frame;
+use amqp_proto::method::connection as wire_connection;
+
+use crate::channel::{ChannelState, ConsumerPhase, Pending, Phase, PhaseInput};
+use crate::connect_error::ConnectFailure;
+use crate::connection::{Connection, End, State};
+use crate::error::{ChannelCause, CloseCause, Error, ProtocolDetail, ProtocolError};
+use crate::event::Event;
+use crate::ids::{CallKey, ChannelId, ConsumerKey, PublishSeq};
+use crate::request::Reply;
+
+impl Connection {
+    pub(super) fn fail(&mut self, failure: ConnectFailure) {
+        if self.end_state().is_none() {
+            self.state = State::Ended(End::Failed(failure));
+        }
+    }
+
+    /// The peer broke the protocol: it is told, and the connection ends.
+    pub(super) fn protocol_error(&mut self, detail: ProtocolDetail) {
+        let error = ProtocolError::new(detail);
+        match &self.state {
+            State::Ended(_) => return,
+            State::Idle | State::Handshake(_) => {
+                return self.fail(ConnectFailure::Protocol(error));
+            }
+            State::Open | State::Closing { .. } => {}
+        }
+        let text = error.detail.to_string();
+        self.end_now(CloseCause::Protocol(error.clone()));
+        let close = wire_connection::Close {
+            reply_code: error.code.code(),
+            reply_text: ShortStr::new(&text).unwrap_or_default(),
+            ..Default::default()
+        };
+        frame::write_method(self.outbound.urgent(), 0, &close);
+    }
+
+    /// Ends the connection where the driver's progress is not known: everything handed to it counts
+    /// as written.
+    pub(super) fn end_now(&mut self, cause: CloseCause) {
+        let handed_over = self.outbound.handed_over();
+        self.end(cause, handed_over);
+    }
+
+    #[allow(clippy::needless_pass_by_value, reason = "the cause is kept")]
+    pub(super) fn end(&mut self, cause: CloseCause, written: u64) {
+        if self.end_state().is_some() {
+            return;
+        }
+        self.state = State::Ended(End::Closed(cause.clone()));
+        self.outbound.clear();
+        for key in self.channels.keys() {
+            let cause = ChannelCause::Connection(cause.clone());
+            self.close_channel(ChannelId(key), PhaseInput::ConnectionLost, cause, written);
+        }
+        self.blocked = None;
+        self.arm();
+    }
+
+    /// The channel has closed on both sides, or its connection has.
+    pub(super) fn close_channel(
+        &mut self,
+        id: ChannelId,
+        input: PhaseInput,
+        cause: ChannelCause,
+        written: u64,
+    ) {
+        let Some(state) = self.channels.find_mut(id.0) else { return };
+        if !state.step(input) {
+            return;
+        }
+        // What closed it first stays the reason that is told.
+        let cause = match &state.cause {
+            Some(ChannelCause::Connection(CloseCause::ByClient)) | None => cause,
+            Some(first) => first.clone(),
+        };
+        state.cause = Some(cause.clone());
+        state.content = Default::default();
+        self.numbers.free(state.number);
+        let calls = std::mem::take(&mut state.calls);
+        self.fail_calls(calls, &cause);
+        let Some(state) = self.channels.find_mut(id.0) else { return };
+        for call in self.also_closing.extract_if(.., |(other, _)| *other == id) {
+            if self.calls.complete(call.1, Ok(Reply::Done)) {
+                self.events.push_back(Event::CallDone(call.1));
+            }
+        }
+        if let Some(confirms) = &mut state.confirms {
+            self.unsettled = self.unsettled.saturating_sub(confirms.span());
+            if let Some((first, last)) = confirms.end(cause.clone(), written) {
+                let (first, last) = (PublishSeq(first), PublishSeq(last));
+                self.events.push_back(Event::Settled { channel: id, first, last });
+            }
+        }
+        for key in state.consumers.drain() {
+            let error = cause.clone().into_error();
+            let by_client = matches!(cause, ChannelCause::ByClient)
+                || matches!(cause, ChannelCause::Connection(CloseCause::ByClient));
+            self.end_consumer(key, (!by_client).then_some(error));
+        }
+        self.events.push_back(Event::ChannelClosed(id));
+        self.sweep_channel(id);
+    }
+
+    /// The channel has closed while these calls were on their way. A close or a cancel among them has
+    /// got what it wanted.
+    pub(super) fn fail_calls(&mut self, calls: VecDeque<CallKey>, cause: &ChannelCause) {
+        for call in calls {
+            let result = match self.calls.pending(call) {
+                Some((Pending::ChannelClose | Pending::Cancel(_), _)) => Ok(Reply::Done),
+                Some((Pending::Consume(consumer), _)) => {
+                    // No handle will be made for it.
+                    if let Some(consumer) = self.consumers.find_mut(consumer) {
+                        consumer.released = true;
+                    }
+                    Err(cause.clone().into_error())
+                }
+                _ => Err(cause.clone().into_error()),
+            };
+            if self.calls.complete(call, result) {
+                self.events.push_back(Event::CallDone(call));
+            }
+        }
+    }
+
+    /// No more deliveries will come. The broker has requeued unread ones that were to be
+    /// acknowledged; those without acknowledgement are still to be read.
+    pub(super) fn end_consumer(&mut self, key: ConsumerKey, error: Option<Error>) {
+        let Some(consumer) = self.consumers.find_mut(key) else { return };
+        consumer.phase = ConsumerPhase::Ended;
+        let channel_open =
+            self.channels.find(consumer.channel.0).is_some_and(|state| state.phase == Phase::Open);
+        let drop_unread = !consumer.no_ack && !channel_open;
+        consumer.error = error;
+        if drop_unread {
+            self.consumers.take_unread(key);
+        }
+        self.events.push_back(Event::Deliverable(key));
+        self.consumers.sweep(key);
+    }
+
+    pub(crate) fn also_closing(&mut self, id: ChannelId, call: CallKey) {
+        self.also_closing.push((id, call));
+    }
+
+    /// Drops a closed channel's record once nobody holds it.
+    pub(crate) fn sweep_channel(&mut self, id: ChannelId) {
+        let done = |state: &ChannelState| state.released && state.phase == Phase::Closed;
+        if self.channels.find(id.0).is_some_and(done) {
+            self.channels.remove(id.0);
+        }
+    }
+
+    /// A consumer whose request was refused.
+    pub(crate) fn discard_consumer(&mut self, key: ConsumerKey) {
+        if let Some(consumer) = self.consumers.find_mut(key) {
+            consumer.phase = ConsumerPhase::Ended;
+            consumer.released = true;
+        }
+        self.consumers.sweep(key);
+    }
+}

@@ -1,0 +1,144 @@
+use amqp_proto::method::{self, WireMethod};
+use amqp_proto::{FieldTable, FieldValue, frame};
+
+use crate::channel::Pending;
+use crate::error::InvalidArgument;
+use crate::limits;
+use crate::request::{raw, requests, short};
+
+/// Sets how many deliveries may be unacknowledged
+/// (`basic.qos`; <https://www.rabbitmq.com/docs/consumer-prefetch>).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BasicQos {
+    prefetch_count: u16,
+    global: bool,
+}
+
+impl BasicQos {
+    /// For each consumer that is started on the channel from here on; 0 is no limit.
+    pub const fn new(prefetch_count: u16) -> Self {
+        Self { prefetch_count, global: false }
+    }
+
+    /// For the channel as a whole, at once.
+    #[must_use]
+    pub const fn global(mut self) -> Self {
+        self.global = true;
+        self
+    }
+}
+
+/// Starts a consumer (`basic.consume`), with the prefetch of `basic.qos`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BasicConsume {
+    queue: String,
+    pub(crate) consumer_tag: Option<String>,
+    no_local: bool,
+    pub(crate) no_ack: bool,
+    exclusive: bool,
+    pub(crate) prefetch: u16,
+    arguments: FieldTable,
+}
+
+impl BasicConsume {
+    /// Consumes from `queue`, each delivery to be acknowledged, 256 of them at a time.
+    pub fn new(queue: impl Into<String>) -> Self {
+        Self {
+            queue: queue.into(),
+            consumer_tag: None,
+            no_local: false,
+            no_ack: false,
+            exclusive: false,
+            prefetch: limits::PREFETCH,
+            arguments: FieldTable::new(),
+        }
+    }
+
+    /// The consumer's tag on the channel; by default one is made up.
+    #[must_use]
+    pub fn consumer_tag(mut self, tag: impl Into<String>) -> Self {
+        self.consumer_tag = Some(tag.into());
+        self
+    }
+
+    /// How many deliveries may be unacknowledged; 0 is no limit. Sent as `basic.qos` ahead of
+    /// `basic.consume`, so that it counts for this consumer alone.
+    #[must_use]
+    pub const fn prefetch(mut self, count: u16) -> Self {
+        self.prefetch = count;
+        self
+    }
+
+    /// Deliveries count as acknowledged when they are sent: what is lost on the way is lost.
+    #[must_use]
+    pub const fn no_ack(mut self) -> Self {
+        self.no_ack = true;
+        self
+    }
+
+    /// Refused with 403 while there is another consumer, and refuses others.
+    #[must_use]
+    pub const fn exclusive(mut self) -> Self {
+        self.exclusive = true;
+        self
+    }
+
+    /// Asks not to deliver messages published on this connection; RabbitMQ ignores it.
+    #[must_use]
+    pub const fn no_local(mut self) -> Self {
+        self.no_local = true;
+        self
+    }
+
+    /// One argument, such as `x-priority`.
+    #[must_use]
+    pub fn argument(mut self, name: &str, value: impl Into<FieldValue>) -> Self {
+        self.arguments.insert(name, value);
+        self
+    }
+
+    /// Whether deliveries count as acknowledged when they are sent.
+    pub const fn is_no_ack(&self) -> bool {
+        self.no_ack
+    }
+
+    pub(crate) fn encode_with_tag(
+        &self,
+        number: u16,
+        tag: &str,
+        out: &mut Vec<u8>,
+    ) -> Result<(), InvalidArgument> {
+        let mut table = Vec::new();
+        let consume = method::basic::Consume {
+            queue: short("queue", &self.queue)?,
+            consumer_tag: short("consumer-tag", tag)?,
+            no_local: self.no_local,
+            no_ack: self.no_ack,
+            exclusive: self.exclusive,
+            arguments: raw(&self.arguments, &mut table)?,
+            ..Default::default()
+        };
+        let qos =
+            method::basic::Qos { prefetch_size: 0, prefetch_count: self.prefetch, global: false };
+        frame::write_method(out, number, &qos);
+        frame::write_method(out, number, &consume);
+        Ok(())
+    }
+}
+
+/// Puts the channel into confirm mode
+/// (`confirm.select`; <https://www.rabbitmq.com/docs/confirms#publisher-confirms>).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConfirmSelect {}
+
+requests! {
+    BasicQos -> (), Pending::done(method::basic::QosOk::ID),
+    |this, table| method::basic::Qos {
+        prefetch_size: 0,
+        prefetch_count: this.prefetch_count,
+        global: this.global,
+    };
+    ConfirmSelect -> (), Pending::ConfirmSelect,
+    |this, table| method::confirm::Select::default();
+}

@@ -1,0 +1,126 @@
+use amqp_proto::method::{self, WireMethod};
+use amqp_proto::{FieldTable, FieldValue};
+
+use crate::channel::Pending;
+use crate::request::{raw, requests, short};
+
+/// Declares an exchange, or checks that it exists (`exchange.declare`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExchangeDeclare {
+    exchange: String,
+    kind: String,
+    passive: bool,
+    durable: bool,
+    auto_delete: bool,
+    internal: bool,
+    arguments: FieldTable,
+}
+
+impl ExchangeDeclare {
+    /// A transient exchange of a type: `direct`, `fanout`, `topic`, `headers`, or a plugin's.
+    pub fn new(exchange: impl Into<String>, kind: impl Into<String>) -> Self {
+        Self {
+            exchange: exchange.into(),
+            kind: kind.into(),
+            passive: false,
+            durable: false,
+            auto_delete: false,
+            internal: false,
+            arguments: FieldTable::new(),
+        }
+    }
+
+    /// Routes by the exact routing key.
+    pub fn direct(exchange: impl Into<String>) -> Self {
+        Self::new(exchange, "direct")
+    }
+
+    /// Routes to everything bound.
+    pub fn fanout(exchange: impl Into<String>) -> Self {
+        Self::new(exchange, "fanout")
+    }
+
+    /// Routes by patterns: `*` stands for one word, `#` for any number of words.
+    pub fn topic(exchange: impl Into<String>) -> Self {
+        Self::new(exchange, "topic")
+    }
+
+    /// Routes by the message's headers.
+    pub fn headers(exchange: impl Into<String>) -> Self {
+        Self::new(exchange, "headers")
+    }
+
+    /// Checks that the exchange exists, and declares nothing.
+    pub fn passive(exchange: impl Into<String>) -> Self {
+        Self { passive: true, ..Self::new(exchange, "") }
+    }
+
+    /// Survives a restart of the broker.
+    #[must_use]
+    pub const fn durable(mut self) -> Self {
+        self.durable = true;
+        self
+    }
+
+    /// Deleted when the last binding from it goes.
+    #[must_use]
+    pub const fn auto_delete(mut self) -> Self {
+        self.auto_delete = true;
+        self
+    }
+
+    /// Takes messages from other exchanges only.
+    #[must_use]
+    pub const fn internal(mut self) -> Self {
+        self.internal = true;
+        self
+    }
+
+    /// One argument, such as `alternate-exchange`.
+    #[must_use]
+    pub fn argument(mut self, name: &str, value: impl Into<FieldValue>) -> Self {
+        self.arguments.insert(name, value);
+        self
+    }
+}
+
+/// Deletes an exchange (`exchange.delete`). RabbitMQ answers ok if there is none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExchangeDelete {
+    exchange: String,
+    if_unused: bool,
+}
+
+impl ExchangeDelete {
+    /// Deletes the exchange and its bindings.
+    pub fn new(exchange: impl Into<String>) -> Self {
+        Self { exchange: exchange.into(), if_unused: false }
+    }
+
+    /// Refused with 406 while something is bound to it.
+    #[must_use]
+    pub const fn if_unused(mut self) -> Self {
+        self.if_unused = true;
+        self
+    }
+}
+
+requests! {
+    ExchangeDeclare -> (), Pending::done(method::exchange::DeclareOk::ID),
+    |this, table| method::exchange::Declare {
+        exchange: short("exchange", &this.exchange)?,
+        r#type: short("type", &this.kind)?,
+        passive: this.passive,
+        durable: this.durable,
+        auto_delete: this.auto_delete,
+        internal: this.internal,
+        arguments: raw(&this.arguments, table)?,
+        ..Default::default()
+    };
+    ExchangeDelete -> (), Pending::done(method::exchange::DeleteOk::ID),
+    |this, table| method::exchange::Delete {
+        exchange: short("exchange", &this.exchange)?,
+        if_unused: this.if_unused,
+        ..Default::default()
+    };
+}

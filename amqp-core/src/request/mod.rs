@@ -1,0 +1,172 @@
+//! The calls of a channel: one value each, with what is required as arguments of its constructor and
+//! the rest as setters. Each follows the method of the same name of AMQP 0-9-1, 1.5 to 1.8, with
+//! RabbitMQ's extensions.
+
+mod basic;
+mod exchange;
+mod queue;
+
+use amqp_proto::{FieldTable, RawTable, ShortStr};
+
+use crate::channel::Pending;
+use crate::error::{InvalidArgument, InvalidReason};
+use crate::ids::ConsumerKey;
+
+/// A call: a method that the broker answers.
+///
+/// Sealed: the methods of the protocol are what they are.
+pub trait Rpc: sealed::Request {
+    /// What the call resolves to.
+    type Reply: FromReply;
+}
+
+/// The result of a call.
+pub trait FromReply: sealed::FromReply + std::fmt::Debug {}
+
+/// The broker's answer to `queue.declare`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueueDeclareOk {
+    /// The queue's name: what was asked for, or what the broker chose.
+    pub queue: String,
+    /// Messages that are ready.
+    pub message_count: u32,
+    /// Consumers of the queue.
+    pub consumer_count: u32,
+}
+
+impl QueueDeclareOk {
+    /// The queue's name.
+    pub fn name(&self) -> &str {
+        &self.queue
+    }
+}
+
+/// A count of messages: what `queue.delete` and `queue.purge` removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct MessageCount {
+    /// The number of messages.
+    pub message_count: u32,
+}
+
+/// The answer to `basic.consume`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConsumeOk {
+    /// The consumer's name in this session.
+    pub consumer: ConsumerKey,
+    /// Its tag on the channel.
+    pub consumer_tag: String,
+}
+
+pub(crate) mod sealed {
+    use super::{InvalidArgument, Pending};
+
+    /// How a call is sent and what is awaited.
+    #[doc(hidden)]
+    #[allow(unreachable_pub, reason = "the trait seals a public one")]
+    pub trait Request {
+        /// Appends the method frame.
+        fn encode(&self, number: u16, out: &mut Vec<u8>) -> Result<(), InvalidArgument>;
+        /// What the reply will be matched with.
+        fn pending(&self) -> Pending;
+    }
+
+    #[doc(hidden)]
+    #[allow(unreachable_pub, reason = "the trait seals a public one")]
+    pub trait FromReply: Sized {
+        fn from_reply(reply: Reply) -> Option<Self>;
+    }
+
+    /// The reply to a call of any type.
+    #[doc(hidden)]
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    #[allow(unreachable_pub, reason = "the trait seals a public one")]
+    pub enum Reply {
+        Done,
+        Queue(super::QueueDeclareOk),
+        Count(super::MessageCount),
+        Consume(super::ConsumeOk),
+    }
+}
+
+pub use basic::{BasicConsume, BasicQos, ConfirmSelect};
+pub use exchange::{ExchangeDeclare, ExchangeDelete};
+pub use queue::{QueueBind, QueueDeclare, QueueDelete};
+pub(crate) use sealed::Reply;
+
+macro_rules! replies {
+    ($($type:ty: $pattern:pat => $value:expr;)*) => {
+        $(
+            impl FromReply for $type {}
+            impl sealed::FromReply for $type {
+                fn from_reply(reply: Reply) -> Option<Self> {
+                    match reply {
+                        $pattern => Some($value),
+                        _ => None,
+                    }
+                }
+            }
+        )*
+    };
+}
+
+replies! {
+    (): Reply::Done => ();
+    QueueDeclareOk: Reply::Queue(ok) => ok;
+    MessageCount: Reply::Count(count) => count;
+    ConsumeOk: Reply::Consume(ok) => ok;
+}
+
+/// How each call is encoded, and which reply it awaits.
+macro_rules! requests {
+    ($(
+        $request:ident -> $reply:ty, $pending:expr,
+        |$this:ident, $table:ident| $method:expr;
+    )*) => {
+        $(
+            impl crate::request::Rpc for $request {
+                type Reply = $reply;
+            }
+
+            impl crate::request::sealed::Request for $request {
+                fn encode(
+                    &self,
+                    number: u16,
+                    out: &mut Vec<u8>,
+                ) -> Result<(), crate::error::InvalidArgument> {
+                    let ($this, $table) = (self, &mut Vec::<u8>::new());
+                    let _ = ($this, &$table);
+                    amqp_proto::frame::write_method(out, number, &$method);
+                    Ok(())
+                }
+
+                fn pending(&self) -> crate::channel::Pending {
+                    $pending
+                }
+            }
+        )*
+    };
+}
+
+pub(crate) use requests;
+
+pub(crate) fn short<'a>(
+    argument: &'static str,
+    text: &'a str,
+) -> Result<ShortStr<'a>, InvalidArgument> {
+    ShortStr::new(text).map_err(|error| InvalidArgument::new(argument, error))
+}
+
+pub(crate) fn raw<'a>(
+    table: &FieldTable,
+    out: &'a mut Vec<u8>,
+) -> Result<RawTable<'a>, InvalidArgument> {
+    if table.is_empty() {
+        return Ok(RawTable::default());
+    }
+    let encoded = table.encode(out);
+    encoded.map_err(|error| InvalidArgument::new("arguments", InvalidReason::Encode(error)))?;
+    Ok(RawTable::new(out.get(4..).unwrap_or_default()))
+}

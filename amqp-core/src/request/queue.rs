@@ -1,0 +1,153 @@
+use amqp_proto::method::{self, WireMethod};
+use amqp_proto::{FieldTable, FieldValue};
+
+use crate::channel::Pending;
+use crate::request::{MessageCount, QueueDeclareOk, raw, requests, short};
+
+/// Declares a queue, or checks that it exists (`queue.declare`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueueDeclare {
+    queue: String,
+    passive: bool,
+    durable: bool,
+    exclusive: bool,
+    auto_delete: bool,
+    arguments: FieldTable,
+}
+
+impl QueueDeclare {
+    /// A transient classic queue; with the name `""` the broker chooses one.
+    pub fn new(queue: impl Into<String>) -> Self {
+        Self {
+            queue: queue.into(),
+            passive: false,
+            durable: false,
+            exclusive: false,
+            auto_delete: false,
+            arguments: FieldTable::new(),
+        }
+    }
+
+    /// Checks that the queue exists and counts its messages and consumers; declares nothing.
+    pub fn passive(queue: impl Into<String>) -> Self {
+        Self { passive: true, ..Self::new(queue) }
+    }
+
+    /// Survives a restart of the broker.
+    #[must_use]
+    pub const fn durable(mut self) -> Self {
+        self.durable = true;
+        self
+    }
+
+    /// Used by this connection alone, and deleted with it.
+    #[must_use]
+    pub const fn exclusive(mut self) -> Self {
+        self.exclusive = true;
+        self
+    }
+
+    /// Deleted when the last consumer goes.
+    #[must_use]
+    pub const fn auto_delete(mut self) -> Self {
+        self.auto_delete = true;
+        self
+    }
+
+    /// One argument, such as `x-max-length`.
+    #[must_use]
+    pub fn argument(mut self, name: &str, value: impl Into<FieldValue>) -> Self {
+        self.arguments.insert(name, value);
+        self
+    }
+}
+
+/// Binds a queue to an exchange (`queue.bind`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueueBind {
+    queue: String,
+    exchange: String,
+    routing_key: String,
+    arguments: FieldTable,
+}
+
+impl QueueBind {
+    /// Messages published to `exchange` with a matching `routing_key` go to `queue`; `""` is the
+    /// queue declared last on the channel.
+    pub fn new(
+        queue: impl Into<String>,
+        exchange: impl Into<String>,
+        routing_key: impl Into<String>,
+    ) -> Self {
+        Self {
+            queue: queue.into(),
+            exchange: exchange.into(),
+            routing_key: routing_key.into(),
+            arguments: FieldTable::new(),
+        }
+    }
+
+    /// One argument, such as a header to match.
+    #[must_use]
+    pub fn argument(mut self, name: &str, value: impl Into<FieldValue>) -> Self {
+        self.arguments.insert(name, value);
+        self
+    }
+}
+
+/// Deletes a queue (`queue.delete`). RabbitMQ answers ok with 0 if there is none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueueDelete {
+    queue: String,
+    if_unused: bool,
+    if_empty: bool,
+}
+
+impl QueueDelete {
+    /// Deletes the queue with its messages and bindings.
+    pub fn new(queue: impl Into<String>) -> Self {
+        Self { queue: queue.into(), if_unused: false, if_empty: false }
+    }
+
+    /// Refused with 406 while it has consumers.
+    #[must_use]
+    pub const fn if_unused(mut self) -> Self {
+        self.if_unused = true;
+        self
+    }
+
+    /// Refused with 406 while it has messages.
+    #[must_use]
+    pub const fn if_empty(mut self) -> Self {
+        self.if_empty = true;
+        self
+    }
+}
+
+requests! {
+    QueueDeclare -> QueueDeclareOk, Pending::QueueDeclare,
+    |this, table| method::queue::Declare {
+        queue: short("queue", &this.queue)?,
+        passive: this.passive,
+        durable: this.durable,
+        exclusive: this.exclusive,
+        auto_delete: this.auto_delete,
+        arguments: raw(&this.arguments, table)?,
+        ..Default::default()
+    };
+    QueueBind -> (), Pending::done(method::queue::BindOk::ID),
+    |this, table| method::queue::Bind {
+        queue: short("queue", &this.queue)?,
+        exchange: short("exchange", &this.exchange)?,
+        routing_key: short("routing-key", &this.routing_key)?,
+        arguments: raw(&this.arguments, table)?,
+        ..Default::default()
+    };
+    QueueDelete -> MessageCount, Pending::QueueDelete,
+    |this, table| method::queue::Delete {
+        queue: short("queue", &this.queue)?,
+        if_unused: this.if_unused,
+        if_empty: this.if_empty,
+        ..Default::default()
+    };
+}
