@@ -17,10 +17,13 @@ use adapter_tokio::{
 use amqp_testkit::ModelBroker;
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::task::JoinSet;
 
 const MESSAGES: u64 = 100_000;
 /// Publishes that may await their confirms at once.
 const WINDOW: usize = 1_000;
+/// A message that is lost is waited for so long.
+const DEADLINE: Duration = Duration::from_secs(120);
 /// Deliveries that may be unacknowledged at once.
 const PREFETCH: u16 = 1_000;
 
@@ -28,22 +31,16 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let run = tokio::select! {
-        run = run() => run,
-        _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
-    };
-    // Dropping `run`'s handles has begun to close the connection; the broker gets a moment for it.
-    match run {
+    match connect_and_run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            tokio::time::sleep(Duration::from_millis(100)).await;
             eprintln!("quickstart failed: {failure}");
             ExitCode::FAILURE
         }
     }
 }
 
-async fn run() -> Result<(), Failure> {
+async fn connect_and_run() -> Result<(), Failure> {
     // The model broker lives until the end of this function.
     let (_model, uri) = match std::env::var("AMQP_URL") {
         Ok(uri) => (None, uri),
@@ -58,7 +55,16 @@ async fn run() -> Result<(), Failure> {
     let broker = connection.server_properties();
     let text = |name| broker.get(name).and_then(|value| value.as_str()).unwrap_or("?").to_owned();
     println!("connected to {} {}", text("product"), text("version"));
+    let result = tokio::select! {
+        result = run(&connection) => result,
+        () = tokio::time::sleep(DEADLINE) => Err("not done in time".into()),
+        _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+    };
+    connection.close().await;
+    result
+}
 
+async fn run(connection: &Connection) -> Result<(), Failure> {
     let publishing = connection.open_channel().await?;
     let consuming = connection.open_channel().await?;
     let queue = publishing.queue_declare(QueueDeclare::new("").exclusive()).await?;
@@ -73,18 +79,19 @@ async fn run() -> Result<(), Failure> {
         spawn(publish(publisher, queue.name().to_owned(), begun, bar.clone())),
         spawn(consume_and_acknowledge(consumer, begun, bar.clone())),
     )?;
-    let left = messages_left(&connection, &consuming, queue.name()).await?;
+    let left = messages_left(connection, &consuming, queue.name()).await?;
     bar.finish_and_clear();
-    connection.close().await;
     report(&published, &consumed);
     check(&published, &consumed, left)
 }
 
-/// Runs a task beside the others, so that publishing and consuming really overlap.
+/// Runs a task beside the others, so that publishing and consuming really overlap; it ends with its
+/// caller.
 async fn spawn<T: Send + 'static>(
     task: impl Future<Output = Result<T, Failure>> + Send + 'static,
 ) -> Result<T, Failure> {
-    tokio::spawn(task).await?
+    let mut tasks = JoinSet::from_iter([task]);
+    tasks.join_next().await.ok_or("the task is gone")??
 }
 
 /// What one side saw.

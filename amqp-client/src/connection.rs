@@ -66,9 +66,10 @@ impl Connection {
         Closing { closed: self.closed(), sent: false }
     }
 
-    /// Waits until the connection is closed, whoever closes it.
+    /// Waits until the connection is closed, whoever closes it. The future is no handle: it does not
+    /// keep the connection.
     pub fn closed(&self) -> Closed {
-        Closed { connection: Arc::clone(&self.inner), ticket: None }
+        Closed { shared: Arc::clone(&self.inner.shared), ticket: None }
     }
 
     /// Whether the connection is open and no close has begun.
@@ -205,7 +206,7 @@ impl Drop for OpeningChannel {
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct Closed {
-    connection: Arc<ConnectionInner>,
+    shared: Arc<Shared>,
     ticket: Option<u64>,
 }
 
@@ -213,8 +214,8 @@ impl Future for Closed {
     type Output = CloseCause;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CloseCause> {
-        let Self { connection, ticket } = &mut *self;
-        connection.shared.with(|state| match state.session.cause() {
+        let Self { shared, ticket } = &mut *self;
+        shared.with(|state| match state.session.cause() {
             Some(cause) => Poll::Ready(cause.clone()),
             None => {
                 state.lifecycle.wait(ticket, cx.waker(), &mut state.released);
@@ -228,8 +229,7 @@ impl Drop for Closed {
     fn drop(&mut self) {
         let ticket = &mut self.ticket;
         if ticket.is_some() {
-            let shared = &self.connection.shared;
-            shared.with(|state| state.lifecycle.leave(ticket, &mut state.released));
+            self.shared.with(|state| state.lifecycle.leave(ticket, &mut state.released));
         }
     }
 }
@@ -252,7 +252,7 @@ impl Future for Closing {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CloseCause> {
         if !self.sent {
             self.sent = true;
-            let shared = &self.closed.connection.shared;
+            let shared = &self.closed.shared;
             let now = shared.now();
             shared.with(|state| state.session.close(now));
         }

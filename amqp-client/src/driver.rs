@@ -35,6 +35,10 @@ pub struct Driver<R: Runtime> {
     transport: Option<(Attempt, R::Transport)>,
     timer: R::Timer,
     reads: bool,
+    /// A flush is on its way.
+    flushing: bool,
+    /// Writing failed: what the peer sent before is read, then the transport counts as lost.
+    write_error: Option<TransportError>,
     /// When the last bytes are given up.
     linger_until: Option<Instant>,
 }
@@ -50,6 +54,8 @@ impl<R: Runtime> Driver<R> {
             transport: None,
             timer,
             reads: false,
+            flushing: false,
+            write_error: None,
             linger_until: None,
         }
     }
@@ -57,12 +63,12 @@ impl<R: Runtime> Driver<R> {
     fn act(&mut self, now: Instant, action: Action) {
         match action {
             Action::Resolve { attempt, host, port } => {
-                self.transport = None;
+                self.drop_transport();
                 self.dialling = None;
                 self.resolving = Some((attempt, Box::pin(self.runtime.resolve(&host, port))));
             }
             Action::Dial { attempt, address, server_name } => {
-                self.transport = None;
+                self.drop_transport();
                 let dialling = self.runtime.dial(address, &server_name);
                 self.dialling = Some((attempt, Box::pin(dialling)));
             }
@@ -111,47 +117,75 @@ impl<R: Runtime> Driver<R> {
             Poll::Ready(Err(error)) => self.lost(error.into()),
             Poll::Pending => {
                 self.pump.read_is_empty();
-                return false;
+                return match self.write_error.take() {
+                    Some(error) => {
+                        self.lost(error);
+                        true
+                    }
+                    None => false,
+                };
             }
         }
         true
     }
 
-    /// Writes until the socket takes no more. Ready when everything is written.
+    /// Writes until the socket takes no more. Ready when everything is written and flushed, or when
+    /// writing has failed.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.pump.wants_write() {
-            let Some((_, transport)) = &mut self.transport else { return Poll::Ready(()) };
+        while self.pump.wants_write() && self.write_error.is_none() {
+            let Some((_, transport)) = &mut self.transport else { return Poll::Pending };
             let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
             let filled = self.pump.slices(&mut slices);
             match ready!(transport.poll_write(cx, &slices[..filled])) {
                 Ok(0) => {
-                    self.lost(TransportError::new(io::ErrorKind::WriteZero, "write of 0 bytes"));
+                    let error = TransportError::new(io::ErrorKind::WriteZero, "write of 0 bytes");
+                    self.write_error = Some(error);
                 }
-                Ok(count) => self.pump.was_written(count),
-                Err(error) => self.lost(error.into()),
+                Ok(count) => {
+                    self.pump.was_written(count);
+                    self.flushing = true;
+                }
+                Err(error) => self.write_error = Some(error.into()),
             }
         }
-        if let Some((_, transport)) = &mut self.transport
-            && let Err(error) = ready!(transport.poll_flush(cx))
+        if self.flushing
+            && let Some((_, transport)) = &mut self.transport
         {
-            self.lost(error.into());
+            let flushed = ready!(transport.poll_flush(cx));
+            self.flushing = false;
+            self.write_error = flushed.err().map(Into::into).or_else(|| self.write_error.take());
         }
         Poll::Ready(())
     }
 
     fn lost(&mut self, error: TransportError) {
+        let error = self.write_error.take().unwrap_or(error);
         if let Some((attempt, _)) = self.transport.take() {
             self.pump.disconnected(self.runtime.now(), attempt, error);
         }
+        self.drop_transport();
+    }
+
+    fn drop_transport(&mut self) {
+        self.transport = None;
+        self.pump.reset();
+        (self.flushing, self.write_error) = (false, None);
     }
 
     /// Writes what is left, then closes the transport.
     fn poll_finish(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
-        if self.poll_write(cx).is_ready() {
-            let Some((_, transport)) = &mut self.transport else { return Poll::Ready(()) };
+        while self.transport.is_some() && self.poll_write(cx).is_ready() {
+            if self.write_error.is_none() && self.pump.refill(self.runtime.now()) {
+                continue;
+            }
+            let Some((_, transport)) = &mut self.transport else { break };
             if transport.poll_close(cx).is_ready() {
                 return Poll::Ready(());
             }
+            return self.timer.poll_until(cx, deadline);
+        }
+        if self.transport.is_none() {
+            return Poll::Ready(());
         }
         self.timer.poll_until(cx, deadline)
     }
@@ -164,11 +198,13 @@ impl<R: Runtime> Future for Driver<R> {
         let this = &mut *self;
         for _ in 0..ROUNDS {
             let mut progress = this.poll_answers(cx);
-            if this.reads {
+            if this.reads || this.write_error.is_some() {
                 progress |= this.poll_read(cx);
             }
             let now = this.runtime.now();
             let turn = this.pump.turn(now, cx.waker());
+            // After a pause the socket is to be asked before it will tell.
+            progress |= turn.read && !this.reads;
             this.reads = turn.read;
             if let Some(action) = turn.action {
                 this.act(now, action);
@@ -178,9 +214,14 @@ impl<R: Runtime> Future for Driver<R> {
                 return this.poll_finish(cx, deadline);
             }
             // Once everything is written, more may have been queued meanwhile.
-            progress |= turn.write && this.poll_write(cx).is_ready();
-            if let Some(deadline) = turn.deadline {
-                progress |= this.timer.poll_until(cx, deadline).is_ready();
+            if turn.write || this.flushing {
+                progress |= this.poll_write(cx).is_ready();
+            }
+            if let Some(deadline) = turn.deadline
+                && this.timer.poll_until(cx, deadline).is_ready()
+            {
+                this.pump.deadline_passed();
+                progress = true;
             }
             if !progress {
                 return Poll::Pending;

@@ -127,14 +127,15 @@ impl<'a> RoomFor<'a> {
                     state.channels[id.index()].room.wait(ticket, cx.waker(), released);
                     Poll::Pending
                 }
-                Ok(done) => {
+                done => {
                     if ticket.is_some() {
                         state.channels[id.index()].room.leave(ticket, &mut state.released);
                     }
-                    Poll::Ready(Ok(done))
+                    Poll::Ready(done.map_err(|refused| match refused {
+                        PublishRefused::Error(error) => error,
+                        waiting => unreachable!("{waiting} is waited for"),
+                    }))
                 }
-                Err(PublishRefused::Error(error)) => Poll::Ready(Err(error)),
-                Err(_) => Poll::Pending,
             }
         })
     }

@@ -12,7 +12,7 @@ use std::time::Instant;
 use amqp_core::{Action, Attempt, CloseCause, Transmit, TransportError};
 use bytes::BytesMut;
 
-use crate::shared::Shared;
+use crate::shared::{Shared, Sleep};
 
 /// The first read; it doubles while reads fill their room.
 const READ_MIN_BYTES: usize = 4 << 10;
@@ -28,6 +28,8 @@ pub struct Pump {
     /// Bytes of the present transport's stream that reached the socket.
     written: u64,
     read_size: usize,
+    /// The deadline of the last turn has passed.
+    due: bool,
     finished: bool,
 }
 
@@ -41,9 +43,9 @@ pub struct Turn {
     pub read: bool,
     /// Write from [`Pump::slices`], and take another turn when all is written.
     pub write: bool,
-    /// Take another turn then, at the latest.
+    /// Call [`Pump::deadline_passed`] then, and take another turn.
     pub deadline: Option<Instant>,
-    /// Write what there is, close the transport, and end.
+    /// Write what there is, until [`Pump::refill`] gives no more; close the transport, and end.
     pub finished: bool,
 }
 
@@ -55,6 +57,7 @@ impl Pump {
             transmit: Transmit::new(),
             written: 0,
             read_size: READ_MIN_BYTES,
+            due: false,
             finished: false,
         }
     }
@@ -66,11 +69,12 @@ impl Pump {
     /// nothing to read.
     pub fn turn(&mut self, now: Instant, waker: &Waker) -> Turn {
         let Self { shared, input, transmit, .. } = self;
+        let due = std::mem::take(&mut self.due);
         // Each lock takes a bounded bite of the input.
-        while shared.with(|state| state.session.handle_input(now, input)) {}
+        while !input.is_empty() && shared.with(|state| state.session.handle_input(now, input)) {}
         let turn = shared.with(|state| {
             let session = &mut state.session;
-            if session.poll_timeout().is_some_and(|(deadline, _)| deadline <= now) {
+            if due {
                 session.handle_timeout(now);
             }
             let action = session.poll_action();
@@ -85,11 +89,25 @@ impl Pump {
                 finished: matches!(action, Some(Action::Disconnect { .. })),
                 action,
             };
-            state.driver_sleeps(waker, read);
+            let sleep = Sleep { reads: read, writes: turn.write, until: turn.deadline };
+            state.driver_sleeps(waker, sleep);
             turn
         });
         self.finished |= turn.finished;
         Turn { finished: self.finished, ..turn }
+    }
+
+    /// The deadline of the last turn has passed: the next turn acts on it. Say so only after a wait
+    /// that would have heard of input, so that a process that was busy does not take its own silence
+    /// for the peer's.
+    pub const fn deadline_passed(&mut self) {
+        self.due = true;
+    }
+
+    /// Takes more output once everything is written; whether there was some.
+    pub fn refill(&mut self, now: Instant) -> bool {
+        let transmit = &mut self.transmit;
+        self.shared.with(|state| state.session.poll_transmit(now, transmit))
     }
 
     /// Where to append what is read, and about how much to read at once.
@@ -141,15 +159,20 @@ impl Pump {
     /// Answers [`Action::Dial`]: the transport is connected.
     pub fn connected(&mut self, now: Instant, attempt: Attempt) {
         self.written = 0;
+        self.reset();
+        self.shared.with(|state| state.session.handle_connected(now, attempt));
+    }
+
+    /// The transport is dropped: what was not written goes with it.
+    pub fn reset(&mut self) {
         self.transmit = Transmit::new();
         self.input = BytesMut::new();
-        self.shared.with(|state| state.session.handle_connected(now, attempt));
     }
 
     /// Dialling failed, or the transport is lost. What was read before is handed in first.
     pub fn disconnected(&mut self, now: Instant, attempt: Attempt, error: TransportError) {
         let Self { shared, input, written, .. } = self;
-        while shared.with(|state| state.session.handle_input(now, input)) {}
+        while !input.is_empty() && shared.with(|state| state.session.handle_input(now, input)) {}
         shared.with(|state| state.session.handle_disconnected(now, attempt, error, *written));
         self.transmit = Transmit::new();
     }

@@ -30,8 +30,18 @@ pub(crate) struct State {
     pub(crate) lifecycle: Line,
     /// The driver, while it sleeps.
     driver: Option<Waker>,
-    /// Whether the sleeping driver would hear of input.
-    driver_reads: bool,
+    sleep: Sleep,
+}
+
+/// What a sleeping driver notices by itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sleep {
+    /// It hears of input.
+    pub(crate) reads: bool,
+    /// It is busy writing, and asks for more when that is done.
+    pub(crate) writes: bool,
+    /// It wakes up then.
+    pub(crate) until: Option<Instant>,
 }
 
 /// Those who wait for a channel.
@@ -51,7 +61,7 @@ impl Shared {
             channels: Vec::new(),
             lifecycle: Line::default(),
             driver: None,
-            driver_reads: false,
+            sleep: Sleep::default(),
         };
         Self { state: Mutex::new(state), clock }
     }
@@ -83,9 +93,9 @@ impl State {
     }
 
     /// The driver goes to sleep; it is woken when there is something for it to do.
-    pub(crate) fn driver_sleeps(&mut self, waker: &Waker, reads: bool) {
+    pub(crate) fn driver_sleeps(&mut self, waker: &Waker, sleep: Sleep) {
         register(&mut self.driver, waker, &mut self.released);
-        self.driver_reads = reads;
+        self.sleep = sleep;
     }
 
     /// Turns events into wakers, and takes what is to be released.
@@ -103,9 +113,12 @@ impl State {
     }
 
     fn driver_is_needed(&mut self) -> bool {
-        self.session.wants_transmit()
-            || self.session.wants_action()
-            || (!self.driver_reads && self.session.wants_input())
+        let Sleep { reads, writes, until } = self.sleep;
+        let session = &mut self.session;
+        (!writes && session.wants_transmit())
+            || session.wants_action()
+            || (!reads && session.wants_input())
+            || session.poll_timeout().is_some_and(|(at, _)| until.is_none_or(|until| at < until))
     }
 
     fn handle_event(&mut self, event: &Event) {
@@ -119,7 +132,7 @@ impl State {
                     wakers.room.wake_front(released);
                 }
             }
-            Event::ChannelClosed(channel) => {
+            Event::ChannelClosed(channel) | Event::ChannelClosing(channel) => {
                 if let Some(wakers) = self.channels.get_mut(channel.index()) {
                     wakers.room.wake_all(released);
                 }

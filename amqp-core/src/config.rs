@@ -89,29 +89,29 @@ impl Config {
 
     /// The time for connecting as a whole; 30 s by default.
     #[must_use]
-    pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout.min(limits::TIMEOUT_MAX);
         self
     }
 
     /// The time for one address: dialling and the handshake; 10 s by default.
     #[must_use]
-    pub const fn address_timeout(mut self, timeout: Duration) -> Self {
-        self.address_timeout = timeout;
+    pub fn address_timeout(mut self, timeout: Duration) -> Self {
+        self.address_timeout = timeout.min(limits::TIMEOUT_MAX);
         self
     }
 
     /// The time in which a call must be answered; 30 s by default.
     #[must_use]
-    pub const fn call_timeout(mut self, timeout: Duration) -> Self {
-        self.call_timeout = timeout;
+    pub fn call_timeout(mut self, timeout: Duration) -> Self {
+        self.call_timeout = timeout.min(limits::TIMEOUT_MAX);
         self
     }
 
     /// The time after which a close no longer waits for the broker; 10 s by default.
     #[must_use]
-    pub const fn close_timeout(mut self, timeout: Duration) -> Self {
-        self.close_timeout = timeout;
+    pub fn close_timeout(mut self, timeout: Duration) -> Self {
+        self.close_timeout = timeout.min(limits::TIMEOUT_MAX);
         self
     }
 

@@ -325,6 +325,9 @@ pub enum Misuse {
         /// The negotiated limit.
         channel_max: u16,
     },
+    /// The connection is not open yet.
+    #[error("the connection is not open yet")]
+    NotConnected,
     /// A confirmed publish on a channel that is not in confirm mode.
     #[error("the channel is not in confirm mode")]
     NotConfirmMode,

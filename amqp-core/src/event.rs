@@ -16,7 +16,9 @@ pub enum Event {
     CallDone(CallKey),
     /// A channel closed: later calls say why. Its open publishes are settled, its consumers end.
     ChannelClosed(ChannelId),
-    /// The connection closed. The last event.
+    /// A channel is being closed from here: nothing more is let in.
+    ChannelClosing(ChannelId),
+    /// The session ended: nothing more comes from the broker.
     Closed(CloseCause),
     /// A consumer has deliveries to pull, or has ended.
     Deliverable(ConsumerKey),

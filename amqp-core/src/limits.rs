@@ -4,6 +4,10 @@
 
 use std::time::Duration;
 
+/// The longest that any time-out may be: more is as good as none, and the sum with a clock's reading
+/// must not overflow.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// All of resolving, dialling and the handshake: the caller of `connect` waits no longer.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -26,6 +30,10 @@ pub const OUTBOUND_HIGH_BYTES: usize = 1 << 20;
 /// Bytes waiting to be written below which waiting publishers go on: few enough that each wake-up
 /// lets many in, enough that the socket does not run dry.
 pub const OUTBOUND_LOW_BYTES: usize = 256 << 10;
+
+/// Bytes waiting to be written at which reading pauses: answers to a peer that talks and does not
+/// listen.
+pub const OUTBOUND_HARD_BYTES: usize = 8 << 20;
 
 /// Bytes of unread deliveries at which reading pauses, unless an answer is awaited.
 pub const INBOUND_HIGH_BYTES: usize = 8 << 20;
@@ -69,8 +77,12 @@ pub const DEAL_BYTES: usize = 256 << 10;
 /// Capacity that an idle buffer keeps.
 pub const IDLE_BUFFER_BYTES: usize = 4 << 10;
 
-/// Returned messages of unconfirmed publishes kept per channel; beyond, they are counted.
+/// Returned messages of unconfirmed publishes kept per channel; beyond, the oldest go.
 pub const RETURNED_MESSAGES: usize = 256;
+
+/// Bytes of returned messages kept per channel, the newest message whatever its size; beyond, the
+/// oldest go.
+pub const RETURNED_BYTES: usize = 1 << 20;
 
 /// Bytes of a returned or published body that tell apart messages with equal properties.
 pub const RETURN_HASH_BODY_BYTES: usize = 64;

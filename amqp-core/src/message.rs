@@ -203,7 +203,7 @@ impl Message {
         }
     }
 
-    /// Bytes of memory that the message keeps.
+    /// Bytes of exchange, routing key, properties and body.
     pub(crate) fn size(&self) -> usize {
         self.data.len() + self.large_body.as_ref().map_or(0, Bytes::len)
     }

@@ -68,7 +68,7 @@ pub enum UriError {
     /// The path has more than one segment; a `/` within the virtual host is written `%2f`.
     #[error("the path has more than one segment; write / in the virtual host as %2f")]
     SecondPathSegment,
-    /// White space, a control character, `#`, or a raw `@` or `/` in the user or password.
+    /// White space, a control character, `#`, or a raw `@`, `/` or `?` in the user or password.
     #[error("a character stands where it must be percent-encoded")]
     UnencodedCharacter,
     /// A query key is not known.
@@ -91,6 +91,10 @@ impl FromStr for AmqpUri {
             return Err(UriError::UnencodedCharacter);
         }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        // A raw `?` in a password would end the authority early and leave the rest in the query.
+        if query.contains(['@', '/', '?']) {
+            return Err(UriError::UnencodedCharacter);
+        }
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         // A raw `/` in a password would end the authority early and leave an `@` in the path.
         if path.contains('@') {

@@ -22,8 +22,8 @@ pub enum Malformed {
     #[error("text is not UTF-8")]
     NotUtf8,
     /// Tables or arrays are nested deeper than the limit.
-    #[error("tables nested deeper than {0} levels")]
-    TooDeep(usize),
+    #[error("tables nested too deep")]
+    TooDeep,
     /// Bytes remain after the last field.
     #[error("bytes left over after the last field")]
     TrailingBytes,

@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, fs, io, process, thread};
 
@@ -17,6 +18,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(90);
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two looks at a node that starts or stops.
 const POLL: Duration = Duration::from_millis(50);
+/// Where nodes listen.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// Where Debian's package keeps the programs; its wrappers elsewhere switch users.
 const DEBIAN_PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
 
@@ -27,7 +30,7 @@ pub struct RabbitMq {
     folder: PathBuf,
     port: u16,
     environment: Vec<(&'static str, String)>,
-    guard: Option<Guard>,
+    guard: Mutex<Guard>,
 }
 
 /// Why a node could not be started or managed.
@@ -82,6 +85,9 @@ impl RabbitMq {
         let number = NODES.fetch_add(1, Ordering::Relaxed);
         let name = format!("testkit-{}-{number}", process::id());
         let folder = env::temp_dir().join(format!("amqp-{name}"));
+        let [port, distribution, mapper] = free_ports()?;
+        // From here on the guard cleans up, whatever happens.
+        let guard = Guard::start(&folder, mapper)?;
         for part in ["mnesia", "log", "home"] {
             fs::create_dir_all(folder.join(part))?;
         }
@@ -90,15 +96,16 @@ impl RabbitMq {
         fs::write(folder.join("rabbitmq.conf"), conf)?;
         fs::write(folder.join("enabled_plugins"), "[].\n")?;
         fs::write(folder.join("advanced.config"), "[].\n")?;
-        let [port, distribution, mapper] = free_ports()?;
-        let mut node = Self {
+        let node = Self {
             programs,
             environment: environment(&folder, &name, port, distribution, mapper),
             folder,
             port,
-            guard: None,
+            guard: Mutex::new(guard),
         };
-        node.guard = Some(Guard::start(&node.folder, mapper)?);
+        // A node that finds no port mapper starts one that outlives it.
+        let mapped = || TcpStream::connect((Ipv4Addr::LOCALHOST, mapper)).is_ok();
+        node.wait_for("given a port mapper", START_TIMEOUT, mapped)?;
         node.launch()?;
         Ok(node)
     }
@@ -134,7 +141,9 @@ impl RabbitMq {
     /// # Errors
     /// [`RabbitMqError`].
     pub fn kill(&self) -> Result<(), RabbitMqError> {
-        self.signal("KILL")
+        self.signal("KILL")?;
+        // The next process of that number is none of ours.
+        Ok(fs::remove_file(self.folder.join("pid"))?)
     }
 
     /// Stops the node in good order. [`launch`](Self::launch) brings it back.
@@ -153,7 +162,10 @@ impl RabbitMq {
         let log = |name| fs::File::options().create(true).append(true).open(self.folder.join(name));
         let mut command = self.command("rabbitmq-server");
         command.stdin(Stdio::null()).stdout(log("stdout.log")?).stderr(log("stderr.log")?);
+        // A group of its own, so that the guard can end all of it at any moment.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut server = command.spawn()?;
+        self.guard.lock().unwrap_or_else(PoisonError::into_inner).watch(server.id())?;
         // A child that nobody waits for stays as a zombie.
         thread::spawn(move || server.wait());
         self.wait_for("accepting connections", START_TIMEOUT, || self.accepts())
@@ -203,7 +215,10 @@ impl RabbitMq {
             stream.read_exact(&mut first)?;
             Ok(first[0])
         };
-        greet().is_ok_and(|first| first == 1)
+        // The port is the node's own only if the node runs.
+        let pid = fs::read_to_string(self.folder.join("pid")).unwrap_or_default();
+        let runs = !pid.trim().is_empty() && Path::new("/proc").join(pid.trim()).exists();
+        runs && greet().is_ok_and(|first| first == 1)
     }
 
     fn log(&self) -> String {
@@ -222,14 +237,12 @@ impl RabbitMq {
 
 impl Drop for RabbitMq {
     fn drop(&mut self) {
-        // The guard kills and removes everything once its pipe is closed.
-        if let Some(guard) = self.guard.take() {
-            guard.finish();
-        }
+        self.guard.get_mut().unwrap_or_else(PoisonError::into_inner).finish();
     }
 }
 
-/// Kills the node and its port mapper when its standard input ends.
+/// Kills the node and its port mapper when its standard input ends. Each line of it names a process
+/// group.
 #[derive(Debug)]
 struct Guard {
     process: Child,
@@ -243,10 +256,8 @@ impl Guard {
             trap '' INT TERM HUP
             epmd -address 127.0.0.1 -port "$2" >/dev/null 2>&1 </dev/null &
             mapper=$!
-            read -r _
-            for pid in $(cat "$1/pid" 2>/dev/null); do
-                kill -9 "$pid" 2>/dev/null
-            done
+            while read -r line; do group=$line; done
+            [ -z "$group" ] || kill -9 "-$group" 2>/dev/null
             kill -9 "$mapper" 2>/dev/null
             rm -rf "$1" || { sleep 1; rm -rf "$1"; }
         "#;
@@ -260,7 +271,12 @@ impl Guard {
         Ok(Self { process, input })
     }
 
-    fn finish(mut self) {
+    /// The group to kill at the end, in place of an earlier one.
+    fn watch(&mut self, group: u32) -> io::Result<()> {
+        self.input.as_mut().map_or(Ok(()), |input| writeln!(input, "{group}"))
+    }
+
+    fn finish(&mut self) {
         drop(self.input.take());
         // Nothing can be done about a guard that fails.
         let _ = self.process.wait();
@@ -280,12 +296,22 @@ fn write_cookie(path: &Path, name: &str) -> io::Result<()> {
     fs::set_permissions(path, permissions)
 }
 
-/// Ports that are free at this moment.
+/// Ports that are free at this moment, below those that the system hands out by itself: an outgoing
+/// connection must not take one before the node does.
 fn free_ports() -> io::Result<[u16; 3]> {
-    let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    let listeners = [listen()?, listen()?, listen()?];
-    let port = |listener: &TcpListener| listener.local_addr().map(|address| address.port());
-    Ok([port(&listeners[0])?, port(&listeners[1])?, port(&listeners[2])?])
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let mut found = Vec::new();
+    for _ in 0..PORTS.len() {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed) + process::id() * 16;
+        let port = PORTS.start + (step % u32::from(PORTS.end - PORTS.start)) as u16;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            found.push(port);
+        }
+        if let [port, distribution, mapper] = found[..] {
+            return Ok([port, distribution, mapper]);
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AddrInUse, "no three ports are free"))
 }
 
 fn environment(

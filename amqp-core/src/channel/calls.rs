@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use amqp_proto::method::{MethodId, WireMethod, basic, channel, confirm, queue};
+use amqp_proto::method::{MethodId, MethodSpec, TABLE, WireMethod, basic, channel, confirm, queue};
 
 use crate::error::Error;
 use crate::ids::{CallKey, ChannelId, ConsumerKey};
@@ -35,6 +35,16 @@ pub enum Pending {
 impl Pending {
     pub(crate) const fn done(reply: MethodId) -> Self {
         Self::Done(reply)
+    }
+
+    /// The method that was sent.
+    pub(crate) fn request(self) -> MethodId {
+        let reply = self.reply();
+        let answers = |spec: &&MethodSpec| {
+            let name = reply.spec().map(|reply| reply.name);
+            spec.id.class == reply.class && name.is_some_and(|name| spec.replies.contains(&name))
+        };
+        TABLE.iter().find(answers).map_or(reply, |spec| spec.id)
     }
 
     /// The consumer whose tag the reply names.
@@ -165,7 +175,7 @@ impl Calls {
         self.slots.find(key.0).map(|slot| (key, slot.pending))
     }
 
-    /// Whether a reply is awaited by somebody.
+    /// Whether the reply to a call is due, within its time.
     pub(crate) fn any_in_flight(&self) -> bool {
         !self.deadlines.is_empty()
     }

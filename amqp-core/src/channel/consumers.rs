@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::ids::{ChannelId, ConsumerKey};
 use crate::message::Delivery;
-use crate::slab::Slab;
+use crate::slab::{Key, Slab};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConsumerPhase {
@@ -61,6 +61,12 @@ impl Consumers {
         self.slots.find_mut(key.0)
     }
 
+    /// All consumers of a channel, ended ones among them.
+    pub(crate) fn of_channel(&self, channel: ChannelId) -> Vec<ConsumerKey> {
+        let of_channel = |key: &Key| self.slots.find(*key).is_some_and(|it| it.channel == channel);
+        self.slots.keys().into_iter().filter(of_channel).map(ConsumerKey).collect()
+    }
+
     /// Bytes of unread deliveries of all consumers.
     #[inline]
     pub(crate) const fn bytes(&self) -> usize {
@@ -71,7 +77,7 @@ impl Consumers {
     #[inline]
     pub(crate) fn push(&mut self, key: ConsumerKey, delivery: Delivery) -> bool {
         let Some(consumer) = self.slots.find_mut(key.0) else { return false };
-        self.bytes += delivery.message.size();
+        self.bytes += cost(&delivery);
         consumer.unread.push_back(delivery);
         consumer.unread.len() == 1
     }
@@ -79,7 +85,7 @@ impl Consumers {
     #[inline]
     pub(crate) fn pop(&mut self, key: ConsumerKey) -> Option<Delivery> {
         let delivery = self.slots.find_mut(key.0)?.unread.pop_front()?;
-        self.bytes -= delivery.message.size();
+        self.bytes -= cost(&delivery);
         Some(delivery)
     }
 
@@ -87,7 +93,7 @@ impl Consumers {
     pub(crate) fn take_unread(&mut self, key: ConsumerKey) -> VecDeque<Delivery> {
         let Some(consumer) = self.slots.find_mut(key.0) else { return VecDeque::new() };
         let unread = std::mem::take(&mut consumer.unread);
-        self.bytes -= unread.iter().map(|delivery| delivery.message.size()).sum::<usize>();
+        self.bytes -= unread.iter().map(cost).sum::<usize>();
         unread
     }
 
@@ -100,4 +106,10 @@ impl Consumers {
             self.slots.remove(key.0);
         }
     }
+}
+
+/// Bytes of memory that an unread delivery takes.
+#[inline]
+fn cost(delivery: &Delivery) -> usize {
+    delivery.message.size() + size_of::<Delivery>()
 }

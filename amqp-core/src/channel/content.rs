@@ -34,7 +34,7 @@ pub(crate) enum Target {
         code: u16,
         text: Arc<str>,
     },
-    /// The channel is closing: the content is read and dropped.
+    /// The channel is closing: what was to be acknowledged is read and dropped.
     Nobody,
 }
 

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::error::ChannelCause;
 use crate::ids::{CallKey, ConsumerKey};
-use crate::limits::RETURNED_MESSAGES;
+use crate::limits::{RETURNED_BYTES, RETURNED_MESSAGES};
 use crate::machine::{self, Transition};
 use crate::message::ReturnedMessage;
 
@@ -51,10 +51,11 @@ pub(crate) enum PhaseInput {
 }
 
 /// `BrokerClose` while `Closing` is answered, and our own close goes on: both sides have sent one.
+/// RabbitMQ refuses an open by closing the connection: a `BrokerClose` while `Opening` was meant for
+/// the channel that had the number before.
 const TRANSITIONS: &[Transition<Phase, PhaseInput>] = &[
     (Phase::Opening, PhaseInput::OpenOk, Phase::Open),
     (Phase::Opening, PhaseInput::Close, Phase::Closing),
-    (Phase::Opening, PhaseInput::BrokerClose, Phase::Closed),
     (Phase::Opening, PhaseInput::ConnectionLost, Phase::Closed),
     (Phase::Open, PhaseInput::Close, Phase::Closing),
     (Phase::Open, PhaseInput::BrokerClose, Phase::Closed),
@@ -76,6 +77,8 @@ pub(crate) struct ChannelState {
     pub(crate) phase: Phase,
     /// Why it closed, once its phase is `Closing` or `Closed`.
     pub(crate) cause: Option<ChannelCause>,
+    /// The broker's close was answered.
+    pub(crate) close_answered: bool,
     /// Its handle is gone.
     pub(crate) released: bool,
     /// Calls in the order of their frames.
@@ -86,6 +89,8 @@ pub(crate) struct ChannelState {
     pub(crate) consumers: ConsumerTags,
     /// In confirm mode, from the moment `confirm.select` is queued.
     pub(crate) confirms: Option<Box<Confirms>>,
+    /// `confirm.select-ok` has come: what is returned from here on was confirmed.
+    pub(crate) confirming: bool,
     pub(crate) returned: VecDeque<ReturnedMessage>,
     pub(crate) tags_made: u32,
 }
@@ -96,12 +101,14 @@ impl ChannelState {
             number,
             phase: Phase::Opening,
             cause: None,
+            close_answered: false,
             released: false,
             calls: VecDeque::new(),
             content: Content::None,
             delivered: 0,
             consumers: ConsumerTags::default(),
             confirms: None,
+            confirming: false,
             returned: VecDeque::new(),
             tags_made: 0,
         }
@@ -124,12 +131,15 @@ impl ChannelState {
         }
     }
 
-    /// Keeps a returned message of an unconfirmed publish; the oldest goes if there are too many.
+    /// Keeps a returned message of an unconfirmed publish; the oldest go if there are too many.
     pub(crate) fn keep_returned(&mut self, message: ReturnedMessage) {
-        if self.returned.len() == RETURNED_MESSAGES {
-            self.returned.pop_front();
-        }
         self.returned.push_back(message);
+        let mut bytes: usize = self.returned.iter().map(|it| it.message.size()).sum();
+        while self.returned.len() > RETURNED_MESSAGES
+            || (bytes > RETURNED_BYTES && self.returned.len() > 1)
+        {
+            bytes -= self.returned.pop_front().map_or(0, |oldest| oldest.message.size());
+        }
     }
 }
 
@@ -166,8 +176,7 @@ impl ConsumerTags {
         self.last
     }
 
-    pub(crate) fn drain(&mut self) -> Vec<ConsumerKey> {
-        self.last = None;
-        std::mem::take(&mut self.by_tag).into_values().collect()
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
     }
 }

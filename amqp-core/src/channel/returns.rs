@@ -73,6 +73,7 @@ impl Returns {
         }
         let mut claimed = Vec::new();
         if self.waiting.is_empty() || !acked {
+            self.forget_leftovers();
             return claimed;
         }
         settled.retain(|(seq, fingerprint)| {
@@ -96,7 +97,15 @@ impl Returns {
                 claimed.push((seq, message));
             }
         }
+        self.forget_leftovers();
         claimed
+    }
+
+    /// A return that nobody has claimed once all publishes are settled belongs to none of them.
+    fn forget_leftovers(&mut self) {
+        if self.open.is_empty() {
+            self.waiting.clear();
+        }
     }
 }
 

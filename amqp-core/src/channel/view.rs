@@ -81,7 +81,7 @@ impl<'c> Channel<'c> {
             properties.delivery_mode = Some(2);
         }
 
-        let offset = outbound.offset(state.number);
+        let offset = outbound.offset(state.number, publish.body.as_slice().len());
         let buffer = outbound.buffer(state.number);
         let start = buffer.len();
         let method = basic::Publish {
@@ -326,6 +326,7 @@ impl<'c> Channel<'c> {
             return Call::new(call);
         }
         state.cause.get_or_insert(ChannelCause::ByClient);
+        self.connection.events.push_back(Event::ChannelClosing(self.id));
         let sent = self.send_call(now, pending, |number, out| {
             let close = wire::Close {
                 reply_code: 200,

@@ -48,11 +48,18 @@ impl Connection {
         self.end(cause, handed_over);
     }
 
-    #[allow(clippy::needless_pass_by_value, reason = "the cause is kept")]
     pub(super) fn end(&mut self, cause: CloseCause, written: u64) {
-        if self.end_state().is_some() {
-            return;
-        }
+        let cause = match (&self.state, cause) {
+            (State::Ended(_), _) => return,
+            // However it ended, it was to be closed.
+            (
+                State::Closing { .. },
+                CloseCause::HeartbeatTimeout { .. }
+                | CloseCause::Protocol(_)
+                | CloseCause::Transport(_),
+            ) => CloseCause::ByClientForced,
+            (_, cause) => cause,
+        };
         self.state = State::Ended(End::Closed(cause.clone()));
         self.outbound.clear();
         for key in self.channels.keys() {
@@ -98,7 +105,8 @@ impl Connection {
                 self.events.push_back(Event::Settled { channel: id, first, last });
             }
         }
-        for key in state.consumers.drain() {
+        state.consumers.clear();
+        for key in self.consumers.of_channel(id) {
             let error = cause.clone().into_error();
             let by_client = matches!(cause, ChannelCause::ByClient)
                 || matches!(cause, ChannelCause::Connection(CloseCause::ByClient));
@@ -133,11 +141,14 @@ impl Connection {
     /// acknowledged; those without acknowledgement are still to be read.
     pub(super) fn end_consumer(&mut self, key: ConsumerKey, error: Option<Error>) {
         let Some(consumer) = self.consumers.find_mut(key) else { return };
+        let ended_before = consumer.phase == ConsumerPhase::Ended;
         consumer.phase = ConsumerPhase::Ended;
         let channel_open =
             self.channels.find(consumer.channel.0).is_some_and(|state| state.phase == Phase::Open);
         let drop_unread = !consumer.no_ack && !channel_open;
-        consumer.error = error;
+        if !ended_before {
+            consumer.error = error;
+        }
         if drop_unread {
             self.consumers.take_unread(key);
         }

@@ -24,9 +24,16 @@ impl Connection {
     /// Takes whole frames from the front of `input`, about 16 KiB of them; returns whether there may
     /// be more. An incomplete frame stays, with room reserved for what it lacks.
     pub fn handle_input(&mut self, now: Instant, input: &mut BytesMut) -> bool {
-        if !input.is_empty() {
+        // The rest of a frame that is handed in again is no sign of life.
+        if input.len() > self.incomplete {
             self.heartbeat.received(now);
         }
+        let more = self.handle_frames(now, input);
+        self.incomplete = if more { 0 } else { input.len() };
+        more
+    }
+
+    fn handle_frames(&mut self, now: Instant, input: &mut BytesMut) -> bool {
         let mut consumed = 0;
         while consumed < INPUT_BUDGET_BYTES {
             if self.end_state().is_some() {
@@ -115,9 +122,12 @@ impl Connection {
                     return Err(ProtocolDetail::DeliveryTag(tag));
                 }
                 state.delivered = tag;
-                let target = if state.phase == Phase::Open {
-                    let tag_bytes = deliver.consumer_tag.as_bytes();
-                    let consumer = state.consumers.find(tag_bytes, &self.consumers);
+                let consumers = &self.consumers;
+                let consumer = state.consumers.find(deliver.consumer_tag.as_bytes(), consumers);
+                let no_ack =
+                    || consumer.and_then(|key| consumers.find(key)).is_some_and(|it| it.no_ack);
+                // What is to be acknowledged goes back to its queue with the channel.
+                let target = if state.phase == Phase::Open || no_ack() {
                     Target::Deliver { consumer, tag, redelivered: deliver.redelivered }
                 } else {
                     Target::Nobody
@@ -221,8 +231,8 @@ impl Connection {
                 );
                 let returned = ReturnedMessage { code: code.into(), text, message };
                 match &mut state.confirms {
-                    Some(confirms) => confirms.returned(fingerprint, returned),
-                    None => state.keep_returned(returned),
+                    Some(confirms) if state.confirming => confirms.returned(fingerprint, returned),
+                    _ => state.keep_returned(returned),
                 }
             }
             Target::Nobody => {}

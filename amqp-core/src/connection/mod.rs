@@ -31,7 +31,7 @@ use crate::error::{
 use crate::event::{Event, TimeoutReason};
 use crate::ids::{Call, CallKey, ChannelId, Epoch};
 use crate::limits::{HEADER_FRAME_BYTES, INBOUND_HARD_BYTES, INBOUND_HIGH_BYTES};
-use crate::request::FromReply;
+use crate::request::{FromReply, Reply};
 use crate::slab::Slab;
 use crate::timers::Timers;
 use crate::transmit::{Outbound, Transmit};
@@ -72,6 +72,8 @@ pub struct Connection {
     /// Open publishes of all channels.
     pub(crate) unsettled: u64,
     blocked: Option<Arc<str>>,
+    /// Bytes of an incomplete frame that were there at the last input.
+    incomplete: usize,
     /// Reading is paused because of unread deliveries.
     paused: bool,
     /// Reading goes on after a pause: what silence there was proves nothing.
@@ -137,6 +139,7 @@ impl Connection {
             scratch: Vec::new(),
             unsettled: 0,
             blocked: None,
+            incomplete: 0,
             paused: false,
             resumed: false,
             config,
@@ -240,15 +243,18 @@ impl Connection {
 
     /// The caller is gone: the reply will be consumed, and what it opens is closed again.
     pub fn forget(&mut self, now: Instant, call: CallKey) {
-        if let Some((Pending::ChannelOpen(channel), _)) = self.calls.pending(call)
-            && let Some(state) = self.channels.find_mut(channel.0)
-        {
-            state.released = true;
+        if let Some((Pending::ChannelOpen(channel), _)) = self.calls.pending(call) {
+            if let Some(state) = self.channels.find_mut(channel.0) {
+                state.released = true;
+            }
+            self.sweep_channel(channel);
         }
         if let Some((pending, Ok(reply))) = self.calls.forget(call) {
             self.compensate(now, pending, &reply);
         }
-        self.also_closing.retain(|(_, other)| *other != call);
+        for (_, waiting) in self.also_closing.extract_if(.., |(_, other)| *other == call) {
+            self.calls.complete(waiting, Ok(Reply::Done));
+        }
     }
 
     /// Closes the connection, behind everything that is queued. A second close changes nothing.
@@ -261,6 +267,7 @@ impl Connection {
                     if let Some(state) = self.channels.find_mut(key) {
                         let cause = ChannelCause::Connection(CloseCause::ByClient);
                         state.cause.get_or_insert(cause);
+                        self.events.push_back(Event::ChannelClosing(ChannelId(key)));
                     }
                 }
             }
@@ -286,6 +293,7 @@ impl Connection {
                 ..Default::default()
             };
             frame::write_method(self.outbound.urgent(), 0, &close);
+            self.outbound.seal();
         }
         let mut dealt = Vec::new();
         let any = self.outbound.transmit(out, &mut dealt);
@@ -334,7 +342,9 @@ impl Connection {
         let awaited =
             self.calls.any_in_flight() || self.unsettled > 0 || !matches!(self.state, State::Open);
         let was_paused = self.paused;
-        self.paused = unread >= INBOUND_HARD_BYTES || (unread >= INBOUND_HIGH_BYTES && !awaited);
+        self.paused = unread >= INBOUND_HARD_BYTES
+            || (unread >= INBOUND_HIGH_BYTES && !awaited)
+            || self.outbound.is_overfull();
         self.resumed |= was_paused && !self.paused;
         !self.paused
     }
@@ -352,7 +362,7 @@ impl Connection {
         matches!(self.state, State::Open)
     }
 
-    /// What was negotiated; before that, this client's own limits.
+    /// What was negotiated; of no meaning before the connection is open.
     pub const fn tuning(&self) -> Tuning {
         self.tuning
     }
@@ -385,6 +395,7 @@ impl Connection {
         match &self.state {
             State::Open => Ok(()),
             State::Ended(End::Closed(cause)) => Err(Error::Connection(cause.clone())),
+            State::Idle | State::Handshake(_) => Err(Misuse::NotConnected.into()),
             _ => Err(Error::Connection(CloseCause::ByClient)),
         }
     }
@@ -406,7 +417,7 @@ impl Connection {
     fn expire_calls(&mut self, now: Instant) {
         while let Some((key, pending)) = self.calls.expired(now) {
             let timeout = self.config.call_timeout;
-            let error = Error::Deadline { method: pending.reply(), timeout };
+            let error = Error::Deadline { method: pending.request(), timeout };
             if self.calls.expire(key, error) {
                 self.events.push_back(Event::CallDone(key));
             }

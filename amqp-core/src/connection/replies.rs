@@ -136,6 +136,7 @@ impl Connection {
             Pending::ChannelOpen(_) => {
                 state.step(PhaseInput::OpenOk);
             }
+            Pending::ConfirmSelect => state.confirming = true,
             Pending::ChannelClose => {
                 let handed_over = self.outbound.handed_over();
                 self.close_channel(id, PhaseInput::CloseOk, ChannelCause::ByClient, handed_over);
@@ -171,6 +172,11 @@ impl Connection {
 
     fn closed_by_broker(&mut self, id: ChannelId, close: &wire::Close<'_>) {
         let Some(state) = self.channels.find_mut(id.0) else { return };
+        // RabbitMQ repeats a close until it is answered; a second answer would be one too many.
+        if state.close_answered || state.phase == Phase::Opening {
+            return;
+        }
+        state.close_answered = true;
         let error =
             BrokerError::new(close.reply_code, close.reply_text, close.class_id, close.method_id);
         let number = state.number;

@@ -217,11 +217,11 @@ impl Session {
     /// Closes the connection, behind everything that is queued; gives up connecting.
     pub fn close(&mut self, now: Instant) {
         match self.phase {
-            Phase::Connected => {
+            Phase::Connected if self.opened => {
                 self.connection.close(now);
                 self.react(now);
             }
-            Phase::Resolving | Phase::Dialling => {
+            Phase::Resolving | Phase::Dialling | Phase::Connected => {
                 self.end(CloseCause::Connect(Arc::new(ConnectError::Aborted)));
             }
             Phase::Ended => {}
@@ -286,7 +286,7 @@ impl Session {
         self.cause.as_ref()
     }
 
-    /// What was negotiated; before that, this client's own limits.
+    /// What was negotiated; of no meaning before the connection is open.
     pub const fn tuning(&self) -> Tuning {
         self.connection.tuning()
     }
@@ -368,6 +368,7 @@ impl Session {
             self.dial(now);
         } else if !refused && self.endpoints.next_host() {
             self.step(PhaseInput::NextHost);
+            self.connection = Connection::unchecked(Arc::clone(&self.config), Epoch(1), now);
             self.resolve();
         } else {
             let attempts = self.endpoints.failures();

@@ -50,6 +50,11 @@ impl Lanes {
         self.turns.is_empty()
     }
 
+    /// The number of channels that have a lane.
+    pub(super) fn len(&self) -> usize {
+        self.turns.len()
+    }
+
     /// Bytes of contents that wait.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes

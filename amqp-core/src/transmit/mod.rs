@@ -19,7 +19,8 @@ use amqp_proto::frame::{self, FRAME_END, FRAME_OVERHEAD};
 use bytes::Bytes;
 
 use crate::limits::{
-    COPIED_BODY_BYTES, DEAL_BYTES, IDLE_BUFFER_BYTES, OUTBOUND_HIGH_BYTES, OUTBOUND_LOW_BYTES,
+    COPIED_BODY_BYTES, DEAL_BYTES, IDLE_BUFFER_BYTES, OUTBOUND_HARD_BYTES, OUTBOUND_HIGH_BYTES,
+    OUTBOUND_LOW_BYTES,
 };
 use crate::message::Body;
 
@@ -165,6 +166,7 @@ pub(crate) struct Outbound {
     refused_flat: bool,
     /// A publish was refused for lack of room in the lanes.
     refused_lanes: bool,
+    sealed: bool,
     /// User's bytes that will not be sent: dropped by whoever holds no lock.
     discarded: Vec<Bytes>,
 }
@@ -178,6 +180,7 @@ impl Outbound {
             body_max: frame_max as usize - FRAME_OVERHEAD,
             refused_flat: false,
             refused_lanes: false,
+            sealed: false,
             discarded: Vec::new(),
         }
     }
@@ -227,7 +230,19 @@ impl Outbound {
 
     /// Queues whole frames of a channel behind whatever the channel has queued.
     pub(crate) fn frames(&mut self, channel: u16, encode: impl FnOnce(&mut Vec<u8>)) {
-        encode(self.buffer(channel));
+        if !self.sealed {
+            encode(self.buffer(channel));
+        }
+    }
+
+    /// Our `connection.close` is queued: nothing of a channel may follow it.
+    pub(crate) const fn seal(&mut self) {
+        self.sealed = true;
+    }
+
+    /// Whether so much waits to be written that no more should be asked for.
+    pub(crate) const fn is_overfull(&self) -> bool {
+        self.chunk.flat.len() >= OUTBOUND_HARD_BYTES
     }
 
     /// The buffer at whose end the channel's next frames go.
@@ -241,11 +256,15 @@ impl Outbound {
         }
     }
 
-    /// The stream offset of the next byte that goes to the flat buffer; `u64::MAX` if the channel's
-    /// next bytes go to a lane, whose offsets are known when they are dealt.
+    /// The stream offset of a publish of `size` bytes that is queued next; `u64::MAX` if it goes to a
+    /// lane, where offsets are known when frames are dealt.
     #[inline]
-    pub(crate) fn offset(&self, channel: u16) -> u64 {
-        if self.lanes.has(channel) { u64::MAX } else { self.offset + self.chunk.len() as u64 }
+    pub(crate) fn offset(&self, channel: u16, size: usize) -> u64 {
+        if size > self.body_max || self.lanes.has(channel) {
+            u64::MAX
+        } else {
+            self.offset + self.chunk.len() as u64
+        }
     }
 
     /// Queues the body of a content whose method and header frames end `buffer(channel)` and begin
@@ -289,7 +308,10 @@ impl Outbound {
         if !out.is_empty() {
             return false;
         }
-        while self.chunk.len() < DEAL_BYTES && !self.lanes.is_empty() {
+        // One round at least, so that lanes move on however much the flat buffer holds.
+        let mut round = self.lanes.len();
+        while round > 0 || (self.chunk.len() < DEAL_BYTES && !self.lanes.is_empty()) {
+            round = round.saturating_sub(1);
             self.lanes.deal(&mut self.chunk, self.offset, self.body_max, dealt);
         }
         out.chunk.clear();
@@ -392,7 +414,7 @@ mod tests {
         // Behind its own large one, and at once on a channel without.
         publish(&mut outbound, 1, &Body::Borrowed(b"after"), 7);
         publish(&mut outbound, 3, &Body::Borrowed(b"quick"), 8);
-        assert_eq!(outbound.offset(1), u64::MAX);
+        assert_eq!(outbound.offset(1, 1), u64::MAX);
         let (wire, dealt) = write_out(&mut outbound, 1_000);
         let frames: Vec<(u16, usize)> = bodies(&wire);
         let expected = [(3, 5), (1, 4_088), (2, 4_088), (1, 4_088), (2, 912), (1, 1_824), (1, 5)];

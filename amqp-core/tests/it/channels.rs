@@ -3,7 +3,8 @@
 use amqp_core::proto::method::{basic, channel};
 use amqp_core::proto::{ContentHeader, RawProperties, ShortStr, frame};
 use amqp_core::{
-    AckError, BasicConsume, BasicQos, ChannelCause, Error, Event, Publish, PublishRefused,
+    AckError, BasicConsume, BasicQos, ChannelCause, ChannelId, ConsumerKey, Error, Event, Publish,
+    PublishRefused,
 };
 use bytes::Bytes;
 
@@ -65,6 +66,29 @@ fn a_repeated_close_is_answered_once() {
     assert_eq!(peer.session.cause(), None);
 }
 
+/// H4: RabbitMQ repeats a close once per tick, also when ours has crossed the first one.
+#[test]
+fn a_close_repeated_while_ours_is_on_its_way_is_answered_once() {
+    let mut peer = Peer::open();
+    let id = peer.channel(1);
+    let closing = peer.session.channel(id).close(peer.now);
+    for _ in 0..3 {
+        peer.send(1, &close(406));
+    }
+    assert_eq!(peer.methods(), ["channel.Close", "channel.CloseOk"]);
+    peer.send(1, &channel::CloseOk::default());
+    peer.session.take_reply(&closing).unwrap().unwrap();
+    // The number serves again, and a late copy of the close is not meant for its next channel.
+    for number in 2..=10 {
+        peer.channel(number);
+    }
+    let (_, opening) = peer.session.open_channel(peer.now).unwrap();
+    peer.send(1, &close(406));
+    assert_eq!(peer.methods(), ["channel.Open"]);
+    peer.send(1, &channel::OpenOk::default());
+    peer.session.take_reply(&opening).unwrap().unwrap();
+}
+
 /// H4: both sides close at the same time; each close is answered, calls before ours are not.
 #[test]
 fn crossing_closes() {
@@ -75,7 +99,7 @@ fn crossing_closes() {
     assert_eq!(peer.methods(), ["basic.Qos", "channel.Close"]);
     peer.send(1, &close(404));
     assert_eq!(peer.methods(), ["channel.CloseOk"]);
-    assert_eq!(peer.events(), [Event::CallDone(lost.key())]);
+    assert_eq!(peer.events(), [Event::ChannelClosing(id), Event::CallDone(lost.key())]);
     assert!(peer.session.take_reply(&lost).unwrap().is_err());
     peer.send(1, &channel::CloseOk::default());
     assert_eq!(peer.events(), [Event::CallDone(closing.key()), Event::ChannelClosed(id)]);
@@ -238,4 +262,85 @@ fn interleaved_contents_are_told_apart() {
         let delivery = peer.session.channel(id).next_delivery(consumer).unwrap();
         assert!(delivery.message.body() == body);
     }
+}
+
+fn consuming(peer: &mut Peer, consume: &BasicConsume) -> (ChannelId, ConsumerKey) {
+    let id = peer.channel(1);
+    let call = peer.session.channel(id).consume(peer.now, consume).unwrap();
+    peer.send(1, &basic::QosOk::default());
+    peer.send(1, &basic::ConsumeOk { consumer_tag: ShortStr::new("t").unwrap() });
+    let consumer = peer.session.take_reply(&call).unwrap().unwrap().consumer;
+    (id, consumer)
+}
+
+/// What was to be acknowledged is requeued with the channel, even if the consumer ended before.
+#[test]
+fn unread_deliveries_go_with_their_channel() {
+    let consume = BasicConsume::new("q").consumer_tag("t");
+    let mut peer = Peer::open();
+    let (id, consumer) = consuming(&mut peer, &consume);
+    deliver(&mut peer, 1, 1);
+    let cancel = peer.session.channel(id).cancel(peer.now, consumer).unwrap();
+    peer.send(1, &basic::CancelOk { consumer_tag: ShortStr::new("t").unwrap() });
+    peer.session.take_reply(&cancel).unwrap().unwrap();
+    peer.send(1, &close(406));
+    assert!(peer.session.channel(id).next_delivery(consumer).is_none());
+    assert_eq!(peer.session.channel(id).consumer_end(consumer), Some(Ok(())));
+}
+
+/// What needs no acknowledgement is gone from the broker: it is still to be read.
+#[test]
+fn deliveries_without_acknowledgement_survive_their_channel() {
+    let consume = BasicConsume::new("q").consumer_tag("t").no_ack();
+    let mut peer = Peer::open();
+    let (id, consumer) = consuming(&mut peer, &consume);
+    deliver(&mut peer, 1, 1);
+    peer.session.channel(id).close(peer.now);
+    deliver(&mut peer, 1, 2);
+    peer.send(1, &channel::CloseOk::default());
+    for tag in 1..=2 {
+        let delivery = peer.session.channel(id).next_delivery(consumer).unwrap();
+        assert_eq!(delivery.tag.number(), tag);
+    }
+    assert_eq!(peer.session.channel(id).consumer_end(consumer), Some(Ok(())));
+}
+
+/// Nothing of a channel follows our `connection.close`.
+#[test]
+fn handles_dropped_behind_a_close_write_nothing() {
+    let consume = BasicConsume::new("q").consumer_tag("t");
+    let mut peer = Peer::open();
+    let (id, consumer) = consuming(&mut peer, &consume);
+    deliver(&mut peer, 1, 1);
+    peer.session.close(peer.now);
+    assert_eq!(peer.methods().last().unwrap(), "connection.Close");
+    peer.session.channel(id).release_consumer(peer.now, consumer);
+    peer.session.channel(id).release(peer.now);
+    peer.send(1, &channel::Flow { active: true });
+    assert_eq!(peer.methods(), [] as [&str; 0]);
+}
+
+/// A large content moves on however much its neighbours write.
+#[test]
+fn large_contents_do_not_starve() {
+    let mut peer = Peer::open();
+    let (large, small) = (peer.channel(1), peer.channel(2));
+    peer.methods();
+    let body = Bytes::from(vec![0; 40_000]);
+    peer.session.channel(large).publish(&Publish::new("", "q", &body)).unwrap();
+    let mut out = amqp_core::Transmit::new();
+    let mut written = Vec::new();
+    for _ in 0..10 {
+        // Half a megabyte of small ones before each write.
+        for _ in 0..8_000 {
+            peer.session.channel(small).publish(&Publish::new("", "q", b"x")).unwrap();
+        }
+        assert!(peer.session.poll_transmit(peer.now, &mut out));
+        let bytes = out.to_vec();
+        out.advance(bytes.len());
+        written.extend(bytes);
+    }
+    peer.written = written;
+    let large = peer.methods().iter().filter(|name| *name == "Body").count() - 80_000;
+    assert_eq!(large, 10, "a frame in each write");
 }

@@ -61,6 +61,31 @@ fn outcomes_find_their_publishes() {
     }
 }
 
+/// What was published before `confirm.select` comes back as unconfirmed, even if it overtakes
+/// `select-ok`.
+#[test]
+fn returns_before_select_ok_are_of_unconfirmed_publishes() {
+    let mut peer = Peer::open();
+    let id = peer.channel(1);
+    let lost = Publish::new("", "q", b"1").mandatory();
+    peer.session.channel(id).publish(&lost).unwrap();
+    let select = peer.session.channel(id).call(peer.now, &ConfirmSelect::default()).unwrap();
+    let routed =
+        peer.session.channel(id).publish(&Publish::new("", "q", b"2").mandatory()).unwrap();
+    let routing_key = ShortStr::new("q").unwrap();
+    peer.send(1, &basic::Return { reply_code: 312, routing_key, ..Default::default() });
+    let header = ContentHeader { class_id: 60, body_size: 1, properties: RawProperties::NONE };
+    let mut bytes = Vec::new();
+    frame::write_header(&mut bytes, 1, &header);
+    frame::write_body(&mut bytes, 1, b"1");
+    peer.send_bytes(&bytes);
+    peer.send(1, &confirm::SelectOk::default());
+    peer.send(1, &basic::Ack { delivery_tag: 1, multiple: false });
+    peer.session.take_reply(&select).unwrap().unwrap();
+    assert_eq!(peer.session.channel(id).confirmed(routed), Some(Confirmation::Confirmed));
+    assert_eq!(peer.session.channel(id).take_returned().unwrap().message.body(), b"1");
+}
+
 /// P8: NotSent only where no byte was written.
 #[test]
 fn a_loss_tells_not_sent_from_unknown() {

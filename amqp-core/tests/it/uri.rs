@@ -102,6 +102,8 @@ fn refusals() {
         "amqp://u:secret@pass@h",
         "amqp://u:sec/secret@h",
         "amqp://u:sec#secret@h",
+        "amqp://u:12?secret@h/v",
+        "amqp://u:sec?ret@h",
         "amqp://h/v host",
         "amqp://h\n",
     ] {

@@ -55,5 +55,5 @@ fn value(reader: &mut Reader<'_>, levels: usize) -> Result<FieldValue, Malformed
 }
 
 fn levels_below(levels: usize) -> Result<usize, Malformed> {
-    levels.checked_sub(1).ok_or(Malformed::TooDeep(crate::TABLE_DEPTH_MAX))
+    levels.checked_sub(1).ok_or(Malformed::TooDeep)
 }

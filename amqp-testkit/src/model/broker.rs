@@ -1,6 +1,7 @@
 //! Exchanges, queues and connections: what all connections share.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use amqp_proto::ReplyCode;
 
@@ -103,6 +104,20 @@ impl Broker {
             self.deliver_all();
         }
         output
+    }
+
+    /// How often a client is to be sent a sign of life, if it asked for that: see
+    /// [`send_heartbeat`](Self::send_heartbeat).
+    pub fn heartbeat(&self, id: ConnectionId) -> Option<Duration> {
+        let seconds = self.connections.get(&id)?.heartbeat;
+        (seconds > 0).then(|| Duration::from_secs(seconds.into()) / 2)
+    }
+
+    /// Queues a sign of life.
+    pub fn send_heartbeat(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.output.extend_from_slice(&amqp_proto::frame::HEARTBEAT);
+        }
     }
 
     /// Whether the connection is to be closed once its output is sent. True also for a connection

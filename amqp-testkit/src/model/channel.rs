@@ -21,10 +21,14 @@ pub(super) struct Channel {
     pub(super) next_tag: u64,
     content: Content,
     last_queue: String,
+    /// The consumers that the channel has had.
+    consumers_made: u64,
 }
 
 #[derive(Debug)]
 pub(super) struct Consumer {
+    /// Tells it from others that had its tag before.
+    pub(super) number: u64,
     pub(super) queue: String,
     pub(super) no_ack: bool,
     pub(super) prefetch: u16,
@@ -35,6 +39,8 @@ pub(super) struct Consumer {
 pub(super) struct Unacked {
     pub(super) queue: String,
     pub(super) consumer: Vec<u8>,
+    /// The consumer's number.
+    pub(super) number: u64,
     pub(super) queued: Queued,
 }
 
@@ -213,6 +219,7 @@ impl Broker {
         number: u16,
         declare: &exchange::Declare<'_>,
     ) -> Result<(), Refusal> {
+        no_arguments(declare.arguments)?;
         let name = text(declare.exchange);
         if name.is_empty() {
             let text = "operation not permitted on the default exchange";
@@ -230,8 +237,11 @@ impl Broker {
                     return Err(inequivalent("exchange", &name));
                 }
             }
+            None if name.starts_with("amq.") => return Err(reserved("exchange", &name)),
+            None if declare.auto_delete => {
+                return Err(Refusal::not_implemented("auto-delete exchanges"));
+            }
             None => {
-                no_arguments(declare.arguments)?;
                 let exchange = Exchange {
                     durable: declare.durable,
                     auto_delete: declare.auto_delete,
@@ -252,6 +262,9 @@ impl Broker {
         delete: &exchange::Delete<'_>,
     ) -> Result<(), Refusal> {
         let name = text(delete.exchange);
+        if name.is_empty() || name.starts_with("amq.") {
+            return Err(reserved("exchange", &name));
+        }
         let used = self.exchanges.get(&name).is_some_and(|found| !found.bindings.is_empty());
         if delete.if_unused && used {
             let text = format!("exchange '{name}' in vhost '/' in use");
@@ -268,6 +281,7 @@ impl Broker {
         number: u16,
         declare: &queue::Declare<'_>,
     ) -> Result<(), Refusal> {
+        no_arguments(declare.arguments)?;
         let mut name = text(declare.queue);
         if name.is_empty() && declare.passive {
             name = self.named_queue(id, number, declare.queue)?;
@@ -275,12 +289,10 @@ impl Broker {
         match self.queues.get(&name) {
             None if declare.passive => return Err(no_queue(&name)),
             None => {
-                no_arguments(declare.arguments)?;
                 if name.is_empty() {
                     name = self.server_queue_name();
                 } else if name.starts_with("amq.") {
-                    let text = format!("queue name '{name}' contains reserved prefix 'amq.*'");
-                    return Err(Refusal::channel(ReplyCode::ACCESS_REFUSED, text));
+                    return Err(reserved("queue", &name));
                 }
                 let queue = Queue {
                     durable: declare.durable,
@@ -378,14 +390,21 @@ impl Broker {
         let Some(channel) = connection.channels.get_mut(&number) else { return Ok(()) };
         let mut tag = consume.consumer_tag.as_bytes().to_vec();
         if tag.is_empty() {
-            tag = format!("amq.ctag-{number}-{}", channel.consumers.len()).into_bytes();
+            tag = format!("amq.ctag-{number}-{}", channel.consumers_made).into_bytes();
         }
         if channel.consumers.contains_key(&tag) {
             let text = format!("attempt to reuse consumer tag '{}'", tag.escape_ascii());
             return Err(Refusal::connection(ReplyCode::NOT_ALLOWED, text));
         }
         let (no_ack, prefetch) = (consume.no_ack, channel.prefetch);
-        let consumer = Consumer { queue: name.clone(), no_ack, prefetch, unacked: 0 };
+        channel.consumers_made += 1;
+        let consumer = Consumer {
+            number: channel.consumers_made,
+            queue: name.clone(),
+            no_ack,
+            prefetch,
+            unacked: 0,
+        };
         channel.consumers.insert(tag.clone(), consumer);
         queue.consumed = true;
         let at = ConsumerAt { connection: id, channel: number, tag: tag.clone() };
@@ -433,7 +452,8 @@ impl Broker {
         let mut settled = Vec::new();
         for tag in tags {
             let Some(unacked) = channel.unacked.remove(&tag) else { continue };
-            if let Some(consumer) = channel.consumers.get_mut(&unacked.consumer) {
+            let consumer = channel.consumers.get_mut(&unacked.consumer);
+            if let Some(consumer) = consumer.filter(|it| it.number == unacked.number) {
                 consumer.unacked -= 1;
             }
             settled.push(unacked);
@@ -520,6 +540,11 @@ fn check_owner(queue: &Queue, name: &str, id: ConnectionId) -> Result<(), Refusa
 fn locked(name: &str) -> Refusal {
     let text = format!("cannot obtain exclusive access to locked queue '{name}' in vhost '/'");
     Refusal::channel(ReplyCode::RESOURCE_LOCKED, text)
+}
+
+fn reserved(what: &str, name: &str) -> Refusal {
+    let text = format!("{what} name '{name}' contains reserved prefix 'amq.*'");
+    Refusal::channel(ReplyCode::ACCESS_REFUSED, text)
 }
 
 fn inequivalent(what: &str, name: &str) -> Refusal {

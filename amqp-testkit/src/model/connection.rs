@@ -24,6 +24,10 @@ pub(super) struct Connection {
     pub(super) channels: BTreeMap<u16, Channel>,
     pub(super) frame_max: u32,
     channel_max: u16,
+    /// The client wants to hear of consumers that end by themselves.
+    cancel_notify: bool,
+    /// Seconds between signs of life; 0 for none.
+    pub(super) heartbeat: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +51,8 @@ impl Connection {
             channels: BTreeMap::new(),
             frame_max: FRAME_MAX,
             channel_max: CHANNEL_MAX,
+            cancel_notify: false,
+            heartbeat: 0,
         }
     }
 
@@ -89,6 +95,7 @@ impl Connection {
                 Unacked {
                     queue: queue.to_owned(),
                     consumer: consumer.tag.clone(),
+                    number: state.number,
                     queued: queued.clone(),
                 },
             );
@@ -109,7 +116,8 @@ impl Connection {
     /// The queue of a consumer is gone.
     pub(super) fn cancel(&mut self, consumer: &ConsumerAt) {
         let channel = self.channels.get_mut(&consumer.channel);
-        if channel.and_then(|channel| channel.consumers.remove(&consumer.tag)).is_some() {
+        let known = channel.and_then(|channel| channel.consumers.remove(&consumer.tag)).is_some();
+        if known && self.cancel_notify {
             let consumer_tag = short(&consumer.tag);
             self.send(consumer.channel, &basic::Cancel { consumer_tag, no_wait: true });
         }
@@ -144,6 +152,10 @@ impl Broker {
                 Err(malformed) => {
                     let text = malformed.to_string();
                     self.refuse(id, 0, None, Refusal::connection(ReplyCode::FRAME_ERROR, text));
+                    // Where the next frame begins is anybody's guess.
+                    if let Some(connection) = self.connections.get_mut(&id) {
+                        connection.finished = true;
+                    }
                     return;
                 }
             }
@@ -168,12 +180,23 @@ impl Broker {
                     Err(Refusal::connection(ReplyCode::FRAME_ERROR, malformed.to_string()))
                 }
             },
+            FrameKind::Header | FrameKind::Body if !self.is_open(id, number) => {
+                Err(Refusal::connection(ReplyCode::CHANNEL_ERROR, "content on a closed channel"))
+            }
             FrameKind::Header => self.handle_header(id, number, found.payload),
             FrameKind::Body => self.handle_body(id, number, found.payload),
         };
+        // What is wrong with a message is laid to its publish.
+        if !matches!(found.kind, FrameKind::Method) {
+            method = Some(basic::Publish::ID);
+        }
         if let Err(refusal) = result {
             self.refuse(id, number, method, refusal);
         }
+    }
+
+    fn is_open(&self, id: ConnectionId, number: u16) -> bool {
+        self.connections.get(&id).is_some_and(|it| it.channels.contains_key(&number))
     }
 
     fn handle_method(
@@ -229,6 +252,8 @@ impl Broker {
         method: Option<MethodId>,
         refusal: Refusal,
     ) {
+        // A refused login is laid to no method.
+        let method = method.filter(|id| *id != connection::StartOk::ID);
         let (class_id, method_id) = method.map_or((0, 0), |id| (id.class, id.method));
         match refusal {
             Refusal::Channel(code, text) => {
@@ -315,7 +340,12 @@ impl Connection {
                     let text = "Login was refused using authentication mechanism PLAIN.";
                     return Err(Refusal::connection(ReplyCode::ACCESS_REFUSED, text));
                 }
-                // Nothing here reads a clock: no heartbeats.
+                let properties = start_ok.client_properties.decode(amqp_proto::TABLE_DEPTH_MAX);
+                let properties = properties.unwrap_or_default();
+                if let Some(FieldValue::Table(capabilities)) = properties.get("capabilities") {
+                    let notify = capabilities.get("consumer_cancel_notify");
+                    self.cancel_notify = notify.and_then(FieldValue::as_bool).unwrap_or(false);
+                }
                 let (channel_max, frame_max) = (CHANNEL_MAX, FRAME_MAX);
                 self.send(0, &connection::Tune { channel_max, frame_max, heartbeat: 0 });
                 self.phase = Phase::TuneOk;
@@ -327,6 +357,7 @@ impl Connection {
                 self.finished = !legal;
                 self.frame_max = tune_ok.frame_max.max(frame::FRAME_MIN_SIZE);
                 self.channel_max = tune_ok.channel_max;
+                self.heartbeat = tune_ok.heartbeat;
                 self.phase = Phase::Open;
             }
             (Phase::Open, Method::ConnectionOpen(open)) => {

@@ -171,7 +171,17 @@ fn write(mut stream: TcpStream, id: ConnectionId, written: &Condvar, shared: &Sh
                 let _ = stream.shutdown(Shutdown::Both);
                 return;
             }
-            state = written.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = match state.broker.heartbeat(id) {
+                None => written.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(interval) => {
+                    let waited = written.wait_timeout(state, interval);
+                    let (mut state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+                    if timeout.timed_out() {
+                        state.broker.send_heartbeat(id);
+                    }
+                    state
+                }
+            };
             continue;
         }
         drop(state);

@@ -22,7 +22,7 @@ async fn a_confirmed_message_arrives_as_it_was_sent(uri: String) {
     let connection = connect(&uri).await.unwrap();
     let channel = connection.open_channel().await.unwrap();
     let exchange = unique("direct");
-    channel.exchange_declare(ExchangeDeclare::direct(&exchange).auto_delete()).await.unwrap();
+    channel.exchange_declare(ExchangeDeclare::direct(&exchange)).await.unwrap();
     let queue = channel.queue_declare(exclusive("arrives")).await.unwrap();
     channel.queue_bind(QueueBind::new(queue.name(), &exchange, "key")).await.unwrap();
 
