@@ -17,7 +17,8 @@ const WRITE_SLICES: usize = 64;
 /// Rounds of reading and writing in one poll, before other tasks of the thread get their turn.
 const ROUNDS: usize = 32;
 
-/// How long the last bytes of a connection that has ended may take to be written.
+/// How long the last bytes of a connection that has ended may take to be written, or to be read where
+/// writing has failed.
 const LINGER: Duration = Duration::from_secs(1);
 
 type Boxed<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
@@ -37,8 +38,9 @@ pub struct Driver<R: Runtime> {
     reads: bool,
     /// A flush is on its way.
     flushing: bool,
-    /// Writing failed: what the peer sent before is read, then the transport counts as lost.
-    write_error: Option<TransportError>,
+    /// Writing failed: what the peer sent before is read to its end, or until then; then the transport
+    /// counts as lost.
+    write_error: Option<(TransportError, Instant)>,
     /// When the last bytes are given up.
     linger_until: Option<Instant>,
 }
@@ -117,13 +119,7 @@ impl<R: Runtime> Driver<R> {
             Poll::Ready(Err(error)) => self.lost(error.into()),
             Poll::Pending => {
                 self.pump.read_is_empty();
-                return match self.write_error.take() {
-                    Some(error) => {
-                        self.lost(error);
-                        true
-                    }
-                    None => false,
-                };
+                return false;
             }
         }
         true
@@ -139,13 +135,13 @@ impl<R: Runtime> Driver<R> {
             match ready!(transport.poll_write(cx, &slices[..filled])) {
                 Ok(0) => {
                     let error = TransportError::new(io::ErrorKind::WriteZero, "write of 0 bytes");
-                    self.write_error = Some(error);
+                    self.write_failed(error);
                 }
                 Ok(count) => {
                     self.pump.was_written(count);
                     self.flushing = true;
                 }
-                Err(error) => self.write_error = Some(error.into()),
+                Err(error) => self.write_failed(error.into()),
             }
         }
         if self.flushing
@@ -153,13 +149,21 @@ impl<R: Runtime> Driver<R> {
         {
             let flushed = ready!(transport.poll_flush(cx));
             self.flushing = false;
-            self.write_error = flushed.err().map(Into::into).or_else(|| self.write_error.take());
+            if let Err(error) = flushed {
+                self.write_failed(error.into());
+            }
         }
         Poll::Ready(())
     }
 
+    fn write_failed(&mut self, error: TransportError) {
+        let until = self.runtime.now() + LINGER;
+        self.write_error.get_or_insert((error, until));
+    }
+
     fn lost(&mut self, error: TransportError) {
-        let error = self.write_error.take().unwrap_or(error);
+        // The first error is the one that tells.
+        let error = self.write_error.take().map_or(error, |(first, _)| first);
         if let Some((attempt, _)) = self.transport.take() {
             self.pump.disconnected(self.runtime.now(), attempt, error);
         }
@@ -214,13 +218,19 @@ impl<R: Runtime> Future for Driver<R> {
                 return this.poll_finish(cx, deadline);
             }
             // Once everything is written, more may have been queued meanwhile.
-            if turn.write || this.flushing {
+            if (turn.write || this.flushing) && this.write_error.is_none() {
                 progress |= this.poll_write(cx).is_ready();
             }
-            if let Some(deadline) = turn.deadline
+            let give_up = this.write_error.as_ref().map(|(_, until)| *until);
+            let deadline = [turn.deadline, give_up].into_iter().flatten().min();
+            if let Some(deadline) = deadline
                 && this.timer.poll_until(cx, deadline).is_ready()
             {
-                this.pump.deadline_passed();
+                if give_up == Some(deadline) {
+                    this.lost(TransportError::end_of_file());
+                } else {
+                    this.pump.deadline_passed();
+                }
                 progress = true;
             }
             if !progress {

@@ -13,6 +13,7 @@ on_both_brokers! {
     prefetch_limits_what_is_unacknowledged
     multiple_settles_all_up_to_it
     no_ack_needs_no_acknowledgement
+    reading_pauses_for_a_slow_consumer_and_goes_on
     a_cancelled_consumer_ends_after_what_was_sent
     a_dropped_consumer_gives_back_what_was_not_taken
     a_deleted_queue_ends_its_consumer_with_the_reason
@@ -147,6 +148,44 @@ async fn no_ack_needs_no_acknowledgement(uri: String) {
     let channel = connection.open_channel().await.unwrap();
     ready(&channel, queue.name(), 0).await;
     connection.close().await;
+}
+
+/// 32 MB for a consumer that does not read: 8 MiB are taken, the rest waits in the broker.
+async fn reading_pauses_for_a_slow_consumer_and_goes_on(uri: String) {
+    const MESSAGES: u32 = 4_000;
+    let watcher = connect(&uri).await.unwrap();
+    let watching = watcher.open_channel().await.unwrap();
+    let name = crate::support::unique("slow");
+    watching.queue_declare(QueueDeclare::new(&name)).await.unwrap();
+    let publisher = watcher.open_channel().await.unwrap().confirm_select().await.unwrap();
+    let body = vec![1; 8_000];
+    let mut confirms = Vec::new();
+    for _ in 0..MESSAGES {
+        confirms.push(publisher.send(Publish::new("", &name, &body)).await.unwrap());
+    }
+    for confirm in confirms {
+        confirm.await.unwrap();
+    }
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let consume = BasicConsume::new(&name).no_ack();
+    let mut consumer = channel.basic_consume(consume).await.unwrap();
+    // Until nothing more leaves the queue.
+    let (mut count, mut unchanged) = (MESSAGES, 0);
+    while unchanged < 50 {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        let passive = QueueDeclare::passive(&name);
+        let ready = watching.queue_declare(passive).await.unwrap().message_count;
+        unchanged = if ready == count { unchanged + 1 } else { 0 };
+        count = ready;
+    }
+    assert!(count > 500, "{count} messages are left in the queue");
+    for _ in 0..MESSAGES {
+        assert_eq!(next(&mut consumer).await.body().len(), 8_000);
+    }
+    watching.queue_delete(QueueDelete::new(&name)).await.unwrap();
+    connection.close().await;
+    watcher.close().await;
 }
 
 async fn a_cancelled_consumer_ends_after_what_was_sent(uri: String) {

@@ -2,5 +2,6 @@
 
 mod connecting;
 mod outcomes;
+mod peers;
 mod quickstart;
 mod recorded;
