@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use amqp_core::{
-    BasicConsume, BasicQos, ChannelCause, ChannelId, ConfirmSelect, Error, ExchangeDeclare,
-    ExchangeDelete, Misuse, Publish, PublishRefused, QueueBind, QueueDeclare, QueueDelete,
-    ReturnedMessage,
+    BasicConsume, BasicQos, ChannelCause, ChannelId, ConfirmSelect, Error, ExchangeBind,
+    ExchangeDeclare, ExchangeDelete, ExchangeUnbind, Misuse, Publish, PublishRefused, QueueBind,
+    QueueDeclare, QueueDelete, QueuePurge, QueueUnbind, ReturnedMessage,
 };
 
 use crate::calling::{Calling, CloseChannel, StartConsumer};
@@ -71,6 +71,16 @@ impl Channel {
         self.call(delete)
     }
 
+    /// Binds an exchange to an exchange (<https://www.rabbitmq.com/docs/e2e>).
+    pub fn exchange_bind(&self, bind: ExchangeBind) -> Calling<ExchangeBind> {
+        self.call(bind)
+    }
+
+    /// Takes a binding between exchanges away (<https://www.rabbitmq.com/docs/e2e>).
+    pub fn exchange_unbind(&self, binding: ExchangeBind) -> Calling<ExchangeUnbind> {
+        self.call(ExchangeUnbind::new(binding))
+    }
+
     /// Declares a queue, or checks that it exists (AMQP 0-9-1, 1.7.2.1).
     pub fn queue_declare(&self, declare: QueueDeclare) -> Calling<QueueDeclare> {
         self.call(declare)
@@ -79,6 +89,16 @@ impl Channel {
     /// Binds a queue to an exchange (AMQP 0-9-1, 1.7.2.3).
     pub fn queue_bind(&self, bind: QueueBind) -> Calling<QueueBind> {
         self.call(bind)
+    }
+
+    /// Takes a binding away (AMQP 0-9-1, 1.7.2.5).
+    pub fn queue_unbind(&self, binding: QueueBind) -> Calling<QueueUnbind> {
+        self.call(QueueUnbind::new(binding))
+    }
+
+    /// Removes the ready messages of a queue (AMQP 0-9-1, 1.7.2.7); resolves with their number.
+    pub fn queue_purge(&self, purge: QueuePurge) -> Calling<QueuePurge> {
+        self.call(purge)
     }
 
     /// Deletes a queue (AMQP 0-9-1, 1.7.2.9); resolves with the number of messages it held.

@@ -93,8 +93,9 @@ pub use event::{Action, Event, TimeoutReason};
 pub use ids::{Attempt, Call, CallKey, ChannelId, ConsumerKey, DeliveryTag, Epoch, PublishSeq};
 pub use message::{Body, Delivery, Fault, Message, Publish, ReturnedMessage};
 pub use request::{
-    BasicConsume, BasicQos, ConfirmSelect, ConsumeOk, ExchangeDeclare, ExchangeDelete, FromReply,
-    MessageCount, QueueBind, QueueDeclare, QueueDeclareOk, QueueDelete, Rpc,
+    BasicConsume, BasicQos, ConfirmSelect, ConsumeOk, ExchangeBind, ExchangeDeclare,
+    ExchangeDelete, ExchangeUnbind, FromReply, MessageCount, QueueBind, QueueDeclare,
+    QueueDeclareOk, QueueDelete, QueuePurge, QueueUnbind, Rpc,
 };
 pub use session::Session;
 pub use transmit::Transmit;

@@ -30,6 +30,7 @@ pub enum Pending {
     Done(MethodId),
     QueueDeclare,
     QueueDelete,
+    QueuePurge,
 }
 
 impl Pending {
@@ -66,6 +67,7 @@ impl Pending {
             Self::Done(reply) => reply,
             Self::QueueDeclare => queue::DeclareOk::ID,
             Self::QueueDelete => queue::DeleteOk::ID,
+            Self::QueuePurge => queue::PurgeOk::ID,
         }
     }
 }

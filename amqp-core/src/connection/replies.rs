@@ -123,6 +123,9 @@ impl Connection {
             (Pending::QueueDelete, Method::QueueDeleteOk(ok)) => {
                 Reply::Count(MessageCount { message_count: ok.message_count })
             }
+            (Pending::QueuePurge, Method::QueuePurgeOk(ok)) => {
+                Reply::Count(MessageCount { message_count: ok.message_count })
+            }
             (Pending::Consume(consumer), Method::BasicConsumeOk(ok)) => {
                 let consumer_tag = ok.consumer_tag.as_str()?.to_owned();
                 Reply::Consume(ConsumeOk { consumer, consumer_tag })

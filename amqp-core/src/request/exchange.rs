@@ -105,7 +105,66 @@ impl ExchangeDelete {
     }
 }
 
+/// Binds an exchange to an exchange (`exchange.bind`; <https://www.rabbitmq.com/docs/e2e>).
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExchangeBind {
+    destination: String,
+    source: String,
+    routing_key: String,
+    arguments: FieldTable,
+}
+
+impl ExchangeBind {
+    /// Messages published to `source` with a matching `routing_key` go to `destination` too.
+    pub fn new(
+        destination: impl Into<String>,
+        source: impl Into<String>,
+        routing_key: impl Into<String>,
+    ) -> Self {
+        Self {
+            destination: destination.into(),
+            source: source.into(),
+            routing_key: routing_key.into(),
+            arguments: FieldTable::new(),
+        }
+    }
+
+    /// One argument, such as a header to match.
+    #[must_use]
+    pub fn argument(mut self, name: &str, value: impl Into<FieldValue>) -> Self {
+        self.arguments.insert(name, value);
+        self
+    }
+}
+
+/// Takes a binding between exchanges away (`exchange.unbind`). RabbitMQ answers ok if there is none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExchangeUnbind(ExchangeBind);
+
+impl ExchangeUnbind {
+    /// Takes away what [`ExchangeBind`] of the same arguments made.
+    pub const fn new(binding: ExchangeBind) -> Self {
+        Self(binding)
+    }
+}
+
 requests! {
+    ExchangeBind -> (), Pending::done(method::exchange::BindOk::ID),
+    |this, table| method::exchange::Bind {
+        destination: short("destination", &this.destination)?,
+        source: short("source", &this.source)?,
+        routing_key: short("routing-key", &this.routing_key)?,
+        arguments: raw(&this.arguments, table)?,
+        ..Default::default()
+    };
+    ExchangeUnbind -> (), Pending::done(method::exchange::UnbindOk::ID),
+    |this, table| method::exchange::Unbind {
+        destination: short("destination", &this.0.destination)?,
+        source: short("source", &this.0.source)?,
+        routing_key: short("routing-key", &this.0.routing_key)?,
+        arguments: raw(&this.0.arguments, table)?,
+        ..Default::default()
+    };
     ExchangeDeclare -> (), Pending::done(method::exchange::DeclareOk::ID),
     |this, table| method::exchange::Declare {
         exchange: short("exchange", &this.exchange)?,

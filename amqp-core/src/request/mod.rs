@@ -92,8 +92,8 @@ pub(crate) mod sealed {
 }
 
 pub use basic::{BasicConsume, BasicQos, ConfirmSelect};
-pub use exchange::{ExchangeDeclare, ExchangeDelete};
-pub use queue::{QueueBind, QueueDeclare, QueueDelete};
+pub use exchange::{ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeUnbind};
+pub use queue::{QueueBind, QueueDeclare, QueueDelete, QueuePurge, QueueUnbind};
 pub(crate) use sealed::Reply;
 
 macro_rules! replies {

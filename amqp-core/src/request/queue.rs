@@ -124,7 +124,44 @@ impl QueueDelete {
     }
 }
 
+/// Takes a binding away (`queue.unbind`). RabbitMQ answers ok if there is none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueueUnbind(QueueBind);
+
+impl QueueUnbind {
+    /// Takes away what [`QueueBind`] of the same arguments made.
+    pub const fn new(binding: QueueBind) -> Self {
+        Self(binding)
+    }
+}
+
+/// Removes the ready messages of a queue (`queue.purge`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueuePurge {
+    queue: String,
+}
+
+impl QueuePurge {
+    /// Removes what is ready; unacknowledged messages stay.
+    pub fn new(queue: impl Into<String>) -> Self {
+        Self { queue: queue.into() }
+    }
+}
+
 requests! {
+    QueueUnbind -> (), Pending::done(method::queue::UnbindOk::ID),
+    |this, table| method::queue::Unbind {
+        queue: short("queue", &this.0.queue)?,
+        exchange: short("exchange", &this.0.exchange)?,
+        routing_key: short("routing-key", &this.0.routing_key)?,
+        arguments: raw(&this.0.arguments, table)?,
+        ..Default::default()
+    };
+    QueuePurge -> MessageCount, Pending::QueuePurge,
+    |this, table| method::queue::Purge {
+        queue: short("queue", &this.queue)?,
+        ..Default::default()
+    };
     QueueDeclare -> QueueDeclareOk, Pending::QueueDeclare,
     |this, table| method::queue::Declare {
         queue: short("queue", &this.queue)?,

@@ -101,6 +101,10 @@ fn another_version_and_no_amqp_are_told_apart() {
         }
     }
     let mut peer = Peer::connected(Config::default());
+    peer.send_bytes(b"AMQPa");
+    assert_eq!(peer.session.cause(), None, "a header has eight bytes");
+
+    let mut peer = Peer::connected(Config::default());
     peer.send(0, &connection::Start { version_major: 8, version_minor: 0, ..start(b"PLAIN") });
     let expected = ConnectFailure::Version { major: 8, minor: 0, revision: 0 };
     assert_eq!(peer.failure(), expected);

@@ -227,6 +227,15 @@ impl Broker {
 }
 
 impl Exchange {
+    pub(super) fn unbind(&mut self, key: &str, queue: &str) {
+        if let Some(queues) = self.bindings.get_mut(key) {
+            queues.remove(queue);
+            if queues.is_empty() {
+                self.bindings.remove(key);
+            }
+        }
+    }
+
     fn unbind_all(&mut self, queue: &str) {
         for queues in self.bindings.values_mut() {
             queues.remove(queue);

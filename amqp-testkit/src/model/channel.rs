@@ -122,6 +122,8 @@ impl Broker {
             Method::ExchangeDelete(delete) => self.exchange_delete(id, number, delete),
             Method::QueueDeclare(declare) => self.queue_declare(id, number, declare),
             Method::QueueBind(bind) => self.queue_bind(id, number, bind),
+            Method::QueueUnbind(unbind) => self.queue_unbind(id, number, unbind),
+            Method::QueuePurge(purge) => self.queue_purge(id, number, purge),
             Method::QueueDelete(delete) => self.queue_delete(id, number, delete),
             Method::BasicConsume(consume) => self.consume(id, number, consume),
             Method::BasicCancel(cancel) => self.cancel_consumer(id, number, cancel),
@@ -349,6 +351,36 @@ impl Broker {
         check_owner(queue, &name, id)?;
         found.bindings.entry(text(bind.routing_key)).or_default().insert(name);
         self.answer(id, number, bind.no_wait, &queue::BindOk::default());
+        Ok(())
+    }
+
+    fn queue_unbind(
+        &mut self,
+        id: ConnectionId,
+        number: u16,
+        unbind: &queue::Unbind<'_>,
+    ) -> Result<(), Refusal> {
+        no_arguments(unbind.arguments)?;
+        let name = self.named_queue(id, number, unbind.queue)?;
+        if let Some(exchange) = self.exchanges.get_mut(&text(unbind.exchange)) {
+            exchange.unbind(&text(unbind.routing_key), &name);
+        }
+        self.answer(id, number, false, &queue::UnbindOk::default());
+        Ok(())
+    }
+
+    fn queue_purge(
+        &mut self,
+        id: ConnectionId,
+        number: u16,
+        purge: &queue::Purge<'_>,
+    ) -> Result<(), Refusal> {
+        let name = self.named_queue(id, number, purge.queue)?;
+        let Some(queue) = self.queues.get_mut(&name) else { return Err(no_queue(&name)) };
+        check_owner(queue, &name, id)?;
+        let message_count = queue.ready.len() as u32;
+        queue.ready.clear();
+        self.answer(id, number, purge.no_wait, &queue::PurgeOk { message_count });
         Ok(())
     }
 

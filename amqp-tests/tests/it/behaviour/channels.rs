@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use adapter_tokio::{
-    CloseCause, Connector, Error, ExchangeDeclare, ExchangeDelete, Misuse, Publish, QueueBind,
-    QueueDeclare, QueueDelete, connect,
+    CloseCause, Connector, Error, ExchangeDeclare, ExchangeDelete, Misuse, Publish, PublishError,
+    QueueBind, QueueDeclare, QueueDelete, QueuePurge, connect,
 };
 
 use super::on_both_brokers;
@@ -12,6 +12,7 @@ on_both_brokers! {
     a_refused_declaration_closes_one_channel_and_is_repeated
     a_server_named_queue_tells_its_name
     exchanges_and_queues_come_and_go
+    bindings_and_messages_are_taken_away
     concurrent_calls_get_their_own_answers
     dropped_calls_do_no_harm
     a_dropped_channel_is_closed
@@ -74,6 +75,29 @@ async fn exchanges_and_queues_come_and_go(uri: String) {
     assert_eq!(deleted.message_count, 1);
     channel.exchange_delete(ExchangeDelete::new(&exchange).if_unused()).await.unwrap();
     let error = channel.exchange_declare(ExchangeDeclare::passive(&exchange)).await.unwrap_err();
+    assert_eq!(error.reply_code().unwrap().code(), 404);
+    connection.close().await;
+}
+
+async fn bindings_and_messages_are_taken_away(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let exchange = unique("exchange");
+    channel.exchange_declare(ExchangeDeclare::direct(&exchange)).await.unwrap();
+    let queue = channel.queue_declare(exclusive("unbound")).await.unwrap();
+    let binding = QueueBind::new(queue.name(), &exchange, "k");
+    channel.queue_bind(binding.clone()).await.unwrap();
+    let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
+    let publish = || publisher.publish(Publish::new(&exchange, "k", b"x").mandatory());
+    publish().await.unwrap();
+    publish().await.unwrap();
+    channel.queue_unbind(binding.clone()).await.unwrap();
+    // What is not there is unbound all the same.
+    channel.queue_unbind(binding).await.unwrap();
+    assert!(matches!(publish().await, Err(PublishError::Returned(_))));
+    let purged = channel.queue_purge(QueuePurge::new(queue.name())).await.unwrap();
+    assert_eq!(purged.message_count, 2);
+    let error = channel.queue_purge(QueuePurge::new(unique("missing"))).await.unwrap_err();
     assert_eq!(error.reply_code().unwrap().code(), 404);
     connection.close().await;
 }
