@@ -32,19 +32,19 @@ mod connector;
 mod runtime;
 
 pub use amqp_client::core::{
-    AckError, AmqpUri, BasicConsume, BasicQos, Body, BrokerError, ChannelCause, CloseCause, Config,
-    ConfirmSelect, ConnectError, ConnectFailure, ConnectStep, ConsumeOk, Credentials, Decimal,
-    DeliveryTag, Endpoint, Error, ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeUnbind,
-    FailedAttempt, Fault, FieldTable, FieldValue, Heartbeat, InvalidArgument, InvalidReason,
-    Malformed, Message, MessageCount, Misuse, Properties, PropertiesRef, ProtocolDetail,
-    ProtocolError, Publish, PublishSeq, QueueBind, QueueDeclare, QueueDeclareOk, QueueDelete,
-    QueuePurge, QueueUnbind, ReplyCode, ReturnedMessage, Secret, ShortStr, TransportError, Tuning,
-    UriError, limits,
+    AckError, AmqpUri, BasicConsume, BasicGet, BasicQos, Body, BrokerError, ChannelCause,
+    CloseCause, Config, ConfirmSelect, ConnectError, ConnectFailure, ConnectStep, ConsumeOk,
+    Credentials, Decimal, DeliveryTag, Endpoint, Error, ExchangeBind, ExchangeDeclare,
+    ExchangeDelete, ExchangeUnbind, FailedAttempt, Fault, FieldTable, FieldValue, Heartbeat,
+    InvalidArgument, InvalidReason, Malformed, Message, MessageCount, Misuse, Properties,
+    PropertiesRef, ProtocolDetail, ProtocolError, Publish, PublishSeq, QueueBind, QueueDeclare,
+    QueueDeclareOk, QueueDelete, QueuePurge, QueueUnbind, ReplyCode, ReturnedMessage, Secret,
+    ShortStr, TransportError, Tuning, UriError, limits,
 };
 pub use amqp_client::{
     BasicPublish, Calling, Cancelling, Channel, Closed, Closing, Confirm, Connecting, Connection,
-    Consumer, Consuming, Delivery, Next, OpeningChannel, PublishError, Publisher, Publishing,
-    SelectingConfirms, Sending,
+    Consumer, Consuming, Delivery, Getting, Next, OpeningChannel, PublishError, Publisher,
+    Publishing, SelectingConfirms, Sending,
 };
 
 pub use connector::{Connector, TokioDriver, connect};

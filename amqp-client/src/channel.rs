@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use amqp_core::{
-    BasicConsume, BasicQos, ChannelCause, ChannelId, ConfirmSelect, Error, ExchangeBind,
+    BasicConsume, BasicGet, BasicQos, ChannelCause, ChannelId, ConfirmSelect, Error, ExchangeBind,
     ExchangeDeclare, ExchangeDelete, ExchangeUnbind, Misuse, Publish, PublishRefused, QueueBind,
     QueueDeclare, QueueDelete, QueuePurge, QueueUnbind, ReturnedMessage,
 };
 
 use crate::calling::{Calling, CloseChannel, StartConsumer};
 use crate::connection::ConnectionInner;
-use crate::consumer::Consumer;
+use crate::consumer::{Consumer, Delivery};
 use crate::publisher::{Publisher, RoomFor};
 use crate::shared::Shared;
 
@@ -119,6 +119,14 @@ impl Channel {
         Consuming { calling: Calling::new(Arc::clone(&self.inner), StartConsumer(consume)), no_ack }
     }
 
+    /// Asks for one message (AMQP 0-9-1, 1.8.3.10): the name of a queue, or a [`BasicGet`]. A consumer
+    /// is the better way to get more than now and then one.
+    pub fn basic_get(&self, get: impl Into<BasicGet>) -> Getting {
+        let get = get.into();
+        let no_ack = get.is_no_ack();
+        Getting { calling: self.call(get), no_ack }
+    }
+
     /// Puts the channel into confirm mode
     /// (<https://www.rabbitmq.com/docs/confirms#publisher-confirms>). Asked again, it gives another
     /// handle to the same.
@@ -178,6 +186,34 @@ impl Future for Consuming {
         };
         let channel = Arc::clone(self.calling.channel());
         Poll::Ready(result.map(|ok| Consumer::new(channel, ok, self.no_ack)))
+    }
+}
+
+/// A message that is asked for; resolves with `None` if the queue is empty.
+///
+/// # Errors
+/// Those of [`Calling`].
+///
+/// # Cancel safety
+/// Dropped before the first poll, nothing was sent. Dropped later, the message is requeued when it
+/// comes.
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct Getting {
+    calling: Calling<BasicGet>,
+    no_ack: bool,
+}
+
+impl Future for Getting {
+    type Output = Result<Option<Delivery>, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Poll::Ready(result) = Pin::new(&mut self.calling).poll(cx) else {
+            return Poll::Pending;
+        };
+        let channel = self.calling.channel();
+        let delivery = |got| Delivery::got(Arc::clone(channel), got, self.no_ack);
+        Poll::Ready(result.map(|got| got.map(delivery)))
     }
 }
 

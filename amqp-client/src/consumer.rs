@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use amqp_core::{
-    AckError, ConsumeOk, ConsumerKey, DeliveryTag, Error, Fault, FieldTable, Malformed, Message,
-    Properties, ShortStr,
+    AckError, ConsumeOk, ConsumerKey, DeliveryTag, Error, Fault, FieldTable, Got, Malformed,
+    Message, Properties, ShortStr,
 };
 use bytes::Bytes;
 use futures_core::Stream;
@@ -25,29 +25,31 @@ const PULL: usize = 32;
 /// requeued.
 #[derive(Debug)]
 pub struct Consumer {
-    inner: Arc<ConsumerInner>,
+    origin: Arc<Origin>,
+    key: ConsumerKey,
     /// Taken from the core, and not from here.
     pulled: VecDeque<amqp_core::Delivery>,
     ended: bool,
 }
 
+/// Where deliveries come from.
 #[derive(Debug)]
-struct ConsumerInner {
+struct Origin {
     channel: Arc<ChannelInner>,
-    key: ConsumerKey,
-    tag: String,
+    /// Empty for a message that was asked for.
+    consumer_tag: String,
     no_ack: bool,
 }
 
 impl Consumer {
     pub(crate) fn new(channel: Arc<ChannelInner>, ok: ConsumeOk, no_ack: bool) -> Self {
-        let inner = ConsumerInner { channel, key: ok.consumer, tag: ok.consumer_tag, no_ack };
-        Self { inner: Arc::new(inner), pulled: VecDeque::new(), ended: false }
+        let origin = Arc::new(Origin { channel, consumer_tag: ok.consumer_tag, no_ack });
+        Self { origin, key: ok.consumer, pulled: VecDeque::new(), ended: false }
     }
 
     /// The consumer's tag on its channel.
     pub fn tag(&self) -> &str {
-        &self.inner.tag
+        &self.origin.consumer_tag
     }
 
     /// The next delivery; `None` once the consumer was cancelled from here. An error ends the
@@ -60,7 +62,7 @@ impl Consumer {
     /// Cancels the consumer (`basic.cancel`). Deliveries that the broker had sent still come from
     /// [`next`](Self::next), then `None`.
     pub fn cancel(&mut self) -> Cancelling {
-        Calling::new(Arc::clone(&self.inner.channel), CancelConsumer(self.inner.key))
+        Calling::new(Arc::clone(&self.origin.channel), CancelConsumer(self.key))
     }
 
     fn poll_delivery(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery, Error>>> {
@@ -75,19 +77,17 @@ impl Consumer {
                 }
             }
         }
-        let consumer = &self.inner;
-        Poll::Ready(
-            self.pulled
-                .pop_front()
-                .map(|delivery| Ok(Delivery { consumer: Arc::clone(consumer), delivery })),
-        )
+        let origin = &self.origin;
+        Poll::Ready(self.pulled.pop_front().map(|delivery| {
+            Ok(Delivery { origin: Arc::clone(origin), delivery, message_count: None })
+        }))
     }
 
     /// Takes deliveries from the core; ready with `Some` when there will be no more.
     fn pull(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<(), Error>>> {
-        let Self { inner, pulled, .. } = self;
-        let (id, key) = (inner.channel.id(), inner.key);
-        inner.channel.shared().with(|state| {
+        let Self { origin, pulled, .. } = self;
+        let (id, key) = (origin.channel.id(), self.key);
+        origin.channel.shared().with(|state| {
             let mut channel = state.session.channel(id);
             pulled.extend(std::iter::from_fn(|| channel.next_delivery(key)).take(PULL));
             if !pulled.is_empty() {
@@ -112,14 +112,14 @@ impl Stream for Consumer {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        let ConsumerInner { channel, key, no_ack, .. } = &*self.inner;
+        let (Origin { channel, no_ack, .. }, key) = (&*self.origin, self.key);
         let now = channel.shared().now();
         let pulled = std::mem::take(&mut self.pulled);
         channel.shared().with(|state| {
             let waker = state.consumers.take(key.index());
             state.released.drop_waker(waker);
             let mut channel = state.session.channel(channel.id());
-            channel.release_consumer(now, *key);
+            channel.release_consumer(now, key);
             if !no_ack {
                 for delivery in &pulled {
                     // Stale ones have been requeued by the broker already.
@@ -155,17 +155,24 @@ impl Future for Next<'_> {
     }
 }
 
-/// A message delivered to a consumer.
+/// A message delivered to a consumer, or got.
 ///
 /// It is to be acknowledged or refused, from any thread, unless the consumer is without
 /// acknowledgement. Dropped without that, nothing is sent: the message stays unacknowledged until its
 /// channel closes, and takes one place of the prefetch until then.
 pub struct Delivery {
-    consumer: Arc<ConsumerInner>,
+    origin: Arc<Origin>,
     delivery: amqp_core::Delivery,
+    message_count: Option<u32>,
 }
 
 impl Delivery {
+    pub(crate) fn got(channel: Arc<ChannelInner>, got: Got, no_ack: bool) -> Self {
+        let origin = Origin { channel, consumer_tag: String::new(), no_ack };
+        let message_count = Some(got.message_count);
+        Self { origin: Arc::new(origin), delivery: got.delivery, message_count }
+    }
+
     /// Acknowledges it (`basic.ack`; AMQP 0-9-1, 1.8.3.13). Of a consumer without acknowledgement,
     /// nothing is sent.
     ///
@@ -266,19 +273,24 @@ impl Delivery {
         self.delivery.tag
     }
 
-    /// The tag of the consumer that it came to.
+    /// The tag of the consumer that it came to; empty if it was got.
     pub fn consumer_tag(&self) -> &str {
-        &self.consumer.tag
+        &self.origin.consumer_tag
+    }
+
+    /// The messages that are ready behind it, if it was got.
+    pub const fn message_count(&self) -> Option<u32> {
+        self.message_count
     }
 
     fn settle(
         &self,
         settle: impl FnOnce(&mut amqp_core::Channel<'_>, DeliveryTag) -> Result<(), AckError>,
     ) -> Result<(), AckError> {
-        if self.consumer.no_ack {
+        if self.origin.no_ack {
             return Ok(());
         }
-        let channel = &self.consumer.channel;
+        let channel = &self.origin.channel;
         let tag = self.delivery.tag;
         channel.shared().with(|state| settle(&mut state.session.channel(channel.id()), tag))
     }
@@ -287,7 +299,7 @@ impl Delivery {
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery")
-            .field("consumer_tag", &self.consumer.tag)
+            .field("consumer_tag", &self.origin.consumer_tag)
             .field("delivery", &self.delivery)
             .finish()
     }

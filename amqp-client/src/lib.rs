@@ -22,7 +22,7 @@ mod wakers;
 pub use amqp_core as core;
 
 pub use calling::Calling;
-pub use channel::{BasicPublish, Channel, Consuming, SelectingConfirms};
+pub use channel::{BasicPublish, Channel, Consuming, Getting, SelectingConfirms};
 pub use connection::{Closed, Closing, Connecting, Connection, OpeningChannel, connect};
 pub use consumer::{Cancelling, Consumer, Delivery, Next};
 pub use driver::Driver;

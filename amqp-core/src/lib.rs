@@ -93,8 +93,8 @@ pub use event::{Action, Event, TimeoutReason};
 pub use ids::{Attempt, Call, CallKey, ChannelId, ConsumerKey, DeliveryTag, Epoch, PublishSeq};
 pub use message::{Body, Delivery, Fault, Message, Publish, ReturnedMessage};
 pub use request::{
-    BasicConsume, BasicQos, ConfirmSelect, ConsumeOk, ExchangeBind, ExchangeDeclare,
-    ExchangeDelete, ExchangeUnbind, FromReply, MessageCount, QueueBind, QueueDeclare,
+    BasicConsume, BasicGet, BasicQos, ConfirmSelect, ConsumeOk, ExchangeBind, ExchangeDeclare,
+    ExchangeDelete, ExchangeUnbind, FromReply, Got, MessageCount, QueueBind, QueueDeclare,
     QueueDeclareOk, QueueDelete, QueuePurge, QueueUnbind, Rpc,
 };
 pub use session::Session;

@@ -26,6 +26,10 @@ pub enum Pending {
     ConfirmSelect,
     Consume(ConsumerKey),
     Cancel(ConsumerKey),
+    /// Answered by `get-ok` with a message, or by `get-empty`.
+    Get {
+        no_ack: bool,
+    },
     /// A reply without fields that matter.
     Done(MethodId),
     QueueDeclare,
@@ -64,6 +68,7 @@ impl Pending {
             Self::ConfirmSelect => confirm::SelectOk::ID,
             Self::Consume(_) => basic::ConsumeOk::ID,
             Self::Cancel(_) => basic::CancelOk::ID,
+            Self::Get { .. } => basic::GetEmpty::ID,
             Self::Done(reply) => reply,
             Self::QueueDeclare => queue::DeclareOk::ID,
             Self::QueueDelete => queue::DeleteOk::ID,

@@ -34,6 +34,11 @@ pub(crate) enum Target {
         code: u16,
         text: Arc<str>,
     },
+    Got {
+        tag: u64,
+        redelivered: bool,
+        message_count: u32,
+    },
     /// The channel is closing: what was to be acknowledged is read and dropped.
     Nobody,
 }

@@ -19,6 +19,7 @@ use crate::event::Event;
 use crate::ids::{ChannelId, ConsumerKey, DeliveryTag};
 use crate::limits::INPUT_BUDGET_BYTES;
 use crate::message::{Delivery, ReturnedMessage};
+use crate::request::Got;
 
 impl Connection {
     /// Takes whole frames from the front of `input`, about 16 KiB of them; returns whether there may
@@ -152,6 +153,22 @@ impl Connection {
                 state.content.begin(&mut self.staging, target, exchange, key);
                 Ok(())
             }
+            basic::GetOk::ID => {
+                let got = basic::GetOk::decode(arguments)?;
+                let tag = got.delivery_tag;
+                if tag <= state.delivered {
+                    return Err(ProtocolDetail::DeliveryTag(tag));
+                }
+                if !self.next_is_get(id) {
+                    return Err(ProtocolDetail::UnexpectedMethod(method));
+                }
+                let Some(state) = self.channels.find_mut(id.0) else { return Ok(()) };
+                state.delivered = tag;
+                let (redelivered, message_count) = (got.redelivered, got.message_count);
+                let target = Target::Got { tag, redelivered, message_count };
+                state.content.begin(&mut self.staging, target, got.exchange, got.routing_key);
+                Ok(())
+            }
             _ => self.channel_method(now, id, Method::decode(payload)?),
         }
     }
@@ -234,6 +251,11 @@ impl Connection {
                     Some(confirms) if state.confirming => confirms.returned(fingerprint, returned),
                     _ => state.keep_returned(returned),
                 }
+            }
+            Target::Got { tag, redelivered, message_count } => {
+                let tag = DeliveryTag { channel, epoch: self.epoch, tag };
+                let delivery = Delivery { tag, redelivered, message, fault };
+                self.got(channel, Got { delivery, message_count });
             }
             Target::Nobody => {}
         }

@@ -9,8 +9,8 @@ use crate::channel::{ConsumerPhase, Pending, Phase, PhaseInput};
 use crate::connection::{Connection, State};
 use crate::error::{BrokerError, ChannelCause, CloseCause, Error, ProtocolDetail, peer_text};
 use crate::event::Event;
-use crate::ids::{ChannelId, ConsumerKey, DeliveryTag};
-use crate::request::{ConsumeOk, MessageCount, QueueDeclareOk, Reply};
+use crate::ids::{CallKey, ChannelId, ConsumerKey, DeliveryTag};
+use crate::request::{ConsumeOk, Got, MessageCount, QueueDeclareOk, Reply};
 
 impl Connection {
     /// A method on channel 0, after the handshake.
@@ -130,6 +130,7 @@ impl Connection {
                 let consumer_tag = ok.consumer_tag.as_str()?.to_owned();
                 Reply::Consume(ConsumeOk { consumer, consumer_tag })
             }
+            (Pending::Get { .. }, _) => Reply::Got(None),
             _ => Reply::Done,
         };
         if pending != Pending::ChannelClose {
@@ -160,10 +161,46 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether the broker's next answer on the channel may be a message that was asked for.
+    pub(super) fn next_is_get(&self, id: ChannelId) -> bool {
+        self.next_call(id).is_some_and(|(_, pending, _)| matches!(pending, Pending::Get { .. }))
+    }
+
+    /// The message that the channel's oldest call asked for is complete.
+    pub(super) fn got(&mut self, id: ChannelId, got: Got) {
+        let Some((call, pending, awaited)) = self.next_call(id) else { return };
+        if let Some(state) = self.channels.find_mut(id.0) {
+            state.calls.retain(|other| *other != call);
+        }
+        let reply = Reply::Got(Some(Box::new(got)));
+        if !awaited {
+            self.give_back(pending, &reply);
+        }
+        if self.calls.complete(call, Ok(reply)) {
+            self.events.push_back(Event::CallDone(call));
+        }
+    }
+
+    /// The oldest call of the channel that is answered in order, and whether somebody awaits it.
+    fn next_call(&self, id: ChannelId) -> Option<(CallKey, Pending, bool)> {
+        self.channels.find(id.0)?.calls.iter().find_map(|call| {
+            let (pending, awaited) = self.calls.pending(*call)?;
+            pending.consumer().is_none().then_some((*call, pending, awaited))
+        })
+    }
+
+    /// A message that nobody waits for goes back to its queue.
+    fn give_back(&mut self, pending: Pending, reply: &Reply) {
+        if let (Pending::Get { no_ack: false }, Reply::Got(Some(got))) = (pending, reply) {
+            self.requeue(got.delivery.tag);
+        }
+    }
+
     /// Undoes what a reply opened that nobody waits for.
     pub(super) fn compensate(&mut self, now: Instant, pending: Pending, reply: &Reply) {
         match (pending, reply) {
             (Pending::ChannelOpen(channel), _) => self.channel(channel).release(now),
+            (Pending::Get { .. }, reply) => self.give_back(pending, reply),
             (Pending::Consume(consumer), _) => {
                 if let Some(channel) = self.consumers.find(consumer).map(|found| found.channel) {
                     self.channel(channel).release_consumer(now, consumer);
@@ -199,7 +236,7 @@ impl Connection {
         }
         if closing {
             // The broker answers our close, and none of the calls before it.
-            let own_close = |call: &crate::ids::CallKey| {
+            let own_close = |call: &CallKey| {
                 matches!(self.calls.pending(*call), Some((Pending::ChannelClose, _)))
             };
             let (kept, lost) = state.calls.drain(..).partition(own_close);

@@ -4,7 +4,7 @@ use amqp_proto::{FieldTable, FieldValue, frame};
 use crate::channel::Pending;
 use crate::error::InvalidArgument;
 use crate::limits;
-use crate::request::{raw, requests, short};
+use crate::request::{Got, raw, requests, short};
 
 /// Sets how many deliveries may be unacknowledged
 /// (`basic.qos`; <https://www.rabbitmq.com/docs/consumer-prefetch>).
@@ -126,6 +126,38 @@ impl BasicConsume {
     }
 }
 
+/// Asks for one message (`basic.get`; <https://www.rabbitmq.com/docs/consumers#polling>).
+#[derive(Clone, Debug, PartialEq)]
+pub struct BasicGet {
+    queue: String,
+    no_ack: bool,
+}
+
+impl BasicGet {
+    /// Takes the first ready message of `queue`, to be acknowledged.
+    pub fn new(queue: impl Into<String>) -> Self {
+        Self { queue: queue.into(), no_ack: false }
+    }
+
+    /// The message counts as acknowledged when it is sent: if it is lost on the way it is lost.
+    #[must_use]
+    pub const fn no_ack(mut self) -> Self {
+        self.no_ack = true;
+        self
+    }
+
+    /// Whether the message counts as acknowledged when it is sent.
+    pub const fn is_no_ack(&self) -> bool {
+        self.no_ack
+    }
+}
+
+impl From<&str> for BasicGet {
+    fn from(queue: &str) -> Self {
+        Self::new(queue)
+    }
+}
+
 /// Puts the channel into confirm mode
 /// (`confirm.select`; <https://www.rabbitmq.com/docs/confirms#publisher-confirms>).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,6 +165,12 @@ impl BasicConsume {
 pub struct ConfirmSelect {}
 
 requests! {
+    BasicGet -> Option<Got>, Pending::Get { no_ack: this.no_ack },
+    |this, table| method::basic::Get {
+        queue: short("queue", &this.queue)?,
+        no_ack: this.no_ack,
+        ..Default::default()
+    };
     BasicQos -> (), Pending::done(method::basic::QosOk::ID),
     |this, table| method::basic::Qos {
         prefetch_size: 0,

@@ -11,6 +11,7 @@ use amqp_proto::{FieldTable, RawTable, ShortStr};
 use crate::channel::Pending;
 use crate::error::{InvalidArgument, InvalidReason};
 use crate::ids::ConsumerKey;
+use crate::message::Delivery;
 
 /// A call: a method that the broker answers.
 ///
@@ -60,6 +61,16 @@ pub struct ConsumeOk {
     pub consumer_tag: String,
 }
 
+/// The message that `basic.get` took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Got {
+    /// The message, to be settled like one that was delivered.
+    pub delivery: Delivery,
+    /// Messages that are ready behind it.
+    pub message_count: u32,
+}
+
 pub(crate) mod sealed {
     use super::{InvalidArgument, Pending};
 
@@ -88,10 +99,11 @@ pub(crate) mod sealed {
         Queue(super::QueueDeclareOk),
         Count(super::MessageCount),
         Consume(super::ConsumeOk),
+        Got(Option<Box<super::Got>>),
     }
 }
 
-pub use basic::{BasicConsume, BasicQos, ConfirmSelect};
+pub use basic::{BasicConsume, BasicGet, BasicQos, ConfirmSelect};
 pub use exchange::{ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeUnbind};
 pub use queue::{QueueBind, QueueDeclare, QueueDelete, QueuePurge, QueueUnbind};
 pub(crate) use sealed::Reply;
@@ -117,6 +129,7 @@ replies! {
     QueueDeclareOk: Reply::Queue(ok) => ok;
     MessageCount: Reply::Count(count) => count;
     ConsumeOk: Reply::Consume(ok) => ok;
+    Option<Got>: Reply::Got(got) => got.map(|got| *got);
 }
 
 /// How each call is encoded, and which reply it awaits.
@@ -143,6 +156,8 @@ macro_rules! requests {
                 }
 
                 fn pending(&self) -> crate::channel::Pending {
+                    let $this = self;
+                    let _ = $this;
                     $pending
                 }
             }

@@ -3,8 +3,8 @@
 use amqp_core::proto::method::{basic, channel};
 use amqp_core::proto::{ContentHeader, RawProperties, ShortStr, frame};
 use amqp_core::{
-    AckError, BasicConsume, BasicQos, ChannelCause, ChannelId, ConsumerKey, Error, Event, Publish,
-    PublishRefused,
+    AckError, BasicConsume, BasicGet, BasicQos, ChannelCause, ChannelId, ConsumerKey, Error, Event,
+    Publish, PublishRefused,
 };
 use bytes::Bytes;
 
@@ -343,4 +343,37 @@ fn large_contents_do_not_starve() {
     peer.written = written;
     let large = peer.methods().iter().filter(|name| *name == "Body").count() - 80_000;
     assert_eq!(large, 10, "a frame in each write");
+}
+
+/// §9: orphan get-ok -> requeue; and a message that was asked for may be cut short by a close.
+#[test]
+fn a_forgotten_get_is_given_back_and_a_cut_one_fails() {
+    let mut peer = Peer::open();
+    let id = peer.channel(1);
+    let get =
+        |peer: &mut Peer| peer.session.channel(id).call(peer.now, &BasicGet::new("q")).unwrap();
+    let header = ContentHeader { class_id: 60, body_size: 4, properties: RawProperties::NONE };
+    let mut content = Vec::new();
+    frame::write_header(&mut content, 1, &header);
+    frame::write_body(&mut content, 1, b"body");
+
+    let [forgotten, empty, got] = [get(&mut peer), get(&mut peer), get(&mut peer)];
+    peer.session.forget(peer.now, forgotten.key());
+    peer.methods();
+    peer.send(1, &basic::GetOk { delivery_tag: 1, ..Default::default() });
+    peer.send_bytes(&content);
+    assert_eq!(peer.methods(), ["basic.Nack"]);
+    peer.send(1, &basic::GetEmpty::default());
+    assert_eq!(peer.session.take_reply(&empty).unwrap().unwrap(), None);
+    peer.send(1, &basic::GetOk { delivery_tag: 2, message_count: 5, ..Default::default() });
+    assert!(peer.session.take_reply(&got).is_none(), "its body has not come");
+    peer.send_bytes(&content);
+    let message = peer.session.take_reply(&got).unwrap().unwrap().unwrap();
+    assert_eq!((message.message_count, message.delivery.message.body()), (5, b"body".as_slice()));
+    peer.session.channel(id).ack(message.delivery.tag, false).unwrap();
+
+    let cut = get(&mut peer);
+    peer.send(1, &basic::GetOk { delivery_tag: 3, ..Default::default() });
+    peer.send(1, &close(404));
+    assert!(peer.session.take_reply(&cut).unwrap().is_err());
 }

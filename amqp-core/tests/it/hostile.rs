@@ -72,6 +72,7 @@ fn breaches_of_the_protocol_have_their_codes() {
         }
     });
     ends_with(503, |peer| peer.send(1, &confirm::SelectOk::default()));
+    ends_with(503, |peer| peer.send(1, &basic::GetOk { delivery_tag: 1, ..Default::default() }));
 }
 
 fn consuming(peer: &mut Peer) -> (amqp_core::ChannelId, amqp_core::ConsumerKey) {

@@ -1,6 +1,8 @@
+use std::task::Poll;
+
 use adapter_tokio::{
-    AckError, BasicConsume, BasicQos, Channel, Consumer, Delivery, Error, Misuse, Publish,
-    QueueDeclare, QueueDelete, connect,
+    AckError, BasicConsume, BasicGet, BasicQos, Channel, Consumer, Delivery, Error, Misuse,
+    Publish, QueueDeclare, QueueDelete, connect,
 };
 
 use super::on_both_brokers;
@@ -17,6 +19,8 @@ on_both_brokers! {
     a_cancelled_consumer_ends_after_what_was_sent
     a_dropped_consumer_gives_back_what_was_not_taken
     a_deleted_queue_ends_its_consumer_with_the_reason
+    messages_are_got_one_by_one
+    a_dropped_get_gives_its_message_back
     a_duplicate_tag_is_refused_locally
     a_delivery_outlives_its_channel_and_is_stale
     deliveries_are_settled_from_any_thread
@@ -242,6 +246,65 @@ async fn a_deleted_queue_ends_its_consumer_with_the_reason(uri: String) {
     assert!(consumer.next().await.is_none());
     // A second delete finds nothing, which RabbitMQ does not mind.
     channel.queue_delete(QueueDelete::new(queue.name())).await.unwrap();
+    connection.close().await;
+}
+
+/// NA-23, PK-58: concurrent ones are answered in order.
+async fn messages_are_got_one_by_one(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(exclusive("get")).await.unwrap();
+    assert!(channel.basic_get(queue.name()).await.unwrap().is_none());
+    let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
+    let large = vec![7; 300_000];
+    for body in [b"1".as_slice(), &large, b"", b"4"] {
+        publisher.publish(Publish::new("", queue.name(), body)).await.unwrap();
+    }
+    let no_ack = BasicGet::new(queue.name()).no_ack();
+    let (first, second, third) = within("messages", async {
+        tokio::join!(
+            channel.basic_get(queue.name()),
+            channel.basic_get(queue.name()),
+            channel.basic_get(no_ack)
+        )
+    })
+    .await;
+    let [first, second, third] = [first, second, third].map(|got| got.unwrap().unwrap());
+    assert_eq!((first.body(), first.message_count()), (b"1".as_slice(), Some(3)));
+    assert!(second.body() == large && second.routing_key() == *queue.name());
+    assert_eq!((third.body(), third.message_count(), third.consumer_tag()), (&[][..], Some(1), ""));
+    third.ack().unwrap();
+    second.nack(true).unwrap();
+    let again = channel.basic_get(queue.name()).await.unwrap().unwrap();
+    assert!(again.redelivered() && again.body() == large);
+    again.ack().unwrap();
+    first.ack().unwrap();
+    ready(&channel, queue.name(), 1).await;
+    let missing = crate::support::unique("missing");
+    let error = channel.basic_get(missing.as_str()).await.unwrap_err();
+    assert_eq!(error.reply_code().unwrap().code(), 404);
+    connection.close().await;
+}
+
+async fn a_dropped_get_gives_its_message_back(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(exclusive("get-dropped")).await.unwrap();
+    let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
+    publisher.publish(Publish::new("", queue.name(), b"kept")).await.unwrap();
+    for _ in 0..20 {
+        let mut getting = Box::pin(channel.basic_get(queue.name()));
+        std::future::poll_fn(|cx| {
+            assert!(getting.as_mut().poll(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        drop(getting);
+    }
+    ready(&channel, queue.name(), 1).await;
+    let got = channel.basic_get(queue.name()).await.unwrap().unwrap();
+    assert_eq!(got.body(), b"kept");
+    got.ack().unwrap();
     connection.close().await;
 }
 
