@@ -39,12 +39,12 @@ pub use amqp_client::core::{
     InvalidArgument, InvalidReason, Malformed, Message, MessageCount, Misuse, Properties,
     PropertiesRef, ProtocolDetail, ProtocolError, Publish, PublishSeq, QueueBind, QueueDeclare,
     QueueDeclareOk, QueueDelete, QueuePurge, QueueUnbind, ReplyCode, ReturnedMessage, Secret,
-    ShortStr, TransportError, Tuning, UriError, limits,
+    ShortStr, TransportError, Tuning, TxCommit, TxRollback, TxSelect, UriError, limits,
 };
 pub use amqp_client::{
     BasicPublish, Calling, Cancelling, Channel, Closed, Closing, Confirm, Connecting, Connection,
     Consumer, Consuming, Delivery, Getting, Next, OpeningChannel, PublishError, Publisher,
-    Publishing, SelectingConfirms, Sending,
+    Publishing, SelectingConfirms, SelectingTx, Sending, Tx,
 };
 
 pub use connector::{Connector, TokioDriver, connect};

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use amqp_core::{
     BasicConsume, BasicGet, BasicQos, ChannelCause, ChannelId, ConfirmSelect, Error, ExchangeBind,
     ExchangeDeclare, ExchangeDelete, ExchangeUnbind, Misuse, Publish, PublishRefused, QueueBind,
-    QueueDeclare, QueueDelete, QueuePurge, QueueUnbind, ReturnedMessage,
+    QueueDeclare, QueueDelete, QueuePurge, QueueUnbind, ReturnedMessage, TxSelect,
 };
 
 use crate::calling::{Calling, CloseChannel, StartConsumer};
@@ -15,6 +15,7 @@ use crate::connection::ConnectionInner;
 use crate::consumer::{Consumer, Delivery};
 use crate::publisher::{Publisher, RoomFor};
 use crate::shared::Shared;
+use crate::tx::SelectingTx;
 
 /// A channel of a connection.
 ///
@@ -132,6 +133,12 @@ impl Channel {
     /// handle to the same.
     pub fn confirm_select(&self) -> SelectingConfirms {
         SelectingConfirms { calling: self.call(ConfirmSelect::default()) }
+    }
+
+    /// Puts the channel into transaction mode (AMQP 0-9-1, 1.9.2.1). Asked again, it gives another
+    /// handle to the same.
+    pub fn tx_select(&self) -> SelectingTx {
+        SelectingTx::new(self.call(TxSelect::default()))
     }
 
     /// Publishes without waiting for the broker's answer (AMQP 0-9-1, 1.8.3.7): resolves when the

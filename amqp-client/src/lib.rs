@@ -17,6 +17,7 @@ mod publisher;
 mod pump;
 mod runtime;
 mod shared;
+mod tx;
 mod wakers;
 
 pub use amqp_core as core;
@@ -29,3 +30,4 @@ pub use driver::Driver;
 pub use publisher::{Confirm, PublishError, Publisher, Publishing, Sending};
 pub use pump::{Pump, Turn};
 pub use runtime::{Clock, Runtime, Timer, Transport};
+pub use tx::{SelectingTx, Tx};

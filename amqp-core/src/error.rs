@@ -313,6 +313,9 @@ impl InvalidArgument {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Misuse {
+    /// Transaction mode on a channel in confirm mode: they exclude each other.
+    #[error("the channel is in confirm mode")]
+    ConfirmMode,
     /// An unconfirmed publish on a channel in confirm mode: use its `Publisher`.
     #[error("the channel is in confirm mode: publish through its Publisher")]
     ConfirmModeUsePublisher,
@@ -331,6 +334,12 @@ pub enum Misuse {
     /// A confirmed publish on a channel that is not in confirm mode.
     #[error("the channel is not in confirm mode")]
     NotConfirmMode,
+    /// A commit or a rollback on a channel that is not in transaction mode.
+    #[error("the channel is not in transaction mode")]
+    NotTransactionMode,
+    /// Confirm mode on a channel in transaction mode: they exclude each other.
+    #[error("the channel is in transaction mode")]
+    TransactionMode,
 }
 
 /// Why a delivery could not be settled; nothing was sent.

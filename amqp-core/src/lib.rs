@@ -95,7 +95,7 @@ pub use message::{Body, Delivery, Fault, Message, Publish, ReturnedMessage};
 pub use request::{
     BasicConsume, BasicGet, BasicQos, ConfirmSelect, ConsumeOk, ExchangeBind, ExchangeDeclare,
     ExchangeDelete, ExchangeUnbind, FromReply, Got, MessageCount, QueueBind, QueueDeclare,
-    QueueDeclareOk, QueueDelete, QueuePurge, QueueUnbind, Rpc,
+    QueueDeclareOk, QueueDelete, QueuePurge, QueueUnbind, Rpc, TxCommit, TxRollback, TxSelect,
 };
 pub use session::Session;
 pub use transmit::Transmit;

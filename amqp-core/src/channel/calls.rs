@@ -9,7 +9,9 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use amqp_proto::method::{MethodId, MethodSpec, TABLE, WireMethod, basic, channel, confirm, queue};
+use amqp_proto::method::{
+    MethodId, MethodSpec, TABLE, WireMethod, basic, channel, confirm, queue, tx,
+};
 
 use crate::error::Error;
 use crate::ids::{CallKey, ChannelId, ConsumerKey};
@@ -35,6 +37,9 @@ pub enum Pending {
     QueueDeclare,
     QueueDelete,
     QueuePurge,
+    TxCommit,
+    TxRollback,
+    TxSelect,
 }
 
 impl Pending {
@@ -73,6 +78,9 @@ impl Pending {
             Self::QueueDeclare => queue::DeclareOk::ID,
             Self::QueueDelete => queue::DeleteOk::ID,
             Self::QueuePurge => queue::PurgeOk::ID,
+            Self::TxCommit => tx::CommitOk::ID,
+            Self::TxRollback => tx::RollbackOk::ID,
+            Self::TxSelect => tx::SelectOk::ID,
         }
     }
 }

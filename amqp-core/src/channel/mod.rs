@@ -14,7 +14,7 @@ mod view;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::error::ChannelCause;
+use crate::error::{ChannelCause, Misuse};
 use crate::ids::{CallKey, ConsumerKey};
 use crate::limits::{RETURNED_BYTES, RETURNED_MESSAGES};
 use crate::machine::{self, Transition};
@@ -89,6 +89,8 @@ pub(crate) struct ChannelState {
     pub(crate) consumers: ConsumerTags,
     /// In confirm mode, from the moment `confirm.select` is queued.
     pub(crate) confirms: Option<Box<Confirms>>,
+    /// In transaction mode, from the moment `tx.select` is queued.
+    pub(crate) transactional: bool,
     /// `confirm.select-ok` has come: what is returned from here on was confirmed.
     pub(crate) confirming: bool,
     pub(crate) returned: VecDeque<ReturnedMessage>,
@@ -108,6 +110,7 @@ impl ChannelState {
             delivered: 0,
             consumers: ConsumerTags::default(),
             confirms: None,
+            transactional: false,
             confirming: false,
             returned: VecDeque::new(),
             tags_made: 0,
@@ -128,6 +131,27 @@ impl ChannelState {
                 true
             }
             None => false,
+        }
+    }
+
+    /// Puts the channel into the mode that a call asks for. Confirms and transactions exclude each
+    /// other: RabbitMQ would close the channel.
+    pub(crate) fn enter_mode(&mut self, pending: Pending) -> Result<(), Misuse> {
+        match pending {
+            Pending::ConfirmSelect if self.transactional => Err(Misuse::TransactionMode),
+            Pending::ConfirmSelect => {
+                self.confirms.get_or_insert_with(|| Box::new(Confirms::new()));
+                Ok(())
+            }
+            Pending::TxSelect if self.confirms.is_some() => Err(Misuse::ConfirmMode),
+            Pending::TxSelect => {
+                self.transactional = true;
+                Ok(())
+            }
+            Pending::TxCommit | Pending::TxRollback if !self.transactional => {
+                Err(Misuse::NotTransactionMode)
+            }
+            _ => Ok(()),
         }
     }
 

@@ -8,8 +8,7 @@ use amqp_proto::method::{WireMethod, basic, channel as wire};
 use amqp_proto::{Properties, PropertiesRef, ShortStr};
 
 use crate::channel::{
-    ChannelState, Confirmation, Confirms, Consumer, ConsumerPhase, Fingerprint, Pending, Phase,
-    PhaseInput,
+    ChannelState, Confirmation, Consumer, ConsumerPhase, Fingerprint, Pending, Phase, PhaseInput,
 };
 use crate::connection::Connection;
 use crate::error::{AckError, ChannelCause, Error, InvalidArgument, InvalidReason, Misuse};
@@ -123,11 +122,8 @@ impl<'c> Channel<'c> {
     pub fn call<R: Rpc>(&mut self, now: Instant, request: &R) -> Result<Call<R::Reply>, Error> {
         self.check_open()?;
         let pending = request.pending();
-        if pending == Pending::ConfirmSelect
-            && let Some(state) = self.state()
-            && state.confirms.is_none()
-        {
-            state.confirms = Some(Box::new(Confirms::new()));
+        if let Some(state) = self.state() {
+            state.enter_mode(pending)?;
         }
         let encode = |number, out: &mut Vec<u8>| request.encode(number, out);
         self.send_call(now, pending, encode).map(Call::new)

@@ -158,6 +158,24 @@ impl From<&str> for BasicGet {
     }
 }
 
+/// Puts the channel into transaction mode (`tx.select`;
+/// <https://www.rabbitmq.com/docs/semantics#tx>). Asked again, nothing changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TxSelect {}
+
+/// Commits the open transaction (`tx.commit`): its publishes and settlements take effect, and the
+/// next one begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TxCommit {}
+
+/// Drops the open transaction (`tx.rollback`): its publishes and settlements have no effect, and the
+/// next one begins. Deliveries are not requeued by that: they may be settled again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TxRollback {}
+
 /// Puts the channel into confirm mode
 /// (`confirm.select`; <https://www.rabbitmq.com/docs/confirms#publisher-confirms>).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -165,6 +183,12 @@ impl From<&str> for BasicGet {
 pub struct ConfirmSelect {}
 
 requests! {
+    TxSelect -> (), Pending::TxSelect,
+    |this, table| method::tx::Select::default();
+    TxCommit -> (), Pending::TxCommit,
+    |this, table| method::tx::Commit::default();
+    TxRollback -> (), Pending::TxRollback,
+    |this, table| method::tx::Rollback::default();
     BasicGet -> Option<Got>, Pending::Get { no_ack: this.no_ack },
     |this, table| method::basic::Get {
         queue: short("queue", &this.queue)?,

@@ -103,7 +103,7 @@ pub(crate) mod sealed {
     }
 }
 
-pub use basic::{BasicConsume, BasicGet, BasicQos, ConfirmSelect};
+pub use basic::{BasicConsume, BasicGet, BasicQos, ConfirmSelect, TxCommit, TxRollback, TxSelect};
 pub use exchange::{ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeUnbind};
 pub use queue::{QueueBind, QueueDeclare, QueueDelete, QueuePurge, QueueUnbind};
 pub(crate) use sealed::Reply;

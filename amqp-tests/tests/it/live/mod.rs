@@ -6,3 +6,4 @@ mod outcomes;
 mod peers;
 mod quickstart;
 mod recorded;
+mod transactions;
