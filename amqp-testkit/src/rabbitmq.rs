@@ -325,6 +325,7 @@ fn environment(
     let erlang = "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2";
     vec![
         ("HOME", path("home")),
+        ("ERL_CRASH_DUMP", path("erl_crash.dump")),
         ("ERL_EPMD_PORT", mapper.to_string()),
         ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
         ("RABBITMQ_NODENAME", format!("{name}@localhost")),
