@@ -1,9 +1,16 @@
 //! What connections cost, by a counting allocator. It counts the whole process, so these tests have
 //! a process of their own and run one after another.
 
-use adapter_tokio::{Connection, Publish, QueueDeclare, connect};
+use std::sync::Arc;
+use std::time::Instant;
+
+use adapter_tokio::{BasicConsume, Config, Connection, Publish, QueueDeclare, connect, limits};
+use amqp_client::core::{Action, Session};
+use amqp_proto::method::{basic, channel, connection};
+use amqp_proto::{ContentHeader, RawProperties, RawTable, ShortStr, TABLE_DEPTH_MAX, frame};
 use amqp_testkit::RabbitMq;
 use amqp_testkit::alloc::{Counting, counting, live_bytes};
+use bytes::BytesMut;
 
 #[global_allocator]
 static ALLOCATOR: &Counting = counting();
@@ -17,12 +24,86 @@ fn threads() -> usize {
 
 #[test]
 fn memory_and_threads() {
+    announced_sizes();
     let broker = RabbitMq::start().unwrap_or_else(|error| panic!("{error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         idle(&broker.uri()).await;
         steady(&broker.uri()).await;
     });
+}
+
+/// C3, M2: what a peer announces costs nothing before it arrives.
+fn announced_sizes() {
+    let mut wire = Vec::new();
+    let start = connection::Start {
+        version_minor: 9,
+        mechanisms: b"PLAIN",
+        locales: b"en_US",
+        ..Default::default()
+    };
+    frame::write_method(&mut wire, 0, &start);
+    frame::write_method(&mut wire, 0, &connection::Tune::default());
+    frame::write_method(&mut wire, 0, &connection::OpenOk::default());
+    let mut peer = Peer::new();
+    peer.feed(&wire);
+    let (id, _) = peer.session.open_channel(peer.now).unwrap();
+    wire.clear();
+    frame::write_method(&mut wire, 1, &channel::OpenOk::default());
+    peer.feed(&wire);
+    let consume = BasicConsume::new("q").consumer_tag("t").no_ack();
+    peer.session.channel(id).consume(peer.now, &consume).unwrap();
+
+    let mut body = Vec::new();
+    frame::write_body(&mut body, 1, &[0; 100_000]);
+    let before = live_bytes(ALLOCATOR);
+    let consumer_tag = ShortStr::new("t").unwrap();
+    let deliver = basic::Deliver { consumer_tag, delivery_tag: 1, ..Default::default() };
+    let size = limits::MESSAGE_BYTES;
+    let header = ContentHeader { class_id: 60, body_size: size, properties: RawProperties::NONE };
+    wire.clear();
+    frame::write_method(&mut wire, 1, &basic::QosOk::default());
+    frame::write_method(&mut wire, 1, &deliver);
+    frame::write_header(&mut wire, 1, &header);
+    peer.feed(&wire);
+    let announced = live_bytes(ALLOCATOR) - before;
+    assert!(announced < 8 << 10, "{announced} bytes for a body that has not begun");
+    // The head of a body frame of 100 KB, and a little of it.
+    peer.feed(&body[..1_000]);
+    let begun = live_bytes(ALLOCATOR) - before;
+    assert!(begun < 256 << 10, "{begun} bytes for 1,000 that have arrived");
+
+    // A table that says it has 4 GiB.
+    let before = live_bytes(ALLOCATOR);
+    let table = [1, b'a', b'A', 0xff, 0xff, 0xff, 0xff, b'V'];
+    assert!(RawTable::new(&table).decode(TABLE_DEPTH_MAX).is_err());
+    assert_eq!(live_bytes(ALLOCATOR), before);
+}
+
+/// A session whose peer is played by bytes.
+struct Peer {
+    session: Session,
+    now: Instant,
+    input: BytesMut,
+}
+
+impl Peer {
+    fn new() -> Self {
+        let now = Instant::now();
+        let mut session = Session::new(Arc::new(Config::default()), now).unwrap();
+        let Some(Action::Resolve { attempt, .. }) = session.poll_action() else { panic!() };
+        session.handle_resolved(now, attempt, Ok(vec![([127, 0, 0, 1], 1).into()]));
+        let Some(Action::Dial { attempt, .. }) = session.poll_action() else { panic!() };
+        session.handle_connected(now, attempt);
+        Self { session, now, input: BytesMut::with_capacity(4 << 10) }
+    }
+
+    fn feed(&mut self, bytes: &[u8]) {
+        self.input.extend_from_slice(bytes);
+        while self.session.handle_input(self.now, &mut self.input) {}
+        while self.session.poll_event().is_some() {}
+        assert_eq!(self.session.cause(), None);
+    }
 }
 
 /// T16: at most 16 KiB for an idle connection, 512 bytes for an idle channel, no thread.
