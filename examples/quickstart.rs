@@ -7,7 +7,10 @@
 
 use std::collections::VecDeque;
 use std::error::Error;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::process::ExitCode;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use adapter_tokio::{
@@ -41,6 +44,11 @@ async fn main() -> ExitCode {
 }
 
 async fn connect_and_run() -> Result<(), Failure> {
+    let mut interrupted = pin!(tokio::signal::ctrl_c());
+    // Polled once, it listens.
+    if poll_fn(|cx| Poll::Ready(interrupted.as_mut().poll(cx).is_ready())).await {
+        return Err("interrupted".into());
+    }
     // The model broker lives until the end of this function.
     let (_model, uri) = match std::env::var("AMQP_URL") {
         Ok(uri) => (None, uri),
@@ -51,14 +59,17 @@ async fn connect_and_run() -> Result<(), Failure> {
         }
     };
     let connector = Connector::new(&uri)?.configure(|config| config.connection_name("quickstart"));
-    let connection = connector.connect().await?;
+    let connection = tokio::select! {
+        connection = connector.connect() => connection?,
+        _ = &mut interrupted => return Err("interrupted".into()),
+    };
     let broker = connection.server_properties();
     let text = |name| broker.get(name).and_then(|value| value.as_str()).unwrap_or("?").to_owned();
     println!("connected to {} {}", text("product"), text("version"));
     let result = tokio::select! {
         result = run(&connection) => result,
         () = tokio::time::sleep(DEADLINE) => Err("not done in time".into()),
-        _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+        _ = &mut interrupted => Err("interrupted".into()),
     };
     connection.close().await;
     result
