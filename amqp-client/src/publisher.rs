@@ -121,22 +121,20 @@ impl<'a> RoomFor<'a> {
             } else {
                 Err(PublishRefused::Full)
             };
-            match result {
-                Err(PublishRefused::Full | PublishRefused::Unconfirmed) => {
-                    let released = &mut state.released;
-                    state.channels[id.index()].room.wait(ticket, cx.waker(), released);
-                    Poll::Pending
+            let room = &mut state.channels[id.index()].room;
+            let done = match result {
+                Ok(done) => Ok(done),
+                Err(PublishRefused::Error(error)) => Err(error),
+                // Whatever else keeps it out passes.
+                Err(_) => {
+                    room.wait(ticket, cx.waker(), &mut state.released);
+                    return Poll::Pending;
                 }
-                done => {
-                    if ticket.is_some() {
-                        state.channels[id.index()].room.leave(ticket, &mut state.released);
-                    }
-                    Poll::Ready(done.map_err(|refused| match refused {
-                        PublishRefused::Error(error) => error,
-                        waiting => unreachable!("{waiting} is waited for"),
-                    }))
-                }
+            };
+            if ticket.is_some() {
+                room.leave(ticket, &mut state.released);
             }
+            Poll::Ready(done)
         })
     }
 }
