@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use amqp_core::limits::PULLED_DELIVERIES_MAX;
 use amqp_core::{
     AckError, ConsumeOk, ConsumerKey, DeliveryTag, Error, Fault, FieldTable, Got, Malformed,
     Message, Properties, ShortStr,
@@ -15,9 +16,6 @@ use futures_core::Stream;
 
 use crate::calling::{Calling, CancelConsumer};
 use crate::channel::ChannelInner;
-
-/// Deliveries taken under one lock.
-const PULL: usize = 32;
 
 /// A consumer of a queue: a stream of deliveries, in the order in which the broker sent them.
 ///
@@ -89,7 +87,9 @@ impl Consumer {
         let (id, key) = (origin.channel.id(), self.key);
         origin.channel.shared().with(|state| {
             let mut channel = state.session.channel(id);
-            pulled.extend(std::iter::from_fn(|| channel.next_delivery(key)).take(PULL));
+            pulled.extend(
+                std::iter::from_fn(|| channel.next_delivery(key)).take(PULLED_DELIVERIES_MAX),
+            );
             if !pulled.is_empty() {
                 return Poll::Ready(None);
             }

@@ -4,22 +4,13 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use amqp_core::limits::{DRIVER_ROUNDS_MAX, LINGER_TIMEOUT, WRITE_SLICES_MAX};
 use amqp_core::{Action, Attempt, TransportError};
 
 use crate::pump::Pump;
 use crate::runtime::{Runtime, Timer, Transport};
-
-/// Slices in one vectored write.
-const WRITE_SLICES: usize = 64;
-
-/// Rounds of reading and writing in one poll, before other tasks of the thread get their turn.
-const ROUNDS: usize = 32;
-
-/// How long the last bytes of a connection that has ended may take to be written, or to be read where
-/// writing has failed.
-const LINGER: Duration = Duration::from_secs(1);
 
 type Boxed<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
 
@@ -76,7 +67,7 @@ impl<R: Runtime> Driver<R> {
             }
             _ => {
                 (self.resolving, self.dialling) = (None, None);
-                self.linger_until = Some(now + LINGER);
+                self.linger_until = Some(now + LINGER_TIMEOUT);
             }
         }
     }
@@ -130,7 +121,7 @@ impl<R: Runtime> Driver<R> {
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.pump.wants_write() && self.write_error.is_none() {
             let Some((_, transport)) = &mut self.transport else { return Poll::Pending };
-            let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
+            let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
             let filled = self.pump.slices(&mut slices);
             match ready!(transport.poll_write(cx, &slices[..filled])) {
                 Ok(0) => {
@@ -157,7 +148,7 @@ impl<R: Runtime> Driver<R> {
     }
 
     fn write_failed(&mut self, error: TransportError) {
-        let until = self.runtime.now() + LINGER;
+        let until = self.runtime.now() + LINGER_TIMEOUT;
         self.write_error.get_or_insert((error, until));
     }
 
@@ -200,7 +191,7 @@ impl<R: Runtime> Future for Driver<R> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        for _ in 0..ROUNDS {
+        for _ in 0..DRIVER_ROUNDS_MAX {
             let mut progress = this.poll_answers(cx);
             if this.reads || this.write_error.is_some() {
                 progress |= this.poll_read(cx);

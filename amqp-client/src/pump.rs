@@ -9,15 +9,11 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
+use amqp_core::limits::{READ_MAX_BYTES, READ_MIN_BYTES};
 use amqp_core::{Action, Attempt, CloseCause, Transmit, TransportError};
 use bytes::BytesMut;
 
 use crate::shared::{Shared, Sleep};
-
-/// The first read; it doubles while reads fill their room.
-const READ_MIN_BYTES: usize = 4 << 10;
-/// The largest read: half the frame size of a default connection, so that its frames fit two reads.
-const READ_MAX_BYTES: usize = 64 << 10;
 
 /// The I/O-free part of a driver: see [`turn`](Self::turn).
 #[derive(Debug)]

@@ -74,6 +74,31 @@ pub const BODY_FIRST_BYTES: usize = 1 << 20;
 /// Bytes of large bodies cut into frames for one write.
 pub const DEAL_BYTES: usize = 256 << 10;
 
+/// Staging buffers kept for contents to come: as many channels as are likely to interleave.
+pub const STAGING_BUFFERS_MAX: usize = 4;
+
+/// Capacity beyond which a staging buffer is not kept.
+pub const STAGING_BUFFER_BYTES: usize = 16 << 10;
+
+/// The first read; it doubles while reads fill their room.
+pub const READ_MIN_BYTES: usize = 4 << 10;
+
+/// The largest read: half the frame size of a default connection, so that its frames fit two reads.
+pub const READ_MAX_BYTES: usize = 64 << 10;
+
+/// Slices in one vectored write.
+pub const WRITE_SLICES_MAX: usize = 64;
+
+/// Rounds of reading and writing in one poll of a driver, before other tasks get their turn.
+pub const DRIVER_ROUNDS_MAX: usize = 32;
+
+/// Deliveries that a consumer's handle takes under one lock.
+pub const PULLED_DELIVERIES_MAX: usize = 32;
+
+/// How long the last bytes of a connection that has ended may take to be written, or to be read where
+/// writing has failed.
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Capacity that an idle buffer keeps.
 pub const IDLE_BUFFER_BYTES: usize = 4 << 10;
 

@@ -14,13 +14,10 @@ use bytes::{Bytes, BytesMut};
 use crate::arena::Arena;
 use crate::error::ProtocolDetail;
 use crate::ids::ConsumerKey;
-use crate::limits::{BODY_FIRST_BYTES, COPIED_BODY_BYTES, MESSAGE_BYTES};
+use crate::limits::{
+    BODY_FIRST_BYTES, COPIED_BODY_BYTES, MESSAGE_BYTES, STAGING_BUFFER_BYTES, STAGING_BUFFERS_MAX,
+};
 use crate::message::{Fault, Message};
-
-/// Staging buffers are kept for the next content.
-const SPARE_BUFFERS: usize = 4;
-/// A staging buffer that grew beyond this is not kept.
-const SPARE_BYTES: usize = 16 << 10;
 
 /// What a content is for.
 #[derive(Debug)]
@@ -224,7 +221,7 @@ impl Partial {
 
 impl Staging {
     fn reuse(&mut self, mut staged: Vec<u8>) {
-        if self.spare.len() < SPARE_BUFFERS && staged.capacity() <= SPARE_BYTES {
+        if self.spare.len() < STAGING_BUFFERS_MAX && staged.capacity() <= STAGING_BUFFER_BYTES {
             staged.clear();
             self.spare.push(staged);
         }
