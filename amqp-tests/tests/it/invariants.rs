@@ -138,6 +138,19 @@ fn every_limit_has_its_unit_and_its_reason() {
         assert!(has_unit, "{name} does not say what it counts");
     }
     assert!(limits > 15);
+
+    for crate_name in ["amqp-core", "amqp-client"] {
+        let elsewhere: Vec<_> = code_lines(crate_name)
+            .into_iter()
+            .filter(|(place, line)| {
+                let constant = line.trim_start_matches("pub ").starts_with("const ");
+                let sized =
+                    [": usize =", ": u64 =", ": Duration ="].iter().any(|it| line.contains(it));
+                constant && sized && !place.contains("limits.rs")
+            })
+            .collect();
+        assert!(elsewhere.is_empty(), "limits outside of limits.rs: {elsewhere:#?}");
+    }
 }
 
 #[test]
