@@ -33,6 +33,7 @@ pub struct Config {
     pub(crate) address_timeout: Duration,
     pub(crate) call_timeout: Duration,
     pub(crate) close_timeout: Duration,
+    pub(crate) blocked_timeout: Option<Duration>,
 }
 
 impl Config {
@@ -115,6 +116,14 @@ impl Config {
         self
     }
 
+    /// The time for which the broker may read no publishes (`connection.blocked`), after which the
+    /// connection ends; none by default (<https://www.rabbitmq.com/docs/connection-blocked>).
+    #[must_use]
+    pub fn blocked_timeout(mut self, timeout: Duration) -> Self {
+        self.blocked_timeout = Some(timeout.min(limits::TIMEOUT_MAX));
+        self
+    }
+
     /// Whether the URI asked for TLS.
     pub const fn wants_tls(&self) -> bool {
         self.tls
@@ -177,6 +186,7 @@ impl From<AmqpUri> for Config {
             address_timeout: limits::ADDRESS_TIMEOUT,
             call_timeout: limits::CALL_TIMEOUT,
             close_timeout: limits::CLOSE_TIMEOUT,
+            blocked_timeout: uri.query.blocked_timeout,
         }
     }
 }

@@ -14,6 +14,7 @@ use amqp_proto::{EncodeError, Malformed, ReplyCode, ShortStr};
 
 use crate::connect_error::ConnectError;
 use crate::limits::PEER_TEXT_BYTES;
+use crate::message::ReturnedMessage;
 
 /// Why an operation failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +32,17 @@ pub enum Error {
         /// The consumer's tag.
         consumer_tag: Arc<str>,
     },
+    /// What was to be finished before a close was not, within the time for it; the connection is
+    /// still open.
+    #[error(
+        "not drained in time: {unconfirmed} publishes unconfirmed, {unsettled} deliveries unsettled"
+    )]
+    DrainTimeout {
+        /// Publishes that await their confirms.
+        unconfirmed: u64,
+        /// Deliveries that are to be settled.
+        unsettled: u64,
+    },
     /// No reply came in time. The broker may have done the work; a late reply is consumed, and what
     /// it opened is closed again.
     #[error("no reply to {method} within {} s", timeout.as_secs_f32())]
@@ -46,6 +58,9 @@ pub enum Error {
     /// The call makes no sense here; nothing was sent.
     #[error("misuse: {0}")]
     Misuse(#[from] Misuse),
+    /// A mandatory message reached no queue and came back.
+    #[error("returned by the broker: {} {}", .0.code, .0.text)]
+    Returned(Box<ReturnedMessage>),
 }
 
 impl Error {
@@ -79,6 +94,17 @@ impl Error {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CloseCause {
+    /// This client ended it at once, with `abort`.
+    #[error("aborted by this client")]
+    Aborted,
+    /// The broker read no publishes for longer than the blocked time-out.
+    #[error("blocked by the broker for {} s: {reason}", timeout.as_secs_f32())]
+    BlockedTimeout {
+        /// The broker's words for it.
+        reason: Arc<str>,
+        /// The time-out.
+        timeout: Duration,
+    },
     /// The broker closed it.
     #[error("by the broker: {0}")]
     ByBroker(BrokerError),
@@ -107,6 +133,12 @@ pub enum CloseCause {
     /// The transport was lost.
     #[error("transport lost: {0}")]
     Transport(TransportError),
+    /// The transport took no bytes for two heartbeat intervals.
+    #[error("nothing could be written for {} s", stalled.as_secs_f32())]
+    WriteTimeout {
+        /// How long nothing was written while something was to be.
+        stalled: Duration,
+    },
 }
 
 /// Why a channel closed.
@@ -322,6 +354,9 @@ pub enum Misuse {
     /// The channel has a consumer of this tag; RabbitMQ would close the whole connection.
     #[error("the channel has a consumer with this tag")]
     DuplicateConsumerTag,
+    /// A request to stop deliveries, for which RabbitMQ would close the connection.
+    #[error("channel.flow with active=0 is not implemented by RabbitMQ")]
+    FlowInactive,
     /// Every channel number that the broker allows is in use.
     #[error("no free channel: the broker allows {channel_max}")]
     NoFreeChannels {
@@ -346,6 +381,13 @@ pub enum Misuse {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AckError {
+    /// `basic.recover` was called: the delivery is requeued.
+    #[error("delivery {0} was requeued by basic.recover")]
+    Recovered(u64),
+    /// It was settled before, maybe by `multiple`, or needs no acknowledgement; the broker would
+    /// close the channel.
+    #[error("delivery {0} is settled already")]
+    Settled(u64),
     /// Its channel or connection has closed: the broker has requeued it already.
     #[error("stale delivery: {0}")]
     Stale(Error),

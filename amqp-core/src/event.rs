@@ -22,8 +22,19 @@ pub enum Event {
     Closed(CloseCause),
     /// A consumer has deliveries to pull, or has ended.
     Deliverable(ConsumerKey),
+    /// A delivery was dropped without being settled: see `give_up`.
+    Dropped(ChannelId),
+    /// So many bytes of deliveries are unread that nothing more is read until some are.
+    InputPaused {
+        /// Bytes of unread deliveries.
+        unread_bytes: usize,
+    },
+    /// Reading goes on.
+    InputResumed,
     /// The connection is open.
     Opened,
+    /// A message that was not confirmed came back: see `take_returned`.
+    Returned(ChannelId),
     /// There is room for publishes again after one was refused for lack of it.
     Room,
     /// Publishes from `first` to `last` are settled: see `confirmed`. Some may have been before.
@@ -76,6 +87,8 @@ pub enum Action {
 pub enum TimeoutReason {
     /// An address has had its time.
     Address,
+    /// The broker has read no publishes for too long.
+    Blocked,
     /// A call has had its time.
     Call,
     /// A close has had its time.
@@ -86,4 +99,6 @@ pub enum TimeoutReason {
     HeartbeatReceive,
     /// A sign of life is due.
     HeartbeatSend,
+    /// The transport has taken no bytes for too long.
+    WriteStall,
 }

@@ -84,7 +84,7 @@ pub use amqp_proto::{
 pub use channel::{Channel, Confirmation, PublishRefused};
 pub use config::{Config, Credentials, Endpoint, Heartbeat, Secret};
 pub use connect_error::{ConnectError, ConnectFailure, ConnectStep, FailedAttempt};
-pub use connection::{Connection, End, Tuning};
+pub use connection::{Connection, End, Stats, Tuning};
 pub use error::{
     AckError, BrokerError, ChannelCause, CloseCause, Error, InvalidArgument, InvalidReason, Misuse,
     ProtocolDetail, ProtocolError, TransportError,
@@ -93,9 +93,10 @@ pub use event::{Action, Event, TimeoutReason};
 pub use ids::{Attempt, Call, CallKey, ChannelId, ConsumerKey, DeliveryTag, Epoch, PublishSeq};
 pub use message::{Body, Delivery, Fault, Message, Publish, ReturnedMessage};
 pub use request::{
-    BasicConsume, BasicGet, BasicQos, ConfirmSelect, ConsumeOk, ExchangeBind, ExchangeDeclare,
-    ExchangeDelete, ExchangeUnbind, FromReply, Got, MessageCount, QueueBind, QueueDeclare,
-    QueueDeclareOk, QueueDelete, QueuePurge, QueueUnbind, Rpc, TxCommit, TxRollback, TxSelect,
+    BasicConsume, BasicGet, BasicQos, BasicRecover, ChannelFlow, ConfirmSelect, ConsumeOk,
+    ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeUnbind, FromReply, Got, MessageCount,
+    NoWait, Overflow, QueueBind, QueueDeclare, QueueDeclareOk, QueueDelete, QueuePurge,
+    QueueUnbind, Rpc, StreamOffset, TxCommit, TxRollback, TxSelect,
 };
 pub use session::Session;
 pub use transmit::Transmit;

@@ -41,9 +41,13 @@ pub const INBOUND_HIGH_BYTES: usize = 8 << 20;
 /// Bytes of unread deliveries at which reading pauses whatever is awaited.
 pub const INBOUND_HARD_BYTES: usize = 64 << 20;
 
-/// The largest method or header frame that is accepted: RabbitMQ lets headers grow beyond
-/// `frame_max` when a message is dead-lettered.
+/// The largest method frame that is accepted, and the largest header frame that is kept: RabbitMQ
+/// lets headers grow beyond `frame_max` when a message is dead-lettered.
 pub const HEADER_FRAME_BYTES: u32 = 1 << 20;
+
+/// The largest header frame that is read past, at the cost of its message alone: as large as a whole
+/// message may be.
+pub const SKIPPED_HEADER_FRAME_BYTES: u32 = 128 << 20;
 
 /// The largest message that is accepted: RabbitMQ's own default limit.
 pub const MESSAGE_BYTES: u64 = 128 << 20;
@@ -111,6 +115,10 @@ pub const RETURNED_BYTES: usize = 1 << 20;
 
 /// Bytes of a returned or published body that tell apart messages with equal properties.
 pub const RETURN_HASH_BODY_BYTES: usize = 64;
+
+/// Events of a connection that wait for one listener; beyond, the oldest go, and the listener is told
+/// how many.
+pub const EVENTS_MAX: usize = 256;
 
 /// Text of the peer that is kept in errors.
 pub const PEER_TEXT_BYTES: usize = 1024;

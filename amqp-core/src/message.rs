@@ -203,6 +203,13 @@ impl Message {
         }
     }
 
+    /// Whether routing key and properties are what the protocol wants them to be.
+    fn check(&self) -> Result<(), Malformed> {
+        self.exchange().as_str()?;
+        self.routing_key().as_str()?;
+        self.properties_ref()?.check(TABLE_DEPTH_MAX)
+    }
+
     /// Bytes of exchange, routing key, properties and body.
     pub(crate) fn size(&self) -> usize {
         self.data.len() + self.large_body.as_ref().map_or(0, Bytes::len)
@@ -237,16 +244,35 @@ pub struct Delivery {
     pub tag: DeliveryTag,
     /// Whether the message may have been delivered before.
     pub redelivered: bool,
-    /// The message; its body is empty if there is a [`fault`](Self::fault).
+    /// The message; its body is empty if it was not received whole.
     pub message: Message,
-    /// Why the body is missing. The delivery can be settled all the same.
-    pub fault: Option<Fault>,
+    /// Why the body is missing; see also [`fault`](Self::fault()).
+    pub(crate) missing: Option<Fault>,
 }
 
-/// What kept a message from being received whole. It costs that message alone.
+impl Delivery {
+    /// What is wrong with the message, if anything is. It can be settled all the same.
+    ///
+    /// Looks through the properties, so that what they hold can then be decoded.
+    pub fn fault(&self) -> Option<Fault> {
+        self.missing.or_else(|| self.message.check().err().map(Fault::Malformed))
+    }
+}
+
+/// What is wrong with a message. It costs that message alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fault {
+    /// The header frame is larger than the limit: it and the body were thrown away as they arrived.
+    #[error("header frame of {size} bytes is over the limit")]
+    HeaderTooLarge {
+        /// The size of the frame's payload in bytes.
+        size: u32,
+    },
+    /// The publisher sent nonsense, which RabbitMQ relays: texts that are not UTF-8, tables nested
+    /// too deep or cut short. The body is there.
+    #[error("malformed properties: {0}")]
+    Malformed(Malformed),
     /// The body is larger than the limit, and was thrown away as it arrived.
     #[error("body of {size} bytes is over the limit")]
     Oversize {

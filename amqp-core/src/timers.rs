@@ -8,22 +8,26 @@ use crate::event::TimeoutReason;
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     address: Option<Instant>,
+    blocked: Option<Instant>,
     call: Option<Instant>,
     close: Option<Instant>,
     connect: Option<Instant>,
     heartbeat_receive: Option<Instant>,
     heartbeat_send: Option<Instant>,
+    write_stall: Option<Instant>,
 }
 
 impl Timers {
     pub(crate) const fn set(&mut self, reason: TimeoutReason, deadline: Option<Instant>) {
         *match reason {
             TimeoutReason::Address => &mut self.address,
+            TimeoutReason::Blocked => &mut self.blocked,
             TimeoutReason::Call => &mut self.call,
             TimeoutReason::Close => &mut self.close,
             TimeoutReason::Connect => &mut self.connect,
             TimeoutReason::HeartbeatReceive => &mut self.heartbeat_receive,
             TimeoutReason::HeartbeatSend => &mut self.heartbeat_send,
+            TimeoutReason::WriteStall => &mut self.write_stall,
         } = deadline;
     }
 
@@ -42,15 +46,17 @@ impl Timers {
         Some(reason)
     }
 
-    fn all(&self) -> [Option<(Instant, TimeoutReason)>; 6] {
+    fn all(&self) -> [Option<(Instant, TimeoutReason)>; 8] {
         let entry = |deadline: Option<Instant>, reason| deadline.map(|deadline| (deadline, reason));
         [
             entry(self.address, TimeoutReason::Address),
+            entry(self.blocked, TimeoutReason::Blocked),
             entry(self.call, TimeoutReason::Call),
             entry(self.close, TimeoutReason::Close),
             entry(self.connect, TimeoutReason::Connect),
             entry(self.heartbeat_receive, TimeoutReason::HeartbeatReceive),
             entry(self.heartbeat_send, TimeoutReason::HeartbeatSend),
+            entry(self.write_stall, TimeoutReason::WriteStall),
         ]
     }
 }

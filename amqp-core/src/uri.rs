@@ -21,7 +21,7 @@ const TLS_PORT: u16 = 5671;
 /// * User, password, host and virtual host are percent-decoded once; `+` is literal.
 /// * Several hosts may be given, separated by commas: they are tried in order.
 /// * Query keys: `heartbeat` (seconds, 0 = off), `frame_max` (4096..=131072 bytes), `channel_max`
-///   (1..=65535), `connection_timeout` (milliseconds). Any other key, or a repeated one, is an
+///   (1..=65535), `connection_timeout` (milliseconds), `blocked_connection_timeout` (seconds). Any other key, or a repeated one, is an
 ///   error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AmqpUri {
@@ -38,6 +38,7 @@ pub(crate) struct Query {
     pub(crate) frame_max: Option<u32>,
     pub(crate) channel_max: Option<u16>,
     pub(crate) connect_timeout: Option<Duration>,
+    pub(crate) blocked_timeout: Option<Duration>,
 }
 
 /// What is wrong with a URI. It never holds the URI, nor a part of it but a query key's name.
@@ -210,6 +211,9 @@ fn parse_query(text: &str) -> Result<Query, UriError> {
             "channel_max" => query.channel_max = Some(number(1, 65_535)? as u16),
             "connection_timeout" => {
                 query.connect_timeout = Some(Duration::from_millis(number(1, 86_400_000)?));
+            }
+            "blocked_connection_timeout" => {
+                query.blocked_timeout = Some(Duration::from_secs(number(0, 86_400)?));
             }
             unknown => return Err(UriError::UnknownKey(unknown.into())),
         }

@@ -37,15 +37,17 @@ pub enum FrameKind {
 pub struct FrameLimits {
     /// For body frames: the negotiated `frame_max` less [`FRAME_OVERHEAD`].
     pub body: u32,
-    /// For method and header frames, which RabbitMQ lets grow beyond `frame_max`: a dead-lettered
-    /// message gains headers on its way.
-    pub other: u32,
+    /// For header frames, which RabbitMQ lets grow beyond `frame_max`: a dead-lettered message gains
+    /// headers on its way.
+    pub header: u32,
+    /// For method frames.
+    pub method: u32,
 }
 
 impl Default for FrameLimits {
     /// What holds for RabbitMQ's default `frame_max` of 131,072, and 1 MiB for the other frames.
     fn default() -> Self {
-        Self { body: 131_072 - FRAME_OVERHEAD as u32, other: 1 << 20 }
+        Self { body: 131_072 - FRAME_OVERHEAD as u32, header: 1 << 20, method: 1 << 20 }
     }
 }
 
@@ -85,7 +87,8 @@ impl FrameHead {
         let size = u32::from_be_bytes([s0, s1, s2, s3]);
         let limit = match kind {
             FrameKind::Body => limits.body,
-            FrameKind::Method | FrameKind::Header => limits.other,
+            FrameKind::Header => limits.header,
+            FrameKind::Method => limits.method,
             FrameKind::Heartbeat if size > 0 => return Err(Malformed::HeartbeatPayload),
             FrameKind::Heartbeat => 0,
         };

@@ -13,6 +13,9 @@ use crate::{EncodeError, FieldTable, Malformed, RawTable, ShortStr};
 /// The class id of every content of AMQP 0-9-1: basic.
 pub const CONTENT_CLASS: u16 = 60;
 
+/// Bytes of the shortest payload of a header frame: class, weight, body size, no property.
+pub const CONTENT_HEADER_MIN: usize = 14;
+
 /// A content header: class, body size, properties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs, reason = "the specification is frozen")]
@@ -120,6 +123,11 @@ macro_rules! property {
     (@own octet $value:ident $depth:ident) => { $value };
     (@own timestamp $value:ident $depth:ident) => { $value };
 
+    (@check shortstr $value:ident $depth:ident) => { $value.as_str().map(|_| ())? };
+    (@check table $value:ident $depth:ident) => { $value.check($depth)? };
+    (@check octet $value:ident $depth:ident) => { let _ = $value; };
+    (@check timestamp $value:ident $depth:ident) => { let _ = $value; };
+
     (@borrowed shortstr) => { ShortStr<'a> };
     (@borrowed table) => { RawTable<'a> };
     (@borrowed octet) => { u8 };
@@ -190,6 +198,19 @@ macro_rules! properties {
                         property!(@write out $type value);
                     }
                 )*
+            }
+
+            /// Whether [`to_owned`](Self::to_owned) would succeed, without allocating.
+            ///
+            /// # Errors
+            /// Those of [`to_owned`](Self::to_owned).
+            pub fn check(&self, depth_max: usize) -> Result<(), Malformed> {
+                $(
+                    if let Some(value) = self.$field {
+                        property!(@check $type value depth_max);
+                    }
+                )*
+                Ok(())
             }
 
             /// Copies texts and decodes the headers, tables nested up to `depth_max` levels.

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use amqp_proto::method::{
-    MethodId, MethodSpec, TABLE, WireMethod, basic, channel, confirm, queue, tx,
+    MethodId, MethodSpec, TABLE, WireMethod, basic, channel, confirm, connection, queue, tx,
 };
 
 use crate::error::Error;
@@ -28,6 +28,11 @@ pub enum Pending {
     ConfirmSelect,
     Consume(ConsumerKey),
     Cancel(ConsumerKey),
+    /// The connection is idle: no frame answers it.
+    Drain,
+    Flow {
+        active: bool,
+    },
     /// Answered by `get-ok` with a message, or by `get-empty`.
     Get {
         no_ack: bool,
@@ -37,9 +42,11 @@ pub enum Pending {
     QueueDeclare,
     QueueDelete,
     QueuePurge,
+    Recover,
     TxCommit,
     TxRollback,
     TxSelect,
+    UpdateSecret,
 }
 
 impl Pending {
@@ -73,14 +80,19 @@ impl Pending {
             Self::ConfirmSelect => confirm::SelectOk::ID,
             Self::Consume(_) => basic::ConsumeOk::ID,
             Self::Cancel(_) => basic::CancelOk::ID,
+            // What it ends with is a close.
+            Self::Drain => connection::CloseOk::ID,
+            Self::Flow { .. } => channel::FlowOk::ID,
             Self::Get { .. } => basic::GetEmpty::ID,
             Self::Done(reply) => reply,
             Self::QueueDeclare => queue::DeclareOk::ID,
             Self::QueueDelete => queue::DeleteOk::ID,
             Self::QueuePurge => queue::PurgeOk::ID,
+            Self::Recover => basic::RecoverOk::ID,
             Self::TxCommit => tx::CommitOk::ID,
             Self::TxRollback => tx::RollbackOk::ID,
             Self::TxSelect => tx::SelectOk::ID,
+            Self::UpdateSecret => connection::UpdateSecretOk::ID,
         }
     }
 }
@@ -154,6 +166,16 @@ impl Calls {
         }
     }
 
+    /// No reply will come to a call whose time is over.
+    pub(crate) fn abandon(&mut self, key: CallKey) {
+        if let Some(slot) = self.slots.find_mut(key.0) {
+            slot.in_flight = false;
+            if !slot.wanted {
+                self.slots.remove(key.0);
+            }
+        }
+    }
+
     pub(crate) fn take(&mut self, key: CallKey) -> Option<Result<Reply, Error>> {
         let slot = self.slots.find_mut(key.0)?;
         let result = slot.result.take()?;
@@ -190,8 +212,8 @@ impl Calls {
         self.slots.find(key.0).map(|slot| (key, slot.pending))
     }
 
-    /// Whether the reply to a call is due, within its time.
-    pub(crate) fn any_in_flight(&self) -> bool {
-        !self.deadlines.is_empty()
+    /// The calls whose reply is due, within its time.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.deadlines.len()
     }
 }

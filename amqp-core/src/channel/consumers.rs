@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::ids::{ChannelId, ConsumerKey};
 use crate::message::Delivery;
-use crate::slab::{Key, Slab};
+use crate::slab::Slab;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConsumerPhase {
@@ -61,10 +61,16 @@ impl Consumers {
         self.slots.find_mut(key.0)
     }
 
+    /// All consumers, ended ones among them.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = ConsumerKey> + use<> {
+        self.slots.keys().into_iter().map(ConsumerKey)
+    }
+
     /// All consumers of a channel, ended ones among them.
     pub(crate) fn of_channel(&self, channel: ChannelId) -> Vec<ConsumerKey> {
-        let of_channel = |key: &Key| self.slots.find(*key).is_some_and(|it| it.channel == channel);
-        self.slots.keys().into_iter().filter(of_channel).map(ConsumerKey).collect()
+        let of_channel =
+            |key: &ConsumerKey| self.find(*key).is_some_and(|it| it.channel == channel);
+        self.keys().filter(of_channel).collect()
     }
 
     /// Bytes of unread deliveries of all consumers.

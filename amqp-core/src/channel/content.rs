@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use amqp_proto::{ContentHeader, ShortStr};
+use amqp_proto::{ContentHeader, RawProperties, ShortStr};
 use bytes::{Bytes, BytesMut};
 
 use crate::arena::Arena;
@@ -69,7 +69,8 @@ enum LargeBody {
     Staged,
     Whole(Bytes),
     Growing(BytesMut),
-    Oversize,
+    /// It is thrown away as it arrives.
+    Discarded(Fault),
 }
 
 /// A complete content.
@@ -138,10 +139,28 @@ impl Content {
         partial.properties_len = properties.len() as u32;
         partial.size = header.body_size;
         if header.body_size > MESSAGE_BYTES {
-            partial.body = LargeBody::Oversize;
+            partial.body = LargeBody::Discarded(Fault::Oversize { size: header.body_size });
         } else if header.body_size >= COPIED_BODY_BYTES as u64 {
             partial.body = LargeBody::Growing(BytesMut::new());
         }
+        Ok(self.advance(staging, partial))
+    }
+
+    /// A header frame that is too large to be kept: the message comes without properties and body.
+    pub(crate) fn skipped_header(
+        &mut self,
+        staging: &mut Staging,
+        size: u32,
+        body_size: u64,
+    ) -> Result<Option<Complete>, ProtocolDetail> {
+        let Self::Header(mut partial) = std::mem::take(self) else {
+            return Err(ProtocolDetail::UnexpectedFrame);
+        };
+        let properties = RawProperties::NONE.as_bytes();
+        partial.staged.extend_from_slice(properties);
+        partial.properties_len = properties.len() as u32;
+        partial.size = body_size;
+        partial.body = LargeBody::Discarded(Fault::HeaderTooLarge { size });
         Ok(self.advance(staging, partial))
     }
 
@@ -188,7 +207,7 @@ impl Content {
                 body.extend_from_slice(bytes);
             }
             (body @ LargeBody::Growing(_), Piece::Owned(bytes)) => *body = LargeBody::Whole(bytes),
-            (LargeBody::Oversize | LargeBody::Whole(_), _) => {}
+            (LargeBody::Discarded(_) | LargeBody::Whole(_), _) => {}
         }
         Ok(self.advance(staging, partial))
     }
@@ -212,7 +231,7 @@ impl Partial {
             LargeBody::Staged => (None, None),
             LargeBody::Whole(bytes) => (Some(bytes), None),
             LargeBody::Growing(bytes) => (Some(bytes.freeze()), None),
-            LargeBody::Oversize => (None, Some(Fault::Oversize { size: self.size })),
+            LargeBody::Discarded(fault) => (None, Some(fault)),
         };
         let lengths = (self.exchange_len, self.routing_key_len, self.properties_len);
         Complete { target: self.target, message: Message::new(data, lengths, body), fault }

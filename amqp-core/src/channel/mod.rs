@@ -10,6 +10,7 @@ mod consumers;
 mod content;
 mod numbers;
 mod returns;
+mod unsettled;
 mod view;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -29,6 +30,7 @@ pub(crate) use consumers::{Consumer, ConsumerPhase, Consumers};
 pub(crate) use content::{Complete, Content, Piece, Staging, Target};
 pub(crate) use numbers::Numbers;
 pub(crate) use returns::Fingerprint;
+use unsettled::Unsettled;
 pub use view::{Channel, PublishRefused};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +88,12 @@ pub(crate) struct ChannelState {
     pub(crate) content: Content,
     /// The highest delivery tag received.
     pub(crate) delivered: u64,
+    /// Present from the first delivery on that is to be settled.
+    unsettled: Option<Box<Unsettled>>,
+    /// Calls of `basic.recover` on their way: what was delivered before their answers is stale.
+    pub(crate) recovering: u32,
+    /// The broker has asked for no more publishes.
+    pub(crate) flow_stopped: bool,
     pub(crate) consumers: ConsumerTags,
     /// In confirm mode, from the moment `confirm.select` is queued.
     pub(crate) confirms: Option<Box<Confirms>>,
@@ -108,6 +116,9 @@ impl ChannelState {
             calls: VecDeque::new(),
             content: Content::None,
             delivered: 0,
+            unsettled: None,
+            recovering: 0,
+            flow_stopped: false,
             consumers: ConsumerTags::default(),
             confirms: None,
             transactional: false,
@@ -134,10 +145,31 @@ impl ChannelState {
         }
     }
 
-    /// Puts the channel into the mode that a call asks for. Confirms and transactions exclude each
-    /// other: RabbitMQ would close the channel.
-    pub(crate) fn enter_mode(&mut self, pending: Pending) -> Result<(), Misuse> {
+    /// The deliveries that are to be settled.
+    #[inline]
+    pub(crate) fn unsettled(&mut self) -> &mut Unsettled {
+        self.unsettled.get_or_insert_default()
+    }
+
+    /// The broker has taken all deliveries back.
+    pub(crate) fn clear_unsettled(&mut self) {
+        self.unsettled = None;
+    }
+
+    /// Deliveries that somebody may yet settle, and those that were dropped without that.
+    pub(crate) fn in_hand(&self) -> (usize, usize) {
+        self.unsettled.as_ref().map_or((0, 0), |it| (it.in_hand(), it.given_up()))
+    }
+
+    /// What a call does to the channel from the moment it is sent; refused if RabbitMQ would close
+    /// the channel or the connection for it. Confirms and transactions exclude each other.
+    pub(crate) fn begin(&mut self, pending: Pending) -> Result<(), Misuse> {
         match pending {
+            Pending::Flow { active: false } => Err(Misuse::FlowInactive),
+            Pending::Recover => {
+                self.recovering += 1;
+                Ok(())
+            }
             Pending::ConfirmSelect if self.transactional => Err(Misuse::TransactionMode),
             Pending::ConfirmSelect => {
                 self.confirms.get_or_insert_with(|| Box::new(Confirms::new()));
@@ -150,6 +182,14 @@ impl ChannelState {
             }
             Pending::TxCommit | Pending::TxRollback if !self.transactional => {
                 Err(Misuse::NotTransactionMode)
+            }
+            Pending::TxCommit => {
+                self.unsettled().commit();
+                Ok(())
+            }
+            Pending::TxRollback => {
+                self.unsettled().roll_back();
+                Ok(())
             }
             _ => Ok(()),
         }

@@ -16,7 +16,7 @@ use crate::event::Event;
 use crate::ids::{Call, CallKey, ChannelId, ConsumerKey, DeliveryTag, PublishSeq};
 use crate::limits::UNCONFIRMED_SPAN;
 use crate::message::{Delivery, Publish, ReturnedMessage};
-use crate::request::{BasicConsume, ConsumeOk, Reply, Rpc, short};
+use crate::request::{BasicConsume, ConsumeOk, NoWait, Reply, Rpc, short};
 
 /// A channel of a connection, borrowed for one or more operations.
 ///
@@ -54,13 +54,13 @@ impl<'c> Channel<'c> {
     /// [`PublishRefused`]: nothing was queued.
     #[inline]
     pub fn publish(&mut self, publish: &Publish<'_>) -> Result<PublishSeq, PublishRefused> {
-        let Connection { channels, outbound, scratch, tuning, unsettled, .. } =
+        let Connection { channels, outbound, scratch, tuning, unconfirmed, counters, .. } =
             &mut *self.connection;
         let Some(state) = channels.find_mut(self.id.0) else { return Err(gone().into()) };
         if !state.is_open() {
             return Err(self.closed().into());
         }
-        if !outbound.admit(state.number, publish.body.as_slice().len()) {
+        if state.flow_stopped || !outbound.admit(state.number, publish.body.as_slice().len()) {
             return Err(PublishRefused::Full);
         }
         let exchange = short("exchange", publish.exchange).map_err(Error::from)?;
@@ -109,9 +109,10 @@ impl<'c> Channel<'c> {
                 Fingerprint::new(exchange, key, properties, body)
             });
             confirms.publish(offset, fingerprint);
-            *unsettled += 1;
+            *unconfirmed += 1;
         }
         outbound.body(state.number, start, &publish.body, seq);
+        counters.published += 1;
         Ok(PublishSeq(seq))
     }
 
@@ -123,10 +124,30 @@ impl<'c> Channel<'c> {
         self.check_open()?;
         let pending = request.pending();
         if let Some(state) = self.state() {
-            state.enter_mode(pending)?;
+            state.begin(pending)?;
         }
-        let encode = |number, out: &mut Vec<u8>| request.encode(number, out);
+        let encode = |number, out: &mut Vec<u8>| request.encode(number, false, out);
         self.send_call(now, pending, encode).map(Call::new)
+    }
+
+    /// Queues a call that the broker is not to answer. If it refuses, it closes the channel.
+    ///
+    /// # Errors
+    /// [`PublishRefused`]: nothing was queued.
+    pub fn call_no_wait<R: NoWait>(&mut self, request: &R) -> Result<(), PublishRefused> {
+        self.check_open()?;
+        let Connection { channels, outbound, tuning, scratch, .. } = &mut *self.connection;
+        let Some(state) = channels.find_mut(self.id.0) else { return Err(gone().into()) };
+        scratch.clear();
+        request.encode(state.number, true, scratch).map_err(Error::from)?;
+        if scratch.len() > tuning.frame_max as usize {
+            return Err(too_large("arguments", scratch.len(), tuning.frame_max).into());
+        }
+        if !outbound.admit(state.number, scratch.len()) {
+            return Err(PublishRefused::Full);
+        }
+        outbound.frames(state.number, |out| out.extend_from_slice(scratch));
+        Ok(())
     }
 
     /// Starts a consumer: `basic.qos` with its prefetch, then `basic.consume`.
@@ -175,6 +196,7 @@ impl<'c> Channel<'c> {
                 if let Some(state) = self.state() {
                     state.consumers.insert(&tag, key);
                 }
+                self.connection.outbound.count_frames(1);
                 Ok(Call::new(call))
             }
             Err(error) => {
@@ -245,7 +267,7 @@ impl<'c> Channel<'c> {
     /// [`AckError`]: nothing was queued.
     #[inline]
     pub fn ack(&mut self, tag: DeliveryTag, multiple: bool) -> Result<(), AckError> {
-        self.settle(tag, &basic::Ack { delivery_tag: tag.tag, multiple })
+        self.settle(tag, multiple, &basic::Ack { delivery_tag: tag.tag, multiple })
     }
 
     /// Refuses a delivery, or with `multiple` all up to it (`basic.nack`): they are requeued, or else
@@ -259,7 +281,7 @@ impl<'c> Channel<'c> {
         multiple: bool,
         requeue: bool,
     ) -> Result<(), AckError> {
-        self.settle(tag, &basic::Nack { delivery_tag: tag.tag, multiple, requeue })
+        self.settle(tag, multiple, &basic::Nack { delivery_tag: tag.tag, multiple, requeue })
     }
 
     /// Refuses a delivery (`basic.reject`): it is requeued, or else dead-lettered or dropped.
@@ -267,7 +289,24 @@ impl<'c> Channel<'c> {
     /// # Errors
     /// [`AckError`]: nothing was queued.
     pub fn reject(&mut self, tag: DeliveryTag, requeue: bool) -> Result<(), AckError> {
-        self.settle(tag, &basic::Reject { delivery_tag: tag.tag, requeue })
+        self.settle(tag, false, &basic::Reject { delivery_tag: tag.tag, requeue })
+    }
+
+    /// Whoever held the delivery has dropped it without settling it. Nothing is sent: it stays
+    /// unacknowledged until the channel closes. [`Event::Dropped`] says so, unless there is nothing
+    /// left to settle.
+    pub fn give_up(&mut self, tag: DeliveryTag) {
+        let epoch = self.connection.epoch;
+        let id = self.id;
+        let Some(state) = self.state() else { return };
+        if state.is_open()
+            && tag.epoch == epoch
+            && tag.channel == id
+            && state.unsettled().give_up(tag.tag)
+        {
+            self.connection.counters.dropped += 1;
+            self.connection.events.push_back(Event::Dropped(id));
+        }
     }
 
     /// What became of a publish; `None` while that is open. Nacks and returns are told once.
@@ -353,9 +392,10 @@ impl<'c> Channel<'c> {
     fn settle<'m>(
         &mut self,
         tag: DeliveryTag,
+        multiple: bool,
         method: &impl WireMethod<'m>,
     ) -> Result<(), AckError> {
-        let Connection { channels, outbound, epoch, .. } = &mut *self.connection;
+        let Connection { channels, outbound, epoch, counters, .. } = &mut *self.connection;
         let Some(state) = channels.find_mut(self.id.0) else {
             return Err(AckError::Stale(gone()));
         };
@@ -365,6 +405,19 @@ impl<'c> Channel<'c> {
         if tag.tag == 0 || tag.tag > state.delivered {
             return Err(AckError::Unknown(tag.tag));
         }
+        if state.recovering > 0 {
+            return Err(AckError::Recovered(tag.tag));
+        }
+        let transactional = state.transactional;
+        let settled = if multiple {
+            state.unsettled().settle_up_to(tag.tag, transactional)
+        } else {
+            state.unsettled().settle(tag.tag, transactional)
+        };
+        if !settled {
+            return Err(AckError::Settled(tag.tag));
+        }
+        counters.settled += 1;
         let number = state.number;
         outbound.frames(number, |out| frame::write_method(out, number, method));
         Ok(())

@@ -10,7 +10,7 @@ use crate::channel::{ChannelState, ConsumerPhase, Pending, Phase, PhaseInput};
 use crate::connect_error::ConnectFailure;
 use crate::connection::{Connection, End, State};
 use crate::error::{ChannelCause, CloseCause, Error, ProtocolDetail, ProtocolError};
-use crate::event::Event;
+use crate::event::{Event, TimeoutReason};
 use crate::ids::{CallKey, ChannelId, ConsumerKey, PublishSeq};
 use crate::request::Reply;
 
@@ -38,7 +38,7 @@ impl Connection {
             reply_text: ShortStr::new(&text).unwrap_or_default(),
             ..Default::default()
         };
-        frame::write_method(self.outbound.urgent(), 0, &close);
+        self.outbound.urgent_frame(|out| frame::write_method(out, 0, &close));
     }
 
     /// Ends the connection where the driver's progress is not known: everything handed to it counts
@@ -54,9 +54,11 @@ impl Connection {
             // However it ended, it was to be closed.
             (
                 State::Closing { .. },
-                CloseCause::HeartbeatTimeout { .. }
+                CloseCause::BlockedTimeout { .. }
+                | CloseCause::HeartbeatTimeout { .. }
                 | CloseCause::Protocol(_)
-                | CloseCause::Transport(_),
+                | CloseCause::Transport(_)
+                | CloseCause::WriteTimeout { .. },
             ) => CloseCause::ByClientForced,
             (_, cause) => cause,
         };
@@ -66,7 +68,14 @@ impl Connection {
             let cause = ChannelCause::Connection(cause.clone());
             self.close_channel(ChannelId(key), PhaseInput::ConnectionLost, cause, written);
         }
+        let waiting = self.secret_calls.drain(..).chain(self.draining.drain(..));
+        for call in waiting.collect::<Vec<_>>() {
+            if self.calls.complete(call, Err(Error::Connection(cause.clone()))) {
+                self.events.push_back(Event::CallDone(call));
+            }
+        }
         self.blocked = None;
+        self.timers.set(TimeoutReason::Blocked, None);
         self.arm();
     }
 
@@ -89,6 +98,7 @@ impl Connection {
         };
         state.cause = Some(cause.clone());
         state.content = Default::default();
+        state.clear_unsettled();
         self.numbers.free(state.number);
         let calls = std::mem::take(&mut state.calls);
         self.fail_calls(calls, &cause);
@@ -99,7 +109,7 @@ impl Connection {
             }
         }
         if let Some(confirms) = &mut state.confirms {
-            self.unsettled = self.unsettled.saturating_sub(confirms.span());
+            self.unconfirmed = self.unconfirmed.saturating_sub(confirms.span());
             if let Some((first, last)) = confirms.end(cause.clone(), written) {
                 let (first, last) = (PublishSeq(first), PublishSeq(last));
                 self.events.push_back(Event::Settled { channel: id, first, last });

@@ -28,6 +28,10 @@ impl Heartbeat {
         self.last_received = now;
     }
 
+    pub(crate) const fn interval(&self) -> Option<Duration> {
+        self.interval
+    }
+
     pub(crate) fn send_at(&self) -> Option<Instant> {
         self.interval.map(|interval| self.last_sent + interval / 2)
     }

@@ -9,6 +9,7 @@ use std::time::Instant;
 use amqp_proto::ContentHeader;
 use amqp_proto::frame::{FRAME_END, FRAME_HEAD, FrameHead, FrameKind};
 use amqp_proto::method::{Method, MethodId, WireMethod, basic, channel};
+use amqp_proto::properties::CONTENT_HEADER_MIN;
 use bytes::{Buf, BytesMut};
 
 use crate::channel::{Complete, Fingerprint, Phase, Piece, Target};
@@ -17,7 +18,7 @@ use crate::connection::{Connection, State};
 use crate::error::{ProtocolDetail, peer_text};
 use crate::event::Event;
 use crate::ids::{ChannelId, ConsumerKey, DeliveryTag};
-use crate::limits::INPUT_BUDGET_BYTES;
+use crate::limits::{HEADER_FRAME_BYTES, INPUT_BUDGET_BYTES};
 use crate::message::{Delivery, ReturnedMessage};
 use crate::request::Got;
 
@@ -29,7 +30,9 @@ impl Connection {
         if input.len() > self.incomplete {
             self.heartbeat.received(now);
         }
+        let length = input.len();
         let more = self.handle_frames(now, input);
+        self.counters.bytes_received += (length - input.len()) as u64;
         self.incomplete = if more { 0 } else { input.len() };
         more
     }
@@ -67,10 +70,16 @@ impl Connection {
                 }
             }
         }
+        if self.skipped > 0 {
+            return self.skip(input);
+        }
         let Some(head) = FrameHead::parse(input, self.frame_limits)? else {
             input.reserve(FRAME_HEAD);
             return Ok(None);
         };
+        if head.size > HEADER_FRAME_BYTES && head.kind == FrameKind::Header {
+            return self.skip_header(head, input);
+        }
         let length = head.frame_len();
         let Some(frame) = input.get(..length) else {
             input.reserve(length - input.len());
@@ -82,6 +91,7 @@ impl Connection {
         if *end != FRAME_END {
             return Err(amqp_proto::Malformed::BadFrameEnd(*end).into());
         }
+        self.counters.frames_received += 1;
         match head.kind {
             FrameKind::Method => self.method(now, head.channel, payload)?,
             FrameKind::Header => self.header(head.channel, payload)?,
@@ -102,6 +112,46 @@ impl Connection {
         }
         input.advance(length);
         Ok(Some(length))
+    }
+
+    /// A header frame that is too large to be kept: what is fixed in it is read, the rest skipped.
+    fn skip_header(
+        &mut self,
+        head: FrameHead,
+        input: &mut BytesMut,
+    ) -> Result<Option<usize>, ProtocolDetail> {
+        let fixed = FRAME_HEAD + CONTENT_HEADER_MIN;
+        let Some(start) = input.get(FRAME_HEAD..fixed) else {
+            input.reserve(fixed);
+            return Ok(None);
+        };
+        let header = self.content_header(start)?;
+        let body_size = header.body_size;
+        input.advance(fixed);
+        self.counters.frames_received += 1;
+        self.skipped = head.frame_len() - fixed;
+        if let Some(id) = self.live_channel(head.channel)?
+            && let Some(state) = self.channels.find_mut(id.0)
+            && let Some(complete) =
+                state.content.skipped_header(&mut self.staging, head.size, body_size)?
+        {
+            self.complete(id, complete)?;
+        }
+        Ok(Some(fixed))
+    }
+
+    /// Goes on reading past a frame.
+    fn skip(&mut self, input: &mut BytesMut) -> Result<Option<usize>, ProtocolDetail> {
+        let length = input.len().min(self.skipped);
+        if length == self.skipped
+            && let Some(end) = input.get(length.wrapping_sub(1))
+            && *end != FRAME_END
+        {
+            return Err(amqp_proto::Malformed::BadFrameEnd(*end).into());
+        }
+        input.advance(length);
+        self.skipped -= length;
+        Ok((length > 0).then_some(length))
     }
 
     #[inline]
@@ -127,8 +177,13 @@ impl Connection {
                 let consumer = state.consumers.find(deliver.consumer_tag.as_bytes(), consumers);
                 let no_ack =
                     || consumer.and_then(|key| consumers.find(key)).is_some_and(|it| it.no_ack);
-                // What is to be acknowledged goes back to its queue with the channel.
-                let target = if state.phase == Phase::Open || no_ack() {
+                // What is to be acknowledged goes back to its queue with the channel, or by recover.
+                let no_ack = no_ack();
+                let counts = state.phase == Phase::Open && state.recovering == 0;
+                if counts && !no_ack {
+                    state.unsettled().push(tag);
+                }
+                let target = if counts || no_ack {
                     Target::Deliver { consumer, tag, redelivered: deliver.redelivered }
                 } else {
                     Target::Nobody
@@ -159,11 +214,14 @@ impl Connection {
                 if tag <= state.delivered {
                     return Err(ProtocolDetail::DeliveryTag(tag));
                 }
-                if !self.next_is_get(id) {
+                let Some(no_ack) = self.next_get(id) else {
                     return Err(ProtocolDetail::UnexpectedMethod(method));
-                }
+                };
                 let Some(state) = self.channels.find_mut(id.0) else { return Ok(()) };
                 state.delivered = tag;
+                if !no_ack {
+                    state.unsettled().push(tag);
+                }
                 let (redelivered, message_count) = (got.redelivered, got.message_count);
                 let target = Target::Got { tag, redelivered, message_count };
                 state.content.begin(&mut self.staging, target, got.exchange, got.routing_key);
@@ -179,7 +237,7 @@ impl Connection {
         method: Method<'_>,
     ) -> Result<(), ProtocolDetail> {
         let State::Handshake(handshake) = &mut self.state else {
-            return self.open_connection_method(&method);
+            return self.open_connection_method(now, &method);
         };
         match handshake.handle(&method, &self.config, self.outbound.urgent()) {
             Progress::Awaiting => {}
@@ -191,16 +249,22 @@ impl Connection {
 
     #[inline]
     fn header(&mut self, number: u16, payload: &[u8]) -> Result<(), ProtocolDetail> {
-        let header = ContentHeader::decode(payload)?;
-        if header.class_id != amqp_proto::properties::CONTENT_CLASS {
-            return Err(ProtocolDetail::ContentClass(header.class_id));
-        }
+        let header = self.content_header(payload)?;
         let Some(id) = self.live_channel(number)? else { return Ok(()) };
         let Some(state) = self.channels.find_mut(id.0) else { return Ok(()) };
         match state.content.header(&mut self.staging, &header)? {
             Some(complete) => self.complete(id, complete),
             None => Ok(()),
         }
+    }
+
+    #[inline]
+    fn content_header<'a>(&self, payload: &'a [u8]) -> Result<ContentHeader<'a>, ProtocolDetail> {
+        let header = ContentHeader::decode(payload)?;
+        if header.class_id != amqp_proto::properties::CONTENT_CLASS {
+            return Err(ProtocolDetail::ContentClass(header.class_id));
+        }
+        Ok(header)
     }
 
     #[inline]
@@ -236,7 +300,8 @@ impl Connection {
         match target {
             Target::Deliver { consumer, tag, redelivered } => {
                 let tag = DeliveryTag { channel, epoch: self.epoch, tag };
-                self.deliver(consumer, Delivery { tag, redelivered, message, fault });
+                self.counters.delivered += 1;
+                self.deliver(consumer, Delivery { tag, redelivered, message, missing: fault });
             }
             Target::Return { code, text } => {
                 let Some(state) = self.channels.find_mut(channel.0) else { return Ok(()) };
@@ -247,14 +312,19 @@ impl Connection {
                     message.body(),
                 );
                 let returned = ReturnedMessage { code: code.into(), text, message };
+                self.counters.returned += 1;
                 match &mut state.confirms {
                     Some(confirms) if state.confirming => confirms.returned(fingerprint, returned),
-                    _ => state.keep_returned(returned),
+                    _ => {
+                        state.keep_returned(returned);
+                        self.events.push_back(Event::Returned(channel));
+                    }
                 }
             }
             Target::Got { tag, redelivered, message_count } => {
                 let tag = DeliveryTag { channel, epoch: self.epoch, tag };
-                let delivery = Delivery { tag, redelivered, message, fault };
+                self.counters.delivered += 1;
+                let delivery = Delivery { tag, redelivered, message, missing: fault };
                 self.got(channel, Got { delivery, message_count });
             }
             Target::Nobody => {}
@@ -291,8 +361,11 @@ impl Connection {
         };
         let before = confirms.span();
         let settled = confirms.settle(tag, multiple, acked)?;
-        self.unsettled = self.unsettled.saturating_sub(before - confirms.span());
+        self.unconfirmed = self.unconfirmed.saturating_sub(before - confirms.span());
         let Some((first, last)) = settled else { return Ok(()) };
+        let count = last - first + 1;
+        let counters = &mut self.counters;
+        *(if acked { &mut counters.acked } else { &mut counters.nacked }) += count;
         // Runs of acks make one event.
         if let Some(Event::Settled { channel: previous, last: end, .. }) = self.events.back_mut()
             && *previous == channel

@@ -6,11 +6,13 @@
 //! A connection that has closed keeps its cause and goes on answering: results of calls, what became
 //! of publishes, unread deliveries of consumers without acknowledgement.
 
+mod drain;
 mod ending;
 mod handshake;
 mod heartbeat;
 mod input;
 mod replies;
+mod stats;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,16 +24,18 @@ use amqp_proto::{FieldTable, ShortStr};
 use bytes::Bytes;
 
 use crate::channel::{Calls, Channel, ChannelState, Consumers, Numbers, Pending, Staging};
-use crate::config::Config;
+use crate::config::{Config, Secret};
 use crate::connect_error::{ConnectFailure, ConnectStep};
 use crate::error::{
-    ChannelCause, CloseCause, Error, InvalidArgument, Misuse, ProtocolDetail, ProtocolError,
-    TransportError,
+    ChannelCause, CloseCause, Error, InvalidArgument, InvalidReason, Misuse, ProtocolDetail,
+    ProtocolError, TransportError,
 };
 use crate::event::{Event, TimeoutReason};
 use crate::ids::{Call, CallKey, ChannelId, Epoch};
-use crate::limits::{HEADER_FRAME_BYTES, INBOUND_HARD_BYTES, INBOUND_HIGH_BYTES};
-use crate::request::{FromReply, Reply};
+use crate::limits::{
+    HEADER_FRAME_BYTES, INBOUND_HARD_BYTES, INBOUND_HIGH_BYTES, SKIPPED_HEADER_FRAME_BYTES,
+};
+use crate::request::{FromReply, Reply, short};
 use crate::slab::Slab;
 use crate::timers::Timers;
 use crate::transmit::{Outbound, Transmit};
@@ -39,6 +43,8 @@ use crate::transmit::{Outbound, Transmit};
 use handshake::Handshake;
 pub use handshake::Tuning;
 use heartbeat::Heartbeat;
+pub(crate) use stats::Counters;
+pub use stats::Stats;
 
 pub(crate) use handshake::{diagram as handshake_diagram, validate};
 
@@ -70,12 +76,24 @@ pub struct Connection {
     /// Room for encoding what may yet be refused.
     pub(crate) scratch: Vec<u8>,
     /// Open publishes of all channels.
-    pub(crate) unsettled: u64,
+    pub(crate) unconfirmed: u64,
+    /// Calls of `connection.update-secret` in their order.
+    secret_calls: VecDeque<CallKey>,
+    /// Calls that wait until there is nothing left to wait for.
+    draining: Vec<CallKey>,
     blocked: Option<Arc<str>>,
+    pub(crate) counters: Counters,
+    /// Bytes of the stream that are known to have reached the socket, and since when no more have.
+    written: u64,
+    write_progress: Instant,
+    /// Bytes of a frame that are still to be read past.
+    skipped: usize,
     /// Bytes of an incomplete frame that were there at the last input.
     incomplete: usize,
     /// Reading is paused because of unread deliveries.
     paused: bool,
+    /// It is paused whatever is awaited.
+    inbound_full: bool,
     /// Reading goes on after a pause: what silence there was proves nothing.
     resumed: bool,
 }
@@ -137,10 +155,17 @@ impl Connection {
             heartbeat: Heartbeat::new(0, now),
             staging: Staging::default(),
             scratch: Vec::new(),
-            unsettled: 0,
+            unconfirmed: 0,
+            secret_calls: VecDeque::new(),
+            draining: Vec::new(),
             blocked: None,
+            counters: Counters::default(),
+            written: 0,
+            write_progress: now,
+            skipped: 0,
             incomplete: 0,
             paused: false,
+            inbound_full: false,
             resumed: false,
             config,
         }
@@ -178,6 +203,7 @@ impl Connection {
         self.arm();
         while let Some(reason) = self.timers.expired(now) {
             match reason {
+                TimeoutReason::Blocked => self.blocked_for_too_long(),
                 TimeoutReason::Call => self.expire_calls(now),
                 TimeoutReason::Close => self.end_now(CloseCause::ByClientForced),
                 TimeoutReason::HeartbeatReceive => {
@@ -187,9 +213,13 @@ impl Connection {
                 TimeoutReason::HeartbeatSend => {
                     // Bytes that wait to be written are as good a sign of life.
                     if self.outbound.is_empty() {
-                        self.outbound.urgent().extend_from_slice(&frame::HEARTBEAT);
+                        self.outbound.urgent_frame(|out| out.extend_from_slice(&frame::HEARTBEAT));
                     }
                     self.heartbeat.sent(now);
+                }
+                TimeoutReason::WriteStall => {
+                    let stalled = now.saturating_duration_since(self.write_progress);
+                    self.end_now(CloseCause::WriteTimeout { stalled });
                 }
                 TimeoutReason::Address | TimeoutReason::Connect => {}
             }
@@ -257,6 +287,33 @@ impl Connection {
         }
     }
 
+    /// Gives the broker a new secret for the login, such as a token about to expire
+    /// (`connection.update-secret`; <https://www.rabbitmq.com/docs/oauth2>).
+    ///
+    /// # Errors
+    /// [`Error`]: nothing was queued.
+    pub fn update_secret(
+        &mut self,
+        now: Instant,
+        secret: &Secret,
+        reason: &str,
+    ) -> Result<Call<()>, Error> {
+        self.check_open()?;
+        let update = wire_connection::UpdateSecret {
+            new_secret: secret.expose().as_bytes(),
+            reason: short("reason", reason)?,
+        };
+        let size = secret.expose().len() + reason.len() + 32;
+        if size > self.tuning.frame_max as usize {
+            let reason = InvalidReason::FrameTooLarge { size, frame_max: self.tuning.frame_max };
+            return Err(InvalidArgument::new("new-secret", reason).into());
+        }
+        self.outbound.urgent_frame(|out| frame::write_method(out, 0, &update));
+        let call = self.calls.insert(Pending::UpdateSecret, now + self.config.call_timeout);
+        self.secret_calls.push_back(call);
+        Ok(Call::new(call))
+    }
+
     /// Closes the connection, behind everything that is queued. A second close changes nothing.
     pub fn close(&mut self, now: Instant) {
         match &self.state {
@@ -281,8 +338,22 @@ impl Connection {
         self.end_now(cause);
     }
 
+    /// So many bytes of the stream have reached the socket. Without this, only a call of
+    /// `poll_transmit` with everything written shows that the transport takes bytes, and a slow one
+    /// may count as stalled.
+    pub fn handle_written(&mut self, now: Instant, written: u64) {
+        if written > self.written {
+            self.written = written;
+            self.write_progress = now;
+        }
+    }
+
     /// Fills `out`, which must be empty, with bytes to write. Call it again once they are written.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
+        if !out.is_empty() {
+            return false;
+        }
+        self.handle_written(now, self.outbound.handed_over());
         if let State::Closing { sent: sent @ false } = &mut self.state
             && !self.outbound.has_lanes()
         {
@@ -292,7 +363,7 @@ impl Connection {
                 reply_text: ShortStr::new("closed by the client").unwrap_or_default(),
                 ..Default::default()
             };
-            frame::write_method(self.outbound.urgent(), 0, &close);
+            self.outbound.urgent_frame(|out| frame::write_method(out, 0, &close));
             self.outbound.seal();
         }
         let mut dealt = Vec::new();
@@ -307,6 +378,7 @@ impl Connection {
         }
         if any {
             self.heartbeat.sent(now);
+            self.write_progress = now;
         }
         if self.outbound.room_again() {
             self.events.push_back(Event::Room);
@@ -316,6 +388,9 @@ impl Connection {
 
     /// What has changed. Call it until it gives `None`.
     pub fn poll_event(&mut self) -> Option<Event> {
+        if !self.draining.is_empty() {
+            self.finish_drains();
+        }
         self.events.pop_front()
     }
 
@@ -339,13 +414,22 @@ impl Connection {
             return false;
         }
         let unread = self.consumers.bytes();
-        let awaited =
-            self.calls.any_in_flight() || self.unsettled > 0 || !matches!(self.state, State::Open);
+        let awaited = self.calls.in_flight() > 0
+            || self.unconfirmed > 0
+            || !matches!(self.state, State::Open);
         let was_paused = self.paused;
         self.paused = unread >= INBOUND_HARD_BYTES
             || (unread >= INBOUND_HIGH_BYTES && !awaited)
             || self.outbound.is_overfull();
         self.resumed |= was_paused && !self.paused;
+        let full = unread >= INBOUND_HARD_BYTES;
+        if full != self.inbound_full {
+            self.inbound_full = full;
+            self.events.push_back(match full {
+                true => Event::InputPaused { unread_bytes: unread },
+                false => Event::InputResumed,
+            });
+        }
         !self.paused
     }
 
@@ -406,6 +490,13 @@ impl Connection {
         let listening = up && !self.paused && !self.resumed;
         let dead_at = if listening { self.heartbeat.dead_at() } else { None };
         let send_at = if up { self.heartbeat.send_at() } else { None };
+        let unwritten = self.outbound.handed_over() > self.written;
+        let stalled_at = if up && unwritten && self.blocked.is_none() {
+            self.heartbeat.interval().map(|interval| self.write_progress + interval * 2)
+        } else {
+            None
+        };
+        self.timers.set(TimeoutReason::WriteStall, stalled_at);
         self.timers.set(TimeoutReason::HeartbeatReceive, dead_at);
         self.timers.set(TimeoutReason::HeartbeatSend, send_at);
         self.timers.set(TimeoutReason::Call, self.calls.next_deadline());
@@ -417,7 +508,10 @@ impl Connection {
     fn expire_calls(&mut self, now: Instant) {
         while let Some((key, pending)) = self.calls.expired(now) {
             let timeout = self.config.call_timeout;
-            let error = Error::Deadline { method: pending.request(), timeout };
+            let error = match pending {
+                Pending::Drain => self.drain_failed(key),
+                pending => Error::Deadline { method: pending.request(), timeout },
+            };
             if self.calls.expire(key, error) {
                 self.events.push_back(Event::CallDone(key));
             }
@@ -433,11 +527,17 @@ impl Connection {
         self.numbers.limit(self.tuning.channel_max);
         self.outbound.limit_frames(self.tuning.frame_max);
         self.heartbeat = Heartbeat::new(self.tuning.heartbeat, now);
+        // Start-ok, tune-ok and open have been sent.
+        self.outbound.count_frames(3);
         self.state = State::Open;
         self.events.push_back(Event::Opened);
     }
 }
 
 const fn frame_limits(frame_max: u32) -> FrameLimits {
-    FrameLimits { body: frame_max - frame::FRAME_OVERHEAD as u32, other: HEADER_FRAME_BYTES }
+    FrameLimits {
+        body: frame_max - frame::FRAME_OVERHEAD as u32,
+        header: SKIPPED_HEADER_FRAME_BYTES,
+        method: HEADER_FRAME_BYTES,
+    }
 }

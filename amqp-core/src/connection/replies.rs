@@ -8,7 +8,7 @@ use amqp_proto::method::{Method, basic, channel as wire, connection as wire_conn
 use crate::channel::{ConsumerPhase, Pending, Phase, PhaseInput};
 use crate::connection::{Connection, State};
 use crate::error::{BrokerError, ChannelCause, CloseCause, Error, ProtocolDetail, peer_text};
-use crate::event::Event;
+use crate::event::{Event, TimeoutReason};
 use crate::ids::{CallKey, ChannelId, ConsumerKey, DeliveryTag};
 use crate::request::{ConsumeOk, Got, MessageCount, QueueDeclareOk, Reply};
 
@@ -16,6 +16,7 @@ impl Connection {
     /// A method on channel 0, after the handshake.
     pub(super) fn open_connection_method(
         &mut self,
+        now: Instant,
         method: &Method<'_>,
     ) -> Result<(), ProtocolDetail> {
         match method {
@@ -33,19 +34,32 @@ impl Connection {
                 };
                 self.end_now(cause);
                 let close_ok = wire_connection::CloseOk::default();
-                frame::write_method(self.outbound.urgent(), 0, &close_ok);
+                self.outbound.urgent_frame(|out| frame::write_method(out, 0, &close_ok));
             }
             Method::ConnectionCloseOk(_) if matches!(self.state, State::Closing { sent: true }) => {
                 self.end_now(CloseCause::ByClient);
             }
             Method::ConnectionBlocked(blocked) => {
                 let reason = peer_text(blocked.reason.as_bytes());
+                if self.blocked.is_none() {
+                    let deadline = self.config.blocked_timeout.map(|timeout| now + timeout);
+                    self.timers.set(TimeoutReason::Blocked, deadline);
+                }
                 self.blocked = Some(std::sync::Arc::clone(&reason));
                 self.events.push_back(Event::Blocked(reason));
             }
             Method::ConnectionUnblocked(_) => {
                 self.blocked = None;
+                self.timers.set(TimeoutReason::Blocked, None);
+                self.write_progress = now;
                 self.events.push_back(Event::Unblocked);
+            }
+            Method::ConnectionUpdateSecretOk(_) if !self.secret_calls.is_empty() => {
+                if let Some(call) = self.secret_calls.pop_front()
+                    && self.calls.complete(call, Ok(Reply::Done))
+                {
+                    self.events.push_back(Event::CallDone(call));
+                }
             }
             method => return Err(ProtocolDetail::UnexpectedMethod(method.id())),
         }
@@ -65,9 +79,14 @@ impl Connection {
                 Ok(())
             }
             Method::ChannelFlow(flow) => {
-                let number = self.number(id);
+                let Some(state) = self.channels.find_mut(id.0) else { return Ok(()) };
+                state.flow_stopped = !flow.active;
+                let number = state.number;
                 let flow_ok = wire::FlowOk { active: flow.active };
                 self.outbound.frames(number, |out| frame::write_method(out, number, &flow_ok));
+                if flow.active {
+                    self.events.push_back(Event::Room);
+                }
                 Ok(())
             }
             Method::BasicCancel(cancel) => {
@@ -131,6 +150,7 @@ impl Connection {
                 Reply::Consume(ConsumeOk { consumer, consumer_tag })
             }
             (Pending::Get { .. }, _) => Reply::Got(None),
+            (Pending::Flow { .. }, Method::ChannelFlowOk(ok)) => Reply::Flow(ok.active),
             _ => Reply::Done,
         };
         if pending != Pending::ChannelClose {
@@ -141,6 +161,7 @@ impl Connection {
                 state.step(PhaseInput::OpenOk);
             }
             Pending::ConfirmSelect => state.confirming = true,
+            Pending::Recover => self.recovered(id),
             Pending::ChannelClose => {
                 let handed_over = self.outbound.handed_over();
                 self.close_channel(id, PhaseInput::CloseOk, ChannelCause::ByClient, handed_over);
@@ -161,9 +182,25 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether the broker's next answer on the channel may be a message that was asked for.
-    pub(super) fn next_is_get(&self, id: ChannelId) -> bool {
-        self.next_call(id).is_some_and(|(_, pending, _)| matches!(pending, Pending::Get { .. }))
+    /// Whether the broker's next answer on the channel may be a message that was asked for, and if so,
+    /// whether that is without acknowledgement.
+    pub(super) fn next_get(&self, id: ChannelId) -> Option<bool> {
+        match self.next_call(id)? {
+            (_, Pending::Get { no_ack }, _) => Some(no_ack),
+            _ => None,
+        }
+    }
+
+    /// The broker has requeued what was unacknowledged on the channel: it comes again, under new tags.
+    fn recovered(&mut self, id: ChannelId) {
+        let Some(state) = self.channels.find_mut(id.0) else { return };
+        state.recovering = state.recovering.saturating_sub(1);
+        state.clear_unsettled();
+        for key in self.consumers.of_channel(id) {
+            if self.consumers.find(key).is_some_and(|consumer| !consumer.no_ack) {
+                self.consumers.take_unread(key);
+            }
+        }
     }
 
     /// The message that the channel's oldest call asked for is complete.
@@ -283,6 +320,10 @@ impl Connection {
         if state.phase != Phase::Open {
             return;
         }
+        let transactional = state.transactional;
+        if !state.unsettled().settle(tag.tag, transactional) {
+            return;
+        }
         let number = state.number;
         let nack = basic::Nack { delivery_tag: tag.tag, multiple: false, requeue: true };
         self.outbound.frames(number, |out| frame::write_method(out, number, &nack));
@@ -296,9 +337,5 @@ impl Connection {
                 self.requeue(delivery.tag);
             }
         }
-    }
-
-    fn number(&self, id: ChannelId) -> u16 {
-        self.channels.find(id.0).map_or(0, |state| state.number)
     }
 }

@@ -37,6 +37,7 @@ pub struct BasicConsume {
     pub(crate) no_ack: bool,
     exclusive: bool,
     pub(crate) prefetch: u16,
+    requeue_on_drop: bool,
     arguments: FieldTable,
 }
 
@@ -50,6 +51,7 @@ impl BasicConsume {
             no_ack: false,
             exclusive: false,
             prefetch: limits::PREFETCH,
+            requeue_on_drop: false,
             arguments: FieldTable::new(),
         }
     }
@@ -90,7 +92,29 @@ impl BasicConsume {
         self
     }
 
-    /// One argument, such as `x-priority`.
+    /// Deliveries go to consumers of the highest priority while those take them; 0 is the default
+    /// (`x-priority`; <https://www.rabbitmq.com/docs/consumer-priority>).
+    #[must_use]
+    pub fn priority(self, priority: i32) -> Self {
+        self.argument("x-priority", priority)
+    }
+
+    /// Where in a stream to begin
+    /// (`x-stream-offset`; <https://www.rabbitmq.com/docs/streams#consuming>).
+    #[must_use]
+    pub fn stream_offset(self, offset: StreamOffset) -> Self {
+        self.argument("x-stream-offset", offset)
+    }
+
+    /// A delivery that is dropped without being settled is requeued. By default nothing is sent, and
+    /// it stays unacknowledged until its channel closes.
+    #[must_use]
+    pub const fn requeue_on_drop(mut self) -> Self {
+        self.requeue_on_drop = true;
+        self
+    }
+
+    /// One argument, such as `x-cancel-on-ha-failover`.
     #[must_use]
     pub fn argument(mut self, name: &str, value: impl Into<FieldValue>) -> Self {
         self.arguments.insert(name, value);
@@ -100,6 +124,11 @@ impl BasicConsume {
     /// Whether deliveries count as acknowledged when they are sent.
     pub const fn is_no_ack(&self) -> bool {
         self.no_ack
+    }
+
+    /// Whether a delivery that is dropped without being settled is requeued.
+    pub const fn is_requeue_on_drop(&self) -> bool {
+        self.requeue_on_drop
     }
 
     pub(crate) fn encode_with_tag(
@@ -123,6 +152,34 @@ impl BasicConsume {
         frame::write_method(out, number, &qos);
         frame::write_method(out, number, &consume);
         Ok(())
+    }
+}
+
+/// Where in a stream a consumer begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StreamOffset {
+    /// With the oldest message there is.
+    First,
+    /// With the last chunk that was written.
+    Last,
+    /// With what is published from here on.
+    Next,
+    /// With the message of this offset.
+    Offset(u64),
+    /// With the chunk in which this moment lies, in seconds since 1970-01-01T00:00:00Z.
+    Timestamp(u64),
+}
+
+impl From<StreamOffset> for FieldValue {
+    fn from(offset: StreamOffset) -> Self {
+        match offset {
+            StreamOffset::First => "first".into(),
+            StreamOffset::Last => "last".into(),
+            StreamOffset::Next => "next".into(),
+            StreamOffset::Offset(offset) => i64::try_from(offset).unwrap_or(i64::MAX).into(),
+            StreamOffset::Timestamp(seconds) => Self::Timestamp(seconds),
+        }
     }
 }
 
@@ -158,49 +215,29 @@ impl From<&str> for BasicGet {
     }
 }
 
-/// Puts the channel into transaction mode (`tx.select`;
-/// <https://www.rabbitmq.com/docs/semantics#tx>). Asked again, nothing changes.
+/// Asks for all unacknowledged deliveries of the channel again (`basic.recover`; AMQP 0-9-1,
+/// 1.8.3.16). They are requeued, and may go to other consumers; deliveries at hand become stale.
+///
+/// RabbitMQ refuses to redeliver to the same consumer (`requeue` = 0) by closing the connection, so
+/// that there is no way to ask for it. `basic.recover-async`, which nothing answers, is not offered:
+/// there would be no telling which deliveries it made stale.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct TxSelect {}
-
-/// Commits the open transaction (`tx.commit`): its publishes and settlements take effect, and the
-/// next one begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TxCommit {}
-
-/// Drops the open transaction (`tx.rollback`): its publishes and settlements have no effect, and the
-/// next one begins. Deliveries are not requeued by that: they may be settled again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TxRollback {}
-
-/// Puts the channel into confirm mode
-/// (`confirm.select`; <https://www.rabbitmq.com/docs/confirms#publisher-confirms>).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ConfirmSelect {}
+pub struct BasicRecover {}
 
 requests! {
-    TxSelect -> (), Pending::TxSelect,
-    |this, table| method::tx::Select::default();
-    TxCommit -> (), Pending::TxCommit,
-    |this, table| method::tx::Commit::default();
-    TxRollback -> (), Pending::TxRollback,
-    |this, table| method::tx::Rollback::default();
+    BasicRecover -> (), Pending::Recover,
+    |this, table, no_wait| method::basic::Recover { requeue: true };
     BasicGet -> Option<Got>, Pending::Get { no_ack: this.no_ack },
-    |this, table| method::basic::Get {
+    |this, table, no_wait| method::basic::Get {
         queue: short("queue", &this.queue)?,
         no_ack: this.no_ack,
         ..Default::default()
     };
     BasicQos -> (), Pending::done(method::basic::QosOk::ID),
-    |this, table| method::basic::Qos {
+    |this, table, no_wait| method::basic::Qos {
         prefetch_size: 0,
         prefetch_count: this.prefetch_count,
         global: this.global,
     };
-    ConfirmSelect -> (), Pending::ConfirmSelect,
-    |this, table| method::confirm::Select::default();
 }

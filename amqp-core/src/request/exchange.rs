@@ -150,23 +150,25 @@ impl ExchangeUnbind {
 
 requests! {
     ExchangeBind -> (), Pending::done(method::exchange::BindOk::ID),
-    |this, table| method::exchange::Bind {
+    |this, table, no_wait| method::exchange::Bind {
         destination: short("destination", &this.destination)?,
         source: short("source", &this.source)?,
         routing_key: short("routing-key", &this.routing_key)?,
         arguments: raw(&this.arguments, table)?,
+        no_wait,
         ..Default::default()
     };
     ExchangeUnbind -> (), Pending::done(method::exchange::UnbindOk::ID),
-    |this, table| method::exchange::Unbind {
+    |this, table, no_wait| method::exchange::Unbind {
         destination: short("destination", &this.0.destination)?,
         source: short("source", &this.0.source)?,
         routing_key: short("routing-key", &this.0.routing_key)?,
         arguments: raw(&this.0.arguments, table)?,
+        no_wait,
         ..Default::default()
     };
     ExchangeDeclare -> (), Pending::done(method::exchange::DeclareOk::ID),
-    |this, table| method::exchange::Declare {
+    |this, table, no_wait| method::exchange::Declare {
         exchange: short("exchange", &this.exchange)?,
         r#type: short("type", &this.kind)?,
         passive: this.passive,
@@ -174,12 +176,14 @@ requests! {
         auto_delete: this.auto_delete,
         internal: this.internal,
         arguments: raw(&this.arguments, table)?,
+        no_wait,
         ..Default::default()
     };
     ExchangeDelete -> (), Pending::done(method::exchange::DeleteOk::ID),
-    |this, table| method::exchange::Delete {
+    |this, table, no_wait| method::exchange::Delete {
         exchange: short("exchange", &this.exchange)?,
         if_unused: this.if_unused,
+        no_wait,
         ..Default::default()
     };
 }

@@ -4,7 +4,9 @@
 
 mod basic;
 mod exchange;
+mod mode;
 mod queue;
+mod queue_declare;
 
 use amqp_proto::{FieldTable, RawTable, ShortStr};
 
@@ -20,6 +22,10 @@ pub trait Rpc: sealed::Request {
     /// What the call resolves to.
     type Reply: FromReply;
 }
+
+/// A call that may also be sent without asking for an answer (`no-wait`): what the broker refuses
+/// then closes the channel, and later calls say why.
+pub trait NoWait: Rpc {}
 
 /// The result of a call.
 pub trait FromReply: sealed::FromReply + std::fmt::Debug {}
@@ -78,8 +84,13 @@ pub(crate) mod sealed {
     #[doc(hidden)]
     #[allow(unreachable_pub, reason = "the trait seals a public one")]
     pub trait Request {
-        /// Appends the method frame.
-        fn encode(&self, number: u16, out: &mut Vec<u8>) -> Result<(), InvalidArgument>;
+        /// Appends the method frame; `no_wait` counts where the method has that bit.
+        fn encode(
+            &self,
+            number: u16,
+            no_wait: bool,
+            out: &mut Vec<u8>,
+        ) -> Result<(), InvalidArgument>;
         /// What the reply will be matched with.
         fn pending(&self) -> Pending;
     }
@@ -99,13 +110,16 @@ pub(crate) mod sealed {
         Queue(super::QueueDeclareOk),
         Count(super::MessageCount),
         Consume(super::ConsumeOk),
+        Flow(bool),
         Got(Option<Box<super::Got>>),
     }
 }
 
-pub use basic::{BasicConsume, BasicGet, BasicQos, ConfirmSelect, TxCommit, TxRollback, TxSelect};
+pub use basic::{BasicConsume, BasicGet, BasicQos, BasicRecover, StreamOffset};
 pub use exchange::{ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeUnbind};
-pub use queue::{QueueBind, QueueDeclare, QueueDelete, QueuePurge, QueueUnbind};
+pub use mode::{ChannelFlow, ConfirmSelect, TxCommit, TxRollback, TxSelect};
+pub use queue::{QueueBind, QueueDelete, QueuePurge, QueueUnbind};
+pub use queue_declare::{Overflow, QueueDeclare};
 pub(crate) use sealed::Reply;
 
 macro_rules! replies {
@@ -126,17 +140,29 @@ macro_rules! replies {
 
 replies! {
     (): Reply::Done => ();
+    bool: Reply::Flow(active) => active;
     QueueDeclareOk: Reply::Queue(ok) => ok;
     MessageCount: Reply::Count(count) => count;
     ConsumeOk: Reply::Consume(ok) => ok;
     Option<Got>: Reply::Got(got) => got.map(|got| *got);
 }
 
+macro_rules! no_wait {
+    ($($request:ident)*) => {
+        $(impl NoWait for $request {})*
+    };
+}
+
+no_wait! {
+    ExchangeBind ExchangeDeclare ExchangeDelete ExchangeUnbind
+    QueueBind QueueDeclare QueueDelete QueuePurge
+}
+
 /// How each call is encoded, and which reply it awaits.
 macro_rules! requests {
     ($(
         $request:ident -> $reply:ty, $pending:expr,
-        |$this:ident, $table:ident| $method:expr;
+        |$this:ident, $table:ident, $no_wait:ident| $method:expr;
     )*) => {
         $(
             impl crate::request::Rpc for $request {
@@ -147,10 +173,11 @@ macro_rules! requests {
                 fn encode(
                     &self,
                     number: u16,
+                    no_wait: bool,
                     out: &mut Vec<u8>,
                 ) -> Result<(), crate::error::InvalidArgument> {
-                    let ($this, $table) = (self, &mut Vec::<u8>::new());
-                    let _ = ($this, &$table);
+                    let ($this, $table, $no_wait) = (self, &mut Vec::<u8>::new(), no_wait);
+                    let _ = ($this, &$table, $no_wait);
                     amqp_proto::frame::write_method(out, number, &$method);
                     Ok(())
                 }

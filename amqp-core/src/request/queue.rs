@@ -2,65 +2,7 @@ use amqp_proto::method::{self, WireMethod};
 use amqp_proto::{FieldTable, FieldValue};
 
 use crate::channel::Pending;
-use crate::request::{MessageCount, QueueDeclareOk, raw, requests, short};
-
-/// Declares a queue, or checks that it exists (`queue.declare`).
-#[derive(Clone, Debug, PartialEq)]
-pub struct QueueDeclare {
-    queue: String,
-    passive: bool,
-    durable: bool,
-    exclusive: bool,
-    auto_delete: bool,
-    arguments: FieldTable,
-}
-
-impl QueueDeclare {
-    /// A transient classic queue; with the name `""` the broker chooses one.
-    pub fn new(queue: impl Into<String>) -> Self {
-        Self {
-            queue: queue.into(),
-            passive: false,
-            durable: false,
-            exclusive: false,
-            auto_delete: false,
-            arguments: FieldTable::new(),
-        }
-    }
-
-    /// Checks that the queue exists and counts its messages and consumers; declares nothing.
-    pub fn passive(queue: impl Into<String>) -> Self {
-        Self { passive: true, ..Self::new(queue) }
-    }
-
-    /// Survives a restart of the broker.
-    #[must_use]
-    pub const fn durable(mut self) -> Self {
-        self.durable = true;
-        self
-    }
-
-    /// Used by this connection alone, and deleted with it.
-    #[must_use]
-    pub const fn exclusive(mut self) -> Self {
-        self.exclusive = true;
-        self
-    }
-
-    /// Deleted when the last consumer goes.
-    #[must_use]
-    pub const fn auto_delete(mut self) -> Self {
-        self.auto_delete = true;
-        self
-    }
-
-    /// One argument, such as `x-max-length`.
-    #[must_use]
-    pub fn argument(mut self, name: &str, value: impl Into<FieldValue>) -> Self {
-        self.arguments.insert(name, value);
-        self
-    }
-}
+use crate::request::{MessageCount, raw, requests, short};
 
 /// Binds a queue to an exchange (`queue.bind`).
 #[derive(Clone, Debug, PartialEq)]
@@ -150,7 +92,7 @@ impl QueuePurge {
 
 requests! {
     QueueUnbind -> (), Pending::done(method::queue::UnbindOk::ID),
-    |this, table| method::queue::Unbind {
+    |this, table, no_wait| method::queue::Unbind {
         queue: short("queue", &this.0.queue)?,
         exchange: short("exchange", &this.0.exchange)?,
         routing_key: short("routing-key", &this.0.routing_key)?,
@@ -158,33 +100,26 @@ requests! {
         ..Default::default()
     };
     QueuePurge -> MessageCount, Pending::QueuePurge,
-    |this, table| method::queue::Purge {
+    |this, table, no_wait| method::queue::Purge {
         queue: short("queue", &this.queue)?,
-        ..Default::default()
-    };
-    QueueDeclare -> QueueDeclareOk, Pending::QueueDeclare,
-    |this, table| method::queue::Declare {
-        queue: short("queue", &this.queue)?,
-        passive: this.passive,
-        durable: this.durable,
-        exclusive: this.exclusive,
-        auto_delete: this.auto_delete,
-        arguments: raw(&this.arguments, table)?,
+        no_wait,
         ..Default::default()
     };
     QueueBind -> (), Pending::done(method::queue::BindOk::ID),
-    |this, table| method::queue::Bind {
+    |this, table, no_wait| method::queue::Bind {
         queue: short("queue", &this.queue)?,
         exchange: short("exchange", &this.exchange)?,
         routing_key: short("routing-key", &this.routing_key)?,
         arguments: raw(&this.arguments, table)?,
+        no_wait,
         ..Default::default()
     };
     QueueDelete -> MessageCount, Pending::QueueDelete,
-    |this, table| method::queue::Delete {
+    |this, table, no_wait| method::queue::Delete {
         queue: short("queue", &this.queue)?,
         if_unused: this.if_unused,
         if_empty: this.if_empty,
+        no_wait,
         ..Default::default()
     };
 }

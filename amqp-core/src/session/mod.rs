@@ -10,15 +10,15 @@ mod endpoints;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use amqp_proto::FieldTable;
 use bytes::{Bytes, BytesMut};
 
 use crate::channel::Channel;
-use crate::config::Config;
+use crate::config::{Config, Secret};
 use crate::connect_error::{ConnectError, ConnectFailure, ConnectStep};
-use crate::connection::{Connection, End, Tuning, validate};
+use crate::connection::{Connection, End, Stats, Tuning, validate};
 use crate::error::{CloseCause, Error, TransportError};
 use crate::event::{Action, Event, TimeoutReason};
 use crate::ids::{Attempt, Call, CallKey, ChannelId, Epoch};
@@ -192,9 +192,7 @@ impl Session {
     /// # Errors
     /// Those of [`Connection::open_channel`].
     pub fn open_channel(&mut self, now: Instant) -> Result<(ChannelId, Call<()>), Error> {
-        if let Some(cause) = &self.cause {
-            return Err(Error::Connection(cause.clone()));
-        }
+        self.check_ended()?;
         self.connection.open_channel(now)
     }
 
@@ -226,6 +224,34 @@ impl Session {
             }
             Phase::Ended => {}
         }
+    }
+
+    /// Gives the broker a new secret for the login; see [`Connection::update_secret`].
+    ///
+    /// # Errors
+    /// [`Error`]: nothing was queued.
+    pub fn update_secret(
+        &mut self,
+        now: Instant,
+        secret: &Secret,
+        reason: &str,
+    ) -> Result<Call<()>, Error> {
+        self.check_ended()?;
+        self.connection.update_secret(now, secret, reason)
+    }
+
+    /// Cancels every consumer, and waits until nothing is under way; see [`Connection::drain`].
+    ///
+    /// # Errors
+    /// [`Error::Connection`] unless the connection is open.
+    pub fn drain(&mut self, now: Instant, timeout: Duration) -> Result<Call<()>, Error> {
+        self.check_ended()?;
+        self.connection.drain(now, timeout)
+    }
+
+    /// So many bytes of the stream have reached the socket; see [`Connection::handle_written`].
+    pub fn handle_written(&mut self, now: Instant, written: u64) {
+        self.connection.handle_written(now, written);
     }
 
     /// The driver goes, or must: everything ends at once, for this reason.
@@ -296,9 +322,24 @@ impl Session {
         self.connection.server_properties()
     }
 
+    /// What the connection has done, and what it holds.
+    pub fn stats(&self) -> Stats {
+        self.connection.stats()
+    }
+
+    /// Why the broker reads no publishes, while it does not.
+    pub fn blocked(&self) -> Option<&Arc<str>> {
+        self.connection.blocked()
+    }
+
     /// Bodies of the user's that will not be sent; see [`Connection::take_discarded`].
     pub fn take_discarded(&mut self) -> Vec<Bytes> {
         self.connection.take_discarded()
+    }
+
+    /// The error of a session that has ended.
+    fn check_ended(&self) -> Result<(), Error> {
+        self.cause.clone().map_or(Ok(()), |cause| Err(Error::Connection(cause)))
     }
 
     fn step(&mut self, input: PhaseInput) {

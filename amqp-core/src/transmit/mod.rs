@@ -167,6 +167,7 @@ pub(crate) struct Outbound {
     /// A publish was refused for lack of room in the lanes.
     refused_lanes: bool,
     sealed: bool,
+    frames_queued: u64,
     /// User's bytes that will not be sent: dropped by whoever holds no lock.
     discarded: Vec<Bytes>,
 }
@@ -181,6 +182,7 @@ impl Outbound {
             refused_flat: false,
             refused_lanes: false,
             sealed: false,
+            frames_queued: 0,
             discarded: Vec::new(),
         }
     }
@@ -192,6 +194,21 @@ impl Outbound {
     /// Bytes of the stream that the driver has taken.
     pub(crate) const fn handed_over(&self) -> u64 {
         self.offset
+    }
+
+    /// Frames queued so far.
+    pub(crate) const fn frames_queued(&self) -> u64 {
+        self.frames_queued
+    }
+
+    /// Notes frames that were queued otherwise than through [`frames`](Self::frames).
+    pub(crate) const fn count_frames(&mut self, frames: u64) {
+        self.frames_queued += frames;
+    }
+
+    /// Bytes that wait to be handed over.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.chunk.len() + self.lanes.bytes()
     }
 
     #[inline]
@@ -223,14 +240,21 @@ impl Outbound {
         flat || lanes
     }
 
+    /// Queues a frame of channel 0 at the next frame boundary.
+    pub(crate) fn urgent_frame(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
+        self.frames_queued += 1;
+        encode(self.urgent());
+    }
+
     /// The flat buffer at a frame boundary, for channel 0.
     pub(crate) const fn urgent(&mut self) -> &mut Vec<u8> {
         &mut self.chunk.flat
     }
 
-    /// Queues whole frames of a channel behind whatever the channel has queued.
+    /// Queues a frame of a channel behind whatever the channel has queued.
     pub(crate) fn frames(&mut self, channel: u16, encode: impl FnOnce(&mut Vec<u8>)) {
         if !self.sealed {
+            self.frames_queued += 1;
             encode(self.buffer(channel));
         }
     }
@@ -272,6 +296,7 @@ impl Outbound {
     #[inline]
     pub(crate) fn body(&mut self, channel: u16, head_start: usize, body: &Body<'_>, seq: u64) {
         let size = body.as_slice().len();
+        self.frames_queued += 2 + size.div_ceil(self.body_max) as u64;
         if size > self.body_max {
             let bytes = by_reference(body);
             let buffer = self.buffer(channel);

@@ -111,11 +111,11 @@ fn an_oversize_message_costs_that_message_alone() {
     peer.send(1, &deliver(2));
     peer.send_bytes(&header(1, 60, 0));
     let faulty = peer.session.channel(id).next_delivery(consumer).unwrap();
-    assert_eq!(faulty.fault, Some(Fault::Oversize { size }));
+    assert_eq!(faulty.fault(), Some(Fault::Oversize { size }));
     assert_eq!(faulty.message.body(), b"");
     peer.session.channel(id).reject(faulty.tag, false).unwrap();
     let next = peer.session.channel(id).next_delivery(consumer).unwrap();
-    assert_eq!((next.tag.number(), next.fault), (2, None));
+    assert_eq!((next.tag.number(), next.fault()), (2, None));
 }
 
 /// A consumer that this side does not know: the message goes back to its queue.

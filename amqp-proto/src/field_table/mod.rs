@@ -1,6 +1,7 @@
 //! Field tables (AMQP 0-9-1, 4.2.5.5, with the types that RabbitMQ really reads and writes:
 //! <https://www.rabbitmq.com/docs/amqp-0-9-1-errata#section_3>).
 
+mod check;
 mod decode;
 mod encode;
 
@@ -221,6 +222,14 @@ impl<'a> RawTable<'a> {
     /// [`Malformed::NotUtf8`] for a name.
     pub fn decode(self, depth_max: usize) -> Result<FieldTable, Malformed> {
         decode::table(self.0, depth_max)
+    }
+
+    /// Whether [`decode`](Self::decode) would succeed, without allocating.
+    ///
+    /// # Errors
+    /// Those of [`decode`](Self::decode).
+    pub fn check(self, depth_max: usize) -> Result<(), Malformed> {
+        check::table(self.0, depth_max)
     }
 
     pub(crate) fn write_long(self, out: &mut Vec<u8>) {

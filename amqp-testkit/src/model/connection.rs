@@ -143,7 +143,7 @@ impl Broker {
                 continue;
             }
             let limit = connection.frame_max - frame::FRAME_OVERHEAD as u32;
-            match frame::peek(rest, FrameLimits { body: limit, other: limit }) {
+            match frame::peek(rest, FrameLimits { body: limit, header: limit, method: limit }) {
                 Ok(Peek::Complete(found)) => {
                     rest = &rest[found.frame_len()..];
                     self.handle_frame(id, &found);

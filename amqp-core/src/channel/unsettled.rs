@@ -1,0 +1,184 @@
+//! The deliveries of a channel that are to be settled.
+//!
+//! What RabbitMQ would close the channel for is refused here: settling a delivery twice, or one that
+//! an earlier `multiple` covered. Tags come in rising order and are mostly settled in about that
+//! order, so that they stand in a queue whose settled front is popped at once; one that is settled
+//! further back is marked, and the marked ones are swept when they are the greater part.
+//!
+//! In transaction mode a rollback makes settlements undone: what was settled since the last commit
+//! is kept until then.
+
+use std::collections::VecDeque;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    /// Open, and whoever held the delivery has dropped it.
+    GivenUp,
+    Settled,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Unsettled {
+    tags: VecDeque<(u64, State)>,
+    open: usize,
+    given_up: usize,
+    /// Settled since the last commit, and whether they had been given up.
+    uncommitted: Vec<(u64, State)>,
+}
+
+impl Unsettled {
+    /// A delivery has come; tags rise.
+    #[inline]
+    pub(crate) fn push(&mut self, tag: u64) {
+        self.tags.push_back((tag, State::Open));
+        self.open += 1;
+    }
+
+    /// Deliveries that somebody may yet settle.
+    #[inline]
+    pub(crate) const fn in_hand(&self) -> usize {
+        self.open
+    }
+
+    /// Deliveries that were dropped without being settled.
+    pub(crate) const fn given_up(&self) -> usize {
+        self.given_up
+    }
+
+    /// Settles one delivery; whether it was open.
+    #[inline]
+    pub(crate) fn settle(&mut self, tag: u64, transactional: bool) -> bool {
+        let Some(at) = self.find(tag) else { return false };
+        self.settle_at(at, transactional);
+        self.sweep();
+        true
+    }
+
+    /// Settles a delivery and all before it; whether it was open.
+    pub(crate) fn settle_up_to(&mut self, tag: u64, transactional: bool) -> bool {
+        let Some(last) = self.find(tag) else { return false };
+        for at in 0..=last {
+            self.settle_at(at, transactional);
+        }
+        self.sweep();
+        true
+    }
+
+    /// Nobody will settle the delivery; whether anybody could have.
+    pub(crate) fn give_up(&mut self, tag: u64) -> bool {
+        let Some(entry) = self.find(tag).and_then(|at| self.tags.get_mut(at)) else { return false };
+        let open = entry.1 == State::Open;
+        if open {
+            entry.1 = State::GivenUp;
+            self.open -= 1;
+            self.given_up += 1;
+        }
+        open
+    }
+
+    pub(crate) fn commit(&mut self) {
+        self.uncommitted.clear();
+    }
+
+    pub(crate) fn roll_back(&mut self) {
+        for (_, state) in &self.uncommitted {
+            match state {
+                State::GivenUp => self.given_up += 1,
+                _ => self.open += 1,
+            }
+        }
+        self.tags.retain(|(_, state)| *state != State::Settled);
+        self.tags.extend(self.uncommitted.drain(..));
+        self.tags.make_contiguous().sort_unstable_by_key(|(tag, _)| *tag);
+    }
+
+    /// Where an unsettled delivery stands.
+    #[inline]
+    fn find(&self, tag: u64) -> Option<usize> {
+        let at = match self.tags.front() {
+            Some((front, _)) if *front == tag => 0,
+            _ => self.tags.binary_search_by_key(&tag, |(tag, _)| *tag).ok()?,
+        };
+        self.tags.get(at).filter(|(_, state)| *state != State::Settled).map(|_| at)
+    }
+
+    #[inline]
+    fn settle_at(&mut self, at: usize, transactional: bool) {
+        let Some(entry) = self.tags.get_mut(at) else { return };
+        match entry.1 {
+            State::Open => self.open -= 1,
+            State::GivenUp => self.given_up -= 1,
+            State::Settled => return,
+        }
+        if transactional {
+            self.uncommitted.push(*entry);
+        }
+        entry.1 = State::Settled;
+    }
+
+    #[inline]
+    fn sweep(&mut self) {
+        while let Some((_, State::Settled)) = self.tags.front() {
+            self.tags.pop_front();
+        }
+        let unsettled = self.open + self.given_up;
+        if self.tags.len() > 2 * unsettled.max(32) {
+            self.tags.retain(|(_, state)| *state != State::Settled);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Unsettled;
+    use proptest::prelude::{any, proptest};
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn a_rollback_makes_settlements_undone() {
+        let mut unsettled = Unsettled::default();
+        for tag in [3, 5, 6, 9] {
+            unsettled.push(tag);
+        }
+        assert!(unsettled.give_up(6));
+        assert!(unsettled.settle(5, true) && !unsettled.settle(5, true));
+        unsettled.commit();
+        assert!(unsettled.settle_up_to(6, true));
+        assert_eq!((unsettled.in_hand(), unsettled.given_up()), (1, 0));
+        unsettled.roll_back();
+        assert_eq!((unsettled.in_hand(), unsettled.given_up()), (2, 1));
+        assert!(!unsettled.settle(5, true), "what was committed stays settled");
+        assert!(
+            unsettled.settle(3, true) && unsettled.settle(6, true) && unsettled.settle(9, true)
+        );
+        assert!(!unsettled.settle(4, false) && !unsettled.settle(10, false));
+    }
+
+    proptest! {
+        /// As a set of tags behaves; and settled ones take no memory for long.
+        #[test]
+        fn it_is_a_set(steps in proptest::collection::vec((0_u8..4, any::<proptest::sample::Index>()), 1..400)) {
+            let (mut unsettled, mut model, mut next) = (Unsettled::default(), BTreeSet::new(), 1_u64);
+            for (step, index) in steps {
+                let tag = index.index(next as usize) as u64;
+                match step {
+                    0 | 1 => {
+                        unsettled.push(next);
+                        model.insert(next);
+                        next += 1;
+                    }
+                    2 => assert_eq!(unsettled.settle(tag, false), model.remove(&tag)),
+                    _ => {
+                        assert_eq!(unsettled.settle_up_to(tag, false), model.contains(&tag));
+                        if model.contains(&tag) {
+                            model.retain(|other| *other > tag);
+                        }
+                    }
+                }
+                assert_eq!(unsettled.in_hand(), model.len());
+                assert!(unsettled.tags.len() <= 2 * model.len().max(32));
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Counters, for metrics.
+
+use crate::connection::Connection;
+use crate::ids::ChannelId;
+
+/// What a connection has done, counted from the start of its transport, and what it holds.
+///
+/// Taking it costs a walk over the channels. Counts do not wrap within any life of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Bytes received and handled.
+    pub bytes_received: u64,
+    /// Bytes handed to the transport.
+    pub bytes_sent: u64,
+    /// Frames received.
+    pub frames_received: u64,
+    /// Frames queued to be sent.
+    pub frames_sent: u64,
+    /// Messages published.
+    pub published: u64,
+    /// Publishes that the broker acknowledged; what was returned is among them.
+    pub confirmed: u64,
+    /// Publishes that the broker refused.
+    pub nacked: u64,
+    /// Mandatory messages that came back.
+    pub returned: u64,
+    /// Messages delivered, or got.
+    pub delivered: u64,
+    /// Acknowledgements and refusals sent; one for `multiple`.
+    pub settled: u64,
+    /// Deliveries dropped without being settled.
+    pub dropped: u64,
+    /// Channels that are open, or on their way to be or not to be.
+    pub channels: u64,
+    /// Consumers that get deliveries.
+    pub consumers: u64,
+    /// Calls that await their reply.
+    pub open_calls: u64,
+    /// Publishes from the oldest that awaits its confirm, on each channel.
+    pub unconfirmed: u64,
+    /// Deliveries that are to be settled; dropped ones are not among them.
+    pub unsettled: u64,
+    /// Bytes of deliveries that nobody has taken yet.
+    pub unread_bytes: u64,
+    /// Bytes that wait to be handed to the transport.
+    pub unsent_bytes: u64,
+}
+
+/// The part of [`Stats`] that only counts up.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) bytes_received: u64,
+    pub(crate) frames_received: u64,
+    pub(crate) published: u64,
+    pub(crate) acked: u64,
+    pub(crate) nacked: u64,
+    pub(crate) returned: u64,
+    pub(crate) delivered: u64,
+    pub(crate) settled: u64,
+    pub(crate) dropped: u64,
+}
+
+impl Connection {
+    /// What the connection has done, and what it holds.
+    pub fn stats(&self) -> Stats {
+        let counters = &self.counters;
+        let mut stats = Stats {
+            bytes_received: counters.bytes_received,
+            bytes_sent: self.outbound.handed_over(),
+            frames_received: counters.frames_received,
+            frames_sent: self.outbound.frames_queued(),
+            published: counters.published,
+            confirmed: counters.acked,
+            nacked: counters.nacked,
+            returned: counters.returned,
+            delivered: counters.delivered,
+            settled: counters.settled,
+            dropped: counters.dropped,
+            open_calls: (self.calls.in_flight() - self.draining.len()) as u64,
+            unconfirmed: self.unconfirmed,
+            unread_bytes: self.consumers.bytes() as u64,
+            unsent_bytes: self.outbound.queued_bytes() as u64,
+            ..Stats::default()
+        };
+        for key in self.channels.keys() {
+            let Some(state) = self.channels.find(key) else { continue };
+            stats.channels += u64::from(self.numbers.channel(state.number) == Some(ChannelId(key)));
+            stats.unsettled += state.in_hand().0 as u64;
+        }
+        stats.consumers =
+            self.consumers.keys().filter(|key| self.is_consuming(*key)).count() as u64;
+        stats
+    }
+}

@@ -1,0 +1,307 @@
+//! Verbs beyond calls and contents: settling, recovering, flow, secrets, draining, time-outs.
+
+use std::time::Duration;
+
+use amqp_core::proto::method::{basic, channel, connection};
+use amqp_core::proto::{ContentHeader, RawProperties, ShortStr, frame};
+use amqp_core::{
+    AckError, BasicConsume, BasicRecover, ChannelFlow, ChannelId, CloseCause, Config, ConsumerKey,
+    Error, Event, Misuse, Publish, PublishRefused, QueueDeclare, Secret, TxCommit, TxRollback,
+    TxSelect,
+};
+
+use crate::peer::Peer;
+
+fn consuming(peer: &mut Peer) -> (ChannelId, ConsumerKey) {
+    let id = peer.channel(1);
+    let consume = BasicConsume::new("q").consumer_tag("t");
+    let call = peer.session.channel(id).consume(peer.now, &consume).unwrap();
+    peer.send(1, &basic::QosOk::default());
+    peer.send(1, &basic::ConsumeOk { consumer_tag: ShortStr::new("t").unwrap() });
+    peer.methods();
+    peer.events();
+    (id, peer.session.take_reply(&call).unwrap().unwrap().consumer)
+}
+
+fn deliver(peer: &mut Peer, tag: u64) {
+    let consumer_tag = ShortStr::new("t").unwrap();
+    peer.send(1, &basic::Deliver { consumer_tag, delivery_tag: tag, ..Default::default() });
+    let header = ContentHeader { class_id: 60, body_size: 0, properties: RawProperties::NONE };
+    let mut bytes = Vec::new();
+    frame::write_header(&mut bytes, 1, &header);
+    peer.send_bytes(&bytes);
+}
+
+/// N3: RabbitMQ would close the channel.
+#[test]
+fn a_delivery_is_settled_once() {
+    let mut peer = Peer::open();
+    let (id, consumer) = consuming(&mut peer);
+    (1..=5).for_each(|tag| deliver(&mut peer, tag));
+    let mut channel = peer.session.channel(id);
+    let tags: Vec<_> =
+        std::iter::from_fn(|| channel.next_delivery(consumer)).map(|it| it.tag).collect();
+    channel.ack(tags[1], false).unwrap();
+    assert_eq!(channel.nack(tags[1], false, true), Err(AckError::Settled(2)));
+    assert_eq!(channel.ack(tags[1], true), Err(AckError::Settled(2)));
+    channel.ack(tags[3], true).unwrap();
+    for tag in [0, 1, 2, 3] {
+        assert!(matches!(channel.reject(tags[tag], true), Err(AckError::Settled(_))));
+    }
+    channel.reject(tags[4], true).unwrap();
+    assert_eq!(peer.methods(), ["basic.Ack", "basic.Ack", "basic.Reject"]);
+}
+
+/// N4: nothing is sent, and it is told and counted.
+#[test]
+fn a_delivery_that_is_given_up_is_told() {
+    let mut peer = Peer::open();
+    let (id, consumer) = consuming(&mut peer);
+    deliver(&mut peer, 1);
+    peer.events();
+    let delivery = peer.session.channel(id).next_delivery(consumer).unwrap();
+    assert_eq!(peer.session.stats().unsettled, 1);
+    peer.session.channel(id).give_up(delivery.tag);
+    peer.session.channel(id).give_up(delivery.tag);
+    assert_eq!(peer.events(), [Event::Dropped(id)]);
+    let stats = peer.session.stats();
+    assert_eq!((stats.unsettled, stats.dropped), (0, 1));
+    assert!(peer.methods().is_empty());
+    // Its tag is at hand, so it can be settled after all.
+    peer.session.channel(id).ack(delivery.tag, false).unwrap();
+    peer.session.channel(id).give_up(delivery.tag);
+    assert!(peer.events().is_empty());
+}
+
+#[test]
+fn a_rollback_lets_deliveries_be_settled_again() {
+    let mut peer = Peer::open();
+    let (id, consumer) = consuming(&mut peer);
+    peer.session.channel(id).call(peer.now, &TxSelect::default()).unwrap();
+    deliver(&mut peer, 1);
+    let mut channel = peer.session.channel(id);
+    let tag = channel.next_delivery(consumer).unwrap().tag;
+    channel.ack(tag, false).unwrap();
+    assert_eq!(channel.ack(tag, false), Err(AckError::Settled(1)));
+    channel.call(peer.now, &TxRollback::default()).unwrap();
+    channel.nack(tag, false, true).unwrap();
+    channel.call(peer.now, &TxCommit::default()).unwrap();
+    channel.call(peer.now, &TxRollback::default()).unwrap();
+    assert_eq!(channel.ack(tag, false), Err(AckError::Settled(1)));
+}
+
+/// BR-2: what was delivered before the answer is requeued, and comes again.
+#[test]
+fn recover_makes_earlier_deliveries_stale() {
+    let mut peer = Peer::open();
+    let (id, consumer) = consuming(&mut peer);
+    deliver(&mut peer, 1);
+    deliver(&mut peer, 2);
+    let first = peer.session.channel(id).next_delivery(consumer).unwrap();
+    let call = peer.session.channel(id).call(peer.now, &BasicRecover::default()).unwrap();
+    assert_eq!(peer.session.channel(id).ack(first.tag, false), Err(AckError::Recovered(1)));
+    deliver(&mut peer, 3);
+    peer.send(1, &basic::RecoverOk::default());
+    assert_eq!(peer.session.take_reply(&call), Some(Ok(())));
+    assert_eq!(peer.session.channel(id).ack(first.tag, false), Err(AckError::Settled(1)));
+    (4..=6).for_each(|tag| deliver(&mut peer, tag));
+    peer.methods();
+    let mut tags = Vec::new();
+    while let Some(delivery) = peer.session.channel(id).next_delivery(consumer) {
+        tags.push(delivery.tag.number());
+        peer.session.channel(id).ack(delivery.tag, false).unwrap();
+    }
+    assert_eq!(tags, [4, 5, 6]);
+    assert_eq!(peer.methods(), ["basic.Ack"; 3]);
+}
+
+/// BR-3, and the broker's own wish for a pause.
+#[test]
+fn flow_is_asked_for_and_heeded() {
+    let mut peer = Peer::open();
+    let id = peer.channel(1);
+    let refused = peer.session.channel(id).call(peer.now, &ChannelFlow::new(false));
+    assert_eq!(refused.unwrap_err(), Error::Misuse(Misuse::FlowInactive));
+    let call = peer.session.channel(id).call(peer.now, &ChannelFlow::new(true)).unwrap();
+    assert_eq!(peer.methods(), ["channel.Flow"]);
+    peer.send(1, &channel::FlowOk { active: true });
+    assert_eq!(peer.session.take_reply(&call), Some(Ok(true)));
+    peer.events();
+
+    let publish = Publish::new("", "q", b"x");
+    peer.send(1, &channel::Flow { active: false });
+    assert_eq!(peer.methods(), ["channel.FlowOk"]);
+    assert_eq!(peer.session.channel(id).publish(&publish), Err(PublishRefused::Full));
+    peer.send(1, &channel::Flow { active: true });
+    assert_eq!(peer.events(), [Event::Room]);
+    peer.session.channel(id).publish(&publish).unwrap();
+}
+
+/// PK-30.
+#[test]
+fn secrets_are_updated_in_order() {
+    let mut peer = Peer::open();
+    let secret = Secret::new("s");
+    let first = peer.session.update_secret(peer.now, &secret, "r").unwrap();
+    peer.last_method(|method| {
+        let mut payload = Vec::new();
+        method.encode(&mut payload);
+        assert_eq!(payload, [0, 10, 0, 70, 0, 0, 0, 1, b's', 1, b'r']);
+    });
+    let second = peer.session.update_secret(peer.now, &secret, "r").unwrap();
+    peer.send(0, &connection::UpdateSecretOk::default());
+    assert_eq!(peer.events(), [Event::CallDone(first.key())]);
+    assert_eq!(peer.session.take_reply(&first), Some(Ok(())));
+    peer.lose();
+    assert!(matches!(peer.session.take_reply(&second), Some(Err(Error::Connection(_)))));
+    let huge = Secret::new("x".repeat(5_000));
+    let mut peer = Peer::open();
+    let error = peer.session.update_secret(peer.now, &huge, "r").unwrap_err();
+    assert!(matches!(error, Error::InvalidArgument(_)), "{error:?}");
+    peer.send(0, &connection::UpdateSecretOk::default());
+    assert!(matches!(peer.cause(), CloseCause::Protocol(_)), "nobody asked");
+}
+
+/// PK-32: the first `blocked` counts, and `unblocked` ends the wait.
+#[test]
+fn a_connection_that_is_blocked_for_too_long_ends() {
+    let config = || Config::default().blocked_timeout(Duration::from_secs(5));
+    let blocked = connection::Blocked { reason: ShortStr::new("low on memory").unwrap() };
+    let mut peer = Peer::open_with(config());
+    peer.send(0, &blocked);
+    peer.pass(Duration::from_secs(4));
+    peer.send(0, &blocked);
+    peer.send(0, &connection::Unblocked::default());
+    peer.pass(Duration::from_secs(6));
+    assert_eq!(peer.session.cause(), None);
+    peer.send(0, &blocked);
+    peer.pass(Duration::from_secs(4));
+    peer.send(0, &blocked);
+    peer.pass(Duration::from_secs(1));
+    let cause = peer.cause();
+    assert_eq!(cause.to_string(), "blocked by the broker for 5 s: low on memory");
+}
+
+/// Row 15 of the fault matrix.
+#[test]
+fn a_transport_that_takes_no_bytes_is_dead_unless_the_broker_has_said_so() {
+    let stall = |peer: &mut Peer, blocked: bool| {
+        if blocked {
+            peer.send(0, &connection::Blocked::default());
+        }
+        let mut out = amqp_core::Transmit::new();
+        let id = peer.session.open_channel(peer.now).unwrap().0;
+        let _ = id;
+        assert!(peer.session.poll_transmit(peer.now, &mut out));
+        for _ in 0..6 {
+            peer.pass(Duration::from_secs(6));
+            // It lives, and talks.
+            peer.send_bytes(&frame::HEARTBEAT);
+        }
+        peer.session.cause().cloned()
+    };
+    let cause = stall(&mut Peer::open(), false);
+    let Some(CloseCause::WriteTimeout { stalled }) = cause else { panic!("{cause:?}") };
+    assert_eq!(stalled, Duration::from_secs(20));
+    assert_eq!(stall(&mut Peer::open(), true), None);
+
+    // A slow one lives: some bytes are progress.
+    let mut peer = Peer::open();
+    let mut out = amqp_core::Transmit::new();
+    peer.session.open_channel(peer.now).unwrap();
+    let before = peer.written_in_all;
+    assert!(peer.session.poll_transmit(peer.now, &mut out));
+    for byte in 1..8 {
+        peer.pass(Duration::from_secs(15));
+        peer.send_bytes(&frame::HEARTBEAT);
+        peer.session.handle_written(peer.now, before + byte);
+    }
+    assert_eq!(peer.session.cause(), None);
+}
+
+#[test]
+fn a_drain_ends_when_nothing_is_under_way() {
+    let mut peer = Peer::open();
+    let (id, consumer) = consuming(&mut peer);
+    deliver(&mut peer, 1);
+    peer.events();
+    let drain = peer.session.drain(peer.now, Duration::from_secs(30)).unwrap();
+    assert_eq!(peer.methods(), ["basic.Cancel"]);
+    let delivery = peer.session.channel(id).next_delivery(consumer).unwrap();
+    peer.send(1, &basic::CancelOk { consumer_tag: ShortStr::new("t").unwrap() });
+    assert!(peer.session.take_reply(&drain).is_none());
+    peer.session.channel(id).ack(delivery.tag, false).unwrap();
+    peer.events();
+    assert!(peer.session.take_reply(&drain).is_none(), "the ack is not written");
+    peer.write();
+    peer.write();
+    assert_eq!(peer.events(), [Event::CallDone(drain.key())]);
+    assert_eq!(peer.session.take_reply(&drain), Some(Ok(())));
+
+    let drain = peer.session.drain(peer.now, Duration::from_secs(30)).unwrap();
+    assert_eq!(peer.events(), [Event::CallDone(drain.key())], "there was nothing to do");
+}
+
+#[test]
+fn a_drain_ends_by_its_deadline() {
+    let mut peer = Peer::open();
+    let (id, consumer) = consuming(&mut peer);
+    deliver(&mut peer, 1);
+    let delivery = peer.session.channel(id).next_delivery(consumer).unwrap();
+    let drain = peer.session.drain(peer.now, Duration::from_secs(3)).unwrap();
+    peer.send(1, &basic::CancelOk { consumer_tag: ShortStr::new("t").unwrap() });
+    peer.write();
+    peer.pass(Duration::from_secs(3));
+    let error = peer.session.take_reply(&drain).unwrap().unwrap_err();
+    assert_eq!(error, Error::DrainTimeout { unconfirmed: 0, unsettled: 1 });
+    peer.session.channel(id).ack(delivery.tag, false).unwrap();
+    assert_eq!(peer.session.stats().open_calls, 0);
+    // One that the connection does not survive.
+    let drain = peer.session.drain(peer.now, Duration::from_secs(3)).unwrap();
+    peer.lose();
+    assert!(matches!(peer.session.take_reply(&drain), Some(Err(Error::Connection(_)))));
+}
+
+/// PK-52: nobody answers, and nobody waits.
+#[test]
+fn no_wait_expects_no_answer() {
+    let mut peer = Peer::open();
+    let id = peer.channel(1);
+    let declare = QueueDeclare::new("q");
+    peer.session.channel(id).call_no_wait(&declare).unwrap();
+    peer.last_method(|method| {
+        let amqp_core::proto::method::Method::QueueDeclare(declare) = method else { panic!() };
+        assert!(declare.no_wait);
+    });
+    let call = peer.session.channel(id).call(peer.now, &declare).unwrap();
+    peer.last_method(|method| {
+        let amqp_core::proto::method::Method::QueueDeclare(declare) = method else { panic!() };
+        assert!(!declare.no_wait);
+    });
+    let queue = ShortStr::new("q").unwrap();
+    let ok = amqp_core::proto::method::queue::DeclareOk { queue, ..Default::default() };
+    peer.send(1, &ok);
+    assert_eq!(peer.session.take_reply(&call).unwrap().unwrap().name(), "q");
+}
+
+/// PK-33.
+#[test]
+fn what_happens_is_counted() {
+    let mut peer = Peer::open();
+    let before = peer.session.stats();
+    assert_eq!((before.frames_received, before.frames_sent), (3, 3));
+    let (id, consumer) = consuming(&mut peer);
+    deliver(&mut peer, 1);
+    let delivery = peer.session.channel(id).next_delivery(consumer).unwrap();
+    peer.session.channel(id).ack(delivery.tag, false).unwrap();
+    peer.session.channel(id).publish(&Publish::new("", "q", vec![0; 10_000])).unwrap();
+    peer.write();
+    let stats = peer.session.stats();
+    assert_eq!((stats.channels, stats.consumers, stats.open_calls), (1, 1, 0));
+    assert_eq!((stats.delivered, stats.settled, stats.published), (1, 1, 1));
+    // Open-ok, qos-ok, consume-ok, and a delivery without a body.
+    assert_eq!(stats.frames_received - before.frames_received, 5);
+    // Open, qos, consume, ack, publish, header, three pieces of body.
+    assert_eq!(stats.frames_sent - before.frames_sent, 9);
+    assert_eq!(stats.bytes_sent, peer.written_in_all);
+}
