@@ -32,19 +32,21 @@ mod connector;
 mod runtime;
 
 pub use amqp_client::core::{
-    AckError, AmqpUri, BasicConsume, BasicGet, BasicQos, Body, BrokerError, ChannelCause,
-    CloseCause, Config, ConfirmSelect, ConnectError, ConnectFailure, ConnectStep, ConsumeOk,
-    Credentials, Decimal, DeliveryTag, Endpoint, Error, ExchangeBind, ExchangeDeclare,
-    ExchangeDelete, ExchangeUnbind, FailedAttempt, Fault, FieldTable, FieldValue, Heartbeat,
-    InvalidArgument, InvalidReason, Malformed, Message, MessageCount, Misuse, Properties,
-    PropertiesRef, ProtocolDetail, ProtocolError, Publish, PublishSeq, QueueBind, QueueDeclare,
-    QueueDeclareOk, QueueDelete, QueuePurge, QueueUnbind, ReplyCode, ReturnedMessage, Secret,
-    ShortStr, TransportError, Tuning, TxCommit, TxRollback, TxSelect, UriError, limits,
+    AckError, AmqpUri, BasicConsume, BasicGet, BasicQos, BasicRecover, Body, BrokerError,
+    ChannelCause, ChannelFlow, CloseCause, Config, ConfirmSelect, ConnectError, ConnectFailure,
+    ConnectStep, ConsumeOk, Credentials, Decimal, DeliveryTag, Endpoint, Error, ExchangeBind,
+    ExchangeDeclare, ExchangeDelete, ExchangeUnbind, FailedAttempt, Fault, FieldTable, FieldValue,
+    Heartbeat, InvalidArgument, InvalidReason, Malformed, Message, MessageCount, Misuse, NoWait,
+    Overflow, Properties, PropertiesRef, ProtocolDetail, ProtocolError, Publish, PublishSeq,
+    QueueBind, QueueDeclare, QueueDeclareOk, QueueDelete, QueuePurge, QueueUnbind, ReplyCode,
+    ReturnedMessage, Secret, ShortStr, Stats, StreamOffset, TransportError, Tuning, TxCommit,
+    TxRollback, TxSelect, UriError, limits,
 };
 pub use amqp_client::{
     BasicPublish, Calling, Cancelling, Channel, Closed, Closing, Confirm, Connecting, Connection,
-    Consumer, Consuming, Delivery, Getting, Next, OpeningChannel, PublishError, Publisher,
-    Publishing, SelectingConfirms, SelectingTx, Sending, Tx,
+    ConnectionEvent, Consumer, Consuming, Delivery, Events, Getting, Next, NextEvent, NotAwaited,
+    OpeningChannel, PublishError, Publisher, Publishing, Returned, SelectingConfirms, SelectingTx,
+    Sending, Tx,
 };
 
 pub use connector::{Connector, TokioDriver, connect};

@@ -3,15 +3,18 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use amqp_core::{
-    BasicConsume, Call, ChannelId, ConsumeOk, ConsumerKey, Error, FromReply, Rpc, Session,
+    BasicConsume, Call, ConsumeOk, ConsumerKey, Error, FromReply, Rpc, Secret, Session,
 };
 
 use crate::channel::ChannelInner;
+use crate::connection::ConnectionInner;
+use crate::shared::Shared;
+use sealed::Holder;
 
-/// A call on a channel that awaits its reply.
+/// A call on a channel, or on its connection, that awaits its reply.
 ///
 /// Nothing is sent before the first poll.
 ///
@@ -25,7 +28,7 @@ use crate::channel::ChannelInner;
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct Calling<S: Start> {
-    channel: Arc<ChannelInner>,
+    holder: S::Holder,
     state: State<S>,
 }
 
@@ -39,29 +42,49 @@ enum State<S: Start> {
 /// A request that can begin a call: sealed.
 pub trait Start: sealed::Start {}
 
+impl Holder for Arc<ChannelInner> {
+    fn shared(&self) -> &Shared {
+        ChannelInner::shared(self)
+    }
+}
+
+impl Holder for Arc<ConnectionInner> {
+    fn shared(&self) -> &Shared {
+        &self.shared
+    }
+}
+
 pub(crate) mod sealed {
-    use super::{Call, ChannelId, Error, FromReply, Instant, Session};
+    use super::{Call, Error, FromReply, Instant, Session, Shared};
 
     #[doc(hidden)]
     #[allow(unreachable_pub, reason = "the trait seals a public one")]
     pub trait Start: Unpin {
         type Reply: FromReply;
+        type Holder: Holder;
         fn start(
             &self,
             session: &mut Session,
-            channel: ChannelId,
+            holder: &Self::Holder,
             now: Instant,
         ) -> Result<Call<Self::Reply>, Error>;
+    }
+
+    /// What a call keeps alive until it is answered: a channel or a connection.
+    #[doc(hidden)]
+    #[allow(unreachable_pub, reason = "it stands in a trait that seals a public one")]
+    pub trait Holder: Unpin + std::fmt::Debug {
+        fn shared(&self) -> &Shared;
     }
 }
 
 impl<S: Start> Calling<S> {
-    pub(crate) const fn new(channel: Arc<ChannelInner>, start: S) -> Self {
-        Self { channel, state: State::Initial(start) }
+    pub(crate) const fn new(holder: S::Holder, start: S) -> Self {
+        Self { holder, state: State::Initial(start) }
     }
 
-    pub(crate) const fn channel(&self) -> &Arc<ChannelInner> {
-        &self.channel
+    pub(crate) const fn holder(&self) -> &S::Holder {
+        &self.holder
     }
 }
 
@@ -69,11 +92,11 @@ impl<S: Start> Future for Calling<S> {
     type Output = Result<S::Reply, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { channel, state } = &mut *self;
-        let now = channel.shared().now();
-        let result = channel.shared().with(|shared| {
+        let Self { holder, state } = &mut *self;
+        let now = holder.shared().now();
+        let result = holder.shared().with(|shared| {
             let started = match state {
-                State::Initial(start) => Some(start.start(&mut shared.session, channel.id(), now)),
+                State::Initial(start) => Some(start.start(&mut shared.session, holder, now)),
                 _ => None,
             };
             match started {
@@ -98,8 +121,8 @@ impl<S: Start> Future for Calling<S> {
 impl<S: Start> Drop for Calling<S> {
     fn drop(&mut self) {
         if let State::Sent(call) = &self.state {
-            let now = self.channel.shared().now();
-            self.channel.shared().with(|shared| {
+            let now = self.holder.shared().now();
+            self.holder.shared().with(|shared| {
                 let waker = shared.calls.take(call.key().index());
                 shared.released.drop_waker(waker);
                 shared.session.forget(now, call.key());
@@ -112,40 +135,41 @@ impl<R: Rpc + Unpin> Start for R {}
 
 impl<R: Rpc + Unpin> sealed::Start for R {
     type Reply = R::Reply;
+    type Holder = Arc<ChannelInner>;
 
     fn start(
         &self,
         session: &mut Session,
-        channel: ChannelId,
+        channel: &Arc<ChannelInner>,
         now: Instant,
     ) -> Result<Call<R::Reply>, Error> {
-        session.channel(channel).call(now, self)
+        session.channel(channel.id()).call(now, self)
     }
 }
 
 macro_rules! starts {
-    ($($(#[$doc:meta])* $name:ident$(($field:ty))? -> $reply:ty,
-        |$this:ident, $channel:ident, $now:ident| $start:expr;)*) => {
+    ($($(#[$doc:meta])* $name:ident$(($($field:ty),*))? on $holder:ty => $reply:ty,
+        |$this:ident, $session:ident, $on:ident, $now:ident| $start:expr;)*) => {
         $(
             $(#[$doc])*
             #[derive(Debug)]
             #[allow(unreachable_pub, reason = "it stands in the type of a public future")]
-            pub struct $name$((pub(crate) $field))?;
+            pub struct $name$(($(pub(crate) $field),*))?;
 
             impl Start for $name {}
 
             impl sealed::Start for $name {
                 type Reply = $reply;
+                type Holder = Arc<$holder>;
 
                 fn start(
                     &self,
-                    session: &mut Session,
-                    channel: ChannelId,
+                    $session: &mut Session,
+                    $on: &Arc<$holder>,
                     $now: Instant,
                 ) -> Result<Call<$reply>, Error> {
                     let $this = self;
-                    let _ = $this;
-                    let mut $channel = session.channel(channel);
+                    let _ = ($this, $on);
                     $start
                 }
             }
@@ -155,9 +179,17 @@ macro_rules! starts {
 
 starts! {
     /// Starts a consumer.
-    StartConsumer(BasicConsume) -> ConsumeOk, |this, channel, now| channel.consume(now, &this.0);
+    StartConsumer(BasicConsume) on ChannelInner => ConsumeOk,
+    |this, session, on, now| session.channel(on.id()).consume(now, &this.0);
     /// Ends a consumer.
-    CancelConsumer(ConsumerKey) -> (), |this, channel, now| channel.cancel(now, this.0);
+    CancelConsumer(Option<ConsumerKey>) on ChannelInner => (),
+    |this, session, on, now| session.channel(on.id()).cancel(now, this.0);
     /// Closes the channel.
-    CloseChannel -> (), |this, channel, now| Ok(channel.close(now));
+    CloseChannel on ChannelInner => (),
+    |this, session, on, now| Ok(session.channel(on.id()).close(now));
+    /// Updates the login's secret.
+    UpdateSecret(Secret, String) on ConnectionInner => (),
+    |this, session, on, now| session.update_secret(now, &this.0, &this.1);
+    /// Waits until nothing is under way.
+    Drain(Duration) on ConnectionInner => (), |this, session, on, now| session.drain(now, this.0);
 }

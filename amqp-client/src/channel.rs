@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use amqp_core::{
-    BasicConsume, BasicGet, BasicQos, ChannelCause, ChannelId, ConfirmSelect, Error, ExchangeBind,
-    ExchangeDeclare, ExchangeDelete, ExchangeUnbind, Misuse, Publish, PublishRefused, QueueBind,
-    QueueDeclare, QueueDelete, QueuePurge, QueueUnbind, ReturnedMessage, TxSelect,
+    AckError, BasicConsume, BasicGet, BasicQos, BasicRecover, ChannelCause, ChannelFlow, ChannelId,
+    ConfirmSelect, DeliveryTag, Error, ExchangeBind, ExchangeDeclare, ExchangeDelete,
+    ExchangeUnbind, Misuse, NoWait, Publish, PublishRefused, QueueBind, QueueDeclare, QueueDelete,
+    QueuePurge, QueueUnbind, ReturnedMessage, TxSelect,
 };
 
-use crate::calling::{Calling, CloseChannel, StartConsumer};
+use crate::calling::{Calling, CloseChannel, Start, StartConsumer, sealed};
 use crate::connection::ConnectionInner;
-use crate::consumer::{Consumer, Delivery};
+use crate::consumer::Consumer;
+use crate::delivery::{Delivery, Origin};
 use crate::publisher::{Publisher, RoomFor};
 use crate::shared::Shared;
 use crate::tx::SelectingTx;
@@ -29,7 +31,8 @@ pub struct Channel {
 }
 
 #[derive(Debug)]
-pub(crate) struct ChannelInner {
+#[allow(unreachable_pub, reason = "it stands in a sealed trait")]
+pub struct ChannelInner {
     connection: Arc<ConnectionInner>,
     id: ChannelId,
 }
@@ -116,16 +119,68 @@ impl Channel {
 
     /// Starts a consumer (AMQP 0-9-1, 1.8.3.3).
     pub fn basic_consume(&self, consume: BasicConsume) -> Consuming {
-        let no_ack = consume.is_no_ack();
-        Consuming { calling: Calling::new(Arc::clone(&self.inner), StartConsumer(consume)), no_ack }
+        let (no_ack, requeue_on_drop) = (consume.is_no_ack(), consume.is_requeue_on_drop());
+        let calling = self.call(StartConsumer(consume));
+        Consuming { calling, no_ack, requeue_on_drop }
     }
 
     /// Asks for one message (AMQP 0-9-1, 1.8.3.10): the name of a queue, or a [`BasicGet`]. A consumer
     /// is the better way to get more than now and then one.
     pub fn basic_get(&self, get: impl Into<BasicGet>) -> Getting {
         let get = get.into();
-        let no_ack = get.is_no_ack();
-        Getting { calling: self.call(get), no_ack }
+        let (no_ack, requeue_on_drop) = (get.is_no_ack(), get.is_requeue_on_drop());
+        Getting { calling: self.call(get), no_ack, requeue_on_drop }
+    }
+
+    /// Asks for all unacknowledged deliveries of the channel again (AMQP 0-9-1, 1.8.3.16). Those at
+    /// hand can no longer be settled: they come again, marked as redelivered.
+    pub fn basic_recover(&self) -> Calling<BasicRecover> {
+        self.call(BasicRecover::default())
+    }
+
+    /// Acknowledges a delivery by its tag, or with `multiple` all of the channel up to it; the handle
+    /// of the delivery is not needed (AMQP 0-9-1, 1.8.3.13).
+    ///
+    /// # Errors
+    /// [`AckError`]: nothing was sent.
+    pub fn basic_ack(&self, tag: DeliveryTag, multiple: bool) -> Result<(), AckError> {
+        self.with(|channel| channel.ack(tag, multiple))
+    }
+
+    /// Refuses a delivery by its tag, or with `multiple` all of the channel up to it: requeued, or else
+    /// dead-lettered or dropped (<https://www.rabbitmq.com/docs/nack>).
+    ///
+    /// # Errors
+    /// [`AckError`]: nothing was sent.
+    pub fn basic_nack(
+        &self,
+        tag: DeliveryTag,
+        multiple: bool,
+        requeue: bool,
+    ) -> Result<(), AckError> {
+        self.with(|channel| channel.nack(tag, multiple, requeue))
+    }
+
+    /// Refuses a delivery by its tag: requeued, or else dead-lettered or dropped (AMQP 0-9-1,
+    /// 1.8.3.14).
+    ///
+    /// # Errors
+    /// [`AckError`]: nothing was sent.
+    pub fn basic_reject(&self, tag: DeliveryTag, requeue: bool) -> Result<(), AckError> {
+        self.with(|channel| channel.reject(tag, requeue))
+    }
+
+    /// Asks the broker for deliveries (AMQP 0-9-1, 1.5.2.3); see [`ChannelFlow`] for what it may not be
+    /// asked.
+    pub fn flow(&self, active: bool) -> Calling<ChannelFlow> {
+        self.call(ChannelFlow::new(active))
+    }
+
+    /// Sends a declaration, a binding or a deletion without asking for an answer (`no-wait`): resolves
+    /// when it is queued to be written. If the broker refuses it, it closes the channel, and later
+    /// calls say why.
+    pub fn no_wait<R: NoWait>(&self, request: R) -> NotAwaited<'_, R> {
+        NotAwaited { room: RoomFor::new(&self.inner, request) }
     }
 
     /// Puts the channel into confirm mode
@@ -147,10 +202,24 @@ impl Channel {
         BasicPublish { room: RoomFor::new(&self.inner, publish) }
     }
 
-    /// The oldest message that came back from [`basic_publish`](Self::basic_publish); the newest 256
-    /// are kept.
+    /// Waits for the next message that comes back from [`basic_publish`](Self::basic_publish). The
+    /// newest 256 that nobody has taken are kept, and 1 MiB of them.
+    pub fn returned(&self) -> Returned {
+        Returned { channel: Arc::clone(&self.inner), ticket: None }
+    }
+
+    /// The oldest message that came back from [`basic_publish`](Self::basic_publish), if one is there.
     pub fn take_returned(&self) -> Option<ReturnedMessage> {
-        self.inner.shared().with(|state| state.session.channel(self.inner.id).take_returned())
+        self.with(|channel| channel.take_returned())
+    }
+
+    /// Raises the oldest message that came back from [`basic_publish`](Self::basic_publish), once.
+    /// Messages come back in the order of publishing, before the answer to any call that follows.
+    ///
+    /// # Errors
+    /// [`Error::Returned`].
+    pub fn check_returned(&self) -> Result<(), Error> {
+        self.take_returned().map_or(Ok(()), |message| Err(Error::Returned(Box::new(message))))
     }
 
     /// Closes the channel, behind everything that is queued on it. Closing a closed channel is fine.
@@ -160,10 +229,17 @@ impl Channel {
 
     /// Why the channel is closed or closing, if it is.
     pub fn close_cause(&self) -> Option<ChannelCause> {
-        self.inner.shared().with(|state| state.session.channel(self.inner.id).cause())
+        self.with(|channel| channel.cause())
     }
 
-    fn call<S: crate::calling::Start>(&self, start: S) -> Calling<S> {
+    fn with<T>(&self, f: impl FnOnce(&mut amqp_core::Channel<'_>) -> T) -> T {
+        self.inner.shared().with(|state| f(&mut state.session.channel(self.inner.id)))
+    }
+
+    fn call<S>(&self, start: S) -> Calling<S>
+    where
+        S: Start + sealed::Start<Holder = Arc<ChannelInner>>,
+    {
         Calling::new(Arc::clone(&self.inner), start)
     }
 }
@@ -182,6 +258,7 @@ impl Channel {
 pub struct Consuming {
     calling: Calling<StartConsumer>,
     no_ack: bool,
+    requeue_on_drop: bool,
 }
 
 impl Future for Consuming {
@@ -191,8 +268,12 @@ impl Future for Consuming {
         let Poll::Ready(result) = Pin::new(&mut self.calling).poll(cx) else {
             return Poll::Pending;
         };
-        let channel = Arc::clone(self.calling.channel());
-        Poll::Ready(result.map(|ok| Consumer::new(channel, ok, self.no_ack)))
+        let channel = Arc::clone(self.calling.holder());
+        let Self { no_ack, requeue_on_drop, .. } = *self;
+        Poll::Ready(result.map(|ok| {
+            let consumer = Some((ok.consumer, ok.consumer_tag));
+            Consumer::new(Origin { channel, consumer, no_ack, requeue_on_drop }, ok.consumer)
+        }))
     }
 }
 
@@ -209,6 +290,7 @@ impl Future for Consuming {
 pub struct Getting {
     calling: Calling<BasicGet>,
     no_ack: bool,
+    requeue_on_drop: bool,
 }
 
 impl Future for Getting {
@@ -218,9 +300,10 @@ impl Future for Getting {
         let Poll::Ready(result) = Pin::new(&mut self.calling).poll(cx) else {
             return Poll::Pending;
         };
-        let channel = self.calling.channel();
-        let delivery = |got| Delivery::got(Arc::clone(channel), got, self.no_ack);
-        Poll::Ready(result.map(|got| got.map(delivery)))
+        let channel = Arc::clone(self.calling.holder());
+        let Self { no_ack, requeue_on_drop, .. } = *self;
+        let origin = Origin { channel, consumer: None, no_ack, requeue_on_drop };
+        Poll::Ready(result.map(|got| got.map(|got| Delivery::got(origin, got))))
     }
 }
 
@@ -238,7 +321,7 @@ impl Future for SelectingConfirms {
         let Poll::Ready(result) = Pin::new(&mut self.calling).poll(cx) else {
             return Poll::Pending;
         };
-        let channel = Arc::clone(self.calling.channel());
+        let channel = Arc::clone(self.calling.holder());
         Poll::Ready(result.map(|()| Publisher::new(channel)))
     }
 }
@@ -254,18 +337,89 @@ impl Future for SelectingConfirms {
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct BasicPublish<'a> {
-    room: RoomFor<'a>,
+    room: RoomFor<'a, Publish<'a>>,
 }
 
 impl Future for BasicPublish<'_> {
     type Output = Result<(), Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.room.poll_publish(cx, |channel, publish| {
+        self.room.poll_send(cx, |channel, publish| {
             if channel.confirms() && channel.cause().is_none() {
                 return Err(PublishRefused::Error(Misuse::ConfirmModeUsePublisher.into()));
             }
             channel.publish(publish).map(|_| ())
         })
+    }
+}
+
+/// A call that is sent without asking for an answer, and waits for room.
+///
+/// # Errors
+/// What is known: the channel or the connection is closed, or an argument cannot be sent. That the
+/// broker does what it is asked is not known.
+///
+/// # Cancel safety
+/// The call is queued whole in the poll that resolves, or not at all.
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct NotAwaited<'a, R> {
+    room: RoomFor<'a, R>,
+}
+
+impl<R: NoWait + Unpin> Future for NotAwaited<'_, R> {
+    type Output = Result<(), Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.room.poll_send(cx, |channel, request| channel.call_no_wait(request))
+    }
+}
+
+/// Waits for a message that comes back unconfirmed.
+///
+/// # Errors
+/// Why the channel is closed, once what had come back before is taken.
+///
+/// # Cancel safety
+/// A message is taken in the poll that resolves, or not at all.
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct Returned {
+    channel: Arc<ChannelInner>,
+    ticket: Option<u64>,
+}
+
+impl Future for Returned {
+    type Output = Result<ReturnedMessage, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { channel, ticket } = &mut *self;
+        let id = channel.id;
+        channel.shared().with(|state| {
+            let may_pass = state.channel(id).returned.may_pass(*ticket);
+            let mut core = state.session.channel(id);
+            let result = match (if may_pass { core.take_returned() } else { None }, core.cause()) {
+                (Some(message), _) => Ok(message),
+                (None, Some(cause)) => Err(Error::from(cause)),
+                (None, None) => {
+                    let returned = &mut state.channels[id.index()].returned;
+                    returned.wait(ticket, cx.waker(), &mut state.released);
+                    return Poll::Pending;
+                }
+            };
+            state.channels[id.index()].returned.leave(ticket, &mut state.released);
+            Poll::Ready(result)
+        })
+    }
+}
+
+impl Drop for Returned {
+    fn drop(&mut self) {
+        let Self { channel, ticket } = self;
+        if ticket.is_some() {
+            channel.shared().with(|state| {
+                state.channels[channel.id.index()].returned.leave(ticket, &mut state.released);
+            });
+        }
     }
 }

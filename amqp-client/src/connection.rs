@@ -3,16 +3,21 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use amqp_core::{
-    Call, ChannelId, CloseCause, Config, ConnectError, Error, FieldTable, Session, Tuning,
+    Call, ChannelCause, ChannelId, CloseCause, Config, ConnectError, Error, FieldTable, Secret,
+    Session, Stats, Tuning,
 };
 
+use crate::calling::{Calling, Drain, UpdateSecret};
 use crate::channel::{Channel, ChannelInner};
 use crate::driver::Driver;
+use crate::events::Events;
 use crate::pump::Pump;
 use crate::runtime::Runtime;
 use crate::shared::Shared;
+use crate::trace::{self, Life};
 
 /// A connection that will be driven by the returned [`Driver`]. Adapters call this; applications
 /// call their adapter's `connect`.
@@ -40,7 +45,8 @@ pub struct Connection {
 }
 
 #[derive(Debug)]
-pub(crate) struct ConnectionInner {
+#[allow(unreachable_pub, reason = "it stands in a sealed trait")]
+pub struct ConnectionInner {
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -55,6 +61,93 @@ impl Connection {
     /// Opens a channel (`channel.open`).
     pub fn open_channel(&self) -> OpeningChannel {
         OpeningChannel { connection: Arc::clone(&self.inner), sent: None }
+    }
+
+    /// Opens a channel for `body`, and closes it when that is done.
+    ///
+    /// What is known of the channel by then is raised: why the broker closed it, or else the oldest
+    /// message that came back unconfirmed. An error of `body` itself comes first.
+    ///
+    /// ```
+    /// # use amqp_client::core::{Error, Publish};
+    /// # async fn example(connection: &amqp_client::Connection) -> Result<(), Error> {
+    /// connection
+    ///     .with_channel(async |channel| {
+    ///         channel.basic_publish(Publish::new("events", "order.created", b"{}").mandatory()).await
+    ///     })
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of `body`; [`Error::Channel`], [`Error::Connection`], [`Error::Returned`].
+    ///
+    /// # Cancel safety
+    /// Dropped, `body` is dropped where it stands, and the channel is closed in the background.
+    pub async fn with_channel<T, E, F>(&self, body: F) -> Result<T, E>
+    where
+        F: AsyncFnOnce(Channel) -> Result<T, E>,
+        E: From<Error>,
+    {
+        let channel = self.open_channel().await?;
+        let result = body(channel.clone()).await;
+        let closed = channel.close().await;
+        let value = result?;
+        closed?;
+        match channel.close_cause() {
+            None
+            | Some(
+                ChannelCause::ByClient
+                | ChannelCause::Connection(CloseCause::ByClient | CloseCause::ByClientForced),
+            ) => {}
+            Some(cause) => return Err(Error::from(cause).into()),
+        }
+        channel.check_returned()?;
+        Ok(value)
+    }
+
+    /// Gives the broker a new secret for the login, such as a token that is about to expire
+    /// (`connection.update-secret`; <https://www.rabbitmq.com/docs/oauth2>).
+    pub fn update_secret(
+        &self,
+        secret: impl Into<String>,
+        reason: impl Into<String>,
+    ) -> Calling<UpdateSecret> {
+        let update = UpdateSecret(Secret::new(secret), reason.into());
+        Calling::new(Arc::clone(&self.inner), update)
+    }
+
+    /// Cancels every consumer, and waits until nothing is under way: no call, no unconfirmed publish,
+    /// no delivery that is to be read or settled, no byte to be written. Deliveries that had come
+    /// before still reach their consumers; everything may still be used meanwhile. A
+    /// [`close`](Self::close) after that loses nothing.
+    ///
+    /// Fails with [`Error::DrainTimeout`] after `timeout`; the connection stays open.
+    pub fn drain(&self, timeout: Duration) -> Calling<Drain> {
+        Calling::new(Arc::clone(&self.inner), Drain(timeout))
+    }
+
+    /// Ends the connection at once, with [`CloseCause::Aborted`]: nothing more is sent, the broker is
+    /// not told, and whatever waits for it ends.
+    pub fn abort(&self) {
+        self.inner.shared.with(|state| state.session.abort(CloseCause::Aborted));
+    }
+
+    /// What happens to the connection from here on; see [`ConnectionEvent`](crate::ConnectionEvent).
+    pub fn events(&self) -> Events {
+        Events::new(&self.inner.shared)
+    }
+
+    /// Why the broker reads no publishes, while it does not
+    /// (<https://www.rabbitmq.com/docs/connection-blocked>).
+    pub fn blocked(&self) -> Option<Arc<str>> {
+        self.inner.shared.with(|state| state.session.blocked().cloned())
+    }
+
+    /// What the connection has done, and what it holds.
+    pub fn stats(&self) -> Stats {
+        self.inner.shared.with(|state| state.session.stats())
     }
 
     /// Closes the connection: what is queued goes out, then `connection.close`.
@@ -181,6 +274,9 @@ impl Future for OpeningChannel {
         });
         let Poll::Ready(result) = result else { return Poll::Pending };
         *sent = None;
+        if let Ok(id) = result {
+            trace::life(|| Life::ChannelOpened(id));
+        }
         Poll::Ready(result.map(|id| Channel::new(ChannelInner::new(Arc::clone(connection), id))))
     }
 }

@@ -1,21 +1,16 @@
-//! Consumers and deliveries.
+//! Consumers.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use amqp_core::limits::PULLED_DELIVERIES_MAX;
-use amqp_core::{
-    AckError, ConsumeOk, ConsumerKey, DeliveryTag, Error, Fault, FieldTable, Got, Malformed,
-    Message, Properties, ShortStr,
-};
-use bytes::Bytes;
+use amqp_core::{ConsumerKey, Error};
 use futures_core::Stream;
 
 use crate::calling::{Calling, CancelConsumer};
-use crate::channel::ChannelInner;
+use crate::delivery::{Delivery, Origin};
 
 /// A consumer of a queue: a stream of deliveries, in the order in which the broker sent them.
 ///
@@ -30,24 +25,14 @@ pub struct Consumer {
     ended: bool,
 }
 
-/// Where deliveries come from.
-#[derive(Debug)]
-struct Origin {
-    channel: Arc<ChannelInner>,
-    /// Empty for a message that was asked for.
-    consumer_tag: String,
-    no_ack: bool,
-}
-
 impl Consumer {
-    pub(crate) fn new(channel: Arc<ChannelInner>, ok: ConsumeOk, no_ack: bool) -> Self {
-        let origin = Arc::new(Origin { channel, consumer_tag: ok.consumer_tag, no_ack });
-        Self { origin, key: ok.consumer, pulled: VecDeque::new(), ended: false }
+    pub(crate) fn new(origin: Origin, key: ConsumerKey) -> Self {
+        Self { origin: Arc::new(origin), key, pulled: VecDeque::new(), ended: false }
     }
 
     /// The consumer's tag on its channel.
     pub fn tag(&self) -> &str {
-        &self.origin.consumer_tag
+        self.origin.tag()
     }
 
     /// The next delivery; `None` once the consumer was cancelled from here. An error ends the
@@ -57,10 +42,28 @@ impl Consumer {
         Next { consumer: self }
     }
 
+    /// The next delivery, if one is there; `None` if there is none, be it for the moment or for good
+    /// (see [`is_ended`](Self::is_ended)).
+    ///
+    /// # Errors
+    /// Those of [`next`](Self::next).
+    pub fn try_next(&mut self) -> Option<Result<Delivery, Error>> {
+        // A waker that does nothing: whoever asks here asks again.
+        match self.poll_delivery(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(next) => next,
+            Poll::Pending => None,
+        }
+    }
+
+    /// Whether the last delivery, or the error that ended the consumer, has been taken.
+    pub fn is_ended(&self) -> bool {
+        self.ended && self.pulled.is_empty()
+    }
+
     /// Cancels the consumer (`basic.cancel`). Deliveries that the broker had sent still come from
     /// [`next`](Self::next), then `None`.
     pub fn cancel(&mut self) -> Cancelling {
-        Calling::new(Arc::clone(&self.origin.channel), CancelConsumer(self.key))
+        Calling::new(Arc::clone(&self.origin.channel), CancelConsumer(Some(self.key)))
     }
 
     fn poll_delivery(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery, Error>>> {
@@ -76,9 +79,7 @@ impl Consumer {
             }
         }
         let origin = &self.origin;
-        Poll::Ready(self.pulled.pop_front().map(|delivery| {
-            Ok(Delivery { origin: Arc::clone(origin), delivery, message_count: None })
-        }))
+        Poll::Ready(self.pulled.pop_front().map(|it| Ok(Delivery::new(Arc::clone(origin), it))))
     }
 
     /// Takes deliveries from the core; ready with `Some` when there will be no more.
@@ -152,155 +153,5 @@ impl Future for Next<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.consumer.poll_delivery(cx)
-    }
-}
-
-/// A message delivered to a consumer, or got.
-///
-/// It is to be acknowledged or refused, from any thread, unless the consumer is without
-/// acknowledgement. Dropped without that, nothing is sent: the message stays unacknowledged until its
-/// channel closes, and takes one place of the prefetch until then.
-pub struct Delivery {
-    origin: Arc<Origin>,
-    delivery: amqp_core::Delivery,
-    message_count: Option<u32>,
-}
-
-impl Delivery {
-    pub(crate) fn got(channel: Arc<ChannelInner>, got: Got, no_ack: bool) -> Self {
-        let origin = Origin { channel, consumer_tag: String::new(), no_ack };
-        let message_count = Some(got.message_count);
-        Self { origin: Arc::new(origin), delivery: got.delivery, message_count }
-    }
-
-    /// Acknowledges it (`basic.ack`; AMQP 0-9-1, 1.8.3.13). Of a consumer without acknowledgement,
-    /// nothing is sent.
-    ///
-    /// # Errors
-    /// [`AckError::Stale`]: the channel or connection has closed, and the broker has requeued it.
-    pub fn ack(self) -> Result<(), AckError> {
-        self.settle(|channel, tag| channel.ack(tag, false))
-    }
-
-    /// Acknowledges it and every earlier delivery of the channel that is not settled, from whatever
-    /// consumer.
-    ///
-    /// # Errors
-    /// Those of [`ack`](Self::ack).
-    pub fn ack_multiple(self) -> Result<(), AckError> {
-        self.settle(|channel, tag| channel.ack(tag, true))
-    }
-
-    /// Refuses it (`basic.nack`; <https://www.rabbitmq.com/docs/nack>): requeued, or else
-    /// dead-lettered or dropped.
-    ///
-    /// # Errors
-    /// Those of [`ack`](Self::ack).
-    pub fn nack(self, requeue: bool) -> Result<(), AckError> {
-        self.settle(|channel, tag| channel.nack(tag, false, requeue))
-    }
-
-    /// Refuses it and every earlier delivery of the channel that is not settled, from whatever
-    /// consumer.
-    ///
-    /// # Errors
-    /// Those of [`ack`](Self::ack).
-    pub fn nack_multiple(self, requeue: bool) -> Result<(), AckError> {
-        self.settle(|channel, tag| channel.nack(tag, true, requeue))
-    }
-
-    /// Refuses it (`basic.reject`; AMQP 0-9-1, 1.8.3.14): requeued, or else dead-lettered or dropped.
-    ///
-    /// # Errors
-    /// Those of [`ack`](Self::ack).
-    pub fn reject(self, requeue: bool) -> Result<(), AckError> {
-        self.settle(|channel, tag| channel.reject(tag, requeue))
-    }
-
-    /// The body; empty if there is a [`fault`](Self::fault).
-    pub fn body(&self) -> &[u8] {
-        self.delivery.message.body()
-    }
-
-    /// The body, to keep beyond the delivery without copying.
-    pub fn shared_body(&self) -> Bytes {
-        self.delivery.message.clone().into_body()
-    }
-
-    /// What kept the message from being received whole. It can be settled all the same.
-    pub const fn fault(&self) -> Option<Fault> {
-        self.delivery.fault
-    }
-
-    /// Whether the message may have been delivered before.
-    pub const fn redelivered(&self) -> bool {
-        self.delivery.redelivered
-    }
-
-    /// The exchange that the message was published to.
-    pub fn exchange(&self) -> ShortStr<'_> {
-        self.delivery.message.exchange()
-    }
-
-    /// The routing key that it was published with.
-    pub fn routing_key(&self) -> ShortStr<'_> {
-        self.delivery.message.routing_key()
-    }
-
-    /// The properties.
-    ///
-    /// # Errors
-    /// [`Malformed`] if the publisher sent nonsense, which RabbitMQ relays.
-    pub fn properties(&self) -> Result<Properties, Malformed> {
-        self.delivery.message.properties()
-    }
-
-    /// The headers; empty if there are none.
-    ///
-    /// # Errors
-    /// [`Malformed`] if the publisher sent nonsense, which RabbitMQ relays.
-    pub fn headers(&self) -> Result<FieldTable, Malformed> {
-        self.delivery.message.headers()
-    }
-
-    /// The message, for what else it offers.
-    pub const fn message(&self) -> &Message {
-        &self.delivery.message
-    }
-
-    /// The delivery's tag.
-    pub const fn tag(&self) -> DeliveryTag {
-        self.delivery.tag
-    }
-
-    /// The tag of the consumer that it came to; empty if it was got.
-    pub fn consumer_tag(&self) -> &str {
-        &self.origin.consumer_tag
-    }
-
-    /// The messages that are ready behind it, if it was got.
-    pub const fn message_count(&self) -> Option<u32> {
-        self.message_count
-    }
-
-    fn settle(
-        &self,
-        settle: impl FnOnce(&mut amqp_core::Channel<'_>, DeliveryTag) -> Result<(), AckError>,
-    ) -> Result<(), AckError> {
-        if self.origin.no_ack {
-            return Ok(());
-        }
-        let channel = &self.origin.channel;
-        let tag = self.delivery.tag;
-        channel.shared().with(|state| settle(&mut state.session.channel(channel.id()), tag))
-    }
-}
-
-impl fmt::Debug for Delivery {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Delivery")
-            .field("consumer_tag", &self.origin.consumer_tag)
-            .field("delivery", &self.delivery)
-            .finish()
     }
 }

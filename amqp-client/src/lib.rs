@@ -12,21 +12,28 @@ mod calling;
 mod channel;
 mod connection;
 mod consumer;
+mod delivery;
 mod driver;
+mod events;
 mod publisher;
 mod pump;
 mod runtime;
 mod shared;
+mod trace;
 mod tx;
 mod wakers;
 
 pub use amqp_core as core;
 
 pub use calling::Calling;
-pub use channel::{BasicPublish, Channel, Consuming, Getting, SelectingConfirms};
+pub use channel::{
+    BasicPublish, Channel, Consuming, Getting, NotAwaited, Returned, SelectingConfirms,
+};
 pub use connection::{Closed, Closing, Connecting, Connection, OpeningChannel, connect};
-pub use consumer::{Cancelling, Consumer, Delivery, Next};
+pub use consumer::{Cancelling, Consumer, Next};
+pub use delivery::Delivery;
 pub use driver::Driver;
+pub use events::{ConnectionEvent, Events, NextEvent};
 pub use publisher::{Confirm, PublishError, Publisher, Publishing, Sending};
 pub use pump::{Pump, Turn};
 pub use runtime::{Clock, Runtime, Timer, Transport};

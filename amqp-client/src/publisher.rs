@@ -90,31 +90,31 @@ fn outcome(confirmation: Confirmation) -> Result<(), PublishError> {
     }
 }
 
-/// A publish that waits for room, first come first served.
+/// Something to be sent that waits for room, first come first served.
 #[derive(Debug)]
-pub(crate) struct RoomFor<'a> {
+pub(crate) struct RoomFor<'a, M> {
     channel: &'a Arc<ChannelInner>,
-    publish: Publish<'a>,
+    message: M,
     ticket: Option<u64>,
 }
 
-impl<'a> RoomFor<'a> {
-    pub(crate) const fn new(channel: &'a Arc<ChannelInner>, publish: Publish<'a>) -> Self {
-        Self { channel, publish, ticket: None }
+impl<'a, M> RoomFor<'a, M> {
+    pub(crate) const fn new(channel: &'a Arc<ChannelInner>, message: M) -> Self {
+        Self { channel, message, ticket: None }
     }
 
     #[inline]
-    pub(crate) fn poll_publish<T>(
+    pub(crate) fn poll_send<T>(
         &mut self,
         cx: &mut Context<'_>,
-        mut publish: impl FnMut(&mut amqp_core::Channel<'_>, &Publish<'_>) -> Result<T, PublishRefused>,
+        mut send: impl FnMut(&mut amqp_core::Channel<'_>, &M) -> Result<T, PublishRefused>,
     ) -> Poll<Result<T, Error>> {
-        let Self { channel, publish: message, ticket } = self;
+        let Self { channel, message, ticket } = self;
         let id = channel.id();
         channel.shared().with(|state| {
             let may_pass = state.channel(id).room.may_pass(*ticket);
             let result = if may_pass {
-                publish(&mut state.session.channel(id), message)
+                send(&mut state.session.channel(id), message)
             } else if let Some(cause) = state.session.channel(id).cause() {
                 // No line moves on a closed channel.
                 Err(PublishRefused::Error(Error::from(cause)))
@@ -139,7 +139,7 @@ impl<'a> RoomFor<'a> {
     }
 }
 
-impl Drop for RoomFor<'_> {
+impl<M> Drop for RoomFor<'_, M> {
     fn drop(&mut self) {
         let Self { channel, ticket, .. } = self;
         if ticket.is_some() {
@@ -160,7 +160,7 @@ impl Drop for RoomFor<'_> {
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct Sending<'a> {
-    room: RoomFor<'a>,
+    room: RoomFor<'a, Publish<'a>>,
 }
 
 impl Future for Sending<'_> {
@@ -168,8 +168,7 @@ impl Future for Sending<'_> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let result =
-            ready!(self.room.poll_publish(cx, |channel, publish| channel.publish(publish)));
+        let result = ready!(self.room.poll_send(cx, |channel, publish| channel.publish(publish)));
         let channel = self.room.channel;
         Poll::Ready(match result {
             Ok(seq) => Ok(Confirm { channel: Arc::clone(channel), seq, done: false }),

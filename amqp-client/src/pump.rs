@@ -14,6 +14,7 @@ use amqp_core::{Action, Attempt, CloseCause, Transmit, TransportError};
 use bytes::BytesMut;
 
 use crate::shared::{Shared, Sleep};
+use crate::trace::{Direction, Frames};
 
 /// The I/O-free part of a driver: see [`turn`](Self::turn).
 #[derive(Debug)]
@@ -21,6 +22,10 @@ pub struct Pump {
     shared: Arc<Shared>,
     input: BytesMut,
     transmit: Transmit,
+    /// Bytes of `input` that were told of.
+    traced: usize,
+    received: Frames,
+    sent: Frames,
     /// Bytes of the present transport's stream that reached the socket.
     written: u64,
     read_size: usize,
@@ -51,6 +56,9 @@ impl Pump {
             shared,
             input: BytesMut::new(),
             transmit: Transmit::new(),
+            traced: 0,
+            received: Frames::new(Direction::Received),
+            sent: Frames::new(Direction::Sent),
             written: 0,
             read_size: READ_MIN_BYTES,
             due: false,
@@ -64,19 +72,20 @@ impl Pump {
     /// Read before a turn whenever the last one said so: a peer counts as silent only if there was
     /// nothing to read.
     pub fn turn(&mut self, now: Instant, waker: &Waker) -> Turn {
+        self.trace_input();
         let Self { shared, input, transmit, .. } = self;
-        let due = std::mem::take(&mut self.due);
+        let (due, written) = (std::mem::take(&mut self.due), self.written);
         // Each lock takes a bounded bite of the input.
         while !input.is_empty() && shared.with(|state| state.session.handle_input(now, input)) {}
+        let mut filled = false;
         let turn = shared.with(|state| {
             let session = &mut state.session;
             if due {
                 session.handle_timeout(now);
             }
             let action = session.poll_action();
-            if transmit.is_empty() {
-                session.poll_transmit(now, transmit);
-            }
+            session.handle_written(now, written);
+            filled = transmit.is_empty() && session.poll_transmit(now, transmit);
             let read = session.wants_input();
             let turn = Turn {
                 write: !transmit.is_empty(),
@@ -89,6 +98,10 @@ impl Pump {
             state.driver_sleeps(waker, sleep);
             turn
         });
+        self.traced = input.len();
+        if filled {
+            self.trace_output();
+        }
         self.finished |= turn.finished;
         Turn { finished: self.finished, ..turn }
     }
@@ -103,7 +116,11 @@ impl Pump {
     /// Takes more output once everything is written; whether there was some.
     pub fn refill(&mut self, now: Instant) -> bool {
         let transmit = &mut self.transmit;
-        self.shared.with(|state| state.session.poll_transmit(now, transmit))
+        let filled = self.shared.with(|state| state.session.poll_transmit(now, transmit));
+        if filled {
+            self.trace_output();
+        }
+        filled
     }
 
     /// Where to append what is read, and about how much to read at once.
@@ -163,14 +180,30 @@ impl Pump {
     pub fn reset(&mut self) {
         self.transmit = Transmit::new();
         self.input = BytesMut::new();
+        self.traced = 0;
+        self.received = Frames::new(Direction::Received);
+        self.sent = Frames::new(Direction::Sent);
     }
 
     /// Dialling failed, or the transport is lost. What was read before is handed in first.
     pub fn disconnected(&mut self, now: Instant, attempt: Attempt, error: TransportError) {
+        self.trace_input();
         let Self { shared, input, written, .. } = self;
         while !input.is_empty() && shared.with(|state| state.session.handle_input(now, input)) {}
         shared.with(|state| state.session.handle_disconnected(now, attempt, error, *written));
         self.transmit = Transmit::new();
+    }
+
+    fn trace_input(&mut self) {
+        if self.received.wants_bytes() {
+            self.received.pass(self.input.get(self.traced..).unwrap_or_default());
+        }
+    }
+
+    fn trace_output(&mut self) {
+        if self.sent.wants_bytes() {
+            self.sent.pass(&self.transmit.to_vec());
+        }
     }
 }
 

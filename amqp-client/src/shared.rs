@@ -5,16 +5,19 @@
 //! [`Shared::with`], which drains the session's events before it unlocks and releases afterwards.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
 use amqp_core::{ChannelId, Event, Session};
 
+use crate::events::Listeners;
 use crate::runtime::Clock;
+use crate::trace::Life;
 use crate::wakers::{Line, Released, SeqWakers, WakerTable, register};
 
-pub(crate) struct Shared {
+#[allow(unreachable_pub, reason = "it stands in a sealed trait")]
+pub struct Shared {
     state: Mutex<State>,
     clock: Box<dyn Clock>,
 }
@@ -28,6 +31,7 @@ pub(crate) struct State {
     pub(crate) channels: Vec<ChannelWakers>,
     /// Those who wait for the connection to open or to close.
     pub(crate) lifecycle: Line,
+    pub(crate) listeners: Listeners,
     /// The driver, while it sleeps.
     driver: Option<Waker>,
     sleep: Sleep,
@@ -49,6 +53,7 @@ pub(crate) struct Sleep {
 pub(crate) struct ChannelWakers {
     pub(crate) confirms: SeqWakers,
     pub(crate) room: Line,
+    pub(crate) returned: Line,
 }
 
 impl Shared {
@@ -60,6 +65,7 @@ impl Shared {
             consumers: WakerTable::default(),
             channels: Vec::new(),
             lifecycle: Line::default(),
+            listeners: Listeners::default(),
             driver: None,
             sleep: Sleep::default(),
         };
@@ -123,6 +129,7 @@ impl State {
 
     fn handle_event(&mut self, event: &Event) {
         let released = &mut self.released;
+        self.listeners.tell(event, released);
         match *event {
             Event::CallDone(key) => released.wake(self.calls.take(key.index())),
             Event::Deliverable(key) => released.wake(self.consumers.take(key.index())),
@@ -135,6 +142,17 @@ impl State {
             Event::ChannelClosed(channel) | Event::ChannelClosing(channel) => {
                 if let Some(wakers) = self.channels.get_mut(channel.index()) {
                     wakers.room.wake_all(released);
+                    wakers.returned.wake_all(released);
+                }
+                if matches!(event, Event::ChannelClosed(_)) {
+                    let session = &mut self.session;
+                    released
+                        .tell(|| Life::ChannelClosed(channel, session.channel(channel).cause()));
+                }
+            }
+            Event::Returned(channel) => {
+                if let Some(wakers) = self.channels.get_mut(channel.index()) {
+                    wakers.returned.wake_front(released);
                 }
             }
             Event::Room => {
@@ -142,8 +160,14 @@ impl State {
                     wakers.room.wake_front(released);
                 }
             }
-            Event::Opened => self.lifecycle.wake_all(released),
-            Event::Closed(_) => {
+            Event::Opened => {
+                self.lifecycle.wake_all(released);
+                released.tell(|| Life::Opened);
+            }
+            Event::Blocked(ref reason) => released.tell(|| Life::Blocked(Arc::clone(reason))),
+            Event::Unblocked => released.tell(|| Life::Unblocked),
+            Event::Closed(ref cause) => {
+                released.tell(|| Life::Closed(cause.clone()));
                 self.lifecycle.wake_all(released);
                 for wakers in &mut self.channels {
                     wakers.room.wake_all(released);

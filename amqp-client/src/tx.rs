@@ -64,7 +64,7 @@ impl Future for SelectingTx {
         let Poll::Ready(result) = Pin::new(&mut self.calling).poll(cx) else {
             return Poll::Pending;
         };
-        let channel = Arc::clone(self.calling.channel());
+        let channel = Arc::clone(self.calling.holder());
         Poll::Ready(result.map(|()| Tx::new(channel)))
     }
 }

@@ -8,6 +8,8 @@ use std::task::Waker;
 use amqp_core::PublishSeq;
 use bytes::Bytes;
 
+use crate::trace::{self, Life};
+
 /// What is to be woken and dropped once the lock is released.
 #[derive(Debug, Default)]
 pub(crate) struct Released {
@@ -16,6 +18,7 @@ pub(crate) struct Released {
     woken: Vec<Waker>,
     dropped: Vec<Waker>,
     bodies: Vec<Bytes>,
+    life: Vec<Life>,
 }
 
 impl Released {
@@ -38,6 +41,14 @@ impl Released {
         }
     }
 
+    /// Tells a step, if somebody listens.
+    #[inline]
+    pub(crate) fn tell(&mut self, step: impl FnOnce() -> Life) {
+        if trace::hears_life() {
+            self.life.push(step());
+        }
+    }
+
     /// Runs what the user brought, with no lock held.
     #[inline]
     pub(crate) fn release(self) {
@@ -46,6 +57,9 @@ impl Released {
         }
         for waker in self.woken {
             waker.wake();
+        }
+        for step in self.life {
+            trace::life(|| step);
         }
     }
 }

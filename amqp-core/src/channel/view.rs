@@ -209,20 +209,27 @@ impl<'c> Channel<'c> {
     /// Ends a consumer. Deliveries that are on their way still come, until the reply.
     ///
     /// # Errors
-    /// [`Error`]: nothing was queued. A consumer that has ended already is no error.
-    pub fn cancel(&mut self, now: Instant, consumer: ConsumerKey) -> Result<Call<()>, Error> {
-        let pending = Pending::Cancel(consumer);
-        let running = self.connection.consumers.find_mut(consumer).filter(|consumer| {
-            consumer.phase == ConsumerPhase::Running && consumer.channel == self.id
+    /// [`Error`]: nothing was queued. A consumer that has ended already, or none, is no error.
+    pub fn cancel(
+        &mut self,
+        now: Instant,
+        consumer: impl Into<Option<ConsumerKey>>,
+    ) -> Result<Call<()>, Error> {
+        let running = consumer.into().and_then(|key| {
+            let consumer = self.connection.consumers.find_mut(key).filter(|consumer| {
+                consumer.phase == ConsumerPhase::Running && consumer.channel == self.id
+            });
+            consumer.map(|consumer| (key, consumer))
         });
-        let Some(running) = running else {
+        let Some((consumer, running)) = running else {
+            let pending = Pending::done(basic::CancelOk::ID);
             let call = self.connection.calls.insert_done(pending, now, Reply::Done);
             self.connection.events.push_back(Event::CallDone(call));
             return Ok(Call::new(call));
         };
         let tag = Arc::clone(&running.tag);
         self.check_open()?;
-        let call = self.send_call(now, pending, |number, out| {
+        let call = self.send_call(now, Pending::Cancel(consumer), |number, out| {
             let consumer_tag = short("consumer-tag", &tag)?;
             frame::write_method(out, number, &basic::Cancel { consumer_tag, no_wait: false });
             Ok(())

@@ -188,12 +188,13 @@ impl From<StreamOffset> for FieldValue {
 pub struct BasicGet {
     queue: String,
     no_ack: bool,
+    requeue_on_drop: bool,
 }
 
 impl BasicGet {
     /// Takes the first ready message of `queue`, to be acknowledged.
     pub fn new(queue: impl Into<String>) -> Self {
-        Self { queue: queue.into(), no_ack: false }
+        Self { queue: queue.into(), no_ack: false, requeue_on_drop: false }
     }
 
     /// The message counts as acknowledged when it is sent: if it is lost on the way it is lost.
@@ -201,6 +202,19 @@ impl BasicGet {
     pub const fn no_ack(mut self) -> Self {
         self.no_ack = true;
         self
+    }
+
+    /// If the message is dropped without being settled it is requeued. By default nothing is sent, and
+    /// it stays unacknowledged until its channel closes.
+    #[must_use]
+    pub const fn requeue_on_drop(mut self) -> Self {
+        self.requeue_on_drop = true;
+        self
+    }
+
+    /// Whether the message is requeued if it is dropped without being settled.
+    pub const fn is_requeue_on_drop(&self) -> bool {
+        self.requeue_on_drop
     }
 
     /// Whether the message counts as acknowledged when it is sent.

@@ -183,7 +183,7 @@ fn dependencies_point_down() {
     let allowed = BTreeMap::from([
         ("amqp-proto", vec!["nom", "thiserror"]),
         ("amqp-core", vec!["amqp-proto", "bytes", "thiserror"]),
-        ("amqp-client", vec!["amqp-core", "bytes", "futures-core", "thiserror"]),
+        ("amqp-client", vec!["amqp-core", "bytes", "futures-core", "thiserror", "tracing"]),
         ("adapter-tokio", vec!["amqp-client", "bytes", "tokio"]),
         ("amqp-testkit", vec!["amqp-proto", "stats_alloc", "thiserror"]),
     ]);

@@ -1,0 +1,224 @@
+//! Deliveries.
+
+use std::fmt;
+use std::sync::Arc;
+
+use amqp_core::{
+    AckError, Body, ConsumerKey, DeliveryTag, Fault, FieldTable, Got, Malformed, Message,
+    Properties, Publish, ShortStr,
+};
+use bytes::Bytes;
+
+use crate::calling::{Calling, CancelConsumer};
+use crate::channel::ChannelInner;
+use crate::consumer::Cancelling;
+
+/// A message delivered to a consumer, or got.
+///
+/// It is to be acknowledged or refused, from any thread, unless the consumer is without
+/// acknowledgement. Dropped without that, nothing is sent: the message stays unacknowledged until its
+/// channel closes, takes one place of the prefetch until then, and
+/// [`ConnectionEvent::DeliveriesDropped`](crate::ConnectionEvent::DeliveriesDropped) tells. With
+/// [`requeue_on_drop`](amqp_core::BasicConsume::requeue_on_drop) it is requeued.
+pub struct Delivery {
+    origin: Arc<Origin>,
+    delivery: amqp_core::Delivery,
+    message_count: Option<u32>,
+    settled: bool,
+}
+
+/// Where deliveries come from.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) channel: Arc<ChannelInner>,
+    /// The consumer; none for a message that was asked for.
+    pub(crate) consumer: Option<(ConsumerKey, String)>,
+    pub(crate) no_ack: bool,
+    pub(crate) requeue_on_drop: bool,
+}
+
+impl Origin {
+    pub(crate) fn tag(&self) -> &str {
+        self.consumer.as_ref().map_or("", |(_, tag)| tag)
+    }
+}
+
+impl Delivery {
+    #[inline]
+    pub(crate) const fn new(origin: Arc<Origin>, delivery: amqp_core::Delivery) -> Self {
+        let settled = false;
+        Self { origin, delivery, message_count: None, settled }
+    }
+
+    pub(crate) fn got(origin: Origin, got: Got) -> Self {
+        let message_count = Some(got.message_count);
+        let origin = Arc::new(origin);
+        Self { origin, delivery: got.delivery, message_count, settled: false }
+    }
+
+    /// Acknowledges it (`basic.ack`; AMQP 0-9-1, 1.8.3.13). Of a consumer without acknowledgement,
+    /// nothing is sent.
+    ///
+    /// # Errors
+    /// [`AckError::Stale`]: the channel or connection has closed, and the broker has requeued it.
+    pub fn ack(self) -> Result<(), AckError> {
+        self.settle(|channel, tag| channel.ack(tag, false))
+    }
+
+    /// Acknowledges it and every earlier delivery of the channel that is not settled, from whatever
+    /// consumer.
+    ///
+    /// # Errors
+    /// Those of [`ack`](Self::ack).
+    pub fn ack_multiple(self) -> Result<(), AckError> {
+        self.settle(|channel, tag| channel.ack(tag, true))
+    }
+
+    /// Refuses it (`basic.nack`; <https://www.rabbitmq.com/docs/nack>): requeued, or else
+    /// dead-lettered or dropped.
+    ///
+    /// # Errors
+    /// Those of [`ack`](Self::ack).
+    pub fn nack(self, requeue: bool) -> Result<(), AckError> {
+        self.settle(|channel, tag| channel.nack(tag, false, requeue))
+    }
+
+    /// Refuses it and every earlier delivery of the channel that is not settled, from whatever
+    /// consumer.
+    ///
+    /// # Errors
+    /// Those of [`ack`](Self::ack).
+    pub fn nack_multiple(self, requeue: bool) -> Result<(), AckError> {
+        self.settle(|channel, tag| channel.nack(tag, true, requeue))
+    }
+
+    /// Refuses it (`basic.reject`; AMQP 0-9-1, 1.8.3.14): requeued, or else dead-lettered or dropped.
+    ///
+    /// # Errors
+    /// Those of [`ack`](Self::ack).
+    pub fn reject(self, requeue: bool) -> Result<(), AckError> {
+        self.settle(|channel, tag| channel.reject(tag, requeue))
+    }
+
+    /// The body; empty if the message was too large.
+    pub fn body(&self) -> &[u8] {
+        self.delivery.message.body()
+    }
+
+    /// The body, to keep beyond the delivery without copying.
+    pub fn shared_body(&self) -> Bytes {
+        self.delivery.message.clone().into_body()
+    }
+
+    /// What is wrong with the message, if anything is: it was too large, or its properties are
+    /// malformed. It can be settled all the same. Looks through the properties without copying them.
+    pub fn fault(&self) -> Option<Fault> {
+        self.delivery.fault()
+    }
+
+    /// Whether the message may have been delivered before.
+    pub const fn redelivered(&self) -> bool {
+        self.delivery.redelivered
+    }
+
+    /// The exchange that the message was published to.
+    pub fn exchange(&self) -> ShortStr<'_> {
+        self.delivery.message.exchange()
+    }
+
+    /// The routing key that it was published with.
+    pub fn routing_key(&self) -> ShortStr<'_> {
+        self.delivery.message.routing_key()
+    }
+
+    /// The properties.
+    ///
+    /// # Errors
+    /// [`Malformed`] if the publisher sent nonsense, which RabbitMQ relays.
+    pub fn properties(&self) -> Result<Properties, Malformed> {
+        self.delivery.message.properties()
+    }
+
+    /// The headers; empty if there are none.
+    ///
+    /// # Errors
+    /// [`Malformed`] if the publisher sent nonsense, which RabbitMQ relays.
+    pub fn headers(&self) -> Result<FieldTable, Malformed> {
+        self.delivery.message.headers()
+    }
+
+    /// The message, for what else it offers.
+    pub const fn message(&self) -> &Message {
+        &self.delivery.message
+    }
+
+    /// The delivery's tag.
+    pub const fn tag(&self) -> DeliveryTag {
+        self.delivery.tag
+    }
+
+    /// The tag of the consumer that it came to; empty if it was got.
+    pub fn consumer_tag(&self) -> &str {
+        self.origin.tag()
+    }
+
+    /// The messages that are ready behind it, if it was got.
+    pub const fn message_count(&self) -> Option<u32> {
+        self.message_count
+    }
+
+    /// A message to where this one was published: same exchange, same routing key.
+    ///
+    /// # Errors
+    /// [`Malformed::NotUtf8`] if those are no text.
+    pub fn reply<'a>(&'a self, body: impl Into<Body<'a>>) -> Result<Publish<'a>, Malformed> {
+        let message = &self.delivery.message;
+        Ok(Publish::new(message.exchange().as_str()?, message.routing_key().as_str()?, body))
+    }
+
+    /// Cancels the consumer that it came to, as [`Consumer::cancel`](crate::Consumer::cancel) does. A
+    /// message that was got has none: nothing is sent then.
+    pub fn cancel_consumer(&self) -> Cancelling {
+        let consumer = self.origin.consumer.as_ref().map(|(key, _)| *key);
+        Calling::new(Arc::clone(&self.origin.channel), CancelConsumer(consumer))
+    }
+
+    fn settle(
+        mut self,
+        settle: impl FnOnce(&mut amqp_core::Channel<'_>, DeliveryTag) -> Result<(), AckError>,
+    ) -> Result<(), AckError> {
+        self.settled = true;
+        if self.origin.no_ack {
+            return Ok(());
+        }
+        let channel = &self.origin.channel;
+        let tag = self.delivery.tag;
+        channel.shared().with(|state| settle(&mut state.session.channel(channel.id()), tag))
+    }
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("consumer_tag", &self.consumer_tag())
+            .field("delivery", &self.delivery)
+            .finish()
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        let Origin { channel, no_ack, requeue_on_drop, .. } = &*self.origin;
+        if self.settled || *no_ack {
+            return;
+        }
+        let tag = self.delivery.tag;
+        channel.shared().with(|state| {
+            let mut channel = state.session.channel(channel.id());
+            // A stale one has been requeued by the broker already.
+            if !requeue_on_drop || channel.nack(tag, false, true).is_err() {
+                channel.give_up(tag);
+            }
+        });
+    }
+}

@@ -1,0 +1,167 @@
+//! What is told to `tracing`, with the feature of that name: the life of connections and channels at
+//! DEBUG, every frame at TRACE. Names and sizes only: no argument, no body, no secret.
+//!
+//! Nothing is told under the lock, for a subscriber is the user's code.
+
+use amqp_core::{ChannelCause, ChannelId, CloseCause};
+
+/// A step in the life of a connection or a channel.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "nobody listens"))]
+pub(crate) enum Life {
+    Blocked(std::sync::Arc<str>),
+    ChannelClosed(ChannelId, Option<ChannelCause>),
+    ChannelOpened(ChannelId),
+    Closed(CloseCause),
+    Opened,
+    Unblocked,
+}
+
+/// A direction of frames.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "nobody listens"))]
+pub(crate) enum Direction {
+    Received,
+    Sent,
+}
+
+#[cfg(not(feature = "tracing"))]
+mod told {
+    use super::{Direction, Life};
+
+    /// Whether somebody listens to the life of connections.
+    #[inline]
+    pub(crate) const fn hears_life() -> bool {
+        false
+    }
+
+    /// Tells one step.
+    #[inline]
+    pub(crate) fn life(_: impl FnOnce() -> Life) {}
+
+    /// The frames of one direction, told as their bytes pass.
+    #[derive(Debug)]
+    pub(crate) struct Frames;
+
+    impl Frames {
+        pub(crate) const fn new(_: Direction) -> Self {
+            Self
+        }
+
+        #[inline]
+        pub(crate) const fn wants_bytes(&self) -> bool {
+            false
+        }
+
+        pub(crate) const fn pass(&mut self, _: &[u8]) {}
+    }
+}
+
+#[cfg(feature = "tracing")]
+mod told {
+    use amqp_core::proto::frame::{FRAME_HEAD, FRAME_OVERHEAD, FrameHead, FrameKind, FrameLimits};
+    use amqp_core::proto::method::MethodId;
+    use tracing::{Level, debug, enabled, trace};
+
+    use super::{Direction, Life};
+
+    /// Whether somebody listens to the life of connections.
+    pub(crate) fn hears_life() -> bool {
+        enabled!(Level::DEBUG)
+    }
+
+    /// Tells one step.
+    pub(crate) fn life(step: impl FnOnce() -> Life) {
+        if !hears_life() {
+            return;
+        }
+        match step() {
+            Life::Blocked(reason) => debug!(%reason, "connection blocked"),
+            Life::ChannelClosed(channel, Some(cause)) => {
+                debug!(?channel, %cause, "channel closed");
+            }
+            Life::ChannelClosed(channel, None) => debug!(?channel, "channel closed"),
+            Life::ChannelOpened(channel) => debug!(?channel, "channel opened"),
+            Life::Closed(cause) => debug!(%cause, "connection closed"),
+            Life::Opened => debug!("connection opened"),
+            Life::Unblocked => debug!("connection unblocked"),
+        }
+    }
+
+    /// The frames of one direction, told as their bytes pass.
+    #[derive(Debug)]
+    pub(crate) struct Frames {
+        direction: Direction,
+        /// Whether somebody listened when the transport was connected: later it is anybody's guess
+        /// where a frame begins.
+        heard: bool,
+        /// The beginning of a frame, as far as it is looked at.
+        head: Vec<u8>,
+        /// Bytes of a frame that are not looked at.
+        skipped: usize,
+    }
+
+    impl Frames {
+        pub(crate) fn new(direction: Direction) -> Self {
+            let heard = enabled!(Level::TRACE);
+            Self { direction, heard, head: Vec::new(), skipped: 0 }
+        }
+
+        pub(crate) const fn wants_bytes(&self) -> bool {
+            self.heard
+        }
+
+        pub(crate) fn pass(&mut self, mut bytes: &[u8]) {
+            while self.heard && !bytes.is_empty() {
+                let skipped = self.skipped.min(bytes.len());
+                self.skipped -= skipped;
+                bytes = &bytes[skipped..];
+                let Some(wanted) = self.wanted() else { return };
+                let taken = (wanted - self.head.len()).min(bytes.len());
+                self.head.extend_from_slice(&bytes[..taken]);
+                bytes = &bytes[taken..];
+                if self.skipped == 0 && self.wanted() == Some(self.head.len()) {
+                    self.tell();
+                }
+            }
+        }
+
+        /// How much of a frame's beginning is looked at; `None` if it is no frame.
+        fn wanted(&mut self) -> Option<usize> {
+            let limits = FrameLimits { body: u32::MAX, header: u32::MAX, method: u32::MAX };
+            match FrameHead::parse(&self.head, limits) {
+                // The protocol header is no frame.
+                Err(_) if self.head.first() == Some(&b'A') => Some(8),
+                Err(_) => {
+                    self.heard = false;
+                    None
+                }
+                Ok(Some(head)) if head.kind == FrameKind::Method => Some(FRAME_HEAD + 4),
+                Ok(_) => Some(FRAME_HEAD),
+            }
+        }
+
+        fn tell(&mut self) {
+            let direction = match self.direction {
+                Direction::Received => "received",
+                Direction::Sent => "sent",
+            };
+            let head = std::mem::take(&mut self.head);
+            match FrameHead::parse(&head, FrameLimits::default()) {
+                Ok(Some(frame)) => {
+                    let method = MethodId::split(&head[FRAME_HEAD..]).ok();
+                    let size = frame.size as usize;
+                    self.skipped = (size + FRAME_OVERHEAD).saturating_sub(head.len());
+                    let channel = frame.channel;
+                    match method {
+                        Some((method, _)) => trace!(direction, channel, %method, size, "frame"),
+                        None => trace!(direction, channel, kind = ?frame.kind, size, "frame"),
+                    }
+                }
+                _ => trace!(direction, "protocol header"),
+            }
+        }
+    }
+}
+
+pub(crate) use told::{Frames, hears_life, life};
