@@ -6,14 +6,15 @@ use std::time::Duration;
 use amqp_proto::ReplyCode;
 
 use super::connection::Connection;
-use super::queue::{Message, Queue};
+use super::queue::Queue;
+use super::routing::{Destination, Exchange, Kind};
 
 /// Bytes waiting for a connection at which no more is delivered to it.
 const OUTPUT_HIGH_BYTES: usize = 1 << 20;
 
 /// One connection to the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ConnectionId(u64);
+pub struct ConnectionId(pub(super) u64);
 
 /// The model: bytes in, bytes out.
 #[derive(Debug)]
@@ -21,19 +22,26 @@ pub struct Broker {
     pub(super) exchanges: BTreeMap<String, Exchange>,
     pub(super) queues: BTreeMap<String, Queue>,
     pub(super) connections: BTreeMap<ConnectionId, Connection>,
+    /// Why connections that publish are not read.
+    pub(super) alarm: Option<String>,
     /// Connections with new output.
     dirty: BTreeSet<ConnectionId>,
     next_connection: u64,
     next_queue_name: u64,
 }
 
-/// A direct exchange: routing keys and the queues bound with them.
-#[derive(Debug, Default)]
-pub(super) struct Exchange {
-    pub(super) durable: bool,
-    pub(super) auto_delete: bool,
-    pub(super) internal: bool,
-    pub(super) bindings: BTreeMap<String, BTreeSet<String>>,
+/// What clients hold of a broker: what must be nothing once they are done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Held {
+    /// Connections.
+    pub connections: usize,
+    /// Channels.
+    pub channels: usize,
+    /// Consumers.
+    pub consumers: usize,
+    /// Deliveries that are not acknowledged.
+    pub unacknowledged: usize,
 }
 
 /// Why a method is refused.
@@ -68,13 +76,21 @@ impl Default for Broker {
 }
 
 impl Broker {
-    /// A broker without connections; it has the exchanges `` and `amq.direct`.
+    /// A broker without connections; it has the standard exchanges.
     pub fn new() -> Self {
-        let amq_direct = Exchange { durable: true, ..Exchange::default() };
+        let standard = [
+            ("amq.direct", Kind::Direct),
+            ("amq.fanout", Kind::Fanout),
+            ("amq.headers", Kind::Headers),
+            ("amq.match", Kind::Headers),
+            ("amq.topic", Kind::Topic),
+        ];
+        let exchange = |kind| Exchange { durable: true, ..Exchange::new(kind) };
         Self {
-            exchanges: BTreeMap::from([("amq.direct".to_owned(), amq_direct)]),
+            exchanges: standard.map(|(name, kind)| (name.to_owned(), exchange(kind))).into(),
             queues: BTreeMap::new(),
             connections: BTreeMap::new(),
+            alarm: None,
             dirty: BTreeSet::new(),
             next_connection: 0,
             next_queue_name: 0,
@@ -94,6 +110,11 @@ impl Broker {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.input.extend_from_slice(bytes);
         self.handle_input(id);
+    }
+
+    /// Whether a client's bytes are handled: not while it is blocked by an alarm.
+    pub fn is_reading(&self, id: ConnectionId) -> bool {
+        self.connections.get(&id).is_none_or(|connection| !connection.blocked)
     }
 
     /// Takes the bytes to be sent to a client.
@@ -144,54 +165,69 @@ impl Broker {
         self.deliver_all();
     }
 
+    /// Raises an alarm, as RabbitMQ does when it is low on memory or disk, or ends it: connections
+    /// that publish from here on are told, and not read until then
+    /// (<https://www.rabbitmq.com/docs/connection-blocked>).
+    pub fn set_alarm(&mut self, reason: Option<&str>) {
+        self.alarm = reason.map(str::to_owned);
+        if self.alarm.is_some() {
+            return;
+        }
+        let blocked = self.connections.iter().filter(|(_, connection)| connection.blocked);
+        for id in blocked.map(|(id, _)| *id).collect::<Vec<_>>() {
+            if let Some(connection) = self.connections.get_mut(&id) {
+                connection.unblock();
+            }
+            self.handle_input(id);
+        }
+    }
+
+    /// Closes every connection with 320 CONNECTION_FORCED, as an operator does.
+    pub fn close_all(&mut self, reason: &str) {
+        for id in self.connections.keys().copied().collect::<Vec<_>>() {
+            let refusal = Refusal::connection(ReplyCode::CONNECTION_FORCED, reason);
+            self.refuse(id, 0, None, refusal);
+            self.mark_dirty(id);
+        }
+    }
+
     /// The messages that are ready in a queue, if there is one of that name.
     pub fn ready(&self, queue: &str) -> Option<usize> {
         self.queues.get(queue).map(|queue| queue.ready.len())
     }
 
-    /// Where a message goes.
-    pub(super) fn route(&self, exchange: &str, key: &str) -> Result<BTreeSet<String>, Refusal> {
-        if exchange.is_empty() {
-            let queue = self.queues.contains_key(key).then(|| key.to_owned());
-            return Ok(queue.into_iter().collect());
+    /// What clients hold.
+    pub fn held(&self) -> Held {
+        let mut held = Held { connections: self.connections.len(), ..Held::default() };
+        for channel in self.connections.values().flat_map(|it| it.channels.values()) {
+            held.channels += 1;
+            held.consumers += channel.consumers.len();
+            held.unacknowledged += channel.unacknowledged();
         }
-        let Some(found) = self.exchanges.get(exchange) else {
-            return Err(no_exchange(exchange));
-        };
-        if found.internal {
-            let text = format!("cannot publish to internal exchange '{exchange}' in vhost '/'");
-            return Err(Refusal::channel(ReplyCode::ACCESS_REFUSED, text));
-        }
-        Ok(found.bindings.get(key).cloned().unwrap_or_default())
-    }
-
-    pub(super) fn enqueue(&mut self, queue: &str, message: Message) {
-        if let Some(found) = self.queues.get_mut(queue) {
-            found.push(message);
-            self.deliver(queue);
-        }
+        held
     }
 
     /// Delivers what is ready to consumers that may have it.
     pub(super) fn deliver(&mut self, name: &str) {
         let Self { queues, connections, dirty, .. } = self;
         let Some(queue) = queues.get_mut(name) else { return };
-        let mut idle = 0;
-        while idle < queue.consumers.len() && !queue.ready.is_empty() {
-            let Some(consumer) = queue.consumers.pop_front() else { break };
-            let connection = connections.get_mut(&consumer.connection);
-            let room = |connection: &&mut Connection| connection.output.len() < OUTPUT_HIGH_BYTES;
-            let delivered = match connection.filter(room) {
-                Some(connection) => connection.deliver(&consumer, name, &mut queue.ready),
-                None => false,
+        while let Some((_, first)) = queue.ready.first_key_value() {
+            let served = queue.first_taker(|consumer| {
+                let connection = connections.get_mut(&consumer.connection);
+                let room = |it: &&mut Connection| it.output.len() < OUTPUT_HIGH_BYTES;
+                let connection = connection.filter(room);
+                connection.is_some_and(|it| it.deliver(consumer, name, first))
+            });
+            let Some(consumer) = served.and_then(|place| queue.consumers.remove(place)) else {
+                return;
             };
-            if delivered {
-                dirty.insert(consumer.connection);
-                idle = 0;
+            queue.ready.pop_first();
+            dirty.insert(consumer.connection);
+            if queue.arguments.single_active_consumer {
+                queue.consumers.push_front(consumer);
             } else {
-                idle += 1;
+                queue.consumers.push_back(consumer);
             }
-            queue.consumers.push_back(consumer);
         }
     }
 
@@ -204,9 +240,8 @@ impl Broker {
     /// Deletes a queue with its bindings; its consumers are told.
     pub(super) fn delete_queue(&mut self, name: &str) -> Option<u32> {
         let queue = self.queues.remove(name)?;
-        for exchange in self.exchanges.values_mut() {
-            exchange.unbind_all(name);
-        }
+        let destination = Destination::Queue(name.to_owned());
+        self.remove_bindings(|_, binding| binding.destination == destination);
         for consumer in &queue.consumers {
             if let Some(connection) = self.connections.get_mut(&consumer.connection) {
                 connection.cancel(consumer);
@@ -223,24 +258,6 @@ impl Broker {
 
     pub(super) fn mark_dirty(&mut self, id: ConnectionId) {
         self.dirty.insert(id);
-    }
-}
-
-impl Exchange {
-    pub(super) fn unbind(&mut self, key: &str, queue: &str) {
-        if let Some(queues) = self.bindings.get_mut(key) {
-            queues.remove(queue);
-            if queues.is_empty() {
-                self.bindings.remove(key);
-            }
-        }
-    }
-
-    fn unbind_all(&mut self, queue: &str) {
-        for queues in self.bindings.values_mut() {
-            queues.remove(queue);
-        }
-        self.bindings.retain(|_, queues| !queues.is_empty());
     }
 }
 

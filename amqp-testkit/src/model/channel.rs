@@ -1,29 +1,57 @@
-//! One channel: declarations, publishing, consuming, acknowledgement.
+//! One channel: its state, and who handles which method.
 
 use std::collections::BTreeMap;
 
-use amqp_proto::method::{Method, basic, channel as wire, confirm};
-use amqp_proto::{ContentHeader, RawTable, ReplyCode, ShortStr};
+use amqp_proto::method::{Method, access, basic, channel as wire, confirm, tx};
+use amqp_proto::{ReplyCode, ShortStr};
 
-use super::broker::{Broker, ConnectionId, Refusal, no_queue};
-use super::connection::{short, unexpected};
-use super::queue::{ConsumerAt, Message, Published, Queue, Queued};
+use super::broker::{Broker, ConnectionId, Refusal};
+use super::connection::unexpected;
+use super::publishing::Content;
+use super::queue::{ConsumerAt, Published, Queue, Queued};
 use super::topology::locked;
 
 #[derive(Debug, Default)]
 pub(super) struct Channel {
     /// `channel.close` was sent: all but its answer is ignored.
     pub(super) closing: bool,
-    /// The number of the last publish, in confirm mode.
-    confirmed: Option<u64>,
-    prefetch: u16,
+    pub(super) mode: Mode,
+    pub(super) prefetch: u16,
+    /// For all consumers of the channel together.
+    pub(super) global_prefetch: u16,
     pub(super) consumers: BTreeMap<Vec<u8>, Consumer>,
+    /// The consumer of direct replies.
+    pub(super) reply_consumer: Option<Vec<u8>>,
     pub(super) unacked: BTreeMap<u64, Unacked>,
     pub(super) next_tag: u64,
-    content: Content,
+    pub(super) content: Content,
     pub(super) last_queue: String,
     /// The consumers that the channel has had.
-    consumers_made: u64,
+    pub(super) consumers_made: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) enum Mode {
+    #[default]
+    Plain,
+    /// The number of the last publish.
+    Confirm(u64),
+    Transaction(Transaction),
+}
+
+/// What waits for a commit.
+#[derive(Debug, Default)]
+pub(super) struct Transaction {
+    pub(super) publishes: Vec<(bool, Published)>,
+    pub(super) settlements: Vec<(Vec<(u64, Unacked)>, Outcome)>,
+}
+
+/// What becomes of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Acknowledged,
+    Requeued,
+    Rejected,
 }
 
 #[derive(Debug)]
@@ -34,6 +62,7 @@ pub(super) struct Consumer {
     pub(super) no_ack: bool,
     pub(super) prefetch: u16,
     pub(super) unacked: u32,
+    pub(super) priority: i64,
 }
 
 #[derive(Debug)]
@@ -45,25 +74,21 @@ pub(super) struct Unacked {
     pub(super) queued: Queued,
 }
 
-#[derive(Debug, Default)]
-enum Content {
-    #[default]
-    None,
-    Header {
-        mandatory: bool,
-        published: Published,
-    },
-    Body {
-        mandatory: bool,
-        published: Published,
-        size: u64,
-    },
-}
-
 impl Channel {
     /// A channel that awaits the answer to its close.
     pub(super) fn closing() -> Self {
         Self { closing: true, ..Self::default() }
+    }
+
+    /// Deliveries that are not acknowledged; those that wait for a commit are among them.
+    pub(super) fn unacknowledged(&self) -> usize {
+        let uncommitted = match &self.mode {
+            Mode::Transaction(transaction) => {
+                transaction.settlements.iter().map(|(settled, _)| settled.len()).sum()
+            }
+            _ => 0,
+        };
+        self.unacked.len() + uncommitted
     }
 }
 
@@ -89,38 +114,45 @@ impl Broker {
                 }
                 Ok(())
             }
+            Method::ChannelFlow(flow) if flow.active => {
+                self.answer(id, number, false, &wire::FlowOk { active: true });
+                Ok(())
+            }
+            Method::ChannelFlow(_) => {
+                Err(Refusal::connection(ReplyCode::NOT_IMPLEMENTED, "active=false"))
+            }
+            Method::AccessRequest(_) => {
+                self.answer(id, number, false, &access::RequestOk { ticket: 1 });
+                Ok(())
+            }
             Method::ConfirmSelect(select) => {
-                channel.confirmed.get_or_insert(0);
+                match channel.mode {
+                    Mode::Plain => channel.mode = Mode::Confirm(0),
+                    Mode::Confirm(_) => {}
+                    Mode::Transaction(_) => {
+                        return Err(mode("cannot switch from tx to confirm mode"));
+                    }
+                }
                 self.answer(id, number, select.nowait, &confirm::SelectOk::default());
                 Ok(())
             }
-            Method::BasicQos(qos) if qos.prefetch_size != 0 => Err(Refusal::connection(
-                ReplyCode::NOT_IMPLEMENTED,
-                format!("prefetch_size!=0 ({})", qos.prefetch_size),
-            )),
-            Method::BasicQos(qos) if qos.global => Err(Refusal::not_implemented("global prefetch")),
-            Method::BasicQos(qos) => {
-                channel.prefetch = qos.prefetch_count;
-                self.answer(id, number, false, &basic::QosOk::default());
+            Method::TxSelect(_) => {
+                match channel.mode {
+                    Mode::Plain => channel.mode = Mode::Transaction(Transaction::default()),
+                    Mode::Confirm(_) => return Err(mode("cannot switch from confirm to tx mode")),
+                    Mode::Transaction(_) => {}
+                }
+                self.answer(id, number, false, &tx::SelectOk::default());
                 Ok(())
             }
-            Method::BasicPublish(publish) if publish.immediate => {
-                Err(Refusal::connection(ReplyCode::NOT_IMPLEMENTED, "immediate=true"))
-            }
-            Method::BasicPublish(publish) => {
-                channel.content = Content::Header {
-                    mandatory: publish.mandatory,
-                    published: Published {
-                        exchange: text(publish.exchange),
-                        routing_key: text(publish.routing_key),
-                        properties: Vec::new(),
-                        body: Vec::new(),
-                    },
-                };
-                Ok(())
-            }
+            Method::TxCommit(_) => self.commit(id, number),
+            Method::TxRollback(_) => self.roll_back(id, number),
+            Method::BasicQos(qos) => self.qos(id, number, *qos),
+            Method::BasicPublish(publish) => self.begin_publish(id, number, publish),
             Method::ExchangeDeclare(declare) => self.exchange_declare(id, number, declare),
             Method::ExchangeDelete(delete) => self.exchange_delete(id, number, delete),
+            Method::ExchangeBind(bind) => self.exchange_bind(id, number, bind),
+            Method::ExchangeUnbind(unbind) => self.exchange_unbind(id, number, unbind),
             Method::QueueDeclare(declare) => self.queue_declare(id, number, declare),
             Method::QueueBind(bind) => self.queue_bind(id, number, bind),
             Method::QueueUnbind(unbind) => self.queue_unbind(id, number, unbind),
@@ -129,237 +161,55 @@ impl Broker {
             Method::BasicConsume(consume) => self.consume(id, number, consume),
             Method::BasicGet(get) => self.get(id, number, get),
             Method::BasicCancel(cancel) => self.cancel_consumer(id, number, cancel),
-            Method::BasicAck(ack) => self.settle(id, number, ack.delivery_tag, ack.multiple, false),
+            Method::BasicAck(ack) => {
+                let outcome = Outcome::Acknowledged;
+                self.settle(id, number, ack.delivery_tag, ack.multiple, outcome)
+            }
             Method::BasicNack(nack) => {
-                self.settle(id, number, nack.delivery_tag, nack.multiple, nack.requeue)
+                let outcome = refused(nack.requeue);
+                self.settle(id, number, nack.delivery_tag, nack.multiple, outcome)
             }
             Method::BasicReject(reject) => {
-                self.settle(id, number, reject.delivery_tag, false, reject.requeue)
+                let outcome = refused(reject.requeue);
+                self.settle(id, number, reject.delivery_tag, false, outcome)
+            }
+            Method::BasicRecover(basic::Recover { requeue: true }) => {
+                self.recover(id, number, true);
+                Ok(())
+            }
+            Method::BasicRecoverAsync(basic::RecoverAsync { requeue: true }) => {
+                self.recover(id, number, false);
+                Ok(())
+            }
+            Method::BasicRecover(_) | Method::BasicRecoverAsync(_) => {
+                Err(Refusal::connection(ReplyCode::NOT_IMPLEMENTED, "requeue=false"))
             }
             method => Err(Refusal::not_implemented(&method.id().to_string())),
         }
     }
 
-    pub(super) fn handle_header(
-        &mut self,
-        id: ConnectionId,
-        number: u16,
-        payload: &[u8],
-    ) -> Result<(), Refusal> {
-        let header =
-            ContentHeader::decode(payload).map_err(|error| unexpected(&error.to_string()))?;
-        let Some(channel) = self.channel(id, number) else { return Ok(()) };
-        if channel.closing {
-            return Ok(());
-        }
-        let Content::Header { mandatory, mut published } = std::mem::take(&mut channel.content)
-        else {
-            return Err(unexpected("a content header where none is due"));
-        };
-        published.properties = header.properties.as_bytes().to_vec();
-        channel.content = Content::Body { mandatory, published, size: header.body_size };
-        self.publish_if_complete(id, number)
-    }
-
-    pub(super) fn handle_body(
-        &mut self,
-        id: ConnectionId,
-        number: u16,
-        payload: &[u8],
-    ) -> Result<(), Refusal> {
-        let Some(channel) = self.channel(id, number) else { return Ok(()) };
-        if channel.closing {
-            return Ok(());
-        }
-        let Content::Body { published, size, .. } = &mut channel.content else {
-            return Err(unexpected("a content body where none is due"));
-        };
-        published.body.extend_from_slice(payload);
-        if published.body.len() as u64 > *size {
-            return Err(unexpected("a content body longer than announced"));
-        }
-        self.publish_if_complete(id, number)
-    }
-
-    fn publish_if_complete(&mut self, id: ConnectionId, number: u16) -> Result<(), Refusal> {
-        let Some(channel) = self.channel(id, number) else { return Ok(()) };
-        match &channel.content {
-            Content::Body { published, size, .. } if published.body.len() as u64 == *size => {}
-            _ => return Ok(()),
-        }
-        let Content::Body { mandatory, published, .. } = std::mem::take(&mut channel.content)
-        else {
-            return Ok(());
-        };
-        let confirmed = channel.confirmed.as_mut().map(|last| {
-            *last += 1;
-            *last
-        });
-        let queues = self.route(&published.exchange, &published.routing_key)?;
-        let message = Message(std::sync::Arc::new(published));
-        for queue in &queues {
-            self.enqueue(queue, message.clone());
-        }
-        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
-        if mandatory && queues.is_empty() {
-            let returned = basic::Return {
-                reply_code: ReplyCode::NO_ROUTE.code(),
-                reply_text: short(b"NO_ROUTE"),
-                exchange: short(message.0.exchange.as_bytes()),
-                routing_key: short(message.0.routing_key.as_bytes()),
-            };
-            connection.send(number, &returned);
-            connection.send_content(number, &message.0.properties, &message.0.body);
-        }
-        if let Some(delivery_tag) = confirmed {
-            connection.send(number, &basic::Ack { delivery_tag, multiple: false });
-        }
-        Ok(())
-    }
-
-    fn consume(
-        &mut self,
-        id: ConnectionId,
-        number: u16,
-        consume: &basic::Consume<'_>,
-    ) -> Result<(), Refusal> {
-        if consume.exclusive {
-            return Err(Refusal::not_implemented("exclusive consumers"));
-        }
-        no_arguments(consume.arguments)?;
-        let name = self.named_queue(id, number, consume.queue)?;
-        let Some(queue) = self.queues.get_mut(&name) else { return Err(no_queue(&name)) };
-        check_owner(queue, &name, id)?;
-        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
-        let Some(channel) = connection.channels.get_mut(&number) else { return Ok(()) };
-        let mut tag = consume.consumer_tag.as_bytes().to_vec();
-        if tag.is_empty() {
-            tag = format!("amq.ctag-{number}-{}", channel.consumers_made).into_bytes();
-        }
-        if channel.consumers.contains_key(&tag) {
-            let text = format!("attempt to reuse consumer tag '{}'", tag.escape_ascii());
-            return Err(Refusal::connection(ReplyCode::NOT_ALLOWED, text));
-        }
-        let (no_ack, prefetch) = (consume.no_ack, channel.prefetch);
-        channel.consumers_made += 1;
-        let consumer = Consumer {
-            number: channel.consumers_made,
-            queue: name.clone(),
-            no_ack,
-            prefetch,
-            unacked: 0,
-        };
-        channel.consumers.insert(tag.clone(), consumer);
-        queue.consumed = true;
-        let at = ConsumerAt { connection: id, channel: number, tag: tag.clone() };
-        queue.consumers.push_back(at);
-        let consume_ok = basic::ConsumeOk { consumer_tag: short(&tag) };
-        self.answer(id, number, consume.no_wait, &consume_ok);
-        self.deliver(&name);
-        Ok(())
-    }
-
-    fn get(&mut self, id: ConnectionId, number: u16, get: &basic::Get<'_>) -> Result<(), Refusal> {
-        let name = self.named_queue(id, number, get.queue)?;
-        let Some(queue) = self.queues.get_mut(&name) else { return Err(no_queue(&name)) };
-        check_owner(queue, &name, id)?;
-        let first = queue.ready.pop_first();
-        let message_count = queue.ready.len() as u32;
-        let Some((_, queued)) = first else {
-            self.answer(id, number, false, &basic::GetEmpty::default());
-            return Ok(());
-        };
-        let Some(channel) = self.channel(id, number) else { return Ok(()) };
-        channel.next_tag += 1;
-        let delivery_tag = channel.next_tag;
-        let (redelivered, published) = (queued.redelivered, queued.message.clone());
-        if !get.no_ack {
-            // No consumer has the number 0.
-            let unacked = Unacked { queue: name, consumer: Vec::new(), number: 0, queued };
-            channel.unacked.insert(delivery_tag, unacked);
-        }
-        let get_ok = basic::GetOk {
-            delivery_tag,
-            redelivered,
-            exchange: short(published.0.exchange.as_bytes()),
-            routing_key: short(published.0.routing_key.as_bytes()),
-            message_count,
-        };
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.send(number, &get_ok);
-            connection.send_content(number, &published.0.properties, &published.0.body);
-        }
-        Ok(())
-    }
-
-    fn cancel_consumer(
-        &mut self,
-        id: ConnectionId,
-        number: u16,
-        cancel: &basic::Cancel<'_>,
-    ) -> Result<(), Refusal> {
-        let tag = cancel.consumer_tag.as_bytes();
-        let consumer = self.channel(id, number).and_then(|channel| channel.consumers.remove(tag));
-        let cancel_ok = basic::CancelOk { consumer_tag: cancel.consumer_tag };
-        self.answer(id, number, cancel.no_wait, &cancel_ok);
-        if let Some(consumer) = consumer {
-            let at = ConsumerAt { connection: id, channel: number, tag: tag.to_vec() };
-            self.remove_consumer(&consumer.queue, &at);
-        }
-        Ok(())
-    }
-
-    fn settle(
-        &mut self,
-        id: ConnectionId,
-        number: u16,
-        tag: u64,
-        multiple: bool,
-        requeue: bool,
-    ) -> Result<(), Refusal> {
-        let Some(channel) = self.channel(id, number) else { return Ok(()) };
-        let last = if multiple && tag == 0 { u64::MAX } else { tag };
-        let known = (multiple && tag == 0) || channel.unacked.contains_key(&tag);
-        if !known {
-            let text = format!("unknown delivery tag {tag}");
-            return Err(Refusal::channel(ReplyCode::PRECONDITION_FAILED, text));
-        }
-        let first = if multiple { 0 } else { tag };
-        let tags: Vec<u64> = channel.unacked.range(first..=last).map(|(tag, _)| *tag).collect();
-        let mut settled = Vec::new();
-        for tag in tags {
-            let Some(unacked) = channel.unacked.remove(&tag) else { continue };
-            let consumer = channel.consumers.get_mut(&unacked.consumer);
-            if let Some(consumer) = consumer.filter(|it| it.number == unacked.number) {
-                consumer.unacked -= 1;
-            }
-            settled.push(unacked);
-        }
-        for unacked in settled {
-            if requeue && let Some(queue) = self.queues.get_mut(&unacked.queue) {
-                queue.requeue(unacked.queued);
-            }
-            self.deliver(&unacked.queue);
-        }
-        Ok(())
-    }
-
     /// A channel is gone: its deliveries are requeued, its consumers leave.
-    pub(super) fn release_channel(&mut self, id: ConnectionId, number: u16, channel: Channel) {
+    pub(super) fn release_channel(&mut self, id: ConnectionId, number: u16, mut channel: Channel) {
+        if let Mode::Transaction(transaction) = channel.mode {
+            let settled = transaction.settlements.into_iter().flat_map(|(settled, _)| settled);
+            channel.unacked.extend(settled);
+        }
         for unacked in channel.unacked.into_values() {
             if let Some(queue) = self.queues.get_mut(&unacked.queue) {
                 queue.requeue(unacked.queued);
             }
         }
         for (tag, consumer) in channel.consumers {
-            let at = ConsumerAt { connection: id, channel: number, tag };
+            let at =
+                ConsumerAt { connection: id, channel: number, tag, priority: consumer.priority };
             self.remove_consumer(&consumer.queue, &at);
         }
     }
 
-    fn remove_consumer(&mut self, name: &str, at: &ConsumerAt) {
+    pub(super) fn remove_consumer(&mut self, name: &str, at: &ConsumerAt) {
         let Some(queue) = self.queues.get_mut(name) else { return };
         queue.consumers.retain(|consumer| consumer != at);
+        queue.taken &= !queue.consumers.is_empty();
         if queue.auto_delete && queue.consumed && queue.consumers.is_empty() {
             self.delete_queue(name);
         }
@@ -402,14 +252,14 @@ pub(super) fn text(name: ShortStr<'_>) -> String {
     String::from_utf8_lossy(name.as_bytes()).into_owned()
 }
 
-pub(super) fn no_arguments(arguments: RawTable<'_>) -> Result<(), Refusal> {
-    if arguments.as_bytes().is_empty() {
-        Ok(())
-    } else {
-        Err(Refusal::not_implemented("arguments"))
-    }
-}
-
 pub(super) fn check_owner(queue: &Queue, name: &str, id: ConnectionId) -> Result<(), Refusal> {
     if queue.exclusive.is_some_and(|owner| owner != id) { Err(locked(name)) } else { Ok(()) }
+}
+
+fn mode(text: &str) -> Refusal {
+    Refusal::channel(ReplyCode::PRECONDITION_FAILED, text)
+}
+
+const fn refused(requeue: bool) -> Outcome {
+    if requeue { Outcome::Requeued } else { Outcome::Rejected }
 }

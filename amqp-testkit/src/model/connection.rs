@@ -26,6 +26,10 @@ pub(super) struct Connection {
     channel_max: u16,
     /// The client wants to hear of consumers that end by themselves.
     cancel_notify: bool,
+    /// The client wants to hear of alarms.
+    blocked_notify: bool,
+    /// It has published while there was an alarm, and is not read.
+    pub(super) blocked: bool,
     /// Seconds between signs of life; 0 for none.
     pub(super) heartbeat: u16,
 }
@@ -52,6 +56,8 @@ impl Connection {
             frame_max: FRAME_MAX,
             channel_max: CHANNEL_MAX,
             cancel_notify: false,
+            blocked_notify: false,
+            blocked: false,
             heartbeat: 0,
         }
     }
@@ -73,19 +79,18 @@ impl Connection {
         }
     }
 
-    /// Delivers the first ready message to a consumer; whether it may have it.
-    pub(super) fn deliver(
-        &mut self,
-        consumer: &ConsumerAt,
-        queue: &str,
-        ready: &mut BTreeMap<u64, Queued>,
-    ) -> bool {
+    /// Delivers a message to a consumer; whether that may have it.
+    pub(super) fn deliver(&mut self, consumer: &ConsumerAt, queue: &str, queued: &Queued) -> bool {
         let Some(channel) = self.channels.get_mut(&consumer.channel) else { return false };
+        if channel.global_prefetch > 0
+            && channel.unacknowledged() >= usize::from(channel.global_prefetch)
+        {
+            return false;
+        }
         let Some(state) = channel.consumers.get_mut(&consumer.tag) else { return false };
         if state.prefetch > 0 && state.unacked >= u32::from(state.prefetch) {
             return false;
         }
-        let Some((_, queued)) = ready.pop_first() else { return false };
         channel.next_tag += 1;
         let tag = channel.next_tag;
         if !state.no_ack {
@@ -113,6 +118,22 @@ impl Connection {
         true
     }
 
+    /// It has published while there was an alarm.
+    pub(super) fn block(&mut self, reason: &str) {
+        self.blocked = true;
+        if self.blocked_notify {
+            self.send(0, &connection::Blocked { reason: short(reason.as_bytes()) });
+        }
+    }
+
+    /// The alarm is over.
+    pub(super) fn unblock(&mut self) {
+        self.blocked = false;
+        if self.blocked_notify {
+            self.send(0, &connection::Unblocked::default());
+        }
+    }
+
     /// The queue of a consumer is gone.
     pub(super) fn cancel(&mut self, consumer: &ConsumerAt) {
         let channel = self.channels.get_mut(&consumer.channel);
@@ -135,6 +156,9 @@ impl Broker {
             let Some(connection) = self.connections.get_mut(&id) else { return };
             if connection.finished {
                 return;
+            }
+            if connection.blocked {
+                break;
             }
             if connection.phase == Phase::ProtocolHeader {
                 let Some((header, after)) = rest.split_at_checked(8) else { break };
@@ -245,7 +269,7 @@ impl Broker {
     }
 
     /// Closes a channel or the connection, with the reason.
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         id: ConnectionId,
         number: u16,
@@ -299,7 +323,11 @@ impl Connection {
         let capabilities = [
             "authentication_failure_close",
             "basic.nack",
+            "connection.blocked",
             "consumer_cancel_notify",
+            "consumer_priorities",
+            "direct_reply_to",
+            "exchange_exchange_bindings",
             "per_consumer_qos",
             "publisher_confirms",
         ];
@@ -343,8 +371,11 @@ impl Connection {
                 let properties = start_ok.client_properties.decode(amqp_proto::TABLE_DEPTH_MAX);
                 let properties = properties.unwrap_or_default();
                 if let Some(FieldValue::Table(capabilities)) = properties.get("capabilities") {
-                    let notify = capabilities.get("consumer_cancel_notify");
-                    self.cancel_notify = notify.and_then(FieldValue::as_bool).unwrap_or(false);
+                    let has = |name| {
+                        capabilities.get(name).and_then(FieldValue::as_bool).unwrap_or(false)
+                    };
+                    self.cancel_notify = has("consumer_cancel_notify");
+                    self.blocked_notify = has("connection.blocked");
                 }
                 let (channel_max, frame_max) = (CHANNEL_MAX, FRAME_MAX);
                 self.send(0, &connection::Tune { channel_max, frame_max, heartbeat: 0 });
@@ -367,6 +398,9 @@ impl Connection {
                 }
                 self.send(0, &connection::OpenOk::default());
                 self.phase = Phase::Running;
+            }
+            (Phase::Running, Method::ConnectionUpdateSecret(_)) => {
+                self.send(0, &connection::UpdateSecretOk::default());
             }
             (_, method) => {
                 let text = format!("unexpected {} in handshake or on channel 0", method.id());

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use super::broker::{Broker, ConnectionId};
+use super::broker::{Broker, ConnectionId, Held};
 
 /// A model broker that listens on a free port of 127.0.0.1, until it is dropped.
 ///
@@ -25,6 +25,8 @@ pub struct ModelBroker {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
+    /// Connections that are not read look again.
+    alarm_changed: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -48,7 +50,7 @@ impl ModelBroker {
     pub fn start() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared { state: Mutex::default() });
+        let shared = Arc::new(Shared { state: Mutex::default(), alarm_changed: Condvar::new() });
         let acceptor = thread::spawn({
             let shared = Arc::clone(&shared);
             move || accept(&listener, &shared)
@@ -64,6 +66,26 @@ impl ModelBroker {
     /// The broker's URI; user and password are `guest`, the virtual host is `/`.
     pub fn uri(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port())
+    }
+
+    /// Raises an alarm, or ends it; see [`Broker::set_alarm`].
+    pub fn set_alarm(&self, reason: Option<&str>) {
+        let mut state = self.shared.lock();
+        state.broker.set_alarm(reason);
+        state.notify();
+        self.shared.alarm_changed.notify_all();
+    }
+
+    /// Closes every connection; see [`Broker::close_all`].
+    pub fn close_all(&self, reason: &str) {
+        let mut state = self.shared.lock();
+        state.broker.close_all(reason);
+        state.notify();
+    }
+
+    /// What clients hold.
+    pub fn held(&self) -> Held {
+        self.shared.lock().broker.held()
     }
 
     /// The messages that are ready in a queue, if there is one of that name.
@@ -82,6 +104,7 @@ impl Drop for ModelBroker {
                 let _ = socket.stream.shutdown(Shutdown::Both);
                 socket.output.notify_all();
             }
+            self.shared.alarm_changed.notify_all();
         }
         // The acceptor looks again when somebody connects.
         let _ = TcpStream::connect(self.address);
@@ -147,6 +170,11 @@ fn read(mut stream: TcpStream, id: ConnectionId, shared: &Shared) {
         if count > 0 {
             state.broker.receive(id, &buffer[..count]);
             state.notify();
+            // A blocked client is not read: what it sends fills the sockets' buffers.
+            while !state.broker.is_reading(id) && !state.stopping {
+                let waited = shared.alarm_changed.wait(state);
+                state = waited.unwrap_or_else(PoisonError::into_inner);
+            }
             continue;
         }
         state.broker.disconnect(id);

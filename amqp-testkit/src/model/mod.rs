@@ -2,16 +2,21 @@
 //!
 //! [`Broker`] is the model: bytes in, bytes out, no sockets and no clock. [`ModelBroker`] serves it
 //! on a loopback port. It answers as RabbitMQ 3.10.8 was seen to, for what it knows: PLAIN, one
-//! virtual host `/`, the default exchange and direct ones, queues, publishing, confirms, mandatory
-//! returns, consumers with prefetch, acknowledgement and requeueing, `basic.get`. What it does not know it refuses
-//! with 540 NOT_IMPLEMENTED, so that no test passes by accident.
+//! virtual host `/`, every type of exchange and bindings between them, classic queues with a maximal
+//! length, priorities, a dead-letter exchange or a single active consumer, publishing, confirms,
+//! mandatory returns, transactions, consumers, `basic.get`, direct replies, alarms. What it does not
+//! know it refuses with 540 NOT_IMPLEMENTED, so that no test passes by accident.
 
+mod arguments;
 mod broker;
 mod channel;
 mod connection;
+mod consuming;
 mod front;
+mod publishing;
 mod queue;
+mod routing;
 mod topology;
 
-pub use broker::{Broker, ConnectionId};
+pub use broker::{Broker, ConnectionId, Held};
 pub use front::ModelBroker;

@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use amqp_proto::{FieldTable, Properties, PropertiesRef, RawProperties, TABLE_DEPTH_MAX};
+
+use super::arguments::QueueArguments;
 use super::broker::ConnectionId;
 
 /// A message as it is delivered.
@@ -10,7 +13,7 @@ use super::broker::ConnectionId;
 pub(super) struct Message(pub(super) Arc<Published>);
 
 /// A message as it was published.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Published {
     pub(super) exchange: String,
     pub(super) routing_key: String,
@@ -19,10 +22,36 @@ pub(super) struct Published {
     pub(super) body: Vec<u8>,
 }
 
+impl Published {
+    /// The properties, as far as they can be read.
+    pub(super) fn decoded(&self) -> Properties {
+        self.view().to_owned(TABLE_DEPTH_MAX).unwrap_or_default()
+    }
+
+    pub(super) fn headers(&self) -> FieldTable {
+        let headers = self.view().headers;
+        headers.and_then(|raw| raw.decode(TABLE_DEPTH_MAX).ok()).unwrap_or_default()
+    }
+
+    /// The properties where they lie, as far as they can be read.
+    pub(super) fn view(&self) -> PropertiesRef<'_> {
+        RawProperties::new(&self.properties).decode().unwrap_or_default()
+    }
+
+    /// Replaces the properties; what cannot be encoded stays as it was.
+    pub(super) fn set_properties(&mut self, properties: &Properties) {
+        let mut encoded = Vec::new();
+        if properties.encode(&mut encoded).is_ok() {
+            self.properties = encoded;
+        }
+    }
+}
+
 /// A message with its place in its queue.
 #[derive(Clone, Debug)]
 pub(super) struct Queued {
-    pub(super) position: u64,
+    /// Higher priorities first, then first come first served.
+    pub(super) position: (u8, u64),
     pub(super) message: Message,
     pub(super) redelivered: bool,
 }
@@ -32,9 +61,12 @@ pub(super) struct Queue {
     pub(super) durable: bool,
     pub(super) auto_delete: bool,
     pub(super) exclusive: Option<ConnectionId>,
-    pub(super) ready: BTreeMap<u64, Queued>,
+    pub(super) arguments: QueueArguments,
+    pub(super) ready: BTreeMap<(u8, u64), Queued>,
     /// In the order of their turns.
     pub(super) consumers: VecDeque<ConsumerAt>,
+    /// One consumer has the queue for itself.
+    pub(super) taken: bool,
     /// It has had a consumer, so that the last one's end deletes an auto-delete queue.
     pub(super) consumed: bool,
     pub(super) next_position: u64,
@@ -46,11 +78,14 @@ pub(super) struct ConsumerAt {
     pub(super) connection: ConnectionId,
     pub(super) channel: u16,
     pub(super) tag: Vec<u8>,
+    pub(super) priority: i64,
 }
 
 impl Queue {
     pub(super) fn push(&mut self, message: Message) {
-        let position = self.next_position;
+        let highest = self.arguments.max_priority;
+        let priority = if highest > 0 { message.0.view().priority.unwrap_or(0) } else { 0 };
+        let position = (u8::MAX - priority.min(highest), self.next_position);
         self.next_position += 1;
         self.ready.insert(position, Queued { position, message, redelivered: false });
     }
@@ -58,5 +93,19 @@ impl Queue {
     /// Puts a message back where it was.
     pub(super) fn requeue(&mut self, queued: Queued) {
         self.ready.insert(queued.position, Queued { redelivered: true, ..queued });
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.arguments.max_length.is_some_and(|most| self.ready.len() as u64 >= most)
+    }
+
+    /// The place of the first consumer that takes a message, in the order of priorities and turns.
+    pub(super) fn first_taker(&self, mut takes: impl FnMut(&ConsumerAt) -> bool) -> Option<usize> {
+        if self.consumers.len() == 1 || self.arguments.single_active_consumer {
+            return self.consumers.front().is_some_and(takes).then_some(0);
+        }
+        let mut places: Vec<usize> = (0..self.consumers.len()).collect();
+        places.sort_by_key(|place| -self.consumers[*place].priority);
+        places.into_iter().find(|place| takes(&self.consumers[*place]))
     }
 }

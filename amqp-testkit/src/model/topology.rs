@@ -3,10 +3,12 @@
 use amqp_proto::ReplyCode;
 use amqp_proto::method::{exchange, queue};
 
-use super::broker::{Broker, ConnectionId, Exchange, Refusal, no_exchange, no_queue};
-use super::channel::{check_owner, no_arguments, text};
+use super::arguments::{QueueArguments, alternate, arguments};
+use super::broker::{Broker, ConnectionId, Refusal, no_exchange, no_queue};
+use super::channel::{check_owner, text};
 use super::connection::short;
 use super::queue::Queue;
+use super::routing::{Binding, Destination, Exchange, Kind};
 
 impl Broker {
     pub(super) fn exchange_declare(
@@ -15,34 +17,33 @@ impl Broker {
         number: u16,
         declare: &exchange::Declare<'_>,
     ) -> Result<(), Refusal> {
-        no_arguments(declare.arguments)?;
+        let alternate = alternate(&arguments(declare.arguments)?);
         let name = text(declare.exchange);
-        if name.is_empty() {
-            let text = "operation not permitted on the default exchange";
-            return Err(Refusal::channel(ReplyCode::ACCESS_REFUSED, text));
-        }
-        match self.exchanges.get(&name) {
-            None if declare.passive => return Err(no_exchange(&name)),
-            Some(_) if declare.passive => {}
-            _ if declare.r#type.as_bytes() != b"direct" => {
-                return Err(Refusal::not_implemented(&format!("{} exchanges", declare.r#type)));
+        let kind = Kind::from_name(declare.r#type.as_bytes());
+        match (self.exchanges.get(&name), kind) {
+            (None, _) if declare.passive && !name.is_empty() => return Err(no_exchange(&name)),
+            (Some(_), _) if declare.passive => {}
+            (_, None) if !declare.passive => {
+                let text = format!("unknown exchange type '{}'", declare.r#type);
+                return Err(Refusal::connection(ReplyCode::COMMAND_INVALID, text));
             }
-            Some(found) => {
-                let asked = (declare.durable, declare.auto_delete, declare.internal);
-                if asked != (found.durable, found.auto_delete, found.internal) {
+            _ if name.is_empty() => return Err(default_exchange()),
+            (Some(found), kind) => {
+                let asked = (kind, declare.durable, declare.auto_delete, declare.internal);
+                let found = (Some(found.kind), found.durable, found.auto_delete, found.internal);
+                if asked != found {
                     return Err(inequivalent("exchange", &name));
                 }
             }
-            None if name.starts_with("amq.") => return Err(reserved("exchange", &name)),
-            None if declare.auto_delete => {
-                return Err(Refusal::not_implemented("auto-delete exchanges"));
-            }
-            None => {
+            (None, _) if name.starts_with("amq.") => return Err(reserved("exchange", &name)),
+            (None, None) => return Err(no_exchange(&name)),
+            (None, Some(kind)) => {
                 let exchange = Exchange {
                     durable: declare.durable,
                     auto_delete: declare.auto_delete,
                     internal: declare.internal,
-                    ..Exchange::default()
+                    alternate,
+                    ..Exchange::new(kind)
                 };
                 self.exchanges.insert(name, exchange);
             }
@@ -66,8 +67,46 @@ impl Broker {
             let text = format!("exchange '{name}' in vhost '/' in use");
             return Err(Refusal::channel(ReplyCode::PRECONDITION_FAILED, text));
         }
-        self.exchanges.remove(&name);
+        self.delete_exchange(&name);
         self.answer(id, number, delete.no_wait, &exchange::DeleteOk::default());
+        Ok(())
+    }
+
+    pub(super) fn exchange_bind(
+        &mut self,
+        id: ConnectionId,
+        number: u16,
+        bind: &exchange::Bind<'_>,
+    ) -> Result<(), Refusal> {
+        let (source, destination) = (text(bind.source), text(bind.destination));
+        if source.is_empty() || destination.is_empty() {
+            return Err(default_exchange());
+        }
+        for name in [&source, &destination] {
+            if !self.exchanges.contains_key(name) {
+                return Err(no_exchange(name));
+            }
+        }
+        let arguments = arguments(bind.arguments)?;
+        if let Some(exchange) = self.exchanges.get_mut(&source) {
+            let destination = Destination::Exchange(destination);
+            exchange.bind(Binding { destination, key: text(bind.routing_key), arguments });
+        }
+        self.answer(id, number, bind.no_wait, &exchange::BindOk::default());
+        Ok(())
+    }
+
+    pub(super) fn exchange_unbind(
+        &mut self,
+        id: ConnectionId,
+        number: u16,
+        unbind: &exchange::Unbind<'_>,
+    ) -> Result<(), Refusal> {
+        let (arguments, source) = (arguments(unbind.arguments)?, text(unbind.source));
+        let destination = Destination::Exchange(text(unbind.destination));
+        let gone = Binding { destination, key: text(unbind.routing_key), arguments };
+        self.remove_bindings(|exchange, binding| exchange == source && *binding == gone);
+        self.answer(id, number, unbind.no_wait, &exchange::UnbindOk::default());
         Ok(())
     }
 
@@ -77,8 +116,11 @@ impl Broker {
         number: u16,
         declare: &queue::Declare<'_>,
     ) -> Result<(), Refusal> {
-        no_arguments(declare.arguments)?;
         let mut name = text(declare.queue);
+        let asked = match declare.passive {
+            true => QueueArguments::default(),
+            false => QueueArguments::new(&name, &arguments(declare.arguments)?)?,
+        };
         if name.is_empty() && declare.passive {
             name = self.named_queue(id, number, declare.queue)?;
         }
@@ -94,6 +136,7 @@ impl Broker {
                     durable: declare.durable,
                     auto_delete: declare.auto_delete,
                     exclusive: declare.exclusive.then_some(id),
+                    arguments: asked,
                     ..Queue::default()
                 };
                 self.queues.insert(name.clone(), queue);
@@ -104,8 +147,9 @@ impl Broker {
                     if declare.exclusive != found.exclusive.is_some() {
                         return Err(locked(&name));
                     }
-                    if (declare.durable, declare.auto_delete) != (found.durable, found.auto_delete)
-                    {
+                    let same = (declare.durable, declare.auto_delete, &asked)
+                        == (found.durable, found.auto_delete, &found.arguments);
+                    if !same {
                         return Err(inequivalent("queue", &name));
                     }
                 }
@@ -130,11 +174,10 @@ impl Broker {
         number: u16,
         bind: &queue::Bind<'_>,
     ) -> Result<(), Refusal> {
-        no_arguments(bind.arguments)?;
+        let arguments = arguments(bind.arguments)?;
         let name = self.named_queue(id, number, bind.queue)?;
         if bind.exchange.is_empty() {
-            let text = "operation not permitted on the default exchange";
-            return Err(Refusal::channel(ReplyCode::ACCESS_REFUSED, text));
+            return Err(default_exchange());
         }
         let exchange = text(bind.exchange);
         // RabbitMQ names the exchange first.
@@ -143,7 +186,8 @@ impl Broker {
         };
         let Some(queue) = self.queues.get(&name) else { return Err(no_queue(&name)) };
         check_owner(queue, &name, id)?;
-        found.bindings.entry(text(bind.routing_key)).or_default().insert(name);
+        let destination = Destination::Queue(name);
+        found.bind(Binding { destination, key: text(bind.routing_key), arguments });
         self.answer(id, number, bind.no_wait, &queue::BindOk::default());
         Ok(())
     }
@@ -154,11 +198,11 @@ impl Broker {
         number: u16,
         unbind: &queue::Unbind<'_>,
     ) -> Result<(), Refusal> {
-        no_arguments(unbind.arguments)?;
-        let name = self.named_queue(id, number, unbind.queue)?;
-        if let Some(exchange) = self.exchanges.get_mut(&text(unbind.exchange)) {
-            exchange.unbind(&text(unbind.routing_key), &name);
-        }
+        let arguments = arguments(unbind.arguments)?;
+        let destination = Destination::Queue(self.named_queue(id, number, unbind.queue)?);
+        let gone = Binding { destination, key: text(unbind.routing_key), arguments };
+        let source = text(unbind.exchange);
+        self.remove_bindings(|exchange, binding| exchange == source && *binding == gone);
         self.answer(id, number, false, &queue::UnbindOk::default());
         Ok(())
     }
@@ -203,6 +247,11 @@ impl Broker {
 pub(super) fn locked(name: &str) -> Refusal {
     let text = format!("cannot obtain exclusive access to locked queue '{name}' in vhost '/'");
     Refusal::channel(ReplyCode::RESOURCE_LOCKED, text)
+}
+
+fn default_exchange() -> Refusal {
+    let text = "operation not permitted on the default exchange";
+    Refusal::channel(ReplyCode::ACCESS_REFUSED, text)
 }
 
 fn reserved(what: &str, name: &str) -> Refusal {

@@ -1,0 +1,101 @@
+//! The arguments of queues that the model heeds.
+
+use amqp_proto::{FieldTable, FieldValue, ReplyCode};
+
+use super::broker::Refusal;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct QueueArguments {
+    pub(super) max_length: Option<u64>,
+    pub(super) overflow: Overflow,
+    pub(super) dead_letter_exchange: Option<String>,
+    pub(super) dead_letter_routing_key: Option<String>,
+    pub(super) max_priority: u8,
+    pub(super) single_active_consumer: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Overflow {
+    #[default]
+    DropHead,
+    RejectPublish,
+    RejectPublishDlx,
+}
+
+/// What the model lacks: a clock, other kinds of queues, bytes counted.
+const LACKING: [&str; 4] = ["x-expires", "x-max-length-bytes", "x-message-ttl", "x-queue-mode"];
+
+impl QueueArguments {
+    /// What RabbitMQ does not know it ignores; what the model alone does not know it refuses.
+    pub(super) fn new(queue: &str, arguments: &FieldTable) -> Result<Self, Refusal> {
+        let mut read = Self::default();
+        for (name, value) in arguments.iter() {
+            let integer = || {
+                let number = value.as_i64().ok_or("expected integer, got another type");
+                let number = number.and_then(|it| u64::try_from(it).map_err(|_| "value_negative"));
+                number.map_err(|wrong| invalid(queue, name, wrong))
+            };
+            let text = || {
+                let text = value.as_str().map(str::to_owned);
+                text.ok_or_else(|| invalid(queue, name, "expected a string"))
+            };
+            match name {
+                "x-max-length" => read.max_length = Some(integer()?),
+                "x-max-priority" => read.max_priority = integer()?.min(255) as u8,
+                "x-dead-letter-exchange" => read.dead_letter_exchange = Some(text()?),
+                "x-dead-letter-routing-key" => read.dead_letter_routing_key = Some(text()?),
+                "x-single-active-consumer" => {
+                    let active = value.as_bool();
+                    read.single_active_consumer =
+                        active.ok_or_else(|| invalid(queue, name, "expected a boolean"))?;
+                }
+                "x-overflow" => {
+                    read.overflow = match text()?.as_str() {
+                        "drop-head" => Overflow::DropHead,
+                        "reject-publish" => Overflow::RejectPublish,
+                        "reject-publish-dlx" => Overflow::RejectPublishDlx,
+                        _ => return Err(invalid(queue, name, "invalid overflow")),
+                    }
+                }
+                "x-queue-type" if value.as_str() == Some("classic") => {}
+                "x-queue-type" => return Err(Refusal::not_implemented("queues of other types")),
+                name if LACKING.contains(&name) => {
+                    // What RabbitMQ would refuse is refused in its way.
+                    if name != "x-queue-mode" {
+                        integer()?;
+                    }
+                    return Err(Refusal::not_implemented(name));
+                }
+                _ => {}
+            }
+        }
+        Ok(read)
+    }
+}
+
+fn invalid(queue: &str, name: &str, wrong: &str) -> Refusal {
+    let text = format!("invalid arg '{name}' for queue '{queue}' in vhost '/': {wrong}");
+    Refusal::channel(ReplyCode::PRECONDITION_FAILED, text)
+}
+
+/// Decodes a table of arguments.
+pub(super) fn arguments(raw: amqp_proto::RawTable<'_>) -> Result<FieldTable, Refusal> {
+    raw.decode(amqp_proto::TABLE_DEPTH_MAX)
+        .map_err(|error| Refusal::connection(ReplyCode::SYNTAX_ERROR, error.to_string()))
+}
+
+/// A consumer's priority, if it has one.
+pub(super) fn consumer_priority(arguments: &FieldTable) -> Result<i64, Refusal> {
+    match arguments.get("x-priority") {
+        None => Ok(0),
+        Some(value) => value.as_i64().ok_or_else(|| {
+            let wrong = "invalid arg 'x-priority': expected integer";
+            Refusal::channel(ReplyCode::PRECONDITION_FAILED, wrong)
+        }),
+    }
+}
+
+/// The exchange that takes what an exchange cannot route.
+pub(super) fn alternate(arguments: &FieldTable) -> Option<String> {
+    arguments.get("alternate-exchange").and_then(FieldValue::as_str).map(str::to_owned)
+}

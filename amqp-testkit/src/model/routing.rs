@@ -1,0 +1,226 @@
+//! Where messages go: exchanges, bindings, and how each type of exchange matches.
+
+use std::collections::BTreeSet;
+
+use amqp_proto::{FieldTable, FieldValue, ReplyCode};
+
+use super::broker::{Broker, Refusal, no_exchange};
+
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) kind: Kind,
+    pub(super) durable: bool,
+    pub(super) auto_delete: bool,
+    pub(super) internal: bool,
+    /// Where a message goes that matches no binding.
+    pub(super) alternate: Option<String>,
+    pub(super) bindings: Vec<Binding>,
+    /// It has had a binding, so that the last one's end deletes an auto-delete exchange.
+    pub(super) bound: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Direct,
+    Fanout,
+    Topic,
+    Headers,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Binding {
+    pub(super) destination: Destination,
+    pub(super) key: String,
+    pub(super) arguments: FieldTable,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Destination {
+    Queue(String),
+    Exchange(String),
+}
+
+impl Kind {
+    pub(super) fn from_name(name: &[u8]) -> Option<Self> {
+        match name {
+            b"direct" => Some(Self::Direct),
+            b"fanout" => Some(Self::Fanout),
+            b"topic" => Some(Self::Topic),
+            b"headers" => Some(Self::Headers),
+            _ => None,
+        }
+    }
+}
+
+impl Exchange {
+    pub(super) const fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            durable: false,
+            auto_delete: false,
+            internal: false,
+            alternate: None,
+            bindings: Vec::new(),
+            bound: false,
+        }
+    }
+
+    pub(super) fn bind(&mut self, binding: Binding) {
+        self.bound = true;
+        if !self.bindings.contains(&binding) {
+            self.bindings.push(binding);
+        }
+    }
+}
+
+impl Broker {
+    /// The queues that a message goes to: by its routing key, and by those of its headers CC and BCC.
+    pub(super) fn route(
+        &self,
+        exchange: &str,
+        key: &str,
+        headers: &FieldTable,
+    ) -> Result<BTreeSet<String>, Refusal> {
+        let mut keys = vec![key.to_owned()];
+        for name in ["CC", "BCC"] {
+            if let Some(FieldValue::Array(more)) = headers.get(name) {
+                keys.extend(more.iter().filter_map(FieldValue::as_str).map(str::to_owned));
+            }
+        }
+        let mut queues = BTreeSet::new();
+        if exchange.is_empty() {
+            queues.extend(keys.into_iter().filter(|key| self.queues.contains_key(key)));
+            return Ok(queues);
+        }
+        let Some(found) = self.exchanges.get(exchange) else {
+            return Err(no_exchange(exchange));
+        };
+        if found.internal {
+            let text = format!("cannot publish to internal exchange '{exchange}' in vhost '/'");
+            return Err(Refusal::channel(ReplyCode::ACCESS_REFUSED, text));
+        }
+        let mut seen = BTreeSet::new();
+        for key in &keys {
+            self.follow(exchange, key, headers, &mut seen, &mut queues);
+            seen.clear();
+        }
+        Ok(queues)
+    }
+
+    /// Follows bindings from exchange to exchange, each once.
+    fn follow(
+        &self,
+        name: &str,
+        key: &str,
+        headers: &FieldTable,
+        seen: &mut BTreeSet<String>,
+        queues: &mut BTreeSet<String>,
+    ) {
+        let Some(exchange) = self.exchanges.get(name) else { return };
+        if !seen.insert(name.to_owned()) {
+            return;
+        }
+        let mut any = false;
+        for binding in &exchange.bindings {
+            if !binding.matches(exchange.kind, key, headers) {
+                continue;
+            }
+            any = true;
+            match &binding.destination {
+                Destination::Queue(queue) => {
+                    queues.insert(queue.clone());
+                }
+                Destination::Exchange(next) => self.follow(next, key, headers, seen, queues),
+            }
+        }
+        if let (false, Some(alternate)) = (any, &exchange.alternate) {
+            self.follow(alternate, key, headers, seen, queues);
+        }
+    }
+
+    /// Takes away the bindings of which `gone` is true; exchanges that go with their last binding go.
+    pub(super) fn remove_bindings(&mut self, gone: impl Fn(&str, &Binding) -> bool) {
+        let mut ended = Vec::new();
+        for (name, exchange) in &mut self.exchanges {
+            exchange.bindings.retain(|binding| !gone(name, binding));
+            if exchange.auto_delete && exchange.bound && exchange.bindings.is_empty() {
+                ended.push(name.clone());
+            }
+        }
+        for name in ended {
+            self.delete_exchange(&name);
+        }
+    }
+
+    pub(super) fn delete_exchange(&mut self, name: &str) {
+        if self.exchanges.remove(name).is_some() {
+            let destination = Destination::Exchange(name.to_owned());
+            self.remove_bindings(|_, binding| binding.destination == destination);
+        }
+    }
+}
+
+impl Binding {
+    fn matches(&self, kind: Kind, key: &str, headers: &FieldTable) -> bool {
+        match kind {
+            Kind::Direct => self.key == key,
+            Kind::Fanout => true,
+            Kind::Topic => {
+                let pattern: Vec<&str> = words(&self.key);
+                topic_matches(&pattern, &words(key))
+            }
+            Kind::Headers => headers_match(&self.arguments, headers),
+        }
+    }
+}
+
+fn words(key: &str) -> Vec<&str> {
+    if key.is_empty() { Vec::new() } else { key.split('.').collect() }
+}
+
+/// `*` stands for one word, `#` for any number of words.
+fn topic_matches(pattern: &[&str], words: &[&str]) -> bool {
+    match (pattern.split_first(), words.split_first()) {
+        (None, None) => true,
+        (Some((&"#", rest)), _) => {
+            (0..=words.len()).any(|taken| topic_matches(rest, &words[taken..]))
+        }
+        (Some((first, rest)), Some((word, others))) => {
+            (*first == "*" || first == word) && topic_matches(rest, others)
+        }
+        _ => false,
+    }
+}
+
+/// `x-match` says whether all of the binding's arguments must be met or any; others that begin with
+/// `x-` do not count.
+fn headers_match(arguments: &FieldTable, headers: &FieldTable) -> bool {
+    let any = arguments.get("x-match").and_then(FieldValue::as_str) == Some("any");
+    let mut wanted = arguments.iter().filter(|(name, _)| !name.starts_with("x-"));
+    let met = |(name, value): (&str, &FieldValue)| {
+        headers.get(name).is_some_and(|found| *value == FieldValue::Void || found == value)
+    };
+    if any { wanted.any(met) } else { wanted.all(met) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{topic_matches, words};
+
+    #[test]
+    fn topics_match_as_words() {
+        for (pattern, key, expected) in [
+            ("a.*.c", "a.b.c", true),
+            ("a.*.c", "a.c", false),
+            ("#", "", true),
+            ("#", "a.b", true),
+            ("a.#", "a", true),
+            ("a.#.z", "a.b.c.z", true),
+            ("a.#.z", "a.b.c", false),
+            ("*", "", false),
+            ("*", "a", true),
+        ] {
+            assert_eq!(topic_matches(&words(pattern), &words(key)), expected, "{pattern} {key}");
+        }
+    }
+}
