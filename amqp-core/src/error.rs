@@ -235,6 +235,9 @@ pub enum ProtocolDetail {
     /// A frame on a channel that is not open.
     #[error("frame on channel {0}, which is not open")]
     NotOpen(u16),
+    /// `queue.declare-ok` for another queue than was declared.
+    #[error("queue.declare-ok for another queue")]
+    QueueName,
     /// A body or header frame where none is due, or a method where content is due.
     #[error("frame out of order in content")]
     UnexpectedFrame,
@@ -252,6 +255,7 @@ impl ProtocolError {
             ProtocolDetail::Malformed(Malformed::UnknownMethod { .. })
             | ProtocolDetail::UnexpectedMethod(_)
             | ProtocolDetail::ConfirmUnknown(_)
+            | ProtocolDetail::QueueName
             | ProtocolDetail::DeliveryTag(_) => ReplyCode::COMMAND_INVALID,
             ProtocolDetail::Malformed(_) | ProtocolDetail::BodyTooLong => ReplyCode::FRAME_ERROR,
             ProtocolDetail::NotOpen(_) => ReplyCode::CHANNEL_ERROR,

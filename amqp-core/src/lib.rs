@@ -77,8 +77,8 @@ mod uri;
 
 pub use amqp_proto as proto;
 pub use amqp_proto::{
-    Decimal, FieldTable, FieldValue, Malformed, Properties, PropertiesRef, RawProperties, RawTable,
-    ReplyCode, ShortStr,
+    Decimal, DeliveryMode, FieldTable, FieldValue, Malformed, Properties, PropertiesRef,
+    RawProperties, RawTable, ReplyCode, ShortStr,
 };
 
 pub use channel::{Channel, Confirmation, PublishRefused};
@@ -94,9 +94,9 @@ pub use ids::{Attempt, Call, CallKey, ChannelId, ConsumerKey, DeliveryTag, Epoch
 pub use message::{Body, Delivery, Fault, Message, Publish, ReturnedMessage};
 pub use request::{
     BasicConsume, BasicGet, BasicQos, BasicRecover, ChannelFlow, ConfirmSelect, ConsumeOk,
-    ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeUnbind, FromReply, Got, MessageCount,
-    NoWait, Overflow, QueueBind, QueueDeclare, QueueDeclareOk, QueueDelete, QueuePurge,
-    QueueUnbind, Rpc, StreamOffset, TxCommit, TxRollback, TxSelect,
+    ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeType, ExchangeUnbind, FromReply, Got,
+    MessageCount, NoWait, Overflow, QueueBind, QueueDeclare, QueueDeclareOk, QueueDelete,
+    QueuePurge, QueueUnbind, Rpc, StreamOffset, TxCommit, TxRollback, TxSelect,
 };
 pub use session::Session;
 pub use transmit::Transmit;

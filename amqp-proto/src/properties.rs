@@ -16,6 +16,23 @@ pub const CONTENT_CLASS: u16 = 60;
 /// Bytes of the shortest payload of a header frame: class, weight, body size, no property.
 pub const CONTENT_HEADER_MIN: usize = 14;
 
+/// Whether a message outlives a restart of the broker, in a queue that does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+#[allow(clippy::exhaustive_enums, reason = "the specification is frozen")]
+pub enum DeliveryMode {
+    /// It does not.
+    Transient = 1,
+    /// It does.
+    Persistent = 2,
+}
+
+impl From<DeliveryMode> for u8 {
+    fn from(mode: DeliveryMode) -> Self {
+        mode as Self
+    }
+}
+
 /// A content header: class, body size, properties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs, reason = "the specification is frozen")]

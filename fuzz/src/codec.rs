@@ -55,7 +55,8 @@ pub fn method(data: &[u8]) {
     let Ok(method) = Method::decode(data) else { return };
     let mut encoded = Vec::new();
     method.encode(&mut encoded);
-    assert_eq!(encoded.len(), data.len(), "{method:?}");
+    // What is reserved is read whatever it holds, and written empty.
+    assert!(encoded.len() <= data.len(), "{method:?}");
     assert_eq!(Method::decode(&encoded), Ok(method));
 }
 

@@ -39,7 +39,10 @@ pub enum Pending {
     },
     /// A reply without fields that matter.
     Done(MethodId),
-    QueueDeclare,
+    /// With a digest of the queue's name, unless the broker is to choose one.
+    QueueDeclare {
+        name: Option<u64>,
+    },
     QueueDelete,
     QueuePurge,
     Recover,
@@ -52,6 +55,19 @@ pub enum Pending {
 impl Pending {
     pub(crate) const fn done(reply: MethodId) -> Self {
         Self::Done(reply)
+    }
+
+    /// A declaration of the queue of this name.
+    pub(crate) fn queue_declare(name: &str) -> Self {
+        Self::QueueDeclare { name: (!name.is_empty()).then(|| digest(name.as_bytes())) }
+    }
+
+    /// Whether a reply to this declaration may name that queue.
+    pub(crate) fn names(self, queue: &[u8]) -> bool {
+        match self {
+            Self::QueueDeclare { name: Some(name) } => name == digest(queue),
+            _ => true,
+        }
     }
 
     /// The method that was sent.
@@ -85,7 +101,7 @@ impl Pending {
             Self::Flow { .. } => channel::FlowOk::ID,
             Self::Get { .. } => basic::GetEmpty::ID,
             Self::Done(reply) => reply,
-            Self::QueueDeclare => queue::DeclareOk::ID,
+            Self::QueueDeclare { .. } => queue::DeclareOk::ID,
             Self::QueueDelete => queue::DeleteOk::ID,
             Self::QueuePurge => queue::PurgeOk::ID,
             Self::Recover => basic::RecoverOk::ID,
@@ -95,6 +111,13 @@ impl Pending {
             Self::UpdateSecret => connection::UpdateSecretOk::ID,
         }
     }
+}
+
+/// FNV-1a: it tells names apart that were not chosen to collide.
+fn digest(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 #[derive(Debug)]

@@ -134,11 +134,16 @@ impl Connection {
             return Err(unexpected);
         }
         let reply = match (pending, method) {
-            (Pending::QueueDeclare, Method::QueueDeclareOk(ok)) => Reply::Queue(QueueDeclareOk {
-                queue: ok.queue.as_str()?.to_owned(),
-                message_count: ok.message_count,
-                consumer_count: ok.consumer_count,
-            }),
+            (declare, Method::QueueDeclareOk(ok)) if !declare.names(ok.queue.as_bytes()) => {
+                return Err(ProtocolDetail::QueueName);
+            }
+            (Pending::QueueDeclare { .. }, Method::QueueDeclareOk(ok)) => {
+                Reply::Queue(QueueDeclareOk {
+                    queue: ok.queue.as_str()?.to_owned(),
+                    message_count: ok.message_count,
+                    consumer_count: ok.consumer_count,
+                })
+            }
             (Pending::QueueDelete, Method::QueueDeleteOk(ok)) => {
                 Reply::Count(MessageCount { message_count: ok.message_count })
             }

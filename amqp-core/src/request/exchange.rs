@@ -4,6 +4,39 @@ use amqp_proto::{FieldTable, FieldValue};
 use crate::channel::Pending;
 use crate::request::{raw, requests, short};
 
+/// The types of exchanges that every broker has; plugins bring more
+/// (<https://www.rabbitmq.com/docs/exchanges>).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ExchangeType {
+    /// Routes by the exact routing key.
+    Direct,
+    /// Routes to everything bound.
+    Fanout,
+    /// Routes by the message's headers.
+    Headers,
+    /// Routes by patterns of words.
+    Topic,
+}
+
+impl ExchangeType {
+    /// Its name in the protocol.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Fanout => "fanout",
+            Self::Headers => "headers",
+            Self::Topic => "topic",
+        }
+    }
+}
+
+impl From<ExchangeType> for String {
+    fn from(kind: ExchangeType) -> Self {
+        kind.as_str().into()
+    }
+}
+
 /// Declares an exchange, or checks that it exists (`exchange.declare`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExchangeDeclare {
@@ -17,7 +50,7 @@ pub struct ExchangeDeclare {
 }
 
 impl ExchangeDeclare {
-    /// A transient exchange of a type: `direct`, `fanout`, `topic`, `headers`, or a plugin's.
+    /// A transient exchange of a type: an [`ExchangeType`], or the name of a plugin's.
     pub fn new(exchange: impl Into<String>, kind: impl Into<String>) -> Self {
         Self {
             exchange: exchange.into(),
@@ -76,7 +109,14 @@ impl ExchangeDeclare {
         self
     }
 
-    /// One argument, such as `alternate-exchange`.
+    /// Messages that match no binding go to this exchange
+    /// (`alternate-exchange`; <https://www.rabbitmq.com/docs/ae>).
+    #[must_use]
+    pub fn alternate_exchange(self, exchange: &str) -> Self {
+        self.argument("alternate-exchange", exchange)
+    }
+
+    /// One argument, such as a plugin's.
     #[must_use]
     pub fn argument(mut self, name: &str, value: impl Into<FieldValue>) -> Self {
         self.arguments.insert(name, value);

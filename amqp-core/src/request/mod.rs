@@ -116,7 +116,7 @@ pub(crate) mod sealed {
 }
 
 pub use basic::{BasicConsume, BasicGet, BasicQos, BasicRecover, StreamOffset};
-pub use exchange::{ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeUnbind};
+pub use exchange::{ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeType, ExchangeUnbind};
 pub use mode::{ChannelFlow, ConfirmSelect, TxCommit, TxRollback, TxSelect};
 pub use queue::{QueueBind, QueueDelete, QueuePurge, QueueUnbind};
 pub use queue_declare::{Overflow, QueueDeclare};

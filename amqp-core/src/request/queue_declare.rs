@@ -201,7 +201,7 @@ fn milliseconds(duration: Duration) -> i64 {
 }
 
 requests! {
-    QueueDeclare -> QueueDeclareOk, Pending::QueueDeclare,
+    QueueDeclare -> QueueDeclareOk, Pending::queue_declare(&this.queue),
     |this, table, no_wait| method::queue::Declare {
         queue: short("queue", &this.queue)?,
         passive: this.passive,

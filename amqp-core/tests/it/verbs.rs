@@ -305,3 +305,25 @@ fn what_happens_is_counted() {
     assert_eq!(stats.frames_sent - before.frames_sent, 9);
     assert_eq!(stats.bytes_sent, peer.written_in_all);
 }
+
+/// PK-53: an answer for another queue is no answer to this call.
+#[test]
+fn pk_53_an_answer_for_another_queue_is_a_breach() {
+    let mut peer = Peer::open();
+    let id = peer.channel(1);
+    let mut declare =
+        |name| peer.session.channel(id).call(peer.now, &QueueDeclare::new(name)).unwrap();
+    let (named, unnamed) = (declare("q"), declare(""));
+    let ok = |name| {
+        let queue = ShortStr::new(name).unwrap();
+        amqp_core::proto::method::queue::DeclareOk { queue, ..Default::default() }
+    };
+    peer.send(1, &ok("q"));
+    peer.send(1, &ok("amq.gen-1"));
+    assert_eq!(peer.session.take_reply(&named).unwrap().unwrap().name(), "q");
+    assert_eq!(peer.session.take_reply(&unnamed).unwrap().unwrap().name(), "amq.gen-1");
+    peer.session.channel(id).call(peer.now, &QueueDeclare::new("q")).unwrap();
+    peer.send(1, &ok("other"));
+    let CloseCause::Protocol(error) = peer.cause() else { panic!("{:?}", peer.cause()) };
+    assert_eq!(error.code.code(), 503);
+}

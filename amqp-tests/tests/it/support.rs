@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use adapter_tokio::{Connection, QueueDeclare};
+use adapter_tokio::{Channel, Connection, Error, QueueDeclare};
 use amqp_testkit::{ModelBroker, RabbitMq};
 
 /// The RabbitMQ that all tests share; its guard removes it when the process ends.
@@ -38,6 +38,22 @@ pub(crate) fn unique(name: &str) -> String {
 /// A queue that goes with its connection.
 pub(crate) fn exclusive(name: &str) -> QueueDeclare {
     QueueDeclare::new(unique(name)).exclusive()
+}
+
+/// The reply code of a broker's refusal.
+#[track_caller]
+pub(crate) fn code(error: &Error) -> u16 {
+    error.reply_code().unwrap_or_else(|| panic!("not refused by the broker: {error:?}")).code()
+}
+
+/// Waits until so many messages are ready. RabbitMQ's queues count before they take what was sent to
+/// them a moment ago.
+pub(crate) async fn ready(channel: &Channel, queue: &str, expected: u32) {
+    within("the messages", async {
+        let passive = QueueDeclare::passive(queue);
+        while channel.queue_declare(passive.clone()).await.unwrap().message_count != expected {}
+    })
+    .await;
 }
 
 /// Fails the test if `future` takes longer than anything should.

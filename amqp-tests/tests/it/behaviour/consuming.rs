@@ -6,7 +6,7 @@ use adapter_tokio::{
 };
 
 use super::on_both_brokers;
-use crate::support::{exclusive, within};
+use crate::support::{exclusive, ready, within};
 
 on_both_brokers! {
     deliveries_come_in_order
@@ -34,16 +34,6 @@ async fn publish(channel: &Channel, queue: &str, bodies: impl IntoIterator<Item 
 
 async fn next(consumer: &mut Consumer) -> Delivery {
     within("a delivery", consumer.next()).await.unwrap().unwrap()
-}
-
-/// Waits until so many messages are ready. RabbitMQ's queues count before they take what was sent to
-/// them a moment ago.
-async fn ready(channel: &Channel, queue: &str, expected: u32) {
-    within("the messages", async {
-        let passive = QueueDeclare::passive(queue);
-        while channel.queue_declare(passive.clone()).await.unwrap().message_count != expected {}
-    })
-    .await;
 }
 
 async fn deliveries_come_in_order(uri: String) {

@@ -4,6 +4,8 @@
 mod channels;
 mod consuming;
 mod publishing;
+mod scopes;
+mod topology;
 
 /// Turns `async fn name(uri: String)` into one test for each broker and runtime.
 macro_rules! on_both_brokers {

@@ -1,9 +1,7 @@
 //! What only a real RabbitMQ can show, and what must not need one: refused and silent peers.
 
-mod bindings;
 mod connecting;
 mod outcomes;
 mod peers;
 mod quickstart;
 mod recorded;
-mod transactions;

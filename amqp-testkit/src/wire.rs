@@ -1,0 +1,288 @@
+//! One end of an AMQP connection, played by a test frame by frame and byte by byte.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use amqp_proto::frame::{self, FrameKind, FrameLimits, Peek};
+use amqp_proto::method::{Method, MethodId, WireMethod, channel, connection};
+use amqp_proto::{
+    ContentHeader, FieldTable, FieldValue, PROTOCOL_HEADER, RawProperties, RawTable, ShortStr,
+};
+
+/// A connection of which the test plays one end: what a client must not send or a broker never
+/// would can be sent too.
+///
+/// Everything here panics where a test cannot go on, naming what was awaited.
+#[derive(Debug)]
+pub struct Wire {
+    stream: TcpStream,
+    input: Vec<u8>,
+}
+
+/// A frame that was received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReceivedFrame {
+    /// What it carries.
+    pub kind: FrameKind,
+    /// The channel's number.
+    pub channel: u16,
+    /// The payload.
+    pub payload: Vec<u8>,
+}
+
+impl ReceivedFrame {
+    /// The method, if it is one that is known.
+    pub fn method(&self) -> Option<Method<'_>> {
+        (self.kind == FrameKind::Method).then(|| Method::decode(&self.payload).ok())?
+    }
+
+    /// A method's name such as `basic.Publish`, or the kind of another frame.
+    pub fn name(&self) -> String {
+        match self.kind {
+            FrameKind::Method => match MethodId::split(&self.payload) {
+                Ok((id, _)) => id.to_string(),
+                Err(_) => "a method without an id".into(),
+            },
+            kind => format!("{kind:?}"),
+        }
+    }
+}
+
+impl Wire {
+    /// Reads give up after 20 s.
+    ///
+    /// # Panics
+    /// If the socket is no good.
+    pub fn new(stream: TcpStream) -> Self {
+        let set = stream
+            .set_nodelay(true)
+            .and_then(|()| stream.set_read_timeout(Some(Duration::from_secs(20))));
+        set.unwrap_or_else(|error| panic!("a socket's options: {error}"));
+        Self { stream, input: Vec::new() }
+    }
+
+    /// A client's end, connected to a port of 127.0.0.1; nothing is sent yet.
+    ///
+    /// # Panics
+    /// If nobody listens there.
+    pub fn connect(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port));
+        Self::new(stream.unwrap_or_else(|error| panic!("port {port}: {error}")))
+    }
+
+    /// Plays a client's part of the handshake, as `guest` on the virtual host `/`, and opens channel 1.
+    /// Returns the broker's `connection.start` and `connection.tune`.
+    ///
+    /// # Panics
+    /// If the broker does not play along.
+    pub fn log_in(&mut self, password: &str) -> (ReceivedFrame, connection::Tune) {
+        self.send_bytes(&PROTOCOL_HEADER);
+        let start = self.expect("connection.Start");
+        let capabilities: FieldTable =
+            ["authentication_failure_close", "connection.blocked", "consumer_cancel_notify"]
+                .map(|name| (name, FieldValue::Bool(true)))
+                .into();
+        let properties = FieldTable::from([("capabilities", capabilities.into())]);
+        let mut table = Vec::new();
+        let encoded = properties.encode(&mut table);
+        encoded.unwrap_or_else(|error| panic!("client properties: {error}"));
+        let response = format!("\0guest\0{password}");
+        let start_ok = connection::StartOk {
+            client_properties: RawTable::new(&table[4..]),
+            mechanism: short("PLAIN"),
+            response: response.as_bytes(),
+            locale: short("en_US"),
+        };
+        self.send(0, &start_ok);
+        let tune = self.expect("connection.Tune");
+        let Some(Method::ConnectionTune(tune)) = tune.method() else { panic!("{tune:?}") };
+        let connection::Tune { channel_max, frame_max, .. } = tune;
+        self.send(0, &connection::TuneOk { channel_max, frame_max, heartbeat: 0 });
+        self.send(0, &connection::Open { virtual_host: short("/"), ..Default::default() });
+        self.expect("connection.OpenOk");
+        self.send(1, &channel::Open::default());
+        self.expect("channel.OpenOk");
+        (start, tune)
+    }
+
+    /// Plays a broker's part of the handshake, offering `tune`.
+    ///
+    /// # Panics
+    /// If the client does not play along.
+    pub fn accept(&mut self, tune: connection::Tune) {
+        let header = self.take(PROTOCOL_HEADER.len());
+        assert_eq!(header, PROTOCOL_HEADER, "the protocol header");
+        let start = connection::Start {
+            version_minor: 9,
+            mechanisms: b"PLAIN",
+            locales: b"en_US",
+            ..Default::default()
+        };
+        self.send(0, &start);
+        self.expect("connection.StartOk");
+        self.send(0, &tune);
+        self.expect("connection.TuneOk");
+        self.expect("connection.Open");
+        self.send(0, &connection::OpenOk::default());
+    }
+
+    /// Sends a method.
+    ///
+    /// # Panics
+    /// If the peer is gone.
+    pub fn send<'a>(&mut self, channel: u16, method: &impl WireMethod<'a>) {
+        let mut bytes = Vec::new();
+        frame::write_method(&mut bytes, channel, method);
+        self.send_bytes(&bytes);
+    }
+
+    /// Sends a header of these properties (flags and values), and the body in one frame if there is
+    /// one.
+    ///
+    /// # Panics
+    /// If the peer is gone.
+    pub fn send_content(&mut self, channel: u16, properties: &[u8], body: &[u8]) {
+        let properties = RawProperties::new(properties);
+        let header = ContentHeader { class_id: 60, body_size: body.len() as u64, properties };
+        let mut bytes = Vec::new();
+        frame::write_header(&mut bytes, channel, &header);
+        if !body.is_empty() {
+            frame::write_body(&mut bytes, channel, body);
+        }
+        self.send_bytes(&bytes);
+    }
+
+    /// Sends any bytes.
+    ///
+    /// # Panics
+    /// If the peer is gone.
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        let sent = self.stream.write_all(bytes);
+        sent.unwrap_or_else(|error| panic!("{} bytes to a peer: {error}", bytes.len()));
+    }
+
+    /// Sends any bytes; whether the peer took them.
+    pub fn try_send_bytes(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    /// Reads up to a method of this name, such as `basic.Publish`.
+    ///
+    /// # Panics
+    /// If the peer closes, or sends nothing for 20 s.
+    pub fn expect(&mut self, name: &str) -> ReceivedFrame {
+        let mut passed = Vec::new();
+        while let Some(frame) = self.next_frame() {
+            if frame.name() == name {
+                return frame;
+            }
+            passed.push(frame.name());
+        }
+        panic!("the peer left before {name}, after {passed:?}")
+    }
+
+    /// Reads up to a close of the channel or the connection; its code.
+    ///
+    /// # Panics
+    /// If the peer closes without one, or sends nothing for 20 s.
+    pub fn expect_refusal(&mut self) -> (u16, String) {
+        let mut passed = Vec::new();
+        while let Some(frame) = self.next_frame() {
+            match frame.method() {
+                Some(Method::ChannelClose(close)) => {
+                    return (close.reply_code, format!("channel: {}", close.reply_text));
+                }
+                Some(Method::ConnectionClose(close)) => {
+                    return (close.reply_code, format!("connection: {}", close.reply_text));
+                }
+                _ => passed.push(frame.name()),
+            }
+        }
+        panic!("the peer left without a reason, after {passed:?}")
+    }
+
+    /// Reads the next frame; `None` when the peer has closed.
+    ///
+    /// # Panics
+    /// If what comes is no frame, or nothing comes for 20 s.
+    pub fn next_frame(&mut self) -> Option<ReceivedFrame> {
+        loop {
+            match frame::peek(&self.input, FrameLimits::default()) {
+                Ok(Peek::Complete(found)) => {
+                    let received = ReceivedFrame {
+                        kind: found.kind,
+                        channel: found.channel,
+                        payload: found.payload.to_vec(),
+                    };
+                    let length = found.frame_len();
+                    self.input.drain(..length);
+                    return Some(received);
+                }
+                Ok(Peek::Incomplete(_)) => {}
+                Err(error) => panic!("a peer sends no frames: {error}"),
+            }
+            if !self.read() {
+                return None;
+            }
+        }
+    }
+
+    /// Reads everything up to the peer's end.
+    pub fn read_to_end(&mut self) -> Vec<u8> {
+        while self.read() {}
+        std::mem::take(&mut self.input)
+    }
+
+    /// Whether nothing comes, not even an end, within this time.
+    ///
+    /// # Panics
+    /// If the socket is no good.
+    pub fn is_silent_for(&mut self, time: Duration) -> bool {
+        let set = |wire: &Self, time| {
+            let set = wire.stream.set_read_timeout(Some(time));
+            set.unwrap_or_else(|error| panic!("a socket's options: {error}"));
+        };
+        set(self, time);
+        let silent = self.input.is_empty()
+            && self.stream.peek(&mut [0]).is_err_and(|error| is_timeout(&error));
+        set(self, Duration::from_secs(20));
+        silent
+    }
+
+    /// Reads exactly so many bytes.
+    ///
+    /// # Panics
+    /// If the peer closes before.
+    pub fn take(&mut self, count: usize) -> Vec<u8> {
+        while self.input.len() < count {
+            assert!(self.read(), "the peer left after {} of {count} bytes", self.input.len());
+        }
+        self.input.drain(..count).collect()
+    }
+
+    /// Reads once; false at the end.
+    fn read(&mut self) -> bool {
+        let mut buffer = [0; 16 << 10];
+        match self.stream.read(&mut buffer) {
+            Ok(count) => {
+                self.input.extend_from_slice(&buffer[..count]);
+                count > 0
+            }
+            Err(error) if is_timeout(&error) => {
+                panic!("nothing from the peer for 20 s")
+            }
+            // A reset is an end too.
+            Err(_) => false,
+        }
+    }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+fn short(text: &str) -> ShortStr<'_> {
+    ShortStr::new(text).unwrap_or_default()
+}
