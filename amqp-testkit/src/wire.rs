@@ -72,12 +72,12 @@ impl Wire {
         Self::new(stream.unwrap_or_else(|error| panic!("port {port}: {error}")))
     }
 
-    /// Plays a client's part of the handshake, as `guest` on the virtual host `/`, and opens channel 1.
-    /// Returns the broker's `connection.start` and `connection.tune`.
+    /// Plays a client's part of the handshake, as `guest` on the virtual host `/`, with at most
+    /// `channel_max` channels, and opens channel 1. Returns the broker's `connection.start` and `connection.tune`.
     ///
     /// # Panics
     /// If the broker does not play along.
-    pub fn log_in(&mut self, password: &str) -> (ReceivedFrame, connection::Tune) {
+    pub fn log_in(&mut self, channel_max: u16) -> (ReceivedFrame, connection::Tune) {
         self.send_bytes(&PROTOCOL_HEADER);
         let start = self.expect("connection.Start");
         let capabilities: FieldTable =
@@ -88,17 +88,16 @@ impl Wire {
         let mut table = Vec::new();
         let encoded = properties.encode(&mut table);
         encoded.unwrap_or_else(|error| panic!("client properties: {error}"));
-        let response = format!("\0guest\0{password}");
         let start_ok = connection::StartOk {
             client_properties: RawTable::new(&table[4..]),
             mechanism: short("PLAIN"),
-            response: response.as_bytes(),
+            response: b"\0guest\0guest",
             locale: short("en_US"),
         };
         self.send(0, &start_ok);
         let tune = self.expect("connection.Tune");
         let Some(Method::ConnectionTune(tune)) = tune.method() else { panic!("{tune:?}") };
-        let connection::Tune { channel_max, frame_max, .. } = tune;
+        let (channel_max, frame_max) = (channel_max.min(tune.channel_max), tune.frame_max);
         self.send(0, &connection::TuneOk { channel_max, frame_max, heartbeat: 0 });
         self.send(0, &connection::Open { virtual_host: short("/"), ..Default::default() });
         self.expect("connection.OpenOk");

@@ -238,7 +238,9 @@ impl Broker {
         }
         let known = connection.channels.get(&number).map(|channel| channel.closing);
         match (method, known) {
-            (Method::ChannelOpen(_), None) if number <= connection.channel_max => {
+            (Method::ChannelOpen(_), None)
+                if connection.channels.len() < usize::from(connection.channel_max) =>
+            {
                 connection.channels.insert(number, Channel::default());
                 connection.send(number, &wire::OpenOk::default());
                 Ok(())

@@ -4,6 +4,7 @@
 mod channels;
 mod consuming;
 mod publishing;
+mod raw;
 mod scopes;
 mod topology;
 
