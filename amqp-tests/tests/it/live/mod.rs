@@ -1,6 +1,8 @@
 //! What only a real RabbitMQ can show, and what must not need one: refused and silent peers.
 
+mod alarms;
 mod connecting;
+mod faults;
 mod outcomes;
 mod peers;
 mod quickstart;

@@ -1,0 +1,164 @@
+//! A broker that is short of memory reads no publishes (BR-35): model and RabbitMQ, each a broker of
+//! the test's own.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use adapter_tokio::{
+    BasicConsume, CloseCause, ConnectionEvent, Connector, Error, Publish, PublishError,
+    QueueDeclare, connect,
+};
+use amqp_testkit::{ModelBroker, RabbitMq};
+
+use crate::support::{ready, within};
+
+/// A broker whose alarm can be raised.
+#[derive(Clone)]
+enum Broker {
+    Model(Arc<ModelBroker>),
+    RabbitMq(Arc<RabbitMq>),
+}
+
+impl Broker {
+    fn model() -> Self {
+        Self::Model(Arc::new(ModelBroker::start().unwrap()))
+    }
+
+    async fn rabbitmq() -> Self {
+        let node = tokio::task::spawn_blocking(|| RabbitMq::start().unwrap());
+        Self::RabbitMq(Arc::new(node.await.unwrap()))
+    }
+
+    fn uri(&self) -> String {
+        match self {
+            Self::Model(model) => model.uri(),
+            Self::RabbitMq(node) => node.uri(),
+        }
+    }
+
+    async fn alarm(&self, raised: bool) {
+        match self {
+            Self::Model(model) => model.set_alarm(raised.then_some("low on memory")),
+            Self::RabbitMq(node) => {
+                let node = Arc::clone(node);
+                let mark = if raised { "0.00001" } else { "0.4" };
+                let ctl = move || node.ctl(&["set_vm_memory_high_watermark", mark]).unwrap();
+                tokio::task::spawn_blocking(ctl).await.unwrap();
+            }
+        }
+    }
+}
+
+/// The stages of an alarm follow each other on one broker: starting another costs seconds.
+#[tokio::test]
+async fn pk_31_pk_32_br_35_alarms_of_the_model() {
+    every_stage(Broker::model()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pk_31_pk_32_br_35_alarms_of_rabbitmq() {
+    every_stage(Broker::rabbitmq().await).await;
+}
+
+async fn every_stage(broker: Broker) {
+    publishes_wait_and_resolve_once(&broker).await;
+    a_close_ends_by_its_deadline(&broker).await;
+    a_blocked_connection_may_be_given_up(&broker).await;
+    // Nothing of it lasts.
+    let connection = connect(&broker.uri()).await.unwrap();
+    let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
+    publisher.publish(Publish::new("", "kept", b"last").mandatory()).await.unwrap();
+    connection.close().await;
+    if let Broker::RabbitMq(node) = broker {
+        tokio::task::spawn_blocking(move || drop(node)).await.unwrap();
+    }
+}
+
+/// K9: told once, in order after the alarm, and deliveries go on meanwhile.
+async fn publishes_wait_and_resolve_once(broker: &Broker) {
+    let connection = connect(&broker.uri()).await.unwrap();
+    let watching = connect(&broker.uri()).await.unwrap();
+    let mut events = connection.events();
+    let channel = connection.open_channel().await.unwrap();
+    channel.queue_declare(QueueDeclare::new("kept").durable()).await.unwrap();
+    let publisher = channel.confirm_select().await.unwrap();
+    let watcher = watching.open_channel().await.unwrap();
+    let mut consumer = watcher.basic_consume(BasicConsume::new("kept")).await.unwrap();
+
+    broker.alarm(true).await;
+    // The first one tells the broker that this connection publishes.
+    let mut confirms = vec![publisher.send(Publish::new("", "kept", b"0")).await.unwrap()];
+    let blocked = within("the news", events.next()).await.unwrap();
+    assert_eq!(blocked, ConnectionEvent::Blocked("low on memory".into()));
+    assert_eq!(connection.blocked().as_deref(), Some("low on memory"));
+    let body = vec![b'x'; 3_000];
+    for _ in 1..100 {
+        confirms.push(publisher.send(Publish::new("", "kept", &body)).await.unwrap());
+    }
+    let last = confirms.pop().unwrap();
+    let mut last = std::pin::pin!(last);
+    let early = tokio::time::timeout(Duration::from_millis(300), last.as_mut()).await;
+    assert!(early.is_err(), "{early:?}");
+    // Who does not publish is not blocked.
+    assert_eq!(watching.blocked(), None);
+    watcher.queue_declare(QueueDeclare::passive("kept")).await.unwrap();
+
+    broker.alarm(false).await;
+    assert_eq!(within("the news", events.next()).await, Some(ConnectionEvent::Unblocked));
+    assert_eq!(connection.blocked(), None);
+    for confirm in confirms {
+        within("a confirm", confirm).await.unwrap();
+    }
+    within("a confirm", last).await.unwrap();
+    for at in 0..100 {
+        let delivery = within("a delivery", consumer.next()).await.unwrap().unwrap();
+        assert_eq!(delivery.body().len(), if at == 0 { 1 } else { 3_000 });
+        delivery.ack().unwrap();
+    }
+    assert_eq!(events.try_next(), None);
+    drop(consumer);
+    ready(&watcher, "kept", 0).await;
+    connection.close().await;
+    watching.close().await;
+}
+
+/// K10: a blocked broker does not answer a close.
+async fn a_close_ends_by_its_deadline(broker: &Broker) {
+    let connector = Connector::new(&broker.uri())
+        .unwrap()
+        .configure(|config| config.close_timeout(Duration::from_secs(1)));
+    let connection = connector.connect().await.unwrap();
+    let mut events = connection.events();
+    let channel = connection.open_channel().await.unwrap();
+    let publisher = channel.confirm_select().await.unwrap();
+    broker.alarm(true).await;
+    let first = publisher.send(Publish::new("", "kept", b"first")).await.unwrap();
+    within("the news", events.next()).await;
+    let second = publisher.send(Publish::new("", "kept", b"second")).await.unwrap();
+    let declaring = tokio::spawn(channel.queue_declare(QueueDeclare::passive("kept")));
+    tokio::task::yield_now().await;
+    let begun = Instant::now();
+    assert_eq!(within("the end", connection.close()).await, CloseCause::ByClientForced);
+    let taken = begun.elapsed();
+    assert!(taken >= Duration::from_secs(1) && taken < Duration::from_secs(3), "{taken:?}");
+    let forced = Error::Connection(CloseCause::ByClientForced);
+    assert_eq!(declaring.await.unwrap().unwrap_err(), forced);
+    let outcome = second.await.unwrap_err();
+    assert!(matches!(outcome, PublishError::Unknown(_) | PublishError::NotSent(_)), "{outcome}");
+    drop(first);
+    broker.alarm(false).await;
+}
+
+async fn a_blocked_connection_may_be_given_up(broker: &Broker) {
+    let connector = Connector::new(&broker.uri())
+        .unwrap()
+        .configure(|config| config.blocked_timeout(Duration::from_millis(700)));
+    let connection = connector.connect().await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    broker.alarm(true).await;
+    channel.basic_publish(Publish::new("", "kept", b"x")).await.unwrap();
+    let cause = within("the end", connection.closed()).await;
+    let CloseCause::BlockedTimeout { reason, timeout } = cause else { panic!("{cause:?}") };
+    assert_eq!((&*reason, timeout), ("low on memory", Duration::from_millis(700)));
+    broker.alarm(false).await;
+}

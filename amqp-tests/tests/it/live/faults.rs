@@ -1,0 +1,108 @@
+//! Messages that no client of ours would publish, and that RabbitMQ relays all the same (rows 17 and
+//! 40 of the fault matrix): each costs itself alone.
+
+use adapter_tokio::{
+    BasicConsume, Consumer, Delivery, Fault, FieldTable, Malformed, Properties, Publish, QueueBind,
+    QueueDeclare,
+};
+use amqp_proto::ShortStr;
+use amqp_proto::method::{basic, queue};
+use amqp_testkit::Wire;
+
+use crate::support::{connect, exclusive, rabbitmq, ready, unique, within};
+
+async fn next(consumer: &mut Consumer) -> Delivery {
+    within("a delivery", consumer.next()).await.unwrap().unwrap()
+}
+
+/// A headers table of `levels` tables in one another, as properties.
+fn nested(levels: usize) -> Vec<u8> {
+    let mut table = Vec::new();
+    for _ in 1..levels {
+        let mut outer = vec![1, b'a', b'F'];
+        outer.extend(u32::try_from(table.len()).unwrap().to_be_bytes());
+        outer.append(&mut table);
+        table = outer;
+    }
+    let mut properties = vec![0x20, 0];
+    properties.extend(u32::try_from(table.len()).unwrap().to_be_bytes());
+    properties.extend(table);
+    properties
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c6_poison_is_delivered_with_its_fault_and_can_be_refused() {
+    let connection = connect().await;
+    let channel = connection.open_channel().await.unwrap();
+    let name = unique("poison");
+    channel.queue_declare(QueueDeclare::new(&name)).await.unwrap();
+    let bind = QueueBind::new(&name, "amq.topic", "poison.#");
+    channel.queue_bind(bind).await.unwrap();
+    let publishing = tokio::task::spawn_blocking(|| {
+        let mut wire = Wire::connect(rabbitmq().port());
+        wire.log_in(u16::MAX);
+        // 16,000 levels are 112 KB: beyond what a client's stack would bear.
+        let messages: [(&[u8], Vec<u8>); 5] = [
+            (b"poison.a", nested(16_000)),
+            (b"poison.\xff\xfe", vec![0, 0]),
+            (b"poison.b", vec![0x80, 0, 2, 0xff, 0xfe]),
+            (b"poison.c", vec![4, 0, 2, 0xc3, 0x28]),
+            (b"poison.d", [&[0x20, 0, 0, 0, 0, 4, 2, 0xff, 0xfe, b'V'][..]].concat()),
+        ];
+        for (key, properties) in messages {
+            let publish = basic::Publish {
+                exchange: ShortStr::new("amq.topic").unwrap(),
+                routing_key: ShortStr::from_bytes(key).unwrap(),
+                ..Default::default()
+            };
+            wire.send(1, &publish);
+            wire.send_content(1, &properties, b"poison");
+        }
+        wire.send(1, &queue::Declare { exclusive: true, ..Default::default() });
+        wire.expect("queue.DeclareOk");
+    });
+    publishing.await.unwrap();
+    ready(&channel, &name, 5).await;
+    channel.basic_publish(Publish::new("", &name, b"sound")).await.unwrap();
+
+    let mut consumer = channel.basic_consume(BasicConsume::new(&name)).await.unwrap();
+    for fault in [Malformed::TooDeep].into_iter().chain([Malformed::NotUtf8; 4]) {
+        let delivery = next(&mut consumer).await;
+        assert_eq!(delivery.fault(), Some(Fault::Malformed(fault)));
+        assert_eq!(delivery.body(), b"poison");
+        delivery.reject(false).unwrap();
+    }
+    let sound = next(&mut consumer).await;
+    assert_eq!((sound.fault(), sound.body()), (None, b"sound".as_slice()));
+    sound.ack().unwrap();
+    drop(consumer);
+    ready(&channel, &name, 0).await;
+    channel.queue_delete(adapter_tokio::QueueDelete::new(&name)).await.unwrap();
+    connection.close().await;
+}
+
+/// C5: headers that were within `frame_max` grow beyond it when the message is dead-lettered.
+#[tokio::test]
+async fn c5_a_header_that_grew_beyond_frame_max_is_received() {
+    let connection = connect().await;
+    let channel = connection.open_channel().await.unwrap();
+    let grave = channel.queue_declare(exclusive("grave")).await.unwrap().queue;
+    let declare = exclusive("source").dead_letter_exchange("").dead_letter_routing_key(&grave);
+    let source = channel.queue_declare(declare).await.unwrap().queue;
+    let headers = FieldTable::from([("large", "x".repeat(130_900).into())]);
+    let properties = Properties::new().headers(headers);
+    channel
+        .basic_publish(Publish::new("", &source, b"body").properties(&properties))
+        .await
+        .unwrap();
+    ready(&channel, &source, 1).await;
+    channel.basic_get(source.as_str()).await.unwrap().unwrap().reject(false).unwrap();
+    ready(&channel, &grave, 1).await;
+    let grown = channel.basic_get(grave.as_str()).await.unwrap().unwrap();
+    let size = grown.message().raw_properties().as_bytes().len();
+    assert!(size > connection.tuning().frame_max as usize, "{size} bytes of properties");
+    assert_eq!(grown.fault(), None);
+    assert!(grown.headers().unwrap().get("x-death").is_some());
+    grown.ack().unwrap();
+    connection.close().await;
+}
