@@ -4,3 +4,4 @@ mod behaviour;
 mod invariants;
 mod live;
 mod support;
+mod sweep;
