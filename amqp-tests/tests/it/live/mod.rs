@@ -7,3 +7,4 @@ mod outcomes;
 mod peers;
 mod quickstart;
 mod recorded;
+mod threads;

@@ -2,6 +2,7 @@
 //! the broker holds no consumer, no channel and no delivery for it.
 
 mod operations;
+mod reentrancy;
 mod staged;
 
 use std::collections::BTreeSet;

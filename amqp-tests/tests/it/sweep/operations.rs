@@ -124,8 +124,10 @@ operations! {
         assert!(f.channel.basic_get(f.other.as_str()).await.unwrap().is_none());
     }
     basic_recover |f| {
-        let got = f.channel.basic_get(f.get()).await.unwrap().unwrap();
-        f.channel.basic_recover().await.unwrap();
+        // Not on the channel of the others: it would hide what they leave.
+        let channel = f.connection.open_channel().await.unwrap();
+        let got = channel.basic_get(f.get()).await.unwrap().unwrap();
+        channel.basic_recover().await.unwrap();
         drop(got);
     }
     basic_publish |f| {
@@ -183,8 +185,8 @@ operations! {
     }
     events |f| {
         let mut events = f.connection.events();
-        drop(f.channel.basic_get(BasicGet::new(&f.queue)).await.unwrap());
+        let channel = f.connection.open_channel().await.unwrap();
+        drop(channel.basic_get(BasicGet::new(&f.queue)).await.unwrap());
         events.next().await.unwrap();
-        f.channel.basic_recover().await.unwrap();
     }
 }
