@@ -32,8 +32,8 @@ pub const OUTBOUND_HIGH_BYTES: usize = 1 << 20;
 pub const OUTBOUND_LOW_BYTES: usize = 256 << 10;
 
 /// Bytes waiting to be written at which reading pauses: answers to a peer that talks and does not
-/// listen.
-pub const OUTBOUND_HARD_BYTES: usize = 8 << 20;
+/// listen. Half as much again as publishes may fill.
+pub const OUTBOUND_HARD_BYTES: usize = 3 << 19;
 
 /// Bytes of unread deliveries at which reading pauses, unless an answer is awaited.
 pub const INBOUND_HIGH_BYTES: usize = 8 << 20;

@@ -172,14 +172,14 @@ impl Wire {
     /// # Panics
     /// If the peer closes, or sends nothing for 20 s.
     pub fn expect(&mut self, name: &str) -> ReceivedFrame {
-        let mut passed = Vec::new();
+        let mut last = String::new();
         while let Some(frame) = self.next_frame() {
             if frame.name() == name {
                 return frame;
             }
-            passed.push(frame.name());
+            last = frame.name();
         }
-        panic!("the peer left before {name}, after {passed:?}")
+        panic!("the peer left before {name}, its last frame being {last:?}")
     }
 
     /// Reads up to a close of the channel or the connection; its code.
@@ -187,7 +187,7 @@ impl Wire {
     /// # Panics
     /// If the peer closes without one, or sends nothing for 20 s.
     pub fn expect_refusal(&mut self) -> (u16, String) {
-        let mut passed = Vec::new();
+        let mut last = String::new();
         while let Some(frame) = self.next_frame() {
             match frame.method() {
                 Some(Method::ChannelClose(close)) => {
@@ -196,10 +196,10 @@ impl Wire {
                 Some(Method::ConnectionClose(close)) => {
                     return (close.reply_code, format!("connection: {}", close.reply_text));
                 }
-                _ => passed.push(frame.name()),
+                _ => last = frame.name(),
             }
         }
-        panic!("the peer left without a reason, after {passed:?}")
+        panic!("the peer left without a reason, its last frame being {last:?}")
     }
 
     /// Reads the next frame; `None` when the peer has closed.

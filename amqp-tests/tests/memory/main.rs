@@ -1,8 +1,10 @@
 //! What connections cost, by a counting allocator. It counts the whole process, so these tests have
 //! a process of their own and run one after another.
 
+mod hostile;
+
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use adapter_tokio::{BasicConsume, Config, Connection, Publish, QueueDeclare, connect, limits};
 use amqp_client::core::{Action, Session};
@@ -25,12 +27,18 @@ fn threads() -> usize {
 #[test]
 fn memory_and_threads() {
     announced_sizes();
+    // Its runtime's threads go with it: they would be counted below.
+    runtime().block_on(hostile::every_row());
     let broker = RabbitMq::start().unwrap_or_else(|error| panic!("{error}"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
+    runtime().block_on(async {
         idle(&broker.uri()).await;
         steady(&broker.uri()).await;
+        blocked(&broker).await;
     });
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 /// C3, M2: what a peer announces costs nothing before it arrives.
@@ -159,5 +167,50 @@ async fn steady(uri: &str) {
     let grown = live_bytes(ALLOCATOR) - before;
     println!("{grown} bytes more after 100,000 publishes");
     assert!(grown < 16 << 10, "{grown} bytes more after 100,000 publishes");
+    connection.close().await;
+}
+
+/// M5: a broker that reads nothing costs the window, however many publishers wait and for how long;
+/// every publish resolves once when it reads again.
+async fn blocked(broker: &RabbitMq) {
+    let connection = connect(&broker.uri()).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let queue = QueueDeclare::new("blocked").exclusive().argument("x-max-length", 1);
+    channel.queue_declare(queue).await.unwrap();
+    let publisher = channel.confirm_select().await.unwrap();
+    broker.ctl(&["set_vm_memory_high_watermark", "0.00001"]).unwrap();
+    let mut events = connection.events();
+    let body = vec![0; 3_000];
+    let before = live_bytes(ALLOCATOR);
+    let mut confirms = vec![publisher.send(Publish::new("", "blocked", &body)).await.unwrap()];
+    events.next().await.unwrap();
+    while let Ok(sent) = tokio::time::timeout(
+        Duration::from_millis(300),
+        publisher.send(Publish::new("", "blocked", &body)),
+    )
+    .await
+    {
+        confirms.push(sent.unwrap());
+    }
+    let waiting: Vec<_> = (0..500)
+        .map(|_| {
+            let (publisher, body) = (publisher.clone(), body.clone());
+            tokio::spawn(async move { publisher.publish(Publish::new("", "blocked", &body)).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let full = live_bytes(ALLOCATOR) - before;
+    println!("{full} bytes for {} publishes and 500 that wait", confirms.len());
+    assert!(full < 8 << 20, "{full} bytes while the broker reads nothing");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let grown = live_bytes(ALLOCATOR) - before - full;
+    assert!(grown < 64 << 10, "{grown} bytes more in two seconds");
+    broker.ctl(&["set_vm_memory_high_watermark", "0.4"]).unwrap();
+    for confirm in confirms {
+        confirm.await.unwrap();
+    }
+    for publish in waiting {
+        publish.await.unwrap().unwrap();
+    }
     connection.close().await;
 }
