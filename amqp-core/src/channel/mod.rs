@@ -86,7 +86,7 @@ pub(crate) struct ChannelState {
     /// Calls in the order of their frames.
     pub(crate) calls: VecDeque<CallKey>,
     pub(crate) content: Content,
-    /// The highest delivery tag received.
+    /// The highest tag received of a delivery that is to be settled.
     pub(crate) delivered: u64,
     /// Present from the first delivery on that is to be settled.
     unsettled: Option<Box<Unsettled>>,

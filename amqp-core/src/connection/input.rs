@@ -169,20 +169,22 @@ impl Connection {
             basic::Deliver::ID => {
                 let deliver = basic::Deliver::decode(arguments)?;
                 let tag = deliver.delivery_tag;
-                if tag <= state.delivered {
-                    return Err(ProtocolDetail::DeliveryTag(tag));
-                }
-                state.delivered = tag;
                 let consumers = &self.consumers;
                 let consumer = state.consumers.find(deliver.consumer_tag.as_bytes(), consumers);
                 let no_ack =
-                    || consumer.and_then(|key| consumers.find(key)).is_some_and(|it| it.no_ack);
-                // What is to be acknowledged goes back to its queue with the channel, or by recover.
-                let no_ack = no_ack();
+                    consumer.and_then(|key| consumers.find(key)).is_some_and(|it| it.no_ack);
                 let counts = state.phase == Phase::Open && state.recovering == 0;
-                if counts && !no_ack {
-                    state.unsettled().push(tag);
+                // What needs no acknowledgement may bear any tag: direct replies repeat theirs.
+                if !no_ack {
+                    if tag <= state.delivered {
+                        return Err(ProtocolDetail::DeliveryTag(tag));
+                    }
+                    state.delivered = tag;
+                    if counts {
+                        state.unsettled().push(tag);
+                    }
                 }
+                // What is to be acknowledged goes back to its queue with the channel, or by recover.
                 let target = if counts || no_ack {
                     Target::Deliver { consumer, tag, redelivered: deliver.redelivered }
                 } else {
@@ -211,15 +213,15 @@ impl Connection {
             basic::GetOk::ID => {
                 let got = basic::GetOk::decode(arguments)?;
                 let tag = got.delivery_tag;
-                if tag <= state.delivered {
-                    return Err(ProtocolDetail::DeliveryTag(tag));
-                }
                 let Some(no_ack) = self.next_get(id) else {
                     return Err(ProtocolDetail::UnexpectedMethod(method));
                 };
                 let Some(state) = self.channels.find_mut(id.0) else { return Ok(()) };
-                state.delivered = tag;
                 if !no_ack {
+                    if tag <= state.delivered {
+                        return Err(ProtocolDetail::DeliveryTag(tag));
+                    }
+                    state.delivered = tag;
                     state.unsettled().push(tag);
                 }
                 let (redelivered, message_count) = (got.redelivered, got.message_count);

@@ -3,8 +3,10 @@
 use amqp_core::proto::method::{basic, channel};
 use amqp_core::proto::{ContentHeader, RawProperties, ShortStr, frame};
 use amqp_core::{
-    AckError, BasicConsume, BasicGet, BasicQos, ChannelCause, ChannelId, ConsumerKey, Error, Event,
-    Publish, PublishRefused,
+    AckError, BasicConsume, BasicGet, BasicQos, BasicRecover, ChannelCause, ChannelFlow, ChannelId,
+    ConfirmSelect, ConsumerKey, Error, Event, ExchangeBind, ExchangeDeclare, ExchangeDelete,
+    ExchangeUnbind, Publish, PublishRefused, QueueBind, QueueDeclare, QueueDelete, QueuePurge,
+    QueueUnbind, TxCommit, TxRollback, TxSelect,
 };
 use bytes::Bytes;
 
@@ -135,7 +137,7 @@ fn a_close_in_the_middle_of_our_content() {
 
 /// H5
 #[test]
-fn a_number_is_free_again_only_after_close_ok() {
+fn pk_22_a_number_is_free_again_only_after_close_ok() {
     let mut peer = Peer::open();
     let ids: Vec<_> = (1..=10).map(|number| peer.channel(number)).collect();
     assert!(peer.session.open_channel(peer.now).is_err());
@@ -225,7 +227,7 @@ fn tags_are_settled_on_their_own_channel_alone() {
 
 /// Contents of different channels interleave; heartbeats come between.
 #[test]
-fn interleaved_contents_are_told_apart() {
+fn pk_59b_interleaved_contents_are_told_apart() {
     let mut peer = Peer::open();
     let mut consumers = Vec::new();
     for number in 1..=2 {
@@ -376,4 +378,54 @@ fn a_forgotten_get_is_given_back_and_a_cut_one_fails() {
     peer.send(1, &basic::GetOk { delivery_tag: 3, ..Default::default() });
     peer.send(1, &close(404));
     assert!(peer.session.take_reply(&cut).unwrap().is_err());
+}
+
+/// H10: nothing is written, and the reason is told.
+#[test]
+fn pk_50_every_method_on_a_closed_channel_is_refused() {
+    let mut peer = Peer::open();
+    let id = peer.channel(1);
+    peer.send(1, &close(404));
+    peer.methods();
+    let now = peer.now;
+    let mut channel = peer.session.channel(id);
+    macro_rules! refused {
+        ($($request:expr),* $(,)?) => {
+            $(
+                let error = channel.call(now, &$request).unwrap_err();
+                assert_eq!(error.reply_code().unwrap().code(), 404);
+            )*
+        };
+    }
+    let binding = QueueBind::new("q", "e", "k");
+    let bound = ExchangeBind::new("d", "s", "k");
+    refused![
+        BasicGet::new("q"),
+        BasicQos::new(1),
+        BasicRecover::default(),
+        ChannelFlow::new(true),
+        ConfirmSelect::default(),
+        bound.clone(),
+        ExchangeDeclare::direct("e"),
+        ExchangeDelete::new("e"),
+        ExchangeUnbind::new(bound),
+        binding.clone(),
+        QueueDeclare::new("q"),
+        QueueDelete::new("q"),
+        QueuePurge::new("q"),
+        QueueUnbind::new(binding),
+        TxCommit::default(),
+        TxRollback::default(),
+        TxSelect::default(),
+    ];
+    assert!(channel.consume(now, &BasicConsume::new("q")).is_err());
+    assert!(matches!(
+        channel.publish(&Publish::new("", "q", b"x")),
+        Err(PublishRefused::Error(Error::Channel(_)))
+    ));
+    assert!(matches!(
+        channel.call_no_wait(&QueueDeclare::new("q")),
+        Err(PublishRefused::Error(Error::Channel(_)))
+    ));
+    assert!(peer.methods().is_empty());
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use amqp_core::proto::ShortStr;
 use amqp_core::proto::method::{Method, basic, connection};
 use amqp_core::{
-    Action, CloseCause, Config, ConnectError, ConnectFailure, ConnectStep, Event, Heartbeat,
-    InvalidArgument, Session, TransportError,
+    Action, CloseCause, Config, ConnectError, ConnectFailure, ConnectStep, Error, Event, Heartbeat,
+    InvalidArgument, Misuse, Session, TransportError,
 };
 
 use crate::peer::{Peer, start};
@@ -80,7 +80,7 @@ fn a_frame_max_below_the_protocols_least_is_refused() {
 
 /// BR-7: RabbitMQ answers a header that it does not like with its own.
 #[test]
-fn another_version_and_no_amqp_are_told_apart() {
+fn pk_27_another_version_and_no_amqp_are_told_apart() {
     for (bytes, expected) in [
         (b"AMQP\0\0\x09\x00".as_slice(), Some((0, 9, 0))),
         (b"AMQP\x03\x01\0\0", Some((1, 0, 0))),
@@ -111,7 +111,7 @@ fn another_version_and_no_amqp_are_told_apart() {
 }
 
 #[test]
-fn a_broker_without_plain_is_refused_with_what_it_offers() {
+fn na_36_pk_28_a_broker_without_plain_is_refused() {
     let mut peer = Peer::connected(Config::default());
     peer.send(0, &start(b"EXTERNAL PLAINER"));
     let ConnectFailure::NoSharedMechanism { offered } = peer.failure() else { panic!() };
@@ -146,7 +146,7 @@ fn a_close_in_the_handshake_is_reported_with_its_code_and_answered() {
 
 /// BR-8, BR-24, BR-25: what a loss means depends on what was asked last.
 #[test]
-fn a_loss_says_by_its_step_what_was_probably_refused() {
+fn pk_29_a_loss_says_by_its_step_what_was_probably_refused() {
     let mut peer = Peer::connected(Config::default());
     peer.lose();
     assert!(matches!(peer.failure(), ConnectFailure::Lost { step: ConnectStep::Start, .. }));
@@ -279,4 +279,35 @@ fn close_gives_up_connecting() {
     assert_eq!(peer.cause(), CloseCause::Connect(Arc::new(ConnectError::Aborted)));
     let Some(Action::Disconnect { attempt }) = peer.session.poll_action() else { panic!() };
     assert_eq!(attempt, peer.attempt);
+}
+
+/// Whatever happens in the handshake, its caller hears of one end: opened, or failed.
+#[test]
+fn pk_20_pk_21_a_connection_opens_or_fails_once() {
+    let steps: [&dyn Fn(&mut Peer); 3] = [
+        &|peer| peer.send(0, &start(b"PLAIN")),
+        &|peer| peer.send(0, &connection::Tune::default()),
+        &|peer| peer.send(0, &connection::OpenOk::default()),
+    ];
+    for done in 0..=steps.len() {
+        let mut peer = Peer::connected(Config::default());
+        for step in &steps[..done] {
+            assert!(!peer.session.is_open());
+            let early = peer.session.open_channel(peer.now).unwrap_err();
+            assert_eq!(early, Error::Misuse(Misuse::NotConnected));
+            step(&mut peer);
+        }
+        assert_eq!(peer.session.is_open(), done == steps.len());
+        peer.lose();
+        peer.lose();
+        let events = peer.events();
+        let opened = events.iter().filter(|event| **event == Event::Opened).count();
+        assert_eq!(opened, usize::from(done == steps.len()));
+        let closed: Vec<_> =
+            events.iter().filter(|event| matches!(event, Event::Closed(_))).collect();
+        assert_eq!(closed.len(), 1, "{events:?}");
+        let failed = matches!(closed[0], Event::Closed(CloseCause::Connect(_)));
+        assert_eq!(failed, done < steps.len(), "{events:?}");
+        assert!(!peer.session.is_open());
+    }
 }

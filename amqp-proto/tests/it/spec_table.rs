@@ -30,7 +30,7 @@ struct Row {
 }
 
 #[test]
-fn every_method_is_as_in_the_xml() {
+fn pk_101_every_method_is_as_in_the_xml() {
     let document = Document::parse(XML).unwrap();
     let mut expected = xml_rows(&document);
     for (method, reply) in REPLIES_BEYOND_XML {

@@ -103,7 +103,7 @@ fn protocol_header_and_heartbeat() {
 }
 
 #[test]
-fn headers() {
+fn pk_102_headers() {
     let mut headers = FieldTable::new();
     headers.insert("k", 1);
     let all = Properties::new()
@@ -163,7 +163,7 @@ fn body() {
 }
 
 #[test]
-fn negative_frames() {
+fn pk_100_negative_frames() {
     assert_eq!(peek(b"AMQPa"), Err(Malformed::UnknownFrameType(b'A')));
     let ack = hex("0100010000000d003c0050000000000000006400ce");
     for length in 0..ack.len() {
@@ -202,7 +202,7 @@ fn value_vector(wire: &str, expected: impl Into<FieldValue>) {
 }
 
 #[test]
-fn tables() {
+fn pk_104_tables() {
     table_vector("00000000", &FieldTable::new());
     value_vector("49 00000001", 1);
     value_vector("6c 0000000080000000", 2_147_483_648_i64);
@@ -286,7 +286,7 @@ fn a_large_table() {
 }
 
 #[test]
-fn short_strings() {
+fn pk_103_short_strings() {
     assert_eq!(ShortStr::new(&"x".repeat(255)).unwrap().len(), 255);
     assert_eq!(ShortStr::new(&"x".repeat(256)), Err(EncodeError::StringTooLong(256)));
     let raw = [2, 0xff, 0xfe];

@@ -185,7 +185,9 @@ impl Broker {
             published.set_properties(&properties);
         }
         let message = Message(Arc::new(published));
-        if queues.is_empty() && !self.reply_directly(&message) && mandatory {
+        // A direct reply counts as not routed, though it arrives.
+        self.reply_directly(&message);
+        if queues.is_empty() && mandatory {
             let Some(connection) = self.connections.get_mut(&id) else { return Ok(true) };
             let returned = basic::Return {
                 reply_code: ReplyCode::NO_ROUTE.code(),
@@ -285,24 +287,24 @@ impl Broker {
         }
     }
 
-    /// A reply goes to the consumer whose address is its routing key; whether there is one.
-    fn reply_directly(&mut self, message: &Message) -> bool {
+    /// A reply goes to the consumer whose address is its routing key.
+    fn reply_directly(&mut self, message: &Message) {
         let address = message.0.routing_key.strip_prefix(REPLY_TO);
         let Some((connection, number)) =
             address.and_then(|it| it.strip_prefix('.')).and_then(|it| it.split_once('.'))
         else {
-            return false;
+            return;
         };
         let (Ok(connection), Ok(number)) = (connection.parse(), number.parse()) else {
-            return false;
+            return;
         };
         let id = ConnectionId(connection);
-        let Some(channel) = self.channel(id, number) else { return false };
-        let Some(tag) = channel.reply_consumer.clone() else { return false };
-        channel.next_tag += 1;
+        let Some(channel) = self.channel(id, number) else { return };
+        let Some(tag) = channel.reply_consumer.clone() else { return };
         let deliver = basic::Deliver {
             consumer_tag: short(&tag),
-            delivery_tag: channel.next_tag,
+            // As RabbitMQ does it, which counts such deliveries not at all.
+            delivery_tag: channel.next_tag + 1,
             redelivered: false,
             exchange: short(message.0.exchange.as_bytes()),
             routing_key: short(message.0.routing_key.as_bytes()),
@@ -312,7 +314,6 @@ impl Broker {
             connection.send_content(number, &message.0.properties, &message.0.body);
         }
         self.mark_dirty(id);
-        true
     }
 
     pub(super) fn commit(&mut self, id: ConnectionId, number: u16) -> Result<(), Refusal> {

@@ -211,6 +211,31 @@ fn dependencies_point_down() {
     assert_eq!(seen, allowed.len());
 }
 
+/// Features and facts of brokers have a test that bears their id: of nucleon.amqp (NA), of pika (PK),
+/// measured on RabbitMQ (BR). What belongs to later releases is not in the ranges.
+#[test]
+fn every_feature_has_a_test_of_its_name() {
+    let mut wanted: BTreeSet<String> = BTreeSet::from(["pk_59b".into()]);
+    let ranges = [("na", 7, 30), ("na", 33, 36), ("pk", 20, 33), ("pk", 50, 59), ("pk", 100, 106)];
+    for (system, first, last) in ranges.into_iter().chain([("pk", 112, 113), ("br", 1, 40)]) {
+        wanted.extend((first..=last).map(|number| format!("{system}_{number}")));
+    }
+    let mut tested = BTreeSet::new();
+    for path in files(&root(), ".rs").iter().filter(|path| path.iter().any(|it| it == "tests")) {
+        let text = fs::read_to_string(path).unwrap();
+        for name in text.split("fn ").skip(1).filter_map(|rest| rest.split('(').next()) {
+            let mut words = name.split('_');
+            while let (Some(system @ ("na" | "pk" | "br")), Some(number)) =
+                (words.next(), words.next())
+            {
+                tested.insert(format!("{system}_{number}"));
+            }
+        }
+    }
+    let missing: Vec<_> = wanted.difference(&tested).collect();
+    assert!(missing.is_empty(), "no test bears {missing:?}");
+}
+
 /// Unsafe code is forbidden for the workspace, and every crate takes the workspace's lints.
 #[test]
 fn unsafe_code_is_forbidden() {

@@ -10,14 +10,14 @@ use crate::support::{exclusive, unique, within};
 
 on_both_brokers! {
     a_refused_declaration_closes_one_channel_and_is_repeated
-    a_server_named_queue_tells_its_name
+    na_10_a_server_named_queue_tells_its_name
     exchanges_and_queues_come_and_go
     bindings_and_messages_are_taken_away
-    concurrent_calls_get_their_own_answers
+    na_11_concurrent_calls_get_their_own_answers
     dropped_calls_do_no_harm
     a_dropped_channel_is_closed
-    numbers_run_out_locally
-    closing_twice_is_fine
+    na_7_numbers_run_out_locally
+    pk_23_closing_twice_is_fine
     dropping_the_last_handle_closes_the_connection
     everything_queued_goes_out_before_a_close
 }
@@ -44,7 +44,7 @@ async fn a_refused_declaration_closes_one_channel_and_is_repeated(uri: String) {
     connection.close().await;
 }
 
-async fn a_server_named_queue_tells_its_name(uri: String) {
+async fn na_10_a_server_named_queue_tells_its_name(uri: String) {
     let connection = connect(&uri).await.unwrap();
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(QueueDeclare::new("").exclusive()).await.unwrap();
@@ -103,7 +103,7 @@ async fn bindings_and_messages_are_taken_away(uri: String) {
 }
 
 /// NA-11: answers are told apart by their order alone.
-async fn concurrent_calls_get_their_own_answers(uri: String) {
+async fn na_11_concurrent_calls_get_their_own_answers(uri: String) {
     let connection = connect(&uri).await.unwrap();
     let channel = connection.open_channel().await.unwrap();
     let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
@@ -179,7 +179,7 @@ async fn a_dropped_channel_is_closed(uri: String) {
     connection.close().await;
 }
 
-async fn numbers_run_out_locally(uri: String) {
+async fn na_7_numbers_run_out_locally(uri: String) {
     let connector = Connector::new(&uri).unwrap().configure(|config| config.channel_max(3));
     let connection = connector.connect().await.unwrap();
     assert_eq!(connection.tuning().channel_max, 3);
@@ -194,7 +194,7 @@ async fn numbers_run_out_locally(uri: String) {
     connection.close().await;
 }
 
-async fn closing_twice_is_fine(uri: String) {
+async fn pk_23_closing_twice_is_fine(uri: String) {
     let connection = connect(&uri).await.unwrap();
     let channel = connection.open_channel().await.unwrap();
     let (first, second) = tokio::join!(channel.close(), channel.close());

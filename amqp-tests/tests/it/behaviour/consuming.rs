@@ -1,9 +1,14 @@
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use adapter_tokio::{
     AckError, BasicConsume, BasicGet, BasicQos, Channel, Consumer, Delivery, Error, Misuse,
-    Publish, QueueDeclare, QueueDelete, connect,
+    Properties, Publish, QueueBind, QueueDeclare, QueueDelete, connect,
 };
+
+use futures_core::Stream;
 
 use super::on_both_brokers;
 use crate::support::{exclusive, ready, within};
@@ -11,19 +16,25 @@ use crate::support::{exclusive, ready, within};
 on_both_brokers! {
     deliveries_come_in_order
     a_nacked_message_is_redelivered
-    a_rejected_message_is_gone
+    na_21_a_rejected_message_is_gone
     prefetch_limits_what_is_unacknowledged
     multiple_settles_all_up_to_it
     no_ack_needs_no_acknowledgement
     reading_pauses_for_a_slow_consumer_and_goes_on
-    a_cancelled_consumer_ends_after_what_was_sent
+    na_18_a_cancelled_consumer_ends_after_what_was_sent
     a_dropped_consumer_gives_back_what_was_not_taken
-    a_deleted_queue_ends_its_consumer_with_the_reason
-    messages_are_got_one_by_one
+    na_19_a_deleted_queue_ends_its_consumer_with_the_reason
+    na_23_pk_58_messages_are_got_one_by_one
     a_dropped_get_gives_its_message_back
-    a_duplicate_tag_is_refused_locally
+    pk_56_a_duplicate_tag_is_refused_locally
     a_delivery_outlives_its_channel_and_is_stale
     deliveries_are_settled_from_any_thread
+    na_17_a_consumer_is_a_stream
+    na_21_a_delivery_cancels_its_consumer
+    na_22_a_reply_goes_where_its_message_went
+    br_5_a_running_consumer_heeds_the_channels_prefetch_alone
+    br_31_replies_come_directly
+    settling_twice_and_dropping_do_no_harm
 }
 
 async fn publish(channel: &Channel, queue: &str, bodies: impl IntoIterator<Item = &str>) {
@@ -69,7 +80,7 @@ async fn a_nacked_message_is_redelivered(uri: String) {
     connection.close().await;
 }
 
-async fn a_rejected_message_is_gone(uri: String) {
+async fn na_21_a_rejected_message_is_gone(uri: String) {
     let connection = connect(&uri).await.unwrap();
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("reject")).await.unwrap();
@@ -167,7 +178,7 @@ async fn reading_pauses_for_a_slow_consumer_and_goes_on(uri: String) {
     // Until nothing more leaves the queue.
     let (mut count, mut unchanged) = (MESSAGES, 0);
     while unchanged < 50 {
-        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
         let passive = QueueDeclare::passive(&name);
         let ready = watching.queue_declare(passive).await.unwrap().message_count;
         unchanged = if ready == count { unchanged + 1 } else { 0 };
@@ -182,7 +193,7 @@ async fn reading_pauses_for_a_slow_consumer_and_goes_on(uri: String) {
     watcher.close().await;
 }
 
-async fn a_cancelled_consumer_ends_after_what_was_sent(uri: String) {
+async fn na_18_a_cancelled_consumer_ends_after_what_was_sent(uri: String) {
     let connection = connect(&uri).await.unwrap();
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("cancel")).await.unwrap();
@@ -221,7 +232,7 @@ async fn a_dropped_consumer_gives_back_what_was_not_taken(uri: String) {
     connection.close().await;
 }
 
-async fn a_deleted_queue_ends_its_consumer_with_the_reason(uri: String) {
+async fn na_19_a_deleted_queue_ends_its_consumer_with_the_reason(uri: String) {
     let connection = connect(&uri).await.unwrap();
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("deleted")).await.unwrap();
@@ -240,7 +251,7 @@ async fn a_deleted_queue_ends_its_consumer_with_the_reason(uri: String) {
 }
 
 /// NA-23, PK-58: concurrent ones are answered in order.
-async fn messages_are_got_one_by_one(uri: String) {
+async fn na_23_pk_58_messages_are_got_one_by_one(uri: String) {
     let connection = connect(&uri).await.unwrap();
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("get")).await.unwrap();
@@ -284,7 +295,7 @@ async fn a_dropped_get_gives_its_message_back(uri: String) {
     publisher.publish(Publish::new("", queue.name(), b"kept")).await.unwrap();
     for _ in 0..20 {
         let mut getting = Box::pin(channel.basic_get(queue.name()));
-        std::future::poll_fn(|cx| {
+        poll_fn(|cx| {
             assert!(getting.as_mut().poll(cx).is_pending());
             Poll::Ready(())
         })
@@ -299,7 +310,7 @@ async fn a_dropped_get_gives_its_message_back(uri: String) {
 }
 
 /// BR-13: RabbitMQ would close the connection.
-async fn a_duplicate_tag_is_refused_locally(uri: String) {
+async fn pk_56_a_duplicate_tag_is_refused_locally(uri: String) {
     let connection = connect(&uri).await.unwrap();
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("tag")).await.unwrap();
@@ -346,5 +357,168 @@ async fn deliveries_are_settled_from_any_thread(uri: String) {
     channel.close().await.unwrap();
     let channel = connection.open_channel().await.unwrap();
     ready(&channel, queue.name(), 0).await;
+    connection.close().await;
+}
+
+/// NA-17: by name and as a stream, the same messages.
+async fn na_17_a_consumer_is_a_stream(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(exclusive("stream")).await.unwrap();
+    publish(&channel, queue.name(), ["1", "2", "3"]).await;
+    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let mut bodies = Vec::new();
+    while bodies.len() < 3 {
+        let item = poll_fn(|cx| Pin::new(&mut consumer).poll_next(cx));
+        let delivery = within("a delivery", item).await.unwrap().unwrap();
+        bodies.push(delivery.body().to_vec());
+        delivery.ack().unwrap();
+    }
+    assert_eq!(bodies, [b"1", b"2", b"3"]);
+    assert!(consumer.try_next().is_none() && !consumer.is_ended());
+    publish(&channel, queue.name(), ["4"]).await;
+    within("the fourth", async {
+        loop {
+            match consumer.try_next() {
+                Some(delivery) => return delivery.unwrap().ack().unwrap(),
+                None => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await;
+    channel.close().await.unwrap();
+    assert!(consumer.try_next().is_none() && consumer.is_ended());
+    connection.close().await;
+}
+
+/// NA-21: a delivery knows its consumer.
+async fn na_21_a_delivery_cancels_its_consumer(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(exclusive("enough")).await.unwrap();
+    publish(&channel, queue.name(), ["1", "2", "3"]).await;
+    let consume = BasicConsume::new(queue.name()).prefetch(1);
+    let mut consumer = channel.basic_consume(consume).await.unwrap();
+    let delivery = next(&mut consumer).await;
+    delivery.cancel_consumer().await.unwrap();
+    delivery.ack().unwrap();
+    assert!(consumer.next().await.is_none());
+    ready(&channel, queue.name(), 2).await;
+    let got = channel.basic_get(queue.name()).await.unwrap().unwrap();
+    got.cancel_consumer().await.unwrap();
+    got.ack().unwrap();
+    connection.close().await;
+}
+
+/// NA-22: to where the message came from.
+async fn na_22_a_reply_goes_where_its_message_went(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(exclusive("echo")).await.unwrap();
+    let key = crate::support::unique("echo");
+    channel.queue_bind(QueueBind::new(queue.name(), "amq.topic", &key)).await.unwrap();
+    channel.basic_publish(Publish::new("amq.topic", &key, b"question")).await.unwrap();
+    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let question = next(&mut consumer).await;
+    channel.basic_publish(question.reply(b"answer").unwrap()).await.unwrap();
+    question.ack().unwrap();
+    let answer = next(&mut consumer).await;
+    assert_eq!((answer.body(), answer.routing_key().as_bytes()), (&b"answer"[..], key.as_bytes()));
+    answer.ack().unwrap();
+    connection.close().await;
+}
+
+/// BR-5: a prefetch is for consumers to come, unless it is the channel's.
+async fn br_5_a_running_consumer_heeds_the_channels_prefetch_alone(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    for global in [false, true] {
+        let channel = connection.open_channel().await.unwrap();
+        let queue = channel.queue_declare(exclusive("qos")).await.unwrap();
+        let qos = |count| if global { BasicQos::new(count).global() } else { BasicQos::new(count) };
+        channel.basic_qos(qos(1)).await.unwrap();
+        let own = if global { 0 } else { 1 };
+        let consume = BasicConsume::new(queue.name()).prefetch(own);
+        let mut consumer = channel.basic_consume(consume).await.unwrap();
+        publish(&channel, queue.name(), ["1", "2"]).await;
+        let first = next(&mut consumer).await;
+        channel.basic_qos(qos(2)).await.unwrap();
+        let second = tokio::time::timeout(Duration::from_millis(300), consumer.next()).await;
+        assert_eq!(second.is_ok(), global);
+        first.ack().unwrap();
+        channel.close().await.unwrap();
+    }
+    connection.close().await;
+}
+
+/// BR-31: requests and replies without a queue of replies.
+async fn br_31_replies_come_directly(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let serving = connection.open_channel().await.unwrap();
+    let requests = serving.queue_declare(exclusive("requests")).await.unwrap().queue;
+    let mut server = serving.basic_consume(BasicConsume::new(&requests)).await.unwrap();
+    let asking = connection.open_channel().await.unwrap();
+    let consume = BasicConsume::new("amq.rabbitmq.reply-to").no_ack();
+    let mut replies = asking.basic_consume(consume).await.unwrap();
+    for number in 0..3 {
+        let properties =
+            Properties::new().reply_to("amq.rabbitmq.reply-to").correlation_id(number.to_string());
+        let publish = Publish::new("", &requests, b"ask").properties(&properties);
+        asking.basic_publish(publish.mandatory()).await.unwrap();
+        let request = next(&mut server).await;
+        let asked = request.properties().unwrap();
+        let address = asked.reply_to.unwrap();
+        assert!(address.starts_with("amq.rabbitmq.reply-to."), "{address}");
+        let answer = Properties::new().correlation_id(asked.correlation_id.unwrap());
+        let publish = Publish::new("", &address, b"answer").properties(&answer);
+        serving.basic_publish(publish.mandatory()).await.unwrap();
+        request.ack().unwrap();
+        let reply = next(&mut replies).await;
+        assert_eq!(reply.properties().unwrap().correlation_id, Some(number.to_string()));
+    }
+    // A mandatory reply comes back though it has arrived: no queue has taken it.
+    for _ in 0..3 {
+        let returned = within("a returned reply", serving.returned()).await.unwrap();
+        assert_eq!(returned.message.body(), b"answer");
+    }
+    // Beside them, deliveries that count.
+    let mut beside = asking.basic_consume(BasicConsume::new(&requests).priority(1)).await.unwrap();
+    publish(&asking, &requests, ["1", "2"]).await;
+    next(&mut beside).await.ack().unwrap();
+    next(&mut beside).await.ack().unwrap();
+    // With acknowledgement it is refused.
+    let other = connection.open_channel().await.unwrap();
+    let consume = BasicConsume::new("amq.rabbitmq.reply-to");
+    let error = other.basic_consume(consume).await.unwrap_err();
+    assert_eq!(crate::support::code(&error), 406);
+    connection.close().await;
+}
+
+/// N3, N4: what RabbitMQ would close the channel for, and what is dropped.
+async fn settling_twice_and_dropping_do_no_harm(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(exclusive("once")).await.unwrap();
+    publish(&channel, queue.name(), ["1", "2", "3"]).await;
+    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let [first, second, third] =
+        [next(&mut consumer).await, next(&mut consumer).await, next(&mut consumer).await];
+    let (first_tag, third_tag) = (first.tag(), third.tag());
+    second.ack_multiple().unwrap();
+    assert_eq!(first.ack(), Err(AckError::Settled(first_tag.number())));
+    drop(third);
+    channel.basic_nack(third_tag, false, true).unwrap();
+    assert_eq!(channel.basic_reject(third_tag, true), Err(AckError::Settled(third_tag.number())));
+    let again = next(&mut consumer).await;
+    assert!(again.redelivered());
+    again.ack().unwrap();
+    drop(consumer);
+    publish(&channel, queue.name(), ["4"]).await;
+    let consume = BasicConsume::new(queue.name()).requeue_on_drop();
+    let mut careful = channel.basic_consume(consume).await.unwrap();
+    drop(next(&mut careful).await);
+    let requeued = next(&mut careful).await;
+    assert!(requeued.redelivered());
+    requeued.ack().unwrap();
+    assert_eq!(connection.stats().dropped, 1);
     connection.close().await;
 }

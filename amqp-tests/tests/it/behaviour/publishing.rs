@@ -8,17 +8,17 @@ use super::on_both_brokers;
 use crate::support::{exclusive, unique, within};
 
 on_both_brokers! {
-    a_confirmed_message_arrives_as_it_was_sent
-    bodies_of_every_size_arrive_whole
+    na_20_a_confirmed_message_arrives_as_it_was_sent
+    pk_106_bodies_of_every_size_arrive_whole
     a_mandatory_message_without_a_queue_comes_back
     an_unconfirmed_mandatory_message_comes_back_too
     a_missing_exchange_closes_the_channel_and_says_so
-    what_cannot_be_sent_is_refused_and_nothing_is_lost
+    pk_105_pk_113_what_cannot_be_sent_is_refused_whole
     a_second_select_gives_another_publisher
-    a_large_body_keeps_no_other_channel_waiting
+    na_30_a_large_body_keeps_no_other_channel_waiting
 }
 
-async fn a_confirmed_message_arrives_as_it_was_sent(uri: String) {
+async fn na_20_a_confirmed_message_arrives_as_it_was_sent(uri: String) {
     let connection = connect(&uri).await.unwrap();
     let channel = connection.open_channel().await.unwrap();
     let exchange = unique("direct");
@@ -48,7 +48,7 @@ async fn a_confirmed_message_arrives_as_it_was_sent(uri: String) {
 }
 
 /// Sizes around those at which a body is copied, sent by reference, or cut into frames.
-async fn bodies_of_every_size_arrive_whole(uri: String) {
+async fn pk_106_bodies_of_every_size_arrive_whole(uri: String) {
     let connection = connect(&uri).await.unwrap();
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("sizes")).await.unwrap();
@@ -130,7 +130,7 @@ async fn a_missing_exchange_closes_the_channel_and_says_so(uri: String) {
     connection.close().await;
 }
 
-async fn what_cannot_be_sent_is_refused_and_nothing_is_lost(uri: String) {
+async fn pk_105_pk_113_what_cannot_be_sent_is_refused_whole(uri: String) {
     let connection = connect(&uri).await.unwrap();
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("refused")).await.unwrap();
@@ -177,7 +177,7 @@ async fn a_second_select_gives_another_publisher(uri: String) {
 }
 
 /// NA-30: 40 MB on one channel, 4 bytes on another; two large ones on one channel stay whole.
-async fn a_large_body_keeps_no_other_channel_waiting(uri: String) {
+async fn na_30_a_large_body_keeps_no_other_channel_waiting(uri: String) {
     let connection = connect(&uri).await.unwrap();
     let large_channel = connection.open_channel().await.unwrap();
     let small_channel = connection.open_channel().await.unwrap();

@@ -17,7 +17,7 @@ fn only_failure(error: &ConnectError) -> &ConnectFailure {
 }
 
 #[tokio::test]
-async fn rabbitmq_says_what_it_is() {
+async fn na_35_pk_26_rabbitmq_says_what_it_is() {
     let connection = connect(&rabbitmq_uri().await).await.unwrap();
     let properties = connection.server_properties();
     assert_eq!(properties.get("product").and_then(|value| value.as_str()), Some("RabbitMQ"));
@@ -53,11 +53,35 @@ async fn a_wrong_password_is_refused_with_403() {
 }
 
 #[tokio::test]
-async fn a_missing_virtual_host_is_refused_with_530() {
+async fn br_9_a_missing_virtual_host_is_refused_with_530() {
     let uri = rabbitmq_uri().await.replace("%2f", "nope");
     let error = within("a refusal", connect(&uri)).await.unwrap_err();
     let ConnectFailure::VirtualHost(refused) = only_failure(&error) else { panic!("{error:?}") };
     assert_eq!((refused.code.code(), refused.text.contains("nope")), (530, true));
+}
+
+/// The broker says nothing, and resets after three seconds: the core makes of it that tuning was
+/// refused, and never sends such.
+#[test]
+fn br_24_br_25_a_tuning_that_rabbitmq_refuses_is_reset() {
+    use amqp_proto::method::connection::{StartOk, TuneOk};
+    use amqp_proto::{PROTOCOL_HEADER, ShortStr};
+    for (channel_max, frame_max) in [(0, 131_072), (2_047, 1_024), (2_047, 0), (2_047, 262_144)] {
+        let mut wire = amqp_testkit::Wire::connect(crate::support::rabbitmq().port());
+        wire.send_bytes(&PROTOCOL_HEADER);
+        wire.expect("connection.Start");
+        let start_ok = StartOk {
+            mechanism: ShortStr::new("PLAIN").unwrap(),
+            response: b"\0guest\0guest",
+            locale: ShortStr::new("en_US").unwrap(),
+            ..Default::default()
+        };
+        wire.send(0, &start_ok);
+        wire.expect("connection.Tune");
+        wire.send(0, &TuneOk { channel_max, frame_max, heartbeat: 0 });
+        let said = wire.read_to_end();
+        assert!(said.is_empty(), "{channel_max} {frame_max}: {said:?}");
+    }
 }
 
 #[tokio::test]
@@ -134,7 +158,7 @@ async fn what_cannot_work_is_refused_before_anything_is_dialled() {
 }
 
 #[tokio::test]
-async fn an_operators_close_reaches_every_handle_with_its_reason() {
+async fn pk_24_br_38_an_operators_close_reaches_every_handle() {
     let reason = unique("because");
     let node = tokio::task::spawn_blocking(|| amqp_testkit::RabbitMq::start().unwrap());
     let node = node.await.unwrap();
@@ -163,7 +187,7 @@ async fn an_operators_close_reaches_every_handle_with_its_reason() {
 }
 
 #[tokio::test]
-async fn a_killed_broker_ends_the_session_with_the_loss() {
+async fn pk_25_a_killed_broker_ends_the_session_with_the_loss() {
     let node = tokio::task::spawn_blocking(|| amqp_testkit::RabbitMq::start().unwrap());
     let node = node.await.unwrap();
     let connection = connect(&node.uri()).await.unwrap();
