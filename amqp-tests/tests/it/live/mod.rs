@@ -2,9 +2,9 @@
 
 mod alarms;
 mod connecting;
+mod examples;
 mod faults;
 mod outcomes;
 mod peers;
-mod quickstart;
 mod recorded;
 mod threads;

@@ -1,0 +1,129 @@
+//! Requests and replies over RabbitMQ's direct reply-to
+//! (<https://www.rabbitmq.com/docs/direct-reply-to>): a server that squares numbers, and a client that
+//! asks it for many at once.
+//!
+//! `cargo run --example rpc` runs on an embedded broker; with `AMQP_URL` set, on that one.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use adapter_tokio::{
+    BasicConsume, Channel, Connection, Consumer, Properties, Publish, QueueDeclare, connect,
+};
+use amqp_testkit::ModelBroker;
+use tokio::sync::oneshot;
+
+const REPLY_TO: &str = "amq.rabbitmq.reply-to";
+const REQUESTS: u64 = 100;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let (url, _embedded) = match std::env::var("AMQP_URL") {
+        Ok(url) => (url, None),
+        Err(_) => {
+            let broker = ModelBroker::start()?;
+            (broker.uri(), Some(broker))
+        }
+    };
+    let connection = connect(&url).await?;
+    let serving = connection.open_channel().await?;
+    let queue = serving.queue_declare(QueueDeclare::new("").exclusive()).await?.queue;
+    let requests = serving.basic_consume(BasicConsume::new(&queue).prefetch(10)).await?;
+    let server = tokio::spawn(serve(serving, requests));
+
+    let client = RpcClient::new(&connection, queue).await?;
+    let mut calls = Vec::new();
+    for number in 0..REQUESTS {
+        let client = client.clone();
+        calls.push(tokio::spawn(async move { client.call(&number.to_string()).await }));
+    }
+    let mut sum = 0;
+    for call in calls {
+        let reply = call.await?.map_err(|error| error.to_string())?;
+        sum += std::str::from_utf8(&reply)?.parse::<u64>()?;
+    }
+    println!("{REQUESTS} requests answered; the squares add up to {sum}");
+
+    // The server's stream ends when its consumer is cancelled, with its last replies on their way.
+    connection.drain(Duration::from_secs(10)).await?;
+    server.await?.map_err(|error| error.to_string())?;
+    connection.close().await;
+    Ok(())
+}
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// Answers each request to where it asks to be answered.
+async fn serve(channel: Channel, mut requests: Consumer) -> Result<(), Failure> {
+    while let Some(request) = requests.next().await {
+        let request = request?;
+        let asked = request.properties()?;
+        let number: u64 = std::str::from_utf8(request.body())?.parse()?;
+        if let (Some(address), Some(id)) = (asked.reply_to, asked.correlation_id) {
+            let properties = Properties::new().correlation_id(id);
+            let answer = (number * number).to_string();
+            channel
+                .basic_publish(Publish::new("", &address, answer).properties(&properties))
+                .await?;
+        }
+        request.ack()?;
+    }
+    Ok(())
+}
+
+/// Asks, and gives each caller its own reply.
+#[derive(Clone)]
+struct RpcClient {
+    channel: Channel,
+    queue: Arc<str>,
+    pending: Arc<Mutex<Pending>>,
+}
+
+#[derive(Default)]
+struct Pending {
+    next: u64,
+    callers: HashMap<String, oneshot::Sender<Vec<u8>>>,
+}
+
+impl RpcClient {
+    /// Consumes replies and publishes requests on one channel: RabbitMQ sends a reply to the channel
+    /// that asked.
+    async fn new(connection: &Connection, queue: String) -> Result<Self, adapter_tokio::Error> {
+        let channel = connection.open_channel().await?;
+        let mut replies = channel.basic_consume(BasicConsume::new(REPLY_TO).no_ack()).await?;
+        let pending = Arc::new(Mutex::new(Pending::default()));
+        let client = Self { channel, queue: queue.into(), pending: Arc::clone(&pending) };
+        tokio::spawn(async move {
+            while let Some(Ok(reply)) = replies.next().await {
+                let id = reply.properties().ok().and_then(|properties| properties.correlation_id);
+                let caller = id.and_then(|id| pending.lock().unwrap().callers.remove(&id));
+                if let Some(caller) = caller {
+                    // One that has given up is not there any more.
+                    let _ = caller.send(reply.body().to_vec());
+                }
+            }
+            // Those who still wait are told by the end of their channel.
+            pending.lock().unwrap().callers.clear();
+        });
+        Ok(client)
+    }
+
+    async fn call(&self, body: &str) -> Result<Vec<u8>, Failure> {
+        let (reply, replied) = oneshot::channel();
+        let id = {
+            let mut pending = self.pending.lock().unwrap();
+            pending.next += 1;
+            let id = pending.next.to_string();
+            pending.callers.insert(id.clone(), reply);
+            id
+        };
+        let properties = Properties::new().reply_to(REPLY_TO).correlation_id(id.as_str());
+        let publish = Publish::new("", &self.queue, body).properties(&properties);
+        self.channel.basic_publish(publish).await?;
+        let reply = tokio::time::timeout(Duration::from_secs(10), replied).await;
+        self.pending.lock().unwrap().callers.remove(&id);
+        Ok(reply??)
+    }
+}
