@@ -24,6 +24,10 @@
 //! # }
 //! ```
 //!
+//! The [`guide`] says what goes wrong and how it is told, what dropping does, and who waits for whom.
+//! With the feature `tracing`, the life of connections is told at DEBUG, and every frame at TRACE: names
+//! and sizes only.
+//!
 //! The connection is driven by a task of the runtime in which it was opened: when that runtime ends,
 //! so does the connection. TLS (`amqps`) is not supported by this release: such a URI is refused with
 //! [`ConnectError::TlsUnsupported`].
@@ -42,6 +46,7 @@ pub use amqp_client::core::{
     QueuePurge, QueueUnbind, ReplyCode, ReturnedMessage, Secret, ShortStr, Stats, StreamOffset,
     TransportError, Tuning, TxCommit, TxRollback, TxSelect, UriError, limits,
 };
+pub use amqp_client::guide;
 pub use amqp_client::{
     BasicPublish, Calling, Cancelling, Channel, Closed, Closing, Confirm, Connecting, Connection,
     ConnectionEvent, Consumer, Consuming, Delivery, Events, Getting, Next, NextEvent, NotAwaited,

@@ -5,6 +5,8 @@
 //! [`Consumer`], [`Delivery`]. Authors of adapters implement [`Runtime`] and [`Transport`] and drive
 //! a [`Driver`], or a [`Pump`] from a loop of their own.
 //!
+//! The [`guide`] says what goes wrong and how it is told, what dropping does, and who waits for whom.
+//!
 //! Every handle may be used from any thread. Nothing here starts a thread, reads a clock or blocks:
 //! one lock is held for microseconds, never across I/O and never while code of the user's runs.
 
@@ -15,6 +17,7 @@ mod consumer;
 mod delivery;
 mod driver;
 mod events;
+pub mod guide;
 mod publisher;
 mod pump;
 mod runtime;

@@ -1,15 +1,19 @@
 //! The repository's chores. `cargo xtask test` runs every test, and installs RabbitMQ from the
-//! distribution when it is missing.
+//! distribution when it is missing; `cargo xtask fuzz TARGET [SECONDS]` looks for inputs that break the
+//! codec or the state machine.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-const USAGE: &str = "usage: cargo xtask test";
+const USAGE: &str = "usage: cargo xtask test | cargo xtask fuzz TARGET [SECONDS]
+targets: connection_bytes frame method properties table uri";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["test"] => test(),
+        ["fuzz", target] => fuzz(target, "0"),
+        ["fuzz", target, seconds] => fuzz(target, seconds),
         _ => Err(USAGE.to_owned()),
     };
     match result {
@@ -26,7 +30,22 @@ fn test() -> Result<(), String> {
         install_rabbitmq()?;
     }
     run("cargo", &["test", "--workspace", "--all-targets", "--locked"])?;
-    run("cargo", &["test", "--workspace", "--doc", "--locked"])
+    run("cargo", &["test", "--workspace", "--doc", "--locked"])?;
+    run("cargo", &["test", "--package", "adapter-tokio", "--features", "tracing", "--locked"])
+}
+
+/// Explores with the nightly toolchain and `cargo fuzz`, from the committed corpus on; what it finds on
+/// the way stays in the target folder.
+fn fuzz(target: &str, seconds: &str) -> Result<(), String> {
+    let found = format!("target/fuzz/{target}");
+    std::fs::create_dir_all(&found).map_err(|error| format!("cannot make {found}: {error}"))?;
+    let committed = format!("fuzz/corpus/{target}");
+    let time = format!("-max_total_time={seconds}");
+    let fuzzer = ["+nightly", "fuzz", "run", "--features", "libfuzzer", target, &found, &committed];
+    let options = ["--", "-dict=fuzz/amqp.dict", "-max_len=2048", &time];
+    run("cargo", &[&fuzzer[..], &options].concat()).map_err(|error| {
+        format!("{error}\n(needs `cargo install cargo-fuzz` and a nightly toolchain)")
+    })
 }
 
 fn has_rabbitmq() -> bool {

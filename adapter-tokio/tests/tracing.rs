@@ -1,0 +1,83 @@
+//! What is told to `tracing`: names and sizes, never what a message or a login holds (NA-38).
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use adapter_tokio::{BasicConsume, FieldTable, Properties, Publish, QueueDeclare, connect};
+use amqp_testkit::ModelBroker;
+
+/// Gathers what is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn na_38_frames_and_lives_are_told_and_nothing_of_the_users() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+
+    let broker = ModelBroker::start().unwrap();
+    let connection = connect(&broker.uri()).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(QueueDeclare::new("").exclusive()).await.unwrap().queue;
+    let publisher = channel.confirm_select().await.unwrap();
+    let headers = FieldTable::from([("canary-name", "canary-header".into())]);
+    let properties = Properties::new().headers(headers).message_id("canary-id");
+    let large = "canary-body ".repeat(30_000);
+    for body in ["canary-body", &large] {
+        let publish = Publish::new("", &queue, body).properties(&properties);
+        publisher.publish(publish).await.unwrap();
+    }
+    let mut consumer = channel.basic_consume(BasicConsume::new(&queue)).await.unwrap();
+    for _ in 0..2 {
+        consumer.next().await.unwrap().unwrap().ack().unwrap();
+    }
+    connection.update_secret("canary-secret", "canary-reason").await.unwrap();
+    let other = connection.open_channel().await.unwrap();
+    other.queue_declare(QueueDeclare::passive("missing")).await.unwrap_err();
+    connection.close().await;
+    let stats = connection.stats();
+
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    for told in [
+        "connection opened",
+        "channel opened",
+        "channel closed",
+        "NOT_FOUND",
+        "connection closed",
+        "protocol header",
+        "connection.StartOk",
+        "basic.Publish",
+        "basic.Deliver",
+        "kind=Header",
+        "kind=Body",
+        "connection.CloseOk",
+    ] {
+        assert!(text.contains(told), "{told} is missing in\n{text}");
+    }
+    for secret in ["canary", "guest", "Z3Vlc3"] {
+        assert!(!text.contains(secret), "{secret} is told");
+    }
+    let frames = |direction| {
+        let direction = format!("direction=\"{direction}\"");
+        text.lines().filter(|line| line.contains("frame") && line.contains(&direction)).count()
+            as u64
+    };
+    assert_eq!((frames("received"), frames("sent")), (stats.frames_received, stats.frames_sent));
+}

@@ -1,0 +1,10 @@
+//! Pages on what is true of every handle: errors, dropping, waiting.
+
+#[doc = include_str!("errors.md")]
+pub mod errors {}
+
+#[doc = include_str!("cancellation.md")]
+pub mod cancellation {}
+
+#[doc = include_str!("backpressure.md")]
+pub mod backpressure {}
