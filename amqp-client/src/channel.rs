@@ -133,7 +133,8 @@ impl Channel {
     }
 
     /// Asks for all unacknowledged deliveries of the channel again (AMQP 0-9-1, 1.8.3.16). Those at
-    /// hand can no longer be settled: they come again, marked as redelivered.
+    /// hand, and those that a consumer's handle has taken in already, can no longer be settled
+    /// ([`AckError::Recovered`]): they come again, marked as redelivered.
     pub fn basic_recover(&self) -> Calling<BasicRecover> {
         self.call(BasicRecover::default())
     }

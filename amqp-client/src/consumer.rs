@@ -48,8 +48,7 @@ impl Consumer {
     /// # Errors
     /// Those of [`next`](Self::next).
     pub fn try_next(&mut self) -> Option<Result<Delivery, Error>> {
-        // A waker that does nothing: whoever asks here asks again.
-        match self.poll_delivery(&mut Context::from_waker(Waker::noop())) {
+        match self.poll_delivery(None) {
             Poll::Ready(next) => next,
             Poll::Pending => None,
         }
@@ -66,9 +65,10 @@ impl Consumer {
         Calling::new(Arc::clone(&self.origin.channel), CancelConsumer(Some(self.key)))
     }
 
-    fn poll_delivery(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery, Error>>> {
+    /// Registers `waker` where there is nothing for the moment.
+    fn poll_delivery(&mut self, waker: Option<&Waker>) -> Poll<Option<Result<Delivery, Error>>> {
         if self.pulled.is_empty() && !self.ended {
-            match self.pull(cx) {
+            match self.pull(waker) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) => {}
                 Poll::Ready(Some(Ok(()))) => self.ended = true,
@@ -83,7 +83,7 @@ impl Consumer {
     }
 
     /// Takes deliveries from the core; ready with `Some` when there will be no more.
-    fn pull(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<(), Error>>> {
+    fn pull(&mut self, waker: Option<&Waker>) -> Poll<Option<Result<(), Error>>> {
         let Self { origin, pulled, .. } = self;
         let (id, key) = (origin.channel.id(), self.key);
         origin.channel.shared().with(|state| {
@@ -97,7 +97,9 @@ impl Consumer {
             if let Some(end) = channel.consumer_end(key) {
                 return Poll::Ready(Some(end));
             }
-            state.consumers.register(key.index(), cx.waker(), &mut state.released);
+            if let Some(waker) = waker {
+                state.consumers.register(key.index(), waker, &mut state.released);
+            }
             Poll::Pending
         })
     }
@@ -107,26 +109,20 @@ impl Stream for Consumer {
     type Item = Result<Delivery, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll_delivery(cx)
+        self.poll_delivery(Some(cx.waker()))
     }
 }
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        let (Origin { channel, no_ack, .. }, key) = (&*self.origin, self.key);
+        let (Origin { channel, .. }, key) = (&*self.origin, self.key);
         let now = channel.shared().now();
         let pulled = std::mem::take(&mut self.pulled);
         channel.shared().with(|state| {
             let waker = state.consumers.take(key.index());
             state.released.drop_waker(waker);
-            let mut channel = state.session.channel(channel.id());
-            channel.release_consumer(now, key);
-            if !no_ack {
-                for delivery in &pulled {
-                    // Stale ones have been requeued by the broker already.
-                    let _ = channel.nack(delivery.tag, false, true);
-                }
-            }
+            let taken = pulled.iter().map(|delivery| delivery.tag);
+            state.session.channel(channel.id()).release_consumer(now, key, taken);
         });
     }
 }
@@ -152,6 +148,6 @@ impl Future for Next<'_> {
     type Output = Option<Result<Delivery, Error>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.consumer.poll_delivery(cx)
+        self.consumer.poll_delivery(Some(cx.waker()))
     }
 }

@@ -60,7 +60,8 @@ impl Delivery {
     /// nothing is sent.
     ///
     /// # Errors
-    /// [`AckError::Stale`]: the channel or connection has closed, and the broker has requeued it.
+    /// [`AckError`]: its channel or connection has closed, it was covered by `multiple` before, or
+    /// `basic.recover` was called since. In each case the broker has it back, or has forgotten it.
     pub fn ack(self) -> Result<(), AckError> {
         self.settle(|channel, tag| channel.ack(tag, false))
     }
@@ -215,8 +216,9 @@ impl Drop for Delivery {
         let tag = self.delivery.tag;
         channel.shared().with(|state| {
             let mut channel = state.session.channel(channel.id());
-            // A stale one has been requeued by the broker already.
-            if !requeue_on_drop || channel.nack(tag, false, true).is_err() {
+            if *requeue_on_drop {
+                channel.requeue(tag);
+            } else {
                 channel.give_up(tag);
             }
         });

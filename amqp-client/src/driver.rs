@@ -65,9 +65,12 @@ impl<R: Runtime> Driver<R> {
                 let dialling = self.runtime.dial(address, &server_name);
                 self.dialling = Some((attempt, Box::pin(dialling)));
             }
-            _ => {
+            action => {
                 (self.resolving, self.dialling) = (None, None);
                 self.linger_until = Some(now + LINGER_TIMEOUT);
+                if matches!(action, Action::Disconnect { at_once: true, .. }) {
+                    self.drop_transport();
+                }
             }
         }
     }

@@ -8,7 +8,8 @@
 //! The [`guide`] says what goes wrong and how it is told, what dropping does, and who waits for whom.
 //!
 //! Every handle may be used from any thread. Nothing here starts a thread, reads a clock or blocks:
-//! one lock is held for microseconds, never across I/O and never while code of the user's runs.
+//! one lock is held for microseconds, never across I/O and never while code of the user's runs, but for
+//! the cloning of a waker.
 
 mod calling;
 mod channel;

@@ -80,11 +80,12 @@ impl Pump {
         let mut filled = false;
         let turn = shared.with(|state| {
             let session = &mut state.session;
+            // Progress first: a process that was busy does not take its own pause for the peer's.
+            session.handle_written(now, written);
             if due {
                 session.handle_timeout(now);
             }
             let action = session.poll_action();
-            session.handle_written(now, written);
             filled = transmit.is_empty() && session.poll_transmit(now, transmit);
             let read = session.wants_input();
             let turn = Turn {

@@ -29,9 +29,9 @@ pub(crate) enum Direction {
 mod told {
     use super::{Direction, Life};
 
-    /// Whether somebody listens to the life of connections.
+    /// Whether somebody may listen to the life of connections.
     #[inline]
-    pub(crate) const fn hears_life() -> bool {
+    pub(crate) const fn may_hear_life() -> bool {
         false
     }
 
@@ -65,14 +65,15 @@ mod told {
 
     use super::{Direction, Life};
 
-    /// Whether somebody listens to the life of connections.
-    pub(crate) fn hears_life() -> bool {
-        enabled!(Level::DEBUG)
+    /// Whether somebody may listen to the life of connections. Who does is not asked under the lock: a
+    /// subscriber's answer is the user's code too.
+    pub(crate) const fn may_hear_life() -> bool {
+        true
     }
 
     /// Tells one step.
     pub(crate) fn life(step: impl FnOnce() -> Life) {
-        if !hears_life() {
+        if !enabled!(Level::DEBUG) {
             return;
         }
         match step() {
@@ -87,6 +88,10 @@ mod told {
             Life::Unblocked => debug!("connection unblocked"),
         }
     }
+
+    /// What is too large is told too.
+    const ANY_SIZE: FrameLimits =
+        FrameLimits { body: u32::MAX, header: u32::MAX, method: u32::MAX };
 
     /// The frames of one direction, told as their bytes pass.
     #[derive(Debug)]
@@ -128,8 +133,7 @@ mod told {
 
         /// How much of a frame's beginning is looked at; `None` if it is no frame.
         fn wanted(&mut self) -> Option<usize> {
-            let limits = FrameLimits { body: u32::MAX, header: u32::MAX, method: u32::MAX };
-            match FrameHead::parse(&self.head, limits) {
+            match FrameHead::parse(&self.head, ANY_SIZE) {
                 // The protocol header is no frame.
                 Err(_) if self.head.first() == Some(&b'A') => Some(8),
                 Err(_) => {
@@ -147,7 +151,7 @@ mod told {
                 Direction::Sent => "sent",
             };
             let head = std::mem::take(&mut self.head);
-            match FrameHead::parse(&head, FrameLimits::default()) {
+            match FrameHead::parse(&head, ANY_SIZE) {
                 Ok(Some(frame)) => {
                     let method = MethodId::split(&head[FRAME_HEAD..]).ok();
                     let size = frame.size as usize;
@@ -164,4 +168,4 @@ mod told {
     }
 }
 
-pub(crate) use told::{Frames, hears_life, life};
+pub(crate) use told::{Frames, life, may_hear_life};

@@ -41,10 +41,10 @@ impl Released {
         }
     }
 
-    /// Tells a step, if somebody listens.
+    /// Tells a step once the lock is released, if somebody listens.
     #[inline]
     pub(crate) fn tell(&mut self, step: impl FnOnce() -> Life) {
-        if trace::hears_life() {
+        if trace::may_hear_life() {
             self.life.push(step());
         }
     }

@@ -376,6 +376,9 @@ pub enum Misuse {
     /// A commit or a rollback on a channel that is not in transaction mode.
     #[error("the channel is not in transaction mode")]
     NotTransactionMode,
+    /// The channel awaits 16,384 replies, some of them maybe beyond their time.
+    #[error("the channel awaits too many replies")]
+    TooManyCalls,
     /// Confirm mode on a channel in transaction mode: they exclude each other.
     #[error("the channel is in transaction mode")]
     TransactionMode,
@@ -385,17 +388,17 @@ pub enum Misuse {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AckError {
-    /// `basic.recover` was called: the delivery is requeued.
+    /// `basic.recover` was called since: the delivery is requeued, unless it was settled before.
     #[error("delivery {0} was requeued by basic.recover")]
     Recovered(u64),
-    /// It was settled before, maybe by `multiple`, or needs no acknowledgement; the broker would
-    /// close the channel.
+    /// It was settled before, maybe by `multiple`; the broker would close the channel.
     #[error("delivery {0} is settled already")]
     Settled(u64),
     /// Its channel or connection has closed: the broker has requeued it already.
     #[error("stale delivery: {0}")]
     Stale(Error),
-    /// The broker never delivered this tag on this channel; it would close the channel.
+    /// The broker never delivered this tag on this channel, or without asking for acknowledgement; it
+    /// would close the channel.
     #[error("unknown delivery tag {0}")]
     Unknown(u64),
 }

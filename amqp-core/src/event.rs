@@ -69,6 +69,8 @@ pub enum Action {
     Disconnect {
         /// The attempt whose transport it is.
         attempt: Attempt,
+        /// Write nothing more.
+        at_once: bool,
     },
     /// Resolve the host, then call `handle_resolved`.
     Resolve {

@@ -52,6 +52,10 @@ pub const SKIPPED_HEADER_FRAME_BYTES: u32 = 128 << 20;
 /// The largest message that is accepted: RabbitMQ's own default limit.
 pub const MESSAGE_BYTES: u64 = 128 << 20;
 
+/// Calls of one channel, or updates of one connection's secret, that the broker has not answered:
+/// beyond, further ones are refused. Many more than anybody awaits, few enough to be forgotten.
+pub const CALLS_MAX: usize = 16_384;
+
 /// Publishes of one channel between the oldest unconfirmed and the newest: bounds what is kept for
 /// them.
 pub const UNCONFIRMED_SPAN: u64 = 65_536;
@@ -112,6 +116,10 @@ pub const RETURNED_MESSAGES: usize = 256;
 /// Bytes of returned messages kept per channel, the newest message whatever its size; beyond, the
 /// oldest go.
 pub const RETURNED_BYTES: usize = 1 << 20;
+
+/// Bytes of returned messages of a channel whose acks have not come; beyond, a message loses its
+/// properties and its body. RabbitMQ sends the ack directly behind the message.
+pub const RETURNED_UNCLAIMED_BYTES: usize = 8 << 20;
 
 /// Bytes of a returned or published body that tell apart messages with equal properties.
 pub const RETURN_HASH_BODY_BYTES: usize = 64;

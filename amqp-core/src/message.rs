@@ -210,6 +210,16 @@ impl Message {
         self.properties_ref()?.check(TABLE_DEPTH_MAX)
     }
 
+    /// Exchange and routing key alone, in memory of their own.
+    fn envelope(&self) -> Self {
+        let length = usize::from(self.exchange_len) + usize::from(self.routing_key_len);
+        let mut data = self.data.get(..length).unwrap_or_default().to_vec();
+        data.extend_from_slice(RawProperties::NONE.as_bytes());
+        let properties_len = RawProperties::NONE.as_bytes().len() as u32;
+        let lengths = (self.exchange_len, self.routing_key_len, properties_len);
+        Self::new(data.into(), lengths, None)
+    }
+
     /// Bytes of exchange, routing key, properties and body.
     pub(crate) fn size(&self) -> usize {
         self.data.len() + self.large_body.as_ref().map_or(0, Bytes::len)
@@ -291,4 +301,14 @@ pub struct ReturnedMessage {
     pub text: Arc<str>,
     /// The message as it came back.
     pub message: Message,
+    /// Whether properties and body were thrown away: more than 8 MiB of other messages had come back
+    /// whose acks had not.
+    pub is_stripped: bool,
+}
+
+impl ReturnedMessage {
+    /// Without properties and body.
+    pub(crate) fn stripped(self) -> Self {
+        Self { message: self.message.envelope(), is_stripped: true, ..self }
+    }
 }

@@ -178,7 +178,7 @@ impl World {
             }
             19 => {
                 if let Some((id, key)) = self.consumers.pop() {
-                    self.session.channel(id).release_consumer(now, key);
+                    self.session.channel(id).release_consumer(now, key, []);
                 }
             }
             20 => {

@@ -59,7 +59,9 @@ impl Pending {
 
     /// A declaration of the queue of this name.
     pub(crate) fn queue_declare(name: &str) -> Self {
-        Self::QueueDeclare { name: (!name.is_empty()).then(|| digest(name.as_bytes())) }
+        // RabbitMQ drops line ends from names.
+        let name: Vec<u8> = name.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
+        Self::QueueDeclare { name: (!name.is_empty()).then(|| digest(&name)) }
     }
 
     /// Whether a reply to this declaration may name that queue.

@@ -101,14 +101,15 @@ impl Confirms {
         self.returns.returned(fingerprint, message);
     }
 
-    /// Takes an ack or a nack. Returns the first and the last number that it settles.
+    /// Takes an ack or a nack. Returns the first and the last number that it settles, and how many of
+    /// them were open.
     #[inline]
     pub(crate) fn settle(
         &mut self,
         tag: u64,
         multiple: bool,
         acked: bool,
-    ) -> Result<Option<(u64, u64)>, ProtocolDetail> {
+    ) -> Result<Option<(u64, u64, u64)>, ProtocolDetail> {
         let next = self.next();
         let (first, last) = match (tag, multiple) {
             // 0 with `multiple` stands for all (AMQP 0-9-1, 1.8.3.13).
@@ -137,9 +138,10 @@ impl Confirms {
                 }
             }
         }
+        let mut count = 1;
         if first == self.base {
             let settled = (last - first + 1) as usize;
-            self.ring.drain(..settled);
+            count = self.ring.drain(..settled).filter(|slot| *slot != Slot::Settled).count() as u64;
             self.base = last + 1;
             while self.ring.front() == Some(&Slot::Settled) {
                 self.ring.pop_front();
@@ -148,7 +150,7 @@ impl Confirms {
         } else if let Some(slot) = self.slot(tag) {
             *slot = Slot::Settled;
         }
-        Ok(Some((first, last)))
+        Ok(Some((first, last, count)))
     }
 
     /// What became of a publish; tells nacks and returns once.
@@ -236,14 +238,14 @@ mod tests {
     #[test]
     fn out_of_order_and_multiple() {
         let mut confirms = confirms(8);
-        assert_eq!(confirms.settle(3, false, true), Ok(Some((3, 3))));
+        assert_eq!(confirms.settle(3, false, true), Ok(Some((3, 3, 1))));
         assert_eq!(outcomes(&mut confirms, 8), "..c.....");
-        assert_eq!(confirms.settle(1, false, true), Ok(Some((1, 1))));
-        assert_eq!(confirms.settle(2, false, true), Ok(Some((2, 2))));
+        assert_eq!(confirms.settle(1, false, true), Ok(Some((1, 1, 1))));
+        assert_eq!(confirms.settle(2, false, true), Ok(Some((2, 2, 1))));
         assert_eq!(confirms.span(), 5);
-        assert_eq!(confirms.settle(6, true, false), Ok(Some((4, 6))));
+        assert_eq!(confirms.settle(6, true, false), Ok(Some((4, 6, 3))));
         assert_eq!(outcomes(&mut confirms, 8), "cccnnn..");
-        assert_eq!(confirms.settle(0, true, true), Ok(Some((7, 8))));
+        assert_eq!(confirms.settle(0, true, true), Ok(Some((7, 8, 2))));
         assert_eq!(confirms.settle(0, true, true), Ok(None));
         assert_eq!(confirms.span(), 0);
     }

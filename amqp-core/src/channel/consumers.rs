@@ -27,6 +27,8 @@ pub(crate) struct Consumer {
     pub(crate) channel: ChannelId,
     pub(crate) tag: Arc<str>,
     pub(crate) no_ack: bool,
+    /// Its queue is a stream, which takes no message back.
+    pub(crate) stream: bool,
     pub(crate) phase: ConsumerPhase,
     /// Why it ended, unless its own client cancelled it; told once.
     pub(crate) error: Option<Error>,

@@ -92,6 +92,8 @@ pub(crate) struct ChannelState {
     unsettled: Option<Box<Unsettled>>,
     /// Calls of `basic.recover` on their way: what was delivered before their answers is stale.
     pub(crate) recovering: u32,
+    /// What was delivered up to this tag was requeued by `basic.recover`, unless it was settled.
+    pub(crate) recovered_to: u64,
     /// The broker has asked for no more publishes.
     pub(crate) flow_stopped: bool,
     pub(crate) consumers: ConsumerTags,
@@ -118,6 +120,7 @@ impl ChannelState {
             delivered: 0,
             unsettled: None,
             recovering: 0,
+            recovered_to: 0,
             flow_stopped: false,
             consumers: ConsumerTags::default(),
             confirms: None,
@@ -168,6 +171,7 @@ impl ChannelState {
             Pending::Flow { active: false } => Err(Misuse::FlowInactive),
             Pending::Recover => {
                 self.recovering += 1;
+                self.unsettled().recover();
                 Ok(())
             }
             Pending::ConfirmSelect if self.transactional => Err(Misuse::TransactionMode),

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::limits::RETURN_HASH_BODY_BYTES;
+use crate::limits::{RETURN_HASH_BODY_BYTES, RETURNED_UNCLAIMED_BYTES};
 use crate::message::ReturnedMessage;
 
 /// What tells a message from others, twice: in full, and by what the broker never changes.
@@ -38,11 +38,13 @@ pub(crate) struct Returns {
     open: BTreeMap<u64, Fingerprint>,
     /// Returns whose acks have not come; never more than there are open publishes.
     waiting: VecDeque<(Fingerprint, ReturnedMessage)>,
+    /// Bytes of those.
+    bytes: usize,
 }
 
 impl Returns {
     pub(crate) const fn new() -> Self {
-        Self { open: BTreeMap::new(), waiting: VecDeque::new() }
+        Self { open: BTreeMap::new(), waiting: VecDeque::new(), bytes: 0 }
     }
 
     #[inline]
@@ -56,6 +58,10 @@ impl Returns {
 
     pub(crate) fn returned(&mut self, fingerprint: Fingerprint, message: ReturnedMessage) {
         if self.waiting.len() < self.open.len() {
+            let size = message.message.size();
+            let strip = self.bytes > 0 && self.bytes + size > RETURNED_UNCLAIMED_BYTES;
+            let message = if strip { message.stripped() } else { message };
+            self.bytes += message.message.size();
             self.waiting.push_back((fingerprint, message));
         }
     }
@@ -80,6 +86,7 @@ impl Returns {
             let same = |waiting: &(Fingerprint, _)| waiting.0.full == fingerprint.full;
             match self.waiting.iter().position(same).and_then(|at| self.waiting.remove(at)) {
                 Some((_, message)) => {
+                    self.bytes -= message.message.size();
                     claimed.push((*seq, message));
                     false
                 }
@@ -94,6 +101,7 @@ impl Returns {
             };
             let found = self.waiting.iter().position(alike);
             if let Some((_, message)) = found.and_then(|at| self.waiting.remove(at)) {
+                self.bytes -= message.message.size();
                 claimed.push((seq, message));
             }
         }
@@ -105,6 +113,7 @@ impl Returns {
     fn forget_leftovers(&mut self) {
         if self.open.is_empty() {
             self.waiting.clear();
+            self.bytes = 0;
         }
     }
 }
@@ -124,6 +133,7 @@ mod tests {
         ReturnedMessage {
             code: 312.into(),
             text: "".into(),
+            is_stripped: false,
             message: Message::new(data, (0, 0, 0), None),
         }
     }

@@ -77,6 +77,12 @@ impl Unsettled {
         open
     }
 
+    /// The broker takes everything back that is not settled; what waits for a commit is.
+    pub(crate) fn recover(&mut self) {
+        self.tags.clear();
+        (self.open, self.given_up) = (0, 0);
+    }
+
     pub(crate) fn commit(&mut self) {
         self.uncommitted.clear();
     }
@@ -153,6 +159,14 @@ mod tests {
             unsettled.settle(3, true) && unsettled.settle(6, true) && unsettled.settle(9, true)
         );
         assert!(!unsettled.settle(4, false) && !unsettled.settle(10, false));
+        // Recovering takes back what is not settled alone.
+        unsettled.commit();
+        unsettled.push(12);
+        unsettled.push(13);
+        assert!(unsettled.settle(12, true));
+        unsettled.recover();
+        unsettled.roll_back();
+        assert!(unsettled.settle(12, true) && !unsettled.settle(13, true));
     }
 
     proptest! {

@@ -14,7 +14,7 @@ use crate::connection::Connection;
 use crate::error::{AckError, ChannelCause, Error, InvalidArgument, InvalidReason, Misuse};
 use crate::event::Event;
 use crate::ids::{Call, CallKey, ChannelId, ConsumerKey, DeliveryTag, PublishSeq};
-use crate::limits::UNCONFIRMED_SPAN;
+use crate::limits::{CALLS_MAX, UNCONFIRMED_SPAN};
 use crate::message::{Delivery, Publish, ReturnedMessage};
 use crate::request::{BasicConsume, ConsumeOk, NoWait, Reply, Rpc, short};
 
@@ -122,6 +122,7 @@ impl<'c> Channel<'c> {
     /// [`Error`]: nothing was queued.
     pub fn call<R: Rpc>(&mut self, now: Instant, request: &R) -> Result<Call<R::Reply>, Error> {
         self.check_open()?;
+        self.check_calls()?;
         let pending = request.pending();
         if let Some(state) = self.state() {
             state.begin(pending)?;
@@ -161,6 +162,7 @@ impl<'c> Channel<'c> {
         request: &BasicConsume,
     ) -> Result<Call<ConsumeOk>, Error> {
         self.check_open()?;
+        self.check_calls()?;
         let id = self.id;
         let Some(state) = self.state() else { return Err(gone()) };
         let tag: Arc<str> = match request.consumer_tag.as_deref() {
@@ -183,6 +185,7 @@ impl<'c> Channel<'c> {
             channel: id,
             tag: Arc::clone(&tag),
             no_ack: request.no_ack,
+            stream: request.is_stream(),
             phase: ConsumerPhase::Running,
             error: None,
             released: false,
@@ -240,8 +243,14 @@ impl<'c> Channel<'c> {
         Ok(Call::new(call))
     }
 
-    /// The consumer's handle is gone: it is cancelled, and its unread deliveries are requeued.
-    pub fn release_consumer(&mut self, now: Instant, key: ConsumerKey) {
+    /// The consumer's handle is gone: it is cancelled, and its unread deliveries are requeued, as are
+    /// those that were `taken` and that nobody will read.
+    pub fn release_consumer(
+        &mut self,
+        now: Instant,
+        key: ConsumerKey,
+        taken: impl IntoIterator<Item = DeliveryTag>,
+    ) {
         let Some(consumer) = self.connection.consumers.find_mut(key) else { return };
         consumer.released = true;
         if consumer.phase == ConsumerPhase::Running
@@ -249,8 +258,17 @@ impl<'c> Channel<'c> {
         {
             self.connection.forget(now, call.key());
         }
-        self.connection.requeue_unread(key);
+        self.connection.requeue_all(key, taken);
+        let unread = self.connection.consumers.take_unread(key);
+        self.connection.requeue_all(key, unread.into_iter().map(|delivery| delivery.tag));
         self.connection.consumers.sweep(key);
+    }
+
+    /// Nobody holds the delivery: it is requeued, if it is still to be settled.
+    pub fn requeue(&mut self, tag: DeliveryTag) {
+        if tag.epoch == self.connection.epoch && tag.channel == self.id {
+            self.connection.requeue(tag);
+        }
     }
 
     /// The next unread delivery.
@@ -412,9 +430,6 @@ impl<'c> Channel<'c> {
         if tag.tag == 0 || tag.tag > state.delivered {
             return Err(AckError::Unknown(tag.tag));
         }
-        if state.recovering > 0 {
-            return Err(AckError::Recovered(tag.tag));
-        }
         let transactional = state.transactional;
         let settled = if multiple {
             state.unsettled().settle_up_to(tag.tag, transactional)
@@ -422,7 +437,11 @@ impl<'c> Channel<'c> {
             state.unsettled().settle(tag.tag, transactional)
         };
         if !settled {
-            return Err(AckError::Settled(tag.tag));
+            let recovered = state.recovering > 0 || tag.tag <= state.recovered_to;
+            return Err(match recovered {
+                true => AckError::Recovered(tag.tag),
+                false => AckError::Settled(tag.tag),
+            });
         }
         counters.settled += 1;
         let number = state.number;
@@ -474,6 +493,13 @@ impl<'c> Channel<'c> {
 
     fn check_open(&mut self) -> Result<(), Error> {
         if self.state().is_some_and(|state| state.is_open()) { Ok(()) } else { Err(self.closed()) }
+    }
+
+    /// Whether the channel may await one more reply. Calls whose time is over count until the broker
+    /// answers: it may be blocked, and their frames take memory.
+    fn check_calls(&mut self) -> Result<(), Error> {
+        let awaited = self.state().map_or(0, |state| state.calls.len());
+        if awaited < CALLS_MAX { Ok(()) } else { Err(Misuse::TooManyCalls.into()) }
     }
 
     /// The error of a channel that is not open.

@@ -222,7 +222,9 @@ impl Connection {
                         return Err(ProtocolDetail::DeliveryTag(tag));
                     }
                     state.delivered = tag;
-                    state.unsettled().push(tag);
+                    if state.recovering == 0 {
+                        state.unsettled().push(tag);
+                    }
                 }
                 let (redelivered, message_count) = (got.redelivered, got.message_count);
                 let target = Target::Got { tag, redelivered, message_count };
@@ -313,7 +315,8 @@ impl Connection {
                     message.raw_properties().as_bytes(),
                     message.body(),
                 );
-                let returned = ReturnedMessage { code: code.into(), text, message };
+                let returned =
+                    ReturnedMessage { code: code.into(), text, message, is_stripped: false };
                 self.counters.returned += 1;
                 match &mut state.confirms {
                     Some(confirms) if state.confirming => confirms.returned(fingerprint, returned),
@@ -343,9 +346,10 @@ impl Connection {
                     self.events.push_back(Event::Deliverable(key));
                 }
             }
-            Some((_, consumer)) if consumer.no_ack => {}
-            // Its handle is gone, or the broker knows a consumer that this side does not.
-            _ => self.requeue(delivery.tag),
+            // Its handle is gone.
+            Some((key, _)) => self.requeue_all(key, [delivery.tag]),
+            // The broker knows a consumer that this side does not.
+            None => self.requeue(delivery.tag),
         }
     }
 
@@ -364,8 +368,7 @@ impl Connection {
         let before = confirms.span();
         let settled = confirms.settle(tag, multiple, acked)?;
         self.unconfirmed = self.unconfirmed.saturating_sub(before - confirms.span());
-        let Some((first, last)) = settled else { return Ok(()) };
-        let count = last - first + 1;
+        let Some((first, last, count)) = settled else { return Ok(()) };
         let counters = &mut self.counters;
         *(if acked { &mut counters.acked } else { &mut counters.nacked }) += count;
         // Runs of acks make one event.

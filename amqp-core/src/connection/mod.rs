@@ -33,7 +33,8 @@ use crate::error::{
 use crate::event::{Event, TimeoutReason};
 use crate::ids::{Call, CallKey, ChannelId, Epoch};
 use crate::limits::{
-    HEADER_FRAME_BYTES, INBOUND_HARD_BYTES, INBOUND_HIGH_BYTES, SKIPPED_HEADER_FRAME_BYTES,
+    CALLS_MAX, HEADER_FRAME_BYTES, INBOUND_HARD_BYTES, INBOUND_HIGH_BYTES,
+    SKIPPED_HEADER_FRAME_BYTES,
 };
 use crate::request::{FromReply, Reply, short};
 use crate::slab::Slab;
@@ -279,6 +280,13 @@ impl Connection {
             }
             self.sweep_channel(channel);
         }
+        if let Some((Pending::Drain, _)) = self.calls.pending(call) {
+            // No answer is due: nobody is left to be told.
+            self.draining.retain(|other| *other != call);
+            self.calls.forget(call);
+            self.calls.complete(call, Ok(Reply::Done));
+            return;
+        }
         if let Some((pending, Ok(reply))) = self.calls.forget(call) {
             self.compensate(now, pending, &reply);
         }
@@ -299,6 +307,9 @@ impl Connection {
         reason: &str,
     ) -> Result<Call<()>, Error> {
         self.check_open()?;
+        if self.secret_calls.len() >= CALLS_MAX {
+            return Err(Misuse::TooManyCalls.into());
+        }
         let update = wire_connection::UpdateSecret {
             new_secret: secret.expose().as_bytes(),
             reason: short("reason", reason)?,
@@ -414,7 +425,7 @@ impl Connection {
             return false;
         }
         let unread = self.consumers.bytes();
-        let awaited = self.calls.in_flight() > 0
+        let awaited = self.calls.in_flight() > self.draining.len()
             || self.unconfirmed > 0
             || !matches!(self.state, State::Open);
         let was_paused = self.paused;
@@ -422,7 +433,8 @@ impl Connection {
             || (unread >= INBOUND_HIGH_BYTES && !awaited)
             || self.outbound.is_overfull();
         self.resumed |= was_paused && !self.paused;
-        let full = unread >= INBOUND_HARD_BYTES;
+        // Reading may stay paused below the mark.
+        let full = unread >= INBOUND_HARD_BYTES || (self.inbound_full && self.paused);
         if full != self.inbound_full {
             self.inbound_full = full;
             self.events.push_back(match full {

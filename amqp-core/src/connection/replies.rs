@@ -200,7 +200,7 @@ impl Connection {
     fn recovered(&mut self, id: ChannelId) {
         let Some(state) = self.channels.find_mut(id.0) else { return };
         state.recovering = state.recovering.saturating_sub(1);
-        state.clear_unsettled();
+        state.recovered_to = state.delivered;
         for key in self.consumers.of_channel(id) {
             if self.consumers.find(key).is_some_and(|consumer| !consumer.no_ack) {
                 self.consumers.take_unread(key);
@@ -245,7 +245,7 @@ impl Connection {
             (Pending::Get { .. }, reply) => self.give_back(pending, reply),
             (Pending::Consume(consumer), _) => {
                 if let Some(channel) = self.consumers.find(consumer).map(|found| found.channel) {
-                    self.channel(channel).release_consumer(now, consumer);
+                    self.channel(channel).release_consumer(now, consumer, []);
                 }
             }
             _ => {}
@@ -319,27 +319,38 @@ impl Connection {
         }
     }
 
-    /// Gives a delivery back that nobody will read.
+    /// Gives a delivery back that nobody holds, if it is still to be settled.
     pub(crate) fn requeue(&mut self, tag: DeliveryTag) {
         let Some(state) = self.channels.find_mut(tag.channel.0) else { return };
         if state.phase != Phase::Open {
             return;
         }
         let transactional = state.transactional;
+        // A rollback opens it again, for nobody.
+        state.unsettled().give_up(tag.tag);
         if !state.unsettled().settle(tag.tag, transactional) {
             return;
         }
+        self.counters.settled += 1;
         let number = state.number;
         let nack = basic::Nack { delivery_tag: tag.tag, multiple: false, requeue: true };
         self.outbound.frames(number, |out| frame::write_method(out, number, &nack));
     }
 
-    /// Gives all unread deliveries of a consumer back.
-    pub(crate) fn requeue_unread(&mut self, key: ConsumerKey) {
-        let no_ack = self.consumers.find(key).is_none_or(|consumer| consumer.no_ack);
-        for delivery in self.consumers.take_unread(key) {
-            if !no_ack {
-                self.requeue(delivery.tag);
+    /// Gives deliveries of a consumer back that nobody will read.
+    pub(crate) fn requeue_all(
+        &mut self,
+        key: ConsumerKey,
+        tags: impl IntoIterator<Item = DeliveryTag>,
+    ) {
+        let Some(consumer) = self.consumers.find(key) else { return };
+        let (no_ack, stream) = (consumer.no_ack, consumer.stream);
+        for tag in tags.into_iter().filter(|_| !no_ack) {
+            if stream {
+                // A stream keeps its messages, and RabbitMQ ends the connection on a nack.
+                let _ = self.channel(tag.channel).ack(tag, false);
+            } else {
+                self.requeue(tag);
             }
         }
     }

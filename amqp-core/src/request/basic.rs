@@ -6,6 +6,8 @@ use crate::error::InvalidArgument;
 use crate::limits;
 use crate::request::{Got, raw, requests, short};
 
+const STREAM_OFFSET: &str = "x-stream-offset";
+
 /// Sets how many deliveries may be unacknowledged
 /// (`basic.qos`; <https://www.rabbitmq.com/docs/consumer-prefetch>).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,13 +102,16 @@ impl BasicConsume {
     }
 
     /// Where in a stream to begin
-    /// (`x-stream-offset`; <https://www.rabbitmq.com/docs/streams#consuming>).
+    /// (`x-stream-offset`; <https://www.rabbitmq.com/docs/streams#consuming>). It also tells this client
+    /// that the queue is a stream, which takes no message back: what a consumer has not read when it is
+    /// dropped is acknowledged. RabbitMQ before 3.11 closes the connection if a delivery of a stream is
+    /// nacked or rejected.
     #[must_use]
     pub fn stream_offset(self, offset: StreamOffset) -> Self {
-        self.argument("x-stream-offset", offset)
+        self.argument(STREAM_OFFSET, offset)
     }
 
-    /// A delivery that is dropped without being settled is requeued. By default nothing is sent, and
+    /// A delivery that is dropped without being settled is requeued, which is not for streams. By default nothing is sent, and
     /// it stays unacknowledged until its channel closes.
     #[must_use]
     pub const fn requeue_on_drop(mut self) -> Self {
@@ -129,6 +134,10 @@ impl BasicConsume {
     /// Whether a delivery that is dropped without being settled is requeued.
     pub const fn is_requeue_on_drop(&self) -> bool {
         self.requeue_on_drop
+    }
+
+    pub(crate) fn is_stream(&self) -> bool {
+        self.arguments.get(STREAM_OFFSET).is_some()
     }
 
     pub(crate) fn encode_with_tag(

@@ -436,7 +436,8 @@ impl Session {
         self.step(PhaseInput::End);
         self.timers = Timers::default();
         self.connection.abort(cause.clone());
-        self.action = Some(Action::Disconnect { attempt: self.attempt });
+        let at_once = matches!(cause, CloseCause::Aborted | CloseCause::DriverGone);
+        self.action = Some(Action::Disconnect { attempt: self.attempt, at_once });
         self.events.push_back(Event::Closed(cause.clone()));
         self.cause = Some(cause);
     }

@@ -316,7 +316,7 @@ fn handles_dropped_behind_a_close_write_nothing() {
     deliver(&mut peer, 1, 1);
     peer.session.close(peer.now);
     assert_eq!(peer.methods().last().unwrap(), "connection.Close");
-    peer.session.channel(id).release_consumer(peer.now, consumer);
+    peer.session.channel(id).release_consumer(peer.now, consumer, []);
     peer.session.channel(id).release(peer.now);
     peer.send(1, &channel::Flow { active: true });
     assert_eq!(peer.methods(), [] as [&str; 0]);

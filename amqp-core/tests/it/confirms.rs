@@ -182,3 +182,54 @@ fn bodies_that_will_not_be_sent_are_handed_out() {
     peer.session.abort(CloseCause::DriverGone);
     assert_eq!(peer.session.take_discarded().len(), 2);
 }
+
+/// What the broker settles twice is counted once.
+#[test]
+fn settled_publishes_are_counted_once() {
+    let mut peer = Peer::open();
+    let id = confirming(&mut peer);
+    for _ in 0..5 {
+        publish(&mut peer, id, &Bytes::new());
+    }
+    peer.send(1, &basic::Ack { delivery_tag: 3, multiple: false });
+    peer.send(1, &basic::Nack { delivery_tag: 2, multiple: false, requeue: false });
+    peer.send(1, &basic::Ack { delivery_tag: 5, multiple: true });
+    let stats = peer.session.stats();
+    assert_eq!((stats.published, stats.confirmed, stats.nacked), (5, 4, 1));
+}
+
+/// A peer that returns and never acks: beyond a limit, envelopes alone are kept.
+#[test]
+fn returns_without_acks_lose_their_bodies() {
+    let mut peer = Peer::open();
+    let id = confirming(&mut peer);
+    let body = vec![0; 4_000];
+    let count = limits::RETURNED_UNCLAIMED_BYTES / 4_000 + 100;
+    for _ in 0..count {
+        let publish = Publish::new("", "k", &body).mandatory();
+        peer.session.channel(id).publish(&publish).unwrap();
+        peer.written.clear();
+        peer.write();
+    }
+    peer.written.clear();
+    for _ in 0..count {
+        let routing_key = ShortStr::new("k").unwrap();
+        peer.send(1, &basic::Return { reply_code: 312, routing_key, ..Default::default() });
+        let header =
+            ContentHeader { class_id: 60, body_size: 4_000, properties: RawProperties::NONE };
+        let mut bytes = Vec::new();
+        frame::write_header(&mut bytes, 1, &header);
+        frame::write_body(&mut bytes, 1, &body);
+        peer.send_bytes(&bytes);
+    }
+    peer.send(1, &basic::Ack { delivery_tag: 0, multiple: true });
+    let mut stripped = 0;
+    for seq in 1..=count {
+        let outcome = peer.session.channel(id).confirmed(PublishSeq::new(seq as u64));
+        let Some(Confirmation::Returned(returned)) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(returned.message.routing_key(), *"k");
+        assert_eq!(returned.message.body().is_empty(), returned.is_stripped);
+        stripped += usize::from(returned.is_stripped);
+    }
+    assert!((100..200).contains(&stripped), "{stripped} of {count}");
+}

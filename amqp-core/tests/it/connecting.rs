@@ -277,7 +277,7 @@ fn close_gives_up_connecting() {
     let mut peer = Peer::connected(Config::default());
     peer.session.close(peer.now);
     assert_eq!(peer.cause(), CloseCause::Connect(Arc::new(ConnectError::Aborted)));
-    let Some(Action::Disconnect { attempt }) = peer.session.poll_action() else { panic!() };
+    let Some(Action::Disconnect { attempt, .. }) = peer.session.poll_action() else { panic!() };
     assert_eq!(attempt, peer.attempt);
 }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use amqp_core::proto::method::{basic, channel, connection};
 use amqp_core::proto::{ContentHeader, RawProperties, ShortStr, frame};
 use amqp_core::{
-    AckError, BasicConsume, BasicRecover, ChannelFlow, ChannelId, CloseCause, Config, ConsumerKey,
-    Error, Event, Misuse, Publish, PublishRefused, QueueDeclare, Secret, TxCommit, TxRollback,
-    TxSelect,
+    AckError, BasicConsume, BasicGet, BasicRecover, ChannelFlow, ChannelId, CloseCause, Config,
+    ConsumerKey, Error, Event, Misuse, Publish, PublishRefused, QueueDeclare, Secret, TxCommit,
+    TxRollback, TxSelect,
 };
 
 use crate::peer::Peer;
@@ -103,7 +103,9 @@ fn recover_makes_earlier_deliveries_stale() {
     deliver(&mut peer, 3);
     peer.send(1, &basic::RecoverOk::default());
     assert_eq!(peer.session.take_reply(&call), Some(Ok(())));
-    assert_eq!(peer.session.channel(id).ack(first.tag, false), Err(AckError::Settled(1)));
+    assert_eq!(peer.session.channel(id).ack(first.tag, false), Err(AckError::Recovered(1)));
+    peer.session.channel(id).give_up(first.tag);
+    assert!(!peer.events().contains(&Event::Dropped(id)), "it is requeued");
     (4..=6).for_each(|tag| deliver(&mut peer, tag));
     peer.methods();
     let mut tags = Vec::new();
@@ -326,4 +328,124 @@ fn pk_53_an_answer_for_another_queue_is_a_breach() {
     peer.send(1, &ok("other"));
     let CloseCause::Protocol(error) = peer.cause() else { panic!("{:?}", peer.cause()) };
     assert_eq!(error.code.code(), 503);
+}
+
+/// What the broker has taken back cannot be given back: it would close the channel.
+#[test]
+fn nothing_is_nacked_behind_recover() {
+    let mut peer = Peer::open();
+    let (id, consumer) = consuming(&mut peer);
+    deliver(&mut peer, 1);
+    deliver(&mut peer, 2);
+    let taken = peer.session.channel(id).next_delivery(consumer).unwrap().tag;
+    peer.session.channel(id).call(peer.now, &BasicRecover::default()).unwrap();
+    let getting = peer.session.channel(id).call(peer.now, &BasicGet::new("q")).unwrap();
+    peer.session.channel(id).release_consumer(peer.now, consumer, [taken]);
+    peer.session.channel(id).requeue(taken);
+    assert_eq!(peer.methods(), ["basic.Recover", "basic.Get", "basic.Cancel"]);
+    deliver(&mut peer, 3);
+    peer.send(1, &basic::RecoverOk::default());
+    assert!(peer.methods().is_empty());
+    // What comes behind the answer counts.
+    peer.session.forget(peer.now, getting.key());
+    peer.send(1, &basic::GetOk { delivery_tag: 4, ..Default::default() });
+    let header = ContentHeader { class_id: 60, body_size: 0, properties: RawProperties::NONE };
+    let mut bytes = Vec::new();
+    frame::write_header(&mut bytes, 1, &header);
+    peer.send_bytes(&bytes);
+    assert_eq!(peer.methods(), ["basic.Nack"]);
+}
+
+/// A rollback leaves nothing to wait for that nobody holds.
+#[test]
+fn what_was_requeued_for_nobody_is_nobodys_after_a_rollback() {
+    let mut peer = Peer::open();
+    let (id, consumer) = consuming(&mut peer);
+    peer.session.channel(id).call(peer.now, &TxSelect::default()).unwrap();
+    peer.send(1, &amqp_core::proto::method::tx::SelectOk::default());
+    deliver(&mut peer, 1);
+    let tag = peer.session.channel(id).next_delivery(consumer).unwrap().tag;
+    peer.session.channel(id).requeue(tag);
+    peer.session.channel(id).call(peer.now, &TxRollback::default()).unwrap();
+    assert_eq!(peer.methods(), ["tx.Select", "basic.Nack", "tx.Rollback"]);
+    assert_eq!(peer.session.stats().unsettled, 0);
+}
+
+#[test]
+fn a_drain_that_nobody_awaits_ends() {
+    let mut peer = Peer::open();
+    let (id, consumer) = consuming(&mut peer);
+    deliver(&mut peer, 1);
+    let held = peer.session.channel(id).next_delivery(consumer).unwrap();
+    for _ in 0..10 {
+        let drain = peer.session.drain(peer.now, Duration::from_secs(3_600)).unwrap();
+        peer.session.forget(peer.now, drain.key());
+    }
+    let cancel_ok = basic::CancelOk { consumer_tag: ShortStr::new("t").unwrap() };
+    peer.send(1, &cancel_ok);
+    assert_eq!(peer.session.stats().open_calls, 0);
+    let (_, reason) = peer.session.poll_timeout().unwrap();
+    assert_ne!(reason, amqp_core::TimeoutReason::Call);
+    peer.session.channel(id).ack(held.tag, false).unwrap();
+}
+
+/// RabbitMQ drops line ends from the names of queues.
+#[test]
+fn a_queue_name_may_lose_its_line_end() {
+    let mut peer = Peer::open();
+    let id = peer.channel(1);
+    for (asked, answered) in [("orders\n", "orders"), ("\r\n", "amq.gen-1")] {
+        let declare = QueueDeclare::new(asked);
+        let call = peer.session.channel(id).call(peer.now, &declare).unwrap();
+        let queue = ShortStr::new(answered).unwrap();
+        let ok = amqp_core::proto::method::queue::DeclareOk { queue, ..Default::default() };
+        peer.send(1, &ok);
+        assert_eq!(peer.session.take_reply(&call).unwrap().unwrap().name(), answered);
+    }
+}
+
+/// A stream takes no message back.
+#[test]
+fn what_a_stream_delivered_is_acknowledged_when_nobody_reads_it() {
+    let mut peer = Peer::open();
+    let id = peer.channel(1);
+    let consume =
+        BasicConsume::new("s").consumer_tag("t").stream_offset(amqp_core::StreamOffset::First);
+    let call = peer.session.channel(id).consume(peer.now, &consume).unwrap();
+    peer.send(1, &basic::QosOk::default());
+    peer.send(1, &basic::ConsumeOk { consumer_tag: ShortStr::new("t").unwrap() });
+    let consumer = peer.session.take_reply(&call).unwrap().unwrap().consumer;
+    (1..=3).for_each(|tag| deliver(&mut peer, tag));
+    let taken = peer.session.channel(id).next_delivery(consumer).unwrap().tag;
+    peer.methods();
+    peer.session.channel(id).release_consumer(peer.now, consumer, [taken]);
+    assert_eq!(peer.methods(), ["basic.Cancel", "basic.Ack", "basic.Ack", "basic.Ack"]);
+}
+
+/// Calls that a blocked broker does not answer take memory, be their time over or not.
+#[test]
+fn calls_are_refused_where_too_many_await_their_replies() {
+    let mut peer = Peer::open();
+    let id = peer.channel(1);
+    for _ in 0..amqp_core::limits::CALLS_MAX {
+        let call = peer.session.channel(id).call(peer.now, &BasicRecover::default()).unwrap();
+        peer.session.forget(peer.now, call.key());
+    }
+    let refused = peer.session.channel(id).call(peer.now, &BasicRecover::default());
+    assert_eq!(refused.unwrap_err(), Error::Misuse(Misuse::TooManyCalls));
+    peer.send(1, &basic::RecoverOk::default());
+    peer.session.channel(id).call(peer.now, &BasicRecover::default()).unwrap();
+    // A close is let through.
+    peer.session.channel(id).close(peer.now);
+}
+
+#[test]
+fn an_abort_writes_nothing_more() {
+    let mut peer = Peer::open();
+    let id = peer.channel(1);
+    peer.session.channel(id).publish(&Publish::new("", "q", b"x")).unwrap();
+    peer.session.abort(CloseCause::Aborted);
+    let action = peer.session.poll_action();
+    assert!(matches!(action, Some(amqp_core::Action::Disconnect { at_once: true, .. })));
+    assert!(peer.methods().is_empty());
 }

@@ -136,7 +136,12 @@ async fn a_close_ends_by_its_deadline(broker: &Broker) {
     within("the news", events.next()).await;
     let second = publisher.send(Publish::new("", "kept", b"second")).await.unwrap();
     let declaring = tokio::spawn(channel.queue_declare(QueueDeclare::passive("kept")));
-    tokio::task::yield_now().await;
+    within("the call", async {
+        while connection.stats().open_calls == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     let begun = Instant::now();
     assert_eq!(within("the end", connection.close()).await, CloseCause::ByClientForced);
     let taken = begun.elapsed();

@@ -4,6 +4,7 @@ mod alarms;
 mod connecting;
 mod examples;
 mod faults;
+mod kinds;
 mod outcomes;
 mod peers;
 mod recorded;
