@@ -3,7 +3,7 @@
 use amqp_core::proto::frame::{self, HEARTBEAT};
 use amqp_core::proto::method::{basic, channel, confirm, connection, queue};
 use amqp_core::proto::{ContentHeader, RawProperties, ShortStr};
-use amqp_core::{BasicConsume, CloseCause, Fault, limits};
+use amqp_core::{BasicConsume, CloseCause, Event, Fault, limits};
 
 use crate::peer::Peer;
 
@@ -161,4 +161,40 @@ fn the_peers_text_is_tamed() {
     let reply_text = ShortStr::from_bytes(b"\x1b[31m\xff").unwrap();
     peer.send(0, &connection::Close { reply_code: 541, reply_text, ..Default::default() });
     assert_eq!(peer.cause().to_string(), "by the broker: 541 \\u{1b}[31m\u{fffd}");
+}
+
+/// At the hard mark nothing is read whatever is awaited, which is told, and told when it is over.
+#[test]
+fn the_hard_mark_is_told() {
+    let mut peer = Peer::open();
+    let (id, consumer) = consuming(&mut peer);
+    // Something is awaited, so that the first mark does not count.
+    peer.session.channel(id).call(peer.now, &amqp_core::BasicQos::new(1)).unwrap();
+    let mut tag = 0;
+    while peer.session.wants_input() {
+        tag += 1;
+        peer.send(1, &deliver(tag));
+        peer.send_bytes(&header(1, 60, 40_000));
+        for _ in 0..10 {
+            peer.send_bytes(&body(1, 4_000));
+        }
+    }
+    let expected = limits::INBOUND_HARD_BYTES;
+    let told = peer.events().into_iter().find_map(|event| match event {
+        Event::InputPaused { unread_bytes } => Some(unread_bytes),
+        _ => None,
+    });
+    assert!(told.is_some_and(|bytes| (expected..expected + 50_000).contains(&bytes)), "{told:?}");
+    // The call has its time: below the hard mark reading stays paused down to the first one.
+    peer.pass(std::time::Duration::from_secs(30));
+    peer.events();
+    let mut events = Vec::new();
+    while !peer.session.wants_input() {
+        assert!(events.is_empty(), "not yet: {events:?}");
+        peer.session.channel(id).next_delivery(consumer).unwrap();
+        peer.session.wants_input();
+        events = peer.events();
+    }
+    assert_eq!(events, [Event::InputResumed]);
+    assert!(peer.session.stats().unread_bytes < limits::INBOUND_HIGH_BYTES as u64);
 }

@@ -16,6 +16,7 @@ on_both_brokers! {
     pk_105_pk_113_what_cannot_be_sent_is_refused_whole
     a_second_select_gives_another_publisher
     na_30_a_large_body_keeps_no_other_channel_waiting
+    h3_a_close_in_the_middle_of_a_content_costs_the_channel_alone
 }
 
 async fn na_20_a_confirmed_message_arrives_as_it_was_sent(uri: String) {
@@ -202,5 +203,28 @@ async fn na_30_a_large_body_keeps_no_other_channel_waiting(uri: String) {
         delivery.ack().unwrap();
     }
     assert_eq!(sizes, [4, 40 << 20, 1 << 20]);
+    connection.close().await;
+}
+
+/// H3: RabbitMQ ends the connection if a close is answered in the middle of a content.
+async fn h3_a_close_in_the_middle_of_a_content_costs_the_channel_alone(uri: String) {
+    let connection = connect(&uri).await.unwrap();
+    let large = Bytes::from(vec![7; 30 << 20]);
+    let missing = unique("missing");
+    for _ in 0..3 {
+        let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
+        let refused = publisher.send(Publish::new(&missing, "k", b"x")).await.unwrap();
+        // The refusal comes while this is on its way.
+        let cut = publisher.send(Publish::new("", "nobody", &large)).await.unwrap();
+        for confirm in [refused, cut] {
+            let error = within("an outcome", confirm).await.unwrap_err();
+            let PublishError::Closed(error) = &error else { panic!("{error:?}") };
+            assert_eq!(crate::support::code(error), 404);
+        }
+    }
+    // Everything begun has come to its end, and the connection is as good as before.
+    let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
+    within("a confirm", publisher.publish(Publish::new("", "nobody", &large))).await.unwrap();
+    assert!(connection.is_open());
     connection.close().await;
 }
