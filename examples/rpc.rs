@@ -100,7 +100,7 @@ impl RpcClient {
                 let id = reply.properties().ok().and_then(|properties| properties.correlation_id);
                 let caller = id.and_then(|id| pending.lock().unwrap().callers.remove(&id));
                 if let Some(caller) = caller {
-                    // One that has given up is not there any more.
+                    // The caller may have given up.
                     let _ = caller.send(reply.body().to_vec());
                 }
             }

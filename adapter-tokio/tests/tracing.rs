@@ -71,6 +71,11 @@ async fn na_38_frames_and_lives_are_told_and_nothing_of_the_users() {
     ] {
         assert!(text.contains(told), "{told} is missing in\n{text}");
     }
+    for line in text.lines() {
+        let frame = line.contains("direction=");
+        assert_eq!(frame, line.contains("TRACE"), "{line}");
+        assert_eq!(!frame, line.contains("DEBUG"), "{line}");
+    }
     for secret in ["canary", "guest", "Z3Vlc3"] {
         assert!(!text.contains(secret), "{secret} is told");
     }

@@ -120,8 +120,9 @@ impl Channel {
     /// Starts a consumer (AMQP 0-9-1, 1.8.3.3).
     pub fn basic_consume(&self, consume: BasicConsume) -> Consuming {
         let (no_ack, requeue_on_drop) = (consume.is_no_ack(), consume.is_requeue_on_drop());
+        let stream = consume.is_stream();
         let calling = self.call(StartConsumer(consume));
-        Consuming { calling, no_ack, requeue_on_drop }
+        Consuming { calling, no_ack, requeue_on_drop, stream }
     }
 
     /// Asks for one message (AMQP 0-9-1, 1.8.3.10): the name of a queue, or a [`BasicGet`]. A consumer
@@ -253,13 +254,15 @@ impl Channel {
 ///
 /// # Cancel safety
 /// Dropped before the first poll, nothing was sent. Dropped later, the consumer is cancelled as soon
-/// as it has started, and what was delivered to it is requeued.
+/// as it has started, and what was delivered to it is requeued; without acknowledgement it is lost, and
+/// of a stream it is acknowledged.
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct Consuming {
     calling: Calling<StartConsumer>,
     no_ack: bool,
     requeue_on_drop: bool,
+    stream: bool,
 }
 
 impl Future for Consuming {
@@ -270,10 +273,11 @@ impl Future for Consuming {
             return Poll::Pending;
         };
         let channel = Arc::clone(self.calling.holder());
-        let Self { no_ack, requeue_on_drop, .. } = *self;
+        let Self { no_ack, requeue_on_drop, stream, .. } = *self;
         Poll::Ready(result.map(|ok| {
             let consumer = Some((ok.consumer, ok.consumer_tag));
-            Consumer::new(Origin { channel, consumer, no_ack, requeue_on_drop }, ok.consumer)
+            let origin = Origin { channel, consumer, no_ack, requeue_on_drop, stream };
+            Consumer::new(origin, ok.consumer)
         }))
     }
 }
@@ -285,7 +289,7 @@ impl Future for Consuming {
 ///
 /// # Cancel safety
 /// Dropped before the first poll, nothing was sent. Dropped later, the message is requeued when it
-/// comes.
+/// comes; without acknowledgement it is lost.
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct Getting {
@@ -303,7 +307,9 @@ impl Future for Getting {
         };
         let channel = Arc::clone(self.calling.holder());
         let Self { no_ack, requeue_on_drop, .. } = *self;
-        let origin = Origin { channel, consumer: None, no_ack, requeue_on_drop };
+        // RabbitMQ does not give messages of streams one by one.
+        let stream = false;
+        let origin = Origin { channel, consumer: None, no_ack, requeue_on_drop, stream };
         Poll::Ready(result.map(|got| got.map(|got| Delivery::got(origin, got))))
     }
 }

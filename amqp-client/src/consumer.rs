@@ -15,7 +15,7 @@ use crate::delivery::{Delivery, Origin};
 /// A consumer of a queue: a stream of deliveries, in the order in which the broker sent them.
 ///
 /// Dropped, it is cancelled in the background, and deliveries that were not taken from it are
-/// requeued.
+/// requeued; without acknowledgement they are lost, and of a stream they are acknowledged.
 #[derive(Debug)]
 pub struct Consumer {
     origin: Arc<Origin>,

@@ -16,7 +16,8 @@ use crate::consumer::Cancelling;
 /// A message delivered to a consumer, or got.
 ///
 /// It is to be acknowledged or refused, from any thread, unless the consumer is without
-/// acknowledgement. Dropped without that, nothing is sent: the message stays unacknowledged until its
+/// acknowledgement. A stream takes no message back: there, refusing is acknowledging, as in newer
+/// releases of RabbitMQ. Dropped without being settled, nothing is sent: the message stays unacknowledged until its
 /// channel closes, takes one place of the prefetch until then, and
 /// [`ConnectionEvent::DeliveriesDropped`](crate::ConnectionEvent::DeliveriesDropped) tells. With
 /// [`requeue_on_drop`](amqp_core::BasicConsume::requeue_on_drop) it is requeued.
@@ -35,6 +36,8 @@ pub(crate) struct Origin {
     pub(crate) consumer: Option<(ConsumerKey, String)>,
     pub(crate) no_ack: bool,
     pub(crate) requeue_on_drop: bool,
+    /// The queue is a stream, which takes no message back.
+    pub(crate) stream: bool,
 }
 
 impl Origin {
@@ -81,7 +84,11 @@ impl Delivery {
     /// # Errors
     /// Those of [`ack`](Self::ack).
     pub fn nack(self, requeue: bool) -> Result<(), AckError> {
-        self.settle(|channel, tag| channel.nack(tag, false, requeue))
+        let stream = self.origin.stream;
+        self.settle(|channel, tag| match stream {
+            true => channel.ack(tag, false),
+            false => channel.nack(tag, false, requeue),
+        })
     }
 
     /// Refuses it and every earlier delivery of the channel that is not settled, from whatever
@@ -90,7 +97,11 @@ impl Delivery {
     /// # Errors
     /// Those of [`ack`](Self::ack).
     pub fn nack_multiple(self, requeue: bool) -> Result<(), AckError> {
-        self.settle(|channel, tag| channel.nack(tag, true, requeue))
+        let stream = self.origin.stream;
+        self.settle(|channel, tag| match stream {
+            true => channel.ack(tag, true),
+            false => channel.nack(tag, true, requeue),
+        })
     }
 
     /// Refuses it (`basic.reject`; AMQP 0-9-1, 1.8.3.14): requeued, or else dead-lettered or dropped.
@@ -98,7 +109,11 @@ impl Delivery {
     /// # Errors
     /// Those of [`ack`](Self::ack).
     pub fn reject(self, requeue: bool) -> Result<(), AckError> {
-        self.settle(|channel, tag| channel.reject(tag, requeue))
+        let stream = self.origin.stream;
+        self.settle(|channel, tag| match stream {
+            true => channel.ack(tag, false),
+            false => channel.reject(tag, requeue),
+        })
     }
 
     /// The body; empty if the message was too large.
@@ -209,14 +224,17 @@ impl fmt::Debug for Delivery {
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        let Origin { channel, no_ack, requeue_on_drop, .. } = &*self.origin;
+        let Origin { channel, no_ack, requeue_on_drop, stream, .. } = &*self.origin;
         if self.settled || *no_ack {
             return;
         }
         let tag = self.delivery.tag;
         channel.shared().with(|state| {
             let mut channel = state.session.channel(channel.id());
-            if *requeue_on_drop {
+            if *requeue_on_drop && *stream {
+                // A stale one has nothing to be settled.
+                let _ = channel.ack(tag, false);
+            } else if *requeue_on_drop {
                 channel.requeue(tag);
             } else {
                 channel.give_up(tag);

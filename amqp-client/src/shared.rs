@@ -114,7 +114,9 @@ impl State {
             let driver = self.driver.take();
             self.released.wake(driver);
         }
-        self.released.drop_bodies(self.session.take_discarded());
+        if self.session.has_discarded() {
+            self.released.drop_bodies(self.session.take_discarded());
+        }
         std::mem::take(&mut self.released)
     }
 

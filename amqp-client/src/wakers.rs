@@ -15,6 +15,12 @@ use crate::trace::{self, Life};
 pub(crate) struct Released {
     /// Most often there is one at most.
     first: Option<Waker>,
+    /// Seldom there is anything else.
+    more: Option<Box<More>>,
+}
+
+#[derive(Debug, Default)]
+struct More {
     woken: Vec<Waker>,
     dropped: Vec<Waker>,
     bodies: Vec<Bytes>,
@@ -27,17 +33,19 @@ impl Released {
         if self.first.is_none() {
             self.first = Some(waker);
         } else {
-            self.woken.push(waker);
+            self.more().woken.push(waker);
         }
     }
 
     pub(crate) fn drop_waker(&mut self, waker: Option<Waker>) {
-        self.dropped.extend(waker);
+        if waker.is_some() {
+            self.more().dropped.extend(waker);
+        }
     }
 
     pub(crate) fn drop_bodies(&mut self, bodies: Vec<Bytes>) {
         if !bodies.is_empty() {
-            self.bodies.extend(bodies);
+            self.more().bodies.extend(bodies);
         }
     }
 
@@ -45,7 +53,7 @@ impl Released {
     #[inline]
     pub(crate) fn tell(&mut self, step: impl FnOnce() -> Life) {
         if trace::may_hear_life() {
-            self.life.push(step());
+            self.more().life.push(step());
         }
     }
 
@@ -55,6 +63,19 @@ impl Released {
         if let Some(waker) = self.first {
             waker.wake();
         }
+        if let Some(more) = self.more {
+            more.release();
+        }
+    }
+
+    fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+}
+
+impl More {
+    #[cold]
+    fn release(self) {
         for waker in self.woken {
             waker.wake();
         }

@@ -205,6 +205,27 @@ pub fn write_header_ref(
     frame.end(out);
 }
 
+/// Appends a header frame whose only property is the delivery mode, if it has any.
+#[inline]
+pub fn write_plain_header(
+    out: &mut Vec<u8>,
+    channel: u16,
+    body_size: u64,
+    delivery_mode: Option<u8>,
+) {
+    let size = if delivery_mode.is_some() { 15 } else { 14 };
+    let [f0, f1] = if delivery_mode.is_some() { [0x10, 0] } else { [0, 0] };
+    let [k, c0, c1, s0, s1, s2, s3] = head_bytes(FrameKind::Header, channel, size);
+    let [b0, b1, b2, b3, b4, b5, b6, b7] = body_size.to_be_bytes();
+    let class = crate::properties::CONTENT_CLASS as u8;
+    let fixed = [k, c0, c1, s0, s1, s2, s3, 0, class, 0, 0, b0, b1, b2, b3, b4, b5, b6, b7, f0, f1];
+    out.extend_from_slice(&fixed);
+    match delivery_mode {
+        Some(mode) => out.extend_from_slice(&[mode, FRAME_END]),
+        None => out.push(FRAME_END),
+    }
+}
+
 /// Appends the head of a body frame, for a payload that is sent from where it lies; the end octet
 /// [`FRAME_END`] must follow it.
 #[inline]

@@ -43,7 +43,7 @@ struct World {
     lost: bool,
     channels: Vec<ChannelId>,
     calls: Vec<Call<()>>,
-    consumes: Vec<Call<amqp_core::ConsumeOk>>,
+    consumes: Vec<(ChannelId, Call<amqp_core::ConsumeOk>)>,
     gets: Vec<(ChannelId, Call<Option<amqp_core::Got>>)>,
     declares: Vec<Call<amqp_core::QueueDeclareOk>>,
     consumers: Vec<(ChannelId, ConsumerKey)>,
@@ -156,7 +156,8 @@ impl World {
                 if which > 5 {
                     consume = consume.no_ack();
                 }
-                self.consumes.extend(self.session.channel(id).consume(now, &consume).ok());
+                let call = self.session.channel(id).consume(now, &consume);
+                self.consumes.extend(call.ok().map(|call| (id, call)));
             }
             15 => {
                 let Some(id) = self.channel(which) else { return };
@@ -198,7 +199,7 @@ impl World {
                 if let Some((_, call)) = self.gets.pop() {
                     self.session.forget(now, call.key());
                 }
-                if let Some(call) = self.consumes.pop() {
+                if let Some((_, call)) = self.consumes.pop() {
                     self.session.forget(now, call.key());
                 }
             }
@@ -386,13 +387,11 @@ impl World {
         let session = &mut self.session;
         self.calls.retain(|call| session.take_reply(call).is_none());
         self.declares.retain(|call| session.take_reply(call).is_none());
-        let (consumers, channels) = (&mut self.consumers, &self.channels);
-        self.consumes.retain(|call| match session.take_reply(call) {
+        let consumers = &mut self.consumers;
+        self.consumes.retain(|(id, call)| match session.take_reply(call) {
             None => true,
             Some(result) => {
-                // Which channel it is on does not matter here.
-                consumers
-                    .extend(result.ok().and_then(|ok| Some((*channels.first()?, ok.consumer))));
+                consumers.extend(result.ok().map(|ok| (*id, ok.consumer)));
                 false
             }
         });
@@ -414,7 +413,9 @@ impl World {
             rest = rest.strip_prefix(&PROTOCOL_HEADER).expect("the protocol header comes first");
             self.greeted = true;
         }
-        let other = FRAME_MAX - 8;
+        // Before the handshake is done, no more than the least.
+        let frame_max = self.session.tuning().frame_max.max(FRAME_MAX);
+        let other = frame_max - 8;
         let limits = FrameLimits { body: other, header: other, method: other };
         while !rest.is_empty() {
             match frame::peek(rest, limits) {

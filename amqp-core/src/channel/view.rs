@@ -72,13 +72,15 @@ impl<'c> Channel<'c> {
             Some(confirms) => confirms.next(),
             None => 0,
         };
-        let mut properties = PropertiesRef::default();
-        if let Some(owned) = publish.properties {
-            properties = view(owned, scratch)?;
-        }
-        if publish.persistent {
-            properties.delivery_mode = Some(2);
-        }
+        let persistent = publish.persistent.then_some(2);
+        let properties = match publish.properties {
+            Some(owned) => {
+                let mut properties = view(owned, scratch)?;
+                properties.delivery_mode = persistent.or(properties.delivery_mode);
+                Some(properties)
+            }
+            None => None,
+        };
 
         let offset = outbound.offset(state.number, publish.body.as_slice().len());
         let buffer = outbound.buffer(state.number);
@@ -92,7 +94,10 @@ impl<'c> Channel<'c> {
         frame::write_method(buffer, state.number, &method);
         let header_start = buffer.len();
         let size = publish.body.as_slice().len() as u64;
-        frame::write_header_ref(buffer, state.number, size, &properties);
+        match &properties {
+            Some(properties) => frame::write_header_ref(buffer, state.number, size, properties),
+            None => frame::write_plain_header(buffer, state.number, size, persistent),
+        }
         let header_size = buffer.len() - header_start;
         if header_size > tuning.frame_max as usize {
             buffer.truncate(start);

@@ -398,6 +398,7 @@ impl Connection {
     }
 
     /// What has changed. Call it until it gives `None`.
+    #[inline]
     pub fn poll_event(&mut self) -> Option<Event> {
         if !self.draining.is_empty() {
             self.finish_drains();
@@ -471,6 +472,12 @@ impl Connection {
     /// Why the broker reads no publishes, while it does not.
     pub fn blocked(&self) -> Option<&Arc<str>> {
         self.blocked.as_ref()
+    }
+
+    /// Whether there is something for `take_discarded`.
+    #[inline]
+    pub const fn has_discarded(&self) -> bool {
+        self.outbound.has_discarded()
     }
 
     /// Bodies of the user's that will not be sent. Their `Drop` is the user's code: drop them where

@@ -111,7 +111,8 @@ impl BasicConsume {
         self.argument(STREAM_OFFSET, offset)
     }
 
-    /// A delivery that is dropped without being settled is requeued, which is not for streams. By default nothing is sent, and
+    /// A delivery that is dropped without being settled is requeued, or acknowledged if it is of a
+    /// stream. By default nothing is sent, and
     /// it stays unacknowledged until its channel closes.
     #[must_use]
     pub const fn requeue_on_drop(mut self) -> Self {
@@ -136,7 +137,8 @@ impl BasicConsume {
         self.requeue_on_drop
     }
 
-    pub(crate) fn is_stream(&self) -> bool {
+    /// Whether a stream's offset is given.
+    pub fn is_stream(&self) -> bool {
         self.arguments.get(STREAM_OFFSET).is_some()
     }
 

@@ -274,6 +274,7 @@ impl Session {
     }
 
     /// What has changed. Call it until it gives `None`.
+    #[inline]
     pub fn poll_event(&mut self) -> Option<Event> {
         // The session's own event is the last one.
         self.connection.poll_event().or_else(|| self.events.pop_front())
@@ -330,6 +331,12 @@ impl Session {
     /// Why the broker reads no publishes, while it does not.
     pub fn blocked(&self) -> Option<&Arc<str>> {
         self.connection.blocked()
+    }
+
+    /// Whether there is something for `take_discarded`.
+    #[inline]
+    pub const fn has_discarded(&self) -> bool {
+        self.connection.has_discarded()
     }
 
     /// Bodies of the user's that will not be sent; see [`Connection::take_discarded`].

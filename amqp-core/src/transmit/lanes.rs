@@ -60,6 +60,11 @@ impl Lanes {
         self.bytes
     }
 
+    /// Bytes of frames that wait behind contents, publishes among them.
+    pub(super) fn after_bytes(&self) -> usize {
+        self.lanes.values().flatten().map(|item| item.after.len()).sum()
+    }
+
     #[inline]
     pub(super) fn has(&self, channel: u16) -> bool {
         !self.turns.is_empty() && self.lanes.contains_key(&channel)

@@ -265,8 +265,9 @@ impl Outbound {
     }
 
     /// Whether so much waits to be written that no more should be asked for.
-    pub(crate) const fn is_overfull(&self) -> bool {
-        self.chunk.flat.len() >= OUTBOUND_HARD_BYTES
+    pub(crate) fn is_overfull(&self) -> bool {
+        let queued = self.chunk.flat.len() + self.lanes.after_bytes();
+        queued >= OUTBOUND_HARD_BYTES
     }
 
     /// The buffer at whose end the channel's next frames go.
@@ -350,6 +351,11 @@ impl Outbound {
         self.offset += self.chunk.len() as u64;
         std::mem::swap(&mut self.chunk, &mut out.chunk);
         true
+    }
+
+    #[inline]
+    pub(crate) const fn has_discarded(&self) -> bool {
+        !self.discarded.is_empty()
     }
 
     /// Drops nothing itself: the caller does, where the user's `Drop` may run.

@@ -198,3 +198,21 @@ fn the_hard_mark_is_told() {
     assert_eq!(events, [Event::InputResumed]);
     assert!(peer.session.stats().unread_bytes < limits::INBOUND_HIGH_BYTES as u64);
 }
+
+/// Answers to a peer that does not listen wait behind a large content too: no more is read.
+#[test]
+fn answers_behind_a_large_content_pause_reading() {
+    use amqp_core::proto::frame::FRAME_OVERHEAD;
+    let mut peer = Peer::open();
+    let id = peer.channel(1);
+    let large = vec![0; 100_000];
+    peer.session.channel(id).publish(&amqp_core::Publish::new("", "q", &large)).unwrap();
+    let mut flows = 0;
+    while peer.session.wants_input() {
+        peer.send(1, &channel::Flow { active: true });
+        peer.events();
+        flows += 1;
+    }
+    let answer = FRAME_OVERHEAD + 5;
+    assert!(flows * answer <= limits::OUTBOUND_HARD_BYTES + answer, "{flows} answers wait");
+}

@@ -41,7 +41,7 @@ enum Phase {
     TuneOk,
     Open,
     Running,
-    /// `connection.close` was sent.
+    /// `connection.close` was sent, or answered.
     Closing,
 }
 
@@ -111,7 +111,7 @@ impl Connection {
             delivery_tag: tag,
             redelivered: queued.redelivered,
             exchange: short(published.exchange.as_bytes()),
-            routing_key: short(published.routing_key.as_bytes()),
+            routing_key: short(&published.wire_key),
         };
         self.send(consumer.channel, &deliver);
         self.send_content(consumer.channel, &published.properties, &published.body);
@@ -191,6 +191,10 @@ impl Broker {
 
     fn handle_frame(&mut self, id: ConnectionId, found: &frame::Frame<'_>) {
         let number = found.channel;
+        let closing = self.connections.get(&id).is_some_and(|it| it.phase == Phase::Closing);
+        if closing && (number != 0 || found.kind != FrameKind::Method) {
+            return;
+        }
         let mut method = None;
         let result = match found.kind {
             FrameKind::Heartbeat if number != 0 => Err(unexpected("heartbeat on a channel")),
@@ -359,7 +363,8 @@ impl Connection {
         match (self.phase, method) {
             (_, Method::ConnectionClose(_)) => {
                 self.send(0, &connection::CloseOk::default());
-                self.finished = true;
+                // RabbitMQ leaves it to the client to close the transport.
+                self.phase = Phase::Closing;
             }
             (Phase::Closing, Method::ConnectionCloseOk(_)) => self.finished = true,
             (Phase::Closing, _) => {}

@@ -104,7 +104,7 @@ impl Broker {
             delivery_tag,
             redelivered,
             exchange: short(published.0.exchange.as_bytes()),
-            routing_key: short(published.0.routing_key.as_bytes()),
+            routing_key: short(&published.0.wire_key),
             message_count,
         };
         if let Some(connection) = self.connections.get_mut(&id) {
@@ -132,6 +132,8 @@ impl Broker {
             let tag = tag.to_vec();
             let at = ConsumerAt { connection: id, channel: number, tag, priority };
             self.remove_consumer(&queue, &at);
+            // Another one may be served in its place.
+            self.deliver(&queue);
         }
         Ok(())
     }

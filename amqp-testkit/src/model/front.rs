@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use super::broker::{Broker, ConnectionId, Held};
 
@@ -188,6 +189,7 @@ fn read(mut stream: TcpStream, id: ConnectionId, shared: &Shared) {
 
 fn write(mut stream: TcpStream, id: ConnectionId, written: &Condvar, shared: &Shared) {
     let mut state = shared.lock();
+    let mut last_output = Instant::now();
     loop {
         let output = state.broker.take_output(id);
         state.notify();
@@ -202,9 +204,11 @@ fn write(mut stream: TcpStream, id: ConnectionId, written: &Condvar, shared: &Sh
             state = match state.broker.heartbeat(id) {
                 None => written.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(interval) => {
-                    let waited = written.wait_timeout(state, interval);
-                    let (mut state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-                    if timeout.timed_out() {
+                    // What the client sends may wake this up, and proves nothing to the client.
+                    let left = interval.saturating_sub(last_output.elapsed());
+                    let waited = written.wait_timeout(state, left);
+                    let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+                    if last_output.elapsed() >= interval {
                         state.broker.send_heartbeat(id);
                     }
                     state
@@ -217,6 +221,7 @@ fn write(mut stream: TcpStream, id: ConnectionId, written: &Condvar, shared: &Sh
             // The reader will see it too, and clean up.
             return;
         }
+        last_output = Instant::now();
         state = shared.lock();
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use amqp_proto::method::{basic, tx};
 use amqp_proto::{
-    ContentHeader, FieldTable, FieldValue, Malformed, RawProperties, ReplyCode, ShortStr,
+    ContentHeader, FieldTable, FieldValue, RawProperties, ReplyCode, ShortStr, TABLE_DEPTH_MAX,
 };
 
 use super::arguments::Overflow;
@@ -44,6 +44,7 @@ impl Broker {
         let published = Published {
             exchange: text(publish.exchange),
             routing_key: text(publish.routing_key),
+            wire_key: publish.routing_key.as_bytes().to_vec(),
             properties: Vec::new(),
             body: Vec::new(),
         };
@@ -152,6 +153,9 @@ impl Broker {
         if view.expiration.is_some_and(|it| number_of(it).is_none()) {
             return refused("invalid expiration: no_integer");
         }
+        if view.expiration.is_some() {
+            return Err(Refusal::not_implemented("clock, by which a message expires"));
+        }
         if view.user_id.is_some_and(|user| user != *"guest") {
             return refused("user_id property set to another than the authenticated user 'guest'");
         }
@@ -160,9 +164,10 @@ impl Broker {
             if !replies {
                 return refused("fast reply consumer does not exist");
             }
-            let mut properties = published.decoded();
-            properties.reply_to = Some(format!("{REPLY_TO}.{}.{number}", id.0));
-            published.set_properties(&properties);
+            let address = format!("{REPLY_TO}.{}.{number}", id.0);
+            if !published.change_properties(|it| it.reply_to = Some(address)) {
+                return Err(Refusal::not_implemented("replies to what it cannot write"));
+            }
         }
         Ok(())
     }
@@ -178,11 +183,14 @@ impl Broker {
         let headers = published.headers();
         let queues = self.route(&published.exchange, &published.routing_key, &headers)?;
         if headers.get("BCC").is_some() {
-            let mut properties = published.decoded();
-            if let Some(headers) = &mut properties.headers {
-                headers.remove("BCC");
+            let without_copies = published.change_properties(|properties| {
+                if let Some(headers) = &mut properties.headers {
+                    headers.remove("BCC");
+                }
+            });
+            if !without_copies {
+                return Err(Refusal::not_implemented("copies of what it cannot write"));
             }
-            published.set_properties(&properties);
         }
         let message = Message(Arc::new(published));
         // A direct reply counts as not routed, though it arrives.
@@ -193,7 +201,7 @@ impl Broker {
                 reply_code: ReplyCode::NO_ROUTE.code(),
                 reply_text: short(b"NO_ROUTE"),
                 exchange: short(message.0.exchange.as_bytes()),
-                routing_key: short(message.0.routing_key.as_bytes()),
+                routing_key: short(&message.0.wire_key),
             };
             connection.send(number, &returned);
             connection.send_content(number, &message.0.properties, &message.0.body);
@@ -232,8 +240,7 @@ impl Broker {
         let arguments = queue.arguments.clone();
         let Some(exchange) = arguments.dead_letter_exchange else { return };
         let mut published = Published::clone(&message.0);
-        let mut properties = published.decoded();
-        let mut headers = properties.headers.take().unwrap_or_default();
+        let mut headers = published.headers();
         let mut deaths = match headers.remove("x-death") {
             Some(FieldValue::Array(deaths)) => deaths,
             _ => Vec::new(),
@@ -273,10 +280,13 @@ impl Broker {
                 headers.insert(header, value);
             }
         }
-        properties.headers = Some(headers.clone());
-        published.set_properties(&properties);
+        // What cannot be written again could go round for ever.
+        if !published.change_properties(|properties| properties.headers = Some(headers.clone())) {
+            return;
+        }
         published.exchange = exchange;
         if let Some(key) = arguments.dead_letter_routing_key {
+            published.wire_key = key.clone().into_bytes();
             published.routing_key = key;
         }
         // A dead-letter exchange that is missing swallows the message.
@@ -289,7 +299,8 @@ impl Broker {
 
     /// A reply goes to the consumer whose address is its routing key.
     fn reply_directly(&mut self, message: &Message) {
-        let address = message.0.routing_key.strip_prefix(REPLY_TO);
+        let key = message.0.exchange.is_empty().then_some(&message.0.routing_key);
+        let address = key.and_then(|key| key.strip_prefix(REPLY_TO));
         let Some((connection, number)) =
             address.and_then(|it| it.strip_prefix('.')).and_then(|it| it.split_once('.'))
         else {
@@ -307,7 +318,7 @@ impl Broker {
             delivery_tag: channel.next_tag + 1,
             redelivered: false,
             exchange: short(message.0.exchange.as_bytes()),
-            routing_key: short(message.0.routing_key.as_bytes()),
+            routing_key: short(&message.0.wire_key),
         };
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.send(number, &deliver);
@@ -362,7 +373,7 @@ impl Broker {
                 && let Some(consumer) = channel.consumers.get_mut(&unacked.consumer)
                 && consumer.number == unacked.number
             {
-                consumer.unacked -= 1;
+                consumer.unacked = consumer.unacked.saturating_sub(1);
             }
             match outcome {
                 Outcome::Acknowledged => {}
@@ -384,14 +395,63 @@ impl Broker {
     }
 }
 
-/// RabbitMQ ends the connection on properties that it cannot read; texts it does not look into.
+/// RabbitMQ ends the connection on properties that it cannot read, or that hold what it never writes;
+/// texts it does not look into, and depth it does not mind.
 fn check_properties(properties: RawProperties<'_>) -> Result<(), Refusal> {
-    let checked = properties.decode().and_then(|view| match view.headers {
-        Some(headers) => headers.check(usize::MAX),
-        None => Ok(()),
+    let known = properties.decode().is_ok_and(|view| {
+        view.headers.is_none_or(|headers| is_readable(headers.as_bytes(), true, TABLE_DEPTH_MAX))
     });
-    match checked {
-        Ok(()) | Err(Malformed::NotUtf8) => Ok(()),
-        Err(_) => Err(Refusal::connection(ReplyCode::INTERNAL_ERROR, "INTERNAL_ERROR")),
+    if known {
+        return Ok(());
     }
+    Err(Refusal::connection(ReplyCode::INTERNAL_ERROR, "properties that cannot be read"))
+}
+
+/// Whether the fields of a table, or the values of an array, are of types and lengths that RabbitMQ
+/// reads; what is nested deeper than `levels` passes unread.
+fn is_readable(bytes: &[u8], named: bool, levels: usize) -> bool {
+    let Some(inner) = levels.checked_sub(1) else { return true };
+    let mut rest = bytes;
+    let take = |rest: &mut &[u8], count: usize| {
+        let (taken, left) = rest.split_at_checked(count)?;
+        *rest = left;
+        Some(taken.to_vec())
+    };
+    while !rest.is_empty() {
+        let value = (|| {
+            if named {
+                let length = take(&mut rest, 1)?[0];
+                take(&mut rest, length.into())?;
+            }
+            let kind = take(&mut rest, 1)?[0];
+            Some(match kind {
+                b't' | b'b' | b'B' => take(&mut rest, 1).is_some(),
+                b's' | b'u' => take(&mut rest, 2).is_some(),
+                b'I' | b'i' => take(&mut rest, 4).is_some(),
+                b'f' => take(&mut rest, 4)?
+                    .try_into()
+                    .is_ok_and(|it| f32::from_be_bytes(it).is_finite()),
+                b'd' => take(&mut rest, 8)?
+                    .try_into()
+                    .is_ok_and(|it| f64::from_be_bytes(it).is_finite()),
+                b'D' => take(&mut rest, 5).is_some(),
+                b'l' | b'L' | b'T' => take(&mut rest, 8).is_some(),
+                b'S' | b'x' | b'A' | b'F' => {
+                    let length = u32::from_be_bytes(take(&mut rest, 4)?.try_into().ok()?);
+                    let value = take(&mut rest, length as usize)?;
+                    match kind {
+                        b'A' => is_readable(&value, false, inner),
+                        b'F' => is_readable(&value, true, inner),
+                        _ => true,
+                    }
+                }
+                b'V' => true,
+                _ => false,
+            })
+        })();
+        if value != Some(true) {
+            return false;
+        }
+    }
+    true
 }

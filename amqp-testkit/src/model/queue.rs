@@ -1,5 +1,6 @@
 //! Queues: messages in the order in which they came, also when they come back.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -17,17 +18,14 @@ pub(super) struct Message(pub(super) Arc<Published>);
 pub(super) struct Published {
     pub(super) exchange: String,
     pub(super) routing_key: String,
+    /// The routing key as on the wire, which need not be text.
+    pub(super) wire_key: Vec<u8>,
     /// Flags and values as on the wire.
     pub(super) properties: Vec<u8>,
     pub(super) body: Vec<u8>,
 }
 
 impl Published {
-    /// The properties, as far as they can be read.
-    pub(super) fn decoded(&self) -> Properties {
-        self.view().to_owned(TABLE_DEPTH_MAX).unwrap_or_default()
-    }
-
     pub(super) fn headers(&self) -> FieldTable {
         let headers = self.view().headers;
         headers.and_then(|raw| raw.decode(TABLE_DEPTH_MAX).ok()).unwrap_or_default()
@@ -38,12 +36,16 @@ impl Published {
         RawProperties::new(&self.properties).decode().unwrap_or_default()
     }
 
-    /// Replaces the properties; what cannot be encoded stays as it was.
-    pub(super) fn set_properties(&mut self, properties: &Properties) {
+    /// Changes the properties, unless they cannot be read or written; whether it did.
+    pub(super) fn change_properties(&mut self, change: impl FnOnce(&mut Properties)) -> bool {
+        let Ok(mut properties) = self.view().to_owned(TABLE_DEPTH_MAX) else { return false };
+        change(&mut properties);
         let mut encoded = Vec::new();
-        if properties.encode(&mut encoded).is_ok() {
+        let written = properties.encode(&mut encoded).is_ok();
+        if written {
             self.properties = encoded;
         }
+        written
     }
 }
 
@@ -105,7 +107,7 @@ impl Queue {
             return self.consumers.front().is_some_and(takes).then_some(0);
         }
         let mut places: Vec<usize> = (0..self.consumers.len()).collect();
-        places.sort_by_key(|place| -self.consumers[*place].priority);
+        places.sort_by_key(|place| Reverse(self.consumers[*place].priority));
         places.into_iter().find(|place| takes(&self.consumers[*place]))
     }
 }

@@ -180,16 +180,20 @@ fn words(key: &str) -> Vec<&str> {
 
 /// `*` stands for one word, `#` for any number of words.
 fn topic_matches(pattern: &[&str], words: &[&str]) -> bool {
-    match (pattern.split_first(), words.split_first()) {
-        (None, None) => true,
-        (Some((&"#", rest)), _) => {
-            (0..=words.len()).any(|taken| topic_matches(rest, &words[taken..]))
+    // Whether the pattern so far matches the first so many words.
+    let mut matched = vec![false; words.len() + 1];
+    matched[0] = true;
+    for part in pattern {
+        let mut next = vec![false; words.len() + 1];
+        for at in 0..=words.len() {
+            next[at] = match *part {
+                "#" => matched[at] || (at > 0 && next[at - 1]),
+                part => at > 0 && matched[at - 1] && (part == "*" || part == words[at - 1]),
+            };
         }
-        (Some((first, rest)), Some((word, others))) => {
-            (*first == "*" || first == word) && topic_matches(rest, others)
-        }
-        _ => false,
+        matched = next;
     }
+    matched[words.len()]
 }
 
 /// `x-match` says whether all of the binding's arguments must be met or any; others that begin with

@@ -1,7 +1,7 @@
 //! Exchanges, queues and bindings: declared, bound, purged, deleted.
 
-use amqp_proto::ReplyCode;
 use amqp_proto::method::{exchange, queue};
+use amqp_proto::{FieldValue, ReplyCode};
 
 use super::arguments::{QueueArguments, alternate, arguments};
 use super::broker::{Broker, ConnectionId, Refusal, no_exchange, no_queue};
@@ -186,6 +186,10 @@ impl Broker {
         };
         let Some(queue) = self.queues.get(&name) else { return Err(no_queue(&name)) };
         check_owner(queue, &name, id)?;
+        let how = arguments.get("x-match").and_then(FieldValue::as_str).unwrap_or("all");
+        if found.kind == Kind::Headers && !matches!(how, "all" | "any") {
+            return Err(Refusal::not_implemented(&format!("x-match={how}")));
+        }
         let destination = Destination::Queue(name);
         found.bind(Binding { destination, key: text(bind.routing_key), arguments });
         self.answer(id, number, bind.no_wait, &queue::BindOk::default());

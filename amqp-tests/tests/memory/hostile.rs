@@ -105,13 +105,20 @@ fn handshake() -> Vec<u8> {
 
 fn connector(peer: &Scripted) -> Connector {
     Connector::new(&peer.uri()).unwrap().configure(|config| {
+        config.address_timeout(Duration::from_secs(5)).close_timeout(Duration::from_secs(1))
+    })
+}
+
+/// A connector that waits no longer than it must to see that nothing comes.
+fn impatient(peer: &Scripted) -> Connector {
+    connector(peer).configure(|config| {
         let config = config.address_timeout(Duration::from_millis(300));
-        config.call_timeout(Duration::from_millis(300)).close_timeout(Duration::from_millis(300))
+        config.call_timeout(Duration::from_millis(600))
     })
 }
 
 async fn failure(peer: &Scripted) -> ConnectFailure {
-    let error = bounded("connecting", connector(peer).connect()).await.unwrap_err();
+    let error = bounded("connecting", impatient(peer).connect()).await.unwrap_err();
     let ConnectError::Failed { attempts } = &error else { panic!("{error:?}") };
     attempts[0].failure.clone()
 }
@@ -261,8 +268,12 @@ fn set_up(wire: &mut Wire) {
 }
 
 async fn client(peer: &Scripted) -> Client {
+    client_of(connector(peer)).await
+}
+
+async fn client_of(connector: Connector) -> Client {
     let setting_up = async {
-        let connection = connector(peer).connect().await?;
+        let connection = connector.connect().await?;
         let channel = connection.open_channel().await.unwrap();
         let consume = BasicConsume::new("q").consumer_tag("t");
         let consumer = channel.basic_consume(consume).await.unwrap();
@@ -330,7 +341,7 @@ async fn broken_frames() {
     ends_with(503, method(0, &connection::CloseOk::default()), false).await;
 }
 
-/// Row 19; that weight is set does not matter.
+/// Row 19.
 async fn broken_contents() {
     ends_with(505, body(1), false).await;
     ends_with(505, header(60, 1), false).await;
@@ -405,7 +416,10 @@ async fn odd_contents() {
             bytes.extend(HEARTBEAT);
             frame::write_body(&mut bytes, 1, piece);
         }
-        bytes.extend([method(1, &deliver(2)), header(60, 0)].concat());
+        // A weight is no matter.
+        let mut weighted = header(60, 0);
+        weighted[10] = 1;
+        bytes.extend([method(1, &deliver(2)), weighted].concat());
         wire.send_bytes(&bytes);
         wire.read_to_end();
     })
@@ -461,7 +475,7 @@ async fn late_replies() {
         wire.read_to_end();
     })
     .unwrap();
-    let client = client(&peer).await;
+    let client = client_of(impatient(&peer)).await;
     let first = client.channel.queue_declare(QueueDeclare::new("first"));
     let error = bounded("a deadline", first).await.unwrap_err();
     assert!(matches!(error, Error::Deadline { .. }), "{error:?}");
@@ -549,7 +563,7 @@ async fn floods() {
         })
         .unwrap();
         let what = format!("a flood of {name}");
-        let client = client(&peer).await;
+        let client = client_of(impatient(&peer)).await;
         let _events = client.connection.events();
         let declaring = async {
             loop {

@@ -18,7 +18,7 @@ on_both_brokers! {
     a_dropped_channel_is_closed
     na_7_numbers_run_out_locally
     pk_23_closing_twice_is_fine
-    dropping_the_last_handle_closes_the_connection
+    na_33_dropping_the_last_handle_closes_the_connection
     everything_queued_goes_out_before_a_close
 }
 
@@ -215,15 +215,19 @@ async fn pk_23_closing_twice_is_fine(uri: String) {
     assert!(matches!(error, Error::Channel(_)), "the channel was closed first: {error:?}");
 }
 
-async fn dropping_the_last_handle_closes_the_connection(uri: String) {
+async fn na_33_dropping_the_last_handle_closes_the_connection(uri: String) {
     let watcher = connect(&uri).await.unwrap();
     let watching = watcher.open_channel().await.unwrap();
     let name = unique("goes-with-its-connection");
     let connection = connect(&uri).await.unwrap();
     let channel = connection.open_channel().await.unwrap();
     channel.queue_declare(QueueDeclare::new(&name).exclusive()).await.unwrap();
+    let passing = unique("goes-with-its-consumer");
+    channel.queue_declare(QueueDeclare::new(&passing).auto_delete()).await.unwrap();
+    let consume = adapter_tokio::BasicConsume::new(&passing);
+    let consumer = channel.basic_consume(consume).await.unwrap();
     let still_held = Arc::new(channel.clone());
-    drop((connection, channel));
+    drop((connection, channel, consumer));
     still_held.queue_declare(QueueDeclare::passive(&name)).await.unwrap();
     drop(still_held);
     // The exclusive name is free as soon as the connection is gone.
@@ -232,6 +236,8 @@ async fn dropping_the_last_handle_closes_the_connection(uri: String) {
         while watching.queue_declare(QueueDeclare::new(&name).exclusive()).await.is_err() {
             watching = watcher.open_channel().await.unwrap();
         }
+        let error = watching.queue_declare(QueueDeclare::passive(&passing)).await.unwrap_err();
+        assert_eq!(error.reply_code().unwrap().code(), 404);
     })
     .await;
     watcher.close().await;

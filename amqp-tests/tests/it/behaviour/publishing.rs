@@ -185,24 +185,25 @@ async fn na_30_a_large_body_keeps_no_other_channel_waiting(uri: String) {
     let queue = large_channel.queue_declare(exclusive("fair")).await.unwrap();
     let large = large_channel.confirm_select().await.unwrap();
     let small = small_channel.confirm_select().await.unwrap();
-    let body = Bytes::from(vec![1; 40 << 20]);
+    let pattern = |seed: usize, size: usize| {
+        Bytes::from((0..size).map(|at| (at * seed % 251) as u8).collect::<Vec<_>>())
+    };
+    let (body, next) = (pattern(7, 40 << 20), pattern(11, 1 << 20));
     let first = large.send(Publish::new("", queue.name(), &body)).await.unwrap();
     let quick = small.publish(Publish::new("", queue.name(), b"tiny"));
     // The window of bytes is full: the second large one waits for the first.
-    let second = async { large.publish(Publish::new("", queue.name(), &body[..1 << 20])).await };
+    let second = async { large.publish(Publish::new("", queue.name(), &next)).await };
     let (quick, second) = within("both", async { tokio::join!(quick, second) }).await;
     quick.unwrap();
     second.unwrap();
     first.await.unwrap();
 
     let mut consumer = small_channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
-    let mut sizes = Vec::new();
-    for _ in 0..3 {
+    for expected in [&b"tiny"[..], &body, &next] {
         let delivery = within("a delivery", consumer.next()).await.unwrap().unwrap();
-        sizes.push(delivery.body().len());
+        assert!(delivery.body() == expected, "{} bytes of another", delivery.body().len());
         delivery.ack().unwrap();
     }
-    assert_eq!(sizes, [4, 40 << 20, 1 << 20]);
     connection.close().await;
 }
 
@@ -213,14 +214,21 @@ async fn h3_a_close_in_the_middle_of_a_content_costs_the_channel_alone(uri: Stri
     let missing = unique("missing");
     for _ in 0..3 {
         let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
-        let refused = publisher.send(Publish::new(&missing, "k", b"x")).await.unwrap();
-        // The refusal comes while this is on its way.
-        let cut = publisher.send(Publish::new("", "nobody", &large)).await.unwrap();
+        let before = connection.stats().bytes_sent;
+        // Both are queued in one step; the refusal comes while the second one is on its way.
+        let (refused, cut) = tokio::join!(
+            biased;
+            publisher.send(Publish::new(&missing, "k", b"x")),
+            publisher.send(Publish::new("", "nobody", &large)),
+        );
+        let (refused, cut) = (refused.unwrap(), cut.unwrap());
         for confirm in [refused, cut] {
             let error = within("an outcome", confirm).await.unwrap_err();
             let PublishError::Closed(error) = &error else { panic!("{error:?}") };
             assert_eq!(crate::support::code(error), 404);
         }
+        let sent = connection.stats().bytes_sent - before;
+        assert!(sent > 200_000, "{sent} bytes sent: the content had not begun");
     }
     // Everything begun has come to its end, and the connection is as good as before.
     let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();

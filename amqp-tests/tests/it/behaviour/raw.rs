@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use amqp_proto::frame::HEARTBEAT;
+use amqp_proto::frame::{self, HEARTBEAT};
 use amqp_proto::method::{
     Method, access, basic, channel, confirm, connection, exchange, queue, tx,
 };
@@ -42,6 +42,7 @@ on_both_ports! {
     br_10_what_is_no_frame_ends_the_connection
     br_12_what_makes_no_sense_closes_the_channel
     br_13_a_consumer_tag_is_used_once
+    br_15_an_unknown_consumer_is_cancelled
     br_21_a_deleted_queue_cancels_without_waiting
     br_23_access_is_granted_and_means_nothing
     br_26_a_frame_too_large_ends_the_connection
@@ -101,6 +102,9 @@ fn br_1_immediate_is_not_implemented(port: u16) {
     wire.send(1, &basic::Publish { immediate: true, ..Default::default() });
     wire.send_content(1, &[0, 0], b"");
     refused(&mut wire, 540, "connection: NOT_IMPLEMENTED - immediate=true");
+    // Whatever of a content is on its way then is no further matter.
+    wire.send_content(1, &[0, 0], b"late");
+    assert!(wire.is_silent_for(Duration::from_millis(200)));
 }
 
 fn br_2_recover_needs_requeue(port: u16) {
@@ -110,6 +114,7 @@ fn br_2_recover_needs_requeue(port: u16) {
     let first = get(&mut wire, &name);
     // Nothing answers the one that is called asynchronous.
     wire.send(1, &basic::RecoverAsync { requeue: true });
+    assert!(wire.is_silent_for(Duration::from_millis(200)));
     let second = get(&mut wire, &name);
     assert!(second > first);
     wire.send(1, &basic::Recover { requeue: true });
@@ -182,8 +187,10 @@ fn br_12_what_makes_no_sense_closes_the_channel(port: u16) {
     wire.send(1, &tx::Commit::default());
     refused(&mut wire, 406, "channel");
     let mut wire = open(port);
-    wire.send(1, &tx::Select::default());
-    wire.send(1, &tx::Select::default());
+    for _ in 0..2 {
+        wire.send(1, &tx::Select::default());
+        wire.expect("tx.SelectOk");
+    }
     wire.send(1, &confirm::Select::default());
     refused(&mut wire, 406, "channel");
     let mut wire = open(port);
@@ -207,6 +214,13 @@ fn br_13_a_consumer_tag_is_used_once(port: u16) {
     refused(&mut wire, 530, "connection: NOT_ALLOWED - attempt to reuse consumer tag 't'");
 }
 
+fn br_15_an_unknown_consumer_is_cancelled(port: u16) {
+    let mut wire = open(port);
+    wire.send(1, &basic::Cancel { consumer_tag: short("nobody"), no_wait: false });
+    let frame = wire.expect("basic.CancelOk");
+    assert_eq!(frame.method(), Some(basic::CancelOk { consumer_tag: short("nobody") }.into()));
+}
+
 fn br_21_a_deleted_queue_cancels_without_waiting(port: u16) {
     let mut wire = open(port);
     let name = declare(&mut wire);
@@ -225,6 +239,12 @@ fn br_23_access_is_granted_and_means_nothing(port: u16) {
     wire.send(1, &access::Request { realm: short("/data"), ..Default::default() });
     let frame = wire.expect("access.RequestOk");
     assert_eq!(frame.method(), Some(access::RequestOk { ticket: 1 }.into()));
+    // Asked not to deliver what comes by the same connection, it does all the same.
+    let name = declare(&mut wire);
+    wire.send(1, &basic::Consume { queue: short(&name), no_local: true, ..Default::default() });
+    wire.expect("basic.ConsumeOk");
+    publish(&mut wire, &name, &[0, 0]);
+    wire.expect("basic.Deliver");
 }
 
 fn br_26_a_frame_too_large_ends_the_connection(port: u16) {
@@ -260,6 +280,15 @@ fn br_29_contents_are_whole_and_channels_open(port: u16) {
     let mut wire = open(port);
     wire.send_content(1, &[0, 0], b"");
     refused(&mut wire, 505, "connection");
+    // A body that is too long is noticed at the next method at the latest.
+    let mut wire = open(port);
+    wire.send(1, &basic::Publish::default());
+    wire.send_content(1, &[0, 0], b"body");
+    let mut extra = Vec::new();
+    frame::write_body(&mut extra, 1, b"more");
+    wire.send_bytes(&extra);
+    wire.send(1, &tx::Select::default());
+    refused(&mut wire, 505, "connection");
     let mut wire = open(port);
     wire.send(2, &tx::Select::default());
     refused(&mut wire, 504, "connection");
@@ -270,7 +299,8 @@ fn br_29_contents_are_whole_and_channels_open(port: u16) {
 
 fn br_30_headers_come_back_byte_for_byte(port: u16) {
     let mut fields = vec![];
-    let values: [(u8, &[u8]); 17] = [
+    let values: [(u8, &[u8]); 18] = [
+        (b'A', &[0, 0, 0, 2, b't', 1]),
         (b't', &[1]),
         (b'b', &[0xff]),
         (b'B', &[0xff]),
@@ -308,9 +338,16 @@ fn br_30_headers_come_back_byte_for_byte(port: u16) {
     assert_eq!(table.get("b"), Some(&FieldValue::I8(-1)));
     assert_eq!(table.get("B"), Some(&FieldValue::U8(255)));
 
-    // An unknown type costs the connection.
-    publish(&mut wire, &name, &[0x20, 0, 0, 0, 0, 3, 1, b'Z', b'Z']);
-    refused(&mut wire, 541, "connection");
+    // What RabbitMQ does not read costs the connection.
+    let values: [&[u8]; 4] =
+        [b"Z", b"U\0\x01", &[b'd', 0x7f, 0xf8, 0, 0, 0, 0, 0, 0], &[b'f', 0x7f, 0x80, 0, 0]];
+    for value in values {
+        let mut wire = open(port);
+        let length = 2 + value.len() as u8;
+        let properties = [&[0x20, 0, 0, 0, 0, length, 1, b'x'][..], value].concat();
+        publish(&mut wire, "nobody", &properties);
+        refused(&mut wire, 541, "connection");
+    }
 }
 
 fn br_34_closes_are_answered_and_the_socket_stays(port: u16) {
@@ -332,6 +369,7 @@ fn br_34_closes_are_answered_and_the_socket_stays(port: u16) {
     wire.expect("channel.OpenOk");
     wire.send(0, &connection::Close { reply_code: 200, ..Default::default() });
     wire.expect("connection.CloseOk");
+    assert!(wire.is_silent_for(Duration::from_millis(500)), "the client is to close the socket");
 }
 
 fn br_36_a_broker_says_what_it_can(port: u16) {

@@ -22,11 +22,11 @@ on_both_brokers! {
     na_26_publishes_take_effect_when_they_are_committed
     br_32_settlements_take_effect_when_they_are_committed
     br_18_an_unroutable_message_comes_back_at_the_commit
-    pk_57_h9_modes_exclude_each_other
+    h9_modes_exclude_each_other
     na_27_pk_59_every_method_has_its_answer
     na_29_a_handler_may_wait_on_its_own_connection
     na_34_a_drain_leaves_nothing_behind
-    na_33_an_abort_ends_everything_at_once
+    an_abort_ends_everything_at_once
     pk_30_br_39_a_secret_is_updated
     pk_33_what_happens_is_counted
     pk_51_pk_52_calls_without_an_answer_keep_their_place
@@ -299,7 +299,7 @@ async fn br_18_an_unroutable_message_comes_back_at_the_commit(uri: String) {
 }
 
 /// BR-12: RabbitMQ would close the channel.
-async fn pk_57_h9_modes_exclude_each_other(uri: String) {
+async fn h9_modes_exclude_each_other(uri: String) {
     let connection = connect(&uri).await.unwrap();
     let confirming = connection.open_channel().await.unwrap();
     confirming.confirm_select().await.unwrap();
@@ -411,7 +411,7 @@ async fn na_34_a_drain_leaves_nothing_behind(uri: String) {
     assert_eq!(error, Error::Connection(CloseCause::ByClient));
 }
 
-async fn na_33_an_abort_ends_everything_at_once(uri: String) {
+async fn an_abort_ends_everything_at_once(uri: String) {
     let (connection, channel, queue) = queue_with(&uri, &[]).await;
     let mut consumer = channel.basic_consume(BasicConsume::new(&queue)).await.unwrap();
     let mut events = connection.events();
@@ -564,9 +564,13 @@ async fn br_19_nothing_is_confirmed_behind_a_refusal(uri: String) {
     let (connection, _, queue) = queue_with(&uri, &[]).await;
     let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
     let missing = unique("missing");
-    let refused = publisher.send(Publish::new(&missing, "k", b"x")).await.unwrap();
-    let behind = publisher.send(Publish::new("", &queue, b"x")).await.unwrap();
-    for confirm in [refused, behind] {
+    // Both are queued in one step, before any answer.
+    let (refused, behind) = tokio::join!(
+        biased;
+        publisher.send(Publish::new(&missing, "k", b"x")),
+        publisher.send(Publish::new("", &queue, b"x")),
+    );
+    for confirm in [refused.unwrap(), behind.unwrap()] {
         let error = within("an outcome", confirm).await.unwrap_err();
         assert!(matches!(&error, PublishError::Closed(error) if code(error) == 404), "{error}");
     }

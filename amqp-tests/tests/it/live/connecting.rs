@@ -84,6 +84,33 @@ fn br_24_br_25_a_tuning_that_rabbitmq_refuses_is_reset() {
     }
 }
 
+/// Older protocols are answered; what the client cannot do, the broker does without.
+#[test]
+fn br_7_br_8_br_21_rabbitmq_heeds_what_a_client_can() {
+    use amqp_proto::method::connection::StartOk;
+    use amqp_proto::{PROTOCOL_HEADER, ShortStr};
+    let port = crate::support::rabbitmq().port();
+    for greeting in [b"AMQP\x01\x01\x08\0", b"AMQP\x01\x01\0\x09"] {
+        let mut wire = amqp_testkit::Wire::connect(port);
+        wire.send_bytes(greeting);
+        wire.expect("connection.Start");
+    }
+    // Without `authentication_failure_close` a wrong password is answered by a reset, three seconds later.
+    let mut wire = amqp_testkit::Wire::connect(port);
+    wire.send_bytes(&PROTOCOL_HEADER);
+    wire.expect("connection.Start");
+    let start_ok = StartOk {
+        mechanism: ShortStr::new("PLAIN").unwrap(),
+        response: b"\0guest\0wrong",
+        locale: ShortStr::new("en_US").unwrap(),
+        ..Default::default()
+    };
+    let begun = Instant::now();
+    wire.send(0, &start_ok);
+    assert!(wire.read_to_end().is_empty());
+    assert!(begun.elapsed() > Duration::from_secs(2));
+}
+
 #[tokio::test]
 async fn a_closed_port_and_an_unknown_host_are_told_apart() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -9,7 +9,7 @@ use amqp_proto::ShortStr;
 use amqp_proto::method::{basic, queue};
 use amqp_testkit::Wire;
 
-use crate::support::{connect, exclusive, rabbitmq, ready, unique, within};
+use crate::support::{connect, exclusive, model, rabbitmq, ready, unique, within};
 
 async fn next(consumer: &mut Consumer) -> Delivery {
     within("a delivery", consumer.next()).await.unwrap().unwrap()
@@ -30,16 +30,27 @@ fn nested(levels: usize) -> Vec<u8> {
     properties
 }
 
+#[tokio::test]
+async fn c6_poison_of_the_model_is_delivered_with_its_fault() {
+    poison(model().port()).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c6_poison_is_delivered_with_its_fault_and_can_be_refused() {
-    let connection = connect().await;
+async fn c6_poison_of_rabbitmq_is_delivered_with_its_fault() {
+    let port = tokio::task::spawn_blocking(|| rabbitmq().port()).await.unwrap();
+    poison(port).await;
+}
+
+async fn poison(port: u16) {
+    let uri = format!("amqp://guest:guest@127.0.0.1:{port}/%2f");
+    let connection = adapter_tokio::connect(&uri).await.unwrap();
     let channel = connection.open_channel().await.unwrap();
     let name = unique("poison");
     channel.queue_declare(QueueDeclare::new(&name)).await.unwrap();
     let bind = QueueBind::new(&name, "amq.topic", "poison.#");
     channel.queue_bind(bind).await.unwrap();
-    let publishing = tokio::task::spawn_blocking(|| {
-        let mut wire = Wire::connect(rabbitmq().port());
+    let publishing = tokio::task::spawn_blocking(move || {
+        let mut wire = Wire::connect(port);
         wire.log_in(u16::MAX);
         // 16,000 levels are 112 KB: beyond what a client's stack would bear.
         let messages: [(&[u8], Vec<u8>); 5] = [

@@ -33,6 +33,35 @@ async fn a_quorum_queue_gives_up_a_message_after_its_limit() {
     connection.close().await;
 }
 
+/// What has a clock.
+#[tokio::test]
+async fn messages_and_queues_expire() {
+    let connection = connect().await;
+    let channel = connection.open_channel().await.unwrap();
+    let (name, grave) = (unique("brief"), unique("grave"));
+    channel.queue_declare(QueueDeclare::new(&grave).exclusive()).await.unwrap();
+    let declare = QueueDeclare::new(&name)
+        .message_ttl(Duration::from_millis(50))
+        .expires(Duration::from_secs(1))
+        .dead_letter_exchange("")
+        .dead_letter_routing_key(&grave);
+    channel.queue_declare(declare).await.unwrap();
+    channel.basic_publish(Publish::new("", &name, b"brief")).await.unwrap();
+    ready(&channel, &grave, 1).await;
+    within("the queue's end", async {
+        loop {
+            // Asking is a use of the queue: it is left alone for longer than it may be.
+            let asking = connection.open_channel().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(1_200)).await;
+            if asking.queue_declare(QueueDeclare::passive(&name)).await.is_err() {
+                break;
+            }
+        }
+    })
+    .await;
+    connection.close().await;
+}
+
 /// RabbitMQ 3.10 ends the connection if a stream is given a message back.
 #[tokio::test]
 async fn a_stream_is_read_from_any_point_and_takes_nothing_back() {
@@ -59,7 +88,9 @@ async fn a_stream_is_read_from_any_point_and_takes_nothing_back() {
         let headers = first.headers().unwrap();
         assert_eq!(headers.get("x-stream-offset").and_then(|it| it.as_i64()), Some(offset as i64));
         first.ack().unwrap();
-        // Unread ones, some of them in the handle's own hands.
+        // Refused, dropped by the application, unread, and some of them in the handle's own hands.
+        within("a delivery", consumer.next()).await.unwrap().unwrap().nack(true).unwrap();
+        drop(within("a delivery", consumer.next()).await.unwrap().unwrap());
         drop(consumer);
         consuming.queue_declare(QueueDeclare::passive(&name)).await.unwrap();
         assert_eq!(connection.stats().unsettled, 0);

@@ -35,7 +35,8 @@ async fn h7_threads_that_share_handles_get_what_is_theirs() {
     channel.queue_declare(QueueDeclare::new(&taken)).await.unwrap();
     let declare = QueueDeclare::new(&full).max_length(1).overflow(Overflow::RejectPublish);
     channel.queue_declare(declare).await.unwrap();
-    let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
+    // Calls and publishes go by one channel.
+    let publisher = channel.confirm_select().await.unwrap();
     publisher.publish(Publish::new("", &full, b"fills it")).await.unwrap();
     let consuming = connection.open_channel().await.unwrap();
     let consumer = consuming.basic_consume(BasicConsume::new(&taken).prefetch(50)).await.unwrap();
@@ -53,7 +54,10 @@ async fn h7_threads_that_share_handles_get_what_is_theirs() {
                 runtime.block_on(async {
                     let mut outcomes = BTreeMap::new();
                     for message in 0..EACH {
-                        let body = format!("{number}-{message}");
+                        // Some are cut into frames, which must not mingle.
+                        let name = format!("{number}-{message}");
+                        let large = message % 60 == 0;
+                        let body = if large { format!("{name} ").repeat(30_000) } else { name };
                         let key = match expected(message) {
                             Outcome::Confirmed => &*taken,
                             Outcome::Nacked => &*full,
