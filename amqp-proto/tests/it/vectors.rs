@@ -3,8 +3,8 @@
 use amqp_proto::frame::{self, FrameKind, FrameLimits, Peek};
 use amqp_proto::method::{Method, basic, channel, confirm, connection, queue, tx};
 use amqp_proto::{
-    ContentHeader, Decimal, EncodeError, FieldTable, FieldValue, Malformed, Properties, RawTable,
-    ShortStr, TABLE_DEPTH_MAX,
+    ContentHeader, Decimal, EncodeError, FieldTable, FieldValue, Malformed, Properties,
+    PropertiesRef, RawTable, ShortStr, TABLE_DEPTH_MAX,
 };
 
 use crate::hex;
@@ -295,4 +295,16 @@ fn pk_103_short_strings() {
     };
     assert_eq!(ok.consumer_tag.as_bytes(), [0xff, 0xfe]);
     assert_eq!(ok.consumer_tag.as_str(), Err(Malformed::NotUtf8));
+}
+
+/// The short way and the long way lay down the same bytes.
+#[test]
+fn a_plain_header_is_a_header() {
+    for delivery_mode in [None, Some(2)] {
+        let properties = PropertiesRef { delivery_mode, ..Default::default() };
+        let (mut long, mut short) = (Vec::new(), Vec::new());
+        frame::write_header_ref(&mut long, 7, 100, &properties);
+        frame::write_plain_header(&mut short, 7, 100, delivery_mode);
+        assert_eq!(short, long);
+    }
 }
