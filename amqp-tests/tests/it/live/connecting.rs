@@ -271,3 +271,32 @@ async fn dropping_the_driver_ends_every_handle() {
     drop(driver);
     assert_eq!(connecting.await.unwrap_err(), ConnectError::DriverGone);
 }
+
+/// BR-9, BR-38, and signs of life: the model does as RabbitMQ does.
+#[tokio::test]
+async fn br_9_br_38_the_model_refuses_closes_and_lives() {
+    let broker = amqp_testkit::ModelBroker::start().unwrap();
+    let error = connect(&broker.uri().replace("%2f", "nope")).await.unwrap_err();
+    let ConnectFailure::VirtualHost(refused) = only_failure(&error) else { panic!("{error:?}") };
+    assert_eq!((refused.code.code(), refused.text.contains("nope")), (530, true));
+
+    let connector = Connector::new(&broker.uri())
+        .unwrap()
+        .configure(|config| config.heartbeat(Heartbeat::Seconds(1)));
+    let connection = connector.connect().await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    // What the client sends is no reason for the broker to be silent.
+    let busy = async {
+        loop {
+            let publish = adapter_tokio::Publish::new("", "nobody", b"x");
+            channel.basic_publish(publish).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let lived = tokio::time::timeout(Duration::from_secs(4), busy).await;
+    assert!(lived.is_err() && connection.is_open(), "{:?}", connection.close_cause());
+    broker.close_all("because");
+    let cause = within("the end", connection.closed()).await;
+    let CloseCause::ByBroker(error) = &cause else { panic!("{cause:?}") };
+    assert_eq!((error.code.code(), &*error.text), (320, "CONNECTION_FORCED - because"));
+}
