@@ -22,6 +22,14 @@ use crate::limits::{HEADER_FRAME_BYTES, INPUT_BUDGET_BYTES};
 use crate::message::{Delivery, ReturnedMessage};
 use crate::request::Got;
 
+/// What became of the bytes at hand.
+enum Step {
+    /// So many were taken.
+    Taken(usize),
+    /// So many more, at least, are to come.
+    Lacking(usize),
+}
+
 impl Connection {
     /// Takes whole frames from the front of `input`, about 16 KiB of them; returns whether there may
     /// be more. An incomplete frame stays, with room reserved for what it lacks.
@@ -38,55 +46,62 @@ impl Connection {
     }
 
     fn handle_frames(&mut self, now: Instant, input: &mut BytesMut) -> bool {
-        let mut consumed = 0;
+        // Frames that were handled stay in front until all are: to take each one off costs as much as
+        // to cut it.
+        let (mut done, mut consumed) = (0, 0);
         while consumed < INPUT_BUDGET_BYTES {
             if self.end_state().is_some() {
                 input.clear();
                 return false;
             }
-            match self.handle_frame(now, input) {
-                Ok(Some(length)) => consumed += length,
-                Ok(None) => return false,
+            match self.handle_frame(now, input, &mut done) {
+                Ok(Step::Taken(length)) => consumed += length,
+                Ok(Step::Lacking(length)) => {
+                    input.advance(done);
+                    input.reserve(length);
+                    return false;
+                }
                 Err(detail) => self.protocol_error(detail),
             }
         }
+        input.advance(done);
         true
     }
 
-    /// Takes one frame. Returns its length, or `None` if it is not there yet.
+    /// Takes one frame, which begins at `done`.
     #[inline]
     fn handle_frame(
         &mut self,
         now: Instant,
         input: &mut BytesMut,
-    ) -> Result<Option<usize>, ProtocolDetail> {
+        done: &mut usize,
+    ) -> Result<Step, ProtocolDetail> {
+        let rest = input.get(*done..).unwrap_or_default();
         if let State::Handshake(handshake) = &self.state {
-            match handshake.greeting(input) {
+            match handshake.greeting(rest) {
                 Greeting::Frames => {}
-                Greeting::Incomplete => return Ok(None),
+                Greeting::Incomplete => return Ok(Step::Lacking(0)),
                 Greeting::Failed(failure) => {
                     self.fail(failure);
-                    return Ok(Some(0));
+                    return Ok(Step::Taken(0));
                 }
             }
         }
         if self.skipped > 0 {
-            return self.skip(input);
+            return self.skip(rest, done);
         }
-        let Some(head) = FrameHead::parse(input, self.frame_limits)? else {
-            input.reserve(FRAME_HEAD);
-            return Ok(None);
+        let Some(head) = FrameHead::parse(rest, self.frame_limits)? else {
+            return Ok(Step::Lacking(FRAME_HEAD));
         };
         if head.size > HEADER_FRAME_BYTES && head.kind == FrameKind::Header {
-            return self.skip_header(head, input);
+            return self.skip_header(head, rest, done);
         }
         let length = head.frame_len();
-        let Some(frame) = input.get(..length) else {
-            input.reserve(length - input.len());
-            return Ok(None);
+        let Some(frame) = rest.get(..length) else {
+            return Ok(Step::Lacking(length - rest.len()));
         };
         let [payload @ .., end] = frame.get(FRAME_HEAD..).unwrap_or_default() else {
-            return Ok(None);
+            return Ok(Step::Lacking(FRAME_HEAD));
         };
         if *end != FRAME_END {
             return Err(amqp_proto::Malformed::BadFrameEnd(*end).into());
@@ -97,11 +112,12 @@ impl Connection {
             FrameKind::Header => self.header(head.channel, payload)?,
             FrameKind::Body => {
                 if self.takes_whole(head.channel, payload.len()) {
-                    input.advance(FRAME_HEAD);
+                    input.advance(*done + FRAME_HEAD);
+                    *done = 0;
                     let body = input.split_to(head.size as usize).freeze();
                     input.advance(1);
                     self.body(head.channel, Piece::Owned(body))?;
-                    return Ok(Some(length));
+                    return Ok(Step::Taken(length));
                 }
                 self.body(head.channel, Piece::Borrowed(payload))?;
             }
@@ -110,24 +126,24 @@ impl Connection {
             }
             FrameKind::Heartbeat => {}
         }
-        input.advance(length);
-        Ok(Some(length))
+        *done += length;
+        Ok(Step::Taken(length))
     }
 
     /// A header frame that is too large to be kept: what is fixed in it is read, the rest skipped.
     fn skip_header(
         &mut self,
         head: FrameHead,
-        input: &mut BytesMut,
-    ) -> Result<Option<usize>, ProtocolDetail> {
+        rest: &[u8],
+        done: &mut usize,
+    ) -> Result<Step, ProtocolDetail> {
         let fixed = FRAME_HEAD + CONTENT_HEADER_MIN;
-        let Some(start) = input.get(FRAME_HEAD..fixed) else {
-            input.reserve(fixed);
-            return Ok(None);
+        let Some(start) = rest.get(FRAME_HEAD..fixed) else {
+            return Ok(Step::Lacking(fixed));
         };
         let header = self.content_header(start)?;
         let body_size = header.body_size;
-        input.advance(fixed);
+        *done += fixed;
         self.counters.frames_received += 1;
         self.skipped = head.frame_len() - fixed;
         if let Some(id) = self.live_channel(head.channel)?
@@ -137,21 +153,21 @@ impl Connection {
         {
             self.complete(id, complete)?;
         }
-        Ok(Some(fixed))
+        Ok(Step::Taken(fixed))
     }
 
     /// Goes on reading past a frame.
-    fn skip(&mut self, input: &mut BytesMut) -> Result<Option<usize>, ProtocolDetail> {
-        let length = input.len().min(self.skipped);
-        if length == self.skipped
-            && let Some(end) = input.get(length.wrapping_sub(1))
-            && *end != FRAME_END
-        {
-            return Err(amqp_proto::Malformed::BadFrameEnd(*end).into());
+    fn skip(&mut self, rest: &[u8], done: &mut usize) -> Result<Step, ProtocolDetail> {
+        let length = rest.len().min(self.skipped);
+        let Some(last) = rest.get(..length).and_then(<[u8]>::last) else {
+            return Ok(Step::Lacking(FRAME_HEAD));
+        };
+        if length == self.skipped && *last != FRAME_END {
+            return Err(amqp_proto::Malformed::BadFrameEnd(*last).into());
         }
-        input.advance(length);
+        *done += length;
         self.skipped -= length;
-        Ok((length > 0).then_some(length))
+        Ok(Step::Taken(length))
     }
 
     #[inline]
