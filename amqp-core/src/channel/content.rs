@@ -41,18 +41,16 @@ pub(crate) enum Target {
 }
 
 #[derive(Debug, Default)]
-pub(crate) enum Content {
-    /// A method is due.
-    #[default]
-    None,
-    /// A header is due.
-    Header(Partial),
-    /// Bodies are due.
-    Body(Partial),
+pub(crate) struct Content {
+    /// Without one, a method is due. It is changed where it stands: moving it would cost more than the
+    /// message does.
+    partial: Option<Partial>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Partial {
+struct Partial {
+    /// Bodies are due; before that, the header is.
+    has_header: bool,
     target: Target,
     staged: Vec<u8>,
     exchange_len: u8,
@@ -97,7 +95,7 @@ pub(crate) struct Staging {
 
 impl Content {
     pub(crate) const fn is_none(&self) -> bool {
-        matches!(self, Self::None)
+        self.partial.is_none()
     }
 
     /// A method with content.
@@ -112,7 +110,8 @@ impl Content {
         let mut staged = staging.spare.pop().unwrap_or_default();
         staged.extend_from_slice(exchange.as_bytes());
         staged.extend_from_slice(routing_key.as_bytes());
-        *self = Self::Header(Partial {
+        self.partial = Some(Partial {
+            has_header: false,
             target,
             staged,
             exchange_len: exchange.len() as u8,
@@ -131,9 +130,10 @@ impl Content {
         staging: &mut Staging,
         header: &ContentHeader<'_>,
     ) -> Result<Option<Complete>, ProtocolDetail> {
-        let Self::Header(mut partial) = std::mem::take(self) else {
+        let Some(partial) = self.partial.as_mut().filter(|partial| !partial.has_header) else {
             return Err(ProtocolDetail::UnexpectedFrame);
         };
+        partial.has_header = true;
         let properties = header.properties.as_bytes();
         partial.staged.extend_from_slice(properties);
         partial.properties_len = properties.len() as u32;
@@ -143,7 +143,7 @@ impl Content {
         } else if header.body_size >= COPIED_BODY_BYTES as u64 {
             partial.body = LargeBody::Growing(BytesMut::new());
         }
-        Ok(self.advance(staging, partial))
+        Ok(self.take_complete(staging))
     }
 
     /// A header frame that is too large to be kept: the message comes without properties and body.
@@ -153,28 +153,29 @@ impl Content {
         size: u32,
         body_size: u64,
     ) -> Result<Option<Complete>, ProtocolDetail> {
-        let Self::Header(mut partial) = std::mem::take(self) else {
+        let Some(partial) = self.partial.as_mut().filter(|partial| !partial.has_header) else {
             return Err(ProtocolDetail::UnexpectedFrame);
         };
+        partial.has_header = true;
         let properties = RawProperties::NONE.as_bytes();
         partial.staged.extend_from_slice(properties);
         partial.properties_len = properties.len() as u32;
         partial.size = body_size;
         partial.body = LargeBody::Discarded(Fault::HeaderTooLarge { size });
-        Ok(self.advance(staging, partial))
+        Ok(self.take_complete(staging))
     }
 
     /// Whether a body frame of `length` bytes is the whole of a large body: it is then to be given
     /// as [`Piece::Owned`].
     #[inline]
     pub(crate) const fn takes_whole(&self, length: usize) -> bool {
-        match self {
-            Self::Body(partial) => {
+        match &self.partial {
+            Some(partial) => {
                 matches!(partial.body, LargeBody::Growing(_))
                     && partial.received == 0
                     && partial.size == length as u64
             }
-            _ => false,
+            None => false,
         }
     }
 
@@ -185,7 +186,7 @@ impl Content {
         staging: &mut Staging,
         piece: Piece<'_>,
     ) -> Result<Option<Complete>, ProtocolDetail> {
-        let Self::Body(mut partial) = std::mem::take(self) else {
+        let Some(partial) = self.partial.as_mut().filter(|partial| partial.has_header) else {
             return Err(ProtocolDetail::UnexpectedFrame);
         };
         let length = match &piece {
@@ -209,15 +210,13 @@ impl Content {
             (body @ LargeBody::Growing(_), Piece::Owned(bytes)) => *body = LargeBody::Whole(bytes),
             (LargeBody::Discarded(_) | LargeBody::Whole(_), _) => {}
         }
-        Ok(self.advance(staging, partial))
+        Ok(self.take_complete(staging))
     }
 
+    /// Takes the content, if nothing more of it is due.
     #[inline]
-    fn advance(&mut self, staging: &mut Staging, partial: Partial) -> Option<Complete> {
-        if partial.received < partial.size {
-            *self = Self::Body(partial);
-            return None;
-        }
+    fn take_complete(&mut self, staging: &mut Staging) -> Option<Complete> {
+        let partial = self.partial.take_if(|partial| partial.received == partial.size)?;
         Some(partial.complete(staging))
     }
 }

@@ -116,7 +116,7 @@ impl ChannelState {
             close_answered: false,
             released: false,
             calls: VecDeque::new(),
-            content: Content::None,
+            content: Content::default(),
             delivered: 0,
             unsettled: None,
             recovering: 0,
