@@ -113,13 +113,7 @@ impl Wire {
     pub fn accept(&mut self, tune: connection::Tune) {
         let header = self.take(PROTOCOL_HEADER.len());
         assert_eq!(header, PROTOCOL_HEADER, "the protocol header");
-        let start = connection::Start {
-            version_minor: 9,
-            mechanisms: b"PLAIN",
-            locales: b"en_US",
-            ..Default::default()
-        };
-        self.send(0, &start);
+        self.send(0, &start());
         self.expect("connection.StartOk");
         self.send(0, &tune);
         self.expect("connection.TuneOk");
@@ -276,6 +270,26 @@ impl Wire {
             Err(_) => false,
         }
     }
+}
+
+/// What a broker of few words greets with: AMQP 0-9-1, `PLAIN`, and no properties.
+pub fn start() -> connection::Start<'static> {
+    connection::Start {
+        version_minor: 9,
+        mechanisms: b"PLAIN",
+        locales: b"en_US",
+        ..Default::default()
+    }
+}
+
+/// Properties whose headers are `levels` tables in one another: flags and values.
+pub fn nested_headers(levels: usize) -> Vec<u8> {
+    let length = |table: &[u8]| u32::try_from(table.len()).unwrap_or(u32::MAX).to_be_bytes();
+    let mut table = Vec::new();
+    for _ in 1..levels {
+        table = [&[1, b'a', b'F'], &length(&table)[..], &table].concat();
+    }
+    [&[0x20, 0], &length(&table)[..], &table].concat()
 }
 
 fn is_timeout(error: &io::Error) -> bool {

@@ -3,6 +3,7 @@
 use amqp_core::proto::method::basic;
 use amqp_core::proto::{ContentHeader, RawProperties, ShortStr, frame};
 use amqp_core::{BasicConsume, ChannelId, CloseCause, ConsumerKey, Fault, Malformed, limits};
+use amqp_testkit::wire::nested_headers;
 
 use crate::peer::Peer;
 
@@ -33,29 +34,14 @@ fn deliver(peer: &mut Peer, tag: u64, routing_key: &[u8], properties: &[u8], bod
     peer.send_bytes(&bytes);
 }
 
-/// A headers table of `levels` tables in one another, as properties.
-fn nested(levels: usize) -> Vec<u8> {
-    let mut table = Vec::new();
-    for _ in 1..levels {
-        let mut outer = vec![1, b'a', b'F'];
-        outer.extend((table.len() as u32).to_be_bytes());
-        outer.append(&mut table);
-        table = outer;
-    }
-    let mut properties = vec![0x20, 0];
-    properties.extend((table.len() as u32).to_be_bytes());
-    properties.extend(table);
-    properties
-}
-
 #[test]
 fn malformed_properties_are_a_fault_and_the_body_is_there() {
     let mut peer = Peer::open();
     let (id, consumer) = consuming(&mut peer);
     let header_name = [&[0x20, 0, 0, 0, 0, 4, 2, 0xff, 0xfe, b'V'][..]].concat();
     let cases: [(&[u8], Vec<u8>, Malformed); 7] = [
-        (b"k", nested(33), Malformed::TooDeep),
-        (b"k", nested(5_000), Malformed::TooDeep),
+        (b"k", nested_headers(33), Malformed::TooDeep),
+        (b"k", nested_headers(5_000), Malformed::TooDeep),
         (b"\xff\xfe", vec![0, 0], Malformed::NotUtf8),
         (b"k", vec![0x80, 0, 2, 0xff, 0xfe], Malformed::NotUtf8),
         (b"k", header_name, Malformed::NotUtf8),
@@ -71,7 +57,7 @@ fn malformed_properties_are_a_fault_and_the_body_is_there() {
         assert_eq!(delivery.message.body(), b"body");
         peer.session.channel(id).ack(delivery.tag, false).unwrap();
     }
-    deliver(&mut peer, tag + 1, b"k", &nested(32), b"body");
+    deliver(&mut peer, tag + 1, b"k", &nested_headers(32), b"body");
     let sound = peer.session.channel(id).next_delivery(consumer).unwrap();
     assert_eq!(sound.fault(), None);
     assert_eq!(sound.message.headers().unwrap().len(), 1);

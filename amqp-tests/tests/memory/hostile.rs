@@ -13,6 +13,7 @@ use amqp_proto::frame::{self, FRAME_END, HEARTBEAT};
 use amqp_proto::method::{Method, WireMethod, basic, channel, confirm, connection, queue};
 use amqp_proto::{ContentHeader, RawProperties, ShortStr};
 use amqp_testkit::alloc::live_bytes;
+use amqp_testkit::wire::start;
 use amqp_testkit::{Scripted, Wire};
 
 use crate::ALLOCATOR;
@@ -87,15 +88,6 @@ fn tag() -> ShortStr<'static> {
 
 fn deliver(delivery_tag: u64) -> basic::Deliver<'static> {
     basic::Deliver { consumer_tag: tag(), delivery_tag, ..Default::default() }
-}
-
-fn start() -> connection::Start<'static> {
-    connection::Start {
-        version_minor: 9,
-        mechanisms: b"PLAIN",
-        locales: b"en_US",
-        ..Default::default()
-    }
 }
 
 fn handshake() -> Vec<u8> {

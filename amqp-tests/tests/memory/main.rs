@@ -12,6 +12,7 @@ use amqp_proto::method::{basic, channel, connection};
 use amqp_proto::{ContentHeader, RawProperties, RawTable, ShortStr, TABLE_DEPTH_MAX, frame};
 use amqp_testkit::RabbitMq;
 use amqp_testkit::alloc::{Counting, counting, live_bytes};
+use amqp_testkit::wire::start;
 use bytes::BytesMut;
 
 #[global_allocator]
@@ -44,13 +45,7 @@ fn runtime() -> tokio::runtime::Runtime {
 /// C3, M2: what a peer announces costs nothing before it arrives.
 fn announced_sizes() {
     let mut wire = Vec::new();
-    let start = connection::Start {
-        version_minor: 9,
-        mechanisms: b"PLAIN",
-        locales: b"en_US",
-        ..Default::default()
-    };
-    frame::write_method(&mut wire, 0, &start);
+    frame::write_method(&mut wire, 0, &start());
     frame::write_method(&mut wire, 0, &connection::Tune::default());
     frame::write_method(&mut wire, 0, &connection::OpenOk::default());
     let mut peer = Peer::new();

@@ -72,6 +72,12 @@ fn declare(wire: &mut Wire) -> String {
     ok.queue.as_str().unwrap().to_owned()
 }
 
+/// Asks for a consumer of the tag `t`.
+fn consume(wire: &mut Wire, queue: &str) {
+    let (queue, consumer_tag) = (short(queue), short("t"));
+    wire.send(1, &basic::Consume { queue, consumer_tag, ..Default::default() });
+}
+
 fn publish(wire: &mut Wire, queue: &str, properties: &[u8]) {
     wire.send(1, &basic::Publish { routing_key: short(queue), ..Default::default() });
     wire.send_content(1, properties, b"body");
@@ -206,11 +212,9 @@ fn br_12_what_makes_no_sense_closes_the_channel(port: u16) {
 fn br_13_a_consumer_tag_is_used_once(port: u16) {
     let mut wire = open(port);
     let name = declare(&mut wire);
-    let consume =
-        basic::Consume { queue: short(&name), consumer_tag: short("t"), ..Default::default() };
-    wire.send(1, &consume);
+    consume(&mut wire, &name);
     wire.expect("basic.ConsumeOk");
-    wire.send(1, &consume);
+    consume(&mut wire, &name);
     refused(&mut wire, 530, "connection: NOT_ALLOWED - attempt to reuse consumer tag 't'");
 }
 
@@ -224,9 +228,7 @@ fn br_15_an_unknown_consumer_is_cancelled(port: u16) {
 fn br_21_a_deleted_queue_cancels_without_waiting(port: u16) {
     let mut wire = open(port);
     let name = declare(&mut wire);
-    let consume =
-        basic::Consume { queue: short(&name), consumer_tag: short("t"), ..Default::default() };
-    wire.send(1, &consume);
+    consume(&mut wire, &name);
     wire.expect("basic.ConsumeOk");
     wire.send(1, &queue::Delete { queue: short(&name), ..Default::default() });
     let frame = wire.expect("basic.Cancel");

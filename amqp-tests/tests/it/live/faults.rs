@@ -8,26 +8,12 @@ use adapter_tokio::{
 use amqp_proto::ShortStr;
 use amqp_proto::method::{basic, queue};
 use amqp_testkit::Wire;
+use amqp_testkit::wire::nested_headers;
 
 use crate::support::{connect, exclusive, model, rabbitmq, ready, unique, within};
 
 async fn next(consumer: &mut Consumer) -> Delivery {
     within("a delivery", consumer.next()).await.unwrap().unwrap()
-}
-
-/// A headers table of `levels` tables in one another, as properties.
-fn nested(levels: usize) -> Vec<u8> {
-    let mut table = Vec::new();
-    for _ in 1..levels {
-        let mut outer = vec![1, b'a', b'F'];
-        outer.extend(u32::try_from(table.len()).unwrap().to_be_bytes());
-        outer.append(&mut table);
-        table = outer;
-    }
-    let mut properties = vec![0x20, 0];
-    properties.extend(u32::try_from(table.len()).unwrap().to_be_bytes());
-    properties.extend(table);
-    properties
 }
 
 #[tokio::test]
@@ -54,7 +40,7 @@ async fn poison(port: u16) {
         wire.log_in(u16::MAX);
         // 16,000 levels are 112 KB: beyond what a client's stack would bear.
         let messages: [(&[u8], Vec<u8>); 5] = [
-            (b"poison.a", nested(16_000)),
+            (b"poison.a", nested_headers(16_000)),
             (b"poison.\xff\xfe", vec![0, 0]),
             (b"poison.b", vec![0x80, 0, 2, 0xff, 0xfe]),
             (b"poison.c", vec![4, 0, 2, 0xc3, 0x28]),

@@ -1,84 +1,28 @@
 //! Peers that stop reading, or stop in the middle: played on a socket, frame by frame.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use adapter_tokio::{CloseCause, Connection, Connector, Publish, PublishError, Publisher};
-use amqp_proto::frame::{self, FrameLimits, Peek};
-use amqp_proto::method::{Method, WireMethod, basic, channel, confirm, connection};
+use amqp_proto::frame;
+use amqp_proto::method::{basic, channel, confirm, connection};
+use amqp_testkit::{Scripted, Wire};
 
 use crate::support::within;
 
 /// A broker that opens a connection and a channel in confirm mode, then does as it is told.
-fn peer(act: impl FnOnce(Script) + Send + 'static) -> (Connector, JoinHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let uri = format!("amqp://{}?heartbeat=0", listener.local_addr().unwrap());
-    let playing = std::thread::spawn(move || {
-        let (stream, _) = listener.accept().unwrap();
-        stream.set_nodelay(true).unwrap();
-        let mut script = Script { stream, input: Vec::new() };
-        let mut header = [0; 8];
-        script.stream.read_exact(&mut header).unwrap();
-        let start = connection::Start {
-            version_minor: 9,
-            mechanisms: b"PLAIN",
-            locales: b"en_US",
-            ..Default::default()
-        };
-        script.send(0, &start);
-        script.expect("connection.StartOk");
-        script.send(0, &connection::Tune { channel_max: 9, frame_max: 131_072, heartbeat: 0 });
-        script.expect("connection.Open");
-        script.send(0, &connection::OpenOk::default());
-        script.expect("channel.Open");
-        script.send(1, &channel::OpenOk::default());
-        script.expect("confirm.Select");
-        script.send(1, &confirm::SelectOk::default());
-        act(script);
-    });
-    (Connector::new(&uri).unwrap(), playing)
-}
-
-struct Script {
-    stream: TcpStream,
-    input: Vec<u8>,
-}
-
-impl Script {
-    fn send<'a>(&mut self, channel: u16, method: &impl WireMethod<'a>) {
-        let mut bytes = Vec::new();
-        frame::write_method(&mut bytes, channel, method);
-        self.stream.write_all(&bytes).unwrap();
-    }
-
-    /// Reads up to a method of this name.
-    fn expect(&mut self, name: &str) {
-        loop {
-            match frame::peek(&self.input, FrameLimits::default()).unwrap() {
-                Peek::Complete(found) => {
-                    let length = found.frame_len();
-                    let method = Method::decode(found.payload).ok();
-                    let found = method.is_some_and(|method| method.id().to_string() == name);
-                    self.input.drain(..length);
-                    if found {
-                        return;
-                    }
-                }
-                Peek::Incomplete(_) => {
-                    let mut buffer = [0; 4096];
-                    let count = self.stream.read(&mut buffer).unwrap();
-                    assert!(count > 0, "the client left before {name}");
-                    self.input.extend_from_slice(&buffer[..count]);
-                }
-            }
-        }
-    }
+fn peer(act: impl FnOnce(Wire) + Send + 'static) -> Scripted {
+    let script = |mut wire: Wire| {
+        wire.expect("channel.Open");
+        wire.send(1, &channel::OpenOk::default());
+        wire.expect("confirm.Select");
+        wire.send(1, &confirm::SelectOk::default());
+        act(wire);
+    };
+    Scripted::open(script).unwrap()
 }
 
 /// Counts how often a driver is polled.
@@ -93,7 +37,8 @@ impl<F: Future + Unpin> Future for Counting<F> {
     }
 }
 
-async fn publisher(connector: &Connector) -> (Connection, Publisher, Arc<AtomicU32>) {
+async fn publisher(peer: &Scripted) -> (Connection, Publisher, Arc<AtomicU32>) {
+    let connector = Connector::new(&peer.uri()).unwrap();
     let (connecting, driver) = connector.driver().unwrap();
     let polls = Arc::new(AtomicU32::new(0));
     tokio::spawn(Counting(driver, Arc::clone(&polls)));
@@ -118,11 +63,11 @@ async fn fill(publisher: &Publisher) {
 #[tokio::test]
 async fn a_blocked_write_does_not_spin() {
     let (release, released) = std::sync::mpsc::channel::<()>();
-    let (connector, playing) = peer(move |script| {
+    let peer = peer(move |wire| {
         let _ = released.recv();
-        drop(script);
+        drop(wire);
     });
-    let (connection, publisher, polls) = publisher(&connector).await;
+    let (connection, publisher, polls) = publisher(&peer).await;
     fill(&publisher).await;
     let before = polls.load(Ordering::Relaxed);
     let waiting = tokio::time::timeout(
@@ -143,22 +88,22 @@ async fn a_blocked_write_does_not_spin() {
     let (outcome, ()) = within("an end", async { tokio::join!(blocked, closing) }).await;
     assert!(matches!(outcome, Err(PublishError::Closed(_))), "{outcome:?}");
     release.send(()).unwrap();
-    playing.join().unwrap();
+    tokio::task::spawn_blocking(|| peer.join()).await.unwrap();
     within("the end", connection.closed()).await;
 }
 
 /// K14: what the broker sent before its socket closed counts, even where a write fails first.
 #[tokio::test]
 async fn input_that_has_arrived_counts_before_a_failed_write_does() {
-    let (connector, playing) = peer(|mut script| {
-        script.expect("basic.Publish");
+    let peer = peer(|mut wire| {
+        wire.expect("basic.Publish");
         let ack = basic::Ack { delivery_tag: 1, multiple: false };
-        script.send(1, &ack);
+        wire.send(1, &ack);
         let close = connection::Close { reply_code: 320, ..Default::default() };
-        script.send(0, &close);
+        wire.send(0, &close);
         // The rest is never read.
     });
-    let (connection, publisher, _) = publisher(&connector).await;
+    let (connection, publisher, _) = publisher(&peer).await;
     let first = publisher.send(Publish::new("", "q", b"first")).await.unwrap();
     let large = vec![0; 4 << 20];
     let second = publisher.send(Publish::new("", "q", &large)).await.unwrap();
@@ -166,34 +111,31 @@ async fn input_that_has_arrived_counts_before_a_failed_write_does() {
     assert!(matches!(cause, CloseCause::ByBroker(_)), "{cause:?}");
     first.await.unwrap();
     assert!(matches!(second.await, Err(PublishError::Unknown(_) | PublishError::NotSent(_))));
-    playing.join().unwrap();
+    tokio::task::spawn_blocking(|| peer.join()).await.unwrap();
 }
 
 /// K12: close-ok goes out behind a write in progress.
 #[tokio::test]
 async fn a_close_is_answered_behind_a_write_in_progress() {
-    let (connector, playing) = peer(|mut script| {
-        script.expect("basic.Publish");
-        script.send(0, &connection::Close { reply_code: 320, ..Default::default() });
+    let peer = peer(|mut wire| {
+        wire.expect("basic.Publish");
+        wire.send(0, &connection::Close { reply_code: 320, ..Default::default() });
         // The client's write waits for room; then the answer must be the last thing it sends.
         std::thread::sleep(Duration::from_millis(100));
-        script.expect_close_ok();
+        expect_close_ok(wire);
     });
-    let (connection, publisher, _) = publisher(&connector).await;
+    let (connection, publisher, _) = publisher(&peer).await;
     let large = vec![0; 16 << 20];
     let sent = publisher.send(Publish::new("", "q", &large)).await.unwrap();
     within("the end", connection.closed()).await;
     drop(sent);
-    tokio::task::spawn_blocking(|| playing.join().unwrap()).await.unwrap();
+    tokio::task::spawn_blocking(|| peer.join()).await.unwrap();
 }
 
-impl Script {
-    /// Reads to the end, which must be a close-ok; the content before it may be cut short.
-    fn expect_close_ok(mut self) {
-        let mut rest = Vec::new();
-        self.stream.read_to_end(&mut rest).unwrap();
-        let mut close_ok = Vec::new();
-        frame::write_method(&mut close_ok, 0, &connection::CloseOk::default());
-        assert!(rest.ends_with(&close_ok), "{:?}", &rest[rest.len().saturating_sub(20)..]);
-    }
+/// Reads to the end, which must be a close-ok; the content before it may be cut short.
+fn expect_close_ok(mut wire: Wire) {
+    let rest = wire.read_to_end();
+    let mut close_ok = Vec::new();
+    frame::write_method(&mut close_ok, 0, &connection::CloseOk::default());
+    assert!(rest.ends_with(&close_ok), "{:?}", &rest[rest.len().saturating_sub(20)..]);
 }
