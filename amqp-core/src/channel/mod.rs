@@ -159,9 +159,9 @@ impl ChannelState {
         self.unsettled = None;
     }
 
-    /// Deliveries that somebody may yet settle, and those that were dropped without that.
-    pub(crate) fn in_hand(&self) -> (usize, usize) {
-        self.unsettled.as_ref().map_or((0, 0), |it| (it.in_hand(), it.given_up()))
+    /// Deliveries that somebody may yet settle.
+    pub(crate) fn in_hand(&self) -> usize {
+        self.unsettled.as_ref().map_or(0, |unsettled| unsettled.in_hand())
     }
 
     /// What a call does to the channel from the moment it is sent; refused if RabbitMQ would close

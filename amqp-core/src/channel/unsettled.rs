@@ -22,6 +22,7 @@ enum State {
 pub(crate) struct Unsettled {
     tags: VecDeque<(u64, State)>,
     open: usize,
+    /// Dropped without being settled.
     given_up: usize,
     /// Settled since the last commit, and whether they had been given up.
     uncommitted: Vec<(u64, State)>,
@@ -39,11 +40,6 @@ impl Unsettled {
     #[inline]
     pub(crate) const fn in_hand(&self) -> usize {
         self.open
-    }
-
-    /// Deliveries that were dropped without being settled.
-    pub(crate) const fn given_up(&self) -> usize {
-        self.given_up
     }
 
     /// Settles one delivery; whether it was open.
@@ -151,9 +147,9 @@ mod tests {
         assert!(unsettled.settle(5, true) && !unsettled.settle(5, true));
         unsettled.commit();
         assert!(unsettled.settle_up_to(6, true));
-        assert_eq!((unsettled.in_hand(), unsettled.given_up()), (1, 0));
+        assert_eq!((unsettled.in_hand(), unsettled.given_up), (1, 0));
         unsettled.roll_back();
-        assert_eq!((unsettled.in_hand(), unsettled.given_up()), (2, 1));
+        assert_eq!((unsettled.in_hand(), unsettled.given_up), (2, 1));
         assert!(!unsettled.settle(5, true), "what was committed stays settled");
         assert!(
             unsettled.settle(3, true) && unsettled.settle(6, true) && unsettled.settle(9, true)

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::channel::{ConsumerPhase, Pending};
 use crate::connection::Connection;
-use crate::error::{CloseCause, Error};
+use crate::error::Error;
 use crate::event::Event;
-use crate::ids::{Call, CallKey, ChannelId, ConsumerKey};
+use crate::ids::{Call, CallKey, ChannelId};
 use crate::limits::TIMEOUT_MAX;
 use crate::request::Reply;
 
@@ -54,13 +54,6 @@ impl Connection {
         Error::DrainTimeout { unconfirmed: stats.unconfirmed, unsettled: stats.unsettled }
     }
 
-    /// The broker has read no publishes for longer than it may.
-    pub(super) fn blocked_for_too_long(&mut self) {
-        let timeout = self.config.blocked_timeout.unwrap_or_default();
-        let reason = self.blocked.clone().unwrap_or_default();
-        self.end_now(CloseCause::BlockedTimeout { reason, timeout });
-    }
-
     fn is_idle(&self) -> bool {
         self.unconfirmed == 0
             && self.secret_calls.is_empty()
@@ -72,11 +65,6 @@ impl Connection {
 
     fn is_channel_idle(&self, id: ChannelId) -> bool {
         let channel = self.channels.find(id.0);
-        channel.is_none_or(|state| state.calls.is_empty() && state.in_hand().0 == 0)
-    }
-
-    /// Whether a consumer still gets deliveries.
-    pub(super) fn is_consuming(&self, key: ConsumerKey) -> bool {
-        self.consumers.find(key).is_some_and(|it| it.phase != ConsumerPhase::Ended)
+        channel.is_none_or(|state| state.calls.is_empty() && state.in_hand() == 0)
     }
 }

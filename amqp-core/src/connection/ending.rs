@@ -41,6 +41,13 @@ impl Connection {
         self.outbound.urgent_frame(|out| frame::write_method(out, 0, &close));
     }
 
+    /// The broker has read no publishes for longer than it may.
+    pub(super) fn blocked_for_too_long(&mut self) {
+        let timeout = self.config.blocked_timeout.unwrap_or_default();
+        let reason = self.blocked.clone().unwrap_or_default();
+        self.end_now(CloseCause::BlockedTimeout { reason, timeout });
+    }
+
     /// Ends the connection where the driver's progress is not known: everything handed to it counts
     /// as written.
     pub(super) fn end_now(&mut self, cause: CloseCause) {

@@ -1,7 +1,8 @@
 //! Counters, for metrics.
 
+use crate::channel::ConsumerPhase;
 use crate::connection::Connection;
-use crate::ids::ChannelId;
+use crate::ids::{ChannelId, ConsumerKey};
 
 /// What a connection has done, counted from the start of its transport, and what it holds.
 ///
@@ -86,10 +87,15 @@ impl Connection {
         for key in self.channels.keys() {
             let Some(state) = self.channels.find(key) else { continue };
             stats.channels += u64::from(self.numbers.channel(state.number) == Some(ChannelId(key)));
-            stats.unsettled += state.in_hand().0 as u64;
+            stats.unsettled += state.in_hand() as u64;
         }
         stats.consumers =
             self.consumers.keys().filter(|key| self.is_consuming(*key)).count() as u64;
         stats
+    }
+
+    /// Whether a consumer still gets deliveries.
+    fn is_consuming(&self, key: ConsumerKey) -> bool {
+        self.consumers.find(key).is_some_and(|it| it.phase != ConsumerPhase::Ended)
     }
 }
