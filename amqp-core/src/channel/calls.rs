@@ -7,6 +7,7 @@
 //! closed again.
 
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
 use amqp_proto::method::{
@@ -60,8 +61,8 @@ impl Pending {
     /// A declaration of the queue of this name.
     pub(crate) fn queue_declare(name: &str) -> Self {
         // RabbitMQ drops line ends from names.
-        let name: Vec<u8> = name.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
-        Self::QueueDeclare { name: (!name.is_empty()).then(|| digest(&name)) }
+        let name = name.replace(['\r', '\n'], "");
+        Self::QueueDeclare { name: (!name.is_empty()).then(|| digest(name.as_bytes())) }
     }
 
     /// Whether a reply to this declaration may name that queue.
@@ -115,11 +116,10 @@ impl Pending {
     }
 }
 
-/// FNV-1a: it tells names apart that were not chosen to collide.
-fn digest(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+fn digest(name: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[derive(Debug)]
