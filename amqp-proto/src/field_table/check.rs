@@ -1,5 +1,6 @@
-//! Walks a table without building it.
+//! Walks a table without building it: accepts what `decode` does, which the fuzz target `table` asserts.
 
+use super::levels_below;
 use crate::Malformed;
 use crate::wire::Reader;
 
@@ -40,8 +41,4 @@ fn value(reader: &mut Reader<'_>, levels: usize) -> Result<(), Malformed> {
         unknown => return Err(Malformed::UnknownFieldType(unknown)),
     }
     Ok(())
-}
-
-fn levels_below(levels: usize) -> Result<usize, Malformed> {
-    levels.checked_sub(1).ok_or(Malformed::TooDeep)
 }

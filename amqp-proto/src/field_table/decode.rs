@@ -1,7 +1,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::FieldTable;
+use super::{FieldTable, levels_below};
 use crate::wire::Reader;
 use crate::{Decimal, FieldValue, Malformed};
 
@@ -52,8 +52,4 @@ fn value(reader: &mut Reader<'_>, levels: usize) -> Result<FieldValue, Malformed
         unknown => return Err(Malformed::UnknownFieldType(unknown)),
     };
     Ok(value)
-}
-
-fn levels_below(levels: usize) -> Result<usize, Malformed> {
-    levels.checked_sub(1).ok_or(Malformed::TooDeep)
 }

@@ -237,3 +237,8 @@ impl<'a> RawTable<'a> {
         out.extend_from_slice(self.0);
     }
 }
+
+/// The levels that remain inside a table or an array.
+fn levels_below(levels: usize) -> Result<usize, Malformed> {
+    levels.checked_sub(1).ok_or(Malformed::TooDeep)
+}
