@@ -120,9 +120,8 @@ impl Channel {
     /// Starts a consumer (AMQP 0-9-1, 1.8.3.3).
     pub fn basic_consume(&self, consume: BasicConsume) -> Consuming {
         let (no_ack, requeue_on_drop) = (consume.is_no_ack(), consume.is_requeue_on_drop());
-        let stream = consume.is_stream();
         let calling = self.call(StartConsumer(consume));
-        Consuming { calling, no_ack, requeue_on_drop, stream }
+        Consuming { calling, no_ack, requeue_on_drop }
     }
 
     /// Asks for one message (AMQP 0-9-1, 1.8.3.10): the name of a queue, or a [`BasicGet`]. A consumer
@@ -150,10 +149,12 @@ impl Channel {
     }
 
     /// Refuses a delivery by its tag, or with `multiple` all of the channel up to it: requeued, or else
-    /// dead-lettered or dropped (<https://www.rabbitmq.com/docs/nack>).
+    /// dead-lettered or dropped (<https://www.rabbitmq.com/docs/nack>). A delivery of a stream is
+    /// acknowledged instead.
     ///
     /// # Errors
-    /// [`AckError`]: nothing was sent.
+    /// [`AckError`]: nothing was sent. With `multiple`, [`AckError::Stream`] if the channel has consumed
+    /// a stream.
     pub fn basic_nack(
         &self,
         tag: DeliveryTag,
@@ -164,7 +165,7 @@ impl Channel {
     }
 
     /// Refuses a delivery by its tag: requeued, or else dead-lettered or dropped (AMQP 0-9-1,
-    /// 1.8.3.14).
+    /// 1.8.3.14). A delivery of a stream is acknowledged instead.
     ///
     /// # Errors
     /// [`AckError`]: nothing was sent.
@@ -262,7 +263,6 @@ pub struct Consuming {
     calling: Calling<StartConsumer>,
     no_ack: bool,
     requeue_on_drop: bool,
-    stream: bool,
 }
 
 impl Future for Consuming {
@@ -273,10 +273,10 @@ impl Future for Consuming {
             return Poll::Pending;
         };
         let channel = Arc::clone(self.calling.holder());
-        let Self { no_ack, requeue_on_drop, stream, .. } = *self;
+        let Self { no_ack, requeue_on_drop, .. } = *self;
         Poll::Ready(result.map(|ok| {
             let consumer = Some((ok.consumer, ok.consumer_tag));
-            let origin = Origin { channel, consumer, no_ack, requeue_on_drop, stream };
+            let origin = Origin { channel, consumer, no_ack, requeue_on_drop };
             Consumer::new(origin, ok.consumer)
         }))
     }
@@ -307,9 +307,7 @@ impl Future for Getting {
         };
         let channel = Arc::clone(self.calling.holder());
         let Self { no_ack, requeue_on_drop, .. } = *self;
-        // RabbitMQ does not give messages of streams one by one.
-        let stream = false;
-        let origin = Origin { channel, consumer: None, no_ack, requeue_on_drop, stream };
+        let origin = Origin { channel, consumer: None, no_ack, requeue_on_drop };
         Poll::Ready(result.map(|got| got.map(|got| Delivery::got(origin, got))))
     }
 }

@@ -16,9 +16,11 @@ use crate::consumer::Cancelling;
 /// A message delivered to a consumer, or got.
 ///
 /// It is to be acknowledged or refused, from any thread, unless the consumer is without
-/// acknowledgement. A stream takes no message back: there, refusing is acknowledging, as in newer
-/// releases of RabbitMQ. Dropped without being settled, nothing is sent: the message stays unacknowledged until its
-/// channel closes, takes one place of the prefetch until then, and
+/// acknowledgement. A stream takes no message back: where a consumer was given a
+/// [`stream_offset`](amqp_core::BasicConsume::stream_offset), refusing is acknowledging.
+///
+/// Dropped without being settled, nothing is sent: the message stays unacknowledged until its channel
+/// closes, takes one place of the prefetch until then, and
 /// [`ConnectionEvent::DeliveriesDropped`](crate::ConnectionEvent::DeliveriesDropped) tells. With
 /// [`requeue_on_drop`](amqp_core::BasicConsume::requeue_on_drop) it is requeued.
 pub struct Delivery {
@@ -36,8 +38,6 @@ pub(crate) struct Origin {
     pub(crate) consumer: Option<(ConsumerKey, String)>,
     pub(crate) no_ack: bool,
     pub(crate) requeue_on_drop: bool,
-    /// The queue is a stream, which takes no message back.
-    pub(crate) stream: bool,
 }
 
 impl Origin {
@@ -84,24 +84,17 @@ impl Delivery {
     /// # Errors
     /// Those of [`ack`](Self::ack).
     pub fn nack(self, requeue: bool) -> Result<(), AckError> {
-        let stream = self.origin.stream;
-        self.settle(|channel, tag| match stream {
-            true => channel.ack(tag, false),
-            false => channel.nack(tag, false, requeue),
-        })
+        self.settle(|channel, tag| channel.nack(tag, false, requeue))
     }
 
     /// Refuses it and every earlier delivery of the channel that is not settled, from whatever
     /// consumer.
     ///
     /// # Errors
-    /// Those of [`ack`](Self::ack).
+    /// Those of [`ack`](Self::ack), and [`AckError::Stream`] if the channel has consumed a stream: then
+    /// nothing is settled, and this delivery is as if dropped.
     pub fn nack_multiple(self, requeue: bool) -> Result<(), AckError> {
-        let stream = self.origin.stream;
-        self.settle(|channel, tag| match stream {
-            true => channel.ack(tag, true),
-            false => channel.nack(tag, true, requeue),
-        })
+        self.settle(|channel, tag| channel.nack(tag, true, requeue))
     }
 
     /// Refuses it (`basic.reject`; AMQP 0-9-1, 1.8.3.14): requeued, or else dead-lettered or dropped.
@@ -109,11 +102,7 @@ impl Delivery {
     /// # Errors
     /// Those of [`ack`](Self::ack).
     pub fn reject(self, requeue: bool) -> Result<(), AckError> {
-        let stream = self.origin.stream;
-        self.settle(|channel, tag| match stream {
-            true => channel.ack(tag, false),
-            false => channel.reject(tag, requeue),
-        })
+        self.settle(|channel, tag| channel.reject(tag, requeue))
     }
 
     /// The body; empty if the message was too large.
@@ -203,13 +192,15 @@ impl Delivery {
         mut self,
         settle: impl FnOnce(&mut amqp_core::Channel<'_>, DeliveryTag) -> Result<(), AckError>,
     ) -> Result<(), AckError> {
-        self.settled = true;
         if self.origin.no_ack {
             return Ok(());
         }
         let channel = &self.origin.channel;
         let tag = self.delivery.tag;
-        channel.shared().with(|state| settle(&mut state.session.channel(channel.id()), tag))
+        let result =
+            channel.shared().with(|state| settle(&mut state.session.channel(channel.id()), tag));
+        self.settled = result.is_ok();
+        result
     }
 }
 
@@ -224,17 +215,14 @@ impl fmt::Debug for Delivery {
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        let Origin { channel, no_ack, requeue_on_drop, stream, .. } = &*self.origin;
+        let Origin { channel, no_ack, requeue_on_drop, .. } = &*self.origin;
         if self.settled || *no_ack {
             return;
         }
         let tag = self.delivery.tag;
         channel.shared().with(|state| {
             let mut channel = state.session.channel(channel.id());
-            if *requeue_on_drop && *stream {
-                // A stale one has nothing to be settled.
-                let _ = channel.ack(tag, false);
-            } else if *requeue_on_drop {
+            if *requeue_on_drop {
                 channel.requeue(tag);
             } else {
                 channel.give_up(tag);

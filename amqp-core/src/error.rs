@@ -397,6 +397,10 @@ pub enum AckError {
     /// Its channel or connection has closed: the broker has requeued it already.
     #[error("stale delivery: {0}")]
     Stale(Error),
+    /// Refusing with `multiple` could cover a delivery of a stream, which takes no message back: RabbitMQ
+    /// before 3.11 would close the connection (540). Nothing was settled: refuse them one by one.
+    #[error("delivery {0} may not be refused with multiple: the channel has consumed a stream")]
+    Stream(u64),
     /// The broker never delivered this tag on this channel, or without asking for acknowledgement; it
     /// would close the channel.
     #[error("unknown delivery tag {0}")]

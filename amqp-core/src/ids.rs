@@ -80,6 +80,8 @@ pub struct DeliveryTag {
     pub(crate) channel: ChannelId,
     pub(crate) epoch: Epoch,
     pub(crate) tag: u64,
+    /// Its queue is known to be a stream, which takes no message back.
+    pub(crate) stream: bool,
 }
 
 impl DeliveryTag {

@@ -97,6 +97,8 @@ pub(crate) struct ChannelState {
     /// The broker has asked for no more publishes.
     pub(crate) flow_stopped: bool,
     pub(crate) consumers: ConsumerTags,
+    /// It has had a consumer of a stream.
+    pub(crate) streams: bool,
     /// In confirm mode, from the moment `confirm.select` is queued.
     pub(crate) confirms: Option<Box<Confirms>>,
     /// In transaction mode, from the moment `tx.select` is queued.
@@ -123,6 +125,7 @@ impl ChannelState {
             recovered_to: 0,
             flow_stopped: false,
             consumers: ConsumerTags::default(),
+            streams: false,
             confirms: None,
             transactional: false,
             confirming: false,

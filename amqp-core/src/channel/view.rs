@@ -203,6 +203,7 @@ impl<'c> Channel<'c> {
             Ok(call) => {
                 if let Some(state) = self.state() {
                     state.consumers.insert(&tag, key);
+                    state.streams |= request.is_stream();
                 }
                 self.connection.outbound.count_frames(1);
                 Ok(Call::new(call))
@@ -258,18 +259,23 @@ impl<'c> Channel<'c> {
     ) {
         let Some(consumer) = self.connection.consumers.find_mut(key) else { return };
         consumer.released = true;
+        let no_ack = consumer.no_ack;
         if consumer.phase == ConsumerPhase::Running
             && let Ok(call) = self.cancel(now, key)
         {
             self.connection.forget(now, call.key());
         }
-        self.connection.requeue_all(key, taken);
         let unread = self.connection.consumers.take_unread(key);
-        self.connection.requeue_all(key, unread.into_iter().map(|delivery| delivery.tag));
+        let unread = unread.into_iter().map(|delivery| delivery.tag);
+        // Tags without acknowledgement may be those of other deliveries.
+        for tag in taken.into_iter().chain(unread).filter(|_| !no_ack) {
+            self.requeue(tag);
+        }
         self.connection.consumers.sweep(key);
     }
 
-    /// Nobody holds the delivery: it is requeued, if it is still to be settled.
+    /// Nobody holds the delivery: it is requeued, or acknowledged if it is a stream's, if it is still
+    /// to be settled.
     pub fn requeue(&mut self, tag: DeliveryTag) {
         if tag.epoch == self.connection.epoch && tag.channel == self.id {
             self.connection.requeue(tag);
@@ -301,24 +307,34 @@ impl<'c> Channel<'c> {
     }
 
     /// Refuses a delivery, or with `multiple` all up to it (`basic.nack`): they are requeued, or else
-    /// dead-lettered or dropped.
+    /// dead-lettered or dropped. A stream takes no message back: one of its deliveries is acknowledged.
     ///
     /// # Errors
-    /// [`AckError`]: nothing was queued.
+    /// [`AckError`]: nothing was queued. [`AckError::Stream`] is among them, with `multiple`.
     pub fn nack(
         &mut self,
         tag: DeliveryTag,
         multiple: bool,
         requeue: bool,
     ) -> Result<(), AckError> {
+        if multiple && self.state().is_some_and(|state| state.streams) {
+            return Err(AckError::Stream(tag.tag));
+        }
+        if tag.stream {
+            return self.ack(tag, false);
+        }
         self.settle(tag, multiple, &basic::Nack { delivery_tag: tag.tag, multiple, requeue })
     }
 
-    /// Refuses a delivery (`basic.reject`): it is requeued, or else dead-lettered or dropped.
+    /// Refuses a delivery (`basic.reject`): it is requeued, or else dead-lettered or dropped; or
+    /// acknowledged if it is a stream's.
     ///
     /// # Errors
     /// [`AckError`]: nothing was queued.
     pub fn reject(&mut self, tag: DeliveryTag, requeue: bool) -> Result<(), AckError> {
+        if tag.stream {
+            return self.ack(tag, false);
+        }
         self.settle(tag, false, &basic::Reject { delivery_tag: tag.tag, requeue })
     }
 

@@ -319,7 +319,7 @@ impl Connection {
         let Complete { target, message, fault } = complete;
         match target {
             Target::Deliver { consumer, tag, redelivered } => {
-                let tag = DeliveryTag { channel, epoch: self.epoch, tag };
+                let tag = DeliveryTag { channel, epoch: self.epoch, tag, stream: false };
                 self.counters.delivered += 1;
                 self.deliver(consumer, Delivery { tag, redelivered, message, missing: fault });
             }
@@ -343,7 +343,8 @@ impl Connection {
                 }
             }
             Target::Got { tag, redelivered, message_count } => {
-                let tag = DeliveryTag { channel, epoch: self.epoch, tag };
+                // RabbitMQ does not give messages of streams one by one.
+                let tag = DeliveryTag { channel, epoch: self.epoch, tag, stream: false };
                 self.counters.delivered += 1;
                 let delivery = Delivery { tag, redelivered, message, missing: fault };
                 self.got(channel, Got { delivery, message_count });
@@ -354,18 +355,20 @@ impl Connection {
     }
 
     #[inline]
-    fn deliver(&mut self, consumer: Option<ConsumerKey>, delivery: Delivery) {
-        let found = consumer.and_then(|key| Some((key, self.consumers.find(key)?)));
-        match found {
-            Some((key, consumer)) if !consumer.released => {
-                if self.consumers.push(key, delivery) {
-                    self.events.push_back(Event::Deliverable(key));
-                }
-            }
-            // Its handle is gone.
-            Some((key, _)) => self.requeue_all(key, [delivery.tag]),
+    fn deliver(&mut self, consumer: Option<ConsumerKey>, mut delivery: Delivery) {
+        let Some((key, consumer)) = consumer.and_then(|key| Some((key, self.consumers.find(key)?)))
+        else {
             // The broker knows a consumer that this side does not.
-            None => self.requeue(delivery.tag),
+            return self.requeue(delivery.tag);
+        };
+        delivery.tag.stream = consumer.stream;
+        // A released one has no handle.
+        if !consumer.released {
+            if self.consumers.push(key, delivery) {
+                self.events.push_back(Event::Deliverable(key));
+            }
+        } else if !consumer.no_ack {
+            self.requeue(delivery.tag);
         }
     }
 

@@ -319,7 +319,8 @@ impl Connection {
         }
     }
 
-    /// Gives a delivery back that nobody holds, if it is still to be settled.
+    /// Gives a delivery back that nobody holds, if it is still to be settled. A stream keeps its
+    /// messages: there it is acknowledged.
     pub(crate) fn requeue(&mut self, tag: DeliveryTag) {
         let Some(state) = self.channels.find_mut(tag.channel.0) else { return };
         if state.phase != Phase::Open {
@@ -333,25 +334,13 @@ impl Connection {
         }
         self.counters.settled += 1;
         let number = state.number;
-        let nack = basic::Nack { delivery_tag: tag.tag, multiple: false, requeue: true };
-        self.outbound.frames(number, |out| frame::write_method(out, number, &nack));
-    }
-
-    /// Gives deliveries of a consumer back that nobody will read.
-    pub(crate) fn requeue_all(
-        &mut self,
-        key: ConsumerKey,
-        tags: impl IntoIterator<Item = DeliveryTag>,
-    ) {
-        let Some(consumer) = self.consumers.find(key) else { return };
-        let (no_ack, stream) = (consumer.no_ack, consumer.stream);
-        for tag in tags.into_iter().filter(|_| !no_ack) {
-            if stream {
-                // A stream keeps its messages, and RabbitMQ ends the connection on a nack.
-                let _ = self.channel(tag.channel).ack(tag, false);
-            } else {
-                self.requeue(tag);
+        let (delivery_tag, multiple) = (tag.tag, false);
+        self.outbound.frames(number, |out| match tag.stream {
+            true => frame::write_method(out, number, &basic::Ack { delivery_tag, multiple }),
+            false => {
+                let nack = basic::Nack { delivery_tag, multiple, requeue: true };
+                frame::write_method(out, number, &nack);
             }
-        }
+        });
     }
 }

@@ -103,9 +103,9 @@ impl BasicConsume {
 
     /// Where in a stream to begin
     /// (`x-stream-offset`; <https://www.rabbitmq.com/docs/streams#consuming>). It also tells this client
-    /// that the queue is a stream, which takes no message back: what a consumer has not read when it is
-    /// dropped is acknowledged. RabbitMQ before 3.11 closes the connection if a delivery of a stream is
-    /// nacked or rejected.
+    /// that the queue is a stream, which takes no message back, and before RabbitMQ 3.11 closes the
+    /// connection on a nack or reject: its deliveries are acknowledged where others would be refused or
+    /// requeued.
     #[must_use]
     pub fn stream_offset(self, offset: StreamOffset) -> Self {
         self.argument(STREAM_OFFSET, offset)

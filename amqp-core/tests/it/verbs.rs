@@ -422,6 +422,31 @@ fn what_a_stream_delivered_is_acknowledged_when_nobody_reads_it() {
     assert_eq!(peer.methods(), ["basic.Cancel", "basic.Ack", "basic.Ack", "basic.Ack"]);
 }
 
+/// However it is refused; what cannot be told apart is not sent at all.
+#[test]
+fn what_a_stream_delivered_is_never_written_as_refused() {
+    let mut peer = Peer::open();
+    let id = peer.channel(1);
+    let consume =
+        BasicConsume::new("s").consumer_tag("t").stream_offset(amqp_core::StreamOffset::Next);
+    let call = peer.session.channel(id).consume(peer.now, &consume).unwrap();
+    peer.send(1, &basic::QosOk::default());
+    peer.send(1, &basic::ConsumeOk { consumer_tag: ShortStr::new("t").unwrap() });
+    let consumer = peer.session.take_reply(&call).unwrap().unwrap().consumer;
+    (1..=4).for_each(|tag| deliver(&mut peer, tag));
+    peer.methods();
+    let mut channel = peer.session.channel(id);
+    let [first, second, third, fourth] =
+        std::array::from_fn(|_| channel.next_delivery(consumer).unwrap().tag);
+    channel.nack(first, false, true).unwrap();
+    channel.reject(second, false).unwrap();
+    channel.requeue(third);
+    assert_eq!(channel.nack(fourth, true, true), Err(AckError::Stream(4)));
+    channel.ack(fourth, true).unwrap();
+    assert_eq!(channel.nack(fourth, false, true), Err(AckError::Settled(4)));
+    assert_eq!(peer.methods(), ["basic.Ack"; 4]);
+}
+
 /// Calls that a blocked broker does not answer take memory, be their time over or not.
 #[test]
 fn calls_are_refused_where_too_many_await_their_replies() {

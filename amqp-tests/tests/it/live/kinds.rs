@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use adapter_tokio::{BasicConsume, Publish, QueueDeclare, QueueDelete, StreamOffset};
+use adapter_tokio::{AckError, BasicConsume, Publish, QueueDeclare, QueueDelete, StreamOffset};
 
 use crate::support::{connect, ready, unique, within};
 
@@ -91,6 +91,12 @@ async fn a_stream_is_read_from_any_point_and_takes_nothing_back() {
         // Refused, dropped by the application, unread, and some of them in the handle's own hands.
         within("a delivery", consumer.next()).await.unwrap().unwrap().nack(true).unwrap();
         drop(within("a delivery", consumer.next()).await.unwrap().unwrap());
+        let refused = within("a delivery", consumer.next()).await.unwrap().unwrap();
+        consuming.basic_nack(refused.tag(), false, true).unwrap();
+        assert!(matches!(refused.reject(true), Err(AckError::Settled(_))));
+        // As if dropped, which requeues here: of a stream, acknowledges.
+        let refused = within("a delivery", consumer.next()).await.unwrap().unwrap();
+        assert!(matches!(refused.nack_multiple(true), Err(AckError::Stream(_))));
         drop(consumer);
         consuming.queue_declare(QueueDeclare::passive(&name)).await.unwrap();
         assert_eq!(connection.stats().unsettled, 0);
