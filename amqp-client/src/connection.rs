@@ -97,10 +97,7 @@ impl Connection {
         closed?;
         match channel.close_cause() {
             None
-            | Some(
-                ChannelCause::ByClient
-                | ChannelCause::Connection(CloseCause::ByClient | CloseCause::ByClientForced),
-            ) => {}
+            | Some(ChannelCause::ByClient | ChannelCause::Connection(CloseCause::ByClient)) => {}
             Some(cause) => return Err(Error::from(cause).into()),
         }
         channel.check_returned()?;
