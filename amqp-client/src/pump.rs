@@ -213,3 +213,86 @@ impl Drop for Pump {
         self.shared.with(|state| state.session.abort(CloseCause::DriverGone));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::task::Waker;
+    use std::time::{Duration, Instant};
+
+    use amqp_core::proto::frame::{self, HEARTBEAT};
+    use amqp_core::proto::method::{WireMethod, connection};
+    use amqp_core::{Action, CloseCause, Config, Session};
+
+    use super::Pump;
+    use crate::runtime::Clock;
+    use crate::shared::Shared;
+
+    struct Still(Instant);
+
+    impl Clock for Still {
+        fn now(&self) -> Instant {
+            self.0
+        }
+    }
+
+    fn feed<'a>(pump: &mut Pump, method: &impl WireMethod<'a>) {
+        let mut bytes = Vec::new();
+        frame::write_method(&mut bytes, 0, method);
+        pump.input().0.extend_from_slice(&bytes);
+    }
+
+    fn write(pump: &mut Pump) {
+        let length = pump.transmit.to_vec().len();
+        pump.was_written(length);
+    }
+
+    /// An open connection with a heartbeat of 10 s, to which `channel.open` is being written.
+    fn open(now: Instant) -> (Pump, Arc<Shared>) {
+        let session = Session::new(Arc::new(Config::default()), now).unwrap();
+        let shared = Arc::new(Shared::new(session, Box::new(Still(now))));
+        let mut pump = Pump::new(Arc::clone(&shared));
+        let Some(Action::Resolve { attempt, .. }) = pump.turn(now, Waker::noop()).action else {
+            panic!("no address is asked for")
+        };
+        pump.resolved(now, attempt, Ok(vec![([127, 0, 0, 1], 5672).into()]));
+        let Some(Action::Dial { attempt, .. }) = pump.turn(now, Waker::noop()).action else {
+            panic!("no address is dialled")
+        };
+        pump.connected(now, attempt);
+        let start = connection::Start { mechanisms: b"PLAIN", ..Default::default() };
+        feed(&mut pump, &connection::Start { version_minor: 9, locales: b"en_US", ..start });
+        feed(&mut pump, &connection::Tune { channel_max: 9, frame_max: 0, heartbeat: 10 });
+        feed(&mut pump, &connection::OpenOk::default());
+        while pump.turn(now, Waker::noop()).write {
+            write(&mut pump);
+        }
+        shared.with(|state| state.session.open_channel(now)).unwrap();
+        assert!(pump.turn(now, Waker::noop()).write);
+        (pump, shared)
+    }
+
+    /// A process that was suspended in the middle of a write finds all at once that the socket took
+    /// the rest, that a heartbeat came, and that its deadline has passed.
+    #[test]
+    fn what_was_written_counts_before_the_deadline() {
+        let start = Instant::now();
+        let late = start + Duration::from_secs(25);
+        for progress in [true, false] {
+            let (mut pump, shared) = open(start);
+            pump.input().0.extend_from_slice(&HEARTBEAT);
+            if progress {
+                write(&mut pump);
+            }
+            pump.deadline_passed();
+            let turn = pump.turn(late, Waker::noop());
+            let cause = shared.with(|state| state.session.cause().cloned());
+            match progress {
+                true => assert!(cause.is_none() && !turn.finished, "{cause:?}"),
+                false => {
+                    assert!(matches!(cause, Some(CloseCause::WriteTimeout { .. })), "{cause:?}")
+                }
+            }
+        }
+    }
+}

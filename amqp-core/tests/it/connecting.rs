@@ -4,8 +4,8 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use amqp_core::proto::ShortStr;
 use amqp_core::proto::method::{Method, basic, connection};
+use amqp_core::proto::{ShortStr, frame};
 use amqp_core::{
     Action, CloseCause, Config, ConnectError, ConnectFailure, ConnectStep, Error, Event, Heartbeat,
     InvalidArgument, Misuse, Session, TransportError,
@@ -161,6 +161,31 @@ fn pk_29_a_loss_says_by_its_step_what_was_probably_refused() {
     peer.send(0, &connection::Tune { channel_max: 0, frame_max: 0, heartbeat: 0 });
     peer.lose();
     assert!(matches!(peer.failure(), ConnectFailure::TuningRefused(_)));
+}
+
+/// Wherever it happens, in the middle of a frame or between two, the step says what it means.
+#[test]
+fn a_loss_at_any_byte_of_the_handshake_is_a_failure_of_its_step() {
+    let mut whole = Vec::new();
+    frame::write_method(&mut whole, 0, &start(b"PLAIN"));
+    let login = whole.len();
+    let tune = connection::Tune { channel_max: 10, frame_max: 4_096, heartbeat: 10 };
+    frame::write_method(&mut whole, 0, &tune);
+    let opening = whole.len();
+    frame::write_method(&mut whole, 0, &connection::OpenOk::default());
+    for at in 0..whole.len() {
+        let mut peer = Peer::connected(Config::default());
+        peer.send_bytes(&whole[..at]);
+        peer.write();
+        peer.lose();
+        let lost = TransportError::end_of_file();
+        let expected = match at {
+            _ if at < login => ConnectFailure::Lost { step: ConnectStep::Start, error: lost },
+            _ if at < opening => ConnectFailure::ProbablyAuthentication(lost),
+            _ => ConnectFailure::TuningRefused(lost),
+        };
+        assert_eq!(peer.failure(), expected, "at byte {at}");
+    }
 }
 
 #[test]

@@ -2,12 +2,14 @@
 //! resolves, and memory does not follow what the peer says (rows 3 to 6, 9 and 16 to 25 of the fault
 //! matrix).
 
+mod oversize;
+
 use std::future::Future;
 use std::time::Duration;
 
 use adapter_tokio::{
     BasicConsume, BasicQos, Channel, CloseCause, ConnectError, ConnectFailure, Connection,
-    Connector, Consumer, Error, Fault, Misuse, Publish, PublishError, Publisher, QueueDeclare,
+    Connector, Consumer, Error, Misuse, Publish, PublishError, Publisher, QueueDeclare,
 };
 use amqp_proto::frame::{self, FRAME_END, HEARTBEAT};
 use amqp_proto::method::{Method, WireMethod, basic, channel, confirm, connection, queue};
@@ -32,8 +34,9 @@ pub(crate) async fn every_row() {
     odd_tunings().await;
     broken_frames().await;
     broken_contents().await;
-    announced_sizes().await;
-    large_headers().await;
+    oversize::announced_sizes().await;
+    oversize::large_headers().await;
+    oversize::large_bodies().await;
     odd_contents().await;
     deliveries_for_nobody().await;
     late_replies().await;
@@ -342,61 +345,6 @@ async fn broken_contents() {
     ends_with(505, [method(1, &deliver(1)), method(1, &basic::QosOk::default())].concat(), false)
         .await;
     ends_with(503, [method(1, &deliver(0)), header(60, 0)].concat(), false).await;
-}
-
-/// Row 20: what is announced costs nothing, and what arrives of it is thrown away.
-async fn announced_sizes() {
-    for size in [1_u64 << 63, 1_000_000_000_000] {
-        let peer = Scripted::open(move |mut wire| {
-            set_up(&mut wire);
-            wire.send_bytes(&[method(1, &deliver(1)), header(60, size)].concat());
-            let piece = body(100_000);
-            for _ in 0..FLOOD_BYTES / piece.len() {
-                wire.send_bytes(&piece);
-            }
-        })
-        .unwrap();
-        let mut client = client(&peer).await;
-        let end = bounded("an announced size", client.consumer.next()).await.unwrap().unwrap_err();
-        assert!(matches!(end, Error::Connection(CloseCause::Transport(_))), "{end:?}");
-        played(peer).await;
-    }
-}
-
-/// Row 17: read past, at the cost of the message alone.
-async fn large_headers() {
-    let peer = Scripted::open(|mut wire| {
-        set_up(&mut wire);
-        wire.send(1, &deliver(1));
-        let size = FLOOD_BYTES as u32;
-        let mut head = vec![2, 0, 1];
-        head.extend(size.to_be_bytes());
-        head.extend([0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0x20, 0]);
-        wire.send_bytes(&head);
-        let noise = [0; 64 << 10];
-        let mut left = size as usize - 14;
-        while left > 0 {
-            let take = left.min(noise.len());
-            wire.send_bytes(&noise[..take]);
-            left -= take;
-        }
-        wire.send_bytes(&[&[FRAME_END][..], &body(1)].concat());
-        wire.expect("basic.Reject");
-        wire.send(1, &deliver(2));
-        wire.send_content(1, &[0, 0], b"next");
-        wire.expect("basic.Ack");
-    })
-    .unwrap();
-    let Client { mut consumer, .. } = client(&peer).await;
-    let faulty = bounded("a large header", consumer.next()).await.unwrap().unwrap();
-    assert_eq!(faulty.fault(), Some(Fault::HeaderTooLarge { size: FLOOD_BYTES as u32 }));
-    faulty.reject(false).unwrap();
-    let next = bounded("the next message", consumer.next()).await.unwrap().unwrap();
-    assert_eq!(next.body(), b"next");
-    next.ack().unwrap();
-    let end = bounded("the end", consumer.next()).await;
-    assert!(matches!(end, Some(Err(_))), "the peer has gone: {end:?}");
-    played(peer).await;
 }
 
 /// Row 21.
