@@ -16,7 +16,7 @@ impl Arena {
         if data.len() > ARENA_CHUNK_BYTES / 4 {
             return Bytes::copy_from_slice(data);
         }
-        if self.chunk.capacity() - self.chunk.len() < data.len() {
+        if self.chunk.capacity() < data.len() {
             self.chunk = BytesMut::with_capacity(ARENA_CHUNK_BYTES);
         }
         self.chunk.extend_from_slice(data);

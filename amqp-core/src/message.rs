@@ -4,6 +4,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use amqp_proto::frame::FRAME_OVERHEAD;
+use amqp_proto::properties::CONTENT_HEADER_MIN;
 use amqp_proto::{
     FieldTable, Malformed, Properties, PropertiesRef, RawProperties, ReplyCode, ShortStr,
     TABLE_DEPTH_MAX,
@@ -121,25 +123,45 @@ impl<'a, const LENGTH: usize> From<&'a [u8; LENGTH]> for Body<'a> {
 /// A message as received: where it was published to, its properties, its body.
 ///
 /// Small messages share one piece of memory; the properties stay raw until they are asked for.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Message {
-    /// Exchange, routing key, raw properties, and a small body, one behind the other.
+    /// Exchange, routing key, raw properties, and a small body, with gaps between them as on the wire,
+    /// so that a message that lay in the input whole was copied at one go.
     data: Bytes,
     exchange_len: u8,
     routing_key_len: u8,
     properties_len: u32,
-    large_body: Option<Bytes>,
+    /// What few messages have stands apart: messages are moved often.
+    apart: Option<Box<Apart>>,
+}
+
+/// Between exchange and routing key: the key's length.
+pub(crate) const ROUTING_KEY_GAP: usize = 1;
+/// Between routing key and properties: the end of a frame, the head of the next, and the fixed part of
+/// a content header.
+pub(crate) const PROPERTIES_GAP: usize = FRAME_OVERHEAD + CONTENT_HEADER_MIN - 2;
+/// Between properties and body: the end of a frame and the head of the next.
+pub(crate) const BODY_GAP: usize = FRAME_OVERHEAD;
+
+/// What takes the place of a small body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Apart {
+    /// A large body.
+    Body(Bytes),
+    /// The body, or all but the envelope, was not received whole.
+    Missing(Fault),
 }
 
 impl Message {
     /// `data` holds exchange, routing key and properties of these lengths, and the body unless that
-    /// is large.
-    pub(crate) const fn new(
+    /// stands apart, with the gaps between them.
+    #[inline]
+    pub(crate) fn new(
         data: Bytes,
         (exchange_len, routing_key_len, properties_len): (u8, u8, u32),
-        large_body: Option<Bytes>,
+        apart: Option<Apart>,
     ) -> Self {
-        Self { data, exchange_len, routing_key_len, properties_len, large_body }
+        Self { data, exchange_len, routing_key_len, properties_len, apart: apart.map(Box::new) }
     }
 
     /// The exchange that the message was published to.
@@ -149,13 +171,15 @@ impl Message {
 
     /// The routing key that it was published with.
     pub fn routing_key(&self) -> ShortStr<'_> {
-        short_str(&self.data, self.exchange_len.into(), self.routing_key_len.into())
+        let start = usize::from(self.exchange_len) + ROUTING_KEY_GAP;
+        short_str(&self.data, start, self.routing_key_len.into())
     }
 
     /// The body.
     pub fn body(&self) -> &[u8] {
-        match &self.large_body {
-            Some(body) => body,
+        match self.apart.as_deref() {
+            Some(Apart::Body(body)) => body,
+            Some(Apart::Missing(_)) => &[],
             None => self.data.get(self.body_start()..).unwrap_or_default(),
         }
     }
@@ -163,16 +187,18 @@ impl Message {
     /// The body, without copying.
     pub fn into_body(self) -> Bytes {
         let start = self.body_start();
-        match self.large_body {
-            Some(body) => body,
+        match self.apart.map(|apart| *apart) {
+            Some(Apart::Body(body)) => body,
+            Some(Apart::Missing(_)) => Bytes::new(),
             None => self.data.slice(start.min(self.data.len())..),
         }
     }
 
     /// The properties as they stand on the wire.
     pub fn raw_properties(&self) -> RawProperties<'_> {
-        let start = usize::from(self.exchange_len) + usize::from(self.routing_key_len);
-        RawProperties::new(self.data.get(start..self.body_start()).unwrap_or_default())
+        let start = self.properties_start();
+        let end = start + self.properties_len as usize;
+        RawProperties::new(self.data.get(start..end).unwrap_or_default())
     }
 
     /// A view of the properties, without copying; the headers stay raw.
@@ -212,23 +238,53 @@ impl Message {
 
     /// Exchange and routing key alone, in memory of their own.
     fn envelope(&self) -> Self {
-        let length = usize::from(self.exchange_len) + usize::from(self.routing_key_len);
-        let mut data = self.data.get(..length).unwrap_or_default().to_vec();
+        let start = self.properties_start();
+        let mut data = self.data.get(..start).unwrap_or_default().to_vec();
         data.extend_from_slice(RawProperties::NONE.as_bytes());
         let properties_len = RawProperties::NONE.as_bytes().len() as u32;
         let lengths = (self.exchange_len, self.routing_key_len, properties_len);
         Self::new(data.into(), lengths, None)
     }
 
-    /// Bytes of exchange, routing key, properties and body.
+    /// Bytes of memory that its parts take.
+    #[inline]
     pub(crate) fn size(&self) -> usize {
-        self.data.len() + self.large_body.as_ref().map_or(0, Bytes::len)
+        match self.apart.as_deref() {
+            Some(Apart::Body(body)) => self.data.len() + body.len(),
+            _ => self.data.len(),
+        }
+    }
+
+    /// Why it was not received whole, if so.
+    pub(crate) fn missing(&self) -> Option<Fault> {
+        match self.apart.as_deref() {
+            Some(Apart::Missing(fault)) => Some(*fault),
+            _ => None,
+        }
+    }
+
+    const fn properties_start(&self) -> usize {
+        let envelope = self.exchange_len as usize + ROUTING_KEY_GAP + self.routing_key_len as usize;
+        envelope + PROPERTIES_GAP
     }
 
     const fn body_start(&self) -> usize {
-        self.exchange_len as usize + self.routing_key_len as usize + self.properties_len as usize
+        self.properties_start() + self.properties_len as usize + BODY_GAP
     }
 }
+
+/// What lies in the gaps is no matter.
+impl PartialEq for Message {
+    fn eq(&self, other: &Self) -> bool {
+        self.exchange() == other.exchange()
+            && self.routing_key() == other.routing_key()
+            && self.raw_properties() == other.raw_properties()
+            && self.body() == other.body()
+            && self.missing() == other.missing()
+    }
+}
+
+impl Eq for Message {}
 
 fn short_str(data: &[u8], start: usize, length: usize) -> ShortStr<'_> {
     let bytes = data.get(start..start + length).unwrap_or_default();
@@ -256,8 +312,6 @@ pub struct Delivery {
     pub redelivered: bool,
     /// The message; its body is empty if it was not received whole.
     pub message: Message,
-    /// Why the body is missing; see also [`fault`](Self::fault()).
-    pub(crate) missing: Option<Fault>,
 }
 
 impl Delivery {
@@ -265,7 +319,7 @@ impl Delivery {
     ///
     /// Looks through the properties, so that what they hold can then be decoded.
     pub fn fault(&self) -> Option<Fault> {
-        self.missing.or_else(|| self.message.check().err().map(Fault::Malformed))
+        self.message.missing().or_else(|| self.message.check().err().map(Fault::Malformed))
     }
 }
 

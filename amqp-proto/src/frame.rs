@@ -176,6 +176,19 @@ pub fn peek(input: &[u8], limits: FrameLimits) -> Result<Peek<'_>, Malformed> {
     }
 }
 
+/// The payload of the frame at the start of `input`, if it is a whole and well-formed frame of this
+/// kind and channel, with a payload of at most `limit` bytes.
+#[inline]
+pub fn peek_payload(input: &[u8], kind: FrameKind, channel: u16, limit: u32) -> Option<&[u8]> {
+    let ([octet, c0, c1, size @ ..], rest) = input.split_first_chunk::<FRAME_HEAD>()?;
+    let size = u32::from_be_bytes(*size);
+    if *octet != kind.octet() || u16::from_be_bytes([*c0, *c1]) != channel || size > limit {
+        return None;
+    }
+    let (payload, rest) = rest.split_at_checked(size as usize)?;
+    (rest.first() == Some(&FRAME_END)).then_some(payload)
+}
+
 /// Appends a method frame.
 #[inline]
 pub fn write_method<'a>(out: &mut Vec<u8>, channel: u16, method: &impl WireMethod<'a>) {

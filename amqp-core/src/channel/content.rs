@@ -17,7 +17,7 @@ use crate::ids::ConsumerKey;
 use crate::limits::{
     BODY_FIRST_BYTES, COPIED_BODY_BYTES, MESSAGE_BYTES, STAGING_BUFFER_BYTES, STAGING_BUFFERS_MAX,
 };
-use crate::message::{Fault, Message};
+use crate::message::{Apart, BODY_GAP, Fault, Message, PROPERTIES_GAP, ROUTING_KEY_GAP};
 
 /// What a content is for.
 #[derive(Debug)]
@@ -76,7 +76,6 @@ enum LargeBody {
 pub(crate) struct Complete {
     pub(crate) target: Target,
     pub(crate) message: Message,
-    pub(crate) fault: Option<Fault>,
 }
 
 /// A piece of a body.
@@ -109,6 +108,7 @@ impl Content {
     ) {
         let mut staged = staging.spare.pop().unwrap_or_default();
         staged.extend_from_slice(exchange.as_bytes());
+        staged.extend_from_slice(&[0; ROUTING_KEY_GAP]);
         staged.extend_from_slice(routing_key.as_bytes());
         self.partial = Some(Partial {
             has_header: false,
@@ -134,9 +134,7 @@ impl Content {
             return Err(ProtocolDetail::UnexpectedFrame);
         };
         partial.has_header = true;
-        let properties = header.properties.as_bytes();
-        partial.staged.extend_from_slice(properties);
-        partial.properties_len = properties.len() as u32;
+        partial.stage_properties(header.properties);
         partial.size = header.body_size;
         if header.body_size > MESSAGE_BYTES {
             partial.body = LargeBody::Discarded(Fault::Oversize { size: header.body_size });
@@ -157,9 +155,7 @@ impl Content {
             return Err(ProtocolDetail::UnexpectedFrame);
         };
         partial.has_header = true;
-        let properties = RawProperties::NONE.as_bytes();
-        partial.staged.extend_from_slice(properties);
-        partial.properties_len = properties.len() as u32;
+        partial.stage_properties(RawProperties::NONE);
         partial.size = body_size;
         partial.body = LargeBody::Discarded(Fault::HeaderTooLarge { size });
         Ok(self.take_complete(staging))
@@ -223,21 +219,44 @@ impl Content {
 
 impl Partial {
     #[inline]
+    fn stage_properties(&mut self, properties: RawProperties<'_>) {
+        let properties = properties.as_bytes();
+        self.properties_len = properties.len() as u32;
+        self.staged.extend_from_slice(&[0; PROPERTIES_GAP]);
+        self.staged.extend_from_slice(properties);
+        self.staged.extend_from_slice(&[0; BODY_GAP]);
+    }
+
+    #[inline]
     fn complete(self, staging: &mut Staging) -> Complete {
         let data = staging.arena.store(&self.staged);
         staging.reuse(self.staged);
-        let (body, fault) = match self.body {
-            LargeBody::Staged => (None, None),
-            LargeBody::Whole(bytes) => (Some(bytes), None),
-            LargeBody::Growing(bytes) => (Some(bytes.freeze()), None),
-            LargeBody::Discarded(fault) => (None, Some(fault)),
+        let apart = match self.body {
+            LargeBody::Staged => None,
+            LargeBody::Whole(bytes) => Some(Apart::Body(bytes)),
+            LargeBody::Growing(bytes) => Some(Apart::Body(bytes.freeze())),
+            LargeBody::Discarded(fault) => Some(Apart::Missing(fault)),
         };
         let lengths = (self.exchange_len, self.routing_key_len, self.properties_len);
-        Complete { target: self.target, message: Message::new(data, lengths, body), fault }
+        Complete { target: self.target, message: Message::new(data, lengths, apart) }
     }
 }
 
 impl Staging {
+    /// A copy of a message that lies in the input whole, from its exchange to the end of its body.
+    #[inline]
+    pub(crate) fn message(
+        &mut self,
+        whole: &[u8],
+        exchange: ShortStr<'_>,
+        routing_key: ShortStr<'_>,
+        properties: RawProperties<'_>,
+    ) -> Message {
+        let properties_len = properties.as_bytes().len() as u32;
+        let lengths = (exchange.len() as u8, routing_key.len() as u8, properties_len);
+        Message::new(self.arena.store(whole), lengths, None)
+    }
+
     fn reuse(&mut self, mut staged: Vec<u8>) {
         if self.spare.len() < STAGING_BUFFERS_MAX && staged.capacity() <= STAGING_BUFFER_BYTES {
             staged.clear();

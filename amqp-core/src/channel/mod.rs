@@ -15,7 +15,7 @@ mod view;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::error::{ChannelCause, Misuse};
+use crate::error::{ChannelCause, Misuse, ProtocolDetail};
 use crate::ids::{CallKey, ConsumerKey};
 use crate::limits::{RETURNED_BYTES, RETURNED_MESSAGES};
 use crate::machine::{self, Transition};
@@ -155,6 +155,20 @@ impl ChannelState {
     #[inline]
     pub(crate) fn unsettled(&mut self) -> &mut Unsettled {
         self.unsettled.get_or_insert_default()
+    }
+
+    /// A delivery that is to be settled has come.
+    #[inline]
+    pub(crate) fn delivered(&mut self, tag: u64) -> Result<(), ProtocolDetail> {
+        if tag <= self.delivered {
+            return Err(ProtocolDetail::DeliveryTag(tag));
+        }
+        self.delivered = tag;
+        // What comes on a channel that closes or recovers goes back to its queue by that.
+        if self.phase == Phase::Open && self.recovering == 0 {
+            self.unsettled().push(tag);
+        }
+        Ok(())
     }
 
     /// The broker has taken all deliveries back.

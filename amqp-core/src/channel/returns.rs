@@ -121,7 +121,7 @@ impl Returns {
 #[cfg(test)]
 mod tests {
     use super::{Fingerprint, Returns};
-    use crate::message::{Message, ReturnedMessage};
+    use crate::message::{Apart, Message, ReturnedMessage};
     use bytes::Bytes;
 
     fn fingerprint(header: &str, body: &str) -> Fingerprint {
@@ -129,12 +129,12 @@ mod tests {
     }
 
     fn message(name: &'static str) -> ReturnedMessage {
-        let data = Bytes::from_static(name.as_bytes());
+        let body = Apart::Body(Bytes::from_static(name.as_bytes()));
         ReturnedMessage {
             code: 312.into(),
             text: "".into(),
             is_stripped: false,
-            message: Message::new(data, (0, 0, 0), None),
+            message: Message::new(Bytes::new(), (0, 0, 0), Some(body)),
         }
     }
 

@@ -108,7 +108,13 @@ impl Connection {
         }
         self.counters.frames_received += 1;
         match head.kind {
-            FrameKind::Method => self.method(now, head.channel, payload)?,
+            FrameKind::Method => {
+                if let Some(length) = self.whole_delivery(head.channel, rest, length)? {
+                    *done += length;
+                    return Ok(Step::Taken(length));
+                }
+                self.method(now, head.channel, payload)?;
+            }
             FrameKind::Header => self.header(head.channel, payload)?,
             FrameKind::Body => {
                 if self.takes_whole(head.channel, payload.len()) {
@@ -192,13 +198,7 @@ impl Connection {
                 let counts = state.phase == Phase::Open && state.recovering == 0;
                 // What needs no acknowledgement may bear any tag: direct replies repeat theirs.
                 if !no_ack {
-                    if tag <= state.delivered {
-                        return Err(ProtocolDetail::DeliveryTag(tag));
-                    }
-                    state.delivered = tag;
-                    if counts {
-                        state.unsettled().push(tag);
-                    }
+                    state.delivered(tag)?;
                 }
                 // What is to be acknowledged goes back to its queue with the channel, or by recover.
                 let target = if counts || no_ack {
@@ -234,13 +234,7 @@ impl Connection {
                 };
                 let Some(state) = self.channels.find_mut(id.0) else { return Ok(()) };
                 if !no_ack {
-                    if tag <= state.delivered {
-                        return Err(ProtocolDetail::DeliveryTag(tag));
-                    }
-                    state.delivered = tag;
-                    if state.recovering == 0 {
-                        state.unsettled().push(tag);
-                    }
+                    state.delivered(tag)?;
                 }
                 let (redelivered, message_count) = (got.redelivered, got.message_count);
                 let target = Target::Got { tag, redelivered, message_count };
@@ -316,12 +310,12 @@ impl Connection {
 
     #[inline]
     fn complete(&mut self, channel: ChannelId, complete: Complete) -> Result<(), ProtocolDetail> {
-        let Complete { target, message, fault } = complete;
+        let Complete { target, message } = complete;
         match target {
             Target::Deliver { consumer, tag, redelivered } => {
                 let tag = DeliveryTag { channel, epoch: self.epoch, tag, stream: false };
                 self.counters.delivered += 1;
-                self.deliver(consumer, Delivery { tag, redelivered, message, missing: fault });
+                self.deliver(consumer, Delivery { tag, redelivered, message });
             }
             Target::Return { code, text } => {
                 let Some(state) = self.channels.find_mut(channel.0) else { return Ok(()) };
@@ -346,7 +340,7 @@ impl Connection {
                 // RabbitMQ does not give messages of streams one by one.
                 let tag = DeliveryTag { channel, epoch: self.epoch, tag, stream: false };
                 self.counters.delivered += 1;
-                let delivery = Delivery { tag, redelivered, message, missing: fault };
+                let delivery = Delivery { tag, redelivered, message };
                 self.got(channel, Got { delivery, message_count });
             }
             Target::Nobody => {}

@@ -13,6 +13,7 @@ mod heartbeat;
 mod input;
 mod replies;
 mod stats;
+mod whole;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

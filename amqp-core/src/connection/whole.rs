@@ -1,0 +1,94 @@
+//! Deliveries that lie in the input whole: method, header and one small body frame, one behind the
+//! other.
+//!
+//! Most do, and they are taken in one step. Anything out of the ordinary is left to the way that takes
+//! contents piece by piece (`channel/content.rs`), which every delivery could go: a frame that is not
+//! there yet or is malformed, a large body, a channel that closes or recovers, a consumer that nobody
+//! reads.
+
+use amqp_proto::frame::{self, FRAME_HEAD, FRAME_OVERHEAD, FrameKind, FrameLimits};
+use amqp_proto::method::{MethodId, WireMethod, basic};
+use amqp_proto::properties::CONTENT_CLASS;
+use amqp_proto::{ContentHeader, RawProperties};
+
+use crate::channel::Phase;
+use crate::connection::Connection;
+use crate::error::ProtocolDetail;
+use crate::event::Event;
+use crate::ids::DeliveryTag;
+use crate::limits::COPIED_BODY_BYTES;
+use crate::message::{Delivery, ROUTING_KEY_GAP};
+
+impl Connection {
+    /// Takes the delivery at the front of `input`, whose method frame has `length` bytes, if it is
+    /// whole. Returns the length of all its frames.
+    #[inline]
+    pub(super) fn whole_delivery(
+        &mut self,
+        number: u16,
+        input: &[u8],
+        length: usize,
+    ) -> Result<Option<usize>, ProtocolDetail> {
+        let Some((method, after)) = input.split_at_checked(length) else { return Ok(None) };
+        let payload = method.get(FRAME_HEAD..length - 1).unwrap_or_default();
+        let Ok((basic::Deliver::ID, arguments)) = MethodId::split(payload) else { return Ok(None) };
+        let Some(content) = content(number, after, self.frame_limits) else { return Ok(None) };
+        let Some(channel) = self.numbers.channel(number) else { return Ok(None) };
+        let Self { channels, consumers, staging, counters, events, epoch, .. } = self;
+        let Some(state) = channels.find_mut(channel.0) else { return Ok(None) };
+        if state.phase != Phase::Open || state.recovering > 0 || !state.content.is_none() {
+            return Ok(None);
+        }
+        let deliver = basic::Deliver::decode(arguments)?;
+        let key = state.consumers.find(deliver.consumer_tag.as_bytes(), consumers);
+        let consumer = key.and_then(|key| Some((key, consumers.find(key)?)));
+        let Some((key, consumer)) = consumer.filter(|(_, consumer)| !consumer.released) else {
+            return Ok(None);
+        };
+        if !consumer.no_ack {
+            state.delivered(deliver.delivery_tag)?;
+        }
+        let tag = DeliveryTag {
+            channel,
+            epoch: *epoch,
+            tag: deliver.delivery_tag,
+            stream: consumer.stream,
+        };
+        let (exchange, routing_key) = (deliver.exchange, deliver.routing_key);
+        // The method ends with exchange, the key's length, and key.
+        let start = length - 1 - routing_key.len() - ROUTING_KEY_GAP - exchange.len();
+        let end = length + content.length;
+        let whole = input.get(start..end - 1).unwrap_or_default();
+        let message = staging.message(whole, exchange, routing_key, content.properties);
+        counters.delivered += 1;
+        counters.frames_received += content.frames;
+        let delivery = Delivery { tag, redelivered: deliver.redelivered, message };
+        if consumers.push(key, delivery) {
+            events.push_back(Event::Deliverable(key));
+        }
+        Ok(Some(end))
+    }
+}
+
+struct Content<'a> {
+    properties: RawProperties<'a>,
+    frames: u64,
+    length: usize,
+}
+
+/// The header and the small body at the front of `input`.
+#[inline]
+fn content(channel: u16, input: &[u8], limits: FrameLimits) -> Option<Content<'_>> {
+    let payload = frame::peek_payload(input, FrameKind::Header, channel, limits.header)?;
+    let length = payload.len() + FRAME_OVERHEAD;
+    let ContentHeader { class_id, body_size, properties } = ContentHeader::decode(payload).ok()?;
+    if class_id != CONTENT_CLASS || body_size >= COPIED_BODY_BYTES as u64 {
+        return None;
+    }
+    if body_size == 0 {
+        return Some(Content { properties, frames: 1, length });
+    }
+    let body = frame::peek_payload(input.get(length..)?, FrameKind::Body, channel, limits.body)?;
+    let length = length + body.len() + FRAME_OVERHEAD;
+    (body.len() as u64 == body_size).then_some(Content { properties, frames: 2, length })
+}
