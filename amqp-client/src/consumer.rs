@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use amqp_core::limits::PULLED_DELIVERIES_MAX;
 use amqp_core::{ConsumerKey, Error};
 use futures_core::Stream;
 
@@ -66,6 +65,7 @@ impl Consumer {
     }
 
     /// Registers `waker` where there is nothing for the moment.
+    #[inline]
     fn poll_delivery(&mut self, waker: Option<&Waker>) -> Poll<Option<Result<Delivery, Error>>> {
         if self.pulled.is_empty() && !self.ended {
             match self.pull(waker) {
@@ -88,9 +88,7 @@ impl Consumer {
         let (id, key) = (origin.channel.id(), self.key);
         origin.channel.shared().with(|state| {
             let mut channel = state.session.channel(id);
-            pulled.extend(
-                std::iter::from_fn(|| channel.next_delivery(key)).take(PULLED_DELIVERIES_MAX),
-            );
+            channel.pull_deliveries(key, pulled);
             if !pulled.is_empty() {
                 return Poll::Ready(None);
             }

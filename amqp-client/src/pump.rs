@@ -290,7 +290,7 @@ mod tests {
             match progress {
                 true => assert!(cause.is_none() && !turn.finished, "{cause:?}"),
                 false => {
-                    assert!(matches!(cause, Some(CloseCause::WriteTimeout { .. })), "{cause:?}")
+                    assert!(matches!(cause, Some(CloseCause::WriteTimeout { .. })), "{cause:?}");
                 }
             }
         }

@@ -100,9 +100,6 @@ pub const WRITE_SLICES_MAX: usize = 64;
 /// Rounds of reading and writing in one poll of a driver, before other tasks get their turn.
 pub const DRIVER_ROUNDS_MAX: usize = 32;
 
-/// Deliveries that a consumer's handle takes under one lock.
-pub const PULLED_DELIVERIES_MAX: usize = 32;
-
 /// How long the last bytes of a connection that has ended may take to be written, or to be read where
 /// writing has failed.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(1);

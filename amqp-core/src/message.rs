@@ -156,15 +156,16 @@ impl Message {
     /// `data` holds exchange, routing key and properties of these lengths, and the body unless that
     /// stands apart, with the gaps between them.
     #[inline]
-    pub(crate) fn new(
+    pub(crate) const fn new(
         data: Bytes,
         (exchange_len, routing_key_len, properties_len): (u8, u8, u32),
-        apart: Option<Apart>,
+        apart: Option<Box<Apart>>,
     ) -> Self {
-        Self { data, exchange_len, routing_key_len, properties_len, apart: apart.map(Box::new) }
+        Self { data, exchange_len, routing_key_len, properties_len, apart }
     }
 
     /// The exchange that the message was published to.
+    #[inline]
     pub fn exchange(&self) -> ShortStr<'_> {
         short_str(&self.data, 0, self.exchange_len.into())
     }
@@ -176,6 +177,7 @@ impl Message {
     }
 
     /// The body.
+    #[inline]
     pub fn body(&self) -> &[u8] {
         match self.apart.as_deref() {
             Some(Apart::Body(body)) => body,

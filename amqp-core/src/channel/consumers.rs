@@ -35,6 +35,10 @@ pub(crate) struct Consumer {
     /// Its handle is gone: deliveries are requeued.
     pub(crate) released: bool,
     pub(crate) unread: VecDeque<Delivery>,
+    /// Bytes of those.
+    pub(crate) bytes: usize,
+    /// Bytes of those that were last handed over together.
+    pub(crate) pulled_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -42,11 +46,13 @@ pub(crate) struct Consumers {
     slots: Slab<Consumer>,
     /// Bytes of unread deliveries.
     bytes: usize,
+    /// Bytes of those that were last handed over to each.
+    pulled_bytes: usize,
 }
 
 impl Consumers {
     pub(crate) const fn new() -> Self {
-        Self { slots: Slab::new(), bytes: 0 }
+        Self { slots: Slab::new(), bytes: 0, pulled_bytes: 0 }
     }
 
     pub(crate) fn insert(&mut self, consumer: Consumer) -> ConsumerKey {
@@ -75,34 +81,66 @@ impl Consumers {
         self.keys().filter(of_channel).collect()
     }
 
-    /// Bytes of unread deliveries of all consumers.
+    /// Bytes of the deliveries of all consumers that are unread, as far as is known here.
     #[inline]
     pub(crate) const fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.pulled_bytes
+    }
+
+    /// Whether deliveries are here that no handle has taken.
+    pub(crate) const fn has_unread(&self) -> bool {
+        self.bytes > 0
     }
 
     /// Queues a delivery. Whether it is the first unread one.
     #[inline]
     pub(crate) fn push(&mut self, key: ConsumerKey, delivery: Delivery) -> bool {
         let Some(consumer) = self.slots.find_mut(key.0) else { return false };
-        self.bytes += cost(&delivery);
+        let cost = cost(&delivery);
+        self.bytes += cost;
+        consumer.bytes += cost;
         consumer.unread.push_back(delivery);
         consumer.unread.len() == 1
     }
 
     #[inline]
     pub(crate) fn pop(&mut self, key: ConsumerKey) -> Option<Delivery> {
-        let delivery = self.slots.find_mut(key.0)?.unread.pop_front()?;
-        self.bytes -= cost(&delivery);
+        let consumer = self.slots.find_mut(key.0)?;
+        let delivery = consumer.unread.pop_front()?;
+        let cost = cost(&delivery);
+        consumer.bytes -= cost;
+        self.bytes -= cost;
         Some(delivery)
+    }
+
+    /// Hands all deliveries over, behind those in `into`. They count until the next time.
+    #[inline]
+    pub(crate) fn pull(&mut self, key: ConsumerKey, into: &mut VecDeque<Delivery>) {
+        let Some(consumer) = self.slots.find_mut(key.0) else { return };
+        self.pulled_bytes -= std::mem::replace(&mut consumer.pulled_bytes, consumer.bytes);
+        self.pulled_bytes += consumer.bytes;
+        self.bytes -= std::mem::take(&mut consumer.bytes);
+        if into.is_empty() {
+            std::mem::swap(&mut consumer.unread, into);
+        } else {
+            into.append(&mut consumer.unread);
+        }
     }
 
     /// The deliveries that nobody will read.
     pub(crate) fn take_unread(&mut self, key: ConsumerKey) -> VecDeque<Delivery> {
         let Some(consumer) = self.slots.find_mut(key.0) else { return VecDeque::new() };
-        let unread = std::mem::take(&mut consumer.unread);
-        self.bytes -= unread.iter().map(cost).sum::<usize>();
-        unread
+        self.bytes -= std::mem::take(&mut consumer.bytes);
+        std::mem::take(&mut consumer.unread)
+    }
+
+    /// Its handle is gone, and with it what that had taken: takes the rest.
+    pub(crate) fn release(&mut self, key: ConsumerKey) -> VecDeque<Delivery> {
+        if let Some(consumer) = self.slots.find_mut(key.0) {
+            consumer.released = true;
+            self.pulled_bytes -= std::mem::take(&mut consumer.pulled_bytes);
+        }
+        self.take_unread(key)
     }
 
     /// Frees the consumer if it has ended and nobody holds it.

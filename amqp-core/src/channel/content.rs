@@ -238,7 +238,7 @@ impl Partial {
             LargeBody::Discarded(fault) => Some(Apart::Missing(fault)),
         };
         let lengths = (self.exchange_len, self.routing_key_len, self.properties_len);
-        Complete { target: self.target, message: Message::new(data, lengths, apart) }
+        Complete { target: self.target, message: Message::new(data, lengths, apart.map(Box::new)) }
     }
 }
 

@@ -134,7 +134,7 @@ mod tests {
             code: 312.into(),
             text: "".into(),
             is_stripped: false,
-            message: Message::new(Bytes::new(), (0, 0, 0), Some(body)),
+            message: Message::new(Bytes::new(), (0, 0, 0), Some(Box::new(body))),
         }
     }
 

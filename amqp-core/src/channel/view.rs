@@ -1,5 +1,6 @@
 //! The verbs of a channel, as a view that borrows the connection.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -194,7 +195,9 @@ impl<'c> Channel<'c> {
             phase: ConsumerPhase::Running,
             error: None,
             released: false,
-            unread: std::collections::VecDeque::new(),
+            unread: VecDeque::new(),
+            bytes: 0,
+            pulled_bytes: 0,
         };
         let key = self.connection.consumers.insert(consumer);
         let encode = |number, out: &mut Vec<u8>| request.encode_with_tag(number, &tag, out);
@@ -258,14 +261,13 @@ impl<'c> Channel<'c> {
         taken: impl IntoIterator<Item = DeliveryTag>,
     ) {
         let Some(consumer) = self.connection.consumers.find_mut(key) else { return };
-        consumer.released = true;
-        let no_ack = consumer.no_ack;
-        if consumer.phase == ConsumerPhase::Running
+        let (no_ack, phase) = (consumer.no_ack, consumer.phase);
+        let unread = self.connection.consumers.release(key);
+        if phase == ConsumerPhase::Running
             && let Ok(call) = self.cancel(now, key)
         {
             self.connection.forget(now, call.key());
         }
-        let unread = self.connection.consumers.take_unread(key);
         let unread = unread.into_iter().map(|delivery| delivery.tag);
         // Tags without acknowledgement may be those of other deliveries.
         for tag in taken.into_iter().chain(unread).filter(|_| !no_ack) {
@@ -286,6 +288,13 @@ impl<'c> Channel<'c> {
     #[inline]
     pub fn next_delivery(&mut self, consumer: ConsumerKey) -> Option<Delivery> {
         self.connection.consumers.pop(consumer)
+    }
+
+    /// Moves all unread deliveries behind those in `into`. They count against the limit of unread ones
+    /// until the next time, which is therefore best when they are read.
+    #[inline]
+    pub fn pull_deliveries(&mut self, consumer: ConsumerKey, into: &mut VecDeque<Delivery>) {
+        self.connection.consumers.pull(consumer, into);
     }
 
     /// Whether the consumer gets no more deliveries, and why unless it was cancelled from here.
