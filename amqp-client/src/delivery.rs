@@ -65,6 +65,7 @@ impl Delivery {
     /// # Errors
     /// [`AckError`]: its channel or connection has closed, it was covered by `multiple` before, or
     /// `basic.recover` was called since. In each case the broker has it back, or has forgotten it.
+    #[inline]
     pub fn ack(self) -> Result<(), AckError> {
         self.settle(|channel, tag| channel.ack(tag, false))
     }
@@ -188,6 +189,7 @@ impl Delivery {
         Calling::new(Arc::clone(&self.origin.channel), CancelConsumer(consumer))
     }
 
+    #[inline]
     fn settle(
         mut self,
         settle: impl FnOnce(&mut amqp_core::Channel<'_>, DeliveryTag) -> Result<(), AckError>,

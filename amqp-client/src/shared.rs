@@ -107,6 +107,14 @@ impl State {
     /// Turns events into wakers, and takes what is to be released.
     #[inline]
     fn settle(&mut self) -> Released {
+        // Most often nobody waits, and the driver is awake.
+        if self.driver.is_some() || self.session.has_events() || self.session.has_discarded() {
+            self.settle_all();
+        }
+        std::mem::take(&mut self.released)
+    }
+
+    fn settle_all(&mut self) {
         while let Some(event) = self.session.poll_event() {
             self.handle_event(&event);
         }
@@ -117,7 +125,6 @@ impl State {
         if self.session.has_discarded() {
             self.released.drop_bodies(self.session.take_discarded());
         }
-        std::mem::take(&mut self.released)
     }
 
     fn driver_is_needed(&mut self) -> bool {

@@ -31,6 +31,12 @@ pub struct Publish<'a> {
 }
 
 impl<'a> Publish<'a> {
+    /// Whether it has no property but the delivery mode, and need not be known again if it returns.
+    #[inline]
+    pub(crate) const fn is_plain(&self) -> bool {
+        self.properties.is_none() && !self.mandatory
+    }
+
     /// A transient message without properties. The exchange `""` is the default exchange: it routes
     /// to the queue that the routing key names.
     pub fn new(exchange: &'a str, routing_key: &'a str, body: impl Into<Body<'a>>) -> Self {

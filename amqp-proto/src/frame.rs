@@ -6,6 +6,8 @@ use alloc::vec::Vec;
 use crate::method::WireMethod;
 use crate::{ContentHeader, Malformed, PropertiesRef};
 
+pub use crate::publish::write_publish;
+
 /// Bytes before a payload.
 pub const FRAME_HEAD: usize = 7;
 /// Bytes around a payload: the head and the end octet.
@@ -197,6 +199,18 @@ pub fn write_method<'a>(out: &mut Vec<u8>, channel: u16, method: &impl WireMetho
     frame.end(out);
 }
 
+/// Changes a frame of `basic.ack` that [`write_method`] laid down at the start of `frame`.
+#[inline]
+pub fn rewrite_ack(frame: &mut [u8], delivery_tag: u64, multiple: bool) {
+    const TAG: usize = FRAME_HEAD + 4;
+    if let Some(([tag @ .., bits], _)) =
+        frame.get_mut(TAG..).and_then(<[u8]>::split_first_chunk_mut::<9>)
+    {
+        *tag = delivery_tag.to_be_bytes();
+        *bits = multiple.into();
+    }
+}
+
 /// Appends a header frame for a basic content of `body_size` bytes.
 pub fn write_header(out: &mut Vec<u8>, channel: u16, header: &ContentHeader<'_>) {
     let frame = FrameInProgress::begin(out, FrameKind::Header, channel);
@@ -218,27 +232,6 @@ pub fn write_header_ref(
     frame.end(out);
 }
 
-/// Appends a header frame whose only property is the delivery mode, if it has any.
-#[inline]
-pub fn write_plain_header(
-    out: &mut Vec<u8>,
-    channel: u16,
-    body_size: u64,
-    delivery_mode: Option<u8>,
-) {
-    let size = if delivery_mode.is_some() { 15 } else { 14 };
-    let [f0, f1] = if delivery_mode.is_some() { [0x10, 0] } else { [0, 0] };
-    let [k, c0, c1, s0, s1, s2, s3] = head_bytes(FrameKind::Header, channel, size);
-    let [b0, b1, b2, b3, b4, b5, b6, b7] = body_size.to_be_bytes();
-    let class = crate::properties::CONTENT_CLASS as u8;
-    let fixed = [k, c0, c1, s0, s1, s2, s3, 0, class, 0, 0, b0, b1, b2, b3, b4, b5, b6, b7, f0, f1];
-    out.extend_from_slice(&fixed);
-    match delivery_mode {
-        Some(mode) => out.extend_from_slice(&[mode, FRAME_END]),
-        None => out.push(FRAME_END),
-    }
-}
-
 /// Appends the head of a body frame, for a payload that is sent from where it lies; the end octet
 /// [`FRAME_END`] must follow it.
 #[inline]
@@ -255,7 +248,7 @@ pub fn write_body(out: &mut Vec<u8>, channel: u16, payload: &[u8]) {
 }
 
 #[inline]
-const fn head_bytes(kind: FrameKind, channel: u16, size: u32) -> [u8; FRAME_HEAD] {
+pub(crate) const fn head_bytes(kind: FrameKind, channel: u16, size: u32) -> [u8; FRAME_HEAD] {
     let [c0, c1] = channel.to_be_bytes();
     let [s0, s1, s2, s3] = size.to_be_bytes();
     [kind.octet(), c0, c1, s0, s1, s2, s3]

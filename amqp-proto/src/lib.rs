@@ -41,6 +41,7 @@ pub mod frame;
 mod macros;
 pub mod method;
 pub mod properties;
+mod publish;
 mod reply_code;
 mod short_str;
 mod wire;

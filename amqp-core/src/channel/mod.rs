@@ -9,6 +9,7 @@ mod confirms;
 mod consumers;
 mod content;
 mod numbers;
+mod publishing;
 mod returns;
 mod unsettled;
 mod view;
@@ -29,9 +30,10 @@ pub(crate) use confirms::Confirms;
 pub(crate) use consumers::{Consumer, ConsumerPhase, Consumers};
 pub(crate) use content::{Complete, Content, Piece, Staging, Target};
 pub(crate) use numbers::Numbers;
+pub use publishing::PublishRefused;
 pub(crate) use returns::Fingerprint;
 use unsettled::Unsettled;
-pub use view::{Channel, PublishRefused};
+pub use view::Channel;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {

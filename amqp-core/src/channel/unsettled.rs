@@ -42,9 +42,22 @@ impl Unsettled {
         self.open
     }
 
+    /// The lowest tag that is not settled.
+    #[inline]
+    pub(crate) fn lowest(&self) -> Option<u64> {
+        self.tags.front().map(|(tag, _)| *tag)
+    }
+
     /// Settles one delivery; whether it was open.
     #[inline]
     pub(crate) fn settle(&mut self, tag: u64, transactional: bool) -> bool {
+        // Most are settled in their order.
+        if self.tags.front() == Some(&(tag, State::Open)) && !transactional {
+            self.tags.pop_front();
+            self.open -= 1;
+            self.sweep_front();
+            return true;
+        }
         let Some(at) = self.find(tag) else { return false };
         self.settle_at(at, transactional);
         self.sweep();
@@ -98,10 +111,7 @@ impl Unsettled {
     /// Where an unsettled delivery stands.
     #[inline]
     fn find(&self, tag: u64) -> Option<usize> {
-        let at = match self.tags.front() {
-            Some((front, _)) if *front == tag => 0,
-            _ => self.tags.binary_search_by_key(&tag, |(tag, _)| *tag).ok()?,
-        };
+        let at = self.tags.binary_search_by_key(&tag, |(tag, _)| *tag).ok()?;
         self.tags.get(at).filter(|(_, state)| *state != State::Settled).map(|_| at)
     }
 
@@ -120,10 +130,14 @@ impl Unsettled {
     }
 
     #[inline]
-    fn sweep(&mut self) {
+    fn sweep_front(&mut self) {
         while let Some((_, State::Settled)) = self.tags.front() {
             self.tags.pop_front();
         }
+    }
+
+    fn sweep(&mut self) {
+        self.sweep_front();
         let unsettled = self.open + self.given_up;
         if self.tags.len() > 2 * unsettled.max(32) {
             self.tags.retain(|(_, state)| *state != State::Settled);

@@ -4,20 +4,21 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use amqp_proto::ShortStr;
 use amqp_proto::frame;
 use amqp_proto::method::{WireMethod, basic, channel as wire};
-use amqp_proto::{Properties, PropertiesRef, ShortStr};
 
 use crate::channel::{
-    ChannelState, Confirmation, Consumer, ConsumerPhase, Fingerprint, Pending, Phase, PhaseInput,
+    ChannelState, Confirmation, Consumer, ConsumerPhase, Pending, Phase, PhaseInput, PublishRefused,
 };
 use crate::connection::Connection;
 use crate::error::{AckError, ChannelCause, Error, InvalidArgument, InvalidReason, Misuse};
 use crate::event::Event;
 use crate::ids::{Call, CallKey, ChannelId, ConsumerKey, DeliveryTag, PublishSeq};
-use crate::limits::{CALLS_MAX, UNCONFIRMED_SPAN};
-use crate::message::{Delivery, Publish, ReturnedMessage};
+use crate::limits::CALLS_MAX;
+use crate::message::{Delivery, ReturnedMessage};
 use crate::request::{BasicConsume, ConsumeOk, NoWait, Reply, Rpc, short};
+use crate::transmit::Outbound;
 
 /// A channel of a connection, borrowed for one or more operations.
 ///
@@ -25,101 +26,13 @@ use crate::request::{BasicConsume, ConsumeOk, NoWait, Reply, Rpc, short};
 /// `poll_transmit` and `poll_event`.
 #[derive(Debug)]
 pub struct Channel<'c> {
-    connection: &'c mut Connection,
-    id: ChannelId,
-}
-
-/// Why a publish was not queued; nothing was.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PublishRefused {
-    /// Too much waits to be written; [`Event::Room`] tells when to try again.
-    #[error("too much waits to be written")]
-    Full,
-    /// Too many publishes of the channel are unconfirmed; [`Event::Settled`] tells of progress.
-    #[error("too many publishes are unconfirmed")]
-    Unconfirmed,
-    /// It can never be sent here.
-    #[error(transparent)]
-    Error(#[from] Error),
+    pub(super) connection: &'c mut Connection,
+    pub(super) id: ChannelId,
 }
 
 impl<'c> Channel<'c> {
     pub(crate) const fn new(connection: &'c mut Connection, id: ChannelId) -> Self {
         Self { connection, id }
-    }
-
-    /// Publishes a message; on a channel in confirm mode it gets the number that is returned.
-    ///
-    /// # Errors
-    /// [`PublishRefused`]: nothing was queued.
-    #[inline]
-    pub fn publish(&mut self, publish: &Publish<'_>) -> Result<PublishSeq, PublishRefused> {
-        let Connection { channels, outbound, scratch, tuning, unconfirmed, counters, .. } =
-            &mut *self.connection;
-        let Some(state) = channels.find_mut(self.id.0) else { return Err(gone().into()) };
-        if !state.is_open() {
-            return Err(self.closed().into());
-        }
-        if state.flow_stopped || !outbound.admit(state.number, publish.body.as_slice().len()) {
-            return Err(PublishRefused::Full);
-        }
-        let exchange = short("exchange", publish.exchange).map_err(Error::from)?;
-        let routing_key = short("routing-key", publish.routing_key).map_err(Error::from)?;
-        let seq = match &state.confirms {
-            Some(confirms) if confirms.span() >= UNCONFIRMED_SPAN => {
-                return Err(PublishRefused::Unconfirmed);
-            }
-            Some(confirms) => confirms.next(),
-            None => 0,
-        };
-        let persistent = publish.persistent.then_some(2);
-        let properties = match publish.properties {
-            Some(owned) => {
-                let mut properties = view(owned, scratch)?;
-                properties.delivery_mode = persistent.or(properties.delivery_mode);
-                Some(properties)
-            }
-            None => None,
-        };
-
-        let offset = outbound.offset(state.number, publish.body.as_slice().len());
-        let buffer = outbound.buffer(state.number);
-        let start = buffer.len();
-        let method = basic::Publish {
-            exchange,
-            routing_key,
-            mandatory: publish.mandatory,
-            ..Default::default()
-        };
-        frame::write_method(buffer, state.number, &method);
-        let header_start = buffer.len();
-        let size = publish.body.as_slice().len() as u64;
-        match &properties {
-            Some(properties) => frame::write_header_ref(buffer, state.number, size, properties),
-            None => frame::write_plain_header(buffer, state.number, size, persistent),
-        }
-        let header_size = buffer.len() - header_start;
-        if header_size > tuning.frame_max as usize {
-            buffer.truncate(start);
-            let error = too_large("properties", header_size, tuning.frame_max);
-            return Err(error.into());
-        }
-        if let Some(confirms) = &mut state.confirms {
-            let fingerprint = publish.mandatory.then(|| {
-                // Frame head, class, weight and size come before the properties, the end octet after.
-                let properties = header_start + frame::FRAME_HEAD + 12..buffer.len() - 1;
-                let properties = buffer.get(properties).unwrap_or_default();
-                let body = publish.body.as_slice();
-                let (exchange, key) = (exchange.as_bytes(), routing_key.as_bytes());
-                Fingerprint::new(exchange, key, properties, body)
-            });
-            confirms.publish(offset, fingerprint);
-            *unconfirmed += 1;
-        }
-        outbound.body(state.number, start, &publish.body, seq);
-        counters.published += 1;
-        Ok(PublishSeq(seq))
     }
 
     /// Queues a call. Its reply is reported by [`Event::CallDone`] and taken with `take_reply`.
@@ -312,7 +225,17 @@ impl<'c> Channel<'c> {
     /// [`AckError`]: nothing was queued.
     #[inline]
     pub fn ack(&mut self, tag: DeliveryTag, multiple: bool) -> Result<(), AckError> {
-        self.settle(tag, multiple, &basic::Ack { delivery_tag: tag.tag, multiple })
+        self.settle(tag, multiple, |state, outbound| {
+            let (number, lowest) = (state.number, state.unsettled().lowest());
+            // A rollback undoes acks one by one.
+            match state.transactional {
+                true => outbound.frames(number, |out| {
+                    let ack = basic::Ack { delivery_tag: tag.tag, multiple };
+                    frame::write_method(out, number, &ack);
+                }),
+                false => outbound.ack(number, tag.tag, multiple, lowest),
+            }
+        })
     }
 
     /// Refuses a delivery, or with `multiple` all up to it (`basic.nack`): they are requeued, or else
@@ -332,7 +255,10 @@ impl<'c> Channel<'c> {
         if tag.stream {
             return self.ack(tag, false);
         }
-        self.settle(tag, multiple, &basic::Nack { delivery_tag: tag.tag, multiple, requeue })
+        let nack = basic::Nack { delivery_tag: tag.tag, multiple, requeue };
+        self.settle(tag, multiple, |state, outbound| {
+            outbound.frames(state.number, |out| frame::write_method(out, state.number, &nack));
+        })
     }
 
     /// Refuses a delivery (`basic.reject`): it is requeued, or else dead-lettered or dropped; or
@@ -344,7 +270,10 @@ impl<'c> Channel<'c> {
         if tag.stream {
             return self.ack(tag, false);
         }
-        self.settle(tag, false, &basic::Reject { delivery_tag: tag.tag, requeue })
+        let reject = basic::Reject { delivery_tag: tag.tag, requeue };
+        self.settle(tag, false, |state, outbound| {
+            outbound.frames(state.number, |out| frame::write_method(out, state.number, &reject));
+        })
     }
 
     /// Whoever held the delivery has dropped it without settling it. Nothing is sent: it stays
@@ -444,11 +373,11 @@ impl<'c> Channel<'c> {
     }
 
     #[inline]
-    fn settle<'m>(
+    fn settle(
         &mut self,
         tag: DeliveryTag,
         multiple: bool,
-        method: &impl WireMethod<'m>,
+        write: impl FnOnce(&mut ChannelState, &mut Outbound),
     ) -> Result<(), AckError> {
         let Connection { channels, outbound, epoch, counters, .. } = &mut *self.connection;
         let Some(state) = channels.find_mut(self.id.0) else {
@@ -474,8 +403,7 @@ impl<'c> Channel<'c> {
             });
         }
         counters.settled += 1;
-        let number = state.number;
-        outbound.frames(number, |out| frame::write_method(out, number, method));
+        write(state, outbound);
         Ok(())
     }
 
@@ -533,7 +461,7 @@ impl<'c> Channel<'c> {
     }
 
     /// The error of a channel that is not open.
-    fn closed(&mut self) -> Error {
+    pub(super) fn closed(&mut self) -> Error {
         match self.state().and_then(|state| state.cause.clone()) {
             Some(cause) => cause.into_error(),
             None => gone(),
@@ -542,19 +470,10 @@ impl<'c> Channel<'c> {
 }
 
 /// The channel was released, or has not been opened: no handle leads here.
-fn gone() -> Error {
+pub(super) fn gone() -> Error {
     Error::Channel(ChannelCause::ByClient)
 }
 
-#[inline]
-fn view<'a>(
-    owned: &'a Properties,
-    scratch: &'a mut Vec<u8>,
-) -> Result<PropertiesRef<'a>, PublishRefused> {
-    let view = owned.view(scratch);
-    view.map_err(|error| Error::from(InvalidArgument::new("properties", error)).into())
-}
-
-fn too_large(argument: &'static str, size: usize, frame_max: u32) -> Error {
+pub(super) fn too_large(argument: &'static str, size: usize, frame_max: u32) -> Error {
     InvalidArgument::new(argument, InvalidReason::FrameTooLarge { size, frame_max }).into()
 }

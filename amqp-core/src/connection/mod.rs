@@ -407,6 +407,12 @@ impl Connection {
         self.events.pop_front()
     }
 
+    /// Whether there may be something for `poll_event`.
+    #[inline]
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty() || !self.draining.is_empty()
+    }
+
     /// When to call [`handle_timeout`](Self::handle_timeout), and why. May change after any other
     /// call.
     pub fn poll_timeout(&mut self) -> Option<(Instant, TimeoutReason)> {

@@ -280,6 +280,12 @@ impl Session {
         self.connection.poll_event().or_else(|| self.events.pop_front())
     }
 
+    /// Whether there may be something for `poll_event`.
+    #[inline]
+    pub fn has_events(&self) -> bool {
+        self.connection.has_events() || !self.events.is_empty()
+    }
+
     /// When to call [`handle_timeout`](Self::handle_timeout), and why. May change after any other
     /// call.
     pub fn poll_timeout(&mut self) -> Option<(Instant, TimeoutReason)> {

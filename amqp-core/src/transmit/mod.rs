@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use amqp_proto::frame::{self, FRAME_END, FRAME_OVERHEAD};
+use amqp_proto::method::basic;
 use bytes::Bytes;
 
 use crate::limits::{
@@ -154,6 +155,17 @@ pub(crate) struct Dealt {
     pub(crate) offset: u64,
 }
 
+/// The size of a frame of `basic.ack`: class, method, tag, bits.
+const ACK_FRAME: usize = FRAME_OVERHEAD + 2 + 2 + 8 + 1;
+
+/// The last frame that a channel has queued is an ack, which stands in the flat buffer at `at`.
+#[derive(Clone, Copy, Debug)]
+struct LastAck {
+    channel: u16,
+    at: usize,
+    tag: u64,
+}
+
 #[derive(Debug)]
 pub(crate) struct Outbound {
     chunk: Chunk,
@@ -167,6 +179,7 @@ pub(crate) struct Outbound {
     /// A publish was refused for lack of room in the lanes.
     refused_lanes: bool,
     sealed: bool,
+    last_ack: Option<LastAck>,
     frames_queued: u64,
     /// User's bytes that will not be sent: dropped by whoever holds no lock.
     discarded: Vec<Bytes>,
@@ -182,6 +195,7 @@ impl Outbound {
             refused_flat: false,
             refused_lanes: false,
             sealed: false,
+            last_ack: None,
             frames_queued: 0,
             discarded: Vec::new(),
         }
@@ -259,6 +273,28 @@ impl Outbound {
         }
     }
 
+    /// Queues an ack. If the channel's last frame is an ack that was not handed over, and nothing below
+    /// both is unsettled, that ack is made to cover both: `lowest` is the lowest unsettled tag.
+    #[inline]
+    pub(crate) fn ack(&mut self, channel: u16, tag: u64, multiple: bool, lowest: Option<u64>) {
+        if let Some(last) = self.last_ack.as_mut().filter(|last| last.channel == channel) {
+            let tag = last.tag.max(tag);
+            if lowest.is_none_or(|lowest| lowest > tag) {
+                last.tag = tag;
+                let frame = self.chunk.flat.get_mut(last.at..).unwrap_or_default();
+                frame::rewrite_ack(frame, tag, true);
+                return;
+            }
+        }
+        self.frames(channel, |out| {
+            frame::write_method(out, channel, &basic::Ack { delivery_tag: tag, multiple });
+        });
+        if !self.sealed && !self.lanes.has(channel) {
+            let at = self.chunk.flat.len() - ACK_FRAME;
+            self.last_ack = Some(LastAck { channel, at, tag });
+        }
+    }
+
     /// Our `connection.close` is queued: nothing of a channel may follow it.
     pub(crate) const fn seal(&mut self) {
         self.sealed = true;
@@ -271,7 +307,12 @@ impl Outbound {
     }
 
     /// The buffer at whose end the channel's next frames go.
+    #[inline]
     pub(crate) fn buffer(&mut self, channel: u16) -> &mut Vec<u8> {
+        // What was settled before a frame of the channel stays before it.
+        if self.last_ack.is_some_and(|last| last.channel == channel) {
+            self.last_ack = None;
+        }
         if self.lanes.is_empty() {
             return &mut self.chunk.flat;
         }
@@ -289,6 +330,32 @@ impl Outbound {
             u64::MAX
         } else {
             self.offset + self.chunk.len() as u64
+        }
+    }
+
+    /// Whether a body of `size` bytes is copied into one frame.
+    #[inline]
+    pub(crate) const fn copies(&self, size: usize) -> bool {
+        size < COPIED_BODY_BYTES && size <= self.body_max
+    }
+
+    /// Queues a publish with a body that is [copied](Self::copies), and without properties but for the
+    /// delivery mode.
+    #[inline]
+    pub(crate) fn publish(
+        &mut self,
+        channel: u16,
+        method: &basic::Publish<'_>,
+        delivery_mode: Option<u8>,
+        body: &[u8],
+        seq: u64,
+    ) {
+        self.frames_queued += 2 + u64::from(!body.is_empty());
+        let buffer = self.buffer(channel);
+        let start = buffer.len();
+        frame::write_publish(buffer, channel, method, delivery_mode, body);
+        if !self.lanes.is_empty() {
+            self.lanes.published(channel, start, seq);
         }
     }
 
@@ -349,6 +416,7 @@ impl Outbound {
             return false;
         }
         self.offset += self.chunk.len() as u64;
+        self.last_ack = None;
         std::mem::swap(&mut self.chunk, &mut out.chunk);
         true
     }
@@ -365,6 +433,7 @@ impl Outbound {
 
     /// Everything queued goes: the transport is gone.
     pub(crate) fn clear(&mut self) {
+        self.last_ack = None;
         self.discarded.extend(self.chunk.inserts.drain(..).map(|insert| insert.bytes));
         self.chunk.clear();
         self.lanes.clear(&mut self.discarded);

@@ -299,12 +299,46 @@ fn pk_103_short_strings() {
 
 /// The short way and the long way lay down the same bytes.
 #[test]
-fn a_plain_header_is_a_header() {
-    for delivery_mode in [None, Some(2)] {
-        let properties = PropertiesRef { delivery_mode, ..Default::default() };
-        let (mut long, mut short) = (Vec::new(), Vec::new());
-        frame::write_header_ref(&mut long, 7, 100, &properties);
-        frame::write_plain_header(&mut short, 7, 100, delivery_mode);
-        assert_eq!(short, long);
+fn a_publish_at_one_go_is_a_publish() {
+    let long_name = "k".repeat(255);
+    let names = ["", "orders", &long_name];
+    let bodies = [&b""[..], b"x", &[7; 4_095]];
+    for (exchange, routing_key, body) in iter_product(names, bodies) {
+        for (delivery_mode, flags) in [(None, 0), (Some(1), 1), (Some(2), 2), (None, 3)] {
+            let publish = basic::Publish {
+                exchange: ShortStr::new(exchange).unwrap(),
+                routing_key: ShortStr::new(routing_key).unwrap(),
+                mandatory: flags & 1 != 0,
+                immediate: flags & 2 != 0,
+                ..Default::default()
+            };
+            let (mut long, mut short) = (b"before".to_vec(), b"before".to_vec());
+            frame::write_method(&mut long, 0x0102, &publish);
+            let properties = PropertiesRef { delivery_mode, ..Default::default() };
+            frame::write_header_ref(&mut long, 0x0102, body.len() as u64, &properties);
+            if !body.is_empty() {
+                frame::write_body(&mut long, 0x0102, body);
+            }
+            frame::write_publish(&mut short, 0x0102, &publish, delivery_mode, body);
+            assert_eq!(short, long);
+        }
     }
+}
+
+fn iter_product<'a>(
+    names: [&'a str; 3],
+    bodies: [&'a [u8]; 3],
+) -> impl Iterator<Item = (&'a str, &'a str, &'a [u8])> {
+    let pairs = names.into_iter().flat_map(move |one| names.map(|other| (one, other)));
+    pairs.flat_map(move |(one, other)| bodies.map(|body| (one, other, body)))
+}
+
+/// An ack that was laid down becomes another.
+#[test]
+fn a_rewritten_ack_is_an_ack() {
+    let (mut rewritten, mut fresh) = (Vec::new(), Vec::new());
+    frame::write_method(&mut rewritten, 3, &basic::Ack { delivery_tag: 7, multiple: false });
+    frame::write_method(&mut fresh, 3, &basic::Ack { delivery_tag: u64::MAX - 1, multiple: true });
+    frame::rewrite_ack(&mut rewritten, u64::MAX - 1, true);
+    assert_eq!(rewritten, fresh);
 }

@@ -1,0 +1,113 @@
+//! Publishing.
+//!
+//! A publish is refused before anything is queued, or laid down whole: its number, its place in the
+//! stream and its frames in one call, so that confirms cannot drift from the order on the wire. Most
+//! have no properties and a small body, and are laid down at one go.
+
+use amqp_proto::frame;
+use amqp_proto::method::basic;
+use amqp_proto::{Properties, PropertiesRef};
+
+use crate::channel::view::{gone, too_large};
+use crate::channel::{Channel, Fingerprint};
+use crate::connection::Connection;
+use crate::error::{Error, InvalidArgument};
+use crate::ids::PublishSeq;
+use crate::limits::UNCONFIRMED_SPAN;
+use crate::message::Publish;
+use crate::request::short;
+
+/// Why a publish was not queued; nothing was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishRefused {
+    /// Too much waits to be written; [`Event::Room`] tells when to try again.
+    #[error("too much waits to be written")]
+    Full,
+    /// Too many publishes of the channel are unconfirmed; [`Event::Settled`] tells of progress.
+    #[error("too many publishes are unconfirmed")]
+    Unconfirmed,
+    /// It can never be sent here.
+    #[error(transparent)]
+    Error(#[from] Error),
+}
+
+impl Channel<'_> {
+    /// Publishes a message; on a channel in confirm mode it gets the number that is returned.
+    ///
+    /// # Errors
+    /// [`PublishRefused`]: nothing was queued.
+    #[inline]
+    pub fn publish(&mut self, publish: &Publish<'_>) -> Result<PublishSeq, PublishRefused> {
+        let Connection { channels, outbound, scratch, tuning, unconfirmed, counters, .. } =
+            &mut *self.connection;
+        let Some(state) = channels.find_mut(self.id.0) else { return Err(gone().into()) };
+        if !state.is_open() {
+            return Err(self.closed().into());
+        }
+        let (number, body) = (state.number, publish.body.as_slice());
+        if state.flow_stopped || !outbound.admit(number, body.len()) {
+            return Err(PublishRefused::Full);
+        }
+        let seq = match &state.confirms {
+            Some(confirms) if confirms.span() >= UNCONFIRMED_SPAN => {
+                return Err(PublishRefused::Unconfirmed);
+            }
+            Some(confirms) => confirms.next(),
+            None => 0,
+        };
+        let method = basic::Publish {
+            exchange: short("exchange", publish.exchange).map_err(Error::from)?,
+            routing_key: short("routing-key", publish.routing_key).map_err(Error::from)?,
+            mandatory: publish.mandatory,
+            ..Default::default()
+        };
+        let persistent = publish.persistent.then_some(2);
+        let offset = outbound.offset(number, body.len());
+
+        let fingerprint = if publish.is_plain() && outbound.copies(body.len()) {
+            outbound.publish(number, &method, persistent, body, seq);
+            None
+        } else {
+            let mut properties = match publish.properties {
+                Some(owned) => view(owned, scratch)?,
+                None => PropertiesRef::default(),
+            };
+            properties.delivery_mode = persistent.or(properties.delivery_mode);
+            let buffer = outbound.buffer(number);
+            let start = buffer.len();
+            frame::write_method(buffer, number, &method);
+            let header_start = buffer.len();
+            frame::write_header_ref(buffer, number, body.len() as u64, &properties);
+            let header_size = buffer.len() - header_start;
+            if header_size > tuning.frame_max as usize {
+                buffer.truncate(start);
+                return Err(too_large("properties", header_size, tuning.frame_max).into());
+            }
+            let fingerprint = publish.mandatory.then(|| {
+                // Frame head, class, weight and size come before the properties, the end octet after.
+                let properties = header_start + frame::FRAME_HEAD + 12..buffer.len() - 1;
+                let properties = buffer.get(properties).unwrap_or_default();
+                let (exchange, key) = (method.exchange.as_bytes(), method.routing_key.as_bytes());
+                Fingerprint::new(exchange, key, properties, body)
+            });
+            outbound.body(number, start, &publish.body, seq);
+            fingerprint
+        };
+        if let Some(confirms) = &mut state.confirms {
+            confirms.publish(offset, fingerprint);
+            *unconfirmed += 1;
+        }
+        counters.published += 1;
+        Ok(PublishSeq(seq))
+    }
+}
+
+#[inline]
+fn view<'a>(
+    owned: &'a Properties,
+    scratch: &'a mut Vec<u8>,
+) -> Result<PropertiesRef<'a>, PublishRefused> {
+    let view = owned.view(scratch);
+    view.map_err(|error| Error::from(InvalidArgument::new("properties", error)).into())
+}
