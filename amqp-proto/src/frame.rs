@@ -118,7 +118,7 @@ impl FrameKind {
         }
     }
 
-    const fn octet(self) -> u8 {
+    pub(crate) const fn octet(self) -> u8 {
         match self {
             Self::Method => 1,
             Self::Header => 2,
@@ -248,7 +248,7 @@ pub fn write_body(out: &mut Vec<u8>, channel: u16, payload: &[u8]) {
 }
 
 #[inline]
-pub(crate) const fn head_bytes(kind: FrameKind, channel: u16, size: u32) -> [u8; FRAME_HEAD] {
+const fn head_bytes(kind: FrameKind, channel: u16, size: u32) -> [u8; FRAME_HEAD] {
     let [c0, c1] = channel.to_be_bytes();
     let [s0, s1, s2, s3] = size.to_be_bytes();
     [kind.octet(), c0, c1, s0, s1, s2, s3]

@@ -6,7 +6,7 @@
 
 use alloc::vec::Vec;
 
-use crate::frame::{FRAME_END, FRAME_HEAD, FRAME_OVERHEAD, FrameKind, head_bytes};
+use crate::frame::{FRAME_END, FRAME_HEAD, FRAME_OVERHEAD, FrameKind};
 use crate::method::{WireMethod, basic};
 use crate::properties::{CONTENT_CLASS, CONTENT_HEADER_MIN};
 
@@ -29,46 +29,56 @@ pub fn write_publish(
     out.resize(start + 2 * FRAME_OVERHEAD + method_size + header_size + body_frame, 0);
     let mut cursor = Cursor(out.get_mut(start..).unwrap_or_default());
 
-    cursor.head(FrameKind::Method, channel, method_size);
-    let [c0, c1, m0, m1] = basic::Publish::ID.to_bytes();
-    cursor.array([c0, c1, m0, m1, 0, 0, exchange.len() as u8]);
+    if let Some(place) = cursor.chunk::<14>() {
+        place[..8].copy_from_slice(&head_and_zero(FrameKind::Method, channel, method_size));
+        let [_, class, m0, m1] = basic::Publish::ID.to_bytes();
+        place[8..].copy_from_slice(&[class, m0, m1, 0, 0, exchange.len() as u8]);
+    }
     cursor.bytes(exchange);
-    cursor.array([routing_key.len() as u8]);
+    if let Some(place) = cursor.chunk::<1>() {
+        *place = [routing_key.len() as u8];
+    }
     cursor.bytes(routing_key);
-    let bits = u8::from(publish.mandatory) | u8::from(publish.immediate) << 1;
-    cursor.array([bits, FRAME_END]);
-
-    cursor.head(FrameKind::Header, channel, header_size);
-    let [c0, c1] = CONTENT_CLASS.to_be_bytes();
-    cursor.array([c0, c1, 0, 0]);
-    cursor.array((body.len() as u64).to_be_bytes());
+    if let Some(place) = cursor.chunk::<23>() {
+        let bits = u8::from(publish.mandatory) | u8::from(publish.immediate) << 1;
+        place[..2].copy_from_slice(&[bits, FRAME_END]);
+        place[2..10].copy_from_slice(&head_and_zero(FrameKind::Header, channel, header_size));
+        let [_, class] = CONTENT_CLASS.to_be_bytes();
+        place[10..13].copy_from_slice(&[class, 0, 0]);
+        place[13..21].copy_from_slice(&(body.len() as u64).to_be_bytes());
+        place[21..].copy_from_slice(&[if delivery_mode.is_some() { 0x10 } else { 0 }, 0]);
+    }
     match delivery_mode {
-        Some(mode) => cursor.array([0x10, 0, mode, FRAME_END]),
-        None => cursor.array([0, 0, FRAME_END]),
+        Some(mode) => cursor.bytes(&[mode, FRAME_END]),
+        None => cursor.bytes(&[FRAME_END]),
     }
 
-    if !body.is_empty() {
-        cursor.head(FrameKind::Body, channel, body.len());
-        cursor.bytes(body);
-        cursor.array([FRAME_END]);
+    if let Some((first, rest)) = body.split_first()
+        && let Some(place) = cursor.chunk::<8>()
+    {
+        *place = head_and_zero(FrameKind::Body, channel, body.len());
+        place[7] = *first;
+        cursor.bytes(rest);
+        cursor.bytes(&[FRAME_END]);
     }
+}
+
+/// The head of a frame and the first octet of its payload, which is zero: class ids are below 256.
+#[inline]
+const fn head_and_zero(kind: FrameKind, channel: u16, size: usize) -> [u8; FRAME_HEAD + 1] {
+    let head = (kind.octet() as u64) << 56 | (channel as u64) << 40 | (size as u32 as u64) << 8;
+    head.to_be_bytes()
 }
 
 /// What is still to be filled.
 struct Cursor<'a>(&'a mut [u8]);
 
-impl Cursor<'_> {
+impl<'a> Cursor<'a> {
     #[inline]
-    fn head(&mut self, kind: FrameKind, channel: u16, size: usize) {
-        self.array::<FRAME_HEAD>(head_bytes(kind, channel, size as u32));
-    }
-
-    #[inline]
-    fn array<const N: usize>(&mut self, value: [u8; N]) {
-        if let Some((place, rest)) = core::mem::take(&mut self.0).split_first_chunk_mut() {
-            *place = value;
-            self.0 = rest;
-        }
+    fn chunk<const N: usize>(&mut self) -> Option<&'a mut [u8; N]> {
+        let (place, rest) = core::mem::take(&mut self.0).split_first_chunk_mut()?;
+        self.0 = rest;
+        Some(place)
     }
 
     #[inline]
