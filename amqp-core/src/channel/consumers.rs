@@ -41,6 +41,18 @@ pub(crate) struct Consumer {
     pub(crate) pulled_bytes: usize,
 }
 
+impl Consumer {
+    /// Queues a delivery, whose bytes go to those of all consumers. Whether it is the first unread one.
+    #[inline]
+    pub(crate) fn push(&mut self, all_bytes: &mut usize, delivery: Delivery) -> bool {
+        let cost = cost(&delivery);
+        *all_bytes += cost;
+        self.bytes += cost;
+        self.unread.push_back(delivery);
+        self.unread.len() == 1
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Consumers {
     slots: Slab<Consumer>,
@@ -95,12 +107,16 @@ impl Consumers {
     /// Queues a delivery. Whether it is the first unread one.
     #[inline]
     pub(crate) fn push(&mut self, key: ConsumerKey, delivery: Delivery) -> bool {
-        let Some(consumer) = self.slots.find_mut(key.0) else { return false };
-        let cost = cost(&delivery);
-        self.bytes += cost;
-        consumer.bytes += cost;
-        consumer.unread.push_back(delivery);
-        consumer.unread.len() == 1
+        self.find_with_bytes(key).is_some_and(|(consumer, bytes)| consumer.push(bytes, delivery))
+    }
+
+    /// The consumer, and the sum that [`Consumer::push`] adds to.
+    #[inline]
+    pub(crate) fn find_with_bytes(
+        &mut self,
+        key: ConsumerKey,
+    ) -> Option<(&mut Consumer, &mut usize)> {
+        Some((self.slots.find_mut(key.0)?, &mut self.bytes))
     }
 
     #[inline]

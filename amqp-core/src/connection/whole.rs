@@ -41,10 +41,11 @@ impl Connection {
         }
         let deliver = basic::Deliver::decode(arguments)?;
         let key = state.consumers.find(deliver.consumer_tag.as_bytes(), consumers);
-        let consumer = key.and_then(|key| Some((key, consumers.find(key)?)));
-        let Some((key, consumer)) = consumer.filter(|(_, consumer)| !consumer.released) else {
+        let Some(key) = key else { return Ok(None) };
+        let Some((consumer, all_bytes)) = consumers.find_with_bytes(key) else { return Ok(None) };
+        if consumer.released {
             return Ok(None);
-        };
+        }
         if !consumer.no_ack {
             state.delivered(deliver.delivery_tag)?;
         }
@@ -63,7 +64,7 @@ impl Connection {
         counters.delivered += 1;
         counters.frames_received += content.frames;
         let delivery = Delivery { tag, redelivered: deliver.redelivered, message };
-        if consumers.push(key, delivery) {
+        if consumer.push(all_bytes, delivery) {
             events.push_back(Event::Deliverable(key));
         }
         Ok(Some(end))
