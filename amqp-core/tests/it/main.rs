@@ -1,5 +1,6 @@
 //! Tests of the core through its public surface, in virtual time and without sockets.
 
+mod acks;
 mod channels;
 mod closing;
 mod confirms;
