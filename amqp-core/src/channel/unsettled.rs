@@ -2,13 +2,15 @@
 //!
 //! What RabbitMQ would close the channel for is refused here: settling a delivery twice, or one that
 //! an earlier `multiple` covered. Tags come in rising order and are mostly settled in about that
-//! order, so that they stand in a queue whose settled front is popped at once; one that is settled
-//! further back is marked, and the marked ones are swept when they are the greater part.
+//! order: they are a run of numbers until one is settled out of its turn. Then they stand in a queue
+//! whose settled front is popped at once; one that is settled further back is marked, and the marked
+//! ones are swept when they are the greater part.
 //!
 //! In transaction mode a rollback makes settlements undone: what was settled since the last commit
 //! is kept until then.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -21,6 +23,8 @@ enum State {
 #[derive(Debug, Default)]
 pub(crate) struct Unsettled {
     tags: VecDeque<(u64, State)>,
+    /// Tags beyond those, each of them open.
+    run: Range<u64>,
     open: usize,
     /// Dropped without being settled.
     given_up: usize,
@@ -32,8 +36,13 @@ impl Unsettled {
     /// A delivery has come; tags rise.
     #[inline]
     pub(crate) fn push(&mut self, tag: u64) {
-        self.tags.push_back((tag, State::Open));
         self.open += 1;
+        if self.run.end == tag {
+            self.run.end += 1;
+        } else {
+            self.spread();
+            self.run = tag..tag + 1;
+        }
     }
 
     /// Deliveries that somebody may yet settle.
@@ -45,27 +54,44 @@ impl Unsettled {
     /// The lowest tag that is not settled.
     #[inline]
     pub(crate) fn lowest(&self) -> Option<u64> {
-        self.tags.front().map(|(tag, _)| *tag)
+        match self.tags.front() {
+            Some((tag, _)) => Some(*tag),
+            None => (!self.run.is_empty()).then_some(self.run.start),
+        }
     }
 
     /// Settles one delivery; whether it was open.
     #[inline]
     pub(crate) fn settle(&mut self, tag: u64, transactional: bool) -> bool {
         // Most are settled in their order.
-        if self.tags.front() == Some(&(tag, State::Open)) && !transactional {
-            self.tags.pop_front();
-            self.open -= 1;
-            self.sweep_front();
+        if self.lowest() == Some(tag) && !transactional {
+            self.settle_lowest();
             return true;
         }
+        self.spread();
         let Some(at) = self.find(tag) else { return false };
         self.settle_at(at, transactional);
         self.sweep();
         true
     }
 
+    #[inline]
+    fn settle_lowest(&mut self) {
+        match self.tags.pop_front() {
+            None => {
+                self.run.start += 1;
+                self.open -= 1;
+            }
+            Some((_, state)) => {
+                *(if state == State::GivenUp { &mut self.given_up } else { &mut self.open }) -= 1;
+                self.sweep();
+            }
+        }
+    }
+
     /// Settles a delivery and all before it; whether it was open.
     pub(crate) fn settle_up_to(&mut self, tag: u64, transactional: bool) -> bool {
+        self.spread();
         let Some(last) = self.find(tag) else { return false };
         for at in 0..=last {
             self.settle_at(at, transactional);
@@ -76,6 +102,7 @@ impl Unsettled {
 
     /// Nobody will settle the delivery; whether anybody could have.
     pub(crate) fn give_up(&mut self, tag: u64) -> bool {
+        self.spread();
         let Some(entry) = self.find(tag).and_then(|at| self.tags.get_mut(at)) else { return false };
         let open = entry.1 == State::Open;
         if open {
@@ -89,6 +116,7 @@ impl Unsettled {
     /// The broker takes everything back that is not settled; what waits for a commit is.
     pub(crate) fn recover(&mut self) {
         self.tags.clear();
+        self.run = 0..0;
         (self.open, self.given_up) = (0, 0);
     }
 
@@ -97,6 +125,7 @@ impl Unsettled {
     }
 
     pub(crate) fn roll_back(&mut self) {
+        self.spread();
         for (_, state) in &self.uncommitted {
             match state {
                 State::GivenUp => self.given_up += 1,
@@ -106,6 +135,11 @@ impl Unsettled {
         self.tags.retain(|(_, state)| *state != State::Settled);
         self.tags.extend(self.uncommitted.drain(..));
         self.tags.make_contiguous().sort_unstable_by_key(|(tag, _)| *tag);
+    }
+
+    /// Lets the tags of the run be settled in any order.
+    fn spread(&mut self) {
+        self.tags.extend(self.run.by_ref().map(|tag| (tag, State::Open)));
     }
 
     /// Where an unsettled delivery stands.
@@ -130,14 +164,10 @@ impl Unsettled {
     }
 
     #[inline]
-    fn sweep_front(&mut self) {
+    fn sweep(&mut self) {
         while let Some((_, State::Settled)) = self.tags.front() {
             self.tags.pop_front();
         }
-    }
-
-    fn sweep(&mut self) {
-        self.sweep_front();
         let unsettled = self.open + self.given_up;
         if self.tags.len() > 2 * unsettled.max(32) {
             self.tags.retain(|(_, state)| *state != State::Settled);
