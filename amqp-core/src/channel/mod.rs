@@ -259,6 +259,11 @@ impl ConsumerTags {
         {
             return Some(last);
         }
+        self.look_up(tag)
+    }
+
+    #[inline(never)]
+    fn look_up(&mut self, tag: &[u8]) -> Option<ConsumerKey> {
         self.last = self.by_tag.get(tag).copied();
         self.last
     }

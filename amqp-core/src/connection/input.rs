@@ -77,6 +77,10 @@ impl Connection {
         done: &mut usize,
     ) -> Result<Step, ProtocolDetail> {
         let rest = input.get(*done..).unwrap_or_default();
+        if let Some(length) = self.whole_delivery(rest)? {
+            *done += length;
+            return Ok(Step::Taken(length));
+        }
         if let State::Handshake(handshake) = &self.state {
             match handshake.greeting(rest) {
                 Greeting::Frames => {}
@@ -108,13 +112,7 @@ impl Connection {
         }
         self.counters.frames_received += 1;
         match head.kind {
-            FrameKind::Method => {
-                if let Some(length) = self.whole_delivery(head.channel, rest, length)? {
-                    *done += length;
-                    return Ok(Step::Taken(length));
-                }
-                self.method(now, head.channel, payload)?;
-            }
+            FrameKind::Method => self.method(now, head.channel, payload)?,
             FrameKind::Header => self.header(head.channel, payload)?,
             FrameKind::Body => {
                 if self.takes_whole(head.channel, payload.len()) {

@@ -6,32 +6,33 @@
 //! there yet or is malformed, a large body, a channel that closes or recovers, a consumer that nobody
 //! reads.
 
-use amqp_proto::frame::{self, FRAME_HEAD, FRAME_OVERHEAD, FrameKind, FrameLimits};
+use amqp_proto::frame::{self, FRAME_OVERHEAD, FrameKind, FrameLimits};
 use amqp_proto::method::{MethodId, WireMethod, basic};
 use amqp_proto::properties::CONTENT_CLASS;
 use amqp_proto::{ContentHeader, RawProperties};
 
 use crate::channel::Phase;
-use crate::connection::Connection;
+use crate::connection::{Connection, State};
 use crate::error::ProtocolDetail;
 use crate::event::Event;
 use crate::ids::DeliveryTag;
 use crate::limits::COPIED_BODY_BYTES;
 use crate::message::{Delivery, ROUTING_KEY_GAP};
 
+/// Class id and method id.
+const METHOD_ID: usize = 4;
+
 impl Connection {
-    /// Takes the delivery at the front of `input`, whose method frame has `length` bytes, if it is
-    /// whole. Returns the length of all its frames.
+    /// Takes the delivery at the front of `input`, if there is one and it is whole. Returns the length
+    /// of all its frames.
     #[inline]
-    pub(super) fn whole_delivery(
-        &mut self,
-        number: u16,
-        input: &[u8],
-        length: usize,
-    ) -> Result<Option<usize>, ProtocolDetail> {
-        let Some((method, after)) = input.split_at_checked(length) else { return Ok(None) };
-        let payload = method.get(FRAME_HEAD..length - 1).unwrap_or_default();
-        let Ok((basic::Deliver::ID, arguments)) = MethodId::split(payload) else { return Ok(None) };
+    pub(super) fn whole_delivery(&mut self, input: &[u8]) -> Result<Option<usize>, ProtocolDetail> {
+        if self.skipped > 0 || !matches!(self.state, State::Open) {
+            return Ok(None);
+        }
+        let Some((number, arguments)) = deliver(input, self.frame_limits) else { return Ok(None) };
+        let length = FRAME_OVERHEAD + METHOD_ID + arguments.len();
+        let after = input.get(length..).unwrap_or_default();
         let Some(content) = content(number, after, self.frame_limits) else { return Ok(None) };
         let Some(channel) = self.numbers.channel(number) else { return Ok(None) };
         let Self { channels, consumers, staging, counters, events, epoch, .. } = self;
@@ -62,12 +63,24 @@ impl Connection {
         let whole = input.get(start..end - 1).unwrap_or_default();
         let message = staging.message(whole, exchange, routing_key, content.properties);
         counters.delivered += 1;
-        counters.frames_received += content.frames;
+        counters.frames_received += 1 + content.frames;
         let delivery = Delivery { tag, redelivered: deliver.redelivered, message };
         if consumer.push(all_bytes, delivery) {
             events.push_back(Event::Deliverable(key));
         }
         Ok(Some(end))
+    }
+}
+
+/// The channel and the arguments of a whole `basic.deliver` at the front of `input`.
+#[inline]
+fn deliver(input: &[u8], limits: FrameLimits) -> Option<(u16, &[u8])> {
+    let [_, c0, c1, ..] = *input else { return None };
+    let channel = u16::from_be_bytes([c0, c1]);
+    let payload = frame::peek_payload(input, FrameKind::Method, channel, limits.method)?;
+    match MethodId::split(payload) {
+        Ok((basic::Deliver::ID, arguments)) => Some((channel, arguments)),
+        _ => None,
     }
 }
 
