@@ -140,6 +140,7 @@ impl<'a, M> RoomFor<'a, M> {
 }
 
 impl<M> Drop for RoomFor<'_, M> {
+    #[inline]
     fn drop(&mut self) {
         let Self { channel, ticket, .. } = self;
         if ticket.is_some() {
@@ -256,6 +257,7 @@ impl Future for Confirm {
 }
 
 impl Drop for Confirm {
+    #[inline]
     fn drop(&mut self) {
         if !self.done {
             let (id, seq) = (self.channel.id(), self.seq);

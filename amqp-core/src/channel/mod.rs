@@ -15,6 +15,7 @@ mod unsettled;
 mod view;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use crate::error::{ChannelCause, Misuse, ProtocolDetail};
 use crate::ids::{CallKey, ConsumerKey};
@@ -233,9 +234,9 @@ impl ChannelState {
 /// The consumers of a channel by their tags.
 #[derive(Debug, Default)]
 pub(crate) struct ConsumerTags {
-    by_tag: BTreeMap<Box<[u8]>, ConsumerKey>,
+    by_tag: BTreeMap<Arc<[u8]>, ConsumerKey>,
     /// The one that had the last delivery: most often it has the next one too.
-    last: Option<ConsumerKey>,
+    last: Option<(Arc<[u8]>, ConsumerKey)>,
 }
 
 impl ConsumerTags {
@@ -243,8 +244,8 @@ impl ConsumerTags {
         self.by_tag.contains_key(tag)
     }
 
-    pub(crate) fn insert(&mut self, tag: &str, key: ConsumerKey) {
-        self.by_tag.insert(tag.as_bytes().into(), key);
+    pub(crate) fn insert(&mut self, tag: Arc<str>, key: ConsumerKey) {
+        self.by_tag.insert(tag.into(), key);
     }
 
     pub(crate) fn remove(&mut self, tag: &[u8]) -> Option<ConsumerKey> {
@@ -253,19 +254,17 @@ impl ConsumerTags {
     }
 
     #[inline]
-    pub(crate) fn find(&mut self, tag: &[u8], consumers: &Consumers) -> Option<ConsumerKey> {
-        if let Some(last) = self.last
-            && consumers.find(last).is_some_and(|consumer| consumer.tag.as_bytes() == tag)
-        {
-            return Some(last);
+    pub(crate) fn find(&mut self, tag: &[u8]) -> Option<ConsumerKey> {
+        match &self.last {
+            Some((last, key)) if **last == *tag => Some(*key),
+            _ => self.look_up(tag),
         }
-        self.look_up(tag)
     }
 
     #[inline(never)]
     fn look_up(&mut self, tag: &[u8]) -> Option<ConsumerKey> {
-        self.last = self.by_tag.get(tag).copied();
-        self.last
+        self.last = self.by_tag.get_key_value(tag).map(|(tag, key)| (Arc::clone(tag), *key));
+        self.last.as_ref().map(|(_, key)| *key)
     }
 
     pub(crate) fn clear(&mut self) {

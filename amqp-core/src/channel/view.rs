@@ -118,7 +118,7 @@ impl<'c> Channel<'c> {
         match self.send_calls(now, &[qos, Pending::Consume(key)], encode) {
             Ok(call) => {
                 if let Some(state) = self.state() {
-                    state.consumers.insert(&tag, key);
+                    state.consumers.insert(tag, key);
                     state.streams |= request.is_stream();
                 }
                 self.connection.outbound.count_frames(1);

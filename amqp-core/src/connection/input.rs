@@ -190,7 +190,7 @@ impl Connection {
                 let deliver = basic::Deliver::decode(arguments)?;
                 let tag = deliver.delivery_tag;
                 let consumers = &self.consumers;
-                let consumer = state.consumers.find(deliver.consumer_tag.as_bytes(), consumers);
+                let consumer = state.consumers.find(deliver.consumer_tag.as_bytes());
                 let no_ack =
                     consumer.and_then(|key| consumers.find(key)).is_some_and(|it| it.no_ack);
                 let counts = state.phase == Phase::Open && state.recovering == 0;

@@ -298,7 +298,7 @@ impl Connection {
             self.outbound.frames(number, |out| frame::write_method(out, number, &cancel_ok));
         }
         let tag = cancel.consumer_tag.as_bytes();
-        let Some(consumer) = state.consumers.find(tag, &self.consumers) else { return };
+        let Some(consumer) = state.consumers.find(tag) else { return };
         // A cancel of ours that is on its way will be answered all the same.
         let ours = self
             .consumers

@@ -41,7 +41,7 @@ impl Connection {
             return Ok(None);
         }
         let deliver = basic::Deliver::decode(arguments)?;
-        let key = state.consumers.find(deliver.consumer_tag.as_bytes(), consumers);
+        let key = state.consumers.find(deliver.consumer_tag.as_bytes());
         let Some(key) = key else { return Ok(None) };
         let Some((consumer, all_bytes)) = consumers.find_with_bytes(key) else { return Ok(None) };
         if consumer.released {
