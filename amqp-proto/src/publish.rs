@@ -25,41 +25,37 @@ pub fn write_publish(
     let method_size = 4 + 2 + 1 + exchange.len() + 1 + routing_key.len() + 1;
     let header_size = CONTENT_HEADER_MIN + usize::from(delivery_mode.is_some());
     let body_frame = if body.is_empty() { 0 } else { FRAME_OVERHEAD + body.len() };
-    let start = out.len();
-    out.resize(start + 2 * FRAME_OVERHEAD + method_size + header_size + body_frame, 0);
-    let mut cursor = Cursor(out.get_mut(start..).unwrap_or_default());
+    out.reserve(2 * FRAME_OVERHEAD + method_size + header_size + body_frame);
 
-    if let Some(place) = cursor.chunk::<14>() {
-        place[..8].copy_from_slice(&head_and_zero(FrameKind::Method, channel, method_size));
-        let [_, class, m0, m1] = basic::Publish::ID.to_bytes();
-        place[8..].copy_from_slice(&[class, m0, m1, 0, 0, exchange.len() as u8]);
-    }
-    cursor.bytes(exchange);
-    if let Some(place) = cursor.chunk::<1>() {
-        *place = [routing_key.len() as u8];
-    }
-    cursor.bytes(routing_key);
-    if let Some(place) = cursor.chunk::<23>() {
-        let bits = u8::from(publish.mandatory) | u8::from(publish.immediate) << 1;
-        place[..2].copy_from_slice(&[bits, FRAME_END]);
-        place[2..10].copy_from_slice(&head_and_zero(FrameKind::Header, channel, header_size));
-        let [_, class] = CONTENT_CLASS.to_be_bytes();
-        place[10..13].copy_from_slice(&[class, 0, 0]);
-        place[13..21].copy_from_slice(&(body.len() as u64).to_be_bytes());
-        place[21..].copy_from_slice(&[if delivery_mode.is_some() { 0x10 } else { 0 }, 0]);
-    }
+    let mut method = [0; FRAME_HEAD + 7];
+    method[..8].copy_from_slice(&head_and_zero(FrameKind::Method, channel, method_size));
+    let [_, class, m0, m1] = basic::Publish::ID.to_bytes();
+    method[8..].copy_from_slice(&[class, m0, m1, 0, 0, exchange.len() as u8]);
+    out.extend_from_slice(&method);
+    out.extend_from_slice(exchange);
+    out.push(routing_key.len() as u8);
+    out.extend_from_slice(routing_key);
+
+    let mut header = [0; 2 + FRAME_HEAD + CONTENT_HEADER_MIN];
+    let bits = u8::from(publish.mandatory) | u8::from(publish.immediate) << 1;
+    header[..2].copy_from_slice(&[bits, FRAME_END]);
+    header[2..10].copy_from_slice(&head_and_zero(FrameKind::Header, channel, header_size));
+    let [_, class] = CONTENT_CLASS.to_be_bytes();
+    header[10..13].copy_from_slice(&[class, 0, 0]);
+    header[13..21].copy_from_slice(&(body.len() as u64).to_be_bytes());
+    header[21] = if delivery_mode.is_some() { 0x10 } else { 0 };
+    out.extend_from_slice(&header);
     match delivery_mode {
-        Some(mode) => cursor.bytes(&[mode, FRAME_END]),
-        None => cursor.bytes(&[FRAME_END]),
+        Some(mode) => out.extend_from_slice(&[mode, FRAME_END]),
+        None => out.push(FRAME_END),
     }
 
-    if let Some((first, rest)) = body.split_first()
-        && let Some(place) = cursor.chunk::<8>()
-    {
-        *place = head_and_zero(FrameKind::Body, channel, body.len());
-        place[7] = *first;
-        cursor.bytes(rest);
-        cursor.bytes(&[FRAME_END]);
+    if let [first, rest @ ..] = body {
+        let mut head = head_and_zero(FrameKind::Body, channel, body.len());
+        head[FRAME_HEAD] = *first;
+        out.extend_from_slice(&head);
+        out.extend_from_slice(rest);
+        out.push(FRAME_END);
     }
 }
 
@@ -68,25 +64,4 @@ pub fn write_publish(
 const fn head_and_zero(kind: FrameKind, channel: u16, size: usize) -> [u8; FRAME_HEAD + 1] {
     let head = (kind.octet() as u64) << 56 | (channel as u64) << 40 | (size as u32 as u64) << 8;
     head.to_be_bytes()
-}
-
-/// What is still to be filled.
-struct Cursor<'a>(&'a mut [u8]);
-
-impl<'a> Cursor<'a> {
-    #[inline]
-    fn chunk<const N: usize>(&mut self) -> Option<&'a mut [u8; N]> {
-        let (place, rest) = core::mem::take(&mut self.0).split_first_chunk_mut()?;
-        self.0 = rest;
-        Some(place)
-    }
-
-    #[inline]
-    fn bytes(&mut self, value: &[u8]) {
-        if let Some((place, rest)) = core::mem::take(&mut self.0).split_at_mut_checked(value.len())
-        {
-            place.copy_from_slice(value);
-            self.0 = rest;
-        }
-    }
 }
