@@ -216,7 +216,6 @@ impl fmt::Debug for Delivery {
 }
 
 impl Drop for Delivery {
-    #[inline]
     fn drop(&mut self) {
         let Origin { channel, no_ack, requeue_on_drop, .. } = &*self.origin;
         if self.settled || *no_ack {

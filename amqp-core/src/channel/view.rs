@@ -225,16 +225,8 @@ impl<'c> Channel<'c> {
     /// [`AckError`]: nothing was queued.
     #[inline]
     pub fn ack(&mut self, tag: DeliveryTag, multiple: bool) -> Result<(), AckError> {
-        self.settle(tag, multiple, |state, outbound| {
-            let (number, lowest) = (state.number, state.unsettled().lowest());
-            // A rollback undoes acks one by one.
-            match state.transactional {
-                true => outbound.frames(number, |out| {
-                    let ack = basic::Ack { delivery_tag: tag.tag, multiple };
-                    frame::write_method(out, number, &ack);
-                }),
-                false => outbound.ack(number, tag.tag, multiple, lowest),
-            }
+        self.settle(tag, multiple, |outbound, number, lowest| {
+            outbound.ack(number, tag.tag, multiple, lowest);
         })
     }
 
@@ -256,8 +248,8 @@ impl<'c> Channel<'c> {
             return self.ack(tag, false);
         }
         let nack = basic::Nack { delivery_tag: tag.tag, multiple, requeue };
-        self.settle(tag, multiple, |state, outbound| {
-            outbound.frames(state.number, |out| frame::write_method(out, state.number, &nack));
+        self.settle(tag, multiple, |outbound, number, _| {
+            outbound.frames(number, |out| frame::write_method(out, number, &nack));
         })
     }
 
@@ -271,8 +263,8 @@ impl<'c> Channel<'c> {
             return self.ack(tag, false);
         }
         let reject = basic::Reject { delivery_tag: tag.tag, requeue };
-        self.settle(tag, false, |state, outbound| {
-            outbound.frames(state.number, |out| frame::write_method(out, state.number, &reject));
+        self.settle(tag, false, |outbound, number, _| {
+            outbound.frames(number, |out| frame::write_method(out, number, &reject));
         })
     }
 
@@ -377,7 +369,7 @@ impl<'c> Channel<'c> {
         &mut self,
         tag: DeliveryTag,
         multiple: bool,
-        write: impl FnOnce(&mut ChannelState, &mut Outbound),
+        write: impl FnOnce(&mut Outbound, u16, Option<u64>),
     ) -> Result<(), AckError> {
         let Connection { channels, outbound, epoch, counters, .. } = &mut *self.connection;
         let Some(state) = channels.find_mut(self.id.0) else {
@@ -389,11 +381,11 @@ impl<'c> Channel<'c> {
         if tag.tag == 0 || tag.tag > state.delivered {
             return Err(AckError::Unknown(tag.tag));
         }
-        let transactional = state.transactional;
-        let settled = if multiple {
-            state.unsettled().settle_up_to(tag.tag, transactional)
-        } else {
-            state.unsettled().settle(tag.tag, transactional)
+        let (number, transactional) = (state.number, state.transactional);
+        let unsettled = state.unsettled();
+        let settled = match multiple {
+            true => unsettled.settle_up_to(tag.tag, transactional),
+            false => unsettled.settle(tag.tag, transactional),
         };
         if !settled {
             let recovered = state.recovering > 0 || tag.tag <= state.recovered_to;
@@ -403,7 +395,9 @@ impl<'c> Channel<'c> {
             });
         }
         counters.settled += 1;
-        write(state, outbound);
+        // A rollback opens settled ones again, so that all count as open.
+        let lowest = if transactional { Some(0) } else { unsettled.lowest() };
+        write(outbound, number, lowest);
         Ok(())
     }
 
