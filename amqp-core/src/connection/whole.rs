@@ -19,9 +19,6 @@ use crate::ids::DeliveryTag;
 use crate::limits::COPIED_BODY_BYTES;
 use crate::message::{Delivery, ROUTING_KEY_GAP};
 
-/// Class id and method id.
-const METHOD_ID: usize = 4;
-
 impl Connection {
     /// Takes the delivery at the front of `input`, if there is one and it is whole. Returns the length
     /// of all its frames.
@@ -30,8 +27,9 @@ impl Connection {
         if self.skipped > 0 || !matches!(self.state, State::Open) {
             return Ok(None);
         }
-        let Some((number, arguments)) = deliver(input, self.frame_limits) else { return Ok(None) };
-        let length = FRAME_OVERHEAD + METHOD_ID + arguments.len();
+        let Some((number, payload)) = method(input, self.frame_limits) else { return Ok(None) };
+        let Ok((basic::Deliver::ID, arguments)) = MethodId::split(payload) else { return Ok(None) };
+        let length = FRAME_OVERHEAD + payload.len();
         let after = input.get(length..).unwrap_or_default();
         let Some(content) = content(number, after, self.frame_limits) else { return Ok(None) };
         let Some(channel) = self.numbers.channel(number) else { return Ok(None) };
@@ -72,16 +70,12 @@ impl Connection {
     }
 }
 
-/// The channel and the arguments of a whole `basic.deliver` at the front of `input`.
+/// The channel and the payload of the method frame at the front of `input`.
 #[inline]
-fn deliver(input: &[u8], limits: FrameLimits) -> Option<(u16, &[u8])> {
+fn method(input: &[u8], limits: FrameLimits) -> Option<(u16, &[u8])> {
     let [_, c0, c1, ..] = *input else { return None };
     let channel = u16::from_be_bytes([c0, c1]);
-    let payload = frame::peek_payload(input, FrameKind::Method, channel, limits.method)?;
-    match MethodId::split(payload) {
-        Ok((basic::Deliver::ID, arguments)) => Some((channel, arguments)),
-        _ => None,
-    }
+    Some((channel, frame::peek_payload(input, FrameKind::Method, channel, limits.method)?))
 }
 
 struct Content<'a> {

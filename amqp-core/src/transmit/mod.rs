@@ -155,9 +155,6 @@ pub(crate) struct Dealt {
     pub(crate) offset: u64,
 }
 
-/// The size of a frame of `basic.ack`: class, method, tag, bits.
-const ACK_FRAME: usize = FRAME_OVERHEAD + 2 + 2 + 8 + 1;
-
 /// The last frame that a channel has queued is an ack, which stands in the flat buffer at `at`.
 #[derive(Clone, Copy, Debug)]
 struct LastAck {
@@ -286,11 +283,11 @@ impl Outbound {
                 return;
             }
         }
+        let at = self.chunk.flat.len();
         self.frames(channel, |out| {
             frame::write_method(out, channel, &basic::Ack { delivery_tag: tag, multiple });
         });
-        if !self.sealed && !self.lanes.has(channel) {
-            let at = self.chunk.flat.len() - ACK_FRAME;
+        if self.chunk.flat.len() > at {
             self.last_ack = Some(LastAck { channel, at, tag });
         }
     }
