@@ -276,7 +276,8 @@ impl Future for Consuming {
         let Self { no_ack, requeue_on_drop, .. } = *self;
         Poll::Ready(result.map(|ok| {
             let consumer = Some((ok.consumer, ok.consumer_tag));
-            let origin = Origin { channel, consumer, no_ack, requeue_on_drop };
+            let message_count = None;
+            let origin = Origin { channel, consumer, message_count, no_ack, requeue_on_drop };
             Consumer::new(origin, ok.consumer)
         }))
     }
@@ -307,7 +308,8 @@ impl Future for Getting {
         };
         let channel = Arc::clone(self.calling.holder());
         let Self { no_ack, requeue_on_drop, .. } = *self;
-        let origin = Origin { channel, consumer: None, no_ack, requeue_on_drop };
+        let (consumer, message_count) = (None, None);
+        let origin = Origin { channel, consumer, message_count, no_ack, requeue_on_drop };
         Poll::Ready(result.map(|got| got.map(|got| Delivery::got(origin, got))))
     }
 }

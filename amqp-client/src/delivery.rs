@@ -26,7 +26,6 @@ use crate::consumer::Cancelling;
 pub struct Delivery {
     origin: Arc<Origin>,
     delivery: amqp_core::Delivery,
-    message_count: Option<u32>,
     settled: bool,
 }
 
@@ -36,6 +35,8 @@ pub(crate) struct Origin {
     pub(crate) channel: Arc<ChannelInner>,
     /// The consumer; none for a message that was asked for.
     pub(crate) consumer: Option<(ConsumerKey, String)>,
+    /// The messages behind one that was asked for.
+    pub(crate) message_count: Option<u32>,
     pub(crate) no_ack: bool,
     pub(crate) requeue_on_drop: bool,
 }
@@ -49,14 +50,12 @@ impl Origin {
 impl Delivery {
     #[inline]
     pub(crate) const fn new(origin: Arc<Origin>, delivery: amqp_core::Delivery) -> Self {
-        let settled = false;
-        Self { origin, delivery, message_count: None, settled }
+        Self { origin, delivery, settled: false }
     }
 
     pub(crate) fn got(origin: Origin, got: Got) -> Self {
-        let message_count = Some(got.message_count);
-        let origin = Arc::new(origin);
-        Self { origin, delivery: got.delivery, message_count, settled: false }
+        let origin = Origin { message_count: Some(got.message_count), ..origin };
+        Self::new(Arc::new(origin), got.delivery)
     }
 
     /// Acknowledges it (`basic.ack`; AMQP 0-9-1, 1.8.3.13). Of a consumer without acknowledgement,
@@ -169,8 +168,8 @@ impl Delivery {
     }
 
     /// The messages that are ready behind it, if it was got.
-    pub const fn message_count(&self) -> Option<u32> {
-        self.message_count
+    pub fn message_count(&self) -> Option<u32> {
+        self.origin.message_count
     }
 
     /// A message to where this one was published: same exchange, same routing key.

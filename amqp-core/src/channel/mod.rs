@@ -161,7 +161,7 @@ impl ChannelState {
     }
 
     /// A delivery that is to be settled has come.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn delivered(&mut self, tag: u64) -> Result<(), ProtocolDetail> {
         if tag <= self.delivered {
             return Err(ProtocolDetail::DeliveryTag(tag));
@@ -253,7 +253,7 @@ impl ConsumerTags {
         self.by_tag.remove(tag)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(&mut self, tag: &[u8]) -> Option<ConsumerKey> {
         match &self.last {
             Some((last, key)) if **last == *tag => Some(*key),

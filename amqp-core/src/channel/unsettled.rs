@@ -52,7 +52,7 @@ impl Unsettled {
     }
 
     /// The lowest tag that is not settled.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lowest(&self) -> Option<u64> {
         match self.tags.front() {
             Some((tag, _)) => Some(*tag),
@@ -61,7 +61,7 @@ impl Unsettled {
     }
 
     /// Settles one delivery; whether it was open.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn settle(&mut self, tag: u64, transactional: bool) -> bool {
         // Most are settled in their order.
         if self.lowest() == Some(tag) && !transactional {
