@@ -272,7 +272,7 @@ impl Outbound {
 
     /// Queues an ack. If the channel's last frame is an ack that was not handed over, and nothing below
     /// both is unsettled, that ack is made to cover both: `lowest` is the lowest unsettled tag.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn ack(&mut self, channel: u16, tag: u64, multiple: bool, lowest: Option<u64>) {
         if let Some(last) = self.last_ack.as_mut().filter(|last| last.channel == channel) {
             let tag = last.tag.max(tag);
@@ -338,7 +338,7 @@ impl Outbound {
 
     /// Queues a publish with a body that is [copied](Self::copies), and without properties but for the
     /// delivery mode.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn publish(
         &mut self,
         channel: u16,
