@@ -4,6 +4,7 @@
 //! time on the current-thread runtime against a peer in another process, for a profiler or for
 //! callgrind to look at.
 
+mod alone;
 mod ours;
 mod peer;
 mod workload;
@@ -64,6 +65,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         // The peer ends with whoever started it.
         std::io::stdin().lines().for_each(drop);
         return Ok(());
+    }
+    if let Some(name) = arguments.once.as_deref().filter(|name| alone::NAMES.contains(name)) {
+        return alone::run(name, arguments.count);
     }
     if let Some(name) = &arguments.once {
         let workload = workload(name, arguments.count).ok_or("no such workload")?;
