@@ -121,18 +121,18 @@ impl<'a, M> RoomFor<'a, M> {
             } else {
                 Err(PublishRefused::Full)
             };
-            let room = &mut state.channels[id.index()].room;
             let done = match result {
                 Ok(done) => Ok(done),
                 Err(PublishRefused::Error(error)) => Err(error),
                 // Whatever else keeps it out passes.
                 Err(_) => {
+                    let room = &mut state.channels[id.index()].room;
                     room.wait(ticket, cx.waker(), &mut state.released);
                     return Poll::Pending;
                 }
             };
             if ticket.is_some() {
-                room.leave(ticket, &mut state.released);
+                state.channels[id.index()].room.leave(ticket, &mut state.released);
             }
             Poll::Ready(done)
         })

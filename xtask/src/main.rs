@@ -1,17 +1,22 @@
 //! The repository's chores. `cargo xtask test` runs every test, and installs RabbitMQ from the
-//! distribution when it is missing; `cargo xtask fuzz TARGET [SECONDS]` looks for inputs that break the
-//! codec or the state machine.
+//! distribution when it is missing; `cargo xtask counts [--write]` counts instructions and allocations a
+//! message; `cargo xtask fuzz TARGET [SECONDS]` looks for inputs that break the codec or the state machine.
+
+mod counts;
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-const USAGE: &str = "usage: cargo xtask test | cargo xtask fuzz TARGET [SECONDS]
+const USAGE: &str =
+    "usage: cargo xtask test | cargo xtask counts [--write] | cargo xtask fuzz TARGET [SECONDS]
 targets: connection_bytes frame method properties table uri";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["test"] => test(),
+        ["counts"] => counts(false),
+        ["counts", "--write"] => counts(true),
         ["fuzz", target] => fuzz(target, "0"),
         ["fuzz", target, seconds] => fuzz(target, seconds),
         _ => Err(USAGE.to_owned()),
@@ -26,12 +31,19 @@ fn main() -> ExitCode {
 }
 
 fn test() -> Result<(), String> {
-    if !has_rabbitmq() {
-        install_rabbitmq()?;
+    if !is_installed("rabbitmq-server") {
+        install("rabbitmq-server")?;
     }
     run("cargo", &["test", "--workspace", "--all-targets", "--locked"])?;
     run("cargo", &["test", "--workspace", "--doc", "--locked"])?;
     run("cargo", &["test", "--package", "adapter-tokio", "--features", "tracing", "--locked"])
+}
+
+fn counts(write: bool) -> Result<(), String> {
+    if !is_installed("valgrind") {
+        install("valgrind")?;
+    }
+    counts::counts(write)
 }
 
 /// Explores with the nightly toolchain and `cargo fuzz`, from the committed corpus on; what it finds on
@@ -48,21 +60,24 @@ fn fuzz(target: &str, seconds: &str) -> Result<(), String> {
     })
 }
 
-fn has_rabbitmq() -> bool {
+fn is_installed(program: &str) -> bool {
     let on_path = std::env::var_os("PATH").unwrap_or_default();
+    // Where Debian keeps RabbitMQ's programs.
     let folders = std::env::split_paths(&on_path).chain(["/usr/lib/rabbitmq/bin".into()]);
-    folders.map(|folder| folder.join("rabbitmq-server")).any(|program| program.is_file())
+    folders.map(|folder| folder.join(program)).any(|program| program.is_file())
 }
 
 /// Installs Debian's package, as root or through sudo. Nothing is started by that.
-fn install_rabbitmq() -> Result<(), String> {
+fn install(package: &str) -> Result<(), String> {
     if !Path::new("/usr/bin/apt-get").is_file() {
-        return Err("rabbitmq-server is missing; install RabbitMQ 3.10 or later".into());
+        return Err(format!("{package} is missing; install it (RabbitMQ: 3.10 or later)"));
     }
-    let install = "export DEBIAN_FRONTEND=noninteractive; apt-get update -q && \
-         apt-get -o DPkg::Lock::Timeout=600 install -qy --no-install-recommends rabbitmq-server";
+    let install = format!(
+        "export DEBIAN_FRONTEND=noninteractive; apt-get update -q && apt-get \
+         -o DPkg::Lock::Timeout=600 install -qy --no-install-recommends {package}"
+    );
     let as_root = "if [ \"$(id -u)\" = 0 ]; then sh -c \"$1\"; else sudo sh -c \"$1\"; fi";
-    let install = || run("sh", &["-c", as_root, "install", install]);
+    let install = || run("sh", &["-c", as_root, "install", &install]);
     // Another update at the same time breaks an install; the second try finds it done.
     install().or_else(|_| install())
 }

@@ -46,7 +46,10 @@ impl Channel<'_> {
             return Err(self.closed().into());
         }
         let (number, body) = (state.number, publish.body.as_slice());
-        if state.flow_stopped || !outbound.admit(number, body.len()) {
+        let direct = publish.is_plain() && outbound.is_direct(body.len());
+        let admitted =
+            if direct { outbound.admit_direct() } else { outbound.admit(number, body.len()) };
+        if state.flow_stopped || !admitted {
             return Err(PublishRefused::Full);
         }
         let seq = match &state.confirms {
@@ -63,12 +66,11 @@ impl Channel<'_> {
             ..Default::default()
         };
         let persistent = publish.persistent.then_some(2);
-        let offset = outbound.offset(number, body.len());
 
-        let fingerprint = if publish.is_plain() && outbound.copies(body.len()) {
-            outbound.publish(number, &method, persistent, body, seq);
-            None
+        let (offset, fingerprint) = if direct {
+            (outbound.publish(number, &method, persistent, body), None)
         } else {
+            let offset = outbound.offset(number, body.len());
             let mut properties = match publish.properties {
                 Some(owned) => view(owned, scratch)?,
                 None => PropertiesRef::default(),
@@ -92,7 +94,7 @@ impl Channel<'_> {
                 Fingerprint::new(exchange, key, properties, body)
             });
             outbound.body(number, start, &publish.body, seq);
-            fingerprint
+            (offset, fingerprint)
         };
         if let Some(confirms) = &mut state.confirms {
             confirms.publish(offset, fingerprint);

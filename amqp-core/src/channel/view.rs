@@ -286,7 +286,7 @@ impl<'c> Channel<'c> {
     }
 
     /// What became of a publish; `None` while that is open. Nacks and returns are told once.
-    #[inline]
+    #[inline(always)]
     pub fn confirmed(&mut self, seq: PublishSeq) -> Option<Confirmation> {
         match self.state().and_then(|state| state.confirms.as_mut()) {
             Some(confirms) => confirms.take(seq),

@@ -237,6 +237,12 @@ impl Outbound {
             self.refused_lanes |= !room;
             return room;
         }
+        self.admit_direct()
+    }
+
+    /// Whether a publish that is [direct](Self::is_direct) is let in.
+    #[inline]
+    pub(crate) fn admit_direct(&mut self) -> bool {
         let room = self.chunk.len() < OUTBOUND_HIGH_BYTES;
         self.refused_flat |= !room;
         room
@@ -330,14 +336,15 @@ impl Outbound {
         }
     }
 
-    /// Whether a body of `size` bytes is copied into one frame.
+    /// Whether a body of `size` bytes is copied into one frame in the flat buffer, for nothing waits in
+    /// lanes.
     #[inline]
-    pub(crate) const fn copies(&self, size: usize) -> bool {
-        size < COPIED_BODY_BYTES && size <= self.body_max
+    pub(crate) fn is_direct(&self, size: usize) -> bool {
+        size < COPIED_BODY_BYTES && size <= self.body_max && self.lanes.is_empty()
     }
 
-    /// Queues a publish with a body that is [copied](Self::copies), and without properties but for the
-    /// delivery mode.
+    /// Queues a publish with a body that is [direct](Self::is_direct), and without properties but for
+    /// the delivery mode; returns its stream offset.
     #[inline(always)]
     pub(crate) fn publish(
         &mut self,
@@ -345,15 +352,11 @@ impl Outbound {
         method: &basic::Publish<'_>,
         delivery_mode: Option<u8>,
         body: &[u8],
-        seq: u64,
-    ) {
+    ) -> u64 {
         self.frames_queued += 2 + u64::from(!body.is_empty());
-        let buffer = self.buffer(channel);
-        let start = buffer.len();
-        frame::write_publish(buffer, channel, method, delivery_mode, body);
-        if !self.lanes.is_empty() {
-            self.lanes.published(channel, start, seq);
-        }
+        let offset = self.offset + self.chunk.len() as u64;
+        frame::write_publish(self.buffer(channel), channel, method, delivery_mode, body);
+        offset
     }
 
     /// Queues the body of a content whose method and header frames end `buffer(channel)` and begin
