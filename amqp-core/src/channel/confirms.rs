@@ -154,7 +154,7 @@ impl Confirms {
     }
 
     /// What became of a publish; tells nacks and returns once.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take(&mut self, PublishSeq(seq): PublishSeq) -> Option<Confirmation> {
         if !self.side.is_empty()
             && let Some(confirmation) = self.side.remove(&seq)
