@@ -157,7 +157,10 @@ impl ChannelState {
     /// The deliveries that are to be settled.
     #[inline]
     pub(crate) fn unsettled(&mut self) -> &mut Unsettled {
-        self.unsettled.get_or_insert_default()
+        match &mut self.unsettled {
+            Some(unsettled) => unsettled,
+            none => none.insert(Box::default()),
+        }
     }
 
     /// A delivery that is to be settled has come.

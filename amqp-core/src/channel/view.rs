@@ -364,7 +364,7 @@ impl<'c> Channel<'c> {
         self.connection.sweep_channel(self.id);
     }
 
-    #[inline]
+    #[inline(always)]
     fn settle(
         &mut self,
         tag: DeliveryTag,
