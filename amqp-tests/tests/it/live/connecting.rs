@@ -227,6 +227,8 @@ async fn pk_25_a_killed_broker_ends_the_session_with_the_loss() {
     publisher.publish(publish.clone()).await.unwrap();
 
     let node = tokio::task::spawn_blocking(move || {
+        // Definitions reach the disk a while after they are answered, unlike confirmed messages.
+        node.ctl(&["eval", "mnesia:dump_log()."]).unwrap();
         node.kill().unwrap();
         node
     });
