@@ -94,7 +94,7 @@ macro_rules! workloads {
 }
 
 /// All of them, in the order in which they are run and shown.
-pub(crate) const WORKLOADS: &[Workload] = workloads! {
+pub(crate) static WORKLOADS: &[Workload] = workloads! {
     "w1" "publish 16 B" publish(SMALL), Own, [5_000_000, 150_000, 20_000], 2_000;
     "w1-1k" "publish 1 KiB" publish(1 << 10), Own, [1_000_000, 150_000, 20_000], 2_000;
     "w1-64k" "publish 64 KiB" publish(64 << 10), Own, [40_000, 20_000, 10_000], 1_000;

@@ -1,9 +1,7 @@
 //! The workloads on amqprs, as its examples use it: default callbacks on the connection, a consumer of
 //! its trait, and a callback of ours where confirms are to be seen, which it tells of in no other way.
 
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use amqprs::callbacks::{ChannelCallback, DefaultChannelCallback, DefaultConnectionCallback};
@@ -121,7 +119,8 @@ struct Confirms(Arc<Confirmed>);
 
 #[derive(Default)]
 struct Confirmed {
-    tags: Mutex<Result<Tags, String>>,
+    /// What was confirmed, or what went wrong.
+    outcome: Mutex<(Tags, Option<String>)>,
     more: Notify,
 }
 
@@ -130,23 +129,25 @@ impl Confirms {
     async fn wait_for(&self, count: u64) -> Result<(), Failure> {
         loop {
             let more = self.0.more.notified();
-            let tags = self.0.tags.lock().unwrap_or_else(PoisonError::into_inner);
-            if tags.as_ref().map_err(String::as_str)?.count() >= count {
-                return Ok(());
+            {
+                let outcome = self.0.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(error) = &outcome.1 {
+                    return Err(error.as_str().into());
+                }
+                if outcome.0.count() >= count {
+                    return Ok(());
+                }
             }
-            drop(tags);
             more.await;
         }
     }
 
     fn settle(&self, settle: impl FnOnce(&mut Tags) -> Result<(), String>) {
-        let mut tags = self.0.tags.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Ok(known) = &mut *tags
-            && let Err(error) = settle(known)
-        {
-            *tags = Err(error);
+        let mut outcome = self.0.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = settle(&mut outcome.0) {
+            outcome.1.get_or_insert(error);
         }
-        drop(tags);
+        drop(outcome);
         self.0.more.notify_one();
     }
 }

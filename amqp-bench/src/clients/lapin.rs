@@ -98,18 +98,19 @@ async fn publish_all(
     in_flight: usize,
 ) -> Result<(), Failure> {
     let body = vec![b'x'; size];
-    // Without confirms there is nothing behind the second future.
-    spread(count, in_flight, async || {
-        send(channel, &body).await?.await?;
-        Ok(())
-    })
-    .await?;
+    spread(count, in_flight, || send_unconfirmed(channel, &body)).await?;
     check("the peer counted", counted(channel).await?, count)
 }
 
 async fn send(channel: &Channel, body: &[u8]) -> lapin::Result<lapin::PublisherConfirm> {
     let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
     channel.basic_publish("".into(), QUEUE.into(), options, body, properties).await
+}
+
+async fn send_unconfirmed(channel: &Channel, body: &[u8]) -> Result<(), Failure> {
+    // Without confirms there is nothing to wait for behind the second future.
+    send(channel, body).await?.await?;
+    Ok(())
 }
 
 async fn send_confirmed(channel: &Channel, body: &[u8]) -> Result<(), Failure> {
@@ -144,7 +145,7 @@ async fn confirmed(
     let body = vec![b'x'; size];
     let watch = Stopwatch::start();
     if in_flight > 1 {
-        spread(count, in_flight, async || send_confirmed(&channel, &body).await).await?;
+        spread(count, in_flight, || send_confirmed(&channel, &body)).await?;
         return Ok(watch.stop());
     }
     let mut open = VecDeque::with_capacity(window);
@@ -278,10 +279,10 @@ async fn idle(uri: &str, count: u64) -> Result<Measured, Failure> {
 }
 
 /// Does something `count` times with so many at once.
-async fn spread<F>(
+async fn spread<F: Future<Output = Result<(), Failure>>>(
     count: u64,
     in_flight: usize,
-    work: impl AsyncFn() -> Result<(), Failure>,
+    work: impl Fn() -> F,
 ) -> Result<(), Failure> {
     let mut running = FuturesUnordered::new();
     for _ in 0..count {
