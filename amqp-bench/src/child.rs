@@ -12,6 +12,8 @@ use crate::peer::{Deliveries, Totals};
 
 /// Between two looks at a child that runs.
 const POLL: Duration = Duration::from_millis(20);
+/// Of what a failed child said.
+const LINES_SHOWN: usize = 8;
 
 /// The program that runs a client once against a peer that is there.
 pub(crate) fn once(
@@ -72,9 +74,15 @@ pub(crate) fn run(words: &[String], limit: Duration) -> Result<Printed, Failure>
     };
     match status {
         Some(status) if status.success() => Ok(printed),
-        Some(status) => Err(format!("{status}: {}", printed.errors.trim()).into()),
+        Some(status) => Err(format!("{status}: {}", end_of(&printed.errors)).into()),
         None => Err(format!("not done in {} s", limit.as_secs()).into()),
     }
+}
+
+/// The last lines: a tool may say a lot before.
+pub(crate) fn end_of(errors: &str) -> String {
+    let lines: Vec<_> = errors.trim().lines().collect();
+    lines[lines.len().saturating_sub(LINES_SHOWN)..].join("\n")
 }
 
 fn read_all(from: Option<impl Read + Send + 'static>) -> JoinHandle<String> {

@@ -121,7 +121,7 @@ impl Tool {
         let printed = child::run(&words, LIMIT)?;
         stage.check(workload, count)?;
         let totals = self.parse(&printed.errors);
-        totals.ok_or_else(|| format!("no totals in {:?}", printed.errors).into())
+        totals.ok_or_else(|| format!("no totals in {}", child::end_of(&printed.errors)).into())
     }
 
     /// The totals in what the tool printed.

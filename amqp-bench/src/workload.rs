@@ -141,7 +141,8 @@ impl Workload {
 }
 
 impl Task {
-    /// Whether its figure is a time rather than a rate.
+    /// Whether each one is timed.
+    #[cfg(test)]
     pub(crate) const fn is_latency(self) -> bool {
         matches!(
             self,

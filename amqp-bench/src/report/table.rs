@@ -10,8 +10,11 @@ pub(crate) fn workload(rows: &[Row]) -> String {
     let Some(first) = rows.first() else { return String::new() };
     let (task, name) = (first.workload.task, first.workload.name);
     let figure = Figure::of(task);
-    let direction = if figure.less_is_better() { ", less is better" } else { "" };
-    let mut out = format!("{name}: {}{direction}\n", first.workload.title);
+    let mut out = format!("{name}: {}", first.workload.title);
+    if figure.less_is_better() {
+        out.push_str(&format!("; ratios of {}, less is better", figure.unit()));
+    }
+    out.push('\n');
     let mut table = vec![header(task)];
     for row in rows {
         let mut cells = vec![row.client.name().to_owned()];
@@ -40,38 +43,39 @@ pub(crate) fn costs(all: &[Costs]) -> String {
     aligned(&table)
 }
 
+/// The titles of the columns, of which the ratios are about the workload's figure.
 fn header(task: Task) -> Vec<String> {
-    let mut titles = vec!["", Figure::of(task).unit()];
-    match task {
-        Task::Idle => titles.push("KiB/channel"),
-        _ if task.is_latency() => titles.extend(["p50 us", "p99 us", "CPU us", "peak MiB"]),
-        _ => titles.extend(["rate/s", "MB/s", "CPU us/message", "peak MiB"]),
-    }
+    let mut titles = vec![""];
+    titles.extend_from_slice(match Figure::of(task) {
+        Figure::Rate => &["messages/s", "MB/s", "CPU us/message", "peak MiB"],
+        Figure::P50 | Figure::P99 => &["p50 us", "p99 us", "CPU us each", "peak MiB"],
+        Figure::PeakMemory => &["peak MiB", "messages/s", "MB/s", "CPU us/message"],
+        Figure::ConnectionMemory => &["KiB/connection", "KiB/channel"],
+    });
     titles.extend(["tokio-mt is", "tokio-ct is"]);
     titles.into_iter().map(str::to_owned).collect()
 }
 
 fn figures(row: &Row, rows: &[Row]) -> Vec<String> {
     let task = row.workload.task;
-    let mut cells = vec![cell(row.figure())];
     let rate = row.median(|run| Some(run.rate()));
+    let bytes = rate.map(|rate| rate * task.body_size() as f64 / 1e6);
     let cpu = row.median(|run| Some(run.cpu_us_per_message()));
     let peak = row.median(|run| Some(run.peak_kib as f64 / 1024.0));
-    match task {
-        Task::Idle => cells.push(cell(row.median(|run| run.channel_kib))),
-        _ if task.is_latency() => {
-            let latencies = [row.median(|run| run.p50_us), row.median(|run| run.p99_us), cpu, peak];
-            cells.extend(latencies.map(cell));
+    let (p50, p99) = (row.median(|run| run.p50_us), row.median(|run| run.p99_us));
+    let mut cells: Vec<_> = match Figure::of(task) {
+        Figure::Rate => [rate, bytes, cpu, peak].map(cell).to_vec(),
+        Figure::P50 | Figure::P99 => [p50, p99, cpu, peak].map(cell).to_vec(),
+        Figure::PeakMemory => [peak, rate, bytes, cpu].map(cell).to_vec(),
+        Figure::ConnectionMemory => {
+            let channel = row.median(|run| run.channel_kib);
+            [row.figure(), channel].map(cell).to_vec()
         }
-        _ => {
-            let bytes = rate.map(|rate| rate * task.body_size() as f64 / 1e6);
-            cells.extend([rate, bytes, cpu, peak].map(cell));
-        }
-    }
+    };
     for ours in [Client::TokioMt, Client::TokioCt] {
         let ratio = row_of(rows, ours).filter(|_| row.client != ours);
         let ratio = ratio.and_then(|ours| ours.ratio_to(row));
-        cells.push(ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}x")));
+        cells.push(ratio.map_or_else(String::new, |ratio| format!("{}x", short(ratio))));
     }
     cells
 }
@@ -120,7 +124,7 @@ mod tests {
         rows[2].error = Some("lost".into());
         let table = workload(&rows);
         assert!(table.starts_with("w1: publish 16 B\n"), "{table}");
-        assert!(table.contains("4.00 M") && table.contains("200.00x"), "{table}");
+        assert!(table.contains("4.00 M") && table.contains("200x"), "{table}");
         assert!(table.contains("amqprs-mt  FAILED"), "{table}");
         let refused = super::super::tests::rows("w9", &[(Client::Bound, &[])]);
         assert!(workload(&refused).contains("bound  cannot: keeps nothing"));
