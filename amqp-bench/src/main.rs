@@ -162,7 +162,7 @@ fn full(full: &Full) -> Result<(), Failure> {
     drop(node);
     let errors = results.iter().flatten().filter_map(|row| row.error.clone());
     let mut failures: Vec<_> = errors.collect();
-    let costs = if full.costs || !(full.quick || !full.only.is_empty()) {
+    let costs = if full.costs || !full.quick && full.only.is_empty() {
         let only = |name: &str| plan.workloads.iter().any(|workload| workload.name == name);
         costs::count(&plan.clients, only, &mut notes, &mut failures)
     } else {
