@@ -120,7 +120,15 @@ fn consume(
 }
 
 fn connects(uri: &str, count: u64) -> Result<Measured, Failure> {
-    timed(count, || Wire::connect(uri).map(drop))
+    let mut latencies = Vec::with_capacity(count as usize);
+    let watch = Stopwatch::start();
+    for _ in 0..count {
+        let begun = Instant::now();
+        let mut wire = Wire::connect(uri)?;
+        latencies.push(begun.elapsed());
+        wire.close()?;
+    }
+    Ok(watch.stop().with_latencies(latencies))
 }
 
 fn timed(count: u64, mut work: impl FnMut() -> Result<(), Failure>) -> Result<Measured, Failure> {

@@ -26,6 +26,7 @@ type Id = [u8; 4];
 const START: Id = [0, 10, 0, 10];
 const TUNE: Id = [0, 10, 0, 30];
 const OPEN_OK: Id = [0, 10, 0, 41];
+const CLOSE_OK: Id = [0, 10, 0, 51];
 const CHANNEL_OPEN_OK: Id = [0, 20, 0, 11];
 const DECLARE_OK: Id = [0, 50, 0, 11];
 const DELIVER: Id = [0, 60, 0, 60];
@@ -90,6 +91,11 @@ impl Wire {
         Ok(wire)
     }
 
+    /// Closes the connection in good order.
+    pub(super) fn close(&mut self) -> Result<(), Failure> {
+        self.call(&method(0, &[0, 10, 0, 50, 0, 200, 0, 0, 0, 0, 0]), CLOSE_OK)
+    }
+
     /// Lays down frames, and writes when there are enough.
     #[inline]
     pub(super) fn lay(&mut self, frames: &[u8]) -> Result<(), Failure> {
@@ -106,7 +112,7 @@ impl Wire {
         Ok(())
     }
 
-    /// Sends a method and waits for its answer; returns where the answer's arguments lie.
+    /// Sends a method and waits for its answer.
     pub(super) fn call(&mut self, frame: &[u8], answer: Id) -> Result<(), Failure> {
         self.lay(frame)?;
         self.flush()?;
