@@ -50,9 +50,10 @@ fn run(client: Client, workload: &Workload, count: u64, uri: &str) -> Result<Out
 #[cfg(test)]
 mod tests {
     use super::run;
-    use crate::clients::{Client, check};
+    use crate::clients::Client;
     use crate::outcome::Failure;
     use crate::peer::{Deliveries, Peer};
+    use crate::stage::compare;
     use crate::workload::{Task, WORKLOADS, Workload};
 
     /// Runs a client against a peer in this process, and checks what that counted.
@@ -64,11 +65,7 @@ mod tests {
         assert_eq!((outcome.count, outcome.p50_us.is_some()), (count, task.is_latency()));
         assert_eq!(outcome.channel_kib.is_some(), task == Task::Idle);
         assert!(outcome.rate() > 0.0);
-        let totals = peer.totals();
-        assert_eq!(totals.error, None);
-        check("published", totals.published, task.published(count))?;
-        check("body bytes", totals.body_bytes, task.published(count) * size as u64)?;
-        check("settled", totals.settled, task.settled(count))
+        compare(&peer.totals(), workload, count)
     }
 
     #[test]

@@ -8,7 +8,7 @@ use amqp_testkit::RabbitMq;
 use crate::child::PeerProcess;
 use crate::clients::{Flavour, check};
 use crate::outcome::Failure;
-use crate::peer::Deliveries;
+use crate::peer::{Deliveries, Totals};
 use crate::workload::{Against, QUEUE, SMALL, Workload};
 
 /// How long a broker may take to notice that a client is gone.
@@ -51,19 +51,8 @@ impl Stage {
 
     /// Checks what was counted in a run that a client calls good, or says what was wrong with it.
     pub(crate) fn check(self, workload: &Workload, count: u64) -> Result<(), Failure> {
-        let task = workload.task;
         match self {
-            Self::Own(peer) => {
-                let totals = peer.finish()?;
-                if let Some(error) = totals.error {
-                    return Err(format!("the peer was sent {error}").into());
-                }
-                let published = task.published(count);
-                check("publishes that the sink counted", totals.published, published)?;
-                let bytes = published * task.body_size() as u64;
-                check("body bytes that the sink counted", totals.body_bytes, bytes)?;
-                check("acks that the source counted", totals.settled, task.settled(count))
-            }
+            Self::Own(peer) => compare(&peer.finish()?, workload, count),
             Self::RabbitMq { uri } => with_connection(&uri, async |connection| {
                 let left = match workload.against {
                     Against::RabbitMqQueue => count,
@@ -74,6 +63,19 @@ impl Stage {
             }),
         }
     }
+}
+
+/// An error unless a peer counted what the workload does.
+pub(crate) fn compare(totals: &Totals, workload: &Workload, count: u64) -> Result<(), Failure> {
+    if let Some(error) = &totals.error {
+        return Err(format!("the peer was sent {error}").into());
+    }
+    let task = workload.task;
+    let published = task.published(count);
+    check("publishes that the sink counted", totals.published, published)?;
+    let bytes = published * task.body_size() as u64;
+    check("body bytes that the sink counted", totals.body_bytes, bytes)?;
+    check("acks that the source counted", totals.settled, task.settled(count))
 }
 
 /// The version of a broker, as it says itself.
@@ -141,5 +143,30 @@ async fn messages_left(connection: &Connection) -> Result<u64, Failure> {
             return Err("the broker still has a consumer".into());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::compare;
+    use crate::peer::Totals;
+    use crate::workload::{WORKLOADS, named};
+
+    #[test]
+    fn whatever_a_peer_counted_otherwise_is_an_error() {
+        let right = Totals { published: 5, body_bytes: 80, ..Totals::default() };
+        let publishing = named("w2").unwrap_or(&WORKLOADS[0]);
+        assert!(compare(&right, publishing, 5).is_ok());
+        let wrong = [
+            Totals { published: 4, ..right.clone() },
+            Totals { body_bytes: 79, ..right.clone() },
+            Totals { settled: 1, ..right.clone() },
+            Totals { error: Some("a method instead of a body".into()), ..right.clone() },
+        ];
+        assert!(wrong.iter().all(|totals| compare(totals, publishing, 5).is_err()));
+        let consuming = named("w5").unwrap_or(&WORKLOADS[0]);
+        let acked = Totals { settled: 5, ..Totals::default() };
+        assert!(compare(&acked, consuming, 5).is_ok());
+        assert!(compare(&acked, consuming, 6).is_err());
     }
 }
