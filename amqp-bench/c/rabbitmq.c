@@ -21,7 +21,17 @@
 #define CHANNELS_PER_CONNECTION 10
 #define SMALL 16
 
-enum task { PUBLISH, CONFIRMED, PUBLISH_AND_WAIT, CONSUME, CONSUME_AND_ACK, CONSUME_AND_PAUSE, ROUND_TRIP, CONNECT, IDLE };
+enum task {
+    PUBLISH,
+    CONFIRMED,
+    PUBLISH_AND_WAIT,
+    CONSUME,
+    CONSUME_AND_ACK,
+    CONSUME_AND_PAUSE,
+    ROUND_TRIP,
+    CONNECT,
+    IDLE,
+};
 
 /* As in workload.rs; the peer's totals tell a size that is not the same. */
 static const struct workload {

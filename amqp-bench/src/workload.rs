@@ -111,7 +111,7 @@ pub(crate) static WORKLOADS: &[Workload] = workloads! {
     "w6b" "publish and wait beside a flood of deliveries" Task::PublishInFlood, Own, [100, 60, 20], 5;
     "w7" "basic.qos round trip" Task::RoundTrip, Own, [10_000; 3], 1_000;
     "w8" "connect and open a channel" Task::Connect, Own, [500, 500, 200], 50;
-    "w9" "idle memory" Task::Idle, Own, [200; 3], 50;
+    "w9" "idle memory, resident" Task::Idle, Own, [200; 3], 50;
     "t11" "1 M x 16 B into a consumer that pauses"
         Task::Consume { size: SMALL, prefetch: None, pauses: true }, Own, [1_000_000; 3], 100_000;
     "t11-64k" "20 k x 64 KiB into a consumer that pauses"

@@ -2,8 +2,9 @@
 //! tokio's multi-thread runtime.
 //!
 //! One future at a time is the plain loop of its examples: each `basic_publish` and each `ack` is
-//! awaited, and of confirms a window is open. With more in flight, so many futures of publish and
-//! confirm, or of acknowledgement, are awaited together, which is the best that its API gives.
+//! awaited, and of confirms a window is open. With more in flight, each task awaits so many futures of
+//! publish and confirm, or of acknowledgement, together, which is the best that its API gives; that
+//! number is then the window. What is not a matter of rates is the same with both.
 
 use std::collections::VecDeque;
 use std::future::Future;
