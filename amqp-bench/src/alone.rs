@@ -2,7 +2,6 @@
 //! at, besides whole clients.
 
 use std::collections::VecDeque;
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,6 +13,8 @@ use amqp_proto::method::{Method, WireMethod, basic, channel, confirm, connection
 use amqp_proto::{ContentHeader, RawProperties, ShortStr};
 use bytes::BytesMut;
 
+use crate::outcome::Failure;
+
 /// What can be run by itself.
 pub(crate) const NAMES: [&str; 4] =
     ["encode-publish", "decode-delivery", "core-publish-confirm", "core-deliver-ack"];
@@ -24,7 +25,7 @@ const BATCH: u64 = 500;
 const BODY: &[u8; 16] = b"sixteen bytes...";
 
 /// Handles `count` messages; says whether that was all right.
-pub(crate) fn run(name: &str, count: u64) -> Result<(), Box<dyn Error>> {
+pub(crate) fn run(name: &str, count: u64) -> Result<(), Failure> {
     match name {
         "encode-publish" => encode_publish(count),
         "decode-delivery" => decode_delivery(count),
@@ -34,7 +35,7 @@ pub(crate) fn run(name: &str, count: u64) -> Result<(), Box<dyn Error>> {
     }
 }
 
-fn encode_publish(count: u64) -> Result<(), Box<dyn Error>> {
+fn encode_publish(count: u64) -> Result<(), Failure> {
     let publish =
         basic::Publish { routing_key: ShortStr::new("bench")?, ..basic::Publish::default() };
     let mut out = Vec::new();
@@ -50,7 +51,7 @@ fn encode_publish(count: u64) -> Result<(), Box<dyn Error>> {
     expect("bytes", bytes, count * 68)
 }
 
-fn decode_delivery(count: u64) -> Result<(), Box<dyn Error>> {
+fn decode_delivery(count: u64) -> Result<(), Failure> {
     let input = deliveries("t", 1, 1);
     let mut tags = 0;
     for _ in 0..count {
@@ -94,7 +95,7 @@ pub(crate) fn deliveries(consumer: &str, first: u64, count: u64) -> Vec<u8> {
     out
 }
 
-fn publish_confirm(count: u64) -> Result<(), Box<dyn Error>> {
+fn publish_confirm(count: u64) -> Result<(), Failure> {
     let mut open = Open::new()?;
     let id = open.channel()?;
     let call = open.session.channel(id).call(open.now, &ConfirmSelect::default())?;
@@ -115,7 +116,7 @@ fn publish_confirm(count: u64) -> Result<(), Box<dyn Error>> {
     expect("confirmed", open.session.stats().confirmed, count)
 }
 
-fn deliver_ack(count: u64) -> Result<(), Box<dyn Error>> {
+fn deliver_ack(count: u64) -> Result<(), Failure> {
     let mut open = Open::new()?;
     let id = open.channel()?;
     let consume = BasicConsume::new("bench").consumer_tag("t");
@@ -142,7 +143,7 @@ fn deliver_ack(count: u64) -> Result<(), Box<dyn Error>> {
     expect("settled", open.session.stats().settled, count / BATCH * BATCH)
 }
 
-fn expect(what: &str, found: u64, wanted: u64) -> Result<(), Box<dyn Error>> {
+fn expect(what: &str, found: u64, wanted: u64) -> Result<(), Failure> {
     if found == wanted { Ok(()) } else { Err(format!("{found} {what} instead of {wanted}").into()) }
 }
 
@@ -155,7 +156,7 @@ struct Open {
 }
 
 impl Open {
-    fn new() -> Result<Self, Box<dyn Error>> {
+    fn new() -> Result<Self, Failure> {
         let now = Instant::now();
         let mut session = Session::new(Arc::new(Config::default()), now)?;
         let Some(Action::Resolve { attempt, .. }) = session.poll_action() else {
@@ -175,7 +176,7 @@ impl Open {
         Ok(open)
     }
 
-    fn channel(&mut self) -> Result<ChannelId, Box<dyn Error>> {
+    fn channel(&mut self) -> Result<ChannelId, Failure> {
         let (id, call) = self.session.open_channel(self.now)?;
         self.feed(1, &channel::OpenOk::default());
         self.session.take_reply(&call).ok_or("no answer")??;

@@ -1,122 +1,241 @@
-//! Workloads against our own sink and source, on tokio's two runtimes.
+//! This client and its peers, side by side on the same workloads.
 //!
-//! `cargo run --release -p amqp-bench` prints a table. `--once WORKLOAD` runs one workload a single
-//! time on the current-thread runtime against a peer in another process, for a profiler or for
-//! callgrind to look at.
+//! `cargo run --release -p amqp-bench --features peers` runs everything and prints tables. Every run is
+//! a process of its own, `amqp-bench once CLIENT WORKLOAD`, which a profiler may look at too: without
+//! `--uri` it starts its peer in another process.
 
 mod alone;
-mod ours;
+mod child;
+mod clients;
+mod costs;
+mod once;
+mod outcome;
 mod peer;
+mod plan;
+mod report;
+mod stage;
+mod tags;
+mod versions;
 mod workload;
 
-use std::error::Error;
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::ExitCode;
 
-use clap::Parser;
-use workload::{Outcome, Workload};
+use amqp_testkit::RabbitMq;
+use clap::{Args, Parser, Subcommand};
 
-/// Measures this workspace's AMQP clients.
+use clients::Client;
+use outcome::Failure;
+use peer::{Deliveries, Peer};
+use plan::Plan;
+use report::{Row, json, markdown, plot, table};
+use workload::{WORKLOADS, Workload};
+
+/// Measures this workspace's AMQP client beside its peers.
 #[derive(Debug, Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
-    /// Fewer messages and one round.
+    #[command(subcommand)]
+    command: Option<Hidden>,
+    #[command(flatten)]
+    full: Full,
+}
+
+#[derive(Debug, Args)]
+struct Full {
+    /// One round of fewer messages, and no costs.
     #[arg(long)]
     quick: bool,
-    /// One workload alone: w1, w1-1k, w1-64k, w2, w4, w5, w7.
+    /// These workloads alone.
+    #[arg(long, value_delimiter = ',', value_parser = workload_named)]
+    only: Vec<&'static Workload>,
+    /// These clients alone.
+    #[arg(long, value_delimiter = ',', value_parser = client_named)]
+    clients: Vec<Client>,
+    /// How often each client runs each workload; 5 unless it is quick.
     #[arg(long)]
-    once: Option<String>,
-    /// Messages of `--once`.
-    #[arg(long, default_value_t = 1_000_000)]
-    count: u64,
-    /// Serves as the peer, and prints its port.
-    #[arg(long, hide = true)]
-    peer: Option<usize>,
+    rounds: Option<usize>,
+    /// Counts instructions, allocations and system calls, even if it is quick.
+    #[arg(long)]
+    costs: bool,
+    /// Leaves RabbitMQ out.
+    #[arg(long)]
+    no_rabbitmq: bool,
+    /// Writes everything, with every round's values.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Draws the rates as SVG.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// Writes the table for the README.
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
 }
 
-const NAMES: [&str; 7] = ["w1", "w1-1k", "w1-64k", "w2", "w4", "w5", "w7"];
-
-fn workload(name: &str, count: u64) -> Option<Workload> {
-    Some(match name {
-        "w1" => Workload::Publish { count, size: 16, confirm: None },
-        "w1-1k" => Workload::Publish { count, size: 1 << 10, confirm: None },
-        "w1-64k" => Workload::Publish { count, size: 64 << 10, confirm: None },
-        "w2" => Workload::Publish { count, size: 16, confirm: Some(1_000) },
-        "w4" => Workload::Consume { count, prefetch: None },
-        "w5" => Workload::Consume { count, prefetch: Some(1_000) },
-        "w7" => Workload::RoundTrip { count },
-        _ => return None,
-    })
+#[derive(Debug, Subcommand)]
+enum Hidden {
+    /// Runs a client once and prints its figures as a line of JSON.
+    #[command(hide = true)]
+    Once {
+        #[arg(value_parser = client_named)]
+        client: Client,
+        #[arg(value_parser = workload_named)]
+        workload: &'static Workload,
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
+        /// A peer that is there; without, one is started.
+        #[arg(long)]
+        uri: Option<String>,
+    },
+    /// Codec or core by itself.
+    #[command(hide = true)]
+    Alone {
+        #[arg(value_parser = alone::NAMES)]
+        name: String,
+        #[arg(long, default_value_t = 1_000_000)]
+        count: u64,
+    },
+    /// Serves as sink and source, and prints its port; at the end of its input, what it counted.
+    #[command(hide = true)]
+    Peer {
+        #[arg(long, default_value_t = workload::SMALL)]
+        size: usize,
+        #[arg(long, default_value_t = workload::ENDLESS)]
+        count: u64,
+    },
 }
 
-/// How many messages make a run of about a second.
-fn messages(name: &str, quick: bool) -> u64 {
-    let count = match name {
-        "w1-64k" | "w7" => 50_000,
-        "w1-1k" => 1_000_000,
-        _ => 4_000_000,
-    };
-    if quick { count / 10 } else { count }
-}
-
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(size) = arguments.peer {
-        println!("{}", peer::serve(size, arguments.count)?);
-        // The peer ends with whoever started it.
-        std::io::stdin().lines().for_each(drop);
-        return Ok(());
-    }
-    if let Some(name) = arguments.once.as_deref().filter(|name| alone::NAMES.contains(name)) {
-        return alone::run(name, arguments.count);
-    }
-    if let Some(name) = &arguments.once {
-        let workload = workload(name, arguments.count).ok_or("no such workload")?;
-        let outcome = once(&workload, false)?;
-        println!("{name}: {:.0} a second", outcome.rate());
-        return Ok(());
-    }
-    println!("{:8} {:>14} {:>14}   a second, medians", "", "multi-thread", "current-thread");
-    for name in NAMES {
-        let workload = workload(name, messages(name, arguments.quick)).ok_or("no such workload")?;
-        let rounds = if arguments.quick { 1 } else { 5 };
-        let (mut multi, mut current) = (Vec::new(), Vec::new());
-        for _ in 0..rounds {
-            multi.push(once(&workload, true)?.rate());
-            current.push(once(&workload, false)?.rate());
+    let result = match arguments.command {
+        None => full(&arguments.full),
+        Some(Hidden::Once { client, workload, count, uri }) => {
+            run_once(client, workload, count, uri.as_deref())
         }
-        println!("{name:8} {:>14.0} {:>14.0}", median(&mut multi), median(&mut current));
+        Some(Hidden::Alone { name, count }) => alone::run(&name, count),
+        Some(Hidden::Peer { size, count }) => serve(Deliveries { size, count }),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("amqp-bench: {failure}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn run_once(
+    client: Client,
+    workload: &Workload,
+    count: Option<u64>,
+    uri: Option<&str>,
+) -> Result<(), Failure> {
+    let count = count.unwrap_or_else(|| workload.count(client.pace(workload.task), false));
+    let outcome = once::once(client, workload, count, uri)?;
+    println!("{}", serde_json::to_string(&outcome)?);
     Ok(())
 }
 
-fn median(rates: &mut [f64]) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates[rates.len() / 2]
+fn serve(deliveries: Deliveries) -> Result<(), Failure> {
+    let peer = Peer::serve(deliveries)?;
+    println!("{}", peer.port);
+    // The peer ends with whoever started it.
+    std::io::stdin().lines().for_each(drop);
+    println!("{}", serde_json::to_string(&peer.totals())?);
+    Ok(())
 }
 
-/// Runs a workload against a peer of its own.
-fn once(workload: &Workload, multi_thread: bool) -> Result<Outcome, Box<dyn Error>> {
-    let (size, count) = match *workload {
-        Workload::Consume { count, .. } => (16, count),
-        _ => (0, 0),
+/// Everything that was asked for.
+fn full(full: &Full) -> Result<(), Failure> {
+    let workloads = full.workloads();
+    let mut notes = Vec::new();
+    let rabbitmq = workloads.iter().any(|workload| workload.needs_rabbitmq());
+    let node = if rabbitmq { Some(RabbitMq::start()?) } else { None };
+    let plan = Plan {
+        clients: if full.clients.is_empty() {
+            Client::built().collect()
+        } else {
+            full.clients.clone()
+        },
+        workloads,
+        rounds: full.rounds.unwrap_or(if full.quick { 1 } else { 5 }).max(1),
+        quick: full.quick,
     };
-    let mut peer = Command::new(std::env::current_exe()?)
-        .args(["--peer", &size.to_string(), "--count", &count.to_string()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut port = String::new();
-    BufReader::new(peer.stdout.take().ok_or("no output")?).read_line(&mut port)?;
-    let uri = format!("amqp://127.0.0.1:{}", port.trim());
-    let mut builder = match multi_thread {
-        true => tokio::runtime::Builder::new_multi_thread(),
-        false => tokio::runtime::Builder::new_current_thread(),
+    let versions = versions::all(node.as_ref())?;
+    let mut results: Vec<Vec<Row>> = Vec::new();
+    for workload in &plan.workloads {
+        let rows = plan.run(workload, node.as_ref());
+        println!("{}", table::workload(&rows));
+        results.push(rows);
+    }
+    // The broker would compete with what is counted next.
+    drop(node);
+    let errors = results.iter().flatten().filter_map(|row| row.error.clone());
+    let mut failures: Vec<_> = errors.collect();
+    let costs = if full.costs || !full.quick && full.only.is_empty() {
+        let only = |name: &str| plan.workloads.iter().any(|workload| workload.name == name);
+        costs::count(&plan.clients, only, &mut notes, &mut failures)
+    } else {
+        Vec::new()
     };
-    let outcome = builder.enable_all().build()?.block_on(async {
-        let running = ours::run(&uri, workload);
-        running.await
-    });
-    drop(peer.stdin.take());
-    peer.wait()?;
-    Ok(outcome?)
+    if !costs.is_empty() {
+        println!("{}", table::costs(&costs));
+    }
+    let report = json::Report {
+        versions: &versions,
+        cores: std::thread::available_parallelism()?.get(),
+        rounds: plan.rounds,
+        quick: plan.quick,
+        results: results.iter().flatten().map(json::Entry::new).collect(),
+        costs: &costs,
+        notes: &notes,
+        failures: &failures,
+    };
+    write(full.json.as_ref(), || Ok(report.text()?))?;
+    write(full.plot.as_ref(), || plot::svg(&results))?;
+    write(full.markdown.as_ref(), || Ok(markdown::table(&results, &plan.clients, &versions)))?;
+    for (name, version) in &versions {
+        println!("{name} {version}");
+    }
+    notes.iter().for_each(|note| println!("{note}"));
+    match &failures[..] {
+        [] => Ok(()),
+        failures => Err(format!("failed:\n{}", failures.join("\n")).into()),
+    }
+}
+
+impl Full {
+    fn workloads(&self) -> Vec<&'static Workload> {
+        let asked = |workload: &&Workload| {
+            self.only.is_empty() || self.only.iter().any(|only| only.name == workload.name)
+        };
+        let possible = |workload: &&Workload| !(self.no_rabbitmq && workload.needs_rabbitmq());
+        WORKLOADS.iter().filter(asked).filter(possible).collect()
+    }
+}
+
+fn write(
+    file: Option<&PathBuf>,
+    text: impl FnOnce() -> Result<String, Failure>,
+) -> Result<(), Failure> {
+    let Some(file) = file else { return Ok(()) };
+    let written = std::fs::write(file, text()?);
+    written.map_err(|error| format!("cannot write {}: {error}", file.display()).into())
+}
+
+fn workload_named(name: &str) -> Result<&'static Workload, String> {
+    workload::named(name).ok_or_else(|| {
+        let names: Vec<_> = WORKLOADS.iter().map(|workload| workload.name).collect();
+        format!("there are {}", names.join(", "))
+    })
+}
+
+fn client_named(name: &str) -> Result<Client, String> {
+    Client::named(name).filter(|client| Client::built().any(|built| built == *client)).ok_or_else(
+        || {
+            let names: Vec<_> = Client::built().map(Client::name).collect();
+            let more = if cfg!(feature = "peers") { "" } else { "; more with the feature `peers`" };
+            format!("there are {}{more}", names.join(", "))
+        },
+    )
 }

@@ -20,20 +20,32 @@ const TOLERANCE: f64 = 1.03;
 struct Counted {
     name: &'static str,
     /// What the benchmark calls it.
-    program: &'static str,
+    program: &'static [&'static str],
     /// The most instructions and allocations it may take, if that was promised.
     at_most: Option<(f64, f64)>,
 }
 
 const COUNTED: [Counted; 8] = [
-    Counted { name: "encode-publish", program: "encode-publish", at_most: None },
-    Counted { name: "decode-delivery", program: "decode-delivery", at_most: None },
-    Counted { name: "core-publish-confirm", program: "core-publish-confirm", at_most: None },
-    Counted { name: "core-deliver-ack", program: "core-deliver-ack", at_most: None },
-    Counted { name: "publish", program: "w1", at_most: Some((520.0, 0.01)) },
-    Counted { name: "publish-confirm", program: "w2", at_most: Some((780.0, 0.01)) },
-    Counted { name: "receive", program: "w4", at_most: Some((720.0, 0.02)) },
-    Counted { name: "receive-ack", program: "w5", at_most: Some((950.0, 0.02)) },
+    Counted { name: "encode-publish", program: &["alone", "encode-publish"], at_most: None },
+    Counted { name: "decode-delivery", program: &["alone", "decode-delivery"], at_most: None },
+    Counted {
+        name: "core-publish-confirm",
+        program: &["alone", "core-publish-confirm"],
+        at_most: None,
+    },
+    Counted { name: "core-deliver-ack", program: &["alone", "core-deliver-ack"], at_most: None },
+    Counted { name: "publish", program: &["once", "tokio-ct", "w1"], at_most: Some((520.0, 0.01)) },
+    Counted {
+        name: "publish-confirm",
+        program: &["once", "tokio-ct", "w2"],
+        at_most: Some((780.0, 0.01)),
+    },
+    Counted { name: "receive", program: &["once", "tokio-ct", "w4"], at_most: Some((720.0, 0.02)) },
+    Counted {
+        name: "receive-ack",
+        program: &["once", "tokio-ct", "w5"],
+        at_most: Some((950.0, 0.02)),
+    },
 ];
 
 /// Counts, and compares with the file; or writes it.
@@ -98,13 +110,13 @@ fn compiler() -> Result<String, String> {
 }
 
 /// What a message costs by one of valgrind's tools.
-fn difference(tool: &str, program: &str) -> Result<f64, String> {
+fn difference(tool: &str, program: &[&str]) -> Result<f64, String> {
     let (fewer, more) = MESSAGES;
     let cost = count(tool, program, more)? - count(tool, program, fewer)?;
     Ok(cost / (more - fewer) as f64)
 }
 
-fn count(tool: &str, program: &str, messages: u64) -> Result<f64, String> {
+fn count(tool: &str, program: &[&str], messages: u64) -> Result<f64, String> {
     let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
     let mut valgrind = Command::new("valgrind");
     valgrind.arg(format!("--tool={tool}"));
@@ -113,7 +125,8 @@ fn count(tool: &str, program: &str, messages: u64) -> Result<f64, String> {
     }
     let output = valgrind
         .arg(format!("{target}/release/amqp-bench"))
-        .args(["--once", program, "--count", &messages.to_string()])
+        .args(program)
+        .args(["--count", &messages.to_string()])
         .output()
         .map_err(|error| format!("cannot run valgrind: {error}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
@@ -123,6 +136,6 @@ fn count(tool: &str, program: &str, messages: u64) -> Result<f64, String> {
     let number = number.and_then(|rest| rest.split(' ').next()).map(|it| it.replace(',', ""));
     match number.and_then(|number| number.parse().ok()) {
         Some(number) if output.status.success() => Ok(number),
-        _ => Err(format!("{program} under {tool} failed:\n{said}")),
+        _ => Err(format!("{} under {tool} failed:\n{said}", program.join(" "))),
     }
 }

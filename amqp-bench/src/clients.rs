@@ -1,0 +1,168 @@
+//! The clients that are measured.
+
+pub(crate) mod bound;
+pub(crate) mod ours;
+
+#[cfg(feature = "peers")]
+pub(crate) mod amqprs;
+#[cfg(feature = "peers")]
+pub(crate) mod lapin;
+
+use std::future::Future;
+use std::time::Instant;
+
+use crate::outcome::{Failure, Measured, Stopwatch};
+use crate::workload::{CHANNELS_PER_CONNECTION, Pace, Task};
+
+/// A client under test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Client {
+    /// One blocking thread with hand-laid bytes: a mark, not a client.
+    Bound,
+    TokioMt,
+    TokioCt,
+    /// lapin as in its examples.
+    Lapin,
+    /// lapin with 256 futures in flight.
+    LapinP256,
+    AmqprsMt,
+    AmqprsCt,
+    /// librabbitmq.
+    RabbitmqC,
+}
+
+/// What the runtime of a Rust client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flavour {
+    MultiThread,
+    CurrentThread,
+}
+
+const NAMES: [(Client, &str); 8] = [
+    (Client::TokioMt, "tokio-mt"),
+    (Client::TokioCt, "tokio-ct"),
+    (Client::Bound, "bound"),
+    (Client::Lapin, "lapin"),
+    (Client::LapinP256, "lapin-p256"),
+    (Client::AmqprsMt, "amqprs-mt"),
+    (Client::AmqprsCt, "amqprs-ct"),
+    (Client::RabbitmqC, "rabbitmq-c"),
+];
+
+impl Client {
+    /// The clients of this build, in the order in which they are run and shown.
+    pub(crate) fn built() -> impl Iterator<Item = Self> {
+        NAMES.iter().map(|it| it.0).filter(|client| cfg!(feature = "peers") || !client.is_peer())
+    }
+
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        NAMES.iter().find(|it| it.1 == name).map(|it| it.0)
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        NAMES.iter().find(|it| it.0 == self).map_or("", |it| it.1)
+    }
+
+    pub(crate) const fn is_ours(self) -> bool {
+        matches!(self, Self::TokioMt | Self::TokioCt)
+    }
+
+    /// Whether somebody else wrote it.
+    pub(crate) const fn is_peer(self) -> bool {
+        !self.is_ours() && !matches!(self, Self::Bound)
+    }
+
+    /// Why it cannot do this, if it cannot.
+    pub(crate) const fn refuses(self, task: Task) -> Option<&'static str> {
+        match (self, task) {
+            (Self::Bound | Self::RabbitmqC, Task::Publish { channels: 2.., .. }) => {
+                Some("one thread")
+            }
+            (Self::Bound | Self::RabbitmqC, Task::PublishInFlood) => Some("one thread"),
+            (Self::Bound, Task::Idle) => Some("keeps nothing"),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn pace(self, task: Task) -> Pace {
+        match (self, task) {
+            (Self::Bound | Self::TokioMt | Self::TokioCt, _) => Pace::Millions,
+            (Self::RabbitmqC, Task::Consume { prefetch: None, .. }) => Pace::Millions,
+            (Self::Lapin, _) => Pace::Tens,
+            _ => Pace::Thousands,
+        }
+    }
+
+    /// Does the task once, in this process.
+    pub(crate) fn run(self, uri: &str, task: Task, count: u64) -> Result<Measured, Failure> {
+        if let Some(reason) = self.refuses(task) {
+            return Err(reason.into());
+        }
+        match self {
+            Self::Bound => bound::run(uri, task, count),
+            Self::TokioMt => Flavour::MultiThread.block_on(ours::run(uri, task, count)),
+            Self::TokioCt => Flavour::CurrentThread.block_on(ours::run(uri, task, count)),
+            #[cfg(feature = "peers")]
+            Self::Lapin => Flavour::MultiThread.block_on(lapin::run(uri, task, count, 1)),
+            #[cfg(feature = "peers")]
+            Self::LapinP256 => Flavour::MultiThread.block_on(lapin::run(uri, task, count, 256)),
+            #[cfg(feature = "peers")]
+            Self::AmqprsMt => Flavour::MultiThread.block_on(amqprs::run(uri, task, count)),
+            #[cfg(feature = "peers")]
+            Self::AmqprsCt => Flavour::CurrentThread.block_on(amqprs::run(uri, task, count)),
+            _ => Err("it is not part of this program; see the feature `peers`".into()),
+        }
+    }
+}
+
+impl Flavour {
+    pub(crate) fn block_on<T>(
+        self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let mut builder = match self {
+            Self::MultiThread => tokio::runtime::Builder::new_multi_thread(),
+            Self::CurrentThread => tokio::runtime::Builder::new_current_thread(),
+        };
+        builder.enable_all().build()?.block_on(work)
+    }
+}
+
+/// The host and port of an `amqp` URI without anything unusual in it.
+pub(crate) fn address(uri: &str) -> &str {
+    let rest = uri.strip_prefix("amqp://").unwrap_or(uri);
+    let authority = rest.split('/').next().unwrap_or(rest);
+    authority.rsplit('@').next().unwrap_or(authority)
+}
+
+/// An error if the peer counted something else.
+pub(crate) fn check(what: &str, counted: u64, count: u64) -> Result<(), Failure> {
+    if counted == count {
+        Ok(())
+    } else {
+        Err(format!("{what}: {counted} instead of {count}").into())
+    }
+}
+
+/// Does something again and again, and measures each time.
+pub(crate) async fn timed(
+    count: u64,
+    mut work: impl AsyncFnMut() -> Result<(), Failure>,
+) -> Result<Measured, Failure> {
+    let mut latencies = Vec::with_capacity(count as usize);
+    let watch = Stopwatch::start();
+    for _ in 0..count {
+        let begun = Instant::now();
+        work().await?;
+        latencies.push(begun.elapsed());
+    }
+    Ok(watch.stop().with_latencies(latencies))
+}
+
+/// What so many idle connections, and then their share of channels, added to the resident memory.
+pub(crate) fn idle_growth(watch: &Stopwatch, connections: u64, kib: [u64; 3]) -> Measured {
+    let [before, connected, opened] = kib;
+    let each = |from: u64, to: u64, count: u64| to.saturating_sub(from) as f64 / count as f64;
+    let per_channel = each(connected, opened, connections * CHANNELS_PER_CONNECTION);
+    watch.stop().with_idle(each(before, connected, connections), per_channel)
+}

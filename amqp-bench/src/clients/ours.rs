@@ -1,0 +1,206 @@
+//! The workloads on this workspace's adapter for tokio.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use adapter_tokio::{
+    BasicConsume, BasicQos, Body, Channel, Confirm, Connection, Consumer, Publish, QueueDeclare,
+    connect,
+};
+use bytes::Bytes;
+
+use super::{check, idle_growth, timed};
+use crate::outcome::{Failure, Measured, Stopwatch, resident_kib};
+use crate::workload::{CHANNELS_PER_CONNECTION, PAUSE, PAUSE_EVERY, QUEUE, SMALL, Task};
+
+/// Where a body is better shared than copied.
+const SHARED_FROM: usize = 4 << 10;
+
+/// Does the task `count` times.
+pub(crate) async fn run(uri: &str, task: Task, count: u64) -> Result<Measured, Failure> {
+    match task {
+        Task::Connect => return connects(uri, count).await,
+        Task::Idle => return idle(uri, count).await,
+        _ => {}
+    }
+    let connection = connect(uri).await?;
+    let result = match task {
+        Task::Publish { size, window: Some(window), .. } => {
+            confirmed(&connection, count, size, window).await
+        }
+        Task::Publish { size, window: None, channels } => {
+            publish(&connection, count, size, channels).await
+        }
+        Task::PublishAndWait => publish_and_wait(&connection, count).await,
+        Task::PublishInFlood => publish_in_flood(&connection, count).await,
+        Task::Consume { size, prefetch, pauses } => {
+            consume(&connection, count, size, prefetch, pauses).await
+        }
+        Task::RoundTrip => {
+            let channel = connection.open_channel().await?;
+            timed(count, async || Ok(channel.basic_qos(BasicQos::new(1)).await?)).await
+        }
+        Task::Connect | Task::Idle => Err("is done without a connection".into()),
+    };
+    connection.close().await;
+    result
+}
+
+async fn publish(
+    connection: &Connection,
+    count: u64,
+    size: usize,
+    channels: u16,
+) -> Result<Measured, Failure> {
+    let each = count / u64::from(channels);
+    let mut opened = Vec::new();
+    for _ in 0..channels {
+        opened.push(connection.open_channel().await?);
+    }
+    let watch = Stopwatch::start();
+    if let [channel] = &opened[..] {
+        publish_all(channel, each, size).await?;
+        return Ok(watch.stop());
+    }
+    let mut tasks = Vec::new();
+    for channel in opened {
+        tasks.push(tokio::spawn(async move { publish_all(&channel, each, size).await }));
+    }
+    for task in tasks {
+        task.await??;
+    }
+    Ok(watch.stop())
+}
+
+/// Publishes without confirms, and waits until the peer counted all of it.
+async fn publish_all(channel: &Channel, count: u64, size: usize) -> Result<(), Failure> {
+    let body = Bytes::from(vec![b'x'; size]);
+    for _ in 0..count {
+        channel.basic_publish(message(&body)).await?;
+    }
+    let passive = channel.queue_declare(QueueDeclare::passive(QUEUE)).await?;
+    check("the peer counted", passive.message_count.into(), count)
+}
+
+fn message(body: &Bytes) -> Publish<'_> {
+    let large = body.len() >= SHARED_FROM;
+    let body = if large { Body::Shared(body.clone()) } else { Body::Borrowed(body) };
+    Publish::new("", QUEUE, body)
+}
+
+async fn confirmed(
+    connection: &Connection,
+    count: u64,
+    size: usize,
+    window: usize,
+) -> Result<Measured, Failure> {
+    let publisher = connection.open_channel().await?.confirm_select().await?;
+    let body = Bytes::from(vec![b'x'; size]);
+    let mut open: VecDeque<Confirm> = VecDeque::with_capacity(window);
+    let watch = Stopwatch::start();
+    for _ in 0..count {
+        if open.len() == window
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.await?;
+        }
+        open.push_back(publisher.send(message(&body)).await?);
+    }
+    for confirm in open {
+        confirm.await?;
+    }
+    Ok(watch.stop())
+}
+
+async fn publish_and_wait(connection: &Connection, count: u64) -> Result<Measured, Failure> {
+    let publisher = connection.open_channel().await?.confirm_select().await?;
+    let body = Bytes::from(vec![b'x'; SMALL]);
+    timed(count, async || Ok(publisher.publish(message(&body)).await?)).await
+}
+
+async fn publish_in_flood(connection: &Connection, count: u64) -> Result<Measured, Failure> {
+    let channel = connection.open_channel().await?;
+    let mut consumer = channel.basic_consume(BasicConsume::new(QUEUE).no_ack()).await?;
+    next(&mut consumer, SMALL).await?;
+    let flooded = tokio::spawn(async move {
+        // It has no end of its own: the task is stopped.
+        loop {
+            if let Err(failure) = next(&mut consumer, SMALL).await {
+                return failure;
+            }
+        }
+    });
+    let measured = publish_and_wait(connection, count).await?;
+    if flooded.is_finished() {
+        return Err(flooded.await?);
+    }
+    flooded.abort();
+    Ok(measured)
+}
+
+async fn consume(
+    connection: &Connection,
+    count: u64,
+    size: usize,
+    prefetch: Option<u16>,
+    pauses: bool,
+) -> Result<Measured, Failure> {
+    let channel = connection.open_channel().await?;
+    let consume = match prefetch {
+        Some(prefetch) => BasicConsume::new(QUEUE).prefetch(prefetch),
+        None => BasicConsume::new(QUEUE).no_ack(),
+    };
+    let watch = Stopwatch::start();
+    let mut consumer = channel.basic_consume(consume).await?;
+    for number in 1..=count {
+        let delivery = next(&mut consumer, size).await?;
+        if prefetch.is_some() {
+            delivery.ack()?;
+        }
+        if pauses && number % PAUSE_EVERY == 0 {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    if prefetch.is_some() {
+        // Answered when the peer has all acknowledgements, which the peer itself counts.
+        channel.queue_declare(QueueDeclare::passive(QUEUE)).await?;
+    }
+    Ok(watch.stop())
+}
+
+async fn next(consumer: &mut Consumer, size: usize) -> Result<adapter_tokio::Delivery, Failure> {
+    let delivery = consumer.next().await.ok_or("the consumer ended early")??;
+    check("a body's size", delivery.body().len() as u64, size as u64)?;
+    Ok(delivery)
+}
+
+async fn connects(uri: &str, count: u64) -> Result<Measured, Failure> {
+    let mut latencies = Vec::with_capacity(count as usize);
+    let watch = Stopwatch::start();
+    for _ in 0..count {
+        let begun = Instant::now();
+        let connection = connect(uri).await?;
+        connection.open_channel().await?;
+        latencies.push(begun.elapsed());
+        connection.close().await;
+    }
+    Ok(watch.stop().with_latencies(latencies))
+}
+
+async fn idle(uri: &str, count: u64) -> Result<Measured, Failure> {
+    let first = connect(uri).await?;
+    let _warm = first.open_channel().await?;
+    let watch = Stopwatch::start();
+    let before = resident_kib()?;
+    let mut connections = Vec::with_capacity(count as usize);
+    for _ in 0..count {
+        connections.push(connect(uri).await?);
+    }
+    let connected = resident_kib()?;
+    let mut channels = Vec::new();
+    for _ in 0..count * CHANNELS_PER_CONNECTION {
+        channels.push(first.open_channel().await?);
+    }
+    let opened = resident_kib()?;
+    Ok(idle_growth(&watch, count, [before, connected, opened]))
+}
