@@ -26,6 +26,7 @@ use crate::consumer::Cancelling;
 pub struct Delivery {
     origin: Arc<Origin>,
     delivery: amqp_core::Delivery,
+    /// Or without need to be.
     settled: bool,
 }
 
@@ -49,8 +50,9 @@ impl Origin {
 
 impl Delivery {
     #[inline]
-    pub(crate) const fn new(origin: Arc<Origin>, delivery: amqp_core::Delivery) -> Self {
-        Self { origin, delivery, settled: false }
+    pub(crate) fn new(origin: Arc<Origin>, delivery: amqp_core::Delivery) -> Self {
+        let settled = origin.no_ack;
+        Self { origin, delivery, settled }
     }
 
     pub(crate) fn got(origin: Origin, got: Got) -> Self {
@@ -193,7 +195,7 @@ impl Delivery {
         mut self,
         settle: impl FnOnce(&mut amqp_core::Channel<'_>, DeliveryTag) -> Result<(), AckError>,
     ) -> Result<(), AckError> {
-        if self.origin.no_ack {
+        if self.settled {
             return Ok(());
         }
         let channel = &self.origin.channel;
@@ -215,11 +217,17 @@ impl fmt::Debug for Delivery {
 }
 
 impl Drop for Delivery {
+    #[inline]
     fn drop(&mut self) {
-        let Origin { channel, no_ack, requeue_on_drop, .. } = &*self.origin;
-        if self.settled || *no_ack {
-            return;
+        if !self.settled {
+            self.give_up();
         }
+    }
+}
+
+impl Delivery {
+    fn give_up(&self) {
+        let Origin { channel, requeue_on_drop, .. } = &*self.origin;
         let tag = self.delivery.tag;
         channel.shared().with(|state| {
             let mut channel = state.session.channel(channel.id());

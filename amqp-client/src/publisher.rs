@@ -237,22 +237,24 @@ impl Future for Confirm {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let (id, seq) = (self.channel.id(), self.seq);
-        let confirmation = self.channel.shared().with(|state| {
-            let confirmation = state.session.channel(id).confirmed(seq);
-            if confirmation.is_none() {
-                state.channel(id);
-                let confirms = &mut state.channels[id.index()].confirms;
-                confirms.register(seq, cx.waker(), &mut state.released);
+        let failure = ready!(self.channel.shared().with(|state| {
+            let mut channel = state.session.channel(id);
+            if channel.is_confirmed(seq) {
+                return Poll::Ready(None);
             }
-            confirmation
-        });
-        match confirmation {
-            Some(confirmation) => {
-                self.done = true;
-                Poll::Ready(outcome(confirmation))
+            match channel.confirmed(seq) {
+                // It is large.
+                Some(confirmation) => Poll::Ready(Some(Box::new(confirmation))),
+                None => {
+                    state.channel(id);
+                    let confirms = &mut state.channels[id.index()].confirms;
+                    confirms.register(seq, cx.waker(), &mut state.released);
+                    Poll::Pending
+                }
             }
-            None => Poll::Pending,
-        }
+        }));
+        self.done = true;
+        Poll::Ready(failure.map_or(Ok(()), |failure| outcome(*failure)))
     }
 }
 

@@ -4,8 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use adapter_tokio::{
-    BasicConsume, BasicQos, Body, Channel, Confirm, Connection, Consumer, Publish, QueueDeclare,
-    connect,
+    BasicConsume, BasicQos, Body, Channel, Confirm, Connection, Publish, QueueDeclare, connect,
 };
 use bytes::Bytes;
 
@@ -15,6 +14,8 @@ use crate::workload::{CHANNELS_PER_CONNECTION, PAUSE, PAUSE_EVERY, QUEUE, SMALL,
 
 /// Where a body is better shared than copied.
 const SHARED_FROM: usize = 4 << 10;
+
+const ENDED: &str = "the consumer ended early";
 
 /// Does the task `count` times.
 pub(crate) async fn run(uri: &str, task: Task, count: u64) -> Result<Measured, Failure> {
@@ -121,18 +122,12 @@ async fn publish_and_wait(connection: &Connection, count: u64) -> Result<Measure
 async fn publish_in_flood(connection: &Connection, count: u64) -> Result<Measured, Failure> {
     let channel = connection.open_channel().await?;
     let mut consumer = channel.basic_consume(BasicConsume::new(QUEUE).no_ack()).await?;
-    next(&mut consumer, SMALL).await?;
-    let flooded = tokio::spawn(async move {
-        // It has no end of its own: the task is stopped.
-        loop {
-            if let Err(failure) = next(&mut consumer, SMALL).await {
-                return failure;
-            }
-        }
-    });
+    consumer.next().await.ok_or(ENDED)??;
+    // It has no end of its own: the task is stopped.
+    let flooded = tokio::spawn(async move { while let Some(Ok(_)) = consumer.next().await {} });
     let measured = publish_and_wait(connection, count).await?;
     if flooded.is_finished() {
-        return Err(flooded.await?);
+        return Err(ENDED.into());
     }
     flooded.abort();
     Ok(measured)
@@ -153,7 +148,10 @@ async fn consume(
     let watch = Stopwatch::start();
     let mut consumer = channel.basic_consume(consume).await?;
     for number in 1..=count {
-        let delivery = next(&mut consumer, size).await?;
+        let delivery = consumer.next().await.ok_or(ENDED)??;
+        if delivery.body().len() != size {
+            return Err(format!("a body of {} bytes", delivery.body().len()).into());
+        }
         if prefetch.is_some() {
             delivery.ack()?;
         }
@@ -166,12 +164,6 @@ async fn consume(
         channel.queue_declare(QueueDeclare::passive(QUEUE)).await?;
     }
     Ok(watch.stop())
-}
-
-async fn next(consumer: &mut Consumer, size: usize) -> Result<adapter_tokio::Delivery, Failure> {
-    let delivery = consumer.next().await.ok_or("the consumer ended early")??;
-    check("a body's size", delivery.body().len() as u64, size as u64)?;
-    Ok(delivery)
 }
 
 async fn connects(uri: &str, count: u64) -> Result<Measured, Failure> {

@@ -153,8 +153,14 @@ impl Confirms {
         Ok(Some((first, last, count)))
     }
 
+    /// Whether the publish was confirmed, as far as that is plain to see.
+    #[inline]
+    pub(crate) fn is_confirmed(&self, PublishSeq(seq): PublishSeq) -> bool {
+        seq < self.base && self.side.is_empty()
+    }
+
     /// What became of a publish; tells nacks and returns once.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn take(&mut self, PublishSeq(seq): PublishSeq) -> Option<Confirmation> {
         if !self.side.is_empty()
             && let Some(confirmation) = self.side.remove(&seq)

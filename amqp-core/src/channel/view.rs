@@ -285,8 +285,15 @@ impl<'c> Channel<'c> {
         }
     }
 
+    /// Whether the publish was confirmed, as far as that is plain to see: `false` says nothing.
+    #[inline]
+    pub fn is_confirmed(&mut self, seq: PublishSeq) -> bool {
+        let confirms = self.state().and_then(|state| state.confirms.as_ref());
+        confirms.is_some_and(|confirms| confirms.is_confirmed(seq))
+    }
+
     /// What became of a publish; `None` while that is open. Nacks and returns are told once.
-    #[inline(always)]
+    #[inline]
     pub fn confirmed(&mut self, seq: PublishSeq) -> Option<Confirmation> {
         match self.state().and_then(|state| state.confirms.as_mut()) {
             Some(confirms) => confirms.take(seq),
@@ -439,6 +446,7 @@ impl<'c> Channel<'c> {
         last.ok_or_else(gone)
     }
 
+    #[inline]
     fn state(&mut self) -> Option<&mut ChannelState> {
         self.connection.channels.find_mut(self.id.0)
     }
