@@ -1,12 +1,27 @@
 //! Memory for small deliveries: many share one chunk, each keeps it by reference.
+//!
+//! Deliveries that lie in the input one behind the other are copied together, a run at a time, and
+//! each takes its part of the copy. A run is known by its distance from the end of the input, which
+//! stays the same while frames are taken off the front.
+
+use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::limits::ARENA_CHUNK_BYTES;
+use crate::limits::{ARENA_CHUNK_BYTES, ARENA_RUN_BYTES};
 
 #[derive(Debug, Default)]
 pub(crate) struct Arena {
     chunk: BytesMut,
+    run: Run,
+}
+
+/// A copy of a part of the input.
+#[derive(Debug, Default)]
+struct Run {
+    bytes: Bytes,
+    /// Where it begins, counted from the end of the input.
+    from_end: usize,
 }
 
 impl Arena {
@@ -21,5 +36,61 @@ impl Arena {
         }
         self.chunk.extend_from_slice(data);
         self.chunk.split().freeze()
+    }
+
+    /// The input is another, or has another end.
+    pub(crate) fn end_run(&mut self) {
+        self.run = Run::default();
+    }
+
+    /// A copy of a part of `input`, of which frames may have been taken off the front since the last
+    /// time, and nothing else.
+    #[inline]
+    pub(crate) fn store_part(&mut self, input: &[u8], part: Range<usize>) -> Bytes {
+        let (length, from_end) = (part.len(), input.len() - part.start);
+        if let Some(at) = self.run.from_end.checked_sub(from_end)
+            && at + length <= self.run.bytes.len()
+        {
+            return self.run.bytes.slice(at..at + length);
+        }
+        let rest = input.get(part.start..).unwrap_or_default();
+        let run = rest.get(..length.max(ARENA_RUN_BYTES)).unwrap_or(rest);
+        self.run = Run { bytes: self.store(run), from_end };
+        self.run.bytes.slice(..length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Arena;
+    use crate::limits::{ARENA_CHUNK_BYTES, ARENA_RUN_BYTES};
+
+    /// Whatever lies between, and however long the parts are.
+    #[test]
+    fn parts_are_what_the_input_had_there() {
+        let bytes: Vec<u8> =
+            (0..100_000_u32).map(|number| (number.wrapping_mul(number) >> 3) as u8).collect();
+        let mut arena = Arena::default();
+        let mut kept = Vec::new();
+        for (input, gap) in [(&bytes[..70_000], 30), (&bytes[20_000..], 900)] {
+            arena.end_run();
+            let mut taken = 0;
+            for length in [16, 100, 0, ARENA_RUN_BYTES, 3, ARENA_RUN_BYTES + 1, ARENA_CHUNK_BYTES]
+                .into_iter()
+                .cycle()
+                .take(30)
+            {
+                let rest = &input[taken..];
+                if rest.len() < gap + length {
+                    break;
+                }
+                kept.push((arena.store_part(rest, gap..gap + length), &rest[gap..gap + length]));
+                taken += gap + length;
+            }
+        }
+        assert!(kept.len() > 30);
+        for (stored, part) in kept {
+            assert_eq!(stored, part);
+        }
     }
 }

@@ -76,6 +76,10 @@ pub const COPIED_BODY_BYTES: usize = 4 << 10;
 /// one of them is kept.
 pub const ARENA_CHUNK_BYTES: usize = 16 << 10;
 
+/// Input that is copied for small deliveries at one go: enough that the copy is cheap for each, little
+/// enough to be no waste where other frames lie between them.
+pub const ARENA_RUN_BYTES: usize = 2 << 10;
+
 /// First memory for a body of several frames; it grows as bytes arrive, never on the sender's word.
 pub const BODY_FIRST_BYTES: usize = 1 << 20;
 

@@ -6,6 +6,7 @@
 //! input without copying; one of several frames is copied once, into memory that grows as it
 //! arrives. A body over the limit is thrown away as it arrives.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use amqp_proto::{ContentHeader, RawProperties, ShortStr};
@@ -243,18 +244,24 @@ impl Partial {
 }
 
 impl Staging {
+    /// The input is another, or has another end.
+    pub(crate) fn begin_input(&mut self) {
+        self.arena.end_run();
+    }
+
     /// A copy of a message that lies in the input whole, from its exchange to the end of its body.
     #[inline]
     pub(crate) fn message(
         &mut self,
-        whole: &[u8],
+        input: &[u8],
+        whole: Range<usize>,
         exchange: ShortStr<'_>,
         routing_key: ShortStr<'_>,
         properties: RawProperties<'_>,
     ) -> Message {
         let properties_len = properties.as_bytes().len() as u32;
         let lengths = (exchange.len() as u8, routing_key.len() as u8, properties_len);
-        Message::new(self.arena.store(whole), lengths, None)
+        Message::new(self.arena.store_part(input, whole), lengths, None)
     }
 
     fn reuse(&mut self, mut staged: Vec<u8>) {

@@ -46,6 +46,7 @@ impl Connection {
     }
 
     fn handle_frames(&mut self, now: Instant, input: &mut BytesMut) -> bool {
+        self.staging.begin_input();
         // Frames that were handled stay in front until all are: to take each one off costs as much as
         // to cut it.
         let (mut done, mut consumed) = (0, 0);

@@ -58,8 +58,8 @@ impl Connection {
         // The method ends with exchange, the key's length, and key.
         let start = length - 1 - routing_key.len() - ROUTING_KEY_GAP - exchange.len();
         let end = length + content.length;
-        let whole = input.get(start..end - 1).unwrap_or_default();
-        let message = staging.message(whole, exchange, routing_key, content.properties);
+        let whole = start..end - 1;
+        let message = staging.message(input, whole, exchange, routing_key, content.properties);
         counters.delivered += 1;
         counters.frames_received += 1 + content.frames;
         let delivery = Delivery { tag, redelivered: deliver.redelivered, message };
