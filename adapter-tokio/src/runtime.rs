@@ -1,6 +1,6 @@
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -50,6 +50,11 @@ impl Runtime for Tokio {
 
     fn timer(&self) -> TokioTimer {
         TokioTimer(None)
+    }
+
+    fn reschedule(&self, cx: &mut Context<'_>) {
+        // It is pending once, and wakes the task when the scheduler has been through all others.
+        let _ = pin!(tokio::task::yield_now()).poll(cx);
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {

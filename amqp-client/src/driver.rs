@@ -231,7 +231,7 @@ impl<R: Runtime> Future for Driver<R> {
                 return Poll::Pending;
             }
         }
-        cx.waker().wake_by_ref();
+        this.runtime.reschedule(cx);
         Poll::Pending
     }
 }

@@ -39,6 +39,12 @@ pub trait Runtime: Clock + Clone + Unpin + 'static {
     /// A timer that is not set.
     fn timer(&self) -> Self::Timer;
 
+    /// Has the task of `cx` polled again, once other tasks had their turn and the system was asked for
+    /// what has happened. By default it is woken at once, which some schedulers take for urgent.
+    fn reschedule(&self, cx: &mut Context<'_>) {
+        cx.waker().wake_by_ref();
+    }
+
     /// Runs a task in the background.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static);
 }

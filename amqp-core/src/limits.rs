@@ -101,8 +101,9 @@ pub const READ_MAX_BYTES: usize = 64 << 10;
 /// Slices in one vectored write.
 pub const WRITE_SLICES_MAX: usize = 64;
 
-/// Rounds of reading and writing in one poll of a driver, before other tasks get their turn.
-pub const DRIVER_ROUNDS_MAX: usize = 32;
+/// Rounds of reading and writing in one poll of a driver, before other tasks get their turn: what four
+/// large reads bring is still in the processor's cache when its consumers look at it.
+pub const DRIVER_ROUNDS_MAX: usize = 4;
 
 /// How long the last bytes of a connection that has ended may take to be written, or to be read where
 /// writing has failed.
@@ -110,6 +111,10 @@ pub const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Capacity that an idle buffer keeps.
 pub const IDLE_BUFFER_BYTES: usize = 4 << 10;
+
+/// How often there may be no output, and little in between, before its buffers count as idle: giving
+/// their memory back and taking it again costs a busy connection more than its writes do.
+pub const IDLE_POLLS_MAX: u8 = 8;
 
 /// Returned messages of unconfirmed publishes kept per channel; beyond, the oldest go.
 pub const RETURNED_MESSAGES: usize = 256;

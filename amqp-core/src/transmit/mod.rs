@@ -20,8 +20,8 @@ use amqp_proto::method::basic;
 use bytes::Bytes;
 
 use crate::limits::{
-    COPIED_BODY_BYTES, DEAL_BYTES, IDLE_BUFFER_BYTES, OUTBOUND_HARD_BYTES, OUTBOUND_HIGH_BYTES,
-    OUTBOUND_LOW_BYTES,
+    COPIED_BODY_BYTES, DEAL_BYTES, IDLE_BUFFER_BYTES, IDLE_POLLS_MAX, OUTBOUND_HARD_BYTES,
+    OUTBOUND_HIGH_BYTES, OUTBOUND_LOW_BYTES,
 };
 use crate::message::Body;
 
@@ -177,6 +177,8 @@ pub(crate) struct Outbound {
     refused_lanes: bool,
     sealed: bool,
     last_ack: Option<LastAck>,
+    /// How often there was no output since there was much.
+    idle_polls: u8,
     frames_queued: u64,
     /// User's bytes that will not be sent: dropped by whoever holds no lock.
     discarded: Vec<Bytes>,
@@ -193,6 +195,7 @@ impl Outbound {
             refused_lanes: false,
             sealed: false,
             last_ack: None,
+            idle_polls: 0,
             frames_queued: 0,
             discarded: Vec::new(),
         }
@@ -410,10 +413,16 @@ impl Outbound {
         out.chunk.clear();
         (out.flat_written, out.insert_written) = (0, 0);
         if self.chunk.len() == 0 {
-            for flat in [&mut self.chunk.flat, &mut out.chunk.flat] {
-                flat.shrink_to(IDLE_BUFFER_BYTES);
+            self.idle_polls = self.idle_polls.saturating_add(1);
+            if self.idle_polls > IDLE_POLLS_MAX {
+                for flat in [&mut self.chunk.flat, &mut out.chunk.flat] {
+                    flat.shrink_to(IDLE_BUFFER_BYTES);
+                }
             }
             return false;
+        }
+        if self.chunk.flat.len() > IDLE_BUFFER_BYTES {
+            self.idle_polls = 0;
         }
         self.offset += self.chunk.len() as u64;
         self.last_ack = None;
