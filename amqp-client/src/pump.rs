@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
-use amqp_core::limits::{READ_MAX_BYTES, READ_MIN_BYTES};
-use amqp_core::{Action, Attempt, CloseCause, Transmit, TransportError};
+use amqp_core::limits::{READ_BUFFERS_MAX, READ_MAX_BYTES, READ_MIN_BYTES};
+use amqp_core::{Action, Attempt, CloseCause, Recycler, Transmit, TransportError};
 use bytes::BytesMut;
 
 use crate::shared::{Shared, Sleep};
@@ -29,6 +29,12 @@ pub struct Pump {
     /// Bytes of the present transport's stream that reached the socket.
     written: u64,
     read_size: usize,
+    /// Bytes that the input was made for.
+    buffer_size: usize,
+    /// Bytes that the frame in front of the input lacks.
+    lacking: usize,
+    /// Used up, while bodies that came in them are in use.
+    full: Recycler,
     /// The deadline of the last turn has passed.
     due: bool,
     finished: bool,
@@ -61,6 +67,9 @@ impl Pump {
             sent: Frames::new(Direction::Sent),
             written: 0,
             read_size: READ_MIN_BYTES,
+            buffer_size: 0,
+            lacking: 0,
+            full: Recycler::new(READ_BUFFERS_MAX),
             due: false,
             finished: false,
         }
@@ -73,7 +82,7 @@ impl Pump {
     /// nothing to read.
     pub fn turn(&mut self, now: Instant, waker: &Waker) -> Turn {
         self.trace_input();
-        let Self { shared, input, transmit, .. } = self;
+        let Self { shared, input, transmit, lacking, .. } = self;
         let (due, written) = (std::mem::take(&mut self.due), self.written);
         // Each lock takes a bounded bite of the input.
         while !input.is_empty() && shared.with(|state| state.session.handle_input(now, input)) {}
@@ -88,6 +97,7 @@ impl Pump {
             let action = session.poll_action();
             filled = transmit.is_empty() && session.poll_transmit(now, transmit);
             let read = session.wants_input();
+            *lacking = session.lacking();
             let turn = Turn {
                 write: !transmit.is_empty(),
                 read,
@@ -125,8 +135,28 @@ impl Pump {
     }
 
     /// Where to append what is read, and about how much to read at once.
-    pub const fn input(&mut self) -> (&mut BytesMut, usize) {
-        (&mut self.input, self.read_size)
+    pub fn input(&mut self) -> (&mut BytesMut, usize) {
+        let want = self.lacking.max(self.read_size);
+        let spare = self.input.capacity() - self.input.len();
+        if spare >= want || self.input.try_reclaim(want) {
+            return (&mut self.input, want);
+        }
+        if self.buffer_size >= want && spare >= self.lacking.max(READ_MIN_BYTES) {
+            // Bodies in it are in use, but there is some room behind them.
+            return (&mut self.input, spare);
+        }
+        self.buffer_size = self.input.len() + want;
+        // With nothing at hand no memory is set aside until there is something to read.
+        if self.input.capacity() > 0 {
+            if want >= READ_MAX_BYTES {
+                self.buffer_size = self.buffer_size.max(2 * READ_MAX_BYTES);
+            }
+            let again = self.full.reclaim(self.buffer_size);
+            let mut next = again.unwrap_or_else(|| BytesMut::with_capacity(self.buffer_size));
+            next.extend_from_slice(&self.input);
+            self.full.retire(std::mem::replace(&mut self.input, next));
+        }
+        (&mut self.input, want)
     }
 
     /// Notes that `count` bytes were appended to the input.
@@ -141,6 +171,9 @@ impl Pump {
         self.read_size = (self.read_size / 2).max(READ_MIN_BYTES);
         if self.input.is_empty() && self.input.capacity() > 2 * self.read_size {
             self.input = BytesMut::new();
+        }
+        if self.read_size == READ_MIN_BYTES {
+            self.full.shrink();
         }
     }
 

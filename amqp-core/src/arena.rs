@@ -3,16 +3,22 @@
 //! Deliveries that lie in the input one behind the other are copied together, a run at a time, and
 //! each takes its part of the copy. A run is known by its distance from the end of the input, which
 //! stays the same while frames are taken off the front.
+//!
+//! A chunk that is full waits for its messages to go, and is then used again.
 
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::limits::{ARENA_CHUNK_BYTES, ARENA_RUN_BYTES};
+use crate::limits::{ARENA_CHUNK_BYTES, ARENA_CHUNKS_MAX, ARENA_IDLE_INPUTS_MAX, ARENA_RUN_BYTES};
+use crate::recycler::Recycler;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Arena {
-    chunk: BytesMut,
+    chunk: Option<BytesMut>,
+    full: Recycler,
+    /// Inputs since a chunk was needed.
+    idle_inputs: u8,
     run: Run,
 }
 
@@ -24,6 +30,13 @@ struct Run {
     from_end: usize,
 }
 
+impl Default for Arena {
+    fn default() -> Self {
+        let full = Recycler::new(ARENA_CHUNKS_MAX);
+        Self { chunk: None, full, idle_inputs: 0, run: Run::default() }
+    }
+}
+
 impl Arena {
     /// A copy of `data`. One that would take a good part of a chunk gets memory of its own.
     #[inline]
@@ -31,16 +44,30 @@ impl Arena {
         if data.len() > ARENA_CHUNK_BYTES / 4 {
             return Bytes::copy_from_slice(data);
         }
-        if self.chunk.capacity() < data.len() {
-            self.chunk = BytesMut::with_capacity(ARENA_CHUNK_BYTES);
+        let chunk = match &mut self.chunk {
+            Some(chunk) if chunk.capacity() >= data.len() => chunk,
+            _ => self.next_chunk(),
+        };
+        chunk.extend_from_slice(data);
+        chunk.split().freeze()
+    }
+
+    fn next_chunk(&mut self) -> &mut BytesMut {
+        if let Some(full) = self.chunk.take() {
+            self.full.retire(full);
         }
-        self.chunk.extend_from_slice(data);
-        self.chunk.split().freeze()
+        self.idle_inputs = 0;
+        let again = self.full.reclaim(ARENA_CHUNK_BYTES);
+        self.chunk.insert(again.unwrap_or_else(|| BytesMut::with_capacity(ARENA_CHUNK_BYTES)))
     }
 
     /// The input is another, or has another end.
-    pub(crate) fn end_run(&mut self) {
+    pub(crate) fn begin_input(&mut self) {
         self.run = Run::default();
+        self.idle_inputs = self.idle_inputs.saturating_add(1);
+        if self.idle_inputs > ARENA_IDLE_INPUTS_MAX {
+            self.full.shrink();
+        }
     }
 
     /// A copy of a part of `input`, of which frames may have been taken off the front since the last
@@ -73,7 +100,7 @@ mod tests {
         let mut arena = Arena::default();
         let mut kept = Vec::new();
         for (input, gap) in [(&bytes[..70_000], 30), (&bytes[20_000..], 900)] {
-            arena.end_run();
+            arena.begin_input();
             let mut taken = 0;
             for length in [16, 100, 0, ARENA_RUN_BYTES, 3, ARENA_RUN_BYTES + 1, ARENA_CHUNK_BYTES]
                 .into_iter()

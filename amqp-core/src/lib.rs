@@ -68,6 +68,7 @@ mod ids;
 pub mod limits;
 mod machine;
 mod message;
+mod recycler;
 mod request;
 mod session;
 mod slab;
@@ -92,6 +93,7 @@ pub use error::{
 pub use event::{Action, Event, TimeoutReason};
 pub use ids::{Attempt, Call, CallKey, ChannelId, ConsumerKey, DeliveryTag, Epoch, PublishSeq};
 pub use message::{Body, Delivery, Fault, Message, Publish, ReturnedMessage};
+pub use recycler::Recycler;
 pub use request::{
     BasicConsume, BasicGet, BasicQos, BasicRecover, ChannelFlow, ConfirmSelect, ConsumeOk,
     ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeType, ExchangeUnbind, FromReply, Got,

@@ -76,6 +76,15 @@ pub const COPIED_BODY_BYTES: usize = 4 << 10;
 /// one of them is kept.
 pub const ARENA_CHUNK_BYTES: usize = 16 << 10;
 
+/// Chunks of a connection that wait for their messages to go, and are then used again.
+pub const ARENA_CHUNKS_MAX: usize = 32;
+
+/// Inputs in a row without need of another chunk, after which a waiting one is forgotten.
+pub const ARENA_IDLE_INPUTS_MAX: u8 = 8;
+
+/// Buffers for reading that wait for their bodies to go, and are then used again.
+pub const READ_BUFFERS_MAX: usize = 4;
+
 /// Input that is copied for small deliveries at one go: enough that the copy is cheap for each, little
 /// enough to be no waste where other frames lie between them.
 pub const ARENA_RUN_BYTES: usize = 2 << 10;

@@ -6,8 +6,10 @@ use super::{Figure, Row, best_peer, row_of, short};
 use crate::clients::Client;
 
 /// What the README shows.
-const SHOWN: [&str; 12] =
-    ["w1", "w1-1k", "w1-64k", "w1-10m", "w2", "w3", "w4", "w4-1k", "w4-64k", "w5", "w6", "w7"];
+const SHOWN: [&str; 16] = [
+    "w1", "w1-1k", "w1-64k", "w1-10m", "w2", "w3", "w4", "w4-1k", "w4-64k", "w5", "w6", "w7",
+    "w2r", "w2u", "w3r", "w5r",
+];
 
 /// Medians of every client, and the better of ours by the best peer.
 pub(crate) fn table(

@@ -246,7 +246,7 @@ impl Partial {
 impl Staging {
     /// The input is another, or has another end.
     pub(crate) fn begin_input(&mut self) {
-        self.arena.end_run();
+        self.arena.begin_input();
     }
 
     /// A copy of a message that lies in the input whole, from its exchange to the end of its body.

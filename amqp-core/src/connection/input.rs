@@ -32,13 +32,14 @@ enum Step {
 
 impl Connection {
     /// Takes whole frames from the front of `input`, about 16 KiB of them; returns whether there may
-    /// be more. An incomplete frame stays, with room reserved for what it lacks.
+    /// be more. An incomplete frame stays; [`lacking`](Self::lacking) tells what to make room for.
     pub fn handle_input(&mut self, now: Instant, input: &mut BytesMut) -> bool {
         // The rest of a frame that is handed in again is no sign of life.
         if input.len() > self.incomplete {
             self.heartbeat.received(now);
         }
         let length = input.len();
+        self.lacking = 0;
         let more = self.handle_frames(now, input);
         self.counters.bytes_received += (length - input.len()) as u64;
         self.incomplete = if more { 0 } else { input.len() };
@@ -59,7 +60,7 @@ impl Connection {
                 Ok(Step::Taken(length)) => consumed += length,
                 Ok(Step::Lacking(length)) => {
                     input.advance(done);
-                    input.reserve(length);
+                    self.lacking = length;
                     return false;
                 }
                 Err(detail) => self.protocol_error(detail),

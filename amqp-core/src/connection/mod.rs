@@ -92,6 +92,8 @@ pub struct Connection {
     skipped: usize,
     /// Bytes of an incomplete frame that were there at the last input.
     incomplete: usize,
+    /// Bytes that this frame lacks.
+    lacking: usize,
     /// Reading is paused because of unread deliveries.
     paused: bool,
     /// It is paused whatever is awaited.
@@ -166,6 +168,7 @@ impl Connection {
             write_progress: now,
             skipped: 0,
             incomplete: 0,
+            lacking: 0,
             paused: false,
             inbound_full: false,
             resumed: false,
@@ -424,6 +427,12 @@ impl Connection {
     #[inline]
     pub fn wants_transmit(&self) -> bool {
         !self.outbound.is_empty() || matches!(self.state, State::Closing { sent: false })
+    }
+
+    /// Bytes that the incomplete frame at the front of the input lacks at least, its size checked
+    /// against the limits: with so much room behind it, it need not be moved.
+    pub const fn lacking(&self) -> usize {
+        self.lacking
     }
 
     /// Whether input is welcome. It is not while too many deliveries are unread, unless something

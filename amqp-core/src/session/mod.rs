@@ -304,6 +304,11 @@ impl Session {
         self.connection.wants_transmit()
     }
 
+    /// What the next input is to have room for; see [`Connection::lacking`].
+    pub const fn lacking(&self) -> usize {
+        self.connection.lacking()
+    }
+
     /// Whether input is welcome; see [`Connection::wants_input`].
     pub fn wants_input(&mut self) -> bool {
         self.phase == Phase::Connected && self.connection.wants_input()

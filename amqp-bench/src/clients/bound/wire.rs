@@ -106,6 +106,16 @@ impl Wire {
         Ok(())
     }
 
+    /// Lays down a message, and writes when there is enough.
+    #[inline]
+    pub(super) fn publish(&mut self, body: &[u8]) -> Result<(), Failure> {
+        publish(&mut self.output, body);
+        if self.output.len() >= WRITE_AT {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
     pub(super) fn flush(&mut self) -> Result<(), Failure> {
         self.stream.write_all(&self.output)?;
         self.output.clear();
@@ -215,20 +225,20 @@ impl Wire {
     }
 }
 
-/// A whole message to the queue.
-pub(super) fn publish(size: usize) -> Vec<u8> {
-    let mut arguments = vec![0, 60, 0, 40, 0, 0, 0];
-    short(&mut arguments, QUEUE);
-    arguments.push(0);
-    let mut out = method(1, &arguments);
-    let mut header = vec![0, 60, 0, 0];
-    header.extend_from_slice(&(size as u64).to_be_bytes());
-    header.extend_from_slice(&[0, 0]);
-    frame(&mut out, HEADER, 1, &header);
-    for piece in vec![b'x'; size].chunks(FRAME_MAX as usize - OVERHEAD) {
-        frame(&mut out, BODY, 1, piece);
+/// Lays down a whole message to the queue, field by field.
+#[inline]
+fn publish(out: &mut Vec<u8>, body: &[u8]) {
+    let key = QUEUE.as_bytes();
+    let size = 4 + 2 + 1 + 1 + key.len() + 1;
+    out.extend_from_slice(&[METHOD, 0, 1, 0, 0, 0, size as u8, 0, 60, 0, 40, 0, 0, 0]);
+    out.push(key.len() as u8);
+    out.extend_from_slice(key);
+    out.extend_from_slice(&[0, FRAME_END, HEADER, 0, 1, 0, 0, 0, 14, 0, 60, 0, 0]);
+    out.extend_from_slice(&(body.len() as u64).to_be_bytes());
+    out.extend_from_slice(&[0, 0, FRAME_END]);
+    for piece in body.chunks(FRAME_MAX as usize - OVERHEAD) {
+        frame(out, BODY, 1, piece);
     }
-    out
 }
 
 /// `basic.consume` of the queue.
@@ -304,6 +314,8 @@ mod tests {
         read(&ack(7), "delivery_tag: 7");
         read(&qos(9), "prefetch_count: 9");
         read(&consume(true), "no_ack: true");
-        read(&publish(3), "BasicPublish");
+        let mut message = Vec::new();
+        publish(&mut message, b"xxx");
+        read(&message, "BasicPublish");
     }
 }
