@@ -133,7 +133,8 @@ impl State {
         (!writes && session.wants_transmit())
             || session.wants_action()
             || (!reads && session.wants_input())
-            || session.poll_timeout().is_some_and(|(at, _)| until.is_none_or(|until| at < until))
+            || (session.timeout_moved()
+                && session.poll_timeout().is_some_and(|(at, _)| until.is_none_or(|it| at < it)))
     }
 
     fn handle_event(&mut self, event: &Event) {

@@ -15,10 +15,13 @@ pub(crate) struct Timers {
     heartbeat_receive: Option<Instant>,
     heartbeat_send: Option<Instant>,
     write_stall: Option<Instant>,
+    /// One was set since they were last looked at.
+    moved: bool,
 }
 
 impl Timers {
     pub(crate) const fn set(&mut self, reason: TimeoutReason, deadline: Option<Instant>) {
+        self.moved |= deadline.is_some();
         *match reason {
             TimeoutReason::Address => &mut self.address,
             TimeoutReason::Blocked => &mut self.blocked,
@@ -31,8 +34,20 @@ impl Timers {
         } = deadline;
     }
 
+    /// Whether one was set since the last [`look`](Self::look).
+    #[inline]
+    pub(crate) const fn moved(&self) -> bool {
+        self.moved
+    }
+
+    /// The earliest deadline, for whoever waits for it.
+    pub(crate) fn look(&mut self) -> Option<(Instant, TimeoutReason)> {
+        self.moved = false;
+        self.next()
+    }
+
     /// The earliest deadline.
-    pub(crate) fn next(&self) -> Option<(Instant, TimeoutReason)> {
+    fn next(&self) -> Option<(Instant, TimeoutReason)> {
         self.all().into_iter().flatten().min()
     }
 

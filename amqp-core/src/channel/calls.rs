@@ -137,17 +137,20 @@ struct Slot {
 pub(crate) struct Calls {
     slots: Slab<Slot>,
     deadlines: BTreeSet<(Instant, CallKey)>,
+    /// One was added since they were last looked at.
+    moved: bool,
 }
 
 impl Calls {
     pub(crate) const fn new() -> Self {
-        Self { slots: Slab::new(), deadlines: BTreeSet::new() }
+        Self { slots: Slab::new(), deadlines: BTreeSet::new(), moved: false }
     }
 
     pub(crate) fn insert(&mut self, pending: Pending, deadline: Instant) -> CallKey {
         let slot = Slot { pending, deadline, in_flight: true, wanted: true, result: None };
         let key = CallKey(self.slots.insert(slot));
         self.deadlines.insert((deadline, key));
+        self.moved = true;
         key
     }
 
@@ -223,7 +226,15 @@ impl Calls {
         result.map(|result| (pending, result))
     }
 
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+    /// Whether a deadline was added since the last [`look`](Self::look).
+    #[inline]
+    pub(crate) const fn moved(&self) -> bool {
+        self.moved
+    }
+
+    /// The earliest deadline, for whoever waits for it.
+    pub(crate) fn look(&mut self) -> Option<Instant> {
+        self.moved = false;
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 

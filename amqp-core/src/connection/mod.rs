@@ -420,7 +420,13 @@ impl Connection {
     /// call.
     pub fn poll_timeout(&mut self) -> Option<(Instant, TimeoutReason)> {
         self.arm();
-        self.timers.next()
+        self.timers.look()
+    }
+
+    /// Whether a deadline was set since [`poll_timeout`](Self::poll_timeout).
+    #[inline]
+    pub fn timeout_moved(&self) -> bool {
+        self.timers.moved() || self.calls.moved()
     }
 
     /// Whether there are bytes for `poll_transmit`.
@@ -534,7 +540,7 @@ impl Connection {
         self.timers.set(TimeoutReason::WriteStall, stalled_at);
         self.timers.set(TimeoutReason::HeartbeatReceive, dead_at);
         self.timers.set(TimeoutReason::HeartbeatSend, send_at);
-        self.timers.set(TimeoutReason::Call, self.calls.next_deadline());
+        self.timers.set(TimeoutReason::Call, self.calls.look());
         if self.end_state().is_some() {
             self.timers.set(TimeoutReason::Close, None);
         }
