@@ -9,7 +9,7 @@ pub(crate) mod amqprs;
 pub(crate) mod lapin;
 
 use std::future::Future;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::outcome::{Failure, Measured, Stopwatch};
 use crate::workload::{CHANNELS_PER_CONNECTION, Pace, Task};
@@ -100,31 +100,44 @@ impl Client {
         }
         match self {
             Self::Bound => bound::run(uri, task, count),
-            Self::TokioMt => Flavour::MultiThread.block_on(ours::run(uri, task, count)),
-            Self::TokioCt => Flavour::CurrentThread.block_on(ours::run(uri, task, count)),
+            Self::TokioMt => Flavour::MultiThread.block_on(ours::run(uri.to_owned(), task, count)),
+            Self::TokioCt => {
+                Flavour::CurrentThread.block_on(ours::run(uri.to_owned(), task, count))
+            }
             #[cfg(feature = "peers")]
-            Self::Lapin => Flavour::MultiThread.block_on(lapin::run(uri, task, count, 1)),
+            Self::Lapin => {
+                Flavour::MultiThread.block_on(lapin::run(uri.to_owned(), task, count, 1))
+            }
             #[cfg(feature = "peers")]
-            Self::LapinP256 => Flavour::MultiThread.block_on(lapin::run(uri, task, count, 256)),
+            Self::LapinP256 => {
+                Flavour::MultiThread.block_on(lapin::run(uri.to_owned(), task, count, 256))
+            }
             #[cfg(feature = "peers")]
-            Self::AmqprsMt => Flavour::MultiThread.block_on(amqprs::run(uri, task, count)),
+            Self::AmqprsMt => {
+                Flavour::MultiThread.block_on(amqprs::run(uri.to_owned(), task, count))
+            }
             #[cfg(feature = "peers")]
-            Self::AmqprsCt => Flavour::CurrentThread.block_on(amqprs::run(uri, task, count)),
+            Self::AmqprsCt => {
+                Flavour::CurrentThread.block_on(amqprs::run(uri.to_owned(), task, count))
+            }
             _ => Err("it is not part of this program; see the feature `peers`".into()),
         }
     }
 }
 
 impl Flavour {
-    pub(crate) fn block_on<T>(
+    /// Runs the work as a task, as most of an application is: on several threads, what is not one runs
+    /// on a thread of its own, away from all others.
+    pub(crate) fn block_on<T: Send + 'static>(
         self,
-        work: impl Future<Output = Result<T, Failure>>,
+        work: impl Future<Output = Result<T, Failure>> + Send + 'static,
     ) -> Result<T, Failure> {
         let mut builder = match self {
             Self::MultiThread => tokio::runtime::Builder::new_multi_thread(),
             Self::CurrentThread => tokio::runtime::Builder::new_current_thread(),
         };
-        builder.enable_all().build()?.block_on(work)
+        let runtime = builder.enable_all().build()?;
+        runtime.block_on(runtime.spawn(work))?
     }
 }
 
@@ -144,19 +157,29 @@ pub(crate) fn check(what: &str, counted: u64, count: u64) -> Result<(), Failure>
     }
 }
 
-/// Does something again and again, and measures each time.
-pub(crate) async fn timed(
-    count: u64,
-    mut work: impl AsyncFnMut() -> Result<(), Failure>,
-) -> Result<Measured, Failure> {
-    let mut latencies = Vec::with_capacity(count as usize);
-    let watch = Stopwatch::start();
-    for _ in 0..count {
-        let begun = Instant::now();
-        work().await?;
-        latencies.push(begun.elapsed());
+/// The time of each of many things, one behind the other.
+#[derive(Debug)]
+pub(crate) struct Laps {
+    watch: Stopwatch,
+    latencies: Vec<Duration>,
+    begun: Instant,
+}
+
+impl Laps {
+    pub(crate) fn start(count: u64) -> Self {
+        let latencies = Vec::with_capacity(count as usize);
+        Self { watch: Stopwatch::start(), latencies, begun: Instant::now() }
     }
-    Ok(watch.stop().with_latencies(latencies))
+
+    /// One is done, and the next begins.
+    pub(crate) fn lap(&mut self) {
+        let now = Instant::now();
+        self.latencies.push(now - std::mem::replace(&mut self.begun, now));
+    }
+
+    pub(crate) fn stop(self) -> Measured {
+        self.watch.stop().with_latencies(self.latencies)
+    }
 }
 
 /// What so many idle connections, and then their share of channels, added to the resident memory.

@@ -91,6 +91,7 @@ impl Measured {
 }
 
 /// Wall clock and the process's CPU clock, from the end of the set-up on.
+#[derive(Debug)]
 pub(crate) struct Stopwatch {
     begun: Instant,
     cpu: Duration,

@@ -6,7 +6,7 @@ use adapter_tokio::{Connection, Publish, QueueDeclare, QueueDelete, connect};
 use amqp_testkit::RabbitMq;
 
 use crate::child::PeerProcess;
-use crate::clients::{Flavour, check};
+use crate::clients::check;
 use crate::outcome::Failure;
 use crate::peer::{Deliveries, Totals};
 use crate::workload::{Against, QUEUE, SMALL, Workload};
@@ -91,7 +91,8 @@ fn with_connection<T>(
     uri: &str,
     work: impl AsyncFnOnce(&Connection) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    Flavour::CurrentThread.block_on(async {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
         let connection = connect(uri).await?;
         let result = work(&connection).await;
         connection.close().await;

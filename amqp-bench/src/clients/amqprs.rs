@@ -14,13 +14,14 @@ use amqprs::consumer::AsyncConsumer;
 use amqprs::{Ack, BasicProperties, Cancel, CloseChannel, Deliver, Nack, Return};
 use tokio::sync::{Notify, oneshot};
 
-use super::{address, check, idle_growth, timed};
+use super::{Laps, address, check, idle_growth};
 use crate::outcome::{Failure, Measured, Stopwatch, resident_kib};
 use crate::tags::Tags;
 use crate::workload::{CHANNELS_PER_CONNECTION, PAUSE, PAUSE_EVERY, QUEUE, SMALL, Task};
 
 /// Does the task `count` times.
-pub(crate) async fn run(uri: &str, task: Task, count: u64) -> Result<Measured, Failure> {
+pub(crate) async fn run(uri: String, task: Task, count: u64) -> Result<Measured, Failure> {
+    let uri = uri.as_str();
     match task {
         Task::Connect => return connects(uri, count).await,
         Task::Idle => return idle(uri, count).await,
@@ -44,7 +45,12 @@ pub(crate) async fn run(uri: &str, task: Task, count: u64) -> Result<Measured, F
         Task::RoundTrip => {
             let channel = open(&connection).await?;
             let qos = || BasicQosArguments::new(0, 1, false);
-            timed(count, async || Ok(channel.basic_qos(qos()).await?)).await
+            let mut laps = Laps::start(count);
+            for _ in 0..count {
+                channel.basic_qos(qos()).await?;
+                laps.lap();
+            }
+            Ok(laps.stop())
         }
         Task::Connect | Task::Idle => Err("is done without a connection".into()),
     }?;
@@ -181,12 +187,14 @@ async fn confirmed(
 async fn publish_and_wait(connection: &Connection, count: u64) -> Result<Measured, Failure> {
     let (channel, confirms) = confirming(connection).await?;
     let mut sent = 0;
-    timed(count, async || {
+    let mut laps = Laps::start(count);
+    for _ in 0..count {
         sent += 1;
         send(&channel, &[b'x'; SMALL]).await?;
-        confirms.wait_for(sent).await
-    })
-    .await
+        confirms.wait_for(sent).await?;
+        laps.lap();
+    }
+    Ok(laps.stop())
 }
 
 async fn publish_in_flood(connection: &Connection, count: u64) -> Result<Measured, Failure> {

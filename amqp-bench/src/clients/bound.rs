@@ -11,7 +11,7 @@ use crate::outcome::{Failure, Measured, Stopwatch};
 use crate::tags::Tags;
 use crate::workload::{PAUSE, PAUSE_EVERY, SMALL, Task};
 
-use super::check;
+use super::{Laps, check};
 use wire::{Arrived, Wire};
 
 /// Does the task `count` times.
@@ -132,14 +132,12 @@ fn connects(uri: &str, count: u64) -> Result<Measured, Failure> {
 }
 
 fn timed(count: u64, mut work: impl FnMut() -> Result<(), Failure>) -> Result<Measured, Failure> {
-    let mut latencies = Vec::with_capacity(count as usize);
-    let watch = Stopwatch::start();
+    let mut laps = Laps::start(count);
     for _ in 0..count {
-        let begun = Instant::now();
         work()?;
-        latencies.push(begun.elapsed());
+        laps.lap();
     }
-    Ok(watch.stop().with_latencies(latencies))
+    Ok(laps.stop())
 }
 
 fn unexpected(arrived: &Arrived) -> Failure {

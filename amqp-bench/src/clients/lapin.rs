@@ -20,17 +20,18 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer};
 
-use super::{check, idle_growth, timed};
+use super::{Laps, check, idle_growth};
 use crate::outcome::{Failure, Measured, Stopwatch, resident_kib};
 use crate::workload::{CHANNELS_PER_CONNECTION, PAUSE, PAUSE_EVERY, QUEUE, SMALL, Task};
 
 /// Does the task `count` times with so many futures in flight.
 pub(crate) async fn run(
-    uri: &str,
+    uri: String,
     task: Task,
     count: u64,
     in_flight: usize,
 ) -> Result<Measured, Failure> {
+    let uri = uri.as_str();
     match task {
         Task::Connect => return connects(uri, count).await,
         Task::Idle => return idle(uri, count).await,
@@ -53,7 +54,12 @@ pub(crate) async fn run(
         }
         Task::RoundTrip => {
             let channel = connection.create_channel().await?;
-            timed(count, async || Ok(channel.basic_qos(1, BasicQosOptions::default()).await?)).await
+            let mut laps = Laps::start(count);
+            for _ in 0..count {
+                channel.basic_qos(1, BasicQosOptions::default()).await?;
+                laps.lap();
+            }
+            Ok(laps.stop())
         }
         Task::Connect | Task::Idle => Err("is done without a connection".into()),
     }?;
@@ -168,7 +174,12 @@ async fn confirmed(
 
 async fn publish_and_wait(connection: &Connection, count: u64) -> Result<Measured, Failure> {
     let channel = confirming(connection).await?;
-    timed(count, async || send_confirmed(&channel, &[b'x'; SMALL]).await).await
+    let mut laps = Laps::start(count);
+    for _ in 0..count {
+        send_confirmed(&channel, &[b'x'; SMALL]).await?;
+        laps.lap();
+    }
+    Ok(laps.stop())
 }
 
 async fn publish_in_flood(connection: &Connection, count: u64) -> Result<Measured, Failure> {

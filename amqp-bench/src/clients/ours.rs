@@ -8,7 +8,7 @@ use adapter_tokio::{
 };
 use bytes::Bytes;
 
-use super::{check, idle_growth, timed};
+use super::{Laps, check, idle_growth};
 use crate::outcome::{Failure, Measured, Stopwatch, resident_kib};
 use crate::workload::{CHANNELS_PER_CONNECTION, PAUSE, PAUSE_EVERY, QUEUE, SMALL, Task};
 
@@ -18,7 +18,8 @@ const SHARED_FROM: usize = 4 << 10;
 const ENDED: &str = "the consumer ended early";
 
 /// Does the task `count` times.
-pub(crate) async fn run(uri: &str, task: Task, count: u64) -> Result<Measured, Failure> {
+pub(crate) async fn run(uri: String, task: Task, count: u64) -> Result<Measured, Failure> {
+    let uri = uri.as_str();
     match task {
         Task::Connect => return connects(uri, count).await,
         Task::Idle => return idle(uri, count).await,
@@ -39,7 +40,12 @@ pub(crate) async fn run(uri: &str, task: Task, count: u64) -> Result<Measured, F
         }
         Task::RoundTrip => {
             let channel = connection.open_channel().await?;
-            timed(count, async || Ok(channel.basic_qos(BasicQos::new(1)).await?)).await
+            let mut laps = Laps::start(count);
+            for _ in 0..count {
+                channel.basic_qos(BasicQos::new(1)).await?;
+                laps.lap();
+            }
+            Ok(laps.stop())
         }
         Task::Connect | Task::Idle => Err("is done without a connection".into()),
     };
@@ -116,7 +122,12 @@ async fn confirmed(
 async fn publish_and_wait(connection: &Connection, count: u64) -> Result<Measured, Failure> {
     let publisher = connection.open_channel().await?.confirm_select().await?;
     let body = Bytes::from(vec![b'x'; SMALL]);
-    timed(count, async || Ok(publisher.publish(message(&body)).await?)).await
+    let mut laps = Laps::start(count);
+    for _ in 0..count {
+        publisher.publish(message(&body)).await?;
+        laps.lap();
+    }
+    Ok(laps.stop())
 }
 
 async fn publish_in_flood(connection: &Connection, count: u64) -> Result<Measured, Failure> {
