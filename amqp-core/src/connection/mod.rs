@@ -381,6 +381,11 @@ impl Connection {
             self.outbound.urgent_frame(|out| frame::write_method(out, 0, &close));
             self.outbound.seal();
         }
+        // Whoever asks has written what was taken before. To tell earlier would have publishers fill one
+        // buffer while the other is written, each slowed down by the other.
+        if self.outbound.room_again() {
+            self.events.push_back(Event::Room);
+        }
         let mut dealt = Vec::new();
         let any = self.outbound.transmit(out, &mut dealt);
         for dealt in dealt {
@@ -394,9 +399,6 @@ impl Connection {
         if any {
             self.heartbeat.sent(now);
             self.write_progress = now;
-        }
-        if self.outbound.room_again() {
-            self.events.push_back(Event::Room);
         }
         any
     }
