@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
-use amqp_core::limits::{READ_BUFFERS_MAX, READ_MAX_BYTES, READ_MIN_BYTES};
+use amqp_core::limits::{READ_BUFFER_BYTES, READ_BUFFERS_MAX, READ_MAX_BYTES, READ_MIN_BYTES};
 use amqp_core::{Action, Attempt, CloseCause, Recycler, Transmit, TransportError};
 use bytes::BytesMut;
 
@@ -141,20 +141,24 @@ impl Pump {
         if spare >= want || self.input.try_reclaim(want) {
             return (&mut self.input, want);
         }
-        if self.buffer_size >= want && spare >= self.lacking.max(READ_MIN_BYTES) {
+        let least = if self.lacking > 0 { self.lacking } else { READ_MIN_BYTES };
+        if self.buffer_size >= want && spare >= least {
             // Bodies in it are in use, but there is some room behind them.
             return (&mut self.input, spare);
         }
-        self.buffer_size = self.input.len() + want;
+        let mut room = self.input.len() + want;
+        if want >= READ_MAX_BYTES {
+            room = room.max(READ_BUFFER_BYTES);
+        }
+        let mut next = self.full.reclaim(room).unwrap_or_default();
         // With nothing at hand no memory is set aside until there is something to read.
-        if self.input.capacity() > 0 {
-            if want >= READ_MAX_BYTES {
-                self.buffer_size = self.buffer_size.max(2 * READ_MAX_BYTES);
-            }
-            let again = self.full.reclaim(self.buffer_size);
-            let mut next = again.unwrap_or_else(|| BytesMut::with_capacity(self.buffer_size));
+        if !self.input.is_empty() {
+            next.reserve(room);
             next.extend_from_slice(&self.input);
-            self.full.retire(std::mem::replace(&mut self.input, next));
+        }
+        let full = std::mem::replace(&mut self.input, next);
+        if std::mem::replace(&mut self.buffer_size, room) > 0 {
+            self.full.retire(full);
         }
         (&mut self.input, want)
     }
@@ -170,7 +174,7 @@ impl Pump {
     pub fn read_is_empty(&mut self) {
         self.read_size = (self.read_size / 2).max(READ_MIN_BYTES);
         if self.input.is_empty() && self.input.capacity() > 2 * self.read_size {
-            self.input = BytesMut::new();
+            (self.input, self.buffer_size) = (BytesMut::new(), 0);
         }
         if self.read_size == READ_MIN_BYTES {
             self.full.shrink();
@@ -213,7 +217,7 @@ impl Pump {
     /// The transport is dropped: what was not written goes with it.
     pub fn reset(&mut self) {
         self.transmit = Transmit::new();
-        self.input = BytesMut::new();
+        (self.input, self.buffer_size) = (BytesMut::new(), 0);
         self.traced = 0;
         self.received = Frames::new(Direction::Received);
         self.sent = Frames::new(Direction::Sent);

@@ -24,8 +24,9 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// to share a queue among consumers.
 pub const PREFETCH: u16 = 256;
 
-/// Bytes waiting to be written at which publishers begin to wait: milliseconds of a fast network.
-pub const OUTBOUND_HIGH_BYTES: usize = 1 << 20;
+/// Bytes waiting to be written at which publishers begin to wait: milliseconds of a fast network. Just
+/// under 1 MiB, so that with the last publish the buffer is no larger than that.
+pub const OUTBOUND_HIGH_BYTES: usize = (1 << 20) - (8 << 10);
 
 /// Bytes waiting to be written below which waiting publishers go on: few enough that each wake-up
 /// lets many in, enough that the socket does not run dry.
@@ -34,6 +35,9 @@ pub const OUTBOUND_LOW_BYTES: usize = 256 << 10;
 /// Bytes waiting to be written at which reading pauses: answers to a peer that talks and does not
 /// listen. Half as much again as publishes may fill.
 pub const OUTBOUND_HARD_BYTES: usize = 3 << 19;
+
+/// What the buffer grows by beyond what publishes may fill.
+pub const OUTBOUND_STEP_BYTES: usize = 128 << 10;
 
 /// Bytes of unread deliveries at which reading pauses, unless an answer is awaited.
 pub const INBOUND_HIGH_BYTES: usize = 8 << 20;
@@ -81,6 +85,10 @@ pub const ARENA_CHUNKS_MAX: usize = 32;
 
 /// Inputs in a row without need of another chunk, after which a waiting one is forgotten.
 pub const ARENA_IDLE_INPUTS_MAX: u8 = 8;
+
+/// A buffer for reading bodies that stay in it: room for two of 64 KiB, or for one frame of a default
+/// connection, with what lies around them.
+pub const READ_BUFFER_BYTES: usize = 136 << 10;
 
 /// Buffers for reading that wait for their bodies to go, and are then used again.
 pub const READ_BUFFERS_MAX: usize = 4;

@@ -21,7 +21,7 @@ use bytes::Bytes;
 
 use crate::limits::{
     COPIED_BODY_BYTES, DEAL_BYTES, IDLE_BUFFER_BYTES, IDLE_POLLS_MAX, OUTBOUND_HARD_BYTES,
-    OUTBOUND_HIGH_BYTES, OUTBOUND_LOW_BYTES,
+    OUTBOUND_HIGH_BYTES, OUTBOUND_LOW_BYTES, OUTBOUND_STEP_BYTES,
 };
 use crate::message::Body;
 
@@ -275,7 +275,14 @@ impl Outbound {
     pub(crate) fn frames(&mut self, channel: u16, encode: impl FnOnce(&mut Vec<u8>)) {
         if !self.sealed {
             self.frames_queued += 1;
-            encode(self.buffer(channel));
+            let buffer = self.buffer(channel);
+            // Publishes stop below this. What a peer that does not listen makes us say is not to double
+            // the buffer.
+            let spare = buffer.capacity() - buffer.len();
+            if spare < IDLE_BUFFER_BYTES && buffer.len() >= OUTBOUND_HIGH_BYTES {
+                buffer.reserve_exact(OUTBOUND_STEP_BYTES);
+            }
+            encode(buffer);
         }
     }
 

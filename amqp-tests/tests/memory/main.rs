@@ -13,7 +13,7 @@ use amqp_proto::{ContentHeader, RawProperties, RawTable, ShortStr, TABLE_DEPTH_M
 use amqp_testkit::RabbitMq;
 use amqp_testkit::alloc::{Counting, counting, live_bytes};
 use amqp_testkit::wire::start;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 #[global_allocator]
 static ALLOCATOR: &Counting = counting();
@@ -34,6 +34,7 @@ fn memory_and_threads() {
     runtime().block_on(async {
         idle(&broker.uri()).await;
         steady(&broker.uri()).await;
+        large_bodies(&broker.uri()).await;
         blocked(&broker).await;
     });
 }
@@ -162,6 +163,36 @@ async fn steady(uri: &str) {
     let grown = live_bytes(ALLOCATOR) - before;
     println!("{grown} bytes more after 100,000 publishes");
     assert!(grown < 16 << 10, "{grown} bytes more after 100,000 publishes");
+    connection.close().await;
+}
+
+/// A body given as `Bytes` is written from where it lies; one received is copied once at most.
+async fn large_bodies(uri: &str) {
+    let connection = connect(uri).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    channel.queue_declare(QueueDeclare::new("large").exclusive()).await.unwrap();
+    let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
+    for (size, count) in [(64 << 10, 40), (10 << 20, 4)] {
+        let body = Bytes::from(vec![7; size]);
+        let times = |before: usize| {
+            (ALLOCATOR.stats().bytes_allocated - before) as f64 / (count * size) as f64
+        };
+        let before = ALLOCATOR.stats().bytes_allocated;
+        for _ in 0..count {
+            publisher.publish(Publish::new("", "large", body.clone())).await.unwrap();
+        }
+        let sent = times(before);
+        let before = ALLOCATOR.stats().bytes_allocated;
+        for _ in 0..count {
+            let got = channel.basic_get("large").await.unwrap().unwrap();
+            assert_eq!(got.body(), body);
+            got.ack().unwrap();
+        }
+        let received = times(before);
+        println!("{size} bytes: {sent:.2} times allocated to send, {received:.2} to receive");
+        assert!(sent < 0.2, "{sent:.2} times {size} bytes to send");
+        assert!(received < 1.7, "{received:.2} times {size} bytes to receive");
+    }
     connection.close().await;
 }
 
