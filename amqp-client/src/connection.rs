@@ -118,7 +118,8 @@ impl Connection {
     /// Cancels every consumer, and waits until nothing is under way: no call, no unconfirmed publish,
     /// no delivery that is to be read or settled, no byte to be written. Deliveries that had come
     /// before still reach their consumers; everything may still be used meanwhile. A
-    /// [`close`](Self::close) after that loses nothing.
+    /// [`close`](Self::close) after that loses nothing. Not waited for is what the handle of a consumer
+    /// without acknowledgement has taken in, 1 MiB at most, which can be read from it after the close too.
     ///
     /// Fails with [`Error::DrainTimeout`] after `timeout`; the connection stays open.
     pub fn drain(&self, timeout: Duration) -> Calling<Drain> {

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use amqp_core::limits::PULLED_TOLD_BYTES;
 use amqp_core::{ConsumerKey, Error};
 use futures_core::Stream;
 
@@ -21,12 +22,20 @@ pub struct Consumer {
     key: ConsumerKey,
     /// Taken from the core, and not from here.
     pulled: VecDeque<amqp_core::Delivery>,
+    /// Their bytes, when they were taken.
+    pulled_bytes: usize,
     ended: bool,
 }
 
 impl Consumer {
     pub(crate) fn new(origin: Origin, key: ConsumerKey) -> Self {
-        Self { origin: Arc::new(origin), key, pulled: VecDeque::new(), ended: false }
+        Self {
+            origin: Arc::new(origin),
+            key,
+            pulled: VecDeque::new(),
+            pulled_bytes: 0,
+            ended: false,
+        }
     }
 
     /// The consumer's tag on its channel.
@@ -78,17 +87,29 @@ impl Consumer {
                 }
             }
         }
-        let origin = &self.origin;
-        Poll::Ready(self.pulled.pop_front().map(|it| Ok(Delivery::new(Arc::clone(origin), it))))
+        let delivery = self.pulled.pop_front();
+        if self.pulled.is_empty() && self.pulled_bytes > PULLED_TOLD_BYTES {
+            self.pull_more();
+        }
+        Poll::Ready(delivery.map(|it| Ok(Delivery::new(Arc::clone(&self.origin), it))))
+    }
+
+    /// All are read: reading may have paused because of them.
+    fn pull_more(&mut self) {
+        let Self { origin, pulled, pulled_bytes, key, .. } = self;
+        *pulled_bytes = origin
+            .channel
+            .shared()
+            .with(|state| state.session.channel(origin.channel.id()).pull_deliveries(*key, pulled));
     }
 
     /// Takes deliveries from the core; ready with `Some` when there will be no more.
     fn pull(&mut self, waker: Option<&Waker>) -> Poll<Option<Result<(), Error>>> {
-        let Self { origin, pulled, .. } = self;
+        let Self { origin, pulled, pulled_bytes, .. } = self;
         let (id, key) = (origin.channel.id(), self.key);
         origin.channel.shared().with(|state| {
             let mut channel = state.session.channel(id);
-            channel.pull_deliveries(key, pulled);
+            *pulled_bytes = channel.pull_deliveries(key, pulled);
             if !pulled.is_empty() {
                 return Poll::Ready(None);
             }

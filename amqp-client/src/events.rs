@@ -28,7 +28,7 @@ pub enum ConnectionEvent {
     /// So many events were lost, for nobody had taken them.
     Missed(u64),
     /// So many bytes of deliveries are unread that nothing more is read, answers to calls included,
-    /// until some are taken.
+    /// until some are read.
     ReadingPaused {
         /// Bytes of unread deliveries.
         unread_bytes: usize,

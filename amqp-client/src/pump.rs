@@ -157,9 +157,10 @@ impl Pump {
             next.extend_from_slice(&self.input);
         }
         let full = std::mem::replace(&mut self.input, next);
-        if std::mem::replace(&mut self.buffer_size, room) > 0 {
+        if self.buffer_size >= READ_BUFFER_BYTES {
             self.full.retire(full);
         }
+        self.buffer_size = if self.input.capacity() > 0 { room } else { want };
         (&mut self.input, want)
     }
 

@@ -66,22 +66,29 @@ impl Arena {
         self.run = Run::default();
         self.idle_inputs = self.idle_inputs.saturating_add(1);
         if self.idle_inputs > ARENA_IDLE_INPUTS_MAX {
-            self.full.shrink();
+            self.full.clear();
         }
     }
 
     /// A copy of a part of `input`, of which frames may have been taken off the front since the last
-    /// time, and nothing else.
+    /// time, and nothing else. `more` tells whether another part is likely to follow, so that what
+    /// comes next is worth copying.
     #[inline]
-    pub(crate) fn store_part(&mut self, input: &[u8], part: Range<usize>) -> Bytes {
-        let (length, from_end) = (part.len(), input.len() - part.start);
+    pub(crate) fn store_part(
+        &mut self,
+        input: &[u8],
+        whole: Range<usize>,
+        more: impl FnOnce() -> bool,
+    ) -> Bytes {
+        let (length, from_end) = (whole.len(), input.len() - whole.start);
         if let Some(at) = self.run.from_end.checked_sub(from_end)
             && at + length <= self.run.bytes.len()
         {
             return self.run.bytes.slice(at..at + length);
         }
-        let rest = input.get(part.start..).unwrap_or_default();
-        let run = rest.get(..length.max(ARENA_RUN_BYTES)).unwrap_or(rest);
+        let rest = input.get(whole.start..).unwrap_or_default();
+        let run = if more() { length.max(ARENA_RUN_BYTES) } else { length };
+        let run = rest.get(..run).unwrap_or(rest);
         self.run = Run { bytes: self.store(run), from_end };
         self.run.bytes.slice(..length)
     }
@@ -111,7 +118,9 @@ mod tests {
                 if rest.len() < gap + length {
                     break;
                 }
-                kept.push((arena.store_part(rest, gap..gap + length), &rest[gap..gap + length]));
+                let whole = gap..gap + length;
+                let stored = arena.store_part(rest, whole.clone(), || length % 2 == 0);
+                kept.push((stored, &rest[whole]));
                 taken += gap + length;
             }
         }

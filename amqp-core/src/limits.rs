@@ -122,6 +122,13 @@ pub const WRITE_SLICES_MAX: usize = 64;
 /// large reads bring is still in the processor's cache when its consumers look at it.
 pub const DRIVER_ROUNDS_MAX: usize = 4;
 
+/// Memory of the deliveries that a consumer's handle takes under one lock, and one delivery.
+pub const PULLED_BYTES: usize = 1 << 20;
+
+/// Memory of deliveries above which their reader tells at once that all are read: fewer are told when
+/// it comes for more.
+pub const PULLED_TOLD_BYTES: usize = 4 << 10;
+
 /// How long the last bytes of a connection that has ended may take to be written, or to be read where
 /// writing has failed.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(1);

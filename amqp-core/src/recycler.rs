@@ -57,6 +57,11 @@ impl Recycler {
         self.buffers.is_empty()
     }
 
+    /// Forgets all buffers.
+    pub fn clear(&mut self) {
+        self.buffers = VecDeque::new();
+    }
+
     /// Forgets the oldest buffer.
     pub fn shrink(&mut self) {
         self.buffers.pop_front();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::ids::{ChannelId, ConsumerKey};
+use crate::limits::PULLED_BYTES;
 use crate::message::Delivery;
 use crate::slab::Slab;
 
@@ -129,18 +130,28 @@ impl Consumers {
         Some(delivery)
     }
 
-    /// Hands all deliveries over, behind those in `into`. They count until the next time.
+    /// Hands deliveries over, behind those in `into`: all, or `PULLED_BYTES` of them. They count until
+    /// the next time. Returns their bytes.
     #[inline]
-    pub(crate) fn pull(&mut self, key: ConsumerKey, into: &mut VecDeque<Delivery>) {
-        let Some(consumer) = self.slots.find_mut(key.0) else { return };
-        self.pulled_bytes -= std::mem::replace(&mut consumer.pulled_bytes, consumer.bytes);
-        self.pulled_bytes += consumer.bytes;
-        self.bytes -= std::mem::take(&mut consumer.bytes);
-        if into.is_empty() {
+    pub(crate) fn pull(&mut self, key: ConsumerKey, into: &mut VecDeque<Delivery>) -> usize {
+        let Some(consumer) = self.slots.find_mut(key.0) else { return 0 };
+        let mut pulled = consumer.bytes;
+        if pulled <= PULLED_BYTES && into.is_empty() {
             std::mem::swap(&mut consumer.unread, into);
         } else {
-            into.append(&mut consumer.unread);
+            pulled = 0;
+            while pulled < PULLED_BYTES
+                && let Some(delivery) = consumer.unread.pop_front()
+            {
+                pulled += cost(&delivery);
+                into.push_back(delivery);
+            }
         }
+        self.pulled_bytes -= std::mem::replace(&mut consumer.pulled_bytes, pulled);
+        self.pulled_bytes += pulled;
+        consumer.bytes -= pulled;
+        self.bytes -= pulled;
+        pulled
     }
 
     /// The deliveries that nobody will read.
@@ -164,7 +175,7 @@ impl Consumers {
         let done =
             |consumer: &Consumer| consumer.released && consumer.phase == ConsumerPhase::Ended;
         if self.find(key).is_some_and(done) {
-            self.take_unread(key);
+            self.release(key);
             self.slots.remove(key.0);
         }
     }

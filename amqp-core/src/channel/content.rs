@@ -249,19 +249,17 @@ impl Staging {
         self.arena.begin_input();
     }
 
-    /// A copy of a message that lies in the input whole, from its exchange to the end of its body.
+    /// A copy of a message that lies in the input whole, from its exchange to the end of its body, with
+    /// the lengths of exchange, routing key and properties.
     #[inline]
     pub(crate) fn message(
         &mut self,
         input: &[u8],
         whole: Range<usize>,
-        exchange: ShortStr<'_>,
-        routing_key: ShortStr<'_>,
-        properties: RawProperties<'_>,
+        lengths: (u8, u8, u32),
+        more: impl FnOnce() -> bool,
     ) -> Message {
-        let properties_len = properties.as_bytes().len() as u32;
-        let lengths = (exchange.len() as u8, routing_key.len() as u8, properties_len);
-        Message::new(self.arena.store_part(input, whole), lengths, None)
+        Message::new(self.arena.store_part(input, whole, more), lengths, None)
     }
 
     fn reuse(&mut self, mut staged: Vec<u8>) {

@@ -166,7 +166,8 @@ impl ChannelState {
     /// A delivery that is to be settled has come.
     #[inline(always)]
     pub(crate) fn delivered(&mut self, tag: u64) -> Result<(), ProtocolDetail> {
-        if tag <= self.delivered {
+        // Nothing could come after the highest number there is.
+        if tag <= self.delivered || tag == u64::MAX {
             return Err(ProtocolDetail::DeliveryTag(tag));
         }
         self.delivered = tag;

@@ -203,11 +203,16 @@ impl<'c> Channel<'c> {
         self.connection.consumers.pop(consumer)
     }
 
-    /// Moves all unread deliveries behind those in `into`. They count against the limit of unread ones
-    /// until the next time, which is therefore best when they are read.
+    /// Moves unread deliveries behind those in `into`: all, or 1 MiB of them. Returns the bytes of
+    /// memory that they take, which count against the limit of unread ones until the next time: it is
+    /// best as soon as they are read.
     #[inline]
-    pub fn pull_deliveries(&mut self, consumer: ConsumerKey, into: &mut VecDeque<Delivery>) {
-        self.connection.consumers.pull(consumer, into);
+    pub fn pull_deliveries(
+        &mut self,
+        consumer: ConsumerKey,
+        into: &mut VecDeque<Delivery>,
+    ) -> usize {
+        self.connection.consumers.pull(consumer, into)
     }
 
     /// Whether the consumer gets no more deliveries, and why unless it was cancelled from here.
@@ -241,7 +246,9 @@ impl<'c> Channel<'c> {
         multiple: bool,
         requeue: bool,
     ) -> Result<(), AckError> {
-        if multiple && self.state().is_some_and(|state| state.streams) {
+        let (id, epoch) = (self.id, self.connection.epoch);
+        let streams = self.state().is_some_and(|state| state.is_open() && state.streams);
+        if multiple && streams && tag.channel == id && tag.epoch == epoch {
             return Err(AckError::Stream(tag.tag));
         }
         if tag.stream {
@@ -389,6 +396,7 @@ impl<'c> Channel<'c> {
             return Err(AckError::Unknown(tag.tag));
         }
         let (number, transactional) = (state.number, state.transactional);
+        let recovered = state.recovering > 0 || state.recovered_to > 0;
         let unsettled = state.unsettled();
         let settled = match multiple {
             true => unsettled.settle_up_to(tag.tag, transactional),
@@ -402,8 +410,9 @@ impl<'c> Channel<'c> {
             });
         }
         counters.settled += 1;
-        // A rollback opens settled ones again, so that all count as open.
-        let lowest = if transactional { Some(0) } else { unsettled.lowest() };
+        // A rollback opens settled ones again, and what came about the time of a recover is not known
+        // here: then all count as open.
+        let lowest = if transactional || recovered { Some(0) } else { unsettled.lowest() };
         write(outbound, number, lowest);
         Ok(())
     }

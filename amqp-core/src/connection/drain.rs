@@ -12,7 +12,7 @@ use crate::request::Reply;
 
 impl Connection {
     /// Cancels every consumer, and waits until nothing is under way: no call, no unconfirmed publish,
-    /// no delivery that is unread or to be settled, no byte to be written. Deliveries that were
+    /// no delivery that is to be handed over or settled, no byte to be written. Deliveries that were
     /// dropped without being settled are not waited for. Everything may still be used meanwhile.
     ///
     /// The call ends with [`Error::DrainTimeout`] after `timeout`.

@@ -388,6 +388,9 @@ impl Connection {
         }
         let mut dealt = Vec::new();
         let any = self.outbound.transmit(out, &mut dealt);
+        if self.outbound.room_at_last() {
+            self.events.push_back(Event::Room);
+        }
         for dealt in dealt {
             let id = self.numbers.channel(dealt.channel);
             if let Some(state) = id.and_then(|id| self.channels.find_mut(id.0))

@@ -42,7 +42,8 @@ pub struct Stats {
     pub unconfirmed: u64,
     /// Deliveries that are to be settled; dropped ones are not among them.
     pub unsettled: u64,
-    /// Bytes of deliveries that nobody has taken yet.
+    /// Bytes of deliveries that are unread, as far as is known: what was handed over together counts
+    /// until all of it is read.
     pub unread_bytes: u64,
     /// Bytes that wait to be handed to the transport.
     pub unsent_bytes: u64,

@@ -16,7 +16,7 @@ use crate::connection::{Connection, State};
 use crate::error::ProtocolDetail;
 use crate::event::Event;
 use crate::ids::DeliveryTag;
-use crate::limits::COPIED_BODY_BYTES;
+use crate::limits::{COPIED_BODY_BYTES, HEADER_FRAME_BYTES};
 use crate::message::{Delivery, ROUTING_KEY_GAP};
 
 impl Connection {
@@ -59,7 +59,10 @@ impl Connection {
         let start = length - 1 - routing_key.len() - ROUTING_KEY_GAP - exchange.len();
         let end = length + content.length;
         let whole = start..end - 1;
-        let message = staging.message(input, whole, exchange, routing_key, content.properties);
+        let properties_len = content.properties.as_bytes().len() as u32;
+        let lengths = (exchange.len() as u8, routing_key.len() as u8, properties_len);
+        let more = || input.get(end..).is_some_and(|next| follows(next, number, payload));
+        let message = staging.message(input, whole, lengths, more);
         counters.delivered += 1;
         counters.frames_received += 1 + content.frames;
         let delivery = Delivery { tag, redelivered: deliver.redelivered, message };
@@ -78,6 +81,13 @@ fn method(input: &[u8], limits: FrameLimits) -> Option<(u16, &[u8])> {
     Some((channel, frame::peek_payload(input, FrameKind::Method, channel, limits.method)?))
 }
 
+/// Whether a frame with these ids on this channel seems to come next.
+#[inline]
+fn follows(next: &[u8], channel: u16, payload: &[u8]) -> bool {
+    let Some([1, c0, c1, _, _, _, _, ids @ ..]) = next.first_chunk::<11>() else { return false };
+    u16::from_be_bytes([*c0, *c1]) == channel && payload.first_chunk::<4>() == Some(ids)
+}
+
 struct Content<'a> {
     properties: RawProperties<'a>,
     frames: u64,
@@ -87,7 +97,8 @@ struct Content<'a> {
 /// The header and the small body at the front of `input`.
 #[inline]
 fn content(channel: u16, input: &[u8], limits: FrameLimits) -> Option<Content<'_>> {
-    let payload = frame::peek_payload(input, FrameKind::Header, channel, limits.header)?;
+    let header_max = limits.header.min(HEADER_FRAME_BYTES);
+    let payload = frame::peek_payload(input, FrameKind::Header, channel, header_max)?;
     let length = payload.len() + FRAME_OVERHEAD;
     let ContentHeader { class_id, body_size, properties } = ContentHeader::decode(payload).ok()?;
     if class_id != CONTENT_CLASS || body_size >= COPIED_BODY_BYTES as u64 {

@@ -175,6 +175,8 @@ pub(crate) struct Outbound {
     refused_flat: bool,
     /// A publish was refused for lack of room in the lanes.
     refused_lanes: bool,
+    /// A refusal outlived a whole write.
+    refused_long: bool,
     sealed: bool,
     last_ack: Option<LastAck>,
     /// How often there was no output since there was much.
@@ -193,6 +195,7 @@ impl Outbound {
             body_max: frame_max as usize - FRAME_OVERHEAD,
             refused_flat: false,
             refused_lanes: false,
+            refused_long: false,
             sealed: false,
             last_ack: None,
             idle_polls: 0,
@@ -258,6 +261,13 @@ impl Outbound {
         self.refused_flat &= !flat;
         self.refused_lanes &= !lanes;
         flat || lanes
+    }
+
+    /// As before, after output was taken: once a refusal has outlived a whole write, for others fill
+    /// the buffer as fast as it is written, its turn has come.
+    pub(crate) fn room_at_last(&mut self) -> bool {
+        let refused = self.refused_flat || self.refused_lanes;
+        std::mem::replace(&mut self.refused_long, refused) && refused && self.room_again()
     }
 
     /// Queues a frame of channel 0 at the next frame boundary.

@@ -477,3 +477,58 @@ fn an_abort_writes_nothing_more() {
     assert!(matches!(action, Some(amqp_core::Action::Disconnect { at_once: true, .. })));
     assert!(peer.methods().is_empty());
 }
+
+/// Nothing could come after it.
+#[test]
+fn the_highest_delivery_tag_is_refused() {
+    let mut peer = Peer::open();
+    consuming(&mut peer);
+    let consumer_tag = ShortStr::new("t").unwrap();
+    let deliver = basic::Deliver { consumer_tag, delivery_tag: u64::MAX, ..Default::default() };
+    peer.send(1, &deliver);
+    let CloseCause::Protocol(error) = peer.cause() else { panic!("{:?}", peer.cause()) };
+    assert_eq!(error.code.code(), 503);
+}
+
+/// Whoever waits for room gets it, though others fill the buffer as fast as it is written.
+#[test]
+fn a_refused_publish_has_its_turn() {
+    let mut peer = Peer::open();
+    let id = peer.channel(1);
+    peer.events();
+    let body = [0; 1_000];
+    let publish = Publish::new("", "q", &body);
+    while peer.session.channel(id).publish(&publish).is_ok() {}
+    let mut out = amqp_core::Transmit::new();
+    let mut rounds = 0;
+    while !peer.events().contains(&Event::Room) {
+        rounds += 1;
+        assert!(rounds < 4, "no room after {rounds} writes");
+        assert!(peer.session.poll_transmit(peer.now, &mut out));
+        out.advance(out.to_vec().len());
+        // Another publisher, which never was refused.
+        for _ in 0..400 {
+            peer.session.channel(id).publish(&publish).unwrap();
+        }
+    }
+}
+
+/// What was handed over counts until its reader comes again.
+#[test]
+fn deliveries_that_were_read_do_not_keep_reading_paused() {
+    let mut peer = Peer::open();
+    let (id, consumer) = consuming(&mut peer);
+    let unread = |peer: &Peer| peer.session.stats().unread_bytes;
+    (1..=5).for_each(|tag| deliver(&mut peer, tag));
+    let all = unread(&peer);
+    assert!(all > 0);
+    let mut pulled = std::collections::VecDeque::new();
+    let bytes = peer.session.channel(id).pull_deliveries(consumer, &mut pulled);
+    assert_eq!((bytes as u64, unread(&peer), pulled.len()), (all, all, 5));
+    assert_eq!(peer.session.channel(id).pull_deliveries(consumer, &mut pulled), 0);
+    assert_eq!((unread(&peer), pulled.len()), (0, 5));
+    deliver(&mut peer, 6);
+    peer.session.channel(id).pull_deliveries(consumer, &mut pulled);
+    peer.session.channel(id).release_consumer(peer.now, consumer, []);
+    assert_eq!(unread(&peer), 0);
+}
