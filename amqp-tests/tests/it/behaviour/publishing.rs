@@ -212,7 +212,8 @@ async fn h3_a_close_in_the_middle_of_a_content_costs_the_channel_alone(uri: Stri
     let connection = connect(&uri).await.unwrap();
     let large = Bytes::from(vec![7; 30 << 20]);
     let missing = unique("missing");
-    for _ in 0..3 {
+    let mut rounds = 0;
+    for _ in 0..20 {
         let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
         // What an earlier round began goes on to its end, and takes the room until then.
         within("room", async {
@@ -228,7 +229,16 @@ async fn h3_a_close_in_the_middle_of_a_content_costs_the_channel_alone(uri: Stri
             publisher.send(Publish::new(&missing, "k", b"x")),
             publisher.send(Publish::new("", "nobody", &large)),
         );
-        let (refused, cut) = (refused.unwrap(), cut.unwrap());
+        let refused = refused.unwrap();
+        let cut = match cut {
+            Ok(cut) => cut,
+            Err(PublishError::Closed(error)) => {
+                // The refusal came before this thread got to the second one.
+                assert_eq!(crate::support::code(&error), 404);
+                continue;
+            }
+            Err(error) => panic!("{error:?}"),
+        };
         for confirm in [refused, cut] {
             let error = within("an outcome", confirm).await.unwrap_err();
             let PublishError::Closed(error) = &error else { panic!("{error:?}") };
@@ -236,7 +246,12 @@ async fn h3_a_close_in_the_middle_of_a_content_costs_the_channel_alone(uri: Stri
         }
         let sent = connection.stats().bytes_sent - before;
         assert!(sent > 200_000, "{sent} bytes sent: the content had not begun");
+        rounds += 1;
+        if rounds == 3 {
+            break;
+        }
     }
+    assert_eq!(rounds, 3);
     // Everything begun has come to its end, and the connection is as good as before.
     let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
     within("a confirm", publisher.publish(Publish::new("", "nobody", &large))).await.unwrap();
