@@ -244,14 +244,15 @@ async fn h3_a_close_in_the_middle_of_a_content_costs_the_channel_alone(uri: Stri
             let PublishError::Closed(error) = &error else { panic!("{error:?}") };
             assert_eq!(crate::support::code(error), 404);
         }
-        let sent = connection.stats().bytes_sent - before;
-        assert!(sent > 200_000, "{sent} bytes sent: the content had not begun");
-        rounds += 1;
+        // Or before the second one had begun to be written.
+        if connection.stats().bytes_sent - before > 200_000 {
+            rounds += 1;
+        }
         if rounds == 3 {
             break;
         }
     }
-    assert_eq!(rounds, 3);
+    assert_eq!(rounds, 3, "the content had not begun in most rounds");
     // Everything begun has come to its end, and the connection is as good as before.
     let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
     within("a confirm", publisher.publish(Publish::new("", "nobody", &large))).await.unwrap();
