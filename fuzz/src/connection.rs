@@ -1,5 +1,6 @@
 //! An arbitrary peer, and an application that does as it pleases, with a clock that they turn.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -363,7 +364,9 @@ impl World {
                 && let Some((id, _)) = self.consumers.iter().find(|(_, known)| *known == key)
             {
                 let id = *id;
-                while let Some(delivery) = self.session.channel(id).next_delivery(key) {
+                let mut pulled = VecDeque::new();
+                while self.session.channel(id).pull_deliveries(key, &mut pulled) > 0 {}
+                for delivery in pulled {
                     let _ = delivery.fault();
                     self.tags.push((id, delivery.tag));
                 }
@@ -443,5 +446,6 @@ impl World {
         assert_eq!(self.session.poll_timeout(), None);
         let stats = self.session.stats();
         assert_eq!((stats.unsettled, stats.unconfirmed, stats.open_calls), (0, 0, 0));
+        assert_eq!(stats.unread_bytes, 0);
     }
 }
