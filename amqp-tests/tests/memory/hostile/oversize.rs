@@ -2,7 +2,7 @@
 
 use adapter_tokio::{CloseCause, Error, Fault, limits};
 use amqp_proto::frame::FRAME_END;
-use amqp_testkit::Scripted;
+use amqp_testkit::{Scripted, Wire};
 
 use super::{Client, FLOOD_BYTES, body, bounded, client, deliver, header, method, played, set_up};
 
@@ -43,22 +43,10 @@ pub(super) async fn large_headers() {
             left -= take;
         }
         wire.send_bytes(&[&[FRAME_END][..], &body(1)].concat());
-        wire.expect("basic.Reject");
-        wire.send(1, &deliver(2));
-        wire.send_content(1, &[0, 0], b"next");
-        wire.expect("basic.Ack");
+        next_message(&mut wire);
     })
     .unwrap();
-    let Client { mut consumer, .. } = client(&peer).await;
-    let faulty = bounded("a large header", consumer.next()).await.unwrap().unwrap();
-    assert_eq!(faulty.fault(), Some(Fault::HeaderTooLarge { size: FLOOD_BYTES as u32 }));
-    faulty.reject(false).unwrap();
-    let next = bounded("the next message", consumer.next()).await.unwrap().unwrap();
-    assert_eq!(next.body(), b"next");
-    next.ack().unwrap();
-    let end = bounded("the end", consumer.next()).await;
-    assert!(matches!(end, Some(Err(_))), "the peer has gone: {end:?}");
-    played(peer).await;
+    costs_itself_alone(peer, Fault::HeaderTooLarge { size: FLOOD_BYTES as u32 }).await;
 }
 
 /// Row 20: a body just over the limit that does arrive is read past, and the next message comes.
@@ -72,15 +60,25 @@ pub(super) async fn large_bodies() {
             wire.send_bytes(&piece);
         }
         wire.send_bytes(&body(SIZE as usize % 100_000));
-        wire.expect("basic.Reject");
-        wire.send(1, &deliver(2));
-        wire.send_content(1, &[0, 0], b"next");
-        wire.expect("basic.Ack");
+        next_message(&mut wire);
     })
     .unwrap();
+    costs_itself_alone(peer, Fault::Oversize { size: SIZE }).await;
+}
+
+/// The peer hears that its message is rejected, and sends another.
+fn next_message(wire: &mut Wire) {
+    wire.expect("basic.Reject");
+    wire.send(1, &deliver(2));
+    wire.send_content(1, &[0, 0], b"next");
+    wire.expect("basic.Ack");
+}
+
+/// The message comes with its fault, and the next one behind it.
+async fn costs_itself_alone(peer: Scripted, fault: Fault) {
     let Client { mut consumer, .. } = client(&peer).await;
-    let faulty = bounded("a large body", consumer.next()).await.unwrap().unwrap();
-    assert_eq!(faulty.fault(), Some(Fault::Oversize { size: SIZE }));
+    let faulty = bounded("a large message", consumer.next()).await.unwrap().unwrap();
+    assert_eq!(faulty.fault(), Some(fault));
     assert!(faulty.body().is_empty());
     faulty.reject(false).unwrap();
     let next = bounded("the next message", consumer.next()).await.unwrap().unwrap();
