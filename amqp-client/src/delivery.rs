@@ -205,6 +205,19 @@ impl Delivery {
         self.settled = result.is_ok();
         result
     }
+
+    fn give_up(&self) {
+        let Origin { channel, requeue_on_drop, .. } = &*self.origin;
+        let tag = self.delivery.tag;
+        channel.shared().with(|state| {
+            let mut channel = state.session.channel(channel.id());
+            if *requeue_on_drop {
+                channel.requeue(tag);
+            } else {
+                channel.give_up(tag);
+            }
+        });
+    }
 }
 
 impl fmt::Debug for Delivery {
@@ -222,20 +235,5 @@ impl Drop for Delivery {
         if !self.settled {
             self.give_up();
         }
-    }
-}
-
-impl Delivery {
-    fn give_up(&self) {
-        let Origin { channel, requeue_on_drop, .. } = &*self.origin;
-        let tag = self.delivery.tag;
-        channel.shared().with(|state| {
-            let mut channel = state.session.channel(channel.id());
-            if *requeue_on_drop {
-                channel.requeue(tag);
-            } else {
-                channel.give_up(tag);
-            }
-        });
     }
 }
