@@ -20,7 +20,8 @@ pub enum Event {
     ChannelClosing(ChannelId),
     /// The session ended: nothing more comes from the broker.
     Closed(CloseCause),
-    /// A consumer has deliveries to pull, or has ended.
+    /// A consumer has deliveries to pull, or has ended. Told of the first unread one: pull until there is
+    /// none, and ask [`consumer_end`](crate::Channel::consumer_end).
     Deliverable(ConsumerKey),
     /// A delivery was dropped without being settled: see `give_up`.
     Dropped(ChannelId),
