@@ -182,6 +182,27 @@ impl Laps {
     }
 }
 
+/// Does the work on one channel, or on several at once, each in a task of its own.
+pub(crate) async fn on_each<C, F>(
+    mut channels: Vec<C>,
+    work: impl Fn(C) -> F,
+) -> Result<Measured, Failure>
+where
+    F: Future<Output = Result<(), Failure>> + Send + 'static,
+{
+    let watch = Stopwatch::start();
+    if channels.len() == 1
+        && let Some(channel) = channels.pop()
+    {
+        work(channel).await?;
+    }
+    let tasks: Vec<_> = channels.into_iter().map(|channel| tokio::spawn(work(channel))).collect();
+    for task in tasks {
+        task.await??;
+    }
+    Ok(watch.stop())
+}
+
 /// What so many idle connections, and then their share of channels, added to the resident memory.
 pub(crate) fn idle_growth(watch: &Stopwatch, connections: u64, kib: [u64; 3]) -> Measured {
     let [before, connected, opened] = kib;

@@ -14,7 +14,7 @@ use amqprs::consumer::AsyncConsumer;
 use amqprs::{Ack, BasicProperties, Cancel, CloseChannel, Deliver, Nack, Return};
 use tokio::sync::{Notify, oneshot};
 
-use super::{Laps, address, check, idle_growth};
+use super::{Laps, address, check, idle_growth, on_each};
 use crate::outcome::{Failure, Measured, Stopwatch, resident_kib};
 use crate::tags::Tags;
 use crate::workload::{CHANNELS_PER_CONNECTION, PAUSE, PAUSE_EVERY, QUEUE, SMALL, Task};
@@ -82,28 +82,16 @@ async fn publish(
     for _ in 0..channels {
         opened.push(open(connection).await?);
     }
-    let watch = Stopwatch::start();
-    if let [channel] = &opened[..] {
-        publish_all(channel, each, size).await?;
-        return Ok(watch.stop());
-    }
-    let mut tasks = Vec::new();
-    for channel in opened {
-        tasks.push(tokio::spawn(async move { publish_all(&channel, each, size).await }));
-    }
-    for task in tasks {
-        task.await??;
-    }
-    Ok(watch.stop())
+    on_each(opened, |channel| publish_all(channel, each, size)).await
 }
 
 /// Publishes without confirms, and waits until the peer counted all of it.
-async fn publish_all(channel: &Channel, count: u64, size: usize) -> Result<(), Failure> {
+async fn publish_all(channel: Channel, count: u64, size: usize) -> Result<(), Failure> {
     let body = vec![b'x'; size];
     for _ in 0..count {
-        send(channel, &body).await?;
+        send(&channel, &body).await?;
     }
-    check("the peer counted", counted(channel).await?, count)
+    check("the peer counted", counted(&channel).await?, count)
 }
 
 /// It takes a body of its own for each publish.

@@ -20,7 +20,7 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer};
 
-use super::{Laps, check, idle_growth};
+use super::{Laps, check, idle_growth, on_each};
 use crate::outcome::{Failure, Measured, Stopwatch, resident_kib};
 use crate::workload::{CHANNELS_PER_CONNECTION, PAUSE, PAUSE_EVERY, QUEUE, SMALL, Task};
 
@@ -82,32 +82,19 @@ async fn publish(
     for _ in 0..channels {
         opened.push(connection.create_channel().await?);
     }
-    let watch = Stopwatch::start();
-    if let [channel] = &opened[..] {
-        publish_all(channel, each, size, in_flight).await?;
-        return Ok(watch.stop());
-    }
-    let mut tasks = Vec::new();
-    for channel in opened {
-        let all = async move { publish_all(&channel, each, size, in_flight).await };
-        tasks.push(tokio::spawn(all));
-    }
-    for task in tasks {
-        task.await??;
-    }
-    Ok(watch.stop())
+    on_each(opened, |channel| publish_all(channel, each, size, in_flight)).await
 }
 
 /// Publishes without confirms, and waits until the peer counted all of it.
 async fn publish_all(
-    channel: &Channel,
+    channel: Channel,
     count: u64,
     size: usize,
     in_flight: usize,
 ) -> Result<(), Failure> {
     let body = vec![b'x'; size];
-    spread(count, in_flight, || send_unconfirmed(channel, &body)).await?;
-    check("the peer counted", counted(channel).await?, count)
+    spread(count, in_flight, || send_unconfirmed(&channel, &body)).await?;
+    check("the peer counted", counted(&channel).await?, count)
 }
 
 async fn send(channel: &Channel, body: &[u8]) -> lapin::Result<lapin::PublisherConfirm> {

@@ -8,7 +8,7 @@ use adapter_tokio::{
 };
 use bytes::Bytes;
 
-use super::{Laps, check, idle_growth};
+use super::{Laps, check, idle_growth, on_each};
 use crate::outcome::{Failure, Measured, Stopwatch, resident_kib};
 use crate::workload::{CHANNELS_PER_CONNECTION, PAUSE, PAUSE_EVERY, QUEUE, SMALL, Task};
 
@@ -64,23 +64,11 @@ async fn publish(
     for _ in 0..channels {
         opened.push(connection.open_channel().await?);
     }
-    let watch = Stopwatch::start();
-    if let [channel] = &opened[..] {
-        publish_all(channel, each, size).await?;
-        return Ok(watch.stop());
-    }
-    let mut tasks = Vec::new();
-    for channel in opened {
-        tasks.push(tokio::spawn(async move { publish_all(&channel, each, size).await }));
-    }
-    for task in tasks {
-        task.await??;
-    }
-    Ok(watch.stop())
+    on_each(opened, |channel| publish_all(channel, each, size)).await
 }
 
 /// Publishes without confirms, and waits until the peer counted all of it.
-async fn publish_all(channel: &Channel, count: u64, size: usize) -> Result<(), Failure> {
+async fn publish_all(channel: Channel, count: u64, size: usize) -> Result<(), Failure> {
     let body = Bytes::from(vec![b'x'; size]);
     for _ in 0..count {
         channel.basic_publish(message(&body)).await?;
