@@ -55,7 +55,10 @@ fn fuzz(target: &str, seconds: &str) -> Result<(), String> {
     let time = format!("-max_total_time={seconds}");
     let fuzzer = ["+nightly", "fuzz", "run", "--features", "libfuzzer", target, &found, &committed];
     let options = ["--", "-dict=fuzz/amqp.dict", "-max_len=2048", &time];
-    run("cargo", &[&fuzzer[..], &options].concat()).map_err(|error| {
+    let mut command = Command::new("cargo");
+    // Linking releases as one loses the marks that tell the fuzzer where it has been.
+    command.args(fuzzer).args(options).env("CARGO_PROFILE_RELEASE_LTO", "off");
+    run_command(&mut command).map_err(|error| {
         format!("{error}\n(needs `cargo install cargo-fuzz` and a nightly toolchain)")
     })
 }
@@ -83,13 +86,10 @@ fn install(package: &str) -> Result<(), String> {
 }
 
 fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
-    let status = Command::new(program)
-        .args(arguments)
-        .status()
-        .map_err(|error| format!("cannot run {program}: {error}"))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(format!("{program} {}: {status}", arguments.join(" ")))
-    }
+    run_command(Command::new(program).args(arguments))
+}
+
+fn run_command(command: &mut Command) -> Result<(), String> {
+    let status = command.status().map_err(|error| format!("cannot run {command:?}: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{command:?}: {status}")) }
 }
