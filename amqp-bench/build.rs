@@ -14,9 +14,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={}", lock.display());
     println!("cargo::rerun-if-changed=build.rs");
     let lock = fs::read_to_string(lock)?;
-    for package in ["amqprs", "lapin", "tokio"] {
+    for package in ["amqprs", "async-std", "lapin", "smol", "tokio"] {
         let version = locked_version(&lock, package).unwrap_or("unknown");
-        println!("cargo::rustc-env=BENCH_{}={version}", package.to_uppercase());
+        println!("cargo::rustc-env=BENCH_{}={version}", package.to_uppercase().replace('-', "_"));
     }
     #[cfg(feature = "peers")]
     compile_c_client()?;

@@ -35,24 +35,8 @@
 mod connector;
 mod runtime;
 
-pub use amqp_client::core::{
-    AckError, AmqpUri, BasicConsume, BasicGet, BasicQos, BasicRecover, Body, BrokerError,
-    ChannelCause, ChannelFlow, CloseCause, Config, ConfirmSelect, ConnectError, ConnectFailure,
-    ConnectStep, ConsumeOk, Credentials, Decimal, DeliveryMode, DeliveryTag, Endpoint, Error,
-    ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeType, ExchangeUnbind, FailedAttempt,
-    Fault, FieldTable, FieldValue, Heartbeat, InvalidArgument, InvalidReason, Malformed, Message,
-    MessageCount, Misuse, NoWait, Overflow, Properties, PropertiesRef, ProtocolDetail,
-    ProtocolError, Publish, PublishSeq, QueueBind, QueueDeclare, QueueDeclareOk, QueueDelete,
-    QueuePurge, QueueUnbind, ReplyCode, ReturnedMessage, Secret, ShortStr, Stats, StreamOffset,
-    TransportError, Tuning, TxCommit, TxRollback, TxSelect, UriError, limits,
-};
-pub use amqp_client::guide;
-pub use amqp_client::{
-    BasicPublish, Calling, Cancelling, Channel, Closed, Closing, Confirm, Connecting, Connection,
-    ConnectionEvent, Consumer, Consuming, Delivery, Events, Getting, Next, NextEvent, NotAwaited,
-    OpeningChannel, PublishError, Publisher, Publishing, Returned, SelectingConfirms, SelectingTx,
-    Sending, Tx,
-};
+#[doc(inline)]
+pub use amqp_client::{handles::*, values::*};
 
 pub use connector::{Connector, TokioDriver, connect};
-pub use runtime::Tokio;
+pub use runtime::{Stream, Tokio};

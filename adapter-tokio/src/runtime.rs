@@ -4,14 +4,14 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use amqp_client::{Clock, Runtime, Timer, Transport};
-use bytes::BytesMut;
-use tokio::io::AsyncWrite;
+use amqp_client::{Carries, Clock, Runtime, Timer, Transport};
+use bytes::{BufMut, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 /// Tokio as a runtime of `amqp-client`: what is spawned goes to the runtime of the caller.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Tokio;
 
@@ -97,6 +97,46 @@ impl Transport for Tcp {
                 result => return Poll::Ready(result),
             }
         }
+    }
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, slices)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Carries<S> for Tokio {
+    type Carrier = Stream<S>;
+
+    fn carry(&self, stream: S) -> Stream<S> {
+        Stream(stream)
+    }
+}
+
+/// Any stream of tokio's traits.
+#[derive(Debug)]
+pub struct Stream<S>(S);
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for Stream<S> {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: &mut BytesMut,
+        max: usize,
+    ) -> Poll<io::Result<usize>> {
+        // It keeps nothing between polls.
+        pin!(self.0.read_buf(&mut input.limit(max))).poll(cx)
     }
 
     fn poll_write(

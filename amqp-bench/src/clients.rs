@@ -1,5 +1,6 @@
 //! The clients that are measured.
 
+pub(crate) mod blocking;
 pub(crate) mod bound;
 pub(crate) mod ours;
 
@@ -11,6 +12,12 @@ pub(crate) mod lapin;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use adapter_async_std::AsyncStd;
+use adapter_smol::Smol;
+use adapter_tokio::Tokio;
+use amqp_client::Runtime;
+use tokio::sync::oneshot;
+
 use crate::outcome::{Failure, Measured, Stopwatch};
 use crate::workload::{CHANNELS_PER_CONNECTION, Pace, Task};
 
@@ -21,6 +28,9 @@ pub(crate) enum Client {
     Bound,
     TokioMt,
     TokioCt,
+    Smol,
+    AsyncStd,
+    Blocking,
     /// lapin as in its examples.
     Lapin,
     /// lapin with 256 futures in flight.
@@ -38,9 +48,12 @@ pub(crate) enum Flavour {
     CurrentThread,
 }
 
-const NAMES: [(Client, &str); 8] = [
+const NAMES: [(Client, &str); 11] = [
     (Client::TokioMt, "tokio-mt"),
     (Client::TokioCt, "tokio-ct"),
+    (Client::Smol, "smol"),
+    (Client::AsyncStd, "async-std"),
+    (Client::Blocking, "blocking"),
     (Client::Bound, "bound"),
     (Client::Lapin, "lapin"),
     (Client::LapinP256, "lapin-p256"),
@@ -64,6 +77,14 @@ impl Client {
     }
 
     pub(crate) const fn is_ours(self) -> bool {
+        matches!(
+            self,
+            Self::TokioMt | Self::TokioCt | Self::Smol | Self::AsyncStd | Self::Blocking
+        )
+    }
+
+    /// Whether the others are compared with it.
+    pub(crate) const fn is_compared(self) -> bool {
         matches!(self, Self::TokioMt | Self::TokioCt)
     }
 
@@ -86,7 +107,7 @@ impl Client {
 
     pub(crate) const fn pace(self, task: Task) -> Pace {
         match (self, task) {
-            (Self::Bound | Self::TokioMt | Self::TokioCt, _) => Pace::Millions,
+            (it, _) if it.is_ours() || matches!(it, Self::Bound) => Pace::Millions,
             (Self::RabbitmqC, Task::Consume { prefetch: None, .. }) => Pace::Millions,
             (Self::Lapin, _) => Pace::Tens,
             _ => Pace::Thousands,
@@ -100,10 +121,21 @@ impl Client {
         }
         match self {
             Self::Bound => bound::run(uri, task, count),
-            Self::TokioMt => Flavour::MultiThread.block_on(ours::run(uri.to_owned(), task, count)),
-            Self::TokioCt => {
-                Flavour::CurrentThread.block_on(ours::run(uri.to_owned(), task, count))
+            Self::TokioMt => {
+                Flavour::MultiThread.block_on(ours::run::<Tokio>(uri.to_owned(), task, count))
             }
+            Self::TokioCt => {
+                Flavour::CurrentThread.block_on(ours::run::<Tokio>(uri.to_owned(), task, count))
+            }
+            Self::Smol => {
+                let work = smol::spawn(ours::run::<Smol>(uri.to_owned(), task, count));
+                smol::block_on(work)
+            }
+            Self::AsyncStd => {
+                let work = async_std::task::spawn(ours::run::<AsyncStd>(uri.to_owned(), task, count));
+                async_std::task::block_on(work)
+            }
+            Self::Blocking => blocking::run(uri, task, count),
             #[cfg(feature = "peers")]
             Self::Lapin => {
                 Flavour::MultiThread.block_on(lapin::run(uri.to_owned(), task, count, 1))
@@ -183,11 +215,12 @@ impl Laps {
 }
 
 /// Does the work on one channel, or on several at once, each in a task of its own.
-pub(crate) async fn on_each<C, F>(
+pub(crate) async fn on_each<R, C, F>(
     mut channels: Vec<C>,
     work: impl Fn(C) -> F,
 ) -> Result<Measured, Failure>
 where
+    R: Runtime + Default,
     F: Future<Output = Result<(), Failure>> + Send + 'static,
 {
     let watch = Stopwatch::start();
@@ -196,11 +229,23 @@ where
     {
         work(channel).await?;
     }
-    let tasks: Vec<_> = channels.into_iter().map(|channel| tokio::spawn(work(channel))).collect();
+    let tasks: Vec<_> = channels.into_iter().map(|channel| spawn::<R, _>(work(channel))).collect();
     for task in tasks {
         task.await??;
     }
     Ok(watch.stop())
+}
+
+/// Runs it in a task of its own, whose outcome can be awaited.
+pub(crate) fn spawn<R: Runtime + Default, T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> oneshot::Receiver<T> {
+    let (done, outcome) = oneshot::channel();
+    R::default().spawn(async move {
+        // Nobody may want to know.
+        let _ = done.send(work.await);
+    });
+    outcome
 }
 
 /// What so many idle connections, and then their share of channels, added to the resident memory.

@@ -11,7 +11,9 @@ use crate::{child, stage};
 pub(crate) fn all(node: Option<&RabbitMq>) -> Result<BTreeMap<&'static str, String>, Failure> {
     let mut versions = BTreeMap::from([
         ("adapter-tokio", env!("CARGO_PKG_VERSION").to_owned()),
+        ("async-std", env!("BENCH_ASYNC_STD").to_owned()),
         ("rustc", env!("BENCH_RUSTC").to_owned()),
+        ("smol", env!("BENCH_SMOL").to_owned()),
         ("tokio", env!("BENCH_TOKIO").to_owned()),
     ]);
     if cfg!(feature = "peers") {

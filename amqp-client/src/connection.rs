@@ -12,15 +12,16 @@ use amqp_core::{
 
 use crate::calling::{Calling, Drain, UpdateSecret};
 use crate::channel::{Channel, ChannelInner};
+use crate::connector::On;
 use crate::driver::Driver;
 use crate::events::Events;
 use crate::pump::Pump;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, Transport};
 use crate::shared::Shared;
 use crate::trace::{self, Life};
 
-/// A connection that will be driven by the returned [`Driver`]. Adapters call this; applications
-/// call their adapter's `connect`.
+/// A connection that will be driven by the returned [`Driver`]. Applications have their adapter's
+/// connector; this is what it calls.
 ///
 /// # Errors
 /// [`ConnectError`] where the configuration itself cannot work.
@@ -29,9 +30,27 @@ pub fn connect<R: Runtime>(
     config: Config,
 ) -> Result<(Connecting, Driver<R>), ConnectError> {
     let session = Session::new(Arc::new(config), runtime.now())?;
+    Ok(driven(runtime, session))
+}
+
+/// A connection over a transport that is connected already, and its driver.
+///
+/// # Errors
+/// [`ConnectError`] where the configuration itself cannot work.
+pub fn connect_with<R: Runtime, T: Transport>(
+    runtime: R,
+    config: Config,
+    transport: T,
+) -> Result<(Connecting, Driver<On<R, T>>), ConnectError> {
+    let (session, attempt) = Session::connected(Arc::new(config), runtime.now())?;
+    let (connecting, driver) = driven(On::new(runtime), session);
+    Ok((connecting, driver.on(attempt, transport)))
+}
+
+fn driven<R: Runtime>(runtime: R, session: Session) -> (Connecting, Driver<R>) {
     let shared = Arc::new(Shared::new(session, Box::new(runtime.clone())));
     let driver = Driver::new(runtime, Pump::new(Arc::clone(&shared)));
-    Ok((Connecting { inner: Some(Arc::new(ConnectionInner { shared })), ticket: None }, driver))
+    (Connecting { inner: Some(Arc::new(ConnectionInner { shared })), ticket: None }, driver)
 }
 
 /// A connection to a broker, from `connection.open-ok` until it is closed or lost.

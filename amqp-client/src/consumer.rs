@@ -73,6 +73,28 @@ impl Consumer {
         Calling::new(Arc::clone(&self.origin.channel), CancelConsumer(Some(self.key)))
     }
 
+    /// Cancels the consumer, and gives back what was delivered and not taken: it is requeued. Resolves with
+    /// the number of those messages. Without acknowledgement nothing can be given back: 0, and what had
+    /// come still comes from [`next`](Self::next).
+    ///
+    /// # Errors
+    /// Those of [`Calling`].
+    ///
+    /// # Cancel safety
+    /// Dropped before the first poll, nothing was sent. Dropped later, the consumer is cancelled, and what
+    /// was not taken still comes from [`next`](Self::next).
+    pub async fn cancel_and_requeue(&mut self) -> Result<usize, Error> {
+        self.cancel().await?;
+        let mut requeued = 0;
+        // With its end, everything that was delivered is at hand.
+        while !self.origin.no_ack
+            && let Some(Ok(delivery)) = self.try_next()
+        {
+            requeued += usize::from(delivery.nack(true).is_ok());
+        }
+        Ok(requeued)
+    }
+
     /// Registers `waker` where there is nothing for the moment.
     #[inline]
     fn poll_delivery(&mut self, waker: Option<&Waker>) -> Poll<Option<Result<Delivery, Error>>> {

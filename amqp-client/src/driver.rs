@@ -53,6 +53,13 @@ impl<R: Runtime> Driver<R> {
         }
     }
 
+    /// Drives on a transport that is connected already.
+    pub(crate) fn on(mut self, attempt: Attempt, transport: R::Transport) -> Self {
+        self.transport = Some((attempt, transport));
+        self.reads = true;
+        self
+    }
+
     fn act(&mut self, now: Instant, action: Action) {
         match action {
             Action::Resolve { attempt, host, port } => {

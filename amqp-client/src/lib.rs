@@ -14,10 +14,14 @@
 mod calling;
 mod channel;
 mod connection;
+mod connector;
 mod consumer;
 mod delivery;
 mod driver;
 mod events;
+mod exports;
+#[cfg(feature = "futures-io")]
+mod futures_io;
 pub mod guide;
 mod publisher;
 mod pump;
@@ -33,12 +37,18 @@ pub use calling::Calling;
 pub use channel::{
     BasicPublish, Channel, Consuming, Getting, NotAwaited, Returned, SelectingConfirms,
 };
-pub use connection::{Closed, Closing, Connecting, Connection, OpeningChannel, connect};
+pub use connection::{
+    Closed, Closing, Connecting, Connection, OpeningChannel, connect, connect_with,
+};
+pub use connector::{Connector, DriverOn, On};
 pub use consumer::{Cancelling, Consumer, Next};
 pub use delivery::Delivery;
 pub use driver::Driver;
 pub use events::{ConnectionEvent, Events, NextEvent};
+pub use exports::{handles, values};
+#[cfg(feature = "futures-io")]
+pub use futures_io::FuturesIo;
 pub use publisher::{Confirm, PublishError, Publisher, Publishing, Sending};
 pub use pump::{Pump, Turn};
-pub use runtime::{Clock, Runtime, Timer, Transport};
+pub use runtime::{Carries, Clock, Runtime, Timer, Transport};
 pub use tx::{SelectingTx, Tx};

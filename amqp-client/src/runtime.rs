@@ -49,6 +49,15 @@ pub trait Runtime: Clock + Clone + Unpin + 'static {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static);
 }
 
+/// A runtime that can carry a connection over streams of the kind `S`.
+pub trait Carries<S>: Runtime {
+    /// The stream as a transport.
+    type Carrier: Transport;
+
+    /// Makes a transport of the stream.
+    fn carry(&self, stream: S) -> Self::Carrier;
+}
+
 /// A timer that can be moved.
 pub trait Timer: Send + Unpin {
     /// Ready once `deadline` has come, never before. Each call replaces the deadline.
@@ -57,7 +66,7 @@ pub trait Timer: Send + Unpin {
 
 /// A connected byte stream. Each method registers the task for the one reason for which it is
 /// pending.
-pub trait Transport: Send + Unpin {
+pub trait Transport: Send + Unpin + 'static {
     /// Appends what has arrived to `input`, up to about `max` bytes; 0 means that the peer has
     /// closed.
     fn poll_read(

@@ -18,6 +18,9 @@ pub enum ConnectError {
     /// The driver, or the runtime under it, was dropped.
     #[error("the driver is gone")]
     DriverGone,
+    /// The system has no thread or no poller for the driver.
+    #[error("cannot start the driver: {0}")]
+    DriverNotStarted(TransportError),
     /// Every attempt failed.
     #[error("could not connect: {}", List(attempts))]
     Failed {

@@ -160,3 +160,6 @@ pub const EVENTS_MAX: usize = 256;
 
 /// Text of the peer that is kept in errors.
 pub const PEER_TEXT_BYTES: usize = 1024;
+
+/// Callbacks that a blocking dispatcher runs before it returns to its caller, however many more there are.
+pub const DISPATCHED_MAX: usize = 1_000;

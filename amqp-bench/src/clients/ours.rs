@@ -1,14 +1,16 @@
-//! The workloads on this workspace's adapter for tokio.
+//! The workloads on this workspace's asynchronous adapters.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::time::Instant;
 
 use adapter_tokio::{
-    BasicConsume, BasicQos, Body, Channel, Confirm, Connection, Publish, QueueDeclare, connect,
+    BasicConsume, BasicQos, Body, Channel, Confirm, ConnectError, Connection, Publish, QueueDeclare,
 };
+use amqp_client::{Connector, Runtime, Timer};
 use bytes::Bytes;
 
-use super::{Laps, check, idle_growth, on_each};
+use super::{Laps, check, idle_growth, on_each, spawn};
 use crate::outcome::{Failure, Measured, Stopwatch, resident_kib};
 use crate::workload::{CHANNELS_PER_CONNECTION, PAUSE, PAUSE_EVERY, QUEUE, SMALL, Task};
 
@@ -18,25 +20,29 @@ const SHARED_FROM: usize = 4 << 10;
 const ENDED: &str = "the consumer ended early";
 
 /// Does the task `count` times.
-pub(crate) async fn run(uri: String, task: Task, count: u64) -> Result<Measured, Failure> {
+pub(crate) async fn run<R: Runtime + Default>(
+    uri: String,
+    task: Task,
+    count: u64,
+) -> Result<Measured, Failure> {
     let uri = uri.as_str();
     match task {
-        Task::Connect => return connects(uri, count).await,
-        Task::Idle => return idle(uri, count).await,
+        Task::Connect => return connects::<R>(uri, count).await,
+        Task::Idle => return idle::<R>(uri, count).await,
         _ => {}
     }
-    let connection = connect(uri).await?;
+    let connection = connect::<R>(uri).await?;
     let result = match task {
         Task::Publish { size, window: Some(window), .. } => {
             confirmed(&connection, count, size, window).await
         }
         Task::Publish { size, window: None, channels } => {
-            publish(&connection, count, size, channels).await
+            publish::<R>(&connection, count, size, channels).await
         }
         Task::PublishAndWait => publish_and_wait(&connection, count).await,
-        Task::PublishInFlood => publish_in_flood(&connection, count).await,
+        Task::PublishInFlood => publish_in_flood::<R>(&connection, count).await,
         Task::Consume { size, prefetch, pauses } => {
-            consume(&connection, count, size, prefetch, pauses).await
+            consume::<R>(&connection, count, size, prefetch, pauses).await
         }
         Task::RoundTrip => {
             let channel = connection.open_channel().await?;
@@ -53,7 +59,11 @@ pub(crate) async fn run(uri: String, task: Task, count: u64) -> Result<Measured,
     result
 }
 
-async fn publish(
+async fn connect<R: Runtime + Default>(uri: &str) -> Result<Connection, ConnectError> {
+    Connector::<R>::new(uri)?.connect().await
+}
+
+async fn publish<R: Runtime + Default>(
     connection: &Connection,
     count: u64,
     size: usize,
@@ -64,7 +74,7 @@ async fn publish(
     for _ in 0..channels {
         opened.push(connection.open_channel().await?);
     }
-    on_each(opened, |channel| publish_all(channel, each, size)).await
+    on_each::<R, _, _>(opened, |channel| publish_all(channel, each, size)).await
 }
 
 /// Publishes without confirms, and waits until the peer counted all of it.
@@ -118,21 +128,23 @@ async fn publish_and_wait(connection: &Connection, count: u64) -> Result<Measure
     Ok(laps.stop())
 }
 
-async fn publish_in_flood(connection: &Connection, count: u64) -> Result<Measured, Failure> {
+async fn publish_in_flood<R: Runtime + Default>(
+    connection: &Connection,
+    count: u64,
+) -> Result<Measured, Failure> {
     let channel = connection.open_channel().await?;
     let mut consumer = channel.basic_consume(BasicConsume::new(QUEUE).no_ack()).await?;
     consumer.next().await.ok_or(ENDED)??;
-    // It has no end of its own: the task is stopped.
-    let flooded = tokio::spawn(async move { while let Some(Ok(_)) = consumer.next().await {} });
+    // It ends with the connection.
+    let mut flooded = spawn::<R, _>(async move { while let Some(Ok(_)) = consumer.next().await {} });
     let measured = publish_and_wait(connection, count).await?;
-    if flooded.is_finished() {
+    if flooded.try_recv().is_ok() {
         return Err(ENDED.into());
     }
-    flooded.abort();
     Ok(measured)
 }
 
-async fn consume(
+async fn consume<R: Runtime + Default>(
     connection: &Connection,
     count: u64,
     size: usize,
@@ -155,7 +167,8 @@ async fn consume(
             delivery.ack()?;
         }
         if pauses && number % PAUSE_EVERY == 0 {
-            tokio::time::sleep(PAUSE).await;
+            let (mut timer, until) = (R::default().timer(), Instant::now() + PAUSE);
+            poll_fn(|cx| timer.poll_until(cx, until)).await;
         }
     }
     if prefetch.is_some() {
@@ -165,12 +178,12 @@ async fn consume(
     Ok(watch.stop())
 }
 
-async fn connects(uri: &str, count: u64) -> Result<Measured, Failure> {
+async fn connects<R: Runtime + Default>(uri: &str, count: u64) -> Result<Measured, Failure> {
     let mut latencies = Vec::with_capacity(count as usize);
     let watch = Stopwatch::start();
     for _ in 0..count {
         let begun = Instant::now();
-        let connection = connect(uri).await?;
+        let connection = connect::<R>(uri).await?;
         connection.open_channel().await?;
         latencies.push(begun.elapsed());
         connection.close().await;
@@ -178,14 +191,14 @@ async fn connects(uri: &str, count: u64) -> Result<Measured, Failure> {
     Ok(watch.stop().with_latencies(latencies))
 }
 
-async fn idle(uri: &str, count: u64) -> Result<Measured, Failure> {
-    let first = connect(uri).await?;
+async fn idle<R: Runtime + Default>(uri: &str, count: u64) -> Result<Measured, Failure> {
+    let first = connect::<R>(uri).await?;
     let _warm = first.open_channel().await?;
     let watch = Stopwatch::start();
     let before = resident_kib()?;
     let mut connections = Vec::with_capacity(count as usize);
     for _ in 0..count {
-        connections.push(connect(uri).await?);
+        connections.push(connect::<R>(uri).await?);
     }
     let connected = resident_kib()?;
     let mut channels = Vec::new();

@@ -42,10 +42,10 @@ fn cell(rows: &[Row], client: Client) -> String {
     row_of(rows, client).and_then(Row::figure).map_or_else(|| "-".to_owned(), short)
 }
 
-/// Both of ours, in the order of the columns.
+/// Both that are compared, in the order of the columns.
 fn ratio(rows: &[Row]) -> String {
     let Some(best) = best_peer(rows) else { return "-".to_owned() };
-    let ours = rows.iter().filter(|row| row.client.is_ours());
+    let ours = rows.iter().filter(|row| row.client.is_compared());
     let ratios: Vec<_> =
         ours.filter_map(|row| row.ratio_to(best).map(|ratio| format!("{ratio:.1}x"))).collect();
     format!("{} {}", ratios.join(" / "), best.client.name())

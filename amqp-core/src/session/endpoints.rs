@@ -30,6 +30,11 @@ impl Endpoints {
         }
     }
 
+    /// No host is tried but the current one.
+    pub(super) fn keep_first(&mut self) {
+        self.later = Vec::new().into_iter();
+    }
+
     pub(super) const fn host(&self) -> &Endpoint {
         &self.current
     }

@@ -118,6 +118,24 @@ impl Session {
         Ok(session)
     }
 
+    /// A session on a transport that is connected already; the attempt names it. It looks for no other:
+    /// of the configuration's hosts the first one counts alone, as the name in errors.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    pub fn connected(config: Arc<Config>, now: Instant) -> Result<(Self, Attempt), ConnectError> {
+        let mut session = Self::new(config, now)?;
+        session.action = None;
+        session.endpoints.keep_first();
+        session.step(PhaseInput::Resolved);
+        session.step(PhaseInput::Connected);
+        let address_timeout = session.config.address_timeout;
+        session.timers.set(TimeoutReason::Address, Some(now + address_timeout));
+        session.connection.handle_connected(now);
+        let attempt = session.attempt;
+        Ok((session, attempt))
+    }
+
     /// Answers [`Action::Resolve`].
     pub fn handle_resolved(
         &mut self,

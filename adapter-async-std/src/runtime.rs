@@ -1,0 +1,88 @@
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use amqp_client::{Carries, Clock, FuturesIo, Runtime};
+use async_std::net::{TcpStream, ToSocketAddrs};
+use async_std::task;
+use futures_io::{AsyncRead, AsyncWrite};
+
+/// Async-std as a runtime of `amqp-client`: what is spawned goes to its global executor.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct AsyncStd;
+
+impl Clock for AsyncStd {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+impl Runtime for AsyncStd {
+    type Transport = FuturesIo<TcpStream>;
+    type Timer = Timer;
+
+    fn resolve(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static {
+        let host = host.to_owned();
+        async move { Ok((host.as_str(), port).to_socket_addrs().await?.collect()) }
+    }
+
+    #[allow(clippy::manual_async_fn, reason = "the future must not borrow the arguments")]
+    fn dial(
+        &self,
+        address: SocketAddr,
+        _server_name: &str,
+    ) -> impl Future<Output = io::Result<Self::Transport>> + Send + 'static {
+        async move {
+            let stream = TcpStream::connect(address).await?;
+            // Output is gathered before it is written: to wait for more would only delay it.
+            stream.set_nodelay(true)?;
+            Ok(FuturesIo::new(stream))
+        }
+    }
+
+    fn timer(&self) -> Timer {
+        Timer(None)
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        task::spawn(task);
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Carries<S> for AsyncStd {
+    type Carrier = FuturesIo<S>;
+
+    fn carry(&self, stream: S) -> FuturesIo<S> {
+        FuturesIo::new(stream)
+    }
+}
+
+/// A deadline on async-std's timer, which cannot be moved: another takes its place.
+pub struct Timer(Option<(Instant, Sleep)>);
+
+type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl amqp_client::Timer for Timer {
+    fn poll_until(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+        if self.0.as_ref().is_none_or(|(at, _)| *at != deadline) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.0 = Some((deadline, Box::pin(task::sleep(left))));
+        }
+        let Some((_, sleep)) = &mut self.0 else { return Poll::Pending };
+        sleep.as_mut().poll(cx).map(|()| self.0 = None)
+    }
+}
+
+impl fmt::Debug for Timer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Timer").field(&self.0.as_ref().map(|(at, _)| at)).finish()
+    }
+}

@@ -1,0 +1,120 @@
+use amqp_client::core::{Config, ConnectError};
+
+use crate::connection::Connection;
+use crate::io_thread::Driver;
+use crate::runtime::Blocking;
+use crate::stream::{Socket, Stream};
+use crate::wait::wait;
+
+/// Connects to the broker that an AMQP URI names; shorthand for [`Connector`].
+///
+/// # Errors
+/// [`ConnectError`], within 30 s.
+pub fn connect(uri: &str) -> Result<Connection, ConnectError> {
+    Connector::new(uri)?.connect()
+}
+
+/// A way to connect: a configuration, for one connection or many.
+///
+/// ```no_run
+/// # fn example() -> Result<(), adapter_blocking::ConnectError> {
+/// use adapter_blocking::{Connector, Heartbeat};
+/// let connector = Connector::new("amqp://h1,h2/orders")?
+///     .configure(|config| config.heartbeat(Heartbeat::Seconds(10)).connection_name("orders"));
+/// let connection = connector.connect()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Connector {
+    config: Config,
+}
+
+impl Connector {
+    /// A connector from an AMQP URI; see [`AmqpUri`](crate::AmqpUri) for what may stand in it.
+    ///
+    /// # Errors
+    /// [`ConnectError::InvalidUri`], which never shows the URI.
+    pub fn new(uri: &str) -> Result<Self, ConnectError> {
+        Ok(Self::from(Config::from_uri(uri)?))
+    }
+
+    /// Changes the configuration.
+    #[must_use]
+    pub fn configure(self, change: impl FnOnce(Config) -> Config) -> Self {
+        Self { config: change(self.config) }
+    }
+
+    /// Connects, with a thread as the connection's driver that ends when the connection does. Every
+    /// address of every host is tried in order, each within its time-out.
+    ///
+    /// # Errors
+    /// [`ConnectError`], with every attempt that failed, within the connect time-out.
+    pub fn connect(&self) -> Result<Connection, ConnectError> {
+        let (connecting, driver) = self.driver()?;
+        driver.spawn()?;
+        connecting.wait()
+    }
+
+    /// Connects over a stream that is there already, such as a Unix socket or a tunnel. Of the
+    /// configuration's hosts the first one counts alone, as the name in errors.
+    ///
+    /// # Errors
+    /// [`ConnectError`], with the one attempt that failed, within the time-out of an address.
+    pub fn connect_with(&self, stream: Stream) -> Result<Connection, ConnectError> {
+        let (connecting, driver) = self.driver_with(stream)?;
+        driver.spawn()?;
+        connecting.wait()
+    }
+
+    /// The connection and its driver, which the caller runs on a thread of its own.
+    ///
+    /// # Errors
+    /// [`ConnectError`] where the configuration itself cannot work, or the system has no poller.
+    pub fn driver(&self) -> Result<(Connecting, Driver), ConnectError> {
+        Driver::new(|io| {
+            let (connecting, driver) =
+                amqp_client::connect(Blocking::new(io), self.config.clone())?;
+            Ok((Connecting(connecting), driver))
+        })
+    }
+
+    /// The connection over a stream that is there already, and its driver; see
+    /// [`connect_with`](Self::connect_with).
+    ///
+    /// # Errors
+    /// [`ConnectError`] where the configuration itself cannot work, or the stream cannot be polled.
+    pub fn driver_with(&self, stream: Stream) -> Result<(Connecting, Driver), ConnectError> {
+        Driver::new(|io| {
+            let socket = Socket::new(io.clone(), stream).map_err(crate::io_thread::not_started)?;
+            let runtime = Blocking::new(io);
+            let (connecting, driver) =
+                amqp_client::connect_with(runtime, self.config.clone(), socket)?;
+            Ok((Connecting(connecting), driver))
+        })
+    }
+}
+
+impl From<Config> for Connector {
+    fn from(config: Config) -> Self {
+        Self { config }
+    }
+}
+
+/// A connection that is being opened by a driver.
+///
+/// Dropped, the attempt is given up.
+#[must_use = "dropped, the attempt is given up"]
+#[derive(Debug)]
+pub struct Connecting(amqp_client::Connecting);
+
+impl Connecting {
+    /// Waits until the connection is open.
+    ///
+    /// # Errors
+    /// [`ConnectError`], with every attempt that failed, within the connect time-out (30 s unless
+    /// configured).
+    pub fn wait(self) -> Result<Connection, ConnectError> {
+        wait(self.0).map(Connection::new)
+    }
+}

@@ -1,0 +1,87 @@
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use amqp_client::Delivery;
+use amqp_client::core::Error;
+
+use crate::wait::{wait, wait_until};
+
+/// A consumer of a queue: an iterator that waits for the next delivery, in the order in which the broker
+/// sent them.
+///
+/// It ends with `None` once it was cancelled from here. An error ends it: the channel or connection
+/// closed, or the broker cancelled it.
+///
+/// Dropped, it is cancelled in the background, and deliveries that were not taken from it are
+/// requeued; without acknowledgement they are lost, and of a stream they are acknowledged.
+#[derive(Debug)]
+pub struct Consumer(amqp_client::Consumer);
+
+impl Consumer {
+    pub(crate) const fn new(consumer: amqp_client::Consumer) -> Self {
+        Self(consumer)
+    }
+
+    /// The consumer's tag on its channel.
+    pub fn tag(&self) -> &str {
+        self.0.tag()
+    }
+
+    /// The next delivery if one is there; `None` if there is none, be it for the moment or for good (see
+    /// [`is_ended`](Self::is_ended)).
+    ///
+    /// # Errors
+    /// Why the consumer has ended, once: [`Error::Channel`], [`Error::Connection`],
+    /// [`Error::ConsumerCancelled`].
+    pub fn try_recv(&mut self) -> Result<Option<Delivery>, Error> {
+        self.0.try_next().transpose()
+    }
+
+    /// The next delivery if one comes within `timeout`; `None` if the queue was silent for so long, or
+    /// the consumer was cancelled (see [`is_ended`](Self::is_ended)).
+    ///
+    /// # Errors
+    /// Those of [`try_recv`](Self::try_recv).
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Delivery>, Error> {
+        wait_until(self.0.next(), Instant::now().checked_add(timeout)).flatten().transpose()
+    }
+
+    /// Whether the last delivery, or the error that ended the consumer, has been taken.
+    pub fn is_ended(&self) -> bool {
+        self.0.is_ended()
+    }
+
+    /// Cancels the consumer (`basic.cancel`). Deliveries that the broker had sent can still be taken,
+    /// then it ends.
+    ///
+    /// # Errors
+    /// Those of a [call](crate::Channel#calls).
+    pub fn cancel(&mut self) -> Result<(), Error> {
+        wait(self.0.cancel())
+    }
+
+    /// Cancels the consumer, and gives back what was delivered and not taken: it is requeued. Returns the
+    /// number of those messages. Without acknowledgement nothing can be given back: 0, and what had come
+    /// can still be taken.
+    ///
+    /// # Errors
+    /// Those of a [call](crate::Channel#calls).
+    pub fn cancel_and_requeue(&mut self) -> Result<usize, Error> {
+        wait(self.0.cancel_and_requeue())
+    }
+
+    pub(crate) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Delivery, Error>>> {
+        std::pin::pin!(self.0.next()).poll(cx)
+    }
+}
+
+impl Iterator for Consumer {
+    type Item = Result<Delivery, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        wait(self.0.next())
+    }
+}

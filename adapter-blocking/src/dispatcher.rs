@@ -1,0 +1,377 @@
+//! Callbacks on the thread that asks for them.
+//!
+//! A dispatcher holds consumers and their callbacks, and closures that other threads hand to it. It runs
+//! one of them at a time, on the thread that is in [`start_consuming`](Dispatcher::start_consuming) or
+//! [`process_events`](Dispatcher::process_events), and never one within another. The connection's bytes
+//! are moved by its own thread: a callback may block, also on the connection that it serves.
+
+use std::collections::VecDeque;
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use amqp_client::core::limits::DISPATCHED_MAX;
+use amqp_client::core::{BasicConsume, CloseCause, Error};
+use amqp_client::{ConnectionEvent, Delivery};
+
+use crate::channel::Channel;
+use crate::connection::{Connection, Events};
+use crate::consumer::Consumer;
+use crate::wait::wait_until;
+
+/// An error of a callback's own.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+type OnDelivery<'a> = Box<dyn FnMut(&mut Control, Delivery) -> Result<(), BoxError> + 'a>;
+type OnEvent<'a> = Box<dyn FnMut(ConnectionEvent) + 'a>;
+type Job = Box<dyn FnOnce(&mut Dispatcher<'_>) + Send>;
+
+/// Consumers with callbacks, which run on the thread that asks for it.
+///
+/// ```no_run
+/// use adapter_blocking::{BasicConsume, Dispatcher};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let connection = adapter_blocking::connect("amqp://localhost")?;
+/// let channel = connection.open_channel()?;
+/// let mut seen = 0;
+/// let mut dispatcher = Dispatcher::new(&connection);
+/// dispatcher.basic_consume(&channel, BasicConsume::new("orders"), |control, delivery| {
+///     seen += 1;
+///     delivery.ack()?;
+///     if seen == 10 {
+///         control.stop_consuming();
+///     }
+///     Ok(())
+/// })?;
+/// dispatcher.start_consuming()?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Dispatcher<'a> {
+    connection: Connection,
+    consumers: Vec<Entry<'a>>,
+    /// Whose turn it is.
+    next: usize,
+    on_event: Option<(Events, OnEvent<'a>)>,
+    inbox: Arc<Inbox>,
+}
+
+struct Entry<'a> {
+    consumer: Consumer,
+    callback: OnDelivery<'a>,
+}
+
+/// What a callback may ask of the dispatcher that runs it; done when the callback returns.
+#[derive(Debug, Default)]
+pub struct Control {
+    stop: bool,
+    cancelled: Vec<String>,
+}
+
+/// Why dispatching ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DispatchError {
+    /// A consumer ended with its channel or connection.
+    #[error(transparent)]
+    Amqp(#[from] Error),
+    /// A callback failed. Its consumer is still there.
+    #[error("a callback failed: {0}")]
+    Callback(#[source] BoxError),
+}
+
+/// Why a closure will not run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// The connection is closed.
+    #[error("the connection is closed: {0}")]
+    Closed(CloseCause),
+    /// The dispatcher was dropped.
+    #[error("the dispatcher is gone")]
+    DispatcherGone,
+}
+
+/// One thing to run.
+enum Work {
+    Job(Job),
+    Event(ConnectionEvent),
+    Delivery(usize, Delivery),
+    Ended(usize, Option<Error>),
+}
+
+impl Control {
+    /// Ends all consumers of the dispatcher, as [`Dispatcher::stop_consuming`] does.
+    pub const fn stop_consuming(&mut self) {
+        self.stop = true;
+    }
+
+    /// Ends the consumer of this tag, as [`Dispatcher::cancel`] does.
+    pub fn cancel(&mut self, tag: impl Into<String>) {
+        self.cancelled.push(tag.into());
+    }
+}
+
+impl<'a> Dispatcher<'a> {
+    /// A dispatcher for consumers of a connection.
+    pub fn new(connection: &Connection) -> Self {
+        Self {
+            connection: connection.clone(),
+            consumers: Vec::new(),
+            next: 0,
+            on_event: None,
+            inbox: Arc::default(),
+        }
+    }
+
+    /// Starts a consumer whose deliveries go to `callback`. Returns the consumer's tag.
+    ///
+    /// An error of the callback ends [`start_consuming`](Self::start_consuming), not the consumer.
+    ///
+    /// # Errors
+    /// Those of [`Channel::basic_consume`].
+    pub fn basic_consume(
+        &mut self,
+        channel: &Channel,
+        consume: BasicConsume,
+        callback: impl FnMut(&mut Control, Delivery) -> Result<(), BoxError> + 'a,
+    ) -> Result<String, Error> {
+        let consumer = channel.basic_consume(consume)?;
+        let tag = consumer.tag().to_owned();
+        self.consumers.push(Entry { consumer, callback: Box::new(callback) });
+        Ok(tag)
+    }
+
+    /// From here on, what happens to the connection goes to `callback`, such as
+    /// [`ConnectionEvent::Blocked`].
+    pub fn on_event(&mut self, callback: impl FnMut(ConnectionEvent) + 'a) {
+        self.on_event = Some((self.connection.events(), Box::new(callback)));
+    }
+
+    /// A handle with which any thread has closures run on this dispatcher's.
+    pub fn submitter(&self) -> Submitter {
+        Submitter { inbox: Arc::clone(&self.inbox), connection: self.connection.clone() }
+    }
+
+    /// Dispatches until no consumer is left: all were [stopped](Self::stop_consuming), or cancelled, from
+    /// here or by the broker.
+    ///
+    /// # Errors
+    /// [`DispatchError::Amqp`] if a consumer ends with its channel or connection,
+    /// [`DispatchError::Callback`] if a callback fails. What is left goes on when it is called again.
+    pub fn start_consuming(&mut self) -> Result<(), DispatchError> {
+        while !self.consumers.is_empty() {
+            self.process_events(None)?;
+        }
+        Ok(())
+    }
+
+    /// Dispatches what is ready, 1,000 callbacks at most. If nothing is, waits for it, for `limit` at most;
+    /// `None` waits for as long as it takes. Returns how many callbacks and closures it ran.
+    ///
+    /// Without a consumer it waits for closures and events.
+    ///
+    /// # Errors
+    /// Those of [`start_consuming`](Self::start_consuming).
+    pub fn process_events(&mut self, limit: Option<Duration>) -> Result<usize, DispatchError> {
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let mut dispatched = 0;
+        let mut next = wait_until(poll_fn(|cx| self.poll_work(cx)), deadline);
+        while let Some(work) = next {
+            dispatched += usize::from(self.run(work)?);
+            if dispatched == DISPATCHED_MAX {
+                break;
+            }
+            next = match self.poll_work(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(work) => Some(work),
+                Poll::Pending => None,
+            };
+        }
+        Ok(dispatched)
+    }
+
+    /// Ends all consumers. What was delivered and not dispatched is requeued; of those without
+    /// acknowledgement, it is dispatched first.
+    ///
+    /// # Errors
+    /// Those of the callbacks and of [`Consumer::cancel`].
+    pub fn stop_consuming(&mut self) -> Result<(), DispatchError> {
+        while !self.consumers.is_empty() {
+            self.end(0)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the consumer of this tag, if there is one, as [`stop_consuming`](Self::stop_consuming) does.
+    ///
+    /// # Errors
+    /// Those of the callbacks and of [`Consumer::cancel`].
+    pub fn cancel(&mut self, tag: &str) -> Result<(), DispatchError> {
+        match self.consumers.iter().position(|entry| entry.consumer.tag() == tag) {
+            Some(at) => self.end(at),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the consumer out, whatever becomes of the broker's answer.
+    fn end(&mut self, at: usize) -> Result<(), DispatchError> {
+        let Entry { mut consumer, mut callback } = self.consumers.remove(at);
+        consumer.cancel_and_requeue()?;
+        // What is left can neither be requeued nor come again.
+        while let Some(delivery) = consumer.try_recv()? {
+            callback(&mut Control::default(), delivery).map_err(DispatchError::Callback)?;
+        }
+        Ok(())
+    }
+
+    /// What is to be run next. Consumers have their turns, one delivery at a time.
+    fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<Work> {
+        if let Some(job) = self.inbox.take(cx.waker()) {
+            return Poll::Ready(Work::Job(job));
+        }
+        if let Some((events, _)) = &mut self.on_event
+            && let Poll::Ready(Some(event)) = std::pin::pin!(events.0.next()).poll(cx)
+        {
+            return Poll::Ready(Work::Event(event));
+        }
+        for step in 0..self.consumers.len() {
+            let at = (self.next + step) % self.consumers.len();
+            let Some(Entry { consumer, .. }) = self.consumers.get_mut(at) else { continue };
+            match consumer.poll_next(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Some(Ok(delivery))) => {
+                    self.next = at + 1;
+                    return Poll::Ready(Work::Delivery(at, delivery));
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Work::Ended(at, Some(error))),
+                Poll::Ready(None) => return Poll::Ready(Work::Ended(at, None)),
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Runs it; whether that was something of the application's.
+    fn run(&mut self, work: Work) -> Result<bool, DispatchError> {
+        match work {
+            Work::Job(job) => job(self),
+            Work::Event(event) => {
+                if let Some((_, callback)) = &mut self.on_event {
+                    callback(event);
+                }
+            }
+            Work::Delivery(at, delivery) => {
+                let Some(entry) = self.consumers.get_mut(at) else { return Ok(false) };
+                let mut control = Control::default();
+                let result = (entry.callback)(&mut control, delivery);
+                for tag in control.cancelled {
+                    self.cancel(&tag)?;
+                }
+                if control.stop {
+                    self.stop_consuming()?;
+                }
+                result.map_err(DispatchError::Callback)?;
+            }
+            Work::Ended(at, error) => {
+                self.consumers.remove(at);
+                return match error {
+                    None | Some(Error::ConsumerCancelled { .. }) => Ok(false),
+                    Some(error) => Err(error.into()),
+                };
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Drop for Dispatcher<'_> {
+    fn drop(&mut self) {
+        // Closures may hold what locks again when it is dropped.
+        let jobs = {
+            let mut mail = self.inbox.lock();
+            mail.gone = true;
+            std::mem::take(&mut mail.jobs)
+        };
+        drop(jobs);
+    }
+}
+
+impl fmt::Debug for Dispatcher<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dispatcher")
+            .field("consumers", &self.consumers.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A handle to a [`Dispatcher`], for any thread.
+#[derive(Clone, Debug)]
+pub struct Submitter {
+    inbox: Arc<Inbox>,
+    connection: Connection,
+}
+
+impl Submitter {
+    /// Has `job` run on the dispatcher's thread, behind what was submitted before, between two callbacks.
+    /// A thread that waits in [`Dispatcher::start_consuming`] or [`Dispatcher::process_events`] is woken.
+    ///
+    /// # Errors
+    /// [`SubmitError`]: it will not run. One that was taken may not run either, if the dispatcher is
+    /// dropped before.
+    pub fn submit(
+        &self,
+        job: impl FnOnce(&mut Dispatcher<'_>) + Send + 'static,
+    ) -> Result<(), SubmitError> {
+        if let Some(cause) = self.connection.close_cause() {
+            return Err(SubmitError::Closed(cause));
+        }
+        let waker = {
+            let mut mail = self.inbox.lock();
+            if mail.gone {
+                return Err(SubmitError::DispatcherGone);
+            }
+            mail.jobs.push_back(Box::new(job));
+            mail.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Ok(())
+    }
+}
+
+/// What other threads have sent.
+#[derive(Default)]
+struct Inbox(Mutex<Mail>);
+
+#[derive(Default)]
+struct Mail {
+    jobs: VecDeque<Job>,
+    waker: Option<Waker>,
+    /// Nobody will run them.
+    gone: bool,
+}
+
+impl Inbox {
+    /// The oldest job; without one, `waker` is woken by the next.
+    fn take(&self, waker: &Waker) -> Option<Job> {
+        let mut mail = self.lock();
+        let job = mail.jobs.pop_front();
+        if job.is_none() {
+            mail.waker = Some(waker.clone());
+        }
+        job
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Mail> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,240 @@
+//! The thread that moves the bytes of one connection.
+//!
+//! It polls the driver, which is the same future as on any runtime, and sleeps in the system's poller in
+//! between: until the socket is ready, a handle has something to send, or a deadline comes. The driver
+//! and everything it holds live on this thread; what they share with it ([`Io`]) is written by the one
+//! while the other rests.
+//!
+//! The poller tells each change once. The socket therefore counts as ready from the moment that the
+//! poller tells until a read or a write finds it not to be. A read that leaves room has emptied it,
+//! unless the peer has closed its side: that is told once too, perhaps together with the last bytes.
+
+use std::io::{self, Read};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use amqp_client::core::{ConnectError, TransportError};
+use mio::event::{Event, Source};
+use mio::{Events, Interest, Registry, Token};
+
+const SOCKET: Token = Token(0);
+const WAKER: Token = Token(1);
+
+/// Moves the bytes of one connection on the thread that [runs](Self::run) it. It ends when the connection
+/// has.
+///
+/// Dropped before its end, it takes the connection with it: every handle then reports
+/// [`CloseCause::DriverGone`](crate::CloseCause::DriverGone).
+#[must_use = "a connection does nothing until its driver runs"]
+pub struct Driver {
+    poller: mio::Poll,
+    notifier: Arc<Notifier>,
+    io: Arc<Io>,
+    driver: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Driver {
+    /// A driver over what `connect` makes of its I/O.
+    pub(crate) fn new<T, D>(
+        connect: impl FnOnce(Arc<Io>) -> Result<(T, D), ConnectError>,
+    ) -> Result<(T, Self), ConnectError>
+    where
+        D: Future<Output = ()> + Send + 'static,
+    {
+        let poller = mio::Poll::new().map_err(not_started)?;
+        let waker = mio::Waker::new(poller.registry(), WAKER).map_err(not_started)?;
+        let registry = poller.registry().try_clone().map_err(not_started)?;
+        let io = Arc::new(Io {
+            registry,
+            readable: AtomicBool::new(false),
+            writable: AtomicBool::new(false),
+            read_closed: AtomicBool::new(false),
+            deadline: Mutex::new(None),
+        });
+        let notifier = Arc::new(Notifier { state: AtomicU8::new(AWAKE), waker });
+        let (connecting, driver) = connect(Arc::clone(&io))?;
+        Ok((connecting, Self { poller, notifier, io, driver: Box::pin(driver) }))
+    }
+
+    /// Moves bytes until the connection has ended.
+    pub fn run(mut self) {
+        let waker = Waker::from(Arc::clone(&self.notifier));
+        let mut cx = Context::from_waker(&waker);
+        let mut events = Events::with_capacity(4);
+        loop {
+            self.notifier.state.store(AWAKE, Ordering::SeqCst);
+            self.io.set_deadline(None);
+            if self.driver.as_mut().poll(&mut cx).is_ready() {
+                return;
+            }
+            let timeout = if self.notifier.falls_asleep() {
+                let deadline = self.io.deadline();
+                deadline.map(|at| at.saturating_duration_since(Instant::now()))
+            } else {
+                Some(Duration::ZERO)
+            };
+            match self.poller.poll(&mut events, timeout) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Without the system's poller nothing can be moved: the handles are told of it.
+                Err(_) => return,
+            }
+            for event in events.iter().filter(|event| event.token() == SOCKET) {
+                self.io.handle_event(event);
+            }
+        }
+    }
+
+    /// Runs it on a thread of its own.
+    pub(crate) fn spawn(self) -> Result<(), ConnectError> {
+        let spawned = thread::Builder::new().name("amqp-io".into()).spawn(move || self.run());
+        spawned.map(|_| ()).map_err(not_started)
+    }
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver").finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn not_started(error: io::Error) -> ConnectError {
+    ConnectError::DriverNotStarted(TransportError::from(error))
+}
+
+/// What the driver's parts and its thread tell each other.
+#[derive(Debug)]
+pub(crate) struct Io {
+    registry: Registry,
+    readable: AtomicBool,
+    writable: AtomicBool,
+    read_closed: AtomicBool,
+    /// When the driver is to be polled at the latest.
+    deadline: Mutex<Option<Instant>>,
+}
+
+impl Io {
+    /// Listens to a socket, in place of any other.
+    pub(crate) fn register(&self, socket: &mut (impl Source + ?Sized)) -> io::Result<()> {
+        self.registry.register(socket, SOCKET, Interest::READABLE | Interest::WRITABLE)?;
+        for (flag, value) in
+            [(&self.readable, true), (&self.writable, true), (&self.read_closed, false)]
+        {
+            flag.store(value, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn deregister(&self, socket: &mut (impl Source + ?Sized)) {
+        // A socket that is closed next is forgotten anyway.
+        let _ = self.registry.deregister(socket);
+    }
+
+    /// Whether the socket may have something.
+    pub(crate) fn may_read(&self) -> bool {
+        self.readable.load(Ordering::Relaxed)
+    }
+
+    /// Reads into `room` if the socket may have something. `tells` is whether a read that leaves room has
+    /// emptied it.
+    pub(crate) fn poll_read(
+        &self,
+        stream: &mut (impl Read + ?Sized),
+        room: &mut [u8],
+        tells: bool,
+    ) -> Poll<io::Result<usize>> {
+        let size = room.len();
+        let result = poll_ready(&self.readable, || stream.read(room));
+        let emptied =
+            tells && matches!(result, Poll::Ready(Ok(count)) if 0 < count && count < size);
+        if emptied && !self.read_closed.load(Ordering::Relaxed) {
+            self.readable.store(false, Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// Writes if the socket may have room.
+    pub(crate) fn poll_write<T>(
+        &self,
+        write: impl FnMut() -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        poll_ready(&self.writable, write)
+    }
+
+    fn handle_event(&self, event: &Event) {
+        let closed = event.is_read_closed() || event.is_error();
+        if event.is_readable() || closed {
+            self.readable.store(true, Ordering::Relaxed);
+        }
+        if event.is_writable() || event.is_write_closed() || event.is_error() {
+            self.writable.store(true, Ordering::Relaxed);
+        }
+        if closed {
+            self.read_closed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn set_deadline(&self, deadline: Option<Instant>) {
+        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Does what the socket may be ready for.
+fn poll_ready<T>(
+    ready: &AtomicBool,
+    mut act: impl FnMut() -> io::Result<T>,
+) -> Poll<io::Result<T>> {
+    while ready.load(Ordering::Relaxed) {
+        match act() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                ready.store(false, Ordering::Relaxed);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return Poll::Ready(result),
+        }
+    }
+    Poll::Pending
+}
+
+/// The thread polls the driver, or is about to.
+const AWAKE: u8 = 0;
+/// The driver is to be polled again.
+const NOTIFIED: u8 = 1;
+/// The thread sleeps in the poller, or is about to.
+const ASLEEP: u8 = 2;
+
+/// The driver's waker.
+#[derive(Debug)]
+struct Notifier {
+    state: AtomicU8,
+    waker: mio::Waker,
+}
+
+impl Notifier {
+    /// Whether nothing has happened meanwhile.
+    fn falls_asleep(&self) -> bool {
+        self.state.compare_exchange(AWAKE, ASLEEP, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+}
+
+impl Wake for Notifier {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // The system is asked to wake a thread that sleeps, and it alone.
+        if self.state.swap(NOTIFIED, Ordering::SeqCst) == ASLEEP {
+            // It fails only where the poller is gone, and the thread with it.
+            let _ = self.waker.wake();
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! An AMQP 0-9-1 client for RabbitMQ with a blocking API.
+//!
+//! ```no_run
+//! use adapter_blocking::{BasicConsume, Publish, QueueDeclare};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let connection = adapter_blocking::connect("amqp://guest:guest@localhost:5672/%2f")?;
+//! let channel = connection.open_channel()?;
+//! channel.queue_declare(QueueDeclare::new("orders").durable())?;
+//!
+//! let publisher = channel.confirm_select()?;
+//! publisher.publish(Publish::new("", "orders", b"one").persistent().mandatory())?;
+//!
+//! for delivery in channel.basic_consume(BasicConsume::new("orders").prefetch(64))? {
+//!     let delivery = delivery?;
+//!     println!("{} bytes", delivery.body().len());
+//!     delivery.ack()?;
+//! #   break;
+//! }
+//! connection.close();
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A thread of each connection moves its bytes and sends its heartbeats, whatever the application's
+//! threads do meanwhile: a handler may take as long as it likes, and may block on its own connection.
+//! Handles may be cloned and used from any thread; deliveries are settled from any thread. Where
+//! callbacks are wanted, on a thread of the application's choice, there is the [`Dispatcher`].
+//!
+//! The [`guide`] says what goes wrong and how it is told, what dropping does, and who waits for whom.
+//! With the feature `tracing`, the life of connections is told at DEBUG, and every frame at TRACE: names
+//! and sizes only.
+//!
+//! TLS (`amqps`) is not supported by this release: such a URI is refused with
+//! [`ConnectError::TlsUnsupported`].
+
+mod channel;
+mod connection;
+mod connector;
+mod consumer;
+mod dispatcher;
+mod io_thread;
+mod publisher;
+mod runtime;
+mod stream;
+mod tx;
+mod wait;
+
+#[doc(inline)]
+pub use amqp_client::values::*;
+
+pub use channel::Channel;
+pub use connection::{Connection, Events};
+pub use connector::{Connecting, Connector, connect};
+pub use consumer::Consumer;
+pub use dispatcher::{BoxError, Control, DispatchError, Dispatcher, SubmitError, Submitter};
+pub use io_thread::Driver;
+pub use publisher::{Confirm, Publisher};
+pub use stream::Stream;
+pub use tx::Tx;
+pub use wait::Wait;

@@ -1,0 +1,173 @@
+//! What the driver reaches the world by: all of it serves one connection on one thread.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::Instant;
+
+use amqp_client::{Clock, Runtime, Timer};
+use mio::net::TcpStream;
+
+use crate::io_thread::Io;
+use crate::stream::{Socket, Stream};
+
+/// The I/O thread as a runtime of `amqp-client`.
+#[derive(Clone, Debug)]
+pub(crate) struct Blocking(Arc<Io>);
+
+impl Blocking {
+    pub(crate) const fn new(io: Arc<Io>) -> Self {
+        Self(io)
+    }
+}
+
+impl Clock for Blocking {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+impl Runtime for Blocking {
+    type Transport = Socket;
+    type Timer = Deadline;
+
+    fn resolve(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static {
+        let lookup = Arc::new(Lookup::default());
+        match host.parse::<IpAddr>() {
+            Ok(address) => lookup.done(Ok(vec![SocketAddr::new(address, port)])),
+            // The system's resolver blocks, for longer than an attempt may take.
+            Err(_) => {
+                let (host, result) = (host.to_owned(), Arc::clone(&lookup));
+                let resolve = move || {
+                    let addresses = (host.as_str(), port).to_socket_addrs();
+                    result.done(addresses.map(Iterator::collect));
+                };
+                let spawned = thread::Builder::new().name("amqp-resolve".into()).spawn(resolve);
+                if let Err(error) = spawned {
+                    lookup.done(Err(error));
+                }
+            }
+        }
+        Resolving(lookup)
+    }
+
+    fn dial(
+        &self,
+        address: SocketAddr,
+        _server_name: &str,
+    ) -> impl Future<Output = io::Result<Socket>> + Send + 'static {
+        let Self(io) = self;
+        let dialled = TcpStream::connect(address).and_then(|mut stream| {
+            io.register(&mut stream)?;
+            Ok(stream)
+        });
+        Dialling { io: Arc::clone(io), dialled: Some(dialled) }
+    }
+
+    fn timer(&self) -> Deadline {
+        Deadline(Arc::clone(&self.0))
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        // Nothing that the driver begins may hold up the bytes, or be held up by them.
+        let spawned = thread::Builder::new().name("amqp-task".into());
+        let _ = spawned.spawn(move || crate::wait::wait(task));
+    }
+}
+
+/// The answer of the system's resolver.
+#[derive(Debug, Default)]
+struct Lookup(Mutex<Answer>);
+
+#[derive(Debug, Default)]
+struct Answer {
+    addresses: Option<io::Result<Vec<SocketAddr>>>,
+    waker: Option<Waker>,
+}
+
+impl Lookup {
+    fn done(&self, addresses: io::Result<Vec<SocketAddr>>) {
+        let waker = {
+            let mut answer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            answer.addresses = Some(addresses);
+            answer.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+struct Resolving(Arc<Lookup>);
+
+impl Future for Resolving {
+    type Output = io::Result<Vec<SocketAddr>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut answer = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match answer.addresses.take() {
+            Some(addresses) => Poll::Ready(addresses),
+            None => {
+                answer.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// A socket that is being connected: polled again with everything the poller tells.
+struct Dialling {
+    io: Arc<Io>,
+    dialled: Option<io::Result<TcpStream>>,
+}
+
+impl Future for Dialling {
+    type Output = io::Result<Socket>;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(dialled) = self.dialled.take() else { return Poll::Pending };
+        let stream = dialled?;
+        if let Some(error) = stream.take_error()? {
+            return Poll::Ready(Err(error));
+        }
+        if let Err(error) = stream.peer_addr() {
+            if error.kind() != io::ErrorKind::NotConnected {
+                return Poll::Ready(Err(error));
+            }
+            self.dialled = Some(Ok(stream));
+            return Poll::Pending;
+        }
+        // Output is gathered before it is written: to wait for more would only delay it.
+        stream.set_nodelay(true)?;
+        Poll::Ready(Ok(Socket::registered(Arc::clone(&self.io), Stream::from(stream))))
+    }
+}
+
+impl Drop for Dialling {
+    fn drop(&mut self) {
+        if let Some(Ok(stream)) = &mut self.dialled {
+            self.io.deregister(stream);
+        }
+    }
+}
+
+/// A deadline of the poller.
+#[derive(Debug)]
+pub(crate) struct Deadline(Arc<Io>);
+
+impl Timer for Deadline {
+    fn poll_until(&mut self, _: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+        if Instant::now() >= deadline {
+            return Poll::Ready(());
+        }
+        self.0.set_deadline(Some(deadline));
+        Poll::Pending
+    }
+}

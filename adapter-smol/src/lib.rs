@@ -1,0 +1,44 @@
+//! An AMQP 0-9-1 client for RabbitMQ on smol.
+//!
+//! ```no_run
+//! use adapter_smol::{BasicConsume, Publish, QueueDeclare};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # smol::block_on(async {
+//! let connection = adapter_smol::connect("amqp://guest:guest@localhost:5672/%2f").await?;
+//! let channel = connection.open_channel().await?;
+//! channel.queue_declare(QueueDeclare::new("orders").durable()).await?;
+//!
+//! let publisher = channel.confirm_select().await?;
+//! publisher.publish(Publish::new("", "orders", b"one").persistent().mandatory()).await?;
+//!
+//! let mut consumer = channel.basic_consume(BasicConsume::new("orders").prefetch(64)).await?;
+//! while let Some(delivery) = consumer.next().await {
+//!     let delivery = delivery?;
+//!     println!("{} bytes", delivery.body().len());
+//!     delivery.ack()?;
+//! #   break;
+//! }
+//! connection.close().await;
+//! # Ok(())
+//! # })
+//! # }
+//! ```
+//!
+//! The [`guide`] says what goes wrong and how it is told, what dropping does, and who waits for whom.
+//! With the feature `tracing`, the life of connections is told at DEBUG, and every frame at TRACE: names
+//! and sizes only.
+//!
+//! The connection is driven by a task of smol's global executor; [`Connector::driver`] gives the driver to
+//! be spawned on an executor of one's own. When the driver is dropped, the connection ends with
+//! [`CloseCause::DriverGone`]. TLS (`amqps`) is not supported by this release: such a URI is refused with
+//! [`ConnectError::TlsUnsupported`].
+
+mod connector;
+mod runtime;
+
+#[doc(inline)]
+pub use amqp_client::{handles::*, values::*};
+
+pub use connector::{Connector, SmolDriver, connect};
+pub use runtime::{Smol, Timer};

@@ -1,0 +1,78 @@
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use amqp_client::{Carries, Clock, FuturesIo, Runtime};
+use futures_io::{AsyncRead, AsyncWrite};
+use smol::net::TcpStream;
+
+/// Smol as a runtime of `amqp-client`: what is spawned goes to its global executor.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Smol;
+
+impl Clock for Smol {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+impl Runtime for Smol {
+    type Transport = FuturesIo<TcpStream>;
+    type Timer = Timer;
+
+    fn resolve(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static {
+        smol::net::resolve((host.to_owned(), port))
+    }
+
+    #[allow(clippy::manual_async_fn, reason = "the future must not borrow the arguments")]
+    fn dial(
+        &self,
+        address: SocketAddr,
+        _server_name: &str,
+    ) -> impl Future<Output = io::Result<Self::Transport>> + Send + 'static {
+        async move {
+            let stream = TcpStream::connect(address).await?;
+            // Output is gathered before it is written: to wait for more would only delay it.
+            stream.set_nodelay(true)?;
+            Ok(FuturesIo::new(stream))
+        }
+    }
+
+    fn timer(&self) -> Timer {
+        Timer(None)
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        smol::spawn(task).detach();
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Carries<S> for Smol {
+    type Carrier = FuturesIo<S>;
+
+    fn carry(&self, stream: S) -> FuturesIo<S> {
+        FuturesIo::new(stream)
+    }
+}
+
+/// A deadline on smol's timer.
+#[derive(Debug)]
+pub struct Timer(Option<(Instant, smol::Timer)>);
+
+impl amqp_client::Timer for Timer {
+    fn poll_until(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+        let (at, timer) = self.0.get_or_insert_with(|| (deadline, smol::Timer::at(deadline)));
+        if *at != deadline {
+            timer.set_at(deadline);
+            *at = deadline;
+        }
+        Pin::new(timer).poll(cx).map(|_| self.0 = None)
+    }
+}

@@ -1,0 +1,27 @@
+//! What adapters hand on to applications, which depend on the adapter alone.
+
+/// What goes into calls and comes out of them, in whatever way they are waited for.
+pub mod values {
+    pub use crate::{ConnectionEvent, Delivery, PublishError, guide};
+    pub use amqp_core::{
+        AckError, AmqpUri, BasicConsume, BasicGet, BasicQos, BasicRecover, Body, BrokerError,
+        ChannelCause, ChannelFlow, CloseCause, Config, ConfirmSelect, ConnectError, ConnectFailure,
+        ConnectStep, ConsumeOk, Credentials, Decimal, DeliveryMode, DeliveryTag, Endpoint, Error,
+        ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeType, ExchangeUnbind, FailedAttempt,
+        Fault, FieldTable, FieldValue, Heartbeat, InvalidArgument, InvalidReason, Malformed,
+        Message, MessageCount, Misuse, NoWait, Overflow, Properties, PropertiesRef, ProtocolDetail,
+        ProtocolError, Publish, PublishSeq, QueueBind, QueueDeclare, QueueDeclareOk, QueueDelete,
+        QueuePurge, QueueUnbind, ReplyCode, ReturnedMessage, Secret, ShortStr, Stats, StreamOffset,
+        TransportError, Tuning, TxCommit, TxRollback, TxSelect, UriError, limits,
+    };
+}
+
+/// The handles, and the futures that they give.
+pub mod handles {
+    pub use crate::{
+        BasicPublish, Calling, Cancelling, Channel, Closed, Closing, Confirm, Connecting,
+        Connection, Consumer, Consuming, Events, Getting, Next, NextEvent, NotAwaited,
+        OpeningChannel, Publisher, Publishing, Returned, SelectingConfirms, SelectingTx, Sending,
+        Tx,
+    };
+}

@@ -1,0 +1,54 @@
+//! Streams of `futures-io` as transports: one for every runtime that speaks these traits.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use futures_io::{AsyncRead, AsyncWrite};
+
+use crate::runtime::Transport;
+
+/// A stream of the traits of `futures-io` as a [`Transport`].
+#[derive(Debug)]
+pub struct FuturesIo<S>(S);
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> FuturesIo<S> {
+    /// The stream as a transport.
+    pub const fn new(stream: S) -> Self {
+        Self(stream)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for FuturesIo<S> {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: &mut BytesMut,
+        max: usize,
+    ) -> Poll<io::Result<usize>> {
+        let filled = input.len();
+        // These traits read into memory that has a value.
+        input.resize(filled + max, 0);
+        let result = Pin::new(&mut self.0).poll_read(cx, &mut input[filled..]);
+        let count = if let Poll::Ready(Ok(count)) = result { count.min(max) } else { 0 };
+        input.truncate(filled + count);
+        result.map_ok(|_| count)
+    }
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, slices)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_close(cx)
+    }
+}
