@@ -77,10 +77,7 @@ impl Client {
     }
 
     pub(crate) const fn is_ours(self) -> bool {
-        matches!(
-            self,
-            Self::TokioMt | Self::TokioCt | Self::Smol | Self::AsyncStd | Self::Blocking
-        )
+        matches!(self, Self::TokioMt | Self::TokioCt | Self::Smol | Self::AsyncStd | Self::Blocking)
     }
 
     /// Whether the others are compared with it.
@@ -132,7 +129,8 @@ impl Client {
                 smol::block_on(work)
             }
             Self::AsyncStd => {
-                let work = async_std::task::spawn(ours::run::<AsyncStd>(uri.to_owned(), task, count));
+                let work =
+                    async_std::task::spawn(ours::run::<AsyncStd>(uri.to_owned(), task, count));
                 async_std::task::block_on(work)
             }
             Self::Blocking => blocking::run(uri, task, count),

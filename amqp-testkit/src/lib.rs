@@ -1,15 +1,17 @@
 //! For tests of AMQP 0-9-1 clients: a private RabbitMQ, a model broker that needs nothing installed,
-//! a peer that plays a script, and an allocator that counts.
+//! a peer that plays a script, a proxy that breaks connections, and an allocator that counts.
 //!
 //! Nothing here rests on a client: any client's tests may use it.
 
 pub mod alloc;
 pub mod model;
+pub mod proxy;
 pub mod rabbitmq;
 pub mod scripted;
 pub mod wire;
 
 pub use model::ModelBroker;
+pub use proxy::{Direction, Fault, Proxy};
 pub use rabbitmq::RabbitMq;
 pub use scripted::Scripted;
 pub use wire::Wire;

@@ -136,7 +136,8 @@ async fn publish_in_flood<R: Runtime + Default>(
     let mut consumer = channel.basic_consume(BasicConsume::new(QUEUE).no_ack()).await?;
     consumer.next().await.ok_or(ENDED)??;
     // It ends with the connection.
-    let mut flooded = spawn::<R, _>(async move { while let Some(Ok(_)) = consumer.next().await {} });
+    let mut flooded =
+        spawn::<R, _>(async move { while let Some(Ok(_)) = consumer.next().await {} });
     let measured = publish_and_wait(connection, count).await?;
     if flooded.try_recv().is_ok() {
         return Err(ENDED.into());

@@ -55,7 +55,7 @@ pub(crate) enum PhaseInput {
     ConnectionLost,
 }
 
-/// `BrokerClose` while `Closing` is answered, and our own close goes on: both sides have sent one.
+/// `BrokerClose` while `Closing` is the end: both sides have sent one, and RabbitMQ may have lost ours.
 /// RabbitMQ refuses an open by closing the connection: a `BrokerClose` while `Opening` was meant for
 /// the channel that had the number before.
 const TRANSITIONS: &[Transition<Phase, PhaseInput>] = &[
@@ -66,7 +66,7 @@ const TRANSITIONS: &[Transition<Phase, PhaseInput>] = &[
     (Phase::Open, PhaseInput::BrokerClose, Phase::Closed),
     (Phase::Open, PhaseInput::ConnectionLost, Phase::Closed),
     (Phase::Closing, PhaseInput::OpenOk, Phase::Closing),
-    (Phase::Closing, PhaseInput::BrokerClose, Phase::Closing),
+    (Phase::Closing, PhaseInput::BrokerClose, Phase::Closed),
     (Phase::Closing, PhaseInput::CloseOk, Phase::Closed),
     (Phase::Closing, PhaseInput::ConnectionLost, Phase::Closed),
 ];

@@ -1,5 +1,9 @@
 //! Channel numbers: handed out from 1 up, reused least recently used first, and never before the
 //! channel has closed on both sides.
+//!
+//! Where both sides close at once, each owes the other an answer. RabbitMQ pays, or not: a close of ours
+//! that meets a channel process on its way out is lost with it. So the broker's close is the end of such
+//! a channel, and its answer to ours, if it comes, comes before the number's next `channel.open-ok`.
 
 use std::collections::VecDeque;
 
@@ -11,11 +15,13 @@ pub(crate) struct Numbers {
     /// The channel of each number, from 1.
     channels: Vec<Option<ChannelId>>,
     free: VecDeque<u16>,
+    /// Those for which a close-ok may still come that is nobody's.
+    owed: Vec<u16>,
 }
 
 impl Numbers {
     pub(crate) const fn new(max: u16) -> Self {
-        Self { max, channels: Vec::new(), free: VecDeque::new() }
+        Self { max, channels: Vec::new(), free: VecDeque::new(), owed: Vec::new() }
     }
 
     pub(crate) const fn limit(&mut self, max: u16) {
@@ -50,6 +56,17 @@ impl Numbers {
     /// Whether the number was ever handed out: a frame on it may be late rather than wrong.
     pub(crate) fn was_used(&self, number: u16) -> bool {
         number > 0 && usize::from(number) <= self.channels.len()
+    }
+
+    /// Our close of the number's channel may yet be answered.
+    pub(crate) fn owe_close_ok(&mut self, number: u16) {
+        self.owed.push(number);
+    }
+
+    /// A close-ok has come, or cannot come any more; whether one was owed.
+    pub(crate) fn settle_close_ok(&mut self, number: u16) -> bool {
+        let owed = self.owed.iter().position(|other| *other == number);
+        owed.map(|at| self.owed.swap_remove(at)).is_some()
     }
 
     pub(crate) fn free(&mut self, number: u16) {

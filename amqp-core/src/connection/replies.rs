@@ -109,6 +109,13 @@ impl Connection {
     ) -> Result<(), ProtocolDetail> {
         let unexpected = ProtocolDetail::UnexpectedMethod(method.id());
         let Some(state) = self.channels.find_mut(id.0) else { return Err(unexpected) };
+        let closes = matches!(method, Method::ChannelCloseOk(_) | Method::ChannelOpenOk(_));
+        if closes
+            && self.numbers.settle_close_ok(state.number)
+            && matches!(method, Method::ChannelCloseOk(_))
+        {
+            return Ok(());
+        }
         let tag = match method {
             Method::BasicConsumeOk(ok) => Some(ok.consumer_tag.as_bytes()),
             Method::BasicCancelOk(ok) => Some(ok.consumer_tag.as_bytes()),
@@ -263,10 +270,10 @@ impl Connection {
             BrokerError::new(close.reply_code, close.reply_text, close.class_id, close.method_id);
         let number = state.number;
         // What has begun goes on to its end: RabbitMQ ends the connection on a close-ok in the middle
-        // of a content. Nothing else of the channel does; our own close, if it waits, must.
-        let closing = state.phase == Phase::Closing;
-        if !closing {
-            self.outbound.abandon(number);
+        // of a content. Nothing else of the channel does.
+        self.outbound.abandon(number);
+        if state.phase == Phase::Closing {
+            self.numbers.owe_close_ok(number);
         }
         let close_ok = wire::CloseOk::default();
         self.outbound.frames(number, |out| frame::write_method(out, number, &close_ok));
@@ -276,18 +283,8 @@ impl Connection {
             Some(ChannelCause::ByClient) | None => state.cause = Some(cause.clone()),
             Some(_) => {}
         }
-        if closing {
-            // The broker answers our close, and none of the calls before it.
-            let own_close = |call: &CallKey| {
-                matches!(self.calls.pending(*call), Some((Pending::ChannelClose, _)))
-            };
-            let (kept, lost) = state.calls.drain(..).partition(own_close);
-            state.calls = kept;
-            self.fail_calls(lost, &cause);
-        } else {
-            let handed_over = self.outbound.handed_over();
-            self.close_channel(id, PhaseInput::BrokerClose, cause, handed_over);
-        }
+        let handed_over = self.outbound.handed_over();
+        self.close_channel(id, PhaseInput::BrokerClose, cause, handed_over);
     }
 
     fn cancelled_by_broker(&mut self, id: ChannelId, cancel: &basic::Cancel<'_>) {

@@ -101,13 +101,54 @@ fn crossing_closes() {
     assert_eq!(peer.methods(), ["basic.Qos", "channel.Close"]);
     peer.send(1, &close(404));
     assert_eq!(peer.methods(), ["channel.CloseOk"]);
-    assert_eq!(peer.events(), [Event::ChannelClosing(id), Event::CallDone(lost.key())]);
+    let [lost_key, closing_key] = [lost.key(), closing.key()].map(Event::CallDone);
+    let events = [Event::ChannelClosing(id), lost_key, closing_key, Event::ChannelClosed(id)];
+    assert_eq!(peer.events(), events);
     assert!(peer.session.take_reply(&lost).unwrap().is_err());
-    peer.send(1, &channel::CloseOk::default());
-    assert_eq!(peer.events(), [Event::CallDone(closing.key()), Event::ChannelClosed(id)]);
     peer.session.take_reply(&closing).unwrap().unwrap();
     let cause = peer.session.channel(id).cause().unwrap();
     assert!(matches!(cause, ChannelCause::ByBroker(_)), "the broker had the reason: {cause:?}");
+    // RabbitMQ answers ours, or not.
+    peer.send(1, &channel::CloseOk::default());
+    assert_eq!((peer.events(), peer.session.cause()), (vec![], None));
+}
+
+/// The answer to a close of ours that crossed the broker's comes before the next channel of the number is
+/// open, or never; a close of that one has its own.
+#[test]
+fn the_number_of_crossing_closes_serves_again() {
+    for comes in [true, false] {
+        for close_at_once in [true, false] {
+            let mut peer = Peer::open();
+            let ids: Vec<_> = (1..=10).map(|number| peer.channel(number)).collect();
+            peer.session.channel(ids[0]).close(peer.now);
+            peer.methods();
+            peer.send(1, &close(404));
+            assert_eq!(peer.methods(), ["channel.CloseOk"]);
+            let (id, opening) = peer.session.open_channel(peer.now).unwrap();
+            let mut closing = close_at_once.then(|| peer.session.channel(id).close(peer.now));
+            peer.methods();
+            if comes {
+                peer.send(1, &channel::CloseOk::default());
+            }
+            assert!(peer.session.take_reply(&opening).is_none());
+            peer.send(1, &channel::OpenOk::default());
+            let opened = peer.session.take_reply(&opening).unwrap();
+            opened.unwrap();
+            let closing =
+                closing.take().unwrap_or_else(|| peer.session.channel(id).close(peer.now));
+            assert!(peer.session.take_reply(&closing).is_none());
+            peer.send(1, &channel::CloseOk::default());
+            peer.session.take_reply(&closing).unwrap().unwrap();
+            assert_eq!(peer.session.cause(), None);
+            // A second one is nobody's, and wrong on a channel that is open.
+            let (_, opening) = peer.session.open_channel(peer.now).unwrap();
+            peer.send(1, &channel::OpenOk::default());
+            peer.session.take_reply(&opening).unwrap().unwrap();
+            peer.send(1, &channel::CloseOk::default());
+            assert!(peer.session.cause().is_some(), "{comes} {close_at_once}");
+        }
+    }
 }
 
 /// H3: RabbitMQ ends the connection on a close-ok in the middle of a content.

@@ -1,6 +1,7 @@
 //! Tests of the whole.
 
-mod behaviour;
+mod brokers;
+mod conformance;
 mod invariants;
 mod live;
 mod support;

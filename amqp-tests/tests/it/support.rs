@@ -1,10 +1,10 @@
 //! What the tests share.
 
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use adapter_tokio::{Channel, Connection, Error, QueueDeclare};
+use amqp_client::core::{Error, QueueDeclare};
 use amqp_testkit::{ModelBroker, RabbitMq};
 
 /// The RabbitMQ that all tests share; its guard removes it when the process ends.
@@ -14,19 +14,23 @@ pub(crate) fn rabbitmq() -> &'static RabbitMq {
     &NODE
 }
 
+/// A RabbitMQ that may be disturbed, by one test at a time. It is to be left as it was found.
+pub(crate) fn fragile() -> MutexGuard<'static, RabbitMq> {
+    static NODE: LazyLock<Mutex<RabbitMq>> =
+        LazyLock::new(|| Mutex::new(RabbitMq::start().unwrap_or_else(|error| panic!("{error}"))));
+    NODE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The model broker that all tests share.
 pub(crate) fn model() -> &'static ModelBroker {
     static BROKER: LazyLock<ModelBroker> = LazyLock::new(|| ModelBroker::start().unwrap());
     &BROKER
 }
 
-/// The URI of the shared RabbitMQ, from within a runtime.
-pub(crate) async fn rabbitmq_uri() -> String {
-    tokio::task::spawn_blocking(|| rabbitmq().uri()).await.unwrap()
-}
-
-pub(crate) async fn connect() -> Connection {
-    adapter_tokio::connect(&rabbitmq_uri().await).await.unwrap()
+/// The port in a broker's URI.
+pub(crate) fn port(uri: &str) -> u16 {
+    let (_, rest) = uri.rsplit_once(':').unwrap();
+    rest.split('/').next().unwrap().parse().unwrap()
 }
 
 /// A name that no other test uses.
@@ -46,20 +50,28 @@ pub(crate) fn code(error: &Error) -> u16 {
     error.reply_code().unwrap_or_else(|| panic!("not refused by the broker: {error:?}")).code()
 }
 
-/// Waits until so many messages are ready. RabbitMQ's queues count before they take what was sent to
-/// them a moment ago.
-pub(crate) async fn ready(channel: &Channel, queue: &str, expected: u32) {
-    within("the messages", async {
-        let passive = QueueDeclare::passive(queue);
-        while channel.queue_declare(passive.clone()).await.unwrap().message_count != expected {}
+/// Sleeps, on any runtime.
+pub(crate) async fn sleep(time: Duration) {
+    smol::Timer::after(time).await;
+}
+
+/// Lets others have their turn, on any runtime.
+pub(crate) async fn yield_now() {
+    smol::future::yield_now().await;
+}
+
+/// The output if it comes within `time`, on any runtime.
+pub(crate) async fn timeout<F: IntoFuture>(time: Duration, future: F) -> Option<F::Output> {
+    let future = future.into_future();
+    smol::future::or(async { Some(future.await) }, async {
+        sleep(time).await;
+        None
     })
-    .await;
+    .await
 }
 
 /// Fails the test if `future` takes longer than anything should.
-pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(Duration::from_secs(20), future).await {
-        Ok(value) => value,
-        Err(_) => panic!("{what}: nothing within 20 s"),
-    }
+pub(crate) async fn within<F: IntoFuture>(what: &str, future: F) -> F::Output {
+    let patience = Duration::from_secs(20);
+    timeout(patience, future).await.unwrap_or_else(|| panic!("{what}: nothing within 20 s"))
 }

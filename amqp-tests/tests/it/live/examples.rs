@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 
 use crate::support::rabbitmq;
 
@@ -16,14 +17,58 @@ fn on_rabbitmq() {
     quickstart_runs(Some(&rabbitmq().uri()));
 }
 
-#[test]
-fn requests_are_answered() {
-    for url in [None, Some(rabbitmq().uri())] {
-        let output = example("rpc", url.as_deref()).output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-        assert_eq!(text, "100 requests answered; the squares add up to 328350\n");
-    }
+/// NA-39, PK-115: on the embedded broker and on RabbitMQ they print the same.
+macro_rules! print {
+    ($($name:ident: $printed:expr;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                for url in [None, Some(rabbitmq().uri())] {
+                    let name = stringify!($name).trim_start_matches("na_39_").trim_start_matches("pk_115_");
+                    let output = example(name, url.as_deref()).output().unwrap();
+                    let text = String::from_utf8(output.stdout).unwrap();
+                    let errors = String::from_utf8_lossy(&output.stderr);
+                    assert!(output.status.success(), "{text}\n{errors}");
+                    assert_eq!(text, $printed);
+                }
+            }
+        )*
+    };
+}
+
+const NEWS: &str = "subscriber 0: first\nsubscriber 0: second\nsubscriber 1: first\n\
+                    subscriber 1: second\nsubscriber 2: first\nsubscriber 2: second\n";
+const TOPICS: &str = "*.critical: kernel.critical mail.critical\n\
+                      kernel.*: kernel.critical kernel.info\n\
+                      #: kernel.critical kernel.info mail.critical mail.info\n";
+const MANDATORY: &str = "one: 312 NO_ROUTE\ntwo: confirmed\nthree: 312 NO_ROUTE\n";
+const GET: &str = "one, and 2 behind it\ntwo, and 1 behind it\nthree, and 0 behind it\nempty\n";
+const SQUARES: &str = "100 requests answered; the squares add up to 328350\n";
+
+print! {
+    na_39_work_queue: "2 workers did 10 tasks\n";
+    na_39_publish_subscribe: NEWS;
+    na_39_topics: TOPICS;
+    na_39_rpc: SQUARES;
+    pk_115_confirms: "5 taken, 7 refused\n";
+    pk_115_mandatory: MANDATORY;
+    pk_115_get: GET;
+    pk_115_ack_from_another_thread:
+        "5 deliveries acknowledged elsewhere; they add up to 10\n";
+    na_39_blocking_work_queue: "2 workers did 10 tasks\n";
+    na_39_blocking_publish_subscribe: NEWS;
+    na_39_blocking_topics: TOPICS;
+    na_39_blocking_rpc: SQUARES;
+    pk_115_blocking_confirms: "5 taken, 7 refused\n";
+    pk_115_blocking_mandatory: MANDATORY;
+    pk_115_blocking_get: GET;
+    pk_115_blocking_iterate: "one\ntwo\nthree\nfour\nfive\nsilence\n0 given back\n";
+    pk_115_blocking_callbacks: "3 deliveries dispatched\none\ntwo\nthree\n";
+    pk_115_blocking_ack_from_another_thread:
+        "20 deliveries acknowledged by 3 threads; they add up to 190\n";
+    smol: "one\ntwo\nthree\n";
+    async_std: "one\ntwo\nthree\n";
+    own_event_loop: "100 deliveries acknowledged from elsewhere; they add up to 4950\n";
 }
 
 #[test]
@@ -59,9 +104,11 @@ fn quickstart_runs(url: Option<&str>) {
 
 /// An example stands beside this test's own binary once it is built.
 fn example(name: &str, url: Option<&str>) -> Command {
-    let build = ["build", "--quiet", "--package", "examples", "--example", name];
-    let built = Command::new(env!("CARGO")).args(build).status().unwrap();
-    assert!(built.success());
+    static BUILT: LazyLock<bool> = LazyLock::new(|| {
+        let build = ["build", "--quiet", "--package", "examples", "--examples"];
+        Command::new(env!("CARGO")).args(build).status().unwrap().success()
+    });
+    assert!(*BUILT);
     let test: PathBuf = std::env::current_exe().unwrap();
     let program = test.parent().unwrap().parent().unwrap().join("examples").join(name);
     let mut command = Command::new(program);

@@ -1,11 +1,5 @@
-//! What only a real RabbitMQ can show, and what must not need one: refused and silent peers.
+//! What only a real RabbitMQ can show, and peers that do as they are told.
 
-mod alarms;
-mod connecting;
 mod examples;
-mod faults;
-mod kinds;
-mod outcomes;
 mod peers;
 mod recorded;
-mod threads;

@@ -139,3 +139,14 @@ fn expect_close_ok(mut wire: Wire) {
     frame::write_method(&mut close_ok, 0, &connection::CloseOk::default());
     assert!(rest.ends_with(&close_ok), "{:?}", &rest[rest.len().saturating_sub(20)..]);
 }
+
+/// BR-38: the model does as RabbitMQ does.
+#[tokio::test]
+async fn br_38_the_model_closes_as_an_operator_does() {
+    let broker = amqp_testkit::ModelBroker::start().unwrap();
+    let connection = adapter_tokio::connect(&broker.uri()).await.unwrap();
+    broker.close_all("because");
+    let cause = within("the end", connection.closed()).await;
+    let CloseCause::ByBroker(error) = &cause else { panic!("{cause:?}") };
+    assert_eq!((error.code.code(), &*error.text), (320, "CONNECTION_FORCED - because"));
+}

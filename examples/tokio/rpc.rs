@@ -12,7 +12,6 @@ use std::time::Duration;
 use adapter_tokio::{
     BasicConsume, Channel, Connection, Consumer, Properties, Publish, QueueDeclare, connect,
 };
-use amqp_testkit::ModelBroker;
 use tokio::sync::oneshot;
 
 const REPLY_TO: &str = "amq.rabbitmq.reply-to";
@@ -20,14 +19,8 @@ const REQUESTS: u64 = 100;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let (url, _embedded) = match std::env::var("AMQP_URL") {
-        Ok(url) => (url, None),
-        Err(_) => {
-            let broker = ModelBroker::start()?;
-            (broker.uri(), Some(broker))
-        }
-    };
-    let connection = connect(&url).await?;
+    let broker = examples::broker()?;
+    let connection = connect(&broker.uri).await?;
     let serving = connection.open_channel().await?;
     let queue = serving.queue_declare(QueueDeclare::new("").exclusive()).await?.queue;
     let requests = serving.basic_consume(BasicConsume::new(&queue).prefetch(10)).await?;

@@ -1,34 +1,26 @@
-//! A broker that is short of memory reads no publishes (BR-35): model and RabbitMQ, each a broker of
-//! the test's own.
+//! A broker that is short of memory reads no publishes (BR-35).
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use adapter_tokio::{
-    BasicConsume, CloseCause, ConnectionEvent, Connector, Error, Publish, PublishError,
-    QueueDeclare, connect,
-};
 use amqp_testkit::{ModelBroker, RabbitMq};
 
-use crate::support::{ready, within};
+use super::api::{
+    self, At, BasicConsume, CloseCause, ConnectionEvent, Error, Publish, PublishError,
+    QueueDeclare, on_every_adapter, ready,
+};
+use crate::support::{self, within};
+
+on_every_adapter! {
+    pk_31_pk_32_br_35_alarms_are_told_and_pass
+}
 
 /// A broker whose alarm can be raised.
-#[derive(Clone)]
 enum Broker {
-    Model(Arc<ModelBroker>),
-    RabbitMq(Arc<RabbitMq>),
+    Model(ModelBroker),
+    RabbitMq(std::sync::MutexGuard<'static, RabbitMq>),
 }
 
 impl Broker {
-    fn model() -> Self {
-        Self::Model(Arc::new(ModelBroker::start().unwrap()))
-    }
-
-    async fn rabbitmq() -> Self {
-        let node = tokio::task::spawn_blocking(|| RabbitMq::start().unwrap());
-        Self::RabbitMq(Arc::new(node.await.unwrap()))
-    }
-
     fn uri(&self) -> String {
         match self {
             Self::Model(model) => model.uri(),
@@ -36,48 +28,41 @@ impl Broker {
         }
     }
 
-    async fn alarm(&self, raised: bool) {
+    fn alarm(&self, raised: bool) {
         match self {
             Self::Model(model) => model.set_alarm(raised.then_some("low on memory")),
             Self::RabbitMq(node) => {
-                let node = Arc::clone(node);
                 let mark = if raised { "0.00001" } else { "0.4" };
-                let ctl = move || node.ctl(&["set_vm_memory_high_watermark", mark]).unwrap();
-                tokio::task::spawn_blocking(ctl).await.unwrap();
+                node.ctl(&["set_vm_memory_high_watermark", mark]).unwrap();
             }
         }
     }
 }
 
 /// The stages of an alarm follow each other on one broker: starting another costs seconds.
-#[tokio::test]
-async fn pk_31_pk_32_br_35_alarms_of_the_model() {
-    every_stage(Broker::model()).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pk_31_pk_32_br_35_alarms_of_rabbitmq() {
-    every_stage(Broker::rabbitmq().await).await;
-}
-
-async fn every_stage(broker: Broker) {
-    publishes_wait_and_resolve_once(&broker).await;
-    a_close_ends_by_its_deadline(&broker).await;
-    a_blocked_connection_may_be_given_up(&broker).await;
+async fn pk_31_pk_32_br_35_alarms_are_told_and_pass(at: At) {
+    let broker = if at.uri() == support::model().uri() {
+        Broker::Model(ModelBroker::start().unwrap())
+    } else {
+        Broker::RabbitMq(support::fragile())
+    };
+    let at = at.to(broker.uri());
+    publishes_wait_and_resolve_once(&at, &broker).await;
+    a_close_ends_by_its_deadline(&at, &broker).await;
+    a_blocked_connection_may_be_given_up(&at, &broker).await;
     // Nothing of it lasts.
-    let connection = connect(&broker.uri()).await.unwrap();
+    let connection = at.connect().await;
+    let channel = connection.open_channel().await.unwrap();
     let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
     publisher.publish(Publish::new("", "kept", b"last").mandatory()).await.unwrap();
+    channel.queue_delete(api::QueueDelete::new("kept")).await.unwrap();
     connection.close().await;
-    if let Broker::RabbitMq(node) = broker {
-        tokio::task::spawn_blocking(move || drop(node)).await.unwrap();
-    }
 }
 
 /// K9: told once, in order after the alarm, and deliveries go on meanwhile.
-async fn publishes_wait_and_resolve_once(broker: &Broker) {
-    let connection = connect(&broker.uri()).await.unwrap();
-    let watching = connect(&broker.uri()).await.unwrap();
+async fn publishes_wait_and_resolve_once(at: &At, broker: &Broker) {
+    let connection = at.connect().await;
+    let watching = at.connect().await;
     let mut events = connection.events();
     let channel = connection.open_channel().await.unwrap();
     channel.queue_declare(QueueDeclare::new("kept").durable()).await.unwrap();
@@ -85,7 +70,7 @@ async fn publishes_wait_and_resolve_once(broker: &Broker) {
     let watcher = watching.open_channel().await.unwrap();
     let mut consumer = watcher.basic_consume(BasicConsume::new("kept")).await.unwrap();
 
-    broker.alarm(true).await;
+    broker.alarm(true);
     // The first one tells the broker that this connection publishes.
     let mut confirms = vec![publisher.send(Publish::new("", "kept", b"0")).await.unwrap()];
     let blocked = within("the news", events.next()).await.unwrap();
@@ -95,15 +80,13 @@ async fn publishes_wait_and_resolve_once(broker: &Broker) {
     for _ in 1..100 {
         confirms.push(publisher.send(Publish::new("", "kept", &body)).await.unwrap());
     }
-    let last = confirms.pop().unwrap();
-    let mut last = std::pin::pin!(last);
-    let early = tokio::time::timeout(Duration::from_millis(300), last.as_mut()).await;
-    assert!(early.is_err(), "{early:?}");
+    let mut last = confirms.pop().unwrap();
+    assert!(api::is_open(&mut last, Duration::from_millis(300)).await);
     // Who does not publish is not blocked.
     assert_eq!(watching.blocked(), None);
     watcher.queue_declare(QueueDeclare::passive("kept")).await.unwrap();
 
-    broker.alarm(false).await;
+    broker.alarm(false);
     assert_eq!(within("the news", events.next()).await, Some(ConnectionEvent::Unblocked));
     assert_eq!(connection.blocked(), None);
     for confirm in confirms {
@@ -123,22 +106,20 @@ async fn publishes_wait_and_resolve_once(broker: &Broker) {
 }
 
 /// K10: a blocked broker does not answer a close.
-async fn a_close_ends_by_its_deadline(broker: &Broker) {
-    let connector = Connector::new(&broker.uri())
-        .unwrap()
-        .configure(|config| config.close_timeout(Duration::from_secs(1)));
-    let connection = connector.connect().await.unwrap();
+async fn a_close_ends_by_its_deadline(at: &At, broker: &Broker) {
+    let configure = |config: api::Config| config.close_timeout(Duration::from_secs(1));
+    let connection = at.open(configure).await.unwrap();
     let mut events = connection.events();
     let channel = connection.open_channel().await.unwrap();
     let publisher = channel.confirm_select().await.unwrap();
-    broker.alarm(true).await;
+    broker.alarm(true);
     let first = publisher.send(Publish::new("", "kept", b"first")).await.unwrap();
     within("the news", events.next()).await;
     let second = publisher.send(Publish::new("", "kept", b"second")).await.unwrap();
-    let declaring = tokio::spawn(channel.queue_declare(QueueDeclare::passive("kept")));
+    let declaring = at.spawn(channel.queue_declare(QueueDeclare::passive("kept")));
     within("the call", async {
         while connection.stats().open_calls == 0 {
-            tokio::task::yield_now().await;
+            support::yield_now().await;
         }
     })
     .await;
@@ -147,23 +128,21 @@ async fn a_close_ends_by_its_deadline(broker: &Broker) {
     let taken = begun.elapsed();
     assert!(taken >= Duration::from_secs(1) && taken < Duration::from_secs(3), "{taken:?}");
     let forced = Error::Connection(CloseCause::ByClientForced);
-    assert_eq!(declaring.await.unwrap().unwrap_err(), forced);
+    assert_eq!(declaring.await.unwrap_err(), forced);
     let outcome = second.await.unwrap_err();
     assert!(matches!(outcome, PublishError::Unknown(_) | PublishError::NotSent(_)), "{outcome}");
     drop(first);
-    broker.alarm(false).await;
+    broker.alarm(false);
 }
 
-async fn a_blocked_connection_may_be_given_up(broker: &Broker) {
-    let connector = Connector::new(&broker.uri())
-        .unwrap()
-        .configure(|config| config.blocked_timeout(Duration::from_millis(700)));
-    let connection = connector.connect().await.unwrap();
+async fn a_blocked_connection_may_be_given_up(at: &At, broker: &Broker) {
+    let configure = |config: api::Config| config.blocked_timeout(Duration::from_millis(700));
+    let connection = at.open(configure).await.unwrap();
     let channel = connection.open_channel().await.unwrap();
-    broker.alarm(true).await;
+    broker.alarm(true);
     channel.basic_publish(Publish::new("", "kept", b"x")).await.unwrap();
     let cause = within("the end", connection.closed()).await;
     let CloseCause::BlockedTimeout { reason, timeout } = cause else { panic!("{cause:?}") };
     assert_eq!((&*reason, timeout), ("low on memory", Duration::from_millis(700)));
-    broker.alarm(false).await;
+    broker.alarm(false);
 }

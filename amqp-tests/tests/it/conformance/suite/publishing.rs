@@ -1,13 +1,13 @@
-use adapter_tokio::{
-    BasicConsume, Error, ExchangeDeclare, FieldTable, Misuse, Properties, Publish, PublishError,
-    QueueBind, QueueDeclare, connect,
+use super::api::{
+    At, BasicConsume, Error, ExchangeDeclare, FieldTable, Misuse, Properties, Publish,
+    PublishError, QueueBind, QueueDeclare, on_every_adapter,
 };
 use bytes::Bytes;
 
-use super::on_both_brokers;
 use crate::support::{exclusive, unique, within};
 
-on_both_brokers! {
+on_every_adapter! {
+    pk_69_confirms_that_begin_behind_an_unroutable_message_are_their_own
     na_20_a_confirmed_message_arrives_as_it_was_sent
     pk_106_bodies_of_every_size_arrive_whole
     a_mandatory_message_without_a_queue_comes_back
@@ -19,8 +19,8 @@ on_both_brokers! {
     h3_a_close_in_the_middle_of_a_content_costs_the_channel_alone
 }
 
-async fn na_20_a_confirmed_message_arrives_as_it_was_sent(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn na_20_a_confirmed_message_arrives_as_it_was_sent(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let exchange = unique("direct");
     channel.exchange_declare(ExchangeDeclare::direct(&exchange)).await.unwrap();
@@ -49,8 +49,8 @@ async fn na_20_a_confirmed_message_arrives_as_it_was_sent(uri: String) {
 }
 
 /// Sizes around those at which a body is copied, sent by reference, or cut into frames.
-async fn pk_106_bodies_of_every_size_arrive_whole(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn pk_106_bodies_of_every_size_arrive_whole(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("sizes")).await.unwrap();
     let publisher = channel.confirm_select().await.unwrap();
@@ -85,8 +85,8 @@ async fn pk_106_bodies_of_every_size_arrive_whole(uri: String) {
     connection.close().await;
 }
 
-async fn a_mandatory_message_without_a_queue_comes_back(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn a_mandatory_message_without_a_queue_comes_back(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let publisher = channel.confirm_select().await.unwrap();
     let nowhere = unique("nowhere");
@@ -101,8 +101,8 @@ async fn a_mandatory_message_without_a_queue_comes_back(uri: String) {
     connection.close().await;
 }
 
-async fn an_unconfirmed_mandatory_message_comes_back_too(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn an_unconfirmed_mandatory_message_comes_back_too(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let nowhere = unique("nowhere");
     channel.basic_publish(Publish::new("", &nowhere, b"lost").mandatory()).await.unwrap();
@@ -114,8 +114,8 @@ async fn an_unconfirmed_mandatory_message_comes_back_too(uri: String) {
     connection.close().await;
 }
 
-async fn a_missing_exchange_closes_the_channel_and_says_so(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn a_missing_exchange_closes_the_channel_and_says_so(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let publisher = channel.confirm_select().await.unwrap();
     let missing = unique("missing");
@@ -131,8 +131,8 @@ async fn a_missing_exchange_closes_the_channel_and_says_so(uri: String) {
     connection.close().await;
 }
 
-async fn pk_105_pk_113_what_cannot_be_sent_is_refused_whole(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn pk_105_pk_113_what_cannot_be_sent_is_refused_whole(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("refused")).await.unwrap();
     let publisher = channel.confirm_select().await.unwrap();
@@ -163,8 +163,8 @@ async fn pk_105_pk_113_what_cannot_be_sent_is_refused_whole(uri: String) {
     connection.close().await;
 }
 
-async fn a_second_select_gives_another_publisher(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn a_second_select_gives_another_publisher(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("twice")).await.unwrap();
     let first = channel.confirm_select().await.unwrap();
@@ -178,8 +178,8 @@ async fn a_second_select_gives_another_publisher(uri: String) {
 }
 
 /// NA-30: 40 MB on one channel, 4 bytes on another; two large ones on one channel stay whole.
-async fn na_30_a_large_body_keeps_no_other_channel_waiting(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn na_30_a_large_body_keeps_no_other_channel_waiting(at: At) {
+    let connection = at.connect().await;
     let large_channel = connection.open_channel().await.unwrap();
     let small_channel = connection.open_channel().await.unwrap();
     let queue = large_channel.queue_declare(exclusive("fair")).await.unwrap();
@@ -208,8 +208,8 @@ async fn na_30_a_large_body_keeps_no_other_channel_waiting(uri: String) {
 }
 
 /// H3: RabbitMQ ends the connection if a close is answered in the middle of a content.
-async fn h3_a_close_in_the_middle_of_a_content_costs_the_channel_alone(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn h3_a_close_in_the_middle_of_a_content_costs_the_channel_alone(at: At) {
+    let connection = at.connect().await;
     let large = Bytes::from(vec![7; 30 << 20]);
     let missing = unique("missing");
     let mut rounds = 0;
@@ -218,7 +218,7 @@ async fn h3_a_close_in_the_middle_of_a_content_costs_the_channel_alone(uri: Stri
         // What an earlier round began goes on to its end, and takes the room until then.
         within("room", async {
             while connection.stats().unsent_bytes > 0 {
-                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                crate::support::sleep(std::time::Duration::from_millis(1)).await;
             }
         })
         .await;
@@ -257,5 +257,23 @@ async fn h3_a_close_in_the_middle_of_a_content_costs_the_channel_alone(uri: Stri
     let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
     within("a confirm", publisher.publish(Publish::new("", "nobody", &large))).await.unwrap();
     assert!(connection.is_open());
+    connection.close().await;
+}
+
+/// PK-69: what came back before stays what it was, and is no error of a later publish.
+async fn pk_69_confirms_that_begin_behind_an_unroutable_message_are_their_own(at: At) {
+    let connection = at.connect().await;
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(exclusive("later")).await.unwrap();
+    let nowhere = unique("nowhere");
+    channel.basic_publish(Publish::new("", &nowhere, b"before").mandatory()).await.unwrap();
+    let publisher = channel.confirm_select().await.unwrap();
+    publisher.publish(Publish::new("", queue.name(), b"after").mandatory()).await.unwrap();
+    let returned = publisher.publish(Publish::new("", &nowhere, b"nobody's").mandatory()).await;
+    let Err(PublishError::Returned(returned)) = returned else { panic!("{returned:?}") };
+    assert_eq!(returned.message.body(), b"nobody's");
+    let before = channel.take_returned().unwrap();
+    assert_eq!(before.message.body(), b"before");
+    assert!(channel.take_returned().is_none());
     connection.close().await;
 }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use adapter_tokio::{
-    BasicConsume, Connection, ExchangeDeclare, FieldTable, Properties, Publish, PublishError,
-    QueueBind, QueueDeclare,
+use super::api::{
+    At, BasicConsume, Connection, ExchangeDeclare, FieldTable, Properties, Publish, PublishError,
+    QueueBind, QueueDeclare, on_rabbitmq,
 };
 
-use crate::support::{connect, unique, within};
+use crate::support::{unique, within};
 
 const TASKS: u64 = 32;
 const MESSAGES: u64 = 100_000;
@@ -31,9 +31,12 @@ fn route(id: u64) -> Route {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_outcome_belongs_to_its_own_message() {
-    let connection = connect().await;
+on_rabbitmq! {
+    every_outcome_belongs_to_its_own_message
+}
+
+async fn every_outcome_belongs_to_its_own_message(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let exchange = unique("headers");
     let taken = declare(&connection, &exchange, "taken").await;
@@ -43,7 +46,7 @@ async fn every_outcome_belongs_to_its_own_message() {
     let tasks: Vec<_> = (0..TASKS)
         .map(|task| {
             let (publisher, exchange) = (publisher.clone(), exchange.clone());
-            tokio::spawn(async move {
+            at.spawn(async move {
                 let properties = [Route::Taken, Route::Refused, Route::Nowhere].map(|route| {
                     let headers = FieldTable::from([("route", format!("{route:?}").into())]);
                     Properties::new().headers(headers)
@@ -74,7 +77,7 @@ async fn every_outcome_belongs_to_its_own_message() {
         .collect();
     let mut accepted = BTreeSet::new();
     for task in tasks {
-        accepted.extend(task.await.unwrap());
+        accepted.extend(task.await);
     }
     let refused_accepted = accepted.iter().filter(|id| route(**id) == Route::Refused).count();
     assert_eq!(refused_accepted, 1, "the full queue holds one message");

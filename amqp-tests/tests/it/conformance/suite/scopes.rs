@@ -1,16 +1,16 @@
 //! What is known of a channel reaches its caller: scopes, transactions, confirms, returns.
 
-use adapter_tokio::{
-    BasicConsume, BasicQos, Channel, ChannelCause, CloseCause, ConnectionEvent, Error,
+use super::api::{
+    self, At, BasicConsume, BasicQos, Channel, ChannelCause, CloseCause, ConnectionEvent, Error,
     ExchangeBind, ExchangeDeclare, ExchangeDelete, Misuse, Overflow, Publish, PublishError,
-    QueueBind, QueueDeclare, QueueDelete, QueuePurge, connect,
+    QueueBind, QueueDeclare, QueueDelete, QueuePurge, on_every_adapter, ready,
 };
 use std::time::Duration;
 
-use super::on_both_brokers;
-use crate::support::{code, exclusive, ready, unique, within};
+use crate::support::{code, exclusive, unique, within};
 
-on_both_brokers! {
+on_every_adapter! {
+    pk_51_pk_52_calls_without_an_answer_keep_their_place
     na_8_a_scope_closes_its_channel_and_raises_what_is_known
     na_9_one_channel_publishes_consumes_and_confirms
     na_12_an_asynchronous_error_is_raised_by_the_next_operation
@@ -29,15 +29,13 @@ on_both_brokers! {
     an_abort_ends_everything_at_once
     pk_30_br_39_a_secret_is_updated
     pk_33_what_happens_is_counted
-    pk_51_pk_52_calls_without_an_answer_keep_their_place
     pk_54_a_close_beside_ninety_nine_refusals_ends
-    pk_55_a_close_lets_earlier_calls_finish
     br_11_bad_properties_close_the_channel
     br_19_nothing_is_confirmed_behind_a_refusal
 }
 
-async fn queue_with(uri: &str, bodies: &[&str]) -> (adapter_tokio::Connection, Channel, String) {
-    let connection = connect(uri).await.unwrap();
+async fn queue_with(at: &At, bodies: &[&str]) -> (api::Connection, Channel, String) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("scope")).await.unwrap().queue;
     let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
@@ -47,8 +45,8 @@ async fn queue_with(uri: &str, bodies: &[&str]) -> (adapter_tokio::Connection, C
     (connection, channel, queue)
 }
 
-async fn na_8_a_scope_closes_its_channel_and_raises_what_is_known(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn na_8_a_scope_closes_its_channel_and_raises_what_is_known(at: At) {
+    let connection = at.connect().await;
     let missing = unique("missing");
     let to_nowhere =
         async |channel: &Channel| channel.basic_publish(Publish::new(&missing, "k", b"x")).await;
@@ -98,8 +96,8 @@ async fn na_8_a_scope_closes_its_channel_and_raises_what_is_known(uri: String) {
     connection.close().await;
 }
 
-async fn na_9_one_channel_publishes_consumes_and_confirms(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn na_9_one_channel_publishes_consumes_and_confirms(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("all")).await.unwrap().queue;
     let mut consumer = channel.basic_consume(BasicConsume::new(&queue)).await.unwrap();
@@ -111,14 +109,14 @@ async fn na_9_one_channel_publishes_consumes_and_confirms(uri: String) {
     connection.close().await;
 }
 
-async fn na_12_an_asynchronous_error_is_raised_by_the_next_operation(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn na_12_an_asynchronous_error_is_raised_by_the_next_operation(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let missing = unique("missing");
     channel.basic_publish(Publish::new(&missing, "k", b"x")).await.unwrap();
     within("the error", async {
         while channel.close_cause().is_none() {
-            tokio::task::yield_now().await;
+            crate::support::yield_now().await;
         }
     })
     .await;
@@ -127,8 +125,8 @@ async fn na_12_an_asynchronous_error_is_raised_by_the_next_operation(uri: String
     connection.close().await;
 }
 
-async fn na_13_three_ways_to_make_publishing_synchronous(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn na_13_three_ways_to_make_publishing_synchronous(at: At) {
+    let connection = at.connect().await;
     let missing = unique("missing");
     let publish = || Publish::new(&missing, "k", b"x");
     let closing = connection.with_channel(async |channel| channel.basic_publish(publish()).await);
@@ -153,8 +151,8 @@ async fn na_13_three_ways_to_make_publishing_synchronous(uri: String) {
     connection.close().await;
 }
 
-async fn na_14_a_hard_error_reaches_every_channel(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn na_14_a_hard_error_reaches_every_channel(at: At) {
+    let connection = at.connect().await;
     let channels =
         [connection.open_channel().await.unwrap(), connection.open_channel().await.unwrap()];
     let mut consumer = {
@@ -178,8 +176,8 @@ async fn na_14_a_hard_error_reaches_every_channel(uri: String) {
     assert_eq!(connection.close().await, CloseCause::ByBroker(cause));
 }
 
-async fn na_15_a_closed_channel_says_who_closed_it(uri: String) {
-    let (connection, channel, queue) = queue_with(&uri, &["1"]).await;
+async fn na_15_a_closed_channel_says_who_closed_it(at: At) {
+    let (connection, channel, queue) = queue_with(&at, &["1"]).await;
     let publisher = connection.open_channel().await.unwrap();
     let confirmed = publisher.confirm_select().await.unwrap();
     publisher.close().await.unwrap();
@@ -194,8 +192,8 @@ async fn na_15_a_closed_channel_says_who_closed_it(uri: String) {
     connection.close().await;
 }
 
-async fn na_16_returned_messages_are_raised_once(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn na_16_returned_messages_are_raised_once(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let nowhere = unique("nowhere");
     let publish = |body| Publish::new("", &nowhere, body).mandatory();
@@ -220,8 +218,8 @@ async fn na_16_returned_messages_are_raised_once(uri: String) {
     connection.close().await;
 }
 
-async fn na_24_br_20_a_full_queue_nacks(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn na_24_br_20_a_full_queue_nacks(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let declare = exclusive("full").max_length(1).overflow(Overflow::RejectPublish);
     let queue = channel.queue_declare(declare).await.unwrap().queue;
@@ -239,8 +237,8 @@ async fn na_24_br_20_a_full_queue_nacks(uri: String) {
     connection.close().await;
 }
 
-async fn na_26_publishes_take_effect_when_they_are_committed(uri: String) {
-    let (connection, channel, queue) = queue_with(&uri, &[]).await;
+async fn na_26_publishes_take_effect_when_they_are_committed(at: At) {
+    let (connection, channel, queue) = queue_with(&at, &[]).await;
     let tx = channel.tx_select().await.unwrap();
     tx.channel().basic_publish(Publish::new("", &queue, b"dropped")).await.unwrap();
     tx.rollback().await.unwrap();
@@ -256,8 +254,8 @@ async fn na_26_publishes_take_effect_when_they_are_committed(uri: String) {
 }
 
 /// After a rollback a delivery is neither ready nor redelivered, and can be settled again.
-async fn br_32_settlements_take_effect_when_they_are_committed(uri: String) {
-    let (connection, channel, queue) = queue_with(&uri, &["1", "2"]).await;
+async fn br_32_settlements_take_effect_when_they_are_committed(at: At) {
+    let (connection, channel, queue) = queue_with(&at, &["1", "2"]).await;
     let tx = channel.tx_select().await.unwrap();
     let consume = BasicConsume::new(&queue).prefetch(1);
     let mut consumer = channel.basic_consume(consume).await.unwrap();
@@ -284,8 +282,8 @@ async fn br_32_settlements_take_effect_when_they_are_committed(uri: String) {
     connection.close().await;
 }
 
-async fn br_18_an_unroutable_message_comes_back_at_the_commit(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn br_18_an_unroutable_message_comes_back_at_the_commit(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let tx = channel.tx_select().await.unwrap();
     let nowhere = unique("nowhere");
@@ -299,8 +297,8 @@ async fn br_18_an_unroutable_message_comes_back_at_the_commit(uri: String) {
 }
 
 /// BR-12: RabbitMQ would close the channel.
-async fn h9_modes_exclude_each_other(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn h9_modes_exclude_each_other(at: At) {
+    let connection = at.connect().await;
     let confirming = connection.open_channel().await.unwrap();
     confirming.confirm_select().await.unwrap();
     let error = confirming.tx_select().await.unwrap_err();
@@ -320,8 +318,8 @@ async fn h9_modes_exclude_each_other(uri: String) {
     connection.close().await;
 }
 
-async fn na_27_pk_59_every_method_has_its_answer(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn na_27_pk_59_every_method_has_its_answer(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let (one, two, queue) = (unique("one"), unique("two"), unique("every"));
     channel.exchange_declare(ExchangeDeclare::topic(&one).durable()).await.unwrap();
@@ -355,8 +353,8 @@ async fn na_27_pk_59_every_method_has_its_answer(uri: String) {
     connection.close().await;
 }
 
-async fn na_29_a_handler_may_wait_on_its_own_connection(uri: String) {
-    let (connection, channel, queue) = queue_with(&uri, &["a", "b", "c"]).await;
+async fn na_29_a_handler_may_wait_on_its_own_connection(at: At) {
+    let (connection, channel, queue) = queue_with(&at, &["a", "b", "c"]).await;
     let answers = channel.queue_declare(exclusive("answers")).await.unwrap().queue;
     let mut consumer = channel.basic_consume(BasicConsume::new(&queue).prefetch(1)).await.unwrap();
     within("three answers", async {
@@ -381,8 +379,8 @@ async fn na_29_a_handler_may_wait_on_its_own_connection(uri: String) {
     connection.close().await;
 }
 
-async fn na_34_a_drain_leaves_nothing_behind(uri: String) {
-    let (connection, channel, queue) = queue_with(&uri, &["1", "2", "3"]).await;
+async fn na_34_a_drain_leaves_nothing_behind(at: At) {
+    let (connection, channel, queue) = queue_with(&at, &["1", "2", "3"]).await;
     let mut consumer = channel.basic_consume(BasicConsume::new(&queue).prefetch(2)).await.unwrap();
     let slow = within("a delivery", consumer.next()).await.unwrap().unwrap();
     let error = connection.drain(Duration::from_millis(50)).await.unwrap_err();
@@ -404,15 +402,15 @@ async fn na_34_a_drain_leaves_nothing_behind(uri: String) {
     let stats = connection.stats();
     assert_eq!((stats.unsettled, stats.unconfirmed, stats.consumers), (0, 0, 0));
     ready(&channel, &queue, 2).await;
-    let joined = tokio::spawn(connection.closed());
+    let joined = at.spawn(connection.closed());
     connection.close().await;
-    assert_eq!(within("the end", joined).await.unwrap(), CloseCause::ByClient);
+    assert_eq!(within("the end", joined).await, CloseCause::ByClient);
     let error = connection.drain(Duration::from_secs(1)).await.unwrap_err();
     assert_eq!(error, Error::Connection(CloseCause::ByClient));
 }
 
-async fn an_abort_ends_everything_at_once(uri: String) {
-    let (connection, channel, queue) = queue_with(&uri, &[]).await;
+async fn an_abort_ends_everything_at_once(at: At) {
+    let (connection, channel, queue) = queue_with(&at, &[]).await;
     let mut consumer = channel.basic_consume(BasicConsume::new(&queue)).await.unwrap();
     let mut events = connection.events();
     connection.abort();
@@ -423,7 +421,7 @@ async fn an_abort_ends_everything_at_once(uri: String) {
     assert_eq!(events.next().await, Some(ConnectionEvent::Closed(CloseCause::Aborted)));
     assert_eq!(events.next().await, None);
     // Its exclusive queue goes with it.
-    let other = connect(&uri).await.unwrap();
+    let other = at.connect().await;
     within("the queue's end", async {
         loop {
             let channel = other.open_channel().await.unwrap();
@@ -437,8 +435,8 @@ async fn an_abort_ends_everything_at_once(uri: String) {
     other.close().await;
 }
 
-async fn pk_30_br_39_a_secret_is_updated(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn pk_30_br_39_a_secret_is_updated(at: At) {
+    let connection = at.connect().await;
     connection.update_secret("another", "it was about to expire").await.unwrap();
     let error = connection.update_secret("s", "x".repeat(256)).await.unwrap_err();
     assert!(matches!(error, Error::InvalidArgument(_)), "{error:?}");
@@ -448,8 +446,8 @@ async fn pk_30_br_39_a_secret_is_updated(uri: String) {
     assert_eq!(error, Error::Connection(CloseCause::ByClient));
 }
 
-async fn pk_33_what_happens_is_counted(uri: String) {
-    let (connection, channel, queue) = queue_with(&uri, &["1", "2"]).await;
+async fn pk_33_what_happens_is_counted(at: At) {
+    let (connection, channel, queue) = queue_with(&at, &["1", "2"]).await;
     let nowhere = unique("nowhere");
     let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
     let returned = publisher.publish(Publish::new("", &nowhere, b"x").mandatory()).await;
@@ -470,8 +468,65 @@ async fn pk_33_what_happens_is_counted(uri: String) {
     connection.close().await;
 }
 
-async fn pk_51_pk_52_calls_without_an_answer_keep_their_place(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn pk_54_a_close_beside_ninety_nine_refusals_ends(at: At) {
+    let connection = at.connect().await;
+    let channel = connection.open_channel().await.unwrap();
+    let missing = unique("missing");
+    let calls: Vec<_> = (0..99)
+        .map(|_| {
+            let (channel, missing) = (channel.clone(), missing.clone());
+            at.spawn(
+                async move { channel.exchange_declare(ExchangeDeclare::passive(missing)).await },
+            )
+        })
+        .collect();
+    crate::support::yield_now().await;
+    within("the close", channel.close()).await.unwrap();
+    for call in calls {
+        let error = within("an answer", call).await.unwrap_err();
+        assert!(error.is_channel(), "{error}");
+    }
+    connection.open_channel().await.unwrap();
+    connection.close().await;
+}
+
+async fn br_11_bad_properties_close_the_channel(at: At) {
+    let connection = at.connect().await;
+    let (text, user) =
+        (api::Properties::new().expiration("f"), api::Properties::new().user_id("somebody"));
+    for properties in [text, user] {
+        let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
+        let publish = Publish::new("", "q", b"x").properties(&properties);
+        let error = publisher.publish(publish).await.unwrap_err();
+        assert!(matches!(&error, PublishError::Closed(error) if code(error) == 406), "{error}");
+    }
+    connection.close().await;
+}
+
+async fn br_19_nothing_is_confirmed_behind_a_refusal(at: At) {
+    let (connection, _, queue) = queue_with(&at, &[]).await;
+    let missing = unique("missing");
+    let (refused, behind) = within("two on their way", async {
+        loop {
+            let channel = connection.open_channel().await.unwrap();
+            let publisher = channel.confirm_select().await.unwrap();
+            let refused = publisher.send(Publish::new(&missing, "k", b"x")).await.unwrap();
+            // The refusal may be faster than this thread.
+            if let Ok(behind) = publisher.send(Publish::new("", &queue, b"x")).await {
+                break (refused, behind);
+            }
+        }
+    })
+    .await;
+    for confirm in [refused, behind] {
+        let error = within("an outcome", confirm).await.unwrap_err();
+        assert!(matches!(&error, PublishError::Closed(error) if code(error) == 404), "{error}");
+    }
+    connection.close().await;
+}
+
+async fn pk_51_pk_52_calls_without_an_answer_keep_their_place(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let names = [unique("a"), unique("b"), unique("c")];
     let declare = |name: &str| QueueDeclare::new(name).exclusive();
@@ -501,78 +556,5 @@ async fn pk_51_pk_52_calls_without_an_answer_keep_their_place(uri: String) {
     channel.no_wait(QueueDeclare::passive(&names[1])).await.unwrap();
     let error = channel.queue_declare(QueueDeclare::passive(&names[0])).await.unwrap_err();
     assert_eq!(code(&error), 404);
-    connection.close().await;
-}
-
-async fn pk_54_a_close_beside_ninety_nine_refusals_ends(uri: String) {
-    let connection = connect(&uri).await.unwrap();
-    let channel = connection.open_channel().await.unwrap();
-    let missing = unique("missing");
-    let calls: Vec<_> = (0..99)
-        .map(|_| {
-            let (channel, missing) = (channel.clone(), missing.clone());
-            tokio::spawn(async move {
-                channel.exchange_declare(ExchangeDeclare::passive(missing)).await
-            })
-        })
-        .collect();
-    tokio::task::yield_now().await;
-    within("the close", channel.close()).await.unwrap();
-    for call in calls {
-        let error = within("an answer", call).await.unwrap().unwrap_err();
-        assert!(error.is_channel(), "{error}");
-    }
-    connection.open_channel().await.unwrap();
-    connection.close().await;
-}
-
-async fn pk_55_a_close_lets_earlier_calls_finish(uri: String) {
-    let connection = connect(&uri).await.unwrap();
-    let channel = connection.open_channel().await.unwrap();
-    let queue = unique("brief");
-    let (declared, deleted, closed) = within("three answers", async {
-        tokio::join!(
-            channel.queue_declare(QueueDeclare::new(&queue)),
-            channel.queue_delete(QueueDelete::new(&queue)),
-            channel.close(),
-        )
-    })
-    .await;
-    assert_eq!(declared.unwrap().queue, queue);
-    deleted.unwrap();
-    closed.unwrap();
-    assert_eq!(channel.close_cause(), Some(ChannelCause::ByClient));
-    connection.close().await;
-}
-
-async fn br_11_bad_properties_close_the_channel(uri: String) {
-    let connection = connect(&uri).await.unwrap();
-    let (text, user) = (
-        adapter_tokio::Properties::new().expiration("f"),
-        adapter_tokio::Properties::new().user_id("somebody"),
-    );
-    for properties in [text, user] {
-        let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
-        let publish = Publish::new("", "q", b"x").properties(&properties);
-        let error = publisher.publish(publish).await.unwrap_err();
-        assert!(matches!(&error, PublishError::Closed(error) if code(error) == 406), "{error}");
-    }
-    connection.close().await;
-}
-
-async fn br_19_nothing_is_confirmed_behind_a_refusal(uri: String) {
-    let (connection, _, queue) = queue_with(&uri, &[]).await;
-    let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
-    let missing = unique("missing");
-    // Both are queued in one step, before any answer.
-    let (refused, behind) = tokio::join!(
-        biased;
-        publisher.send(Publish::new(&missing, "k", b"x")),
-        publisher.send(Publish::new("", &queue, b"x")),
-    );
-    for confirm in [refused.unwrap(), behind.unwrap()] {
-        let error = within("an outcome", confirm).await.unwrap_err();
-        assert!(matches!(&error, PublishError::Closed(error) if code(error) == 404), "{error}");
-    }
     connection.close().await;
 }

@@ -1,20 +1,18 @@
 use std::sync::Arc;
 
-use adapter_tokio::{
-    CloseCause, Connector, Error, ExchangeDeclare, ExchangeDelete, Misuse, Publish, PublishError,
-    QueueBind, QueueDeclare, QueueDelete, QueuePurge, connect,
+use super::api::{
+    self, At, CloseCause, Error, ExchangeDeclare, ExchangeDelete, Misuse, Publish, PublishError,
+    QueueBind, QueueDeclare, QueueDelete, QueuePurge, on_every_adapter,
 };
 
-use super::on_both_brokers;
 use crate::support::{exclusive, unique, within};
 
-on_both_brokers! {
+on_every_adapter! {
     a_refused_declaration_closes_one_channel_and_is_repeated
     na_10_a_server_named_queue_tells_its_name
     exchanges_and_queues_come_and_go
     bindings_and_messages_are_taken_away
     na_11_concurrent_calls_get_their_own_answers
-    dropped_calls_do_no_harm
     a_dropped_channel_is_closed
     na_7_numbers_run_out_locally
     pk_23_closing_twice_is_fine
@@ -22,8 +20,8 @@ on_both_brokers! {
     everything_queued_goes_out_before_a_close
 }
 
-async fn a_refused_declaration_closes_one_channel_and_is_repeated(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn a_refused_declaration_closes_one_channel_and_is_repeated(at: At) {
+    let connection = at.connect().await;
     let other = connection.open_channel().await.unwrap();
     let channel = connection.open_channel().await.unwrap();
     let missing = unique("missing");
@@ -44,8 +42,8 @@ async fn a_refused_declaration_closes_one_channel_and_is_repeated(uri: String) {
     connection.close().await;
 }
 
-async fn na_10_a_server_named_queue_tells_its_name(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn na_10_a_server_named_queue_tells_its_name(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(QueueDeclare::new("").exclusive()).await.unwrap();
     assert!(queue.name().starts_with("amq.gen-"), "{}", queue.name());
@@ -53,8 +51,8 @@ async fn na_10_a_server_named_queue_tells_its_name(uri: String) {
     connection.close().await;
 }
 
-async fn exchanges_and_queues_come_and_go(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn exchanges_and_queues_come_and_go(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let (exchange, queue) = (unique("exchange"), unique("queue"));
     channel.exchange_declare(ExchangeDeclare::direct(&exchange).durable()).await.unwrap();
@@ -79,8 +77,8 @@ async fn exchanges_and_queues_come_and_go(uri: String) {
     connection.close().await;
 }
 
-async fn bindings_and_messages_are_taken_away(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn bindings_and_messages_are_taken_away(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let exchange = unique("exchange");
     channel.exchange_declare(ExchangeDeclare::direct(&exchange)).await.unwrap();
@@ -103,8 +101,8 @@ async fn bindings_and_messages_are_taken_away(uri: String) {
 }
 
 /// NA-11: answers are told apart by their order alone.
-async fn na_11_concurrent_calls_get_their_own_answers(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn na_11_concurrent_calls_get_their_own_answers(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
     let mut names = Vec::new();
@@ -119,47 +117,20 @@ async fn na_11_concurrent_calls_get_their_own_answers(uri: String) {
         .into_iter()
         .map(|(name, count)| {
             let channel = channel.clone();
-            tokio::spawn(async move {
+            at.spawn(async move {
                 let declared = channel.queue_declare(QueueDeclare::passive(&name)).await.unwrap();
                 assert_eq!((declared.queue, declared.message_count), (name, count));
             })
         })
         .collect();
     for task in tasks {
-        within("an answer", task).await.unwrap();
+        within("an answer", task).await;
     }
     connection.close().await;
 }
 
-async fn dropped_calls_do_no_harm(uri: String) {
-    let connection = connect(&uri).await.unwrap();
-    let channel = connection.open_channel().await.unwrap();
-    for _ in 0..50 {
-        let mut opening = Box::pin(connection.open_channel());
-        let mut declaring = Box::pin(channel.queue_declare(exclusive("dropped")));
-        let mut consuming = Box::pin(channel.basic_consume(adapter_tokio::BasicConsume::new("")));
-        // One poll sends the request; then the caller loses interest.
-        std::future::poll_fn(|cx| {
-            assert!(opening.as_mut().poll(cx).is_pending());
-            assert!(declaring.as_mut().poll(cx).is_pending());
-            assert!(consuming.as_mut().poll(cx).is_pending());
-            std::task::Poll::Ready(())
-        })
-        .await;
-    }
-    let queue = channel.queue_declare(exclusive("kept")).await.unwrap();
-    assert!(queue.name().starts_with("kept"));
-    // The 50 orphans were opened and closed again: their numbers are free.
-    let mut channels = Vec::new();
-    for _ in 0..100 {
-        channels.push(connection.open_channel().await.unwrap());
-    }
-    connection.close().await;
-}
-
-async fn a_dropped_channel_is_closed(uri: String) {
-    let connector = Connector::new(&uri).unwrap().configure(|config| config.channel_max(1));
-    let connection = connector.connect().await.unwrap();
+async fn a_dropped_channel_is_closed(at: At) {
+    let connection = at.open(|config| config.channel_max(1)).await.unwrap();
     for _ in 0..20 {
         // The number is free only when the channel before has closed on both sides.
         let channel = within("a number", async {
@@ -167,7 +138,7 @@ async fn a_dropped_channel_is_closed(uri: String) {
                 match connection.open_channel().await {
                     Ok(channel) => break channel,
                     Err(Error::Misuse(Misuse::NoFreeChannels { .. })) => {
-                        tokio::task::yield_now().await;
+                        crate::support::yield_now().await;
                     }
                     Err(error) => panic!("{error}"),
                 }
@@ -179,9 +150,8 @@ async fn a_dropped_channel_is_closed(uri: String) {
     connection.close().await;
 }
 
-async fn na_7_numbers_run_out_locally(uri: String) {
-    let connector = Connector::new(&uri).unwrap().configure(|config| config.channel_max(3));
-    let connection = connector.connect().await.unwrap();
+async fn na_7_numbers_run_out_locally(at: At) {
+    let connection = at.open(|config| config.channel_max(3)).await.unwrap();
     assert_eq!(connection.tuning().channel_max, 3);
     let mut channels = Vec::new();
     for _ in 0..3 {
@@ -194,8 +164,8 @@ async fn na_7_numbers_run_out_locally(uri: String) {
     connection.close().await;
 }
 
-async fn pk_23_closing_twice_is_fine(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn pk_23_closing_twice_is_fine(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let (first, second) = tokio::join!(channel.close(), channel.close());
     first.unwrap();
@@ -215,16 +185,16 @@ async fn pk_23_closing_twice_is_fine(uri: String) {
     assert!(matches!(error, Error::Channel(_)), "the channel was closed first: {error:?}");
 }
 
-async fn na_33_dropping_the_last_handle_closes_the_connection(uri: String) {
-    let watcher = connect(&uri).await.unwrap();
+async fn na_33_dropping_the_last_handle_closes_the_connection(at: At) {
+    let watcher = at.connect().await;
     let watching = watcher.open_channel().await.unwrap();
     let name = unique("goes-with-its-connection");
-    let connection = connect(&uri).await.unwrap();
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     channel.queue_declare(QueueDeclare::new(&name).exclusive()).await.unwrap();
     let passing = unique("goes-with-its-consumer");
     channel.queue_declare(QueueDeclare::new(&passing).auto_delete()).await.unwrap();
-    let consume = adapter_tokio::BasicConsume::new(&passing);
+    let consume = api::BasicConsume::new(&passing);
     let consumer = channel.basic_consume(consume).await.unwrap();
     let still_held = Arc::new(channel.clone());
     drop((connection, channel, consumer));
@@ -243,8 +213,8 @@ async fn na_33_dropping_the_last_handle_closes_the_connection(uri: String) {
     watcher.close().await;
 }
 
-async fn everything_queued_goes_out_before_a_close(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn everything_queued_goes_out_before_a_close(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let name = unique("flushed");
     channel.queue_declare(QueueDeclare::new(&name)).await.unwrap();
@@ -253,7 +223,7 @@ async fn everything_queued_goes_out_before_a_close(uri: String) {
         channel.basic_publish(Publish::new("", &name, body)).await.unwrap();
     }
     assert_eq!(connection.close().await, CloseCause::ByClient);
-    let connection = connect(&uri).await.unwrap();
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     assert_eq!(channel.queue_delete(QueueDelete::new(&name)).await.unwrap().message_count, 4);
     connection.close().await;

@@ -2,13 +2,21 @@
 
 use std::time::Duration;
 
-use adapter_tokio::{AckError, BasicConsume, Publish, QueueDeclare, QueueDelete, StreamOffset};
+use super::api::{
+    AckError, At, BasicConsume, Publish, QueueDeclare, QueueDelete, StreamOffset, on_rabbitmq,
+    ready,
+};
 
-use crate::support::{connect, ready, unique, within};
+use crate::support::{unique, within};
 
-#[tokio::test]
-async fn a_quorum_queue_gives_up_a_message_after_its_limit() {
-    let connection = connect().await;
+on_rabbitmq! {
+    a_quorum_queue_gives_up_a_message_after_its_limit
+    messages_and_queues_expire
+    a_stream_is_read_from_any_point_and_takes_nothing_back
+}
+
+async fn a_quorum_queue_gives_up_a_message_after_its_limit(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let (name, grave) = (unique("quorum"), unique("grave"));
     channel.queue_declare(QueueDeclare::classic(&grave)).await.unwrap();
@@ -34,9 +42,8 @@ async fn a_quorum_queue_gives_up_a_message_after_its_limit() {
 }
 
 /// What has a clock.
-#[tokio::test]
-async fn messages_and_queues_expire() {
-    let connection = connect().await;
+async fn messages_and_queues_expire(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let (name, grave) = (unique("brief"), unique("grave"));
     channel.queue_declare(QueueDeclare::new(&grave).exclusive()).await.unwrap();
@@ -52,7 +59,7 @@ async fn messages_and_queues_expire() {
         loop {
             // Asking is a use of the queue: it is left alone for longer than it may be.
             let asking = connection.open_channel().await.unwrap();
-            tokio::time::sleep(Duration::from_millis(1_200)).await;
+            crate::support::sleep(Duration::from_millis(1_200)).await;
             if asking.queue_declare(QueueDeclare::passive(&name)).await.is_err() {
                 break;
             }
@@ -63,9 +70,8 @@ async fn messages_and_queues_expire() {
 }
 
 /// RabbitMQ 3.10 ends the connection if a stream is given a message back.
-#[tokio::test]
-async fn a_stream_is_read_from_any_point_and_takes_nothing_back() {
-    let connection = connect().await;
+async fn a_stream_is_read_from_any_point_and_takes_nothing_back(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let name = unique("stream");
     let declare = QueueDeclare::stream(&name)

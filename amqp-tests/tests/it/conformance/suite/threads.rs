@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use adapter_tokio::{BasicConsume, Overflow, Publish, PublishError, QueueDeclare, QueueDelete};
+use super::api::{
+    At, BasicConsume, Overflow, Publish, PublishError, QueueDeclare, QueueDelete, on_rabbitmq,
+    ready,
+};
 
-use crate::support::{connect, ready, unique, within};
+use crate::support::{unique, within};
 
 const THREADS: u32 = 8;
 const EACH: u32 = 600;
@@ -27,9 +30,12 @@ const fn expected(number: u32) -> Outcome {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn h7_threads_that_share_handles_get_what_is_theirs() {
-    let connection = connect().await;
+on_rabbitmq! {
+    h7_threads_that_share_handles_get_what_is_theirs
+}
+
+async fn h7_threads_that_share_handles_get_what_is_theirs(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let (taken, full) = (unique("taken"), unique("full"));
     channel.queue_declare(QueueDeclare::new(&taken)).await.unwrap();
@@ -40,18 +46,16 @@ async fn h7_threads_that_share_handles_get_what_is_theirs() {
     publisher.publish(Publish::new("", &full, b"fills it")).await.unwrap();
     let consuming = connection.open_channel().await.unwrap();
     let consumer = consuming.basic_consume(BasicConsume::new(&taken).prefetch(50)).await.unwrap();
-    let consumer = Arc::new(tokio::sync::Mutex::new(consumer));
+    let consumer = Arc::new(smol::lock::Mutex::new(consumer));
     let delivered = Arc::new(Mutex::new(BTreeMap::<String, u32>::new()));
 
-    let runtime = tokio::runtime::Handle::current();
     let threads: Vec<_> = (0..THREADS)
         .map(|number| {
-            let (runtime, channel, publisher) =
-                (runtime.clone(), channel.clone(), publisher.clone());
+            let (channel, publisher) = (channel.clone(), publisher.clone());
             let (consumer, delivered) = (Arc::clone(&consumer), Arc::clone(&delivered));
             let (taken, full) = (taken.clone(), full.clone());
             thread::spawn(move || {
-                runtime.block_on(async {
+                smol::block_on(async {
                     let mut outcomes = BTreeMap::new();
                     for message in 0..EACH {
                         // Some are cut into frames, which must not mingle.
@@ -94,10 +98,10 @@ async fn h7_threads_that_share_handles_get_what_is_theirs() {
             })
         })
         .collect();
-    let joined = tokio::task::spawn_blocking(|| {
+    let joined = smol::unblock(|| {
         threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
     });
-    for outcomes in joined.await.unwrap() {
+    for outcomes in joined.await {
         assert_eq!(outcomes.values().copied().collect::<Vec<_>>(), [EACH / 3; 3]);
     }
     // Each confirmed message came once, whoever took it.

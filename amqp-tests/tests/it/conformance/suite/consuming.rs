@@ -1,19 +1,18 @@
-use std::future::poll_fn;
-use std::pin::Pin;
-use std::task::Poll;
 use std::time::Duration;
 
-use adapter_tokio::{
-    AckError, BasicConsume, BasicGet, BasicQos, Channel, Consumer, Delivery, Error, Misuse,
-    Properties, Publish, QueueBind, QueueDeclare, QueueDelete, connect, limits,
+use super::api::{
+    self, AckError, At, BasicConsume, BasicGet, BasicQos, Channel, Consumer, Delivery, Error,
+    Misuse, Properties, Publish, QueueBind, QueueDeclare, QueueDelete, limits, on_every_adapter,
+    ready,
 };
 
-use futures_core::Stream;
+use crate::support::{exclusive, within};
 
-use super::on_both_brokers;
-use crate::support::{exclusive, ready, within};
-
-on_both_brokers! {
+on_every_adapter! {
+    pk_71_cancelling_gives_back_what_was_not_taken
+    pk_70_unacknowledged_messages_are_restored_others_are_not
+    pk_70_two_consumers_share_a_channel
+    na_23_pk_58_pk_74_messages_are_got_one_by_one
     deliveries_come_in_order
     a_nacked_message_is_redelivered
     na_21_a_rejected_message_is_gone
@@ -24,12 +23,9 @@ on_both_brokers! {
     na_18_a_cancelled_consumer_ends_after_what_was_sent
     a_dropped_consumer_gives_back_what_was_not_taken
     na_19_a_deleted_queue_ends_its_consumer_with_the_reason
-    na_23_pk_58_messages_are_got_one_by_one
-    a_dropped_get_gives_its_message_back
     pk_56_a_duplicate_tag_is_refused_locally
     a_delivery_outlives_its_channel_and_is_stale
     deliveries_are_settled_from_any_thread
-    na_17_a_consumer_is_a_stream
     na_21_a_delivery_cancels_its_consumer
     pk_57_a_cancel_at_the_first_message_leaves_the_others
     na_22_a_reply_goes_where_its_message_went
@@ -48,8 +44,8 @@ async fn next(consumer: &mut Consumer) -> Delivery {
     within("a delivery", consumer.next()).await.unwrap().unwrap()
 }
 
-async fn deliveries_come_in_order(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn deliveries_come_in_order(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("order")).await.unwrap();
     let bodies: Vec<String> = (0..1_000).map(|number| number.to_string()).collect();
@@ -64,8 +60,8 @@ async fn deliveries_come_in_order(uri: String) {
     connection.close().await;
 }
 
-async fn a_nacked_message_is_redelivered(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn a_nacked_message_is_redelivered(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("nack")).await.unwrap();
     publish(&channel, queue.name(), ["again"]).await;
@@ -81,8 +77,8 @@ async fn a_nacked_message_is_redelivered(uri: String) {
     connection.close().await;
 }
 
-async fn na_21_a_rejected_message_is_gone(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn na_21_a_rejected_message_is_gone(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("reject")).await.unwrap();
     publish(&channel, queue.name(), ["back", "gone", "gone too"]).await;
@@ -101,8 +97,8 @@ async fn na_21_a_rejected_message_is_gone(uri: String) {
     connection.close().await;
 }
 
-async fn prefetch_limits_what_is_unacknowledged(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn prefetch_limits_what_is_unacknowledged(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("prefetch")).await.unwrap();
     publish(&channel, queue.name(), ["1", "2", "3", "4", "5"]).await;
@@ -120,8 +116,8 @@ async fn prefetch_limits_what_is_unacknowledged(uri: String) {
     connection.close().await;
 }
 
-async fn multiple_settles_all_up_to_it(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn multiple_settles_all_up_to_it(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("multiple")).await.unwrap();
     publish(&channel, queue.name(), ["1", "2", "3", "4", "5", "6"]).await;
@@ -140,8 +136,8 @@ async fn multiple_settles_all_up_to_it(uri: String) {
     connection.close().await;
 }
 
-async fn no_ack_needs_no_acknowledgement(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn no_ack_needs_no_acknowledgement(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("no-ack")).await.unwrap();
     publish(&channel, queue.name(), ["1", "2", "3"]).await;
@@ -157,9 +153,9 @@ async fn no_ack_needs_no_acknowledgement(uri: String) {
 }
 
 /// 32 MB for a consumer that does not read: 8 MiB are taken in, the rest waits.
-async fn reading_pauses_for_a_slow_consumer_and_goes_on(uri: String) {
+async fn reading_pauses_for_a_slow_consumer_and_goes_on(at: At) {
     const MESSAGES: u32 = 4_000;
-    let watcher = connect(&uri).await.unwrap();
+    let watcher = at.connect().await;
     let watching = watcher.open_channel().await.unwrap();
     let name = crate::support::unique("slow");
     watching.queue_declare(QueueDeclare::new(&name)).await.unwrap();
@@ -172,14 +168,14 @@ async fn reading_pauses_for_a_slow_consumer_and_goes_on(uri: String) {
     for confirm in confirms {
         confirm.await.unwrap();
     }
-    let connection = connect(&uri).await.unwrap();
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let consume = BasicConsume::new(&name).no_ack();
     let mut consumer = channel.basic_consume(consume).await.unwrap();
     // Until nothing more leaves the queue.
     let (mut count, mut unchanged) = (MESSAGES, 0);
     while unchanged < 50 {
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        crate::support::sleep(Duration::from_millis(2)).await;
         let passive = QueueDeclare::passive(&name);
         let ready = watching.queue_declare(passive).await.unwrap().message_count;
         unchanged = if ready == count { unchanged + 1 } else { 0 };
@@ -197,8 +193,8 @@ async fn reading_pauses_for_a_slow_consumer_and_goes_on(uri: String) {
     watcher.close().await;
 }
 
-async fn na_18_a_cancelled_consumer_ends_after_what_was_sent(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn na_18_a_cancelled_consumer_ends_after_what_was_sent(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("cancel")).await.unwrap();
     publish(&channel, queue.name(), ["1", "2"]).await;
@@ -216,8 +212,8 @@ async fn na_18_a_cancelled_consumer_ends_after_what_was_sent(uri: String) {
     connection.close().await;
 }
 
-async fn a_dropped_consumer_gives_back_what_was_not_taken(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn a_dropped_consumer_gives_back_what_was_not_taken(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("drop")).await.unwrap();
     publish(&channel, queue.name(), ["1", "2", "3", "4"]).await;
@@ -236,8 +232,8 @@ async fn a_dropped_consumer_gives_back_what_was_not_taken(uri: String) {
     connection.close().await;
 }
 
-async fn na_19_a_deleted_queue_ends_its_consumer_with_the_reason(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn na_19_a_deleted_queue_ends_its_consumer_with_the_reason(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("deleted")).await.unwrap();
     let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
@@ -254,68 +250,9 @@ async fn na_19_a_deleted_queue_ends_its_consumer_with_the_reason(uri: String) {
     connection.close().await;
 }
 
-/// NA-23, PK-58: concurrent ones are answered in order.
-async fn na_23_pk_58_messages_are_got_one_by_one(uri: String) {
-    let connection = connect(&uri).await.unwrap();
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("get")).await.unwrap();
-    assert!(channel.basic_get(queue.name()).await.unwrap().is_none());
-    let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
-    let large = vec![7; 300_000];
-    for body in [b"1".as_slice(), &large, b"", b"4"] {
-        publisher.publish(Publish::new("", queue.name(), body)).await.unwrap();
-    }
-    let no_ack = BasicGet::new(queue.name()).no_ack();
-    let (first, second, third) = within("messages", async {
-        tokio::join!(
-            channel.basic_get(queue.name()),
-            channel.basic_get(queue.name()),
-            channel.basic_get(no_ack)
-        )
-    })
-    .await;
-    let [first, second, third] = [first, second, third].map(|got| got.unwrap().unwrap());
-    assert_eq!((first.body(), first.message_count()), (b"1".as_slice(), Some(3)));
-    assert!(second.body() == large && second.routing_key() == *queue.name());
-    assert_eq!((third.body(), third.message_count(), third.consumer_tag()), (&[][..], Some(1), ""));
-    third.ack().unwrap();
-    second.nack(true).unwrap();
-    let again = channel.basic_get(queue.name()).await.unwrap().unwrap();
-    assert!(again.redelivered() && again.body() == large);
-    again.ack().unwrap();
-    first.ack().unwrap();
-    ready(&channel, queue.name(), 1).await;
-    let missing = crate::support::unique("missing");
-    let error = channel.basic_get(missing.as_str()).await.unwrap_err();
-    assert_eq!(error.reply_code().unwrap().code(), 404);
-    connection.close().await;
-}
-
-async fn a_dropped_get_gives_its_message_back(uri: String) {
-    let connection = connect(&uri).await.unwrap();
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("get-dropped")).await.unwrap();
-    let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
-    publisher.publish(Publish::new("", queue.name(), b"kept")).await.unwrap();
-    for _ in 0..20 {
-        let mut getting = Box::pin(channel.basic_get(queue.name()));
-        poll_fn(|cx| {
-            assert!(getting.as_mut().poll(cx).is_pending());
-            Poll::Ready(())
-        })
-        .await;
-        drop(getting);
-    }
-    ready(&channel, queue.name(), 1).await;
-    let got = channel.basic_get(queue.name()).await.unwrap().unwrap();
-    assert_eq!(got.body(), b"kept");
-    got.ack().unwrap();
-    connection.close().await;
-}
-
 /// BR-13: RabbitMQ would close the connection.
-async fn pk_56_a_duplicate_tag_is_refused_locally(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn pk_56_a_duplicate_tag_is_refused_locally(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("tag")).await.unwrap();
     let consume = BasicConsume::new(queue.name()).consumer_tag("mine");
@@ -328,8 +265,8 @@ async fn pk_56_a_duplicate_tag_is_refused_locally(uri: String) {
     connection.close().await;
 }
 
-async fn a_delivery_outlives_its_channel_and_is_stale(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn a_delivery_outlives_its_channel_and_is_stale(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("stale")).await.unwrap();
     publish(&channel, queue.name(), ["1", "2"]).await;
@@ -344,8 +281,8 @@ async fn a_delivery_outlives_its_channel_and_is_stale(uri: String) {
     assert!(matches!(error, AckError::Stale(_)), "{error:?}");
 }
 
-async fn deliveries_are_settled_from_any_thread(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn deliveries_are_settled_from_any_thread(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("threads")).await.unwrap();
     publish(&channel, queue.name(), ["x"; 300]).await;
@@ -364,40 +301,9 @@ async fn deliveries_are_settled_from_any_thread(uri: String) {
     connection.close().await;
 }
 
-/// NA-17: by name and as a stream, the same messages.
-async fn na_17_a_consumer_is_a_stream(uri: String) {
-    let connection = connect(&uri).await.unwrap();
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("stream")).await.unwrap();
-    publish(&channel, queue.name(), ["1", "2", "3"]).await;
-    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
-    let mut bodies = Vec::new();
-    while bodies.len() < 3 {
-        let item = poll_fn(|cx| Pin::new(&mut consumer).poll_next(cx));
-        let delivery = within("a delivery", item).await.unwrap().unwrap();
-        bodies.push(delivery.body().to_vec());
-        delivery.ack().unwrap();
-    }
-    assert_eq!(bodies, [b"1", b"2", b"3"]);
-    assert!(consumer.try_next().is_none() && !consumer.is_ended());
-    publish(&channel, queue.name(), ["4"]).await;
-    within("the fourth", async {
-        loop {
-            match consumer.try_next() {
-                Some(delivery) => return delivery.unwrap().ack().unwrap(),
-                None => tokio::task::yield_now().await,
-            }
-        }
-    })
-    .await;
-    channel.close().await.unwrap();
-    assert!(consumer.try_next().is_none() && consumer.is_ended());
-    connection.close().await;
-}
-
 /// NA-21: a delivery knows its consumer.
-async fn na_21_a_delivery_cancels_its_consumer(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn na_21_a_delivery_cancels_its_consumer(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("enough")).await.unwrap();
     publish(&channel, queue.name(), ["1", "2", "3"]).await;
@@ -415,8 +321,8 @@ async fn na_21_a_delivery_cancels_its_consumer(uri: String) {
 }
 
 /// PK-57: what comes while the cancel is on its way goes back.
-async fn pk_57_a_cancel_at_the_first_message_leaves_the_others(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn pk_57_a_cancel_at_the_first_message_leaves_the_others(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("hundred")).await.unwrap();
     publish(&channel, queue.name(), ["x"; 100]).await;
@@ -431,8 +337,8 @@ async fn pk_57_a_cancel_at_the_first_message_leaves_the_others(uri: String) {
 }
 
 /// NA-22: to where the message came from.
-async fn na_22_a_reply_goes_where_its_message_went(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn na_22_a_reply_goes_where_its_message_went(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("echo")).await.unwrap();
     let key = crate::support::unique("echo");
@@ -449,8 +355,8 @@ async fn na_22_a_reply_goes_where_its_message_went(uri: String) {
 }
 
 /// BR-5: a prefetch is for consumers to come, unless it is the channel's.
-async fn br_5_a_running_consumer_heeds_the_channels_prefetch_alone(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn br_5_a_running_consumer_heeds_the_channels_prefetch_alone(at: At) {
+    let connection = at.connect().await;
     for global in [false, true] {
         let channel = connection.open_channel().await.unwrap();
         let queue = channel.queue_declare(exclusive("qos")).await.unwrap();
@@ -465,8 +371,7 @@ async fn br_5_a_running_consumer_heeds_the_channels_prefetch_alone(uri: String) 
         if global {
             drop(next(&mut consumer).await);
         } else {
-            let second = tokio::time::timeout(Duration::from_millis(300), consumer.next()).await;
-            assert!(second.is_err(), "{second:?}");
+            assert!(api::is_silent(&mut consumer, Duration::from_millis(300)).await);
         }
         first.ack().unwrap();
         channel.close().await.unwrap();
@@ -475,8 +380,8 @@ async fn br_5_a_running_consumer_heeds_the_channels_prefetch_alone(uri: String) 
 }
 
 /// BR-31: requests and replies without a queue of replies.
-async fn br_31_replies_come_directly(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn br_31_replies_come_directly(at: At) {
+    let connection = at.connect().await;
     let serving = connection.open_channel().await.unwrap();
     let requests = serving.queue_declare(exclusive("requests")).await.unwrap().queue;
     let mut server = serving.basic_consume(BasicConsume::new(&requests)).await.unwrap();
@@ -518,8 +423,8 @@ async fn br_31_replies_come_directly(uri: String) {
 }
 
 /// N3, N4: what RabbitMQ would close the channel for, and what is dropped.
-async fn settling_twice_and_dropping_do_no_harm(uri: String) {
-    let connection = connect(&uri).await.unwrap();
+async fn settling_twice_and_dropping_do_no_harm(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("once")).await.unwrap();
     publish(&channel, queue.name(), ["1", "2", "3"]).await;
@@ -544,5 +449,103 @@ async fn settling_twice_and_dropping_do_no_harm(uri: String) {
     assert!(requeued.redelivered());
     requeued.ack().unwrap();
     assert_eq!(connection.stats().dropped, 1);
+    connection.close().await;
+}
+
+async fn na_23_pk_58_pk_74_messages_are_got_one_by_one(at: At) {
+    let connection = at.connect().await;
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(exclusive("get")).await.unwrap();
+    assert!(channel.basic_get(queue.name()).await.unwrap().is_none());
+    let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
+    let large = vec![7; 300_000];
+    for body in [&large[..], b""] {
+        publisher.publish(Publish::new("", queue.name(), body)).await.unwrap();
+    }
+    let first = channel.basic_get(queue.name()).await.unwrap().unwrap();
+    assert!(first.body() == large && first.routing_key() == *queue.name());
+    let second = channel.basic_get(BasicGet::new(queue.name()).no_ack()).await.unwrap().unwrap();
+    assert_eq!((first.message_count(), second.message_count()), (Some(1), Some(0)));
+    assert_eq!((second.body(), second.consumer_tag()), (&[][..], ""));
+    second.ack().unwrap();
+    assert!(channel.basic_get(queue.name()).await.unwrap().is_none());
+    first.nack(true).unwrap();
+    let again = channel.basic_get(queue.name()).await.unwrap().unwrap();
+    assert!(again.redelivered() && again.body() == large);
+    again.ack().unwrap();
+    let missing = crate::support::unique("missing");
+    let error = channel.basic_get(missing.as_str()).await.unwrap_err();
+    assert_eq!(error.reply_code().unwrap().code(), 404);
+    connection.close().await;
+}
+
+/// PK-71, PK-73: with the true number.
+async fn pk_71_cancelling_gives_back_what_was_not_taken(at: At) {
+    let connection = at.connect().await;
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(exclusive("given-back")).await.unwrap();
+    publish(&channel, queue.name(), ["1", "2", "3"]).await;
+    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    next(&mut consumer).await.ack().unwrap();
+    while connection.stats().delivered < 3 {
+        crate::support::yield_now().await;
+    }
+    assert_eq!(consumer.cancel_and_requeue().await.unwrap(), 2);
+    assert!(consumer.next().await.is_none());
+    ready(&channel, queue.name(), 2).await;
+    // Without acknowledgement nothing can be given back: what had come still comes.
+    let no_ack = BasicConsume::new(queue.name()).no_ack();
+    let mut consumer = channel.basic_consume(no_ack).await.unwrap();
+    while connection.stats().delivered < 5 {
+        crate::support::yield_now().await;
+    }
+    assert_eq!(consumer.cancel_and_requeue().await.unwrap(), 0);
+    let rest = [next(&mut consumer).await, next(&mut consumer).await];
+    assert_eq!([rest[0].body(), rest[1].body()], [b"2", b"3"]);
+    assert!(consumer.next().await.is_none());
+    connection.close().await;
+    let error = consumer.cancel_and_requeue().await.unwrap_err();
+    assert!(matches!(error, Error::Connection(_)), "{error:?}");
+}
+
+async fn pk_70_unacknowledged_messages_are_restored_others_are_not(at: At) {
+    let connection = at.connect().await;
+    for (no_ack, left) in [(false, 2), (true, 0)] {
+        let channel = connection.open_channel().await.unwrap();
+        let queue = channel.queue_declare(exclusive("restored")).await.unwrap();
+        publish(&channel, queue.name(), ["1", "2"]).await;
+        let consume = BasicConsume::new(queue.name());
+        let consume = if no_ack { consume.no_ack() } else { consume };
+        let mut consumer = channel.basic_consume(consume).await.unwrap();
+        drop([next(&mut consumer).await, next(&mut consumer).await]);
+        channel.close().await.unwrap();
+        let channel = connection.open_channel().await.unwrap();
+        ready(&channel, queue.name(), left).await;
+        if left > 0 {
+            let again = channel.basic_get(queue.name()).await.unwrap().unwrap();
+            assert!(again.redelivered());
+        }
+    }
+    connection.close().await;
+}
+
+async fn pk_70_two_consumers_share_a_channel(at: At) {
+    let connection = at.connect().await;
+    let channel = connection.open_channel().await.unwrap();
+    let one = channel.queue_declare(exclusive("one")).await.unwrap();
+    let other = channel.queue_declare(exclusive("other")).await.unwrap();
+    let mut first = channel.basic_consume(BasicConsume::new(one.name())).await.unwrap();
+    let mut second = channel.basic_consume(BasicConsume::new(other.name())).await.unwrap();
+    assert_ne!(first.tag(), second.tag());
+    publish(&channel, other.name(), ["other"]).await;
+    publish(&channel, one.name(), ["one"]).await;
+    for (consumer, body) in [(&mut first, "one"), (&mut second, "other")] {
+        let delivery = next(consumer).await;
+        assert_eq!((delivery.body(), delivery.consumer_tag()), (body.as_bytes(), consumer.tag()));
+        delivery.ack().unwrap();
+    }
+    first.cancel().await.unwrap();
+    publish(&channel, other.name(), ["still"]).await;
+    next(&mut second).await.ack().unwrap();
     connection.close().await;
 }

@@ -397,3 +397,54 @@ fn br_36_a_broker_says_what_it_can(port: u16) {
     }
     assert_eq!((tune.channel_max, tune.frame_max), (2047, 131_072));
 }
+
+/// The broker says nothing, and resets after three seconds: the core makes of it that tuning was
+/// refused, and never sends such.
+#[test]
+fn br_24_br_25_a_tuning_that_rabbitmq_refuses_is_reset() {
+    use amqp_proto::method::connection::{StartOk, TuneOk};
+    use amqp_proto::{PROTOCOL_HEADER, ShortStr};
+    for (channel_max, frame_max) in [(0, 131_072), (2_047, 1_024), (2_047, 0), (2_047, 262_144)] {
+        let mut wire = Wire::connect(crate::support::rabbitmq().port());
+        wire.send_bytes(&PROTOCOL_HEADER);
+        wire.expect("connection.Start");
+        let start_ok = StartOk {
+            mechanism: ShortStr::new("PLAIN").unwrap(),
+            response: b"\0guest\0guest",
+            locale: ShortStr::new("en_US").unwrap(),
+            ..Default::default()
+        };
+        wire.send(0, &start_ok);
+        wire.expect("connection.Tune");
+        wire.send(0, &TuneOk { channel_max, frame_max, heartbeat: 0 });
+        let said = wire.read_to_end();
+        assert!(said.is_empty(), "{channel_max} {frame_max}: {said:?}");
+    }
+}
+
+/// Older protocols are answered; what the client cannot do, the broker does without.
+#[test]
+fn br_7_br_8_br_21_rabbitmq_heeds_what_a_client_can() {
+    use amqp_proto::method::connection::StartOk;
+    use amqp_proto::{PROTOCOL_HEADER, ShortStr};
+    let port = crate::support::rabbitmq().port();
+    for greeting in [b"AMQP\x01\x01\x08\0", b"AMQP\x01\x01\0\x09"] {
+        let mut wire = Wire::connect(port);
+        wire.send_bytes(greeting);
+        wire.expect("connection.Start");
+    }
+    // Without `authentication_failure_close` a wrong password is answered by a reset, three seconds later.
+    let mut wire = Wire::connect(port);
+    wire.send_bytes(&PROTOCOL_HEADER);
+    wire.expect("connection.Start");
+    let start_ok = StartOk {
+        mechanism: ShortStr::new("PLAIN").unwrap(),
+        response: b"\0guest\0wrong",
+        locale: ShortStr::new("en_US").unwrap(),
+        ..Default::default()
+    };
+    let begun = Instant::now();
+    wire.send(0, &start_ok);
+    assert!(wire.read_to_end().is_empty());
+    assert!(begun.elapsed() > Duration::from_secs(2));
+}

@@ -1,41 +1,35 @@
 //! Messages that no client of ours would publish, and that RabbitMQ relays all the same (rows 17 and
 //! 40 of the fault matrix): each costs itself alone.
 
-use adapter_tokio::{
-    BasicConsume, Consumer, Delivery, Fault, FieldTable, Malformed, Properties, Publish, QueueBind,
-    QueueDeclare,
+use super::api::{
+    self, At, BasicConsume, Consumer, Delivery, Fault, FieldTable, Malformed, Properties, Publish,
+    QueueBind, QueueDeclare, on_every_adapter, ready,
 };
 use amqp_proto::ShortStr;
 use amqp_proto::method::{basic, queue};
 use amqp_testkit::Wire;
 use amqp_testkit::wire::nested_headers;
 
-use crate::support::{connect, exclusive, model, rabbitmq, ready, unique, within};
+use crate::support::{exclusive, unique, within};
 
 async fn next(consumer: &mut Consumer) -> Delivery {
     within("a delivery", consumer.next()).await.unwrap().unwrap()
 }
 
-#[tokio::test]
-async fn c6_poison_of_the_model_is_delivered_with_its_fault() {
-    poison(model().port()).await;
+on_every_adapter! {
+    c6_poison_is_delivered_with_its_fault
+    c5_a_header_that_grew_beyond_frame_max_is_received
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c6_poison_of_rabbitmq_is_delivered_with_its_fault() {
-    let port = tokio::task::spawn_blocking(|| rabbitmq().port()).await.unwrap();
-    poison(port).await;
-}
-
-async fn poison(port: u16) {
-    let uri = format!("amqp://guest:guest@127.0.0.1:{port}/%2f");
-    let connection = adapter_tokio::connect(&uri).await.unwrap();
+async fn c6_poison_is_delivered_with_its_fault(at: At) {
+    let port = at.port();
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let name = unique("poison");
     channel.queue_declare(QueueDeclare::new(&name)).await.unwrap();
     let bind = QueueBind::new(&name, "amq.topic", "poison.#");
     channel.queue_bind(bind).await.unwrap();
-    let publishing = tokio::task::spawn_blocking(move || {
+    let publishing = smol::unblock(move || {
         let mut wire = Wire::connect(port);
         wire.log_in(u16::MAX);
         // 16,000 levels are 112 KB: beyond what a client's stack would bear.
@@ -58,7 +52,7 @@ async fn poison(port: u16) {
         wire.send(1, &queue::Declare { exclusive: true, ..Default::default() });
         wire.expect("queue.DeclareOk");
     });
-    publishing.await.unwrap();
+    publishing.await;
     ready(&channel, &name, 5).await;
     channel.basic_publish(Publish::new("", &name, b"sound")).await.unwrap();
 
@@ -74,14 +68,13 @@ async fn poison(port: u16) {
     sound.ack().unwrap();
     drop(consumer);
     ready(&channel, &name, 0).await;
-    channel.queue_delete(adapter_tokio::QueueDelete::new(&name)).await.unwrap();
+    channel.queue_delete(api::QueueDelete::new(&name)).await.unwrap();
     connection.close().await;
 }
 
 /// C5: headers that were within `frame_max` grow beyond it when the message is dead-lettered.
-#[tokio::test]
-async fn c5_a_header_that_grew_beyond_frame_max_is_received() {
-    let connection = connect().await;
+async fn c5_a_header_that_grew_beyond_frame_max_is_received(at: At) {
+    let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let grave = channel.queue_declare(exclusive("grave")).await.unwrap().queue;
     let declare = exclusive("source").dead_letter_exchange("").dead_letter_routing_key(&grave);

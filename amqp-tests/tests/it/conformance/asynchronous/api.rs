@@ -1,0 +1,222 @@
+//! The handles that all asynchronous adapters share, and the runtimes on which tests run.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+pub(crate) use amqp_client::{handles::*, values::*};
+
+use crate::support;
+
+/// An adapter, on a runtime of its own kind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Adapter {
+    AsyncStd,
+    Smol,
+    TokioCurrentThread,
+    TokioMultiThread,
+}
+
+/// A broker, and the adapter by which it is reached.
+#[derive(Clone, Debug)]
+pub(crate) struct At {
+    adapter: Adapter,
+    uri: String,
+}
+
+impl At {
+    /// Runs `test` on the adapter's runtime.
+    pub(crate) fn run<F: Future<Output = ()>>(
+        adapter: Adapter,
+        uri: String,
+        test: impl FnOnce(Self) -> F,
+    ) {
+        let test = test(Self { adapter, uri });
+        match adapter {
+            Adapter::AsyncStd => async_std::task::block_on(test),
+            Adapter::Smol => smol::block_on(test),
+            Adapter::TokioCurrentThread => {
+                let mut builder = tokio::runtime::Builder::new_current_thread();
+                builder.enable_all().build().unwrap().block_on(test);
+            }
+            Adapter::TokioMultiThread => {
+                let mut builder = tokio::runtime::Builder::new_multi_thread();
+                builder.worker_threads(2).enable_all().build().unwrap().block_on(test);
+            }
+        }
+    }
+
+    pub(crate) fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        support::port(&self.uri)
+    }
+
+    /// Another broker, by the same adapter.
+    pub(crate) fn to(&self, uri: impl Into<String>) -> Self {
+        Self { uri: uri.into(), ..*self }
+    }
+
+    pub(crate) async fn connect(&self) -> Connection {
+        self.open(|config| config).await.unwrap()
+    }
+
+    pub(crate) async fn open(
+        &self,
+        configure: impl FnOnce(Config) -> Config,
+    ) -> Result<Connection, ConnectError> {
+        let config = configure(Config::from_uri(&self.uri)?);
+        match self.adapter {
+            Adapter::AsyncStd => adapter_async_std::Connector::from(config).connect().await,
+            Adapter::Smol => adapter_smol::Connector::from(config).connect().await,
+            Adapter::TokioCurrentThread | Adapter::TokioMultiThread => {
+                adapter_tokio::Connector::from(config).connect().await
+            }
+        }
+    }
+
+    /// Connects over a stream of the application's own.
+    pub(crate) async fn connect_over(
+        &self,
+        stream: std::os::unix::net::UnixStream,
+    ) -> Result<Connection, ConnectError> {
+        let config = Config::from_uri(&self.uri)?;
+        match self.adapter {
+            Adapter::AsyncStd => {
+                let stream = async_std::os::unix::net::UnixStream::from(stream);
+                adapter_async_std::Connector::from(config).connect_with(stream).await
+            }
+            Adapter::Smol => {
+                let stream = smol::Async::new(stream).unwrap();
+                adapter_smol::Connector::from(config).connect_with(stream).await
+            }
+            Adapter::TokioCurrentThread | Adapter::TokioMultiThread => {
+                stream.set_nonblocking(true).unwrap();
+                let stream = tokio::net::UnixStream::from_std(stream).unwrap();
+                adapter_tokio::Connector::from(config).connect_with(stream).await
+            }
+        }
+    }
+
+    /// A connection whose driver is dropped when `dropped` hears of it.
+    pub(crate) async fn connect_until(&self, dropped: smol::channel::Receiver<()>) -> Connection {
+        macro_rules! connect {
+            ($adapter:ident) => {{
+                let connector = $adapter::Connector::new(&self.uri).unwrap();
+                let (connecting, driver) = connector.driver().unwrap();
+                let end = async move { dropped.recv().await.unwrap() };
+                let driving = self.spawn(smol::future::or(driver, end));
+                let connection = connecting.await.unwrap();
+                drop(driving);
+                connection
+            }};
+        }
+        match self.adapter {
+            Adapter::AsyncStd => connect!(adapter_async_std),
+            Adapter::Smol => connect!(adapter_smol),
+            Adapter::TokioCurrentThread | Adapter::TokioMultiThread => connect!(adapter_tokio),
+        }
+    }
+
+    /// Why a driver that is dropped before it ran lets its connection fail.
+    pub(crate) async fn connect_undriven(&self) -> ConnectError {
+        let (connecting, driver) =
+            adapter_tokio::Connector::new(&self.uri).unwrap().driver().unwrap();
+        drop(driver);
+        connecting.await.unwrap_err()
+    }
+
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Pin<Box<dyn Future<Output = T> + Send>> {
+        match self.adapter {
+            Adapter::AsyncStd => Box::pin(async_std::task::spawn(work)),
+            Adapter::Smol => {
+                let (send, receive) = smol::channel::bounded(1);
+                let work = async move {
+                    let _ = send.send(work.await).await;
+                };
+                smol::spawn(work).detach();
+                Box::pin(async move { receive.recv().await.unwrap() })
+            }
+            Adapter::TokioCurrentThread | Adapter::TokioMultiThread => {
+                let task = tokio::spawn(work);
+                Box::pin(async move { task.await.unwrap() })
+            }
+        }
+    }
+
+    /// As an application's handler waits for something else than the broker.
+    pub(crate) async fn pause(&self, time: Duration) {
+        match self.adapter {
+            Adapter::AsyncStd => async_std::task::sleep(time).await,
+            Adapter::Smol => {
+                smol::Timer::after(time).await;
+            }
+            Adapter::TokioCurrentThread | Adapter::TokioMultiThread => {
+                tokio::time::sleep(time).await;
+            }
+        }
+    }
+}
+
+/// Waits until so many messages are ready. RabbitMQ's queues count before they take what was sent to
+/// them a moment ago.
+pub(crate) async fn ready(channel: &Channel, queue: &str, expected: u32) {
+    support::within("the messages", async {
+        let passive = QueueDeclare::passive(queue);
+        while channel.queue_declare(passive.clone()).await.unwrap().message_count != expected {}
+    })
+    .await;
+}
+
+/// Whether nothing comes for so long.
+pub(crate) async fn is_silent(consumer: &mut Consumer, time: Duration) -> bool {
+    support::timeout(time, consumer.next()).await.is_none()
+}
+
+/// Whether the confirm does not come for so long.
+pub(crate) async fn is_open(confirm: &mut Confirm, time: Duration) -> bool {
+    support::timeout(time, confirm).await.is_none()
+}
+
+/// Turns each `async fn name(at: At)` into a test for every adapter.
+macro_rules! on_every_adapter {
+    ($($name:ident)*) => {
+        mod on_model {
+            $(
+                #[test]
+                fn $name() {
+                    let uri = crate::support::model().uri();
+                    super::super::api::At::run(super::super::api::Adapter::TokioCurrentThread, uri, super::$name);
+                }
+            )*
+        }
+        super::api::on_rabbitmq! { $($name)* }
+    };
+}
+
+/// As `on_every_adapter`, of what the model does not do.
+macro_rules! on_rabbitmq {
+    ($($name:ident)*) => {
+        super::api::on_rabbitmq! { @ on_async_std AsyncStd $($name)* }
+        super::api::on_rabbitmq! { @ on_smol Smol $($name)* }
+        super::api::on_rabbitmq! { @ on_tokio_current_thread TokioCurrentThread $($name)* }
+        super::api::on_rabbitmq! { @ on_tokio_multi_thread TokioMultiThread $($name)* }
+    };
+    (@ $module:ident $adapter:ident $($name:ident)*) => {
+        mod $module {
+            $(
+                #[test]
+                fn $name() {
+                    let uri = crate::support::rabbitmq().uri();
+                    super::super::api::At::run(super::super::api::Adapter::$adapter, uri, super::$name);
+                }
+            )*
+        }
+    };
+}
+
+pub(crate) use {on_every_adapter, on_rabbitmq};

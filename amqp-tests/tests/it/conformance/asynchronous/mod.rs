@@ -1,0 +1,6 @@
+//! The suite on tokio (both flavours), smol and async-std, and what only futures can show.
+
+mod api;
+mod futures;
+#[path = "../suite/mod.rs"]
+mod suite;

@@ -1,0 +1,346 @@
+//! The blocking handles as ones that can be awaited: what takes only values of its own runs on a thread of
+//! its own, so that calls can be under way at the same time; what borrows runs where it stands.
+
+use std::ops::{Deref, DerefMut};
+use std::pin::Pin;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use adapter_blocking::Connector;
+pub(crate) use adapter_blocking::*;
+
+use crate::support;
+
+/// A broker that is reached by the blocking adapter.
+#[derive(Clone, Debug)]
+pub(crate) struct At {
+    uri: String,
+}
+
+impl At {
+    /// Runs `test` on a thread of its own, and fails if it hangs: what blocks has no other end.
+    pub(crate) fn run<F: Future<Output = ()> + 'static>(uri: String, test: fn(Self) -> F) {
+        let (done, outcome) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            smol::block_on(test(Self { uri }));
+            let _ = done.send(());
+        });
+        if outcome.recv_timeout(Duration::from_secs(240)) == Err(mpsc::RecvTimeoutError::Timeout) {
+            panic!("the test hangs");
+        }
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    pub(crate) fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        support::port(&self.uri)
+    }
+
+    /// Another broker.
+    #[allow(clippy::unused_self, reason = "it has the adapter, where there are several")]
+    pub(crate) fn to(&self, uri: impl Into<String>) -> Self {
+        Self { uri: uri.into() }
+    }
+
+    pub(crate) async fn connect(&self) -> Connection {
+        self.open(|config| config).await.unwrap()
+    }
+
+    pub(crate) async fn open(
+        &self,
+        configure: impl FnOnce(Config) -> Config,
+    ) -> Result<Connection, ConnectError> {
+        let connector = Connector::new(&self.uri)?.configure(configure);
+        smol::unblock(move || connector.connect()).await.map(Connection)
+    }
+
+    /// Connects over a stream of the application's own.
+    pub(crate) async fn connect_over(
+        &self,
+        stream: std::os::unix::net::UnixStream,
+    ) -> Result<Connection, ConnectError> {
+        let connector = Connector::new(&self.uri)?;
+        let stream = Stream::unix(stream).unwrap();
+        smol::unblock(move || connector.connect_with(stream)).await.map(Connection)
+    }
+
+    /// Why a driver that is dropped before it ran lets its connection fail.
+    pub(crate) async fn connect_undriven(&self) -> ConnectError {
+        let (connecting, driver) = Connector::new(&self.uri).unwrap().driver().unwrap();
+        drop(driver);
+        connecting.wait().unwrap_err()
+    }
+
+    #[allow(clippy::unused_self, reason = "where there are several runtimes, it has one")]
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Pin<Box<dyn Future<Output = T> + Send>> {
+        Box::pin(smol::unblock(move || smol::block_on(work)))
+    }
+
+    /// As an application's handler waits for something else than the broker.
+    #[allow(clippy::unused_self, reason = "where there are several runtimes, it has one")]
+    pub(crate) async fn pause(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
+}
+
+macro_rules! wraps {
+    ($($name:ident)*) => {
+        $(
+            impl Deref for $name {
+                type Target = adapter_blocking::$name;
+
+                fn deref(&self) -> &Self::Target {
+                    &self.0
+                }
+            }
+        )*
+    };
+}
+
+wraps! { Channel Connection Consumer Events Publisher Tx }
+
+/// Each call on a thread of its own.
+macro_rules! calls {
+    ($($name:ident($($argument:ident: $type:ty),*) -> $output:ty;)*) => {
+        $(
+            pub(crate) fn $name(
+                &self,
+                $($argument: $type),*
+            ) -> impl Future<Output = $output> + Send + use<> {
+                let handle = self.0.clone();
+                async move { smol::unblock(move || handle.$name($($argument),*)).await }
+            }
+        )*
+    };
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Connection(adapter_blocking::Connection);
+
+impl Connection {
+    calls! {
+        close() -> CloseCause;
+        closed() -> CloseCause;
+        drain(timeout: Duration) -> Result<(), Error>;
+    }
+
+    pub(crate) async fn open_channel(&self) -> Result<Channel, Error> {
+        let handle = self.0.clone();
+        smol::unblock(move || handle.open_channel()).await.map(Channel)
+    }
+
+    pub(crate) async fn with_channel<T, E, F>(&self, body: F) -> Result<T, E>
+    where
+        F: AsyncFnOnce(Channel) -> Result<T, E>,
+        E: From<Error>,
+    {
+        self.0.with_channel(|channel| smol::block_on(body(Channel(channel))))
+    }
+
+    pub(crate) async fn update_secret(
+        &self,
+        secret: impl Into<String>,
+        reason: impl Into<String>,
+    ) -> Result<(), Error> {
+        self.0.update_secret(secret, reason)
+    }
+
+    pub(crate) fn events(&self) -> Events {
+        Events(self.0.events())
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Events(adapter_blocking::Events);
+
+impl Events {
+    pub(crate) async fn next(&mut self) -> Option<ConnectionEvent> {
+        self.0.next()
+    }
+
+    pub(crate) fn try_next(&mut self) -> Option<ConnectionEvent> {
+        self.0.try_recv()
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Channel(adapter_blocking::Channel);
+
+impl Channel {
+    calls! {
+        exchange_declare(declare: ExchangeDeclare) -> Result<(), Error>;
+        exchange_delete(delete: ExchangeDelete) -> Result<(), Error>;
+        exchange_bind(bind: ExchangeBind) -> Result<(), Error>;
+        exchange_unbind(binding: ExchangeBind) -> Result<(), Error>;
+        queue_declare(declare: QueueDeclare) -> Result<QueueDeclareOk, Error>;
+        queue_bind(bind: QueueBind) -> Result<(), Error>;
+        queue_unbind(binding: QueueBind) -> Result<(), Error>;
+        queue_purge(purge: QueuePurge) -> Result<MessageCount, Error>;
+        queue_delete(delete: QueueDelete) -> Result<MessageCount, Error>;
+        basic_qos(qos: BasicQos) -> Result<(), Error>;
+        basic_recover() -> Result<(), Error>;
+        flow(active: bool) -> Result<bool, Error>;
+        close() -> Result<(), Error>;
+        returned() -> Result<ReturnedMessage, Error>;
+    }
+
+    pub(crate) async fn basic_consume(&self, consume: BasicConsume) -> Result<Consumer, Error> {
+        let handle = self.0.clone();
+        smol::unblock(move || handle.basic_consume(consume)).await.map(Consumer)
+    }
+
+    pub(crate) fn basic_get(
+        &self,
+        get: impl Into<BasicGet>,
+    ) -> impl Future<Output = Result<Option<Delivery>, Error>> + Send {
+        let (handle, get) = (self.0.clone(), get.into());
+        async move { smol::unblock(move || handle.basic_get(get)).await }
+    }
+
+    pub(crate) async fn confirm_select(&self) -> Result<Publisher, Error> {
+        self.0.confirm_select().map(Publisher)
+    }
+
+    pub(crate) async fn tx_select(&self) -> Result<Tx, Error> {
+        self.0.tx_select().map(Tx)
+    }
+
+    pub(crate) async fn basic_publish(&self, publish: Publish<'_>) -> Result<(), Error> {
+        self.0.basic_publish(publish)
+    }
+
+    pub(crate) async fn no_wait<R: NoWait + Unpin>(&self, request: R) -> Result<(), Error> {
+        self.0.no_wait(request)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Consumer(adapter_blocking::Consumer);
+
+impl DerefMut for Consumer {
+    fn deref_mut(&mut self) -> &mut adapter_blocking::Consumer {
+        &mut self.0
+    }
+}
+
+impl Consumer {
+    pub(crate) async fn next(&mut self) -> Option<Result<Delivery, Error>> {
+        self.0.next()
+    }
+
+    pub(crate) fn try_next(&mut self) -> Option<Result<Delivery, Error>> {
+        self.0.try_recv().transpose()
+    }
+
+    pub(crate) async fn cancel(&mut self) -> Result<(), Error> {
+        self.0.cancel()
+    }
+
+    pub(crate) async fn cancel_and_requeue(&mut self) -> Result<usize, Error> {
+        self.0.cancel_and_requeue()
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Publisher(adapter_blocking::Publisher);
+
+impl Publisher {
+    pub(crate) async fn publish(&self, publish: Publish<'_>) -> Result<(), PublishError> {
+        self.0.publish(publish)
+    }
+
+    pub(crate) async fn send(&self, publish: Publish<'_>) -> Result<Confirm, PublishError> {
+        self.0.send(publish).map(Confirm)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Confirm(adapter_blocking::Confirm);
+
+impl Confirm {
+    pub(crate) const fn seq(&self) -> PublishSeq {
+        self.0.seq()
+    }
+}
+
+impl IntoFuture for Confirm {
+    type Output = Result<(), PublishError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(smol::unblock(move || self.0.wait()))
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Tx(adapter_blocking::Tx);
+
+impl Tx {
+    calls! {
+        commit() -> Result<(), Error>;
+        rollback() -> Result<(), Error>;
+    }
+
+    pub(crate) fn channel(&self) -> Channel {
+        Channel(self.0.channel())
+    }
+}
+
+/// Waits until so many messages are ready. RabbitMQ's queues count before they take what was sent to
+/// them a moment ago.
+pub(crate) async fn ready(channel: &Channel, queue: &str, expected: u32) {
+    support::within("the messages", async {
+        let passive = QueueDeclare::passive(queue);
+        while channel.queue_declare(passive.clone()).await.unwrap().message_count != expected {}
+    })
+    .await;
+}
+
+/// Whether nothing comes for so long.
+pub(crate) async fn is_silent(consumer: &mut Consumer, time: Duration) -> bool {
+    consumer.recv_timeout(time).unwrap().is_none()
+}
+
+/// Whether the confirm does not come for so long.
+pub(crate) async fn is_open(confirm: &mut Confirm, time: Duration) -> bool {
+    confirm.0.wait_timeout(time).is_none()
+}
+
+/// Turns each `async fn name(at: At)` into a test for each broker.
+macro_rules! on_every_adapter {
+    ($($name:ident)*) => {
+        mod on_model {
+            $(
+                #[test]
+                fn $name() {
+                    super::super::api::At::run(crate::support::model().uri(), super::$name);
+                }
+            )*
+        }
+        super::api::on_rabbitmq! { $($name)* }
+    };
+}
+
+/// As `on_every_adapter`, of what the model does not do.
+macro_rules! on_rabbitmq {
+    ($($name:ident)*) => {
+        mod on_rabbitmq {
+            $(
+                #[test]
+                fn $name() {
+                    super::super::api::At::run(crate::support::rabbitmq().uri(), super::$name);
+                }
+            )*
+        }
+    };
+}
+
+pub(crate) use {on_every_adapter, on_rabbitmq};

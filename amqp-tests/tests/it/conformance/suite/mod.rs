@@ -1,0 +1,18 @@
+//! The behaviours. Nothing here knows what it runs on.
+
+use super::api;
+
+mod alarms;
+mod channels;
+mod connecting;
+mod consuming;
+mod contract;
+mod ending;
+mod faults;
+mod kinds;
+mod outcomes;
+mod patience;
+mod publishing;
+mod scopes;
+mod threads;
+mod topology;

@@ -1,0 +1,72 @@
+//! Heartbeats, whatever the application does meanwhile.
+
+use std::time::{Duration, Instant};
+
+use amqp_testkit::{Direction, Fault, Proxy};
+
+use super::api::{self, At, BasicConsume, CloseCause, Config, Heartbeat, Publish, on_rabbitmq};
+use crate::support::{exclusive, sleep, within};
+
+on_rabbitmq! {
+    pk_46_a_consumer_may_take_ten_heartbeats_over_one_message
+    na_31_what_the_client_sends_keeps_no_silent_broker
+    pk_45_a_dead_line_ends_between_two_and_three_heartbeats
+}
+
+fn each_second(config: Config) -> Config {
+    config.heartbeat(Heartbeat::Seconds(1))
+}
+
+async fn pk_46_a_consumer_may_take_ten_heartbeats_over_one_message(at: At) {
+    let connection = at.open(each_second).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(exclusive("slow")).await.unwrap().queue;
+    let mut consumer = channel.basic_consume(BasicConsume::new(&queue)).await.unwrap();
+    channel.basic_publish(Publish::new("", &queue, b"hard work")).await.unwrap();
+    let delivery = within("a delivery", consumer.next()).await.unwrap().unwrap();
+    at.pause(Duration::from_secs(10)).await;
+    assert!(connection.is_open(), "{:?}", connection.close_cause());
+    delivery.ack().unwrap();
+    api::ready(&channel, &queue, 0).await;
+    connection.close().await;
+}
+
+/// What the client sends is no sign of life of the broker's, and no reason for it to send none.
+async fn na_31_what_the_client_sends_keeps_no_silent_broker(at: At) {
+    let port = at.port();
+    let proxy = Proxy::start(port).unwrap();
+    let connection = at.to(proxy.uri()).open(each_second).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let publish = || Publish::new("", "nobody", b"x");
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(4) {
+        channel.basic_publish(publish()).await.unwrap();
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(connection.is_open());
+    proxy.inject(Direction::ToClient, Fault::Pause);
+    within("the end", async {
+        while channel.basic_publish(publish()).await.is_ok() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    let cause = connection.close_cause().unwrap();
+    assert!(matches!(cause, CloseCause::HeartbeatTimeout { .. }), "{cause:?}");
+}
+
+async fn pk_45_a_dead_line_ends_between_two_and_three_heartbeats(at: At) {
+    let port = at.port();
+    let proxy = Proxy::start(port).unwrap();
+    let connection = at.to(proxy.uri()).open(each_second).await.unwrap();
+    connection.open_channel().await.unwrap();
+    for direction in [Direction::ToBroker, Direction::ToClient] {
+        proxy.inject(direction, Fault::Pause);
+    }
+    let begun = Instant::now();
+    let cause = within("the end", connection.closed()).await;
+    let taken = begun.elapsed();
+    assert!(matches!(cause, CloseCause::HeartbeatTimeout { .. }), "{cause:?}");
+    // The broker's last sign of life was up to half an interval before.
+    assert!(taken > Duration::from_millis(1_400) && taken < Duration::from_secs(3), "{taken:?}");
+}

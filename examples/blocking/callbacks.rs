@@ -1,0 +1,50 @@
+//! Callbacks on the main thread, which may block on the connection that they serve, and a closure that
+//! another thread has run there.
+//!
+//! `cargo run --example blocking_callbacks` runs on an embedded broker; with `AMQP_URL` set, on that one.
+
+use std::sync::mpsc;
+use std::thread;
+
+use adapter_blocking::{BasicConsume, Dispatcher, Publish, QueueDeclare, connect};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let broker = examples::broker()?;
+    let connection = connect(&broker.uri)?;
+    let channel = connection.open_channel()?;
+    let queue = channel.queue_declare(QueueDeclare::new("").exclusive())?.queue;
+    let answers = channel.queue_declare(QueueDeclare::new("").exclusive())?.queue;
+    for body in ["one", "two", "three"] {
+        channel.basic_publish(Publish::new("", &queue, body))?;
+    }
+
+    let publisher = connection.open_channel()?.confirm_select()?;
+    let (tell, enough) = mpsc::channel();
+    let mut seen = 0;
+    let mut dispatcher = Dispatcher::new(&connection);
+    let submitter = dispatcher.submitter();
+    let watcher = thread::spawn(move || {
+        enough.recv().expect("the callback tells");
+        submitter.submit(|dispatcher| dispatcher.stop_consuming().expect("the broker answers"))
+    });
+    dispatcher.basic_consume(&channel, BasicConsume::new(&queue), |_, delivery| {
+        // Confirmed before the delivery is: neither is lost.
+        publisher.publish(Publish::new("", &answers, delivery.body()).mandatory())?;
+        delivery.ack()?;
+        seen += 1;
+        if seen == 3 {
+            tell.send(())?;
+        }
+        Ok(())
+    })?;
+    dispatcher.start_consuming()?;
+    drop(dispatcher);
+    watcher.join().map_err(|_| "the watcher panicked")??;
+    println!("{seen} deliveries dispatched");
+    while let Some(answer) = channel.basic_get(answers.as_str())? {
+        println!("{}", String::from_utf8_lossy(answer.body()));
+        answer.ack()?;
+    }
+    connection.close();
+    Ok(())
+}

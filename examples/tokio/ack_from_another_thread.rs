@@ -1,0 +1,41 @@
+//! Work that would hold up the runtime is done on a thread of its own, which acknowledges when it is done.
+//!
+//! `cargo run --example ack_from_another_thread` runs on an embedded broker; with `AMQP_URL` set, on that
+//! one.
+
+use std::thread;
+
+use adapter_tokio::{BasicConsume, Delivery, Publish, QueueDeclare, connect};
+use tokio::sync::mpsc;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let broker = examples::broker()?;
+    let connection = connect(&broker.uri).await?;
+    let channel = connection.open_channel().await?;
+    let queue = channel.queue_declare(QueueDeclare::new("").exclusive()).await?.queue;
+    for number in 0..5_u64 {
+        channel.basic_publish(Publish::new("", &queue, number.to_string())).await?;
+    }
+
+    let (hand_over, mut deliveries) = mpsc::channel::<Delivery>(10);
+    let worker = thread::spawn(move || {
+        let mut sum = 0;
+        while let Some(delivery) = deliveries.blocking_recv() {
+            let text = std::str::from_utf8(delivery.body()).expect("a number");
+            sum += text.parse::<u64>().expect("a number");
+            delivery.ack().expect("the channel is open");
+        }
+        sum
+    });
+    let mut consumer = channel.basic_consume(BasicConsume::new(&queue).prefetch(2)).await?;
+    for _ in 0..5 {
+        let delivery = consumer.next().await.ok_or("the consumer ended")??;
+        hand_over.send(delivery).await?;
+    }
+    drop(hand_over);
+    let sum = worker.join().map_err(|_| "the worker panicked")?;
+    println!("5 deliveries acknowledged elsewhere; they add up to {sum}");
+    connection.close().await;
+    Ok(())
+}
