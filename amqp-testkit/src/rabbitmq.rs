@@ -1,5 +1,8 @@
 //! A RabbitMQ node of one's own: free ports on loopback, its own folder, its own port mapper.
 //!
+//! The RabbitMQ that Debian's package installed is used, or else one on the `PATH`; with
+//! `AMQP_TESTKIT_RABBITMQ` set, the programs in that folder.
+//!
 //! A guard process waits for the end of a pipe that the test process holds: however the test process
 //! ends, the node is killed and its folder removed.
 
@@ -20,6 +23,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
 /// Where nodes listen.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
+/// Names a folder with the programs of the RabbitMQ to be used, in place of the one that is installed.
+const PROGRAMS_VARIABLE: &str = "AMQP_TESTKIT_RABBITMQ";
 /// Where Debian's package keeps the programs; its wrappers elsewhere switch users.
 const DEBIAN_PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
 
@@ -50,7 +55,8 @@ pub enum RabbitMqError {
     Io(#[from] io::Error),
     /// There is no RabbitMQ.
     #[error(
-        "rabbitmq-server was not found in {DEBIAN_PROGRAMS} or on the PATH; install it with \
+        "rabbitmq-server was not found in {DEBIAN_PROGRAMS} or on the PATH, or not where \
+         {PROGRAMS_VARIABLE} says; install it with \
          `apt-get install -y --no-install-recommends rabbitmq-server`"
     )]
     NotInstalled,
@@ -92,7 +98,11 @@ impl RabbitMq {
             fs::create_dir_all(folder.join(part))?;
         }
         write_cookie(&folder.join("home/.erlang.cookie"), &name)?;
-        let conf = format!("loopback_users = none\nlog.file.level = info\n{configuration}\n");
+        // RabbitMQ's limit of messages shrinks from version to version.
+        let conf = format!(
+            "loopback_users = none\nlog.file.level = info\nmax_message_size = 134217728\n\
+             {configuration}\n"
+        );
         fs::write(folder.join("rabbitmq.conf"), conf)?;
         fs::write(folder.join("enabled_plugins"), "[].\n")?;
         fs::write(folder.join("advanced.config"), "[].\n")?;
@@ -284,6 +294,10 @@ impl Guard {
 }
 
 fn find_programs() -> Option<PathBuf> {
+    if let Some(folder) = env::var_os(PROGRAMS_VARIABLE) {
+        let folder = PathBuf::from(folder);
+        return folder.join("rabbitmq-server").is_file().then_some(folder);
+    }
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = [PathBuf::from(DEBIAN_PROGRAMS)].into_iter().chain(env::split_paths(&path));
     folders.into_iter().find(|folder| folder.join("rabbitmq-server").is_file())

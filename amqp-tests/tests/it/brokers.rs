@@ -10,6 +10,8 @@ use amqp_proto::method::{
 use amqp_proto::{FieldTable, FieldValue, PROTOCOL_HEADER, RawTable, ShortStr, TABLE_DEPTH_MAX};
 use amqp_testkit::Wire;
 
+use crate::support::version;
+
 /// Turns `fn name(port: u16)` into one test for each broker.
 macro_rules! on_both_ports {
     ($($name:ident)*) => {
@@ -145,11 +147,16 @@ fn br_4_a_prefetch_size_is_not_implemented(port: u16) {
     refused(&mut wire, 540, "connection: NOT_IMPLEMENTED - prefetch_size!=0 (1)");
 }
 
+/// The header that the broker would rather see: from RabbitMQ 4 on, that of AMQP 1.0 with SASL.
+fn own_header(port: u16) -> [u8; 8] {
+    if version(port) < (4, 0) { PROTOCOL_HEADER } else { *b"AMQP\x03\x01\0\0" }
+}
+
 fn br_7_another_protocol_is_answered_with_ours(port: u16) {
     for greeting in [b"AMQP\0\x01\0\0".as_slice(), b"HTTP/1.1"] {
         let mut wire = Wire::connect(port);
         wire.send_bytes(greeting);
-        assert_eq!(wire.read_to_end(), PROTOCOL_HEADER);
+        assert_eq!(wire.read_to_end(), own_header(port));
     }
 }
 
@@ -230,6 +237,8 @@ fn br_21_a_deleted_queue_cancels_without_waiting(port: u16) {
     let name = declare(&mut wire);
     consume(&mut wire, &name);
     wire.expect("basic.ConsumeOk");
+    // RabbitMQ 4.3 tells nobody of an exclusive queue that is deleted within the first moments.
+    assert!(wire.is_silent_for(Duration::from_millis(500)));
     wire.send(1, &queue::Delete { queue: short(&name), ..Default::default() });
     let frame = wire.expect("basic.Cancel");
     let expected = basic::Cancel { consumer_tag: short("t"), no_wait: true };
@@ -334,8 +343,16 @@ fn br_30_headers_come_back_byte_for_byte(port: u16) {
     wire.send(1, &basic::Consume { queue: short(&name), ..Default::default() });
     wire.expect("basic.Deliver");
     let header = wire.next_frame().unwrap();
-    assert_eq!(header.payload[12..], properties);
     let table = RawTable::new(&header.payload[18..]).decode(TABLE_DEPTH_MAX).unwrap();
+    if version(port) < (4, 0) {
+        assert_eq!(header.payload[12..], properties);
+    } else {
+        // The same fields, in another order.
+        let sent = RawTable::new(&fields).decode(TABLE_DEPTH_MAX).unwrap();
+        for (name, value) in sent.iter() {
+            assert_eq!(table.get(name), Some(value), "{name}");
+        }
+    }
     assert_eq!(table.len(), values.len());
     assert_eq!(table.get("b"), Some(&FieldValue::I8(-1)));
     assert_eq!(table.get("B"), Some(&FieldValue::U8(255)));
@@ -431,7 +448,11 @@ fn br_7_br_8_br_21_rabbitmq_heeds_what_a_client_can() {
     for greeting in [b"AMQP\x01\x01\x08\0", b"AMQP\x01\x01\0\x09"] {
         let mut wire = Wire::connect(port);
         wire.send_bytes(greeting);
-        wire.expect("connection.Start");
+        if version(port) < (4, 0) || *greeting == *b"AMQP\x01\x01\0\x09" {
+            wire.expect("connection.Start");
+        } else {
+            assert_eq!(wire.read_to_end(), own_header(port));
+        }
     }
     // Without `authentication_failure_close` a wrong password is answered by a reset, three seconds later.
     let mut wire = Wire::connect(port);

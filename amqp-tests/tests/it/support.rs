@@ -21,6 +21,21 @@ pub(crate) fn fragile() -> MutexGuard<'static, RabbitMq> {
     NODE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The RabbitMQ that is tested against, as `(major, minor)`.
+pub(crate) fn rabbitmq_version() -> (u32, u32) {
+    static VERSION: LazyLock<(u32, u32)> = LazyLock::new(|| {
+        let version = rabbitmq().ctl(&["version"]).unwrap();
+        let mut parts = version.trim().split('.').map(|part| part.parse().unwrap());
+        (parts.next().unwrap(), parts.next().unwrap())
+    });
+    *VERSION
+}
+
+/// The version that a broker behaves as: the model is like RabbitMQ 3.10.
+pub(crate) fn version(port: u16) -> (u32, u32) {
+    if port == model().port() { (3, 10) } else { rabbitmq_version() }
+}
+
 /// The model broker that all tests share.
 pub(crate) fn model() -> &'static ModelBroker {
     static BROKER: LazyLock<ModelBroker> = LazyLock::new(|| ModelBroker::start().unwrap());

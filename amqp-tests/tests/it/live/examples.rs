@@ -18,13 +18,14 @@ fn on_rabbitmq() {
 }
 
 /// NA-39, PK-115: on the embedded broker and on RabbitMQ they print the same.
-macro_rules! print {
-    ($($name:ident: $printed:expr;)*) => {
+macro_rules! examples {
+    ($(fn $name:ident() -> $printed:expr;)*) => {
         $(
             #[test]
             fn $name() {
                 for url in [None, Some(rabbitmq().uri())] {
-                    let name = stringify!($name).trim_start_matches("na_39_").trim_start_matches("pk_115_");
+                    let name = stringify!($name);
+                    let name = name.trim_start_matches("na_39_").trim_start_matches("pk_115_");
                     let output = example(name, url.as_deref()).output().unwrap();
                     let text = String::from_utf8(output.stdout).unwrap();
                     let errors = String::from_utf8_lossy(&output.stderr);
@@ -45,30 +46,28 @@ const MANDATORY: &str = "one: 312 NO_ROUTE\ntwo: confirmed\nthree: 312 NO_ROUTE\
 const GET: &str = "one, and 2 behind it\ntwo, and 1 behind it\nthree, and 0 behind it\nempty\n";
 const SQUARES: &str = "100 requests answered; the squares add up to 328350\n";
 
-print! {
-    na_39_work_queue: "2 workers did 10 tasks\n";
-    na_39_publish_subscribe: NEWS;
-    na_39_topics: TOPICS;
-    na_39_rpc: SQUARES;
-    pk_115_confirms: "5 taken, 7 refused\n";
-    pk_115_mandatory: MANDATORY;
-    pk_115_get: GET;
-    pk_115_ack_from_another_thread:
-        "5 deliveries acknowledged elsewhere; they add up to 10\n";
-    na_39_blocking_work_queue: "2 workers did 10 tasks\n";
-    na_39_blocking_publish_subscribe: NEWS;
-    na_39_blocking_topics: TOPICS;
-    na_39_blocking_rpc: SQUARES;
-    pk_115_blocking_confirms: "5 taken, 7 refused\n";
-    pk_115_blocking_mandatory: MANDATORY;
-    pk_115_blocking_get: GET;
-    pk_115_blocking_iterate: "one\ntwo\nthree\nfour\nfive\nsilence\n0 given back\n";
-    pk_115_blocking_callbacks: "3 deliveries dispatched\none\ntwo\nthree\n";
-    pk_115_blocking_ack_from_another_thread:
-        "20 deliveries acknowledged by 3 threads; they add up to 190\n";
-    smol: "one\ntwo\nthree\n";
-    async_std: "one\ntwo\nthree\n";
-    own_event_loop: "100 deliveries acknowledged from elsewhere; they add up to 4950\n";
+examples! {
+    fn na_39_work_queue() -> "2 workers did 10 tasks\n";
+    fn na_39_publish_subscribe() -> NEWS;
+    fn na_39_topics() -> TOPICS;
+    fn na_39_rpc() -> SQUARES;
+    fn pk_115_confirms() -> "5 taken, 7 refused\n";
+    fn pk_115_mandatory() -> MANDATORY;
+    fn pk_115_get() -> GET;
+    fn pk_115_ack_from_another_thread() -> "5 deliveries acknowledged elsewhere; they add up to 10\n";
+    fn na_39_blocking_work_queue() -> "2 workers did 10 tasks\n";
+    fn na_39_blocking_publish_subscribe() -> NEWS;
+    fn na_39_blocking_topics() -> TOPICS;
+    fn na_39_blocking_rpc() -> SQUARES;
+    fn pk_115_blocking_confirms() -> "5 taken, 7 refused\n";
+    fn pk_115_blocking_mandatory() -> MANDATORY;
+    fn pk_115_blocking_get() -> GET;
+    fn pk_115_blocking_iterate() -> "one\ntwo\nthree\nfour\nfive\nsilence\n0 given back\n";
+    fn pk_115_blocking_callbacks() -> "3 deliveries dispatched\none\ntwo\nthree\n";
+    fn pk_115_blocking_ack_from_another_thread() -> "20 deliveries acknowledged by 3 threads; they add up to 190\n";
+    fn smol() -> "one\ntwo\nthree\n";
+    fn async_std() -> "one\ntwo\nthree\n";
+    fn own_event_loop() -> "100 deliveries acknowledged from elsewhere; they add up to 4950\n";
 }
 
 #[test]

@@ -53,6 +53,11 @@ impl At {
         support::port(&self.uri)
     }
 
+    /// The version that the broker behaves as.
+    pub(crate) fn version(&self) -> (u32, u32) {
+        support::version(self.port())
+    }
+
     /// Another broker, by the same adapter.
     pub(crate) fn to(&self, uri: impl Into<String>) -> Self {
         Self { uri: uri.into(), ..*self }

@@ -2,5 +2,6 @@
 
 mod api;
 mod futures;
+mod runtimes;
 #[path = "../suite/mod.rs"]
 mod suite;

@@ -41,6 +41,11 @@ impl At {
         support::port(&self.uri)
     }
 
+    /// The version that the broker behaves as.
+    pub(crate) fn version(&self) -> (u32, u32) {
+        support::version(self.port())
+    }
+
     /// Another broker.
     #[allow(clippy::unused_self, reason = "it has the adapter, where there are several")]
     pub(crate) fn to(&self, uri: impl Into<String>) -> Self {

@@ -404,11 +404,14 @@ async fn br_31_replies_come_directly(at: At) {
         let reply = next(&mut replies).await;
         assert_eq!(reply.properties().unwrap().correlation_id, Some(number.to_string()));
     }
-    // A mandatory reply comes back though it has arrived: no queue has taken it.
-    for _ in 0..3 {
+    // Before RabbitMQ 4 a mandatory reply comes back though it has arrived: no queue has taken it.
+    let returned = if at.version() < (4, 0) { 3 } else { 0 };
+    for _ in 0..returned {
         let returned = within("a returned reply", serving.returned()).await.unwrap();
         assert_eq!(returned.message.body(), b"answer");
     }
+    serving.basic_qos(BasicQos::new(0)).await.unwrap();
+    assert!(serving.take_returned().is_none());
     // Beside them, deliveries that count.
     let mut beside = asking.basic_consume(BasicConsume::new(&requests).priority(1)).await.unwrap();
     publish(&asking, &requests, ["1", "2"]).await;
@@ -504,8 +507,7 @@ async fn pk_71_cancelling_gives_back_what_was_not_taken(at: At) {
     assert_eq!([rest[0].body(), rest[1].body()], [b"2", b"3"]);
     assert!(consumer.next().await.is_none());
     connection.close().await;
-    let error = consumer.cancel_and_requeue().await.unwrap_err();
-    assert!(matches!(error, Error::Connection(_)), "{error:?}");
+    assert_eq!(consumer.cancel_and_requeue().await.unwrap(), 0, "it has ended");
 }
 
 async fn pk_70_unacknowledged_messages_are_restored_others_are_not(at: At) {

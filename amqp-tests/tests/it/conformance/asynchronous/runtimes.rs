@@ -1,0 +1,92 @@
+//! A runtime that ends takes its connections with it, and every handle says so.
+
+use super::api::{BasicConsume, Channel, CloseCause, Connection, Error, QueueDeclare};
+use crate::support::{exclusive, model, timeout, within};
+
+/// Everything that can be done without a driver ends at once.
+async fn all_is_gone(connection: Connection, channel: Channel) {
+    let gone = Error::Connection(CloseCause::DriverGone);
+    assert_eq!(within("the end", connection.closed()).await, CloseCause::DriverGone);
+    assert_eq!(connection.open_channel().await.unwrap_err(), gone);
+    assert_eq!(channel.queue_declare(QueueDeclare::passive("q")).await.unwrap_err(), gone);
+    assert_eq!(channel.basic_consume(BasicConsume::new("q")).await.unwrap_err(), gone);
+    assert_eq!(connection.close().await, CloseCause::DriverGone);
+}
+
+async fn open(connection: Connection) -> (Connection, Channel) {
+    let channel = connection.open_channel().await.unwrap();
+    channel.queue_declare(exclusive("runtime")).await.unwrap();
+    (connection, channel)
+}
+
+/// The threads of this process that bear this name.
+fn threads_named(name: &str) -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|it| it.trim() == name).count()
+}
+
+#[test]
+fn a_tokio_runtime_that_is_dropped_ends_every_handle() {
+    const NAME: &str = "runtime-counted";
+    let mut builders = [
+        tokio::runtime::Builder::new_current_thread(),
+        tokio::runtime::Builder::new_multi_thread(),
+    ];
+    for builder in &mut builders {
+        let runtime = builder.enable_all().thread_name(NAME).build().unwrap();
+        let (connection, channel) = runtime
+            .block_on(async { open(adapter_tokio::connect(&model().uri()).await.unwrap()).await });
+        // What waits is told.
+        let waiting = connection.closed();
+        let waiter = std::thread::spawn(move || smol::block_on(waiting));
+        drop(runtime);
+        assert_eq!(waiter.join().unwrap(), CloseCause::DriverGone);
+        smol::block_on(all_is_gone(connection, channel));
+        assert_eq!(threads_named(NAME), 0);
+    }
+}
+
+#[test]
+fn a_smol_executor_that_is_dropped_ends_every_handle() {
+    let executor = smol::Executor::new();
+    let connector = adapter_smol::Connector::new(&model().uri()).unwrap();
+    let (connecting, driver) = connector.driver().unwrap();
+    executor.spawn(driver).detach();
+    let (connection, channel) =
+        smol::block_on(executor.run(async { open(connecting.await.unwrap()).await }));
+    drop(executor);
+    smol::block_on(all_is_gone(connection, channel));
+}
+
+#[test]
+fn an_async_std_task_that_is_cancelled_ends_every_handle() {
+    async_std::task::block_on(async {
+        let connector = adapter_async_std::Connector::new(&model().uri()).unwrap();
+        let (connecting, driver) = connector.driver().unwrap();
+        let driving = async_std::task::spawn(driver);
+        let (connection, channel) = open(connecting.await.unwrap()).await;
+        driving.cancel().await;
+        all_is_gone(connection, channel).await;
+    });
+}
+
+/// A task that hangs would keep its runtime from ending.
+#[test]
+fn a_connection_that_is_given_up_leaves_nothing_that_runs() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let uri = format!("amqp://{}", listener.local_addr().unwrap());
+    runtime.block_on(async {
+        let connecting = adapter_tokio::connect(&uri);
+        assert!(timeout(std::time::Duration::from_millis(50), connecting).await.is_none());
+        // The driver is a task that ends once its handle is gone.
+        let metrics = tokio::runtime::Handle::current().metrics();
+        within("the end of the task", async {
+            while metrics.num_alive_tasks() > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    });
+}
