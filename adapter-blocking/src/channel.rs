@@ -172,7 +172,7 @@ impl Channel {
         self.0.basic_reject(tag, requeue)
     }
 
-    /// Asks the broker for deliveries (AMQP 0-9-1, 1.5.2.3); see [`ChannelFlow`] for what it may not be
+    /// Asks the broker for deliveries (AMQP 0-9-1, 1.5.2.3); see [`ChannelFlow`](crate::ChannelFlow) for what it may not be
     /// asked.
     ///
     /// # Errors

@@ -27,7 +27,8 @@
 //! Handles may be cloned and used from any thread; deliveries are settled from any thread. Where
 //! callbacks are wanted, on a thread of the application's choice, there is the [`Dispatcher`].
 //!
-//! The [`guide`] says what goes wrong and how it is told, what dropping does, and who waits for whom.
+//! The [`guide`] says what goes wrong and how it is told, what dropping does, and who waits for whom: it
+//! speaks of futures, and every call here waits for one.
 //! With the feature `tracing`, the life of connections is told at DEBUG, and every frame at TRACE: names
 //! and sizes only.
 //!

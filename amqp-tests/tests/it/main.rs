@@ -1,4 +1,5 @@
 //! Tests of the whole.
+#![allow(clippy::duplicate_mod, reason = "one suite is compiled over two kinds of handles")]
 
 mod brokers;
 mod conformance;

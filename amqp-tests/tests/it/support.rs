@@ -1,11 +1,12 @@
 //! What the tests share.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use amqp_client::core::{Error, QueueDeclare};
 use amqp_testkit::{ModelBroker, RabbitMq};
+use smol::lock::{Mutex, MutexGuard};
 
 /// The RabbitMQ that all tests share; its guard removes it when the process ends.
 pub(crate) fn rabbitmq() -> &'static RabbitMq {
@@ -18,7 +19,8 @@ pub(crate) fn rabbitmq() -> &'static RabbitMq {
 pub(crate) fn fragile() -> MutexGuard<'static, RabbitMq> {
     static NODE: LazyLock<Mutex<RabbitMq>> =
         LazyLock::new(|| Mutex::new(RabbitMq::start().unwrap_or_else(|error| panic!("{error}"))));
-    NODE.lock().unwrap_or_else(PoisonError::into_inner)
+    // Every test has a thread of its own.
+    NODE.lock_blocking()
 }
 
 /// The RabbitMQ that is tested against, as `(major, minor)`.

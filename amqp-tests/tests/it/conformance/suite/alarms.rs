@@ -17,7 +17,7 @@ on_every_adapter! {
 /// A broker whose alarm can be raised.
 enum Broker {
     Model(ModelBroker),
-    RabbitMq(std::sync::MutexGuard<'static, RabbitMq>),
+    RabbitMq(smol::lock::MutexGuard<'static, RabbitMq>),
 }
 
 impl Broker {
