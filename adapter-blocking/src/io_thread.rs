@@ -12,7 +12,7 @@
 use std::io::{self, Read};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -53,7 +53,7 @@ impl Driver {
             readable: AtomicBool::new(false),
             writable: AtomicBool::new(false),
             read_closed: AtomicBool::new(false),
-            deadline: Mutex::new(None),
+            timing: Mutex::new(Timing { asked: Instant::now(), deadline: None }),
         });
         let notifier = Arc::new(Notifier { state: AtomicU8::new(AWAKE), waker });
         let (connecting, driver) = connect(Arc::clone(&io))?;
@@ -67,16 +67,15 @@ impl Driver {
         let mut events = Events::with_capacity(4);
         loop {
             self.notifier.state.store(AWAKE, Ordering::SeqCst);
-            self.io.set_deadline(None);
             if self.driver.as_mut().poll(&mut cx).is_ready() {
                 return;
             }
             let timeout = if self.notifier.falls_asleep() {
-                let deadline = self.io.deadline();
-                deadline.map(|at| at.saturating_duration_since(Instant::now()))
+                self.io.time_left()
             } else {
                 Some(Duration::ZERO)
             };
+            self.io.is_asked(Instant::now());
             match self.poller.poll(&mut events, timeout) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -113,8 +112,15 @@ pub(crate) struct Io {
     readable: AtomicBool,
     writable: AtomicBool,
     read_closed: AtomicBool,
+    timing: Mutex<Timing>,
+}
+
+#[derive(Debug)]
+struct Timing {
+    /// When the poller was last asked what has happened.
+    asked: Instant,
     /// When the driver is to be polled at the latest.
-    deadline: Mutex<Option<Instant>>,
+    deadline: Option<Instant>,
 }
 
 impl Io {
@@ -178,12 +184,29 @@ impl Io {
         }
     }
 
-    pub(crate) fn set_deadline(&self, deadline: Option<Instant>) {
-        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
+    /// Whether the deadline has passed, and the poller was asked since: a thread that was held up does not
+    /// take its own silence for the peer's. If not, the driver is polled again when both are so.
+    pub(crate) fn has_passed(&self, deadline: Instant) -> bool {
+        let mut timing = self.timing();
+        let passed = deadline <= timing.asked;
+        timing.deadline = (!passed).then_some(deadline);
+        passed
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The poller is about to tell what has happened, until now at least.
+    fn is_asked(&self, now: Instant) {
+        self.timing().asked = now;
+    }
+
+    /// For how long the thread may sleep.
+    fn time_left(&self) -> Option<Duration> {
+        // The driver says anew each time.
+        let deadline = self.timing().deadline.take();
+        deadline.map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    fn timing(&self) -> MutexGuard<'_, Timing> {
+        self.timing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -236,5 +259,24 @@ impl Wake for Notifier {
             // It fails only where the poller is gone, and the thread with it.
             let _ = self.waker.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Driver, Duration, Instant};
+
+    /// A process that was suspended has not heard of what came meanwhile.
+    #[test]
+    fn a_deadline_passes_once_the_poller_was_asked_behind_it() {
+        let (io, driver) = Driver::new(|io| Ok((io, std::future::ready(())))).unwrap();
+        let deadline = Instant::now();
+        let late = deadline + Duration::from_secs(10);
+        assert!(!io.has_passed(deadline));
+        assert_eq!(io.time_left(), Some(Duration::ZERO));
+        assert_eq!(io.time_left(), None, "it is said anew each time");
+        io.is_asked(late);
+        assert!(io.has_passed(deadline) && !io.has_passed(late + Duration::from_nanos(1)));
+        drop(driver);
     }
 }

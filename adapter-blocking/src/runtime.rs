@@ -164,10 +164,6 @@ pub(crate) struct Deadline(Arc<Io>);
 
 impl Timer for Deadline {
     fn poll_until(&mut self, _: &mut Context<'_>, deadline: Instant) -> Poll<()> {
-        if Instant::now() >= deadline {
-            return Poll::Ready(());
-        }
-        self.0.set_deadline(Some(deadline));
-        Poll::Pending
+        if self.0.has_passed(deadline) { Poll::Ready(()) } else { Poll::Pending }
     }
 }

@@ -1,6 +1,6 @@
 //! A runtime that ends takes its connections with it, and every handle says so.
 
-use super::api::{BasicConsume, Channel, CloseCause, Connection, Error, QueueDeclare};
+use super::api::{BasicConsume, Channel, CloseCause, Connection, Error, Publish, QueueDeclare};
 use crate::support::{exclusive, model, timeout, within};
 
 /// Everything that can be done without a driver ends at once.
@@ -88,5 +88,30 @@ fn a_connection_that_is_given_up_leaves_nothing_that_runs() {
             }
         })
         .await;
+    });
+}
+
+/// A stream that is no socket, and small: reads and writes of it are partial.
+#[test]
+fn a_tokio_connection_may_live_in_memory() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (ours, mut theirs) = tokio::io::duplex(100);
+        let address = ("127.0.0.1", model().port());
+        let mut broker = tokio::net::TcpStream::connect(address).await.unwrap();
+        let relay =
+            tokio::spawn(
+                async move { tokio::io::copy_bidirectional(&mut theirs, &mut broker).await },
+            );
+        let connector = adapter_tokio::Connector::from(adapter_tokio::Config::default());
+        let (connection, channel) = open(connector.connect_with(ours).await.unwrap()).await;
+        let queue = channel.queue_declare(exclusive("memory")).await.unwrap().queue;
+        let body = vec![3; 100_000];
+        channel.basic_publish(Publish::new("", &queue, &body)).await.unwrap();
+        let got = channel.basic_get(queue.as_str()).await.unwrap().unwrap();
+        assert!(got.body() == body);
+        got.ack().unwrap();
+        assert_eq!(connection.close().await, CloseCause::ByClient);
+        within("the end of the stream", relay).await.unwrap().unwrap();
     });
 }
