@@ -3,7 +3,7 @@
 //!
 //! `cargo run --example own_event_loop` runs on an embedded broker; with `AMQP_URL` set, on that one.
 
-use std::io::ErrorKind::{NotConnected, UnexpectedEof, WouldBlock};
+use std::io::ErrorKind::{Interrupted, NotConnected, UnexpectedEof, WouldBlock};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::ToSocketAddrs;
 use std::sync::{Arc, mpsc};
@@ -15,19 +15,16 @@ use amqp_core::{
     Publish, QueueDeclare, Session, Transmit,
 };
 use bytes::{Bytes, BytesMut};
-use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Interest, Poll, Token, Waker, net::TcpStream};
 
 type Failure = Box<dyn std::error::Error>;
-const SOCKET: Token = Token(0);
-const WORKER: Token = Token(1);
 const QUEUE: &str = "example-own-loop";
 const MESSAGES: u32 = 100;
 
 fn main() -> Result<(), Failure> {
     let broker = examples::broker()?;
     let poll = Poll::new()?;
-    let waker = Waker::new(poll.registry(), WORKER)?;
+    let waker = Waker::new(poll.registry(), Token(1))?;
     let (hand_over, deliveries) = mpsc::channel();
     let (done, acks) = mpsc::channel();
     let worker = thread::spawn(move || {
@@ -80,7 +77,6 @@ impl App {
         Ok(())
     }
 
-    /// The worker may have woken the loop.
     fn on_wake(&mut self, session: &mut Session) -> Result<(), Failure> {
         for tag in self.acks.try_iter() {
             session.channel(tag.channel()).ack(tag, false)?;
@@ -120,10 +116,13 @@ impl Driver {
                 let cause = self.session.cause().filter(|it| **it != CloseCause::ByClient);
                 return cause.map_or(Ok(()), |cause| Err(cause.to_string().into()));
             }
-            let wait = self.session.poll_timeout().map(|(at, _)| at - Instant::now());
+            let now = Instant::now();
+            let wait = self.session.poll_timeout().map(|(at, _)| at.saturating_duration_since(now));
             let more = self.session.has_events() || self.session.wants_action();
-            self.poll.poll(&mut events, if more { Some(Duration::ZERO) } else { wait })?;
-            app.on_wake(&mut self.session)?;
+            match self.poll.poll(&mut events, if more { Some(Duration::ZERO) } else { wait }) {
+                Err(error) if error.kind() != Interrupted => return Err(error.into()),
+                _ => app.on_wake(&mut self.session)?,
+            }
         }
     }
 
@@ -142,7 +141,7 @@ impl Driver {
                 match TcpStream::connect(address) {
                     Ok(mut stream) => {
                         let both = Interest::READABLE | Interest::WRITABLE;
-                        self.poll.registry().register(&mut stream, SOCKET, both)?;
+                        self.poll.registry().register(&mut stream, Token(0), both)?;
                         self.socket = Some((attempt, stream));
                     }
                     Err(error) => self.session.handle_disconnected(now, attempt, error.into(), 0),
@@ -172,6 +171,7 @@ impl Driver {
         if !self.connected {
             stream.take_error()?.map_or(Ok(()), Err)?;
             self.connected = stream.peer_addr().map(|_| true)?;
+            stream.set_nodelay(true)?;
             self.session.handle_connected(Instant::now(), attempt);
         }
         let mut buffer = [0; 16 << 10];

@@ -45,4 +45,4 @@ mod runtime;
 pub use amqp_client::{handles::*, values::*};
 
 pub use connector::{AsyncStdDriver, Connector, connect};
-pub use runtime::{AsyncStd, Timer};
+pub use runtime::AsyncStd;

@@ -1,3 +1,5 @@
+use std::time::{Duration, Instant};
+
 use amqp_client::Delivery;
 use amqp_client::core::{
     AckError, BasicConsume, BasicGet, BasicQos, ChannelCause, DeliveryTag, Error, ExchangeBind,
@@ -8,7 +10,7 @@ use amqp_client::core::{
 use crate::consumer::Consumer;
 use crate::publisher::Publisher;
 use crate::tx::Tx;
-use crate::wait::wait;
+use crate::wait::{wait, wait_until};
 
 /// A channel of a connection.
 ///
@@ -211,7 +213,7 @@ impl Channel {
     }
 
     /// Publishes without waiting for the broker's answer (AMQP 0-9-1, 1.8.3.7): returns when the message
-    /// is queued to be written, which waits for room alone.
+    /// is queued to be written, which waits for room, for as long as it takes.
     ///
     /// # Errors
     /// What is known: the channel or the connection is closed, an argument cannot be sent, or
@@ -221,6 +223,21 @@ impl Channel {
         wait(self.0.basic_publish(publish))
     }
 
+    /// As [`basic_publish`](Self::basic_publish), but waits for room for so long at most: `false` if there
+    /// was none, and nothing was sent.
+    ///
+    /// # Errors
+    /// Those of [`basic_publish`](Self::basic_publish).
+    pub fn basic_publish_timeout(
+        &self,
+        publish: Publish<'_>,
+        timeout: Duration,
+    ) -> Result<bool, Error> {
+        let deadline = Instant::now().checked_add(timeout);
+        wait_until(self.0.basic_publish(publish), deadline)
+            .map_or(Ok(false), |it| it.map(|()| true))
+    }
+
     /// Waits for the next message that comes back from [`basic_publish`](Self::basic_publish). The
     /// newest 256 that nobody has taken are kept, and 1 MiB of them.
     ///
@@ -228,6 +245,14 @@ impl Channel {
     /// Why the channel is closed, once what had come back before is taken.
     pub fn returned(&self) -> Result<ReturnedMessage, Error> {
         wait(self.0.returned())
+    }
+
+    /// As [`returned`](Self::returned), but waits for so long at most; `None` if nothing came back.
+    ///
+    /// # Errors
+    /// Those of [`returned`](Self::returned).
+    pub fn returned_timeout(&self, timeout: Duration) -> Result<Option<ReturnedMessage>, Error> {
+        wait_until(self.0.returned(), Instant::now().checked_add(timeout)).transpose()
     }
 
     /// The oldest message that came back from [`basic_publish`](Self::basic_publish), if one is there.

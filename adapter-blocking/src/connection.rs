@@ -20,6 +20,11 @@ impl Connection {
         Self(connection)
     }
 
+    /// A future that does not keep the connection.
+    pub(crate) fn watch(&self) -> amqp_client::Closed {
+        self.0.closed()
+    }
+
     /// Opens a channel (`channel.open`).
     ///
     /// # Errors

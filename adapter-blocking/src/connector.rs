@@ -9,7 +9,7 @@ use crate::wait::wait;
 /// Connects to the broker that an AMQP URI names; shorthand for [`Connector`].
 ///
 /// # Errors
-/// [`ConnectError`], within 30 s.
+/// [`ConnectError`], within 30 s unless the URI says otherwise.
 pub fn connect(uri: &str) -> Result<Connection, ConnectError> {
     Connector::new(uri)?.connect()
 }
@@ -109,11 +109,11 @@ impl From<Config> for Connector {
 pub struct Connecting(amqp_client::Connecting);
 
 impl Connecting {
-    /// Waits until the connection is open.
+    /// Waits until the connection is open, which it is not before its driver runs.
     ///
     /// # Errors
     /// [`ConnectError`], with every attempt that failed, within the connect time-out (30 s unless
-    /// configured).
+    /// configured) once the driver runs.
     pub fn wait(self) -> Result<Connection, ConnectError> {
         wait(self.0).map(Connection::new)
     }

@@ -14,6 +14,7 @@ use crate::wait::{wait, wait_until};
 ///
 /// Dropped, it is cancelled in the background, and deliveries that were not taken from it are
 /// requeued; without acknowledgement they are lost, and of a stream they are acknowledged.
+#[must_use = "a consumer that is dropped is cancelled"]
 #[derive(Debug)]
 pub struct Consumer(amqp_client::Consumer);
 
@@ -62,10 +63,11 @@ impl Consumer {
 
     /// Cancels the consumer, and gives back what was delivered and not taken: it is requeued. Returns the
     /// number of those messages. Without acknowledgement nothing can be given back: 0, and what had come
-    /// can still be taken.
+    /// can still be taken. A stream takes nothing back: of it they are acknowledged.
     ///
     /// # Errors
-    /// Those of a [call](crate::Channel#calls).
+    /// Those of a [call](crate::Channel#calls), and why the consumer has ended, if not by a cancel from
+    /// here.
     pub fn cancel_and_requeue(&mut self) -> Result<usize, Error> {
         wait(self.0.cancel_and_requeue())
     }

@@ -2,13 +2,14 @@
 //!
 //! A dispatcher holds consumers and their callbacks, and closures that other threads hand to it. It runs
 //! one of them at a time, on the thread that is in [`start_consuming`](Dispatcher::start_consuming) or
-//! [`process_events`](Dispatcher::process_events), and never one within another. The connection's bytes
-//! are moved by its own thread: a callback may block, also on the connection that it serves.
+//! [`process_events`](Dispatcher::process_events). The connection's bytes are moved by its own thread: a
+//! callback may block, also on the connection that it serves.
 
 use std::collections::VecDeque;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -27,9 +28,14 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 type OnDelivery<'a> = Box<dyn FnMut(&mut Control, Delivery) -> Result<(), BoxError> + 'a>;
 type OnEvent<'a> = Box<dyn FnMut(ConnectionEvent) + 'a>;
+type OnCancel<'a> = Box<dyn FnMut(ConsumerId) + 'a>;
 type Job = Box<dyn FnOnce(&mut Dispatcher<'_>) + Send>;
 
-/// Consumers with callbacks, which run on the thread that asks for it.
+/// Consumers with callbacks, which run on the thread that asks for it, and on which it was made.
+///
+/// A callback may block on its own connection: its answers come past the deliveries that wait, as long as
+/// those are less than 64 MiB, so keep the prefetch times the size of a message below that. It is a
+/// handle: it keeps the connection.
 ///
 /// ```no_run
 /// use adapter_blocking::{BasicConsume, Dispatcher};
@@ -55,20 +61,31 @@ pub struct Dispatcher<'a> {
     consumers: Vec<Entry<'a>>,
     /// Whose turn it is.
     next: usize,
+    /// The last thing that ran was a closure.
+    after_job: bool,
     on_event: Option<(Events, OnEvent<'a>)>,
+    on_cancel: Option<OnCancel<'a>>,
+    closed: amqp_client::Closed,
     inbox: Arc<Inbox>,
+    ids: u64,
 }
 
 struct Entry<'a> {
+    id: ConsumerId,
     consumer: Consumer,
     callback: OnDelivery<'a>,
 }
 
+/// A consumer of a dispatcher. Tags are of a channel; this is of the dispatcher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConsumerId(u64);
+
 /// What a callback may ask of the dispatcher that runs it; done when the callback returns.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Control {
+    consumer: ConsumerId,
     stop: bool,
-    cancelled: Vec<String>,
+    cancelled: Vec<ConsumerId>,
 }
 
 /// Why dispatching ended.
@@ -78,7 +95,7 @@ pub enum DispatchError {
     /// A consumer ended with its channel or connection.
     #[error(transparent)]
     Amqp(#[from] Error),
-    /// A callback failed. Its consumer is still there.
+    /// A callback failed. Its consumer is still there, unless it was being ended.
     #[error("a callback failed: {0}")]
     Callback(#[source] BoxError),
 }
@@ -101,17 +118,27 @@ enum Work {
     Event(ConnectionEvent),
     Delivery(usize, Delivery),
     Ended(usize, Option<Error>),
+    Closed(CloseCause),
 }
 
 impl Control {
+    const fn new(consumer: ConsumerId) -> Self {
+        Self { consumer, stop: false, cancelled: Vec::new() }
+    }
+
+    /// The consumer that the delivery came to.
+    pub const fn consumer(&self) -> ConsumerId {
+        self.consumer
+    }
+
     /// Ends all consumers of the dispatcher, as [`Dispatcher::stop_consuming`] does.
     pub const fn stop_consuming(&mut self) {
         self.stop = true;
     }
 
-    /// Ends the consumer of this tag, as [`Dispatcher::cancel`] does.
-    pub fn cancel(&mut self, tag: impl Into<String>) {
-        self.cancelled.push(tag.into());
+    /// Ends a consumer, as [`Dispatcher::cancel`] does.
+    pub fn cancel(&mut self, consumer: ConsumerId) {
+        self.cancelled.push(consumer);
     }
 }
 
@@ -122,12 +149,16 @@ impl<'a> Dispatcher<'a> {
             connection: connection.clone(),
             consumers: Vec::new(),
             next: 0,
+            after_job: false,
             on_event: None,
+            on_cancel: None,
+            closed: connection.watch(),
             inbox: Arc::default(),
+            ids: 0,
         }
     }
 
-    /// Starts a consumer whose deliveries go to `callback`. Returns the consumer's tag.
+    /// Starts a consumer whose deliveries go to `callback`.
     ///
     /// An error of the callback ends [`start_consuming`](Self::start_consuming), not the consumer.
     ///
@@ -138,11 +169,18 @@ impl<'a> Dispatcher<'a> {
         channel: &Channel,
         consume: BasicConsume,
         callback: impl FnMut(&mut Control, Delivery) -> Result<(), BoxError> + 'a,
-    ) -> Result<String, Error> {
+    ) -> Result<ConsumerId, Error> {
         let consumer = channel.basic_consume(consume)?;
-        let tag = consumer.tag().to_owned();
-        self.consumers.push(Entry { consumer, callback: Box::new(callback) });
-        Ok(tag)
+        self.ids += 1;
+        let id = ConsumerId(self.ids);
+        self.consumers.push(Entry { id, consumer, callback: Box::new(callback) });
+        Ok(id)
+    }
+
+    /// From here on, consumers that the broker cancels, because their queue is deleted or its node is down,
+    /// are told to `callback`. Without it they end unnoticed.
+    pub fn on_cancel(&mut self, callback: impl FnMut(ConsumerId) + 'a) {
+        self.on_cancel = Some(Box::new(callback));
     }
 
     /// From here on, what happens to the connection goes to `callback`, such as
@@ -160,8 +198,9 @@ impl<'a> Dispatcher<'a> {
     /// here or by the broker.
     ///
     /// # Errors
-    /// [`DispatchError::Amqp`] if a consumer ends with its channel or connection,
-    /// [`DispatchError::Callback`] if a callback fails. What is left goes on when it is called again.
+    /// [`DispatchError::Amqp`] if a consumer ends with its channel or connection, or the connection is
+    /// closed and there is nothing left to run; [`DispatchError::Callback`] if a callback fails. What is
+    /// left goes on when it is called again.
     pub fn start_consuming(&mut self) -> Result<(), DispatchError> {
         while !self.consumers.is_empty() {
             self.process_events(None)?;
@@ -186,8 +225,9 @@ impl<'a> Dispatcher<'a> {
                 break;
             }
             next = match self.poll_work(&mut Context::from_waker(Waker::noop())) {
+                // That the connection is closed is for a caller who would wait in vain.
+                Poll::Ready(Work::Closed(_)) | Poll::Pending => None,
                 Poll::Ready(work) => Some(work),
-                Poll::Pending => None,
             };
         }
         Ok(dispatched)
@@ -199,18 +239,20 @@ impl<'a> Dispatcher<'a> {
     /// # Errors
     /// Those of the callbacks and of [`Consumer::cancel`].
     pub fn stop_consuming(&mut self) -> Result<(), DispatchError> {
+        let mut result = Ok(());
         while !self.consumers.is_empty() {
-            self.end(0)?;
+            let ended = self.end(0);
+            result = result.and(ended);
         }
-        Ok(())
+        result
     }
 
-    /// Ends the consumer of this tag, if there is one, as [`stop_consuming`](Self::stop_consuming) does.
+    /// Ends a consumer, if it is still there, as [`stop_consuming`](Self::stop_consuming) does.
     ///
     /// # Errors
-    /// Those of the callbacks and of [`Consumer::cancel`].
-    pub fn cancel(&mut self, tag: &str) -> Result<(), DispatchError> {
-        match self.consumers.iter().position(|entry| entry.consumer.tag() == tag) {
+    /// Those of its callback and of [`Consumer::cancel`].
+    pub fn cancel(&mut self, consumer: ConsumerId) -> Result<(), DispatchError> {
+        match self.consumers.iter().position(|entry| entry.id == consumer) {
             Some(at) => self.end(at),
             None => Ok(()),
         }
@@ -218,18 +260,34 @@ impl<'a> Dispatcher<'a> {
 
     /// Takes the consumer out, whatever becomes of the broker's answer.
     fn end(&mut self, at: usize) -> Result<(), DispatchError> {
-        let Entry { mut consumer, mut callback } = self.consumers.remove(at);
+        let Entry { id, mut consumer, mut callback } = self.consumers.remove(at);
         consumer.cancel_and_requeue()?;
+        let (mut control, mut result) = (Control::new(id), Ok(()));
         // What is left can neither be requeued nor come again.
-        while let Some(delivery) = consumer.try_recv()? {
-            callback(&mut Control::default(), delivery).map_err(DispatchError::Callback)?;
+        for delivery in consumer {
+            let called = callback(&mut control, delivery?).map_err(DispatchError::Callback);
+            result = result.and(called);
         }
-        Ok(())
+        let obeyed = self.obey(control);
+        result.and(obeyed)
     }
 
-    /// What is to be run next. Consumers have their turns, one delivery at a time.
+    /// Does what a callback has asked for; the first error of it.
+    fn obey(&mut self, control: Control) -> Result<(), DispatchError> {
+        let mut result = Ok(());
+        for consumer in control.cancelled {
+            let cancelled = self.cancel(consumer);
+            result = result.and(cancelled);
+        }
+        let stopped = if control.stop { self.stop_consuming() } else { Ok(()) };
+        result.and(stopped)
+    }
+
+    /// What is to be run next. Consumers have their turns, one delivery at a time, and so have closures.
     fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<Work> {
-        if let Some(job) = self.inbox.take(cx.waker()) {
+        let after_job = std::mem::take(&mut self.after_job);
+        if !after_job && let Some(job) = self.inbox.take(cx.waker()) {
+            self.after_job = true;
             return Poll::Ready(Work::Job(job));
         }
         if let Some((events, _)) = &mut self.on_event
@@ -250,6 +308,16 @@ impl<'a> Dispatcher<'a> {
                 Poll::Ready(None) => return Poll::Ready(Work::Ended(at, None)),
             }
         }
+        if after_job && let Some(job) = self.inbox.take(cx.waker()) {
+            self.after_job = true;
+            return Poll::Ready(Work::Job(job));
+        }
+        // With consumers left, their end says more.
+        if self.consumers.is_empty()
+            && let Poll::Ready(cause) = Pin::new(&mut self.closed).poll(cx)
+        {
+            return Poll::Ready(Work::Closed(cause));
+        }
         Poll::Pending
     }
 
@@ -264,23 +332,21 @@ impl<'a> Dispatcher<'a> {
             }
             Work::Delivery(at, delivery) => {
                 let Some(entry) = self.consumers.get_mut(at) else { return Ok(false) };
-                let mut control = Control::default();
+                let mut control = Control::new(entry.id);
                 let result = (entry.callback)(&mut control, delivery);
-                for tag in control.cancelled {
-                    self.cancel(&tag)?;
-                }
-                if control.stop {
-                    self.stop_consuming()?;
-                }
-                result.map_err(DispatchError::Callback)?;
+                let obeyed = self.obey(control);
+                result.map_err(DispatchError::Callback).and(obeyed)?;
             }
             Work::Ended(at, error) => {
-                self.consumers.remove(at);
-                return match error {
-                    None | Some(Error::ConsumerCancelled { .. }) => Ok(false),
-                    Some(error) => Err(error.into()),
-                };
+                let Entry { id, .. } = self.consumers.remove(at);
+                match (error, &mut self.on_cancel) {
+                    (None, _) => return Ok(false),
+                    (Some(Error::ConsumerCancelled { .. }), Some(callback)) => callback(id),
+                    (Some(Error::ConsumerCancelled { .. }), None) => return Ok(false),
+                    (Some(error), _) => return Err(error.into()),
+                }
             }
+            Work::Closed(cause) => return Err(Error::Connection(cause).into()),
         }
         Ok(true)
     }
@@ -306,7 +372,7 @@ impl fmt::Debug for Dispatcher<'_> {
     }
 }
 
-/// A handle to a [`Dispatcher`], for any thread.
+/// A handle to a [`Dispatcher`], for any thread. It keeps the connection too.
 #[derive(Clone, Debug)]
 pub struct Submitter {
     inbox: Arc<Inbox>,

@@ -53,6 +53,7 @@ impl Driver {
             readable: AtomicBool::new(false),
             writable: AtomicBool::new(false),
             read_closed: AtomicBool::new(false),
+            coupled: AtomicBool::new(false),
             timing: Mutex::new(Timing { asked: Instant::now(), deadline: None }),
         });
         let notifier = Arc::new(Notifier { state: AtomicU8::new(AWAKE), waker });
@@ -112,6 +113,8 @@ pub(crate) struct Io {
     readable: AtomicBool,
     writable: AtomicBool,
     read_closed: AtomicBool,
+    /// To read the socket may have to be written, and the other way round, as with TLS.
+    coupled: AtomicBool,
     timing: Mutex<Timing>,
 }
 
@@ -125,11 +128,18 @@ struct Timing {
 
 impl Io {
     /// Listens to a socket, in place of any other.
-    pub(crate) fn register(&self, socket: &mut (impl Source + ?Sized)) -> io::Result<()> {
+    pub(crate) fn register(
+        &self,
+        socket: &mut (impl Source + ?Sized),
+        coupled: bool,
+    ) -> io::Result<()> {
         self.registry.register(socket, SOCKET, Interest::READABLE | Interest::WRITABLE)?;
-        for (flag, value) in
-            [(&self.readable, true), (&self.writable, true), (&self.read_closed, false)]
-        {
+        for (flag, value) in [
+            (&self.readable, true),
+            (&self.writable, true),
+            (&self.read_closed, false),
+            (&self.coupled, coupled),
+        ] {
             flag.store(value, Ordering::Relaxed);
         }
         Ok(())
@@ -155,6 +165,9 @@ impl Io {
     ) -> Poll<io::Result<usize>> {
         let size = room.len();
         let result = poll_ready(&self.readable, || stream.read(room));
+        if result.is_ready() && self.coupled.load(Ordering::Relaxed) {
+            self.writable.store(true, Ordering::Relaxed);
+        }
         let emptied =
             tells && matches!(result, Poll::Ready(Ok(count)) if 0 < count && count < size);
         if emptied && !self.read_closed.load(Ordering::Relaxed) {
@@ -173,10 +186,11 @@ impl Io {
 
     fn handle_event(&self, event: &Event) {
         let closed = event.is_read_closed() || event.is_error();
-        if event.is_readable() || closed {
+        let coupled = self.coupled.load(Ordering::Relaxed);
+        if coupled || event.is_readable() || closed {
             self.readable.store(true, Ordering::Relaxed);
         }
-        if event.is_writable() || event.is_write_closed() || event.is_error() {
+        if coupled || event.is_writable() || event.is_write_closed() || event.is_error() {
             self.writable.store(true, Ordering::Relaxed);
         }
         if closed {

@@ -23,7 +23,8 @@
 //! ```
 //!
 //! A thread of each connection moves its bytes and sends its heartbeats, whatever the application's
-//! threads do meanwhile: a handler may take as long as it likes, and may block on its own connection.
+//! threads do meanwhile: a handler may take as long as it likes, and may block on its own connection, as
+//! long as what it has not read yet is less than 64 MiB (the prefetch times the size of a message).
 //! Handles may be cloned and used from any thread; deliveries are settled from any thread. Where
 //! callbacks are wanted, on a thread of the application's choice, there is the [`Dispatcher`].
 //!
@@ -54,7 +55,9 @@ pub use channel::Channel;
 pub use connection::{Connection, Events};
 pub use connector::{Connecting, Connector, connect};
 pub use consumer::Consumer;
-pub use dispatcher::{BoxError, Control, DispatchError, Dispatcher, SubmitError, Submitter};
+pub use dispatcher::{
+    BoxError, ConsumerId, Control, DispatchError, Dispatcher, SubmitError, Submitter,
+};
 pub use io_thread::Driver;
 pub use publisher::{Confirm, Publisher};
 pub use stream::Stream;

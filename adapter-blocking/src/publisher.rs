@@ -22,6 +22,7 @@ impl Publisher {
     /// A message that is not [`mandatory`](Publish::mandatory) is confirmed even if it reached no
     /// queue (<https://www.rabbitmq.com/docs/confirms#when-publishes-are-confirmed>). One message after
     /// the other takes a journey to the broker and back for each: [`send`](Self::send) is for many.
+    /// There is no time-out: [`send_timeout`](Self::send_timeout) and [`Confirm::wait_timeout`] have one.
     ///
     /// # Errors
     /// [`PublishError`].
@@ -29,12 +30,26 @@ impl Publisher {
         wait(self.0.publish(publish))
     }
 
-    /// Publishes, and waits for room alone: the returned [`Confirm`] waits for the broker's answer.
+    /// Publishes, and waits for room alone, for as long as it takes: the returned [`Confirm`] waits for the broker's answer.
     ///
     /// # Errors
     /// [`PublishError`] where the message cannot be sent.
     pub fn send(&self, publish: Publish<'_>) -> Result<Confirm, PublishError> {
-        wait(self.0.send(publish)).map(Confirm)
+        wait(self.0.send(publish)).map(Confirm::new)
+    }
+
+    /// As [`send`](Self::send), but waits for room for so long at most: `None` if there was none, and
+    /// nothing was sent.
+    ///
+    /// # Errors
+    /// Those of [`send`](Self::send).
+    pub fn send_timeout(
+        &self,
+        publish: Publish<'_>,
+        timeout: Duration,
+    ) -> Result<Option<Confirm>, PublishError> {
+        let sent = wait_until(self.0.send(publish), Instant::now().checked_add(timeout));
+        sent.transpose().map(|sent| sent.map(Confirm::new))
     }
 }
 
@@ -43,24 +58,35 @@ impl Publisher {
 /// Dropped, the message is on its way all the same, and what becomes of it is not told.
 #[must_use = "a publish whose confirm is dropped may be lost unnoticed"]
 #[derive(Debug)]
-pub struct Confirm(amqp_client::Confirm);
+pub struct Confirm {
+    confirm: amqp_client::Confirm,
+    outcome: Option<Result<(), PublishError>>,
+}
 
 impl Confirm {
-    /// Waits for it.
+    const fn new(confirm: amqp_client::Confirm) -> Self {
+        Self { confirm, outcome: None }
+    }
+
+    /// Waits for it, for as long as it takes: while the broker is blocked it does not come.
     ///
     /// # Errors
     /// [`PublishError`].
     pub fn wait(self) -> Result<(), PublishError> {
-        wait(self.0)
+        self.outcome.unwrap_or_else(|| wait(self.confirm))
     }
 
-    /// Waits for it, for so long at most; `None` if it has not come. It may be asked again until it has.
+    /// Waits for it, for so long at most; `None` if it has not come. Asked again, it tells the same.
     pub fn wait_timeout(&mut self, timeout: Duration) -> Option<Result<(), PublishError>> {
-        wait_until(&mut self.0, Instant::now().checked_add(timeout))
+        if self.outcome.is_none() {
+            let deadline = Instant::now().checked_add(timeout);
+            self.outcome = wait_until(&mut self.confirm, deadline);
+        }
+        self.outcome.clone()
     }
 
     /// The number of the publish on its channel, from 1.
     pub const fn seq(&self) -> PublishSeq {
-        self.0.seq()
+        self.confirm.seq()
     }
 }

@@ -24,9 +24,19 @@ impl Blocking {
     }
 }
 
-impl Clock for Blocking {
+/// What handles keep of it: no poller, which is two files of the system's.
+#[derive(Clone, Copy, Debug)]
+struct SystemClock;
+
+impl Clock for SystemClock {
     fn now(&self) -> Instant {
         Instant::now()
+    }
+}
+
+impl Clock for Blocking {
+    fn now(&self) -> Instant {
+        SystemClock.now()
     }
 }
 
@@ -65,10 +75,14 @@ impl Runtime for Blocking {
     ) -> impl Future<Output = io::Result<Socket>> + Send + 'static {
         let Self(io) = self;
         let dialled = TcpStream::connect(address).and_then(|mut stream| {
-            io.register(&mut stream)?;
+            io.register(&mut stream, false)?;
             Ok(stream)
         });
         Dialling { io: Arc::clone(io), dialled: Some(dialled) }
+    }
+
+    fn clock(&self) -> Box<dyn Clock> {
+        Box::new(SystemClock)
     }
 
     fn timer(&self) -> Deadline {
@@ -76,9 +90,7 @@ impl Runtime for Blocking {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        // Nothing that the driver begins may hold up the bytes, or be held up by them.
-        let spawned = thread::Builder::new().name("amqp-task".into());
-        let _ = spawned.spawn(move || crate::wait::wait(task));
+        thread::spawn(move || crate::wait::wait(task));
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use amqp_client::Transport;
+use amqp_client::core::limits::READ_BUFFER_BYTES;
 use bytes::BytesMut;
 use mio::event::Source;
 
@@ -153,7 +154,7 @@ pub(crate) struct Socket {
 
 impl Socket {
     pub(crate) fn new(io: Arc<Io>, mut stream: Stream) -> io::Result<Self> {
-        io.register(&mut *stream.source)?;
+        io.register(&mut *stream.source, !stream.tells)?;
         Ok(Self { io, stream })
     }
 
@@ -175,6 +176,7 @@ impl Transport for Socket {
         }
         let filled = input.len();
         // The standard library reads into memory that has a value.
+        let max = max.min(READ_BUFFER_BYTES);
         input.resize(filled + max, 0);
         let Stream { source, tells } = &mut self.stream;
         let result = self.io.poll_read(&mut **source, &mut input[filled..], *tells);

@@ -1,5 +1,6 @@
 //! Waiting for futures on the caller's thread.
 
+use std::cell::Cell;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,11 +59,10 @@ struct Alarm {
 
 impl Sleeper {
     fn new() -> Self {
-        thread_local! {
-            static ALARM: Arc<Alarm> = Arc::new(Alarm::new());
-        }
         // A thread that ends may have lost its own while it drops what it holds.
-        let alarm = ALARM.try_with(Arc::clone).unwrap_or_else(|_| Arc::new(Alarm::new()));
+        let kept = ALARM.try_with(Cell::take).unwrap_or_default();
+        // One that waits within a wait has another, so that neither uses up what is meant for the other.
+        let alarm = kept.unwrap_or_else(|| Arc::new(Alarm::new()));
         Self { waker: Waker::from(Arc::clone(&alarm)), alarm }
     }
 
@@ -80,6 +80,17 @@ impl Sleeper {
             }
         }
     }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = ALARM.try_with(|kept| kept.set(Some(Arc::clone(&self.alarm))));
+    }
+}
+
+thread_local! {
+    /// The thread's own, while it does not wait.
+    static ALARM: Cell<Option<Arc<Alarm>>> = const { Cell::new(None) };
 }
 
 impl Alarm {

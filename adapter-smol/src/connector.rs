@@ -33,7 +33,7 @@ pub type SmolDriver = Driver<Smol>;
 /// Connects to the broker that an AMQP URI names; shorthand for [`Connector`].
 ///
 /// # Errors
-/// [`ConnectError`], within 30 s.
+/// [`ConnectError`], within 30 s unless the URI says otherwise.
 ///
 /// # Cancel safety
 /// Dropped, the attempt is given up.

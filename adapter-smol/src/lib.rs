@@ -41,4 +41,4 @@ mod runtime;
 pub use amqp_client::{handles::*, values::*};
 
 pub use connector::{Connector, SmolDriver, connect};
-pub use runtime::{Smol, Timer};
+pub use runtime::Smol;

@@ -34,7 +34,7 @@ pub type TokioDriver = Driver<Tokio>;
 /// Connects to the broker that an AMQP URI names; shorthand for [`Connector`].
 ///
 /// # Errors
-/// [`ConnectError`], within 30 s.
+/// [`ConnectError`], within 30 s unless the URI says otherwise.
 ///
 /// # Panics
 /// Outside of a tokio runtime whose I/O and time are enabled, as tokio's own sockets do.

@@ -39,4 +39,4 @@ mod runtime;
 pub use amqp_client::{handles::*, values::*};
 
 pub use connector::{Connector, TokioDriver, connect};
-pub use runtime::{Stream, Tokio};
+pub use runtime::Tokio;

@@ -135,6 +135,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for Stream<S>
         input: &mut BytesMut,
         max: usize,
     ) -> Poll<io::Result<usize>> {
+        input.reserve(max);
         // It keeps nothing between polls.
         pin!(self.0.read_buf(&mut input.limit(max))).poll(cx)
     }

@@ -48,7 +48,7 @@ pub fn connect_with<R: Runtime, T: Transport>(
 }
 
 fn driven<R: Runtime>(runtime: R, session: Session) -> (Connecting, Driver<R>) {
-    let shared = Arc::new(Shared::new(session, Box::new(runtime.clone())));
+    let shared = Arc::new(Shared::new(session, runtime.clock()));
     let driver = Driver::new(runtime, Pump::new(Arc::clone(&shared)));
     (Connecting { inner: Some(Arc::new(ConnectionInner { shared })), ticket: None }, driver)
 }

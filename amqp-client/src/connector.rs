@@ -149,6 +149,10 @@ impl<R: Runtime, T: Transport> Runtime for On<R, T> {
         ready(Err(io::ErrorKind::Unsupported.into()))
     }
 
+    fn clock(&self) -> Box<dyn Clock> {
+        self.runtime.clock()
+    }
+
     fn timer(&self) -> R::Timer {
         self.runtime.timer()
     }

@@ -16,6 +16,7 @@ use crate::delivery::{Delivery, Origin};
 ///
 /// Dropped, it is cancelled in the background, and deliveries that were not taken from it are
 /// requeued; without acknowledgement they are lost, and of a stream they are acknowledged.
+#[must_use = "a consumer that is dropped is cancelled"]
 #[derive(Debug)]
 pub struct Consumer {
     origin: Arc<Origin>,
@@ -75,22 +76,23 @@ impl Consumer {
 
     /// Cancels the consumer, and gives back what was delivered and not taken: it is requeued. Resolves with
     /// the number of those messages. Without acknowledgement nothing can be given back: 0, and what had
-    /// come still comes from [`next`](Self::next).
+    /// come still comes from [`next`](Self::next). A stream takes nothing back: of it they are
+    /// acknowledged.
     ///
     /// # Errors
-    /// Those of [`Calling`].
+    /// Those of [`Calling`], and why the consumer has ended, if not by a cancel from here.
     ///
     /// # Cancel safety
     /// Dropped before the first poll, nothing was sent. Dropped later, the consumer is cancelled, and what
-    /// was not taken still comes from [`next`](Self::next).
+    /// was not given back still comes from [`next`](Self::next).
     pub async fn cancel_and_requeue(&mut self) -> Result<usize, Error> {
         self.cancel().await?;
         let mut requeued = 0;
-        // With its end, everything that was delivered is at hand.
+        // To its end: somebody else's cancel may be on its way still.
         while !self.origin.no_ack
-            && let Some(Ok(delivery)) = self.try_next()
+            && let Some(delivery) = self.next().await
         {
-            requeued += usize::from(delivery.nack(true).is_ok());
+            requeued += usize::from(delivery?.nack(true).is_ok());
         }
         Ok(requeued)
     }

@@ -26,6 +26,8 @@ pub struct Driver<R: Runtime> {
     dialling: Option<(Attempt, Boxed<R::Transport>)>,
     transport: Option<(Attempt, R::Transport)>,
     timer: R::Timer,
+    /// What the timer is set to: the deadline, or an earlier one.
+    armed: Option<Instant>,
     reads: bool,
     /// A flush is on its way.
     flushing: bool,
@@ -46,6 +48,7 @@ impl<R: Runtime> Driver<R> {
             dialling: None,
             transport: None,
             timer,
+            armed: None,
             reads: false,
             flushing: false,
             write_error: None,
@@ -224,15 +227,20 @@ impl<R: Runtime> Future for Driver<R> {
             }
             let give_up = this.write_error.as_ref().map(|(_, until)| *until);
             let deadline = [turn.deadline, give_up].into_iter().flatten().min();
-            if let Some(deadline) = deadline
-                && this.timer.poll_until(cx, deadline).is_ready()
-            {
-                if give_up == Some(deadline) {
-                    this.lost(TransportError::end_of_file());
-                } else {
-                    this.pump.deadline_passed();
+            if let Some(deadline) = deadline {
+                // Most deadlines move away before they come: to set the timer anew each time costs more than
+                // to look once too early.
+                let at = this.armed.map_or(deadline, |armed| armed.min(deadline));
+                this.armed = Some(at);
+                if this.timer.poll_until(cx, at).is_ready() {
+                    this.armed = None;
+                    if at == deadline && give_up == Some(deadline) {
+                        this.lost(TransportError::end_of_file());
+                    } else if at == deadline {
+                        this.pump.deadline_passed();
+                    }
+                    progress = true;
                 }
-                progress = true;
             }
             if !progress {
                 return Poll::Pending;

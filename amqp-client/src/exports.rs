@@ -19,8 +19,8 @@ pub mod values {
 /// The handles, and the futures that they give.
 pub mod handles {
     pub use crate::{
-        BasicPublish, Calling, Cancelling, Channel, Closed, Closing, Confirm, Connecting,
-        Connection, Consumer, Consuming, Events, Getting, Next, NextEvent, NotAwaited,
+        BasicPublish, Calling, Cancelling, Carries, Channel, Closed, Closing, Confirm, Connecting,
+        Connection, Consumer, Consuming, DriverOn, Events, Getting, Next, NextEvent, NotAwaited,
         OpeningChannel, Publisher, Publishing, Returned, SelectingConfirms, SelectingTx, Sending,
         Tx,
     };

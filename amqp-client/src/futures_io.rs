@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use amqp_core::limits::READ_BUFFER_BYTES;
 use bytes::BytesMut;
 use futures_io::{AsyncRead, AsyncWrite};
 
@@ -29,6 +30,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for FuturesIo
     ) -> Poll<io::Result<usize>> {
         let filled = input.len();
         // These traits read into memory that has a value.
+        let max = max.min(READ_BUFFER_BYTES);
         input.resize(filled + max, 0);
         let result = Pin::new(&mut self.0).poll_read(cx, &mut input[filled..]);
         let count = if let Poll::Ready(Ok(count)) = result { count.min(max) } else { 0 };

@@ -236,6 +236,10 @@ impl Future for Confirm {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // What was told is forgotten: asked again, it would look confirmed.
+        if self.done {
+            return Poll::Pending;
+        }
         let (id, seq) = (self.channel.id(), self.seq);
         let failure = ready!(self.channel.shared().with(|state| {
             let mut channel = state.session.channel(id);

@@ -248,7 +248,10 @@ impl Pump {
 
 impl Drop for Pump {
     fn drop(&mut self) {
-        self.shared.with(|state| state.session.abort(CloseCause::DriverGone));
+        self.shared.with(|state| {
+            state.session.abort(CloseCause::DriverGone);
+            state.driver_goes();
+        });
     }
 }
 

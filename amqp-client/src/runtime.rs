@@ -36,6 +36,12 @@ pub trait Runtime: Clock + Clone + Unpin + 'static {
         server_name: &str,
     ) -> impl Future<Output = io::Result<Self::Transport>> + Send + 'static;
 
+    /// The clock by itself. Handles keep it for as long as they live, and with it what it holds: by default
+    /// the runtime.
+    fn clock(&self) -> Box<dyn Clock> {
+        Box::new(self.clone())
+    }
+
     /// A timer that is not set.
     fn timer(&self) -> Self::Timer;
 

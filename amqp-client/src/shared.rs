@@ -104,6 +104,12 @@ impl State {
         self.sleep = sleep;
     }
 
+    /// Nobody drives any more: what the driver's waker holds is let go.
+    pub(crate) fn driver_goes(&mut self) {
+        let driver = self.driver.take();
+        self.released.drop_waker(driver);
+    }
+
     /// Turns events into wakers, and takes what is to be released.
     #[inline]
     fn settle(&mut self) -> Released {

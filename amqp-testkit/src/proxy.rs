@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// Pieces under way in one direction: what is more waits in the sockets, as behind a slow line.
 const PIECES_MAX: usize = 256;
+/// How long a write may wait before it is looked whether the connection has ended.
+const WRITE_TIMEOUT: Duration = Duration::from_millis(50);
 /// The largest piece.
 const PIECE_BYTES: usize = 16 << 10;
 
@@ -98,6 +100,8 @@ struct LinkState {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Lane {
+    /// Its receiver was told that nothing more comes.
+    ended: bool,
     paused: bool,
     dribble: Option<(usize, Duration)>,
     passed: u64,
@@ -204,6 +208,7 @@ impl Inner {
         let broker = TcpStream::connect(self.broker)?;
         for stream in [&client, &broker] {
             stream.set_nodelay(true)?;
+            stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
         }
         let link = {
             let mut settings = self.settings();
@@ -227,6 +232,11 @@ impl Inner {
     }
 }
 
+fn is_passing(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+    matches!(error.kind(), Interrupted | TimedOut | WouldBlock)
+}
+
 impl Link {
     fn state(&self) -> MutexGuard<'_, LinkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -247,6 +257,10 @@ impl Link {
             let due = Instant::now() + inner.settings().latency;
             // The end of the stream is a piece of no bytes.
             let sent = pieces.send((due, piece[..count].to_vec()));
+            if sent.is_err() {
+                // Read to the end all the same: to close a socket that has bytes left is to reset it.
+                while from.read(&mut piece).is_ok_and(|count| count > 0) {}
+            }
             if count == 0 || sent.is_err() {
                 return;
             }
@@ -280,16 +294,24 @@ impl Link {
         let mut rest = piece;
         while !rest.is_empty() {
             let room = self.wait_for_room(direction)?;
-            let (now, later) = rest.split_at(rest.len().min(room));
-            if to.write_all(now).is_err() {
-                self.suffer(direction, Fault::Reset);
-                return None;
-            }
-            rest = later;
+            let written = match to.write(&rest[..rest.len().min(room)]) {
+                Ok(count) => count,
+                // The receiver reads nothing: time to look whether it is over.
+                Err(error) if is_passing(&error) => continue,
+                Err(_) => {
+                    let over =
+                        { self.state().ended || self.state().lanes[direction as usize].ended };
+                    if !over {
+                        self.suffer(direction, Fault::Reset);
+                    }
+                    return None;
+                }
+            };
+            rest = &rest[written..];
             let pause = {
                 let mut state = self.state();
                 let lane = &mut state.lanes[direction as usize];
-                lane.passed += now.len() as u64;
+                lane.passed += written as u64;
                 lane.dribble.map(|(_, pause)| pause)
             };
             thread::sleep(pause.unwrap_or_default());
@@ -325,11 +347,11 @@ impl Link {
         while state.lanes[direction as usize].paused && !state.ended {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        let Lane { passed, dribble, .. } = state.lanes[direction as usize];
+        let Lane { ended, passed, dribble, .. } = state.lanes[direction as usize];
         let next = state.script.iter().filter(|(on, ..)| *on == direction).map(|(_, at, _)| *at);
         let to_fault = next.min().map_or(usize::MAX, |at| (at - passed) as usize);
         let room = dribble.map_or(to_fault, |(size, _)| to_fault.min(size.max(1)));
-        (!state.ended).then_some(room)
+        (!state.ended && !ended).then_some(room)
     }
 
     fn suffer(&self, direction: Direction, fault: Fault) {
@@ -338,10 +360,11 @@ impl Link {
                 self.state().lanes[direction as usize].dribble = Some((size, pause));
             }
             Fault::HalfClose => {
+                self.state().lanes[direction as usize].ended = true;
                 let _ = self.ends(direction).1.shutdown(Shutdown::Write);
             }
             Fault::Pause => self.state().lanes[direction as usize].paused = true,
-            Fault::Cut => self.end(Shutdown::Both),
+            Fault::Cut => self.end(Shutdown::Write),
             Fault::Reset => {
                 for stream in [&self.client, &self.broker] {
                     // Sent when the last thread has let go of the socket.

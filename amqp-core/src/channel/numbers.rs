@@ -3,7 +3,7 @@
 //!
 //! Where both sides close at once, each owes the other an answer. RabbitMQ pays, or not: a close of ours
 //! that meets a channel process on its way out is lost with it. So the broker's close is the end of such
-//! a channel, and its answer to ours, if it comes, comes before the number's next `channel.open-ok`.
+//! a channel. Its answer to ours may come at any time, or never, and is let pass where none is due.
 
 use std::collections::VecDeque;
 
@@ -15,7 +15,7 @@ pub(crate) struct Numbers {
     /// The channel of each number, from 1.
     channels: Vec<Option<ChannelId>>,
     free: VecDeque<u16>,
-    /// Those for which a close-ok may still come that is nobody's.
+    /// Those for which a close-ok may still come that is nobody's, each once.
     owed: Vec<u16>,
 }
 
@@ -60,10 +60,12 @@ impl Numbers {
 
     /// Our close of the number's channel may yet be answered.
     pub(crate) fn owe_close_ok(&mut self, number: u16) {
-        self.owed.push(number);
+        if !self.owed.contains(&number) {
+            self.owed.push(number);
+        }
     }
 
-    /// A close-ok has come, or cannot come any more; whether one was owed.
+    /// A close-ok has come that answers nothing; whether it was owed.
     pub(crate) fn settle_close_ok(&mut self, number: u16) -> bool {
         let owed = self.owed.iter().position(|other| *other == number);
         owed.map(|at| self.owed.swap_remove(at)).is_some()

@@ -5,7 +5,7 @@ use std::time::Instant;
 use amqp_proto::frame;
 use amqp_proto::method::{Method, basic, channel as wire, connection as wire_connection};
 
-use crate::channel::{ConsumerPhase, Pending, Phase, PhaseInput};
+use crate::channel::{ConsumerPhase, Numbers, Pending, Phase, PhaseInput};
 use crate::connection::{Connection, State};
 use crate::error::{BrokerError, ChannelCause, CloseCause, Error, ProtocolDetail, peer_text};
 use crate::event::{Event, TimeoutReason};
@@ -109,13 +109,11 @@ impl Connection {
     ) -> Result<(), ProtocolDetail> {
         let unexpected = ProtocolDetail::UnexpectedMethod(method.id());
         let Some(state) = self.channels.find_mut(id.0) else { return Err(unexpected) };
-        let closes = matches!(method, Method::ChannelCloseOk(_) | Method::ChannelOpenOk(_));
-        if closes
-            && self.numbers.settle_close_ok(state.number)
-            && matches!(method, Method::ChannelCloseOk(_))
-        {
-            return Ok(());
-        }
+        let (number, closes) = (state.number, matches!(method, Method::ChannelCloseOk(_)));
+        let stray = |numbers: &mut Numbers| match closes && numbers.settle_close_ok(number) {
+            true => Ok(()),
+            false => Err(unexpected),
+        };
         let tag = match method {
             Method::BasicConsumeOk(ok) => Some(ok.consumer_tag.as_bytes()),
             Method::BasicCancelOk(ok) => Some(ok.consumer_tag.as_bytes()),
@@ -134,11 +132,11 @@ impl Connection {
             }
         });
         let Some((at, &call)) = answered.and_then(|at| Some((at, state.calls.get(at)?))) else {
-            return Err(unexpected);
+            return stray(&mut self.numbers);
         };
         let Some((pending, awaited)) = self.calls.pending(call) else { return Err(unexpected) };
         if pending.reply() != method.id() {
-            return Err(unexpected);
+            return stray(&mut self.numbers);
         }
         let reply = match (pending, method) {
             (declare, Method::QueueDeclareOk(ok)) if !declare.names(ok.queue.as_bytes()) => {
@@ -262,7 +260,11 @@ impl Connection {
     fn closed_by_broker(&mut self, id: ChannelId, close: &wire::Close<'_>) {
         let Some(state) = self.channels.find_mut(id.0) else { return };
         // RabbitMQ repeats a close until it is answered; a second answer would be one too many.
-        if state.close_answered || state.phase == Phase::Opening {
+        // One that comes before open-ok was meant for the channel that had the number before.
+        let opening = |call: &CallKey| {
+            matches!(self.calls.pending(*call), Some((Pending::ChannelOpen(_), _)))
+        };
+        if state.close_answered || state.calls.iter().any(opening) {
             return;
         }
         state.close_answered = true;

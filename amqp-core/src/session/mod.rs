@@ -71,10 +71,9 @@ pub(crate) fn diagram() -> String {
 /// A connection that looks for its transport itself.
 ///
 /// Methods are of four kinds: getters; `handle_*` for inputs; plain verbs for commands; `poll_*` for
-/// outputs. After any input or command, call [`poll_action`](Self::poll_action) and
-/// [`poll_event`](Self::poll_event) until they give nothing,
-/// [`poll_transmit`](Self::poll_transmit) until it gives nothing, then
-/// [`poll_timeout`](Self::poll_timeout). It reads no clock: every verb that arms a timer takes `now`.
+/// outputs. After any input or command, call [`poll_transmit`](Self::poll_transmit), which may make room
+/// and say so, then [`poll_action`](Self::poll_action) and [`poll_event`](Self::poll_event) until they
+/// give nothing, then [`poll_timeout`](Self::poll_timeout). It reads no clock: every verb that arms a timer takes `now`.
 #[derive(Debug)]
 pub struct Session {
     config: Arc<Config>,
@@ -97,10 +96,14 @@ impl Session {
     /// [`ConnectError::InvalidArgument`] if the configuration cannot be sent,
     /// [`ConnectError::TlsUnsupported`] if it asks for TLS.
     pub fn new(config: Arc<Config>, now: Instant) -> Result<Self, ConnectError> {
-        validate(&config)?;
         if config.tls {
             return Err(ConnectError::TlsUnsupported);
         }
+        Self::on_any_transport(config, now)
+    }
+
+    fn on_any_transport(config: Arc<Config>, now: Instant) -> Result<Self, ConnectError> {
+        validate(&config)?;
         let mut session = Self {
             phase: Phase::Resolving,
             attempt: Attempt(0),
@@ -119,12 +122,13 @@ impl Session {
     }
 
     /// A session on a transport that is connected already; the attempt names it. It looks for no other:
-    /// of the configuration's hosts the first one counts alone, as the name in errors.
+    /// of the configuration's hosts the first one counts alone, as the name in errors. Whether there is TLS
+    /// is the transport's matter.
     ///
     /// # Errors
-    /// Those of [`new`](Self::new).
+    /// [`ConnectError::InvalidArgument`] if the configuration cannot be sent.
     pub fn connected(config: Arc<Config>, now: Instant) -> Result<(Self, Attempt), ConnectError> {
-        let mut session = Self::new(config, now)?;
+        let mut session = Self::on_any_transport(config, now)?;
         session.action = None;
         session.endpoints.keep_first();
         session.step(PhaseInput::Resolved);

@@ -1,5 +1,7 @@
 //! The launcher against the RabbitMQ that is installed.
 
+mod proxy;
+
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

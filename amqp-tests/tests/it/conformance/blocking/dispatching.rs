@@ -61,17 +61,21 @@ fn pk_70_consuming_stops_from_a_callback_and_the_rest_goes_back() {
 fn pk_70_consuming_ends_when_the_broker_cancels_the_last_consumer() {
     let (connection, channel, queue) = open();
     publish(&connection, &queue, &["delete it"]);
+    let cancelled = RefCell::new(None);
     let mut dispatcher = Dispatcher::new(&connection);
     let deleter = connection.open_channel().unwrap();
     let name = queue.clone();
-    dispatcher
+    let consumer = dispatcher
         .basic_consume(&channel, BasicConsume::new(&queue), move |_, delivery| {
             delivery.ack()?;
             deleter.queue_delete(QueueDelete::new(&name))?;
             Ok(())
         })
         .unwrap();
+    dispatcher.on_cancel(|id| *cancelled.borrow_mut() = Some(id));
     dispatcher.start_consuming().unwrap();
+    drop(dispatcher);
+    assert_eq!(cancelled.into_inner(), Some(consumer));
     channel.queue_declare(exclusive("the channel lives")).unwrap();
     connection.close();
 }
@@ -106,6 +110,10 @@ fn pk_70_a_closed_channel_or_connection_is_raised() {
     dispatcher.start_consuming().unwrap();
     let error = dispatcher.submitter().submit(|_| {}).unwrap_err();
     assert_eq!(error, SubmitError::Closed(CloseCause::ByClient));
+    // There is nothing left to wait for.
+    let error = dispatcher.process_events(None).unwrap_err();
+    let DispatchError::Amqp(error) = error else { panic!("{error:?}") };
+    assert_eq!(error, Error::Connection(CloseCause::ByClient));
 }
 
 #[test]
@@ -257,12 +265,12 @@ fn pk_71_cancelling_gives_back_what_was_not_dispatched() {
     while connection.stats().delivered < 4 {
         thread::yield_now();
     }
-    dispatcher.cancel(&tag).unwrap();
+    dispatcher.cancel(tag).unwrap();
     assert_eq!((*count.borrow(), ready(&connection, &queue)), (0, 2));
     // Without acknowledgement nothing can be given back: it is dispatched.
-    dispatcher.cancel(&other_tag).unwrap();
+    dispatcher.cancel(other_tag).unwrap();
     assert_eq!((*count.borrow(), ready(&connection, &other)), (2, 0));
-    dispatcher.cancel("nobody").unwrap();
+    dispatcher.cancel(tag).unwrap();
     drop(dispatcher);
     connection.close();
 }
@@ -329,4 +337,27 @@ fn pk_31_events_of_the_connection_are_dispatched() {
     assert_eq!(events.into_inner(), expected);
     let error: Error = channel.basic_publish(Publish::new("", "q", b"late")).unwrap_err();
     assert_eq!(error, Error::Connection(CloseCause::ByClient));
+}
+
+/// A closure that has itself run again and again keeps no delivery waiting.
+#[test]
+fn pk_65_closures_and_deliveries_take_turns() {
+    fn again(dispatcher: &mut Dispatcher<'_>) {
+        // Refused once the dispatcher has gone, or its connection.
+        let _ = dispatcher.submitter().submit(again);
+    }
+    let (connection, channel, queue) = open();
+    publish(&connection, &queue, &["1"]);
+    let mut dispatcher = Dispatcher::new(&connection);
+    dispatcher
+        .basic_consume(&channel, BasicConsume::new(&queue), |control, delivery| {
+            delivery.ack()?;
+            control.cancel(control.consumer());
+            Ok(())
+        })
+        .unwrap();
+    dispatcher.submitter().submit(again).unwrap();
+    dispatcher.start_consuming().unwrap();
+    drop(dispatcher);
+    connection.close();
 }

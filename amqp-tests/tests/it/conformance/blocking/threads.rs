@@ -8,10 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use adapter_blocking::{
-    BasicConsume, CloseCause, Config, Connection, Connector, Delivery, Error, Publish, QueueDelete,
-    Stream, Wait, connect,
+    BasicConsume, CloseCause, Config, Connection, Connector, Delivery, Error, Overflow, Publish,
+    PublishError, QueueDelete, Stream, Wait, connect,
 };
-use amqp_testkit::ModelBroker;
+use amqp_testkit::{Direction, Fault, ModelBroker, Proxy};
 
 use crate::support::{exclusive, rabbitmq};
 
@@ -77,6 +77,8 @@ fn a_confirm_may_be_waited_for_a_while() {
     assert_eq!(connection.closed_timeout(Duration::from_millis(10)), None);
     broker.set_alarm(None);
     assert_eq!(confirm.wait_timeout(Duration::from_secs(10)), Some(Ok(())));
+    assert_eq!(confirm.wait_timeout(Duration::ZERO), Some(Ok(())), "it tells the same again");
+    confirm.wait().unwrap();
     first.wait().unwrap();
     assert_eq!(connection.close(), CloseCause::ByClient);
     assert_eq!(connection.closed_timeout(Duration::ZERO), Some(CloseCause::ByClient));
@@ -220,4 +222,78 @@ fn a_driver_that_panics_ends_every_handle() {
     assert_eq!(connection.open_channel().unwrap_err(), gone);
     drop((consumer, channel));
     assert_eq!(connection.close(), CloseCause::DriverGone);
+}
+
+/// What was told once is told again, and is not taken for a confirm.
+#[test]
+fn a_refused_publish_stays_refused() {
+    let (connection, channel, _) = open();
+    let declare = exclusive("full").max_length(1).overflow(Overflow::RejectPublish);
+    let queue = channel.queue_declare(declare).unwrap().queue;
+    let publisher = channel.confirm_select().unwrap();
+    publisher.publish(Publish::new("", &queue, b"1")).unwrap();
+    let mut confirm = publisher.send(Publish::new("", &queue, b"2")).unwrap();
+    let patience = Duration::from_secs(10);
+    assert_eq!(confirm.wait_timeout(patience), Some(Err(PublishError::Nacked)));
+    assert_eq!(confirm.wait_timeout(patience), Some(Err(PublishError::Nacked)));
+    assert_eq!(confirm.wait(), Err(PublishError::Nacked));
+    connection.close();
+}
+
+/// A peer that reads nothing holds nobody up for longer than is asked.
+#[test]
+fn publishing_may_be_given_up() {
+    let broker = ModelBroker::start().unwrap();
+    let proxy = Proxy::start(broker.port()).unwrap();
+    let connection = connect(&proxy.uri()).unwrap();
+    let channel = connection.open_channel().unwrap();
+    let publisher = connection.open_channel().unwrap().confirm_select().unwrap();
+    proxy.inject(Direction::ToBroker, Fault::Pause);
+    let (body, moment) = (vec![0; 3_000], Duration::from_millis(100));
+    while channel.basic_publish_timeout(Publish::new("", "q", &body), moment).unwrap() {}
+    let begun = Instant::now();
+    assert!(publisher.send_timeout(Publish::new("", "q", &body), moment).unwrap().is_none());
+    assert!(begun.elapsed() >= moment);
+    assert!(channel.returned_timeout(moment).unwrap().is_none());
+    proxy.resume();
+    let patience = Duration::from_secs(20);
+    let sent = publisher.send_timeout(Publish::new("", "q", &body), patience).unwrap();
+    sent.unwrap().wait().unwrap();
+    assert_eq!(connection.close(), CloseCause::ByClient);
+}
+
+/// A wait within a wait takes no wake-up of the other's.
+#[test]
+fn waits_may_be_nested() {
+    let (connection, channel, queue) = open();
+    for _ in 0..20 {
+        channel.basic_publish(Publish::new("", &queue, b"x")).unwrap();
+        let mut consumer = channel.basic_consume(BasicConsume::new(&queue)).unwrap();
+        let delivery = consumer.next().unwrap().unwrap();
+        let declare = async { channel.queue_declare(exclusive("nested")).unwrap() };
+        let both = smol::future::zip(delivery.cancel_consumer(), declare);
+        both.wait().0.unwrap();
+        delivery.ack().unwrap();
+    }
+    connection.close();
+}
+
+/// Handles that are kept keep no file of the system's once their connection has ended.
+#[test]
+fn an_ended_connection_keeps_no_file() {
+    let broker = ModelBroker::start().unwrap();
+    let files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    // Other tests open and close theirs meanwhile: what is looked for grows with the connections.
+    let mut kept = Vec::new();
+    let before = files();
+    for _ in 0..200 {
+        let connection = connect(&broker.uri()).unwrap();
+        kept.push((connection.open_channel().unwrap(), connection.clone()));
+        connection.close();
+    }
+    let begun = Instant::now();
+    while files() > before + 150 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{} files, {before} before", files());
+        thread::sleep(Duration::from_millis(10));
+    }
 }

@@ -261,7 +261,7 @@ async fn pk_56_a_duplicate_tag_is_refused_locally(at: At) {
     let error = channel.basic_consume(consume.clone()).await.unwrap_err();
     assert_eq!(error, Error::Misuse(Misuse::DuplicateConsumerTag));
     let other = connection.open_channel().await.unwrap();
-    other.basic_consume(consume).await.unwrap();
+    drop(other.basic_consume(consume).await.unwrap());
     connection.close().await;
 }
 
