@@ -108,6 +108,11 @@ fn a_pause_holds_one_direction_until_it_is_ended() {
     proxy.resume();
     client.read_exact(&mut two).unwrap();
     assert_eq!(&two, b"34");
+    // They are counted once they are written.
+    let begun = Instant::now();
+    while proxy.passed(Direction::ToClient) < 4 {
+        assert!(begun.elapsed() < PATIENCE);
+    }
     assert_eq!(proxy.passed(Direction::ToClient), 4);
 }
 
