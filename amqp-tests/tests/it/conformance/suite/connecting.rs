@@ -149,10 +149,10 @@ async fn a_connection_may_be_over_any_stream(at: At) {
     // With the connection the stream is closed.
     smol::unblock(move || (up.join().unwrap(), down.join().unwrap())).await;
 
-    // Over a stream there is one attempt, however many hosts the URI names.
+    // Over a stream there is one attempt, however many hosts the URI names, and TLS is its own matter.
     let (ours, theirs) = UnixStream::pair().unwrap();
     drop(theirs);
-    let at = at.to("amqp://one,two,three");
+    let at = at.to("amqps://one,two,three");
     let error = within("a failure", at.connect_over(ours)).await.unwrap_err();
     assert!(matches!(only_failure(&error), ConnectFailure::Lost { .. }), "{error:?}");
 }
