@@ -1,9 +1,9 @@
 //! The thread that moves the bytes of one connection.
 //!
 //! It polls the driver, which is the same future as on any runtime, and sleeps in the system's poller in
-//! between: until the socket is ready, a handle has something to send, or a deadline comes. The driver
-//! and everything it holds live on this thread; what they share with it ([`Io`]) is written by the one
-//! while the other rests.
+//! between: until the socket is ready, a handle has something to send, or a deadline comes. What the
+//! driver's socket and timer tell the thread, and it them ([`Io`]), no other thread touches: it is made of
+//! atomics and a lock because a driver may be handed to a thread before it runs.
 //!
 //! The poller tells each change once. The socket therefore counts as ready from the moment that the
 //! poller tells until a read or a write finds it not to be. A read that leaves room has emptied it,
