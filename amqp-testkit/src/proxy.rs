@@ -299,9 +299,7 @@ impl Link {
                 // The receiver reads nothing: time to look whether it is over.
                 Err(error) if is_passing(&error) => continue,
                 Err(_) => {
-                    let over =
-                        { self.state().ended || self.state().lanes[direction as usize].ended };
-                    if !over {
+                    if !self.is_over(direction) {
                         self.suffer(direction, Fault::Reset);
                     }
                     return None;
@@ -318,6 +316,12 @@ impl Link {
         }
         // What is due behind the last byte does not wait for another.
         self.meet(direction).then_some(())
+    }
+
+    /// Whether the connection has ended, or this direction of it.
+    fn is_over(&self, direction: Direction) -> bool {
+        let state = self.state();
+        state.ended || state.lanes[direction as usize].ended
     }
 
     /// Has the faults happen that are due; whether bytes may still pass.

@@ -158,3 +158,17 @@ fn nobody_behind_the_proxy_is_an_end() {
     let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port())).unwrap();
     assert_eq!(read_all(&mut client), b"");
 }
+
+/// Also where the direction that ends is full of bytes that nobody reads.
+#[test]
+fn a_half_close_in_the_middle_of_a_write_ends_one_direction_alone() {
+    let (proxy, mut client, mut broker) = link(|_| {});
+    broker.set_write_timeout(Some(MOMENT)).unwrap();
+    while broker.write(&[0; 1 << 16]).is_ok() {}
+    proxy.inject(Direction::ToClient, Fault::HalfClose);
+    std::thread::sleep(MOMENT);
+    client.write_all(b"still").unwrap();
+    let mut still = [0; 5];
+    broker.read_exact(&mut still).unwrap();
+    assert_eq!(&still, b"still");
+}
