@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use amqp_testkit::{Direction, Fault, Proxy};
 
-use super::api::{self, At, BasicConsume, CloseCause, Config, Heartbeat, Publish, on_rabbitmq};
+use super::api::{
+    self, At, BasicConsume, CloseCause, Config, Heartbeat, Publish, on_every_adapter,
+};
 use crate::support::{exclusive, sleep, within};
 
-on_rabbitmq! {
+on_every_adapter! {
     pk_46_a_consumer_may_take_ten_heartbeats_over_one_message
     na_31_what_the_client_sends_keeps_no_silent_broker
     pk_45_a_dead_line_ends_between_two_and_three_heartbeats
