@@ -53,8 +53,8 @@ pub(crate) use handshake::{diagram as handshake_diagram, validate};
 /// One connection over one transport.
 ///
 /// Methods are of four kinds: getters; `handle_*` for inputs; plain verbs for commands; `poll_*` for
-/// outputs. After any input or command, call [`poll_event`](Self::poll_event) until it gives nothing,
-/// [`poll_transmit`](Self::poll_transmit) until it gives nothing, then
+/// outputs. After any input or command, call [`poll_transmit`](Self::poll_transmit), which may make room
+/// and say so, then [`poll_event`](Self::poll_event) until it gives nothing, then
 /// [`poll_timeout`](Self::poll_timeout). It reads no clock: every verb that arms a timer takes `now`.
 #[derive(Debug)]
 pub struct Connection {

@@ -73,7 +73,8 @@ pub(crate) fn diagram() -> String {
 /// Methods are of four kinds: getters; `handle_*` for inputs; plain verbs for commands; `poll_*` for
 /// outputs. After any input or command, call [`poll_transmit`](Self::poll_transmit), which may make room
 /// and say so, then [`poll_action`](Self::poll_action) and [`poll_event`](Self::poll_event) until they
-/// give nothing, then [`poll_timeout`](Self::poll_timeout). It reads no clock: every verb that arms a timer takes `now`.
+/// give nothing, then [`poll_timeout`](Self::poll_timeout). It reads no clock: every verb that arms a timer
+/// takes `now`.
 #[derive(Debug)]
 pub struct Session {
     config: Arc<Config>,
@@ -99,24 +100,7 @@ impl Session {
         if config.tls {
             return Err(ConnectError::TlsUnsupported);
         }
-        Self::on_any_transport(config, now)
-    }
-
-    fn on_any_transport(config: Arc<Config>, now: Instant) -> Result<Self, ConnectError> {
-        validate(&config)?;
-        let mut session = Self {
-            phase: Phase::Resolving,
-            attempt: Attempt(0),
-            endpoints: Endpoints::new(&config.endpoints),
-            connection: Connection::unchecked(Arc::clone(&config), Epoch(1), now),
-            timers: Timers::default(),
-            opened: false,
-            action: None,
-            events: std::collections::VecDeque::new(),
-            cause: None,
-            config,
-        };
-        session.timers.set(TimeoutReason::Connect, Some(now + session.config.connect_timeout));
+        let mut session = Self::unresolved(config, now)?;
         session.resolve();
         Ok(session)
     }
@@ -128,8 +112,7 @@ impl Session {
     /// # Errors
     /// [`ConnectError::InvalidArgument`] if the configuration cannot be sent.
     pub fn connected(config: Arc<Config>, now: Instant) -> Result<(Self, Attempt), ConnectError> {
-        let mut session = Self::on_any_transport(config, now)?;
-        session.action = None;
+        let mut session = Self::unresolved(config, now)?;
         session.endpoints.keep_first();
         session.step(PhaseInput::Resolved);
         session.step(PhaseInput::Connected);
@@ -382,6 +365,25 @@ impl Session {
     /// Bodies of the user's that will not be sent; see [`Connection::take_discarded`].
     pub fn take_discarded(&mut self) -> Vec<Bytes> {
         self.connection.take_discarded()
+    }
+
+    /// A session that has not begun to look for a transport.
+    fn unresolved(config: Arc<Config>, now: Instant) -> Result<Self, ConnectError> {
+        validate(&config)?;
+        let mut session = Self {
+            phase: Phase::Resolving,
+            attempt: Attempt(0),
+            endpoints: Endpoints::new(&config.endpoints),
+            connection: Connection::unchecked(Arc::clone(&config), Epoch(1), now),
+            timers: Timers::default(),
+            opened: false,
+            action: None,
+            events: std::collections::VecDeque::new(),
+            cause: None,
+            config,
+        };
+        session.timers.set(TimeoutReason::Connect, Some(now + session.config.connect_timeout));
+        Ok(session)
     }
 
     /// The error of a session that has ended.
