@@ -60,7 +60,8 @@ impl Connector {
     /// configuration's hosts the first one counts alone, as the name in errors.
     ///
     /// # Errors
-    /// [`ConnectError`], with the one attempt that failed, within the time-out of an address.
+    /// [`ConnectError`], with the one attempt that failed, within the time-outs of an address and of
+    /// connecting.
     pub fn connect_with(&self, stream: Stream) -> Result<Connection, ConnectError> {
         let (connecting, driver) = self.driver_with(stream)?;
         driver.spawn()?;

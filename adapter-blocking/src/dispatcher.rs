@@ -158,7 +158,7 @@ impl<'a> Dispatcher<'a> {
         }
     }
 
-    /// Starts a consumer whose deliveries go to `callback`.
+    /// Starts a consumer whose deliveries go to `callback`. Returns what it is called in this dispatcher.
     ///
     /// An error of the callback ends [`start_consuming`](Self::start_consuming), not the consumer.
     ///

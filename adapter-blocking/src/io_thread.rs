@@ -61,7 +61,8 @@ impl Driver {
         Ok((connecting, Self { poller, notifier, io, driver: Box::pin(driver) }))
     }
 
-    /// Moves bytes until the connection has ended.
+    /// Moves bytes until the connection has ended: it returns when the last of them are written, or a second
+    /// later.
     pub fn run(mut self) {
         let waker = Waker::from(Arc::clone(&self.notifier));
         let mut cx = Context::from_waker(&waker);

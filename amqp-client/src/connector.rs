@@ -61,7 +61,8 @@ impl<R: Runtime> Connector<R> {
     /// in memory. Of the configuration's hosts the first one counts alone, as the name in errors.
     ///
     /// # Errors
-    /// [`ConnectError`], with the one attempt that failed, within the time-out of an address.
+    /// [`ConnectError`], with the one attempt that failed, within the time-outs of an address and of
+    /// connecting.
     ///
     /// # Panics
     /// As [`connect`](Self::connect) does.

@@ -5,18 +5,14 @@ use std::thread;
 use std::time::Instant;
 
 use adapter_blocking::{
-    BasicConsume, BasicQos, Body, Channel, Confirm, Connection, Publish, QueueDeclare, connect,
+    BasicConsume, BasicQos, Channel, Confirm, Connection, QueueDeclare, connect,
 };
 use bytes::Bytes;
 
+use super::ours::{ENDED, message};
 use super::{Laps, check, idle_growth};
 use crate::outcome::{Failure, Measured, Stopwatch, resident_kib};
 use crate::workload::{CHANNELS_PER_CONNECTION, PAUSE, PAUSE_EVERY, QUEUE, SMALL, Task};
-
-/// Where a body is better shared than copied.
-const SHARED_FROM: usize = 4 << 10;
-
-const ENDED: &str = "the consumer ended early";
 
 /// Does the task `count` times.
 pub(crate) fn run(uri: &str, task: Task, count: u64) -> Result<Measured, Failure> {
@@ -84,12 +80,6 @@ fn publish_all(channel: &Channel, count: u64, size: usize) -> Result<(), Failure
     }
     let passive = channel.queue_declare(QueueDeclare::passive(QUEUE))?;
     check("the peer counted", passive.message_count.into(), count)
-}
-
-fn message(body: &Bytes) -> Publish<'_> {
-    let large = body.len() >= SHARED_FROM;
-    let body = if large { Body::Shared(body.clone()) } else { Body::Borrowed(body) };
-    Publish::new("", QUEUE, body)
 }
 
 fn confirmed(

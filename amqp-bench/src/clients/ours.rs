@@ -17,7 +17,7 @@ use crate::workload::{CHANNELS_PER_CONNECTION, PAUSE, PAUSE_EVERY, QUEUE, SMALL,
 /// Where a body is better shared than copied.
 const SHARED_FROM: usize = 4 << 10;
 
-const ENDED: &str = "the consumer ended early";
+pub(super) const ENDED: &str = "the consumer ended early";
 
 /// Does the task `count` times.
 pub(crate) async fn run<R: Runtime + Default>(
@@ -87,7 +87,8 @@ async fn publish_all(channel: Channel, count: u64, size: usize) -> Result<(), Fa
     check("the peer counted", passive.message_count.into(), count)
 }
 
-fn message(body: &Bytes) -> Publish<'_> {
+/// A message of the workloads.
+pub(super) fn message(body: &Bytes) -> Publish<'_> {
     let large = body.len() >= SHARED_FROM;
     let body = if large { Body::Shared(body.clone()) } else { Body::Borrowed(body) };
     Publish::new("", QUEUE, body)

@@ -67,6 +67,13 @@ pub(crate) fn code(error: &Error) -> u16 {
     error.reply_code().unwrap_or_else(|| panic!("not refused by the broker: {error:?}")).code()
 }
 
+/// The threads of this process that bear this name.
+pub(crate) fn threads_named(name: &str) -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|it| it.trim() == name).count()
+}
+
 /// Sleeps, on any runtime.
 pub(crate) async fn sleep(time: Duration) {
     smol::Timer::after(time).await;

@@ -1,7 +1,7 @@
 //! A runtime that ends takes its connections with it, and every handle says so.
 
 use super::api::{BasicConsume, Channel, CloseCause, Connection, Error, Publish, QueueDeclare};
-use crate::support::{exclusive, model, timeout, within};
+use crate::support::{exclusive, model, threads_named, timeout, within};
 
 /// Everything that can be done without a driver ends at once.
 async fn all_is_gone(connection: Connection, channel: Channel) {
@@ -17,13 +17,6 @@ async fn open(connection: Connection) -> (Connection, Channel) {
     let channel = connection.open_channel().await.unwrap();
     channel.queue_declare(exclusive("runtime")).await.unwrap();
     (connection, channel)
-}
-
-/// The threads of this process that bear this name.
-fn threads_named(name: &str) -> usize {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
-    let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
-    names.filter(|it| it.trim() == name).count()
 }
 
 #[test]

@@ -13,7 +13,7 @@ use adapter_blocking::{
 };
 use amqp_testkit::{Direction, Fault, ModelBroker, Proxy};
 
-use crate::support::{exclusive, rabbitmq};
+use crate::support::{exclusive, rabbitmq, threads_named};
 
 fn open() -> (Connection, adapter_blocking::Channel, String) {
     let connection = connect(&rabbitmq().uri()).unwrap();
@@ -102,13 +102,6 @@ fn deliveries_are_acknowledged_from_threads_of_their_own() {
     let channel = connection.open_channel().unwrap();
     assert!(channel.basic_get(queue.as_str()).unwrap().is_none());
     connection.close();
-}
-
-/// The threads of this process that bear this name.
-fn threads_named(name: &str) -> usize {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
-    let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
-    names.filter(|it| it.trim() == name).count()
 }
 
 /// The I/O thread is there while its connection is, whatever ended it. The driver runs on a thread of a name
