@@ -34,10 +34,10 @@ pub type TokioDriver = Driver<Tokio>;
 /// Connects to the broker that an AMQP URI names; shorthand for [`Connector`].
 ///
 /// # Errors
-/// [`ConnectError`], within 30 s unless the URI says otherwise.
-///
-/// # Panics
-/// Outside of a tokio runtime whose I/O and time are enabled, as tokio's own sockets do.
+/// [`ConnectError`], within 30 s unless the URI says otherwise. [`ConnectError::DriverNotStarted`] outside
+/// of a tokio runtime, and on one without timers (`enable_time`). On a runtime without I/O (`enable_io`)
+/// every attempt fails with an error that says so. Tokio reports a missing part by a panic, which is
+/// caught: its message may be printed too.
 ///
 /// # Cancel safety
 /// Dropped, the attempt is given up.

@@ -1,29 +1,48 @@
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use amqp_client::{Carries, Clock, Runtime, Timer, Transport};
 use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
 /// Tokio as a runtime of `amqp-client`: what is spawned goes to the runtime of the caller.
+///
+/// Timeouts and heartbeats follow tokio's clock, so that tests may pause time (`tokio::time::pause`). On a
+/// thread outside of the runtime tokio's clock is the system's: where time is paused, enter the runtime's
+/// `Handle` before you use a connection there.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Tokio;
 
 impl Clock for Tokio {
     fn now(&self) -> Instant {
-        Instant::now()
+        // The timer's clock, which a test may have paused.
+        tokio::time::Instant::now().into_std()
     }
 }
 
 impl Runtime for Tokio {
     type Transport = Tcp;
     type Timer = TokioTimer;
+
+    fn check(&self) -> io::Result<()> {
+        if Handle::try_current().is_err() {
+            return Err(missing(
+                "no tokio runtime: connect within one, or enter its handle before",
+            ));
+        }
+        // A panic is the only answer that tokio has.
+        catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO)))
+            .map_err(|_| missing("the tokio runtime has no timer: build it with enable_time()"))
+    }
 
     fn resolve(
         &self,
@@ -41,7 +60,8 @@ impl Runtime for Tokio {
         _server_name: &str,
     ) -> impl Future<Output = io::Result<Tcp>> + Send + 'static {
         async move {
-            let stream = TcpStream::connect(address).await?;
+            let mut connecting = pin!(TcpStream::connect(address));
+            let stream = poll_fn(|cx| poll_io(|| connecting.as_mut().poll(cx))).await?;
             // Output is gathered before it is written: to wait for more would only delay it.
             stream.set_nodelay(true)?;
             Ok(Tcp(stream))
@@ -60,6 +80,17 @@ impl Runtime for Tokio {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         tokio::spawn(task);
     }
+}
+
+/// Polls what panics where the runtime has no I/O; tokio has no other answer.
+fn poll_io<T>(poll: impl FnOnce() -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    catch_unwind(AssertUnwindSafe(poll)).unwrap_or_else(|_| {
+        Poll::Ready(Err(missing("the tokio runtime has no I/O: build it with enable_io()")))
+    })
+}
+
+fn missing(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, what)
 }
 
 /// A deadline on tokio's timer.

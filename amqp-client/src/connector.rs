@@ -43,15 +43,13 @@ impl<R: Runtime> Connector<R> {
     /// tried in order, each within its time-out.
     ///
     /// # Errors
-    /// [`ConnectError`], with every attempt that failed, within the connect time-out.
-    ///
-    /// # Panics
-    /// Where the runtime's own sockets and tasks do: on tokio, outside of a runtime whose I/O and time
-    /// are enabled.
+    /// [`ConnectError`], with every attempt that failed, within the connect time-out;
+    /// [`ConnectError::DriverNotStarted`] where the runtime is missing, or lacks what a connection needs.
     ///
     /// # Cancel safety
     /// Dropped, the attempt is given up.
     pub async fn connect(&self) -> Result<Connection, ConnectError> {
+        self.check()?;
         let (connecting, driver) = self.driver()?;
         self.runtime.spawn(driver);
         connecting.await
@@ -62,10 +60,7 @@ impl<R: Runtime> Connector<R> {
     ///
     /// # Errors
     /// [`ConnectError`], with the one attempt that failed, within the time-outs of an address and of
-    /// connecting.
-    ///
-    /// # Panics
-    /// As [`connect`](Self::connect) does.
+    /// connecting; [`ConnectError::DriverNotStarted`] as for [`connect`](Self::connect).
     ///
     /// # Cancel safety
     /// Dropped, the attempt is given up, and the stream is closed.
@@ -73,6 +68,7 @@ impl<R: Runtime> Connector<R> {
     where
         R: Carries<S>,
     {
+        self.check()?;
         let (connecting, driver) = self.driver_with(stream)?;
         self.runtime.spawn(driver);
         connecting.await
@@ -81,7 +77,8 @@ impl<R: Runtime> Connector<R> {
     /// The connection and its driver, which the caller polls or spawns where it likes.
     ///
     /// # Errors
-    /// [`ConnectError`] where the configuration itself cannot work.
+    /// [`ConnectError`] where the configuration itself cannot work. The runtime is not checked: a driver
+    /// that is polled where the runtime's timers are missing panics as they do.
     pub fn driver(&self) -> Result<(Connecting, Driver<R>), ConnectError> {
         connection::connect(self.runtime.clone(), self.config.clone())
     }
@@ -97,6 +94,10 @@ impl<R: Runtime> Connector<R> {
     {
         let carrier = self.runtime.carry(stream);
         connection::connect_with(self.runtime.clone(), self.config.clone(), carrier)
+    }
+
+    fn check(&self) -> Result<(), ConnectError> {
+        self.runtime.check().map_err(|error| ConnectError::DriverNotStarted(error.into()))
     }
 }
 
@@ -137,6 +138,10 @@ impl<R: Clock, T> Clock for On<R, T> {
 impl<R: Runtime, T: Transport> Runtime for On<R, T> {
     type Transport = T;
     type Timer = R::Timer;
+
+    fn check(&self) -> io::Result<()> {
+        self.runtime.check()
+    }
 
     fn resolve(
         &self,

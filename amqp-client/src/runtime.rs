@@ -9,7 +9,8 @@ use bytes::BytesMut;
 
 /// A monotonic clock.
 pub trait Clock: Send + Sync {
-    /// The present moment.
+    /// The present moment, on the clock that the runtime's [`Timer`] follows: a driver whose timer fires
+    /// before its clock has come to the deadline would spin.
     fn now(&self) -> Instant;
 }
 
@@ -21,6 +22,15 @@ pub trait Runtime: Clock + Clone + Unpin + 'static {
     type Transport: Transport;
     /// A timer.
     type Timer: Timer;
+
+    /// Checks that a connection can be driven where this is called; the error names what is missing. By
+    /// default nothing is.
+    ///
+    /// # Errors
+    /// What the runtime lacks.
+    fn check(&self) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Looks up the addresses of a host, in the order in which they are to be tried.
     fn resolve(

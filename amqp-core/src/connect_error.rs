@@ -18,7 +18,8 @@ pub enum ConnectError {
     /// The driver, or the runtime under it, was dropped.
     #[error("the driver is gone")]
     DriverGone,
-    /// The system has no thread or no poller for the driver.
+    /// The driver cannot run: the system has no thread or no poller for it, or the runtime is missing or
+    /// was built without a part that the driver needs.
     #[error("cannot start the driver: {0}")]
     DriverNotStarted(TransportError),
     /// Every attempt failed.
