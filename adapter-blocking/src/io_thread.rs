@@ -17,6 +17,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use amqp_client::Runtime;
 use amqp_client::core::{ConnectError, TransportError};
 use mio::event::{Event, Source};
 use mio::{Events, Interest, Registry, Token};
@@ -34,7 +35,19 @@ pub struct Driver {
     poller: mio::Poll,
     notifier: Arc<Notifier>,
     io: Arc<Io>,
-    driver: Pin<Box<dyn Future<Output = ()> + Send>>,
+    driver: Box<dyn Drive>,
+}
+
+/// The shared driver, over whatever stream.
+pub(crate) trait Drive: Future<Output = ()> + Send + Unpin {
+    /// Ends the connection with this error.
+    fn fail(self: Box<Self>, error: TransportError);
+}
+
+impl<R: Runtime> Drive for amqp_client::Driver<R> {
+    fn fail(self: Box<Self>, error: TransportError) {
+        Self::fail(*self, error);
+    }
 }
 
 impl Driver {
@@ -43,7 +56,7 @@ impl Driver {
         connect: impl FnOnce(Arc<Io>) -> Result<(T, D), ConnectError>,
     ) -> Result<(T, Self), ConnectError>
     where
-        D: Future<Output = ()> + Send + 'static,
+        D: Drive + 'static,
     {
         let poller = mio::Poll::new().map_err(not_started)?;
         let waker = mio::Waker::new(poller.registry(), WAKER).map_err(not_started)?;
@@ -58,18 +71,28 @@ impl Driver {
         });
         let notifier = Arc::new(Notifier { state: AtomicU8::new(AWAKE), waker });
         let (connecting, driver) = connect(Arc::clone(&io))?;
-        Ok((connecting, Self { poller, notifier, io, driver: Box::pin(driver) }))
+        Ok((connecting, Self { poller, notifier, io, driver: Box::new(driver) }))
     }
 
     /// Moves bytes until the connection has ended: it returns when the last of them are written, or a second
     /// later.
-    pub fn run(mut self) {
+    ///
+    /// If the system's poller fails, the connection ends with
+    /// [`CloseCause::Transport`](crate::CloseCause::Transport) and the poller's error.
+    pub fn run(self) {
+        self.run_on(mio::Poll::poll);
+    }
+
+    fn run_on(
+        mut self,
+        mut poll: impl FnMut(&mut mio::Poll, &mut Events, Option<Duration>) -> io::Result<()>,
+    ) {
         let waker = Waker::from(Arc::clone(&self.notifier));
         let mut cx = Context::from_waker(&waker);
         let mut events = Events::with_capacity(4);
         loop {
             self.notifier.state.store(AWAKE, Ordering::SeqCst);
-            if self.driver.as_mut().poll(&mut cx).is_ready() {
+            if Pin::new(&mut *self.driver).poll(&mut cx).is_ready() {
                 return;
             }
             let timeout = if self.notifier.falls_asleep() {
@@ -78,11 +101,11 @@ impl Driver {
                 Some(Duration::ZERO)
             };
             self.io.is_asked(Instant::now());
-            match self.poller.poll(&mut events, timeout) {
+            match poll(&mut self.poller, &mut events, timeout) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Without the system's poller nothing can be moved: the handles are told of it.
-                Err(_) => return,
+                // Without the system's poller nothing can be moved.
+                Err(error) => return self.driver.fail(error.into()),
             }
             for event in events.iter().filter(|event| event.token() == SOCKET) {
                 self.io.handle_event(event);
@@ -279,7 +302,52 @@ impl Wake for Notifier {
 
 #[cfg(test)]
 mod tests {
-    use super::{Driver, Duration, Instant};
+    use std::future::Ready;
+    use std::io;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use amqp_client::core::{CloseCause, ConnectError, Error, TransportError};
+    use amqp_testkit::ModelBroker;
+
+    use super::{Drive, Driver};
+    use crate::Connector;
+
+    impl Drive for Ready<()> {
+        fn fail(self: Box<Self>, _: TransportError) {}
+    }
+
+    /// The connection that is being opened, on a thread whose poller fails once it is told to.
+    fn open(broker: &ModelBroker, fails: &Arc<AtomicBool>) -> crate::Connecting {
+        let (connecting, driver) = Connector::new(&broker.uri()).unwrap().driver().unwrap();
+        let fails = Arc::clone(fails);
+        thread::spawn(move || {
+            driver.run_on(|poller, events, timeout| match fails.load(Ordering::SeqCst) {
+                true => Err(io::Error::other("the poller is broken")),
+                false => poller.poll(events, timeout),
+            });
+        });
+        connecting
+    }
+
+    #[test]
+    fn an_error_of_the_poller_is_reported_by_every_handle() {
+        let broker = ModelBroker::start().unwrap();
+        let fails = Arc::new(AtomicBool::new(false));
+        let connection = open(&broker, &fails).wait().unwrap();
+        fails.store(true, Ordering::SeqCst);
+        let expected = CloseCause::Transport(io::Error::other("the poller is broken").into());
+        // The call wakes the thread.
+        let error = connection.open_channel().unwrap_err();
+        assert_eq!(error, Error::Connection(expected.clone()));
+        assert_eq!(connection.closed(), expected);
+
+        let error = open(&broker, &fails).wait().unwrap_err();
+        let CloseCause::Transport(expected) = expected else { unreachable!() };
+        assert_eq!(error, ConnectError::DriverNotStarted(expected));
+    }
 
     /// A process that was suspended has not heard of what came meanwhile.
     #[test]

@@ -63,6 +63,11 @@ impl<R: Runtime> Driver<R> {
         self
     }
 
+    /// Ends the connection with this error: what polls the driver can do so no longer.
+    pub fn fail(mut self, error: TransportError) {
+        self.pump.fail(error);
+    }
+
     fn act(&mut self, now: Instant, action: Action) {
         match action {
             Action::Resolve { attempt, host, port } => {

@@ -233,6 +233,11 @@ impl Pump {
         self.transmit = Transmit::new();
     }
 
+    /// What moves the bytes has failed: the connection ends with this error.
+    pub fn fail(&mut self, error: TransportError) {
+        self.shared.with(|state| state.session.abort(CloseCause::Transport(error)));
+    }
+
     fn trace_input(&mut self) {
         if self.received.wants_bytes() {
             self.received.pass(self.input.get(self.traced..).unwrap_or_default());

@@ -259,13 +259,15 @@ impl Session {
         self.connection.handle_written(now, written);
     }
 
-    /// The driver goes, or must: everything ends at once, for this reason.
+    /// The driver goes, or must: everything ends at once, for this reason. Before the connection is open
+    /// it is the reason why connecting failed.
     pub fn abort(&mut self, cause: CloseCause) {
-        if self.opened || cause != CloseCause::DriverGone {
-            self.end(cause);
-        } else {
-            self.end(CloseCause::Connect(Arc::new(ConnectError::DriverGone)));
-        }
+        let error = match cause {
+            CloseCause::DriverGone if !self.opened => ConnectError::DriverGone,
+            CloseCause::Transport(error) if !self.opened => ConnectError::DriverNotStarted(error),
+            cause => return self.end(cause),
+        };
+        self.end(CloseCause::Connect(Arc::new(error)));
     }
 
     /// What the driver is to do.
