@@ -48,6 +48,10 @@ impl Connector {
     /// Connects, with a thread as the connection's driver that ends when the connection does. Every
     /// address of every host is tried in order, each within its time-out.
     ///
+    /// Names are looked up on at most [`LOOKUP_THREADS_MAX`](crate::limits::LOOKUP_THREADS_MAX) threads of
+    /// the process, and wait for one if all are busy. The time that they wait counts towards the time-out
+    /// of the attempt.
+    ///
     /// # Errors
     /// [`ConnectError`], with every attempt that failed, within the connect time-out.
     pub fn connect(&self) -> Result<Connection, ConnectError> {

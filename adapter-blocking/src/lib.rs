@@ -42,6 +42,7 @@ mod connector;
 mod consumer;
 mod dispatcher;
 mod io_thread;
+mod lookup;
 mod publisher;
 mod runtime;
 mod stream;

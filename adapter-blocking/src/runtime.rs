@@ -3,8 +3,8 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::Instant;
 
@@ -12,6 +12,7 @@ use amqp_client::{Clock, Runtime, Timer};
 use mio::net::TcpStream;
 
 use crate::io_thread::Io;
+use crate::lookup::{Resolving, look_up};
 use crate::stream::{Socket, Stream};
 
 /// The I/O thread as a runtime of `amqp-client`.
@@ -49,23 +50,13 @@ impl Runtime for Blocking {
         host: &str,
         port: u16,
     ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static {
-        let lookup = Arc::new(Lookup::default());
         match host.parse::<IpAddr>() {
-            Ok(address) => lookup.done(Ok(vec![SocketAddr::new(address, port)])),
-            // The system's resolver blocks, for longer than an attempt may take.
+            Ok(address) => Resolving::ready(vec![SocketAddr::new(address, port)]),
             Err(_) => {
-                let (host, result) = (host.to_owned(), Arc::clone(&lookup));
-                let resolve = move || {
-                    let addresses = (host.as_str(), port).to_socket_addrs();
-                    result.done(addresses.map(Iterator::collect));
-                };
-                let spawned = thread::Builder::new().name("amqp-resolve".into()).spawn(resolve);
-                if let Err(error) = spawned {
-                    lookup.done(Err(error));
-                }
+                let host = host.to_owned();
+                look_up(move || Ok((host.as_str(), port).to_socket_addrs()?.collect()))
             }
         }
-        Resolving(lookup)
     }
 
     fn dial(
@@ -91,46 +82,6 @@ impl Runtime for Blocking {
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         thread::spawn(move || crate::wait::wait(task));
-    }
-}
-
-/// The answer of the system's resolver.
-#[derive(Debug, Default)]
-struct Lookup(Mutex<Answer>);
-
-#[derive(Debug, Default)]
-struct Answer {
-    addresses: Option<io::Result<Vec<SocketAddr>>>,
-    waker: Option<Waker>,
-}
-
-impl Lookup {
-    fn done(&self, addresses: io::Result<Vec<SocketAddr>>) {
-        let waker = {
-            let mut answer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            answer.addresses = Some(addresses);
-            answer.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
-struct Resolving(Arc<Lookup>);
-
-impl Future for Resolving {
-    type Output = io::Result<Vec<SocketAddr>>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut answer = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match answer.addresses.take() {
-            Some(addresses) => Poll::Ready(addresses),
-            None => {
-                answer.waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        }
     }
 }
 

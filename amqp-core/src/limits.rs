@@ -161,5 +161,13 @@ pub const EVENTS_MAX: usize = 256;
 /// Text of the peer that is kept in errors.
 pub const PEER_TEXT_BYTES: usize = 1024;
 
+/// Closures that wait in a blocking dispatcher's inbox; further ones are refused. More than the largest
+/// prefetch, so that each unacknowledged delivery of a consumer may have one.
+pub const SUBMITTED_MAX: usize = 1 << 16;
+
+/// Threads of the process that look up names for blocking connections. The system's resolver may hang, and
+/// keeps its thread for as long.
+pub const LOOKUP_THREADS_MAX: usize = 8;
+
 /// Callbacks that a blocking dispatcher runs before it returns to its caller, however many more there are.
 pub const DISPATCHED_MAX: usize = 1_000;
