@@ -1,6 +1,5 @@
 use std::time::{Duration, Instant};
 
-use amqp_client::Delivery;
 use amqp_client::core::{
     AckError, BasicConsume, BasicGet, BasicQos, ChannelCause, DeliveryTag, Error, ExchangeBind,
     ExchangeDeclare, ExchangeDelete, MessageCount, NoWait, Publish, QueueBind, QueueDeclare,
@@ -8,6 +7,7 @@ use amqp_client::core::{
 };
 
 use crate::consumer::Consumer;
+use crate::delivery::Delivery;
 use crate::publisher::Publisher;
 use crate::tx::Tx;
 use crate::wait::{wait, wait_until};
@@ -127,7 +127,7 @@ impl Channel {
     /// # Errors
     /// Those of a [call](Self#calls).
     pub fn basic_get(&self, get: impl Into<BasicGet>) -> Result<Option<Delivery>, Error> {
-        wait(self.0.basic_get(get))
+        wait(self.0.basic_get(get)).map(|got| got.map(Delivery::new))
     }
 
     /// Asks for all unacknowledged deliveries of the channel again (AMQP 0-9-1, 1.8.3.16). Those at

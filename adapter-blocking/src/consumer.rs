@@ -1,9 +1,9 @@
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use amqp_client::Delivery;
 use amqp_client::core::Error;
 
+use crate::delivery::Delivery;
 use crate::wait::{wait, wait_until};
 
 /// A consumer of a queue: an iterator that waits for the next delivery, in the order in which the broker
@@ -35,7 +35,7 @@ impl Consumer {
     /// Why the consumer has ended, once: [`Error::Channel`], [`Error::Connection`],
     /// [`Error::ConsumerCancelled`].
     pub fn try_recv(&mut self) -> Result<Option<Delivery>, Error> {
-        self.0.try_next().transpose()
+        wrap(self.0.try_next()).transpose()
     }
 
     /// The next delivery if one comes within `timeout`; `None` if the queue was silent for so long, or
@@ -44,7 +44,8 @@ impl Consumer {
     /// # Errors
     /// Those of [`try_recv`](Self::try_recv).
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Delivery>, Error> {
-        wait_until(self.0.next(), Instant::now().checked_add(timeout)).flatten().transpose()
+        let next = wait_until(self.0.next(), Instant::now().checked_add(timeout));
+        wrap(next.flatten()).transpose()
     }
 
     /// Whether the last delivery, or the error that ended the consumer, has been taken.
@@ -76,7 +77,7 @@ impl Consumer {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Delivery, Error>>> {
-        std::pin::pin!(self.0.next()).poll(cx)
+        std::pin::pin!(self.0.next()).poll(cx).map(wrap)
     }
 }
 
@@ -84,6 +85,10 @@ impl Iterator for Consumer {
     type Item = Result<Delivery, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        wait(self.0.next())
+        wrap(wait(self.0.next()))
     }
+}
+
+fn wrap(next: Option<Result<amqp_client::Delivery, Error>>) -> Option<Result<Delivery, Error>> {
+    next.map(|delivery| delivery.map(Delivery::new))
 }

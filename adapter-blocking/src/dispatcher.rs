@@ -14,14 +14,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use amqp_client::core::limits::DISPATCHED_MAX;
+use amqp_client::ConnectionEvent;
+use amqp_client::core::limits::{DISPATCHED_MAX, SUBMITTED_MAX};
 use amqp_client::core::{BasicConsume, CloseCause, Error};
-use amqp_client::{ConnectionEvent, Delivery};
 
 use crate::channel::Channel;
 use crate::connection::{Connection, Events};
 use crate::consumer::Consumer;
-use crate::wait::wait_until;
+use crate::delivery::Delivery;
+use crate::wait::{poll_once, wait_until};
 
 /// An error of a callback's own.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
@@ -110,6 +111,9 @@ pub enum SubmitError {
     /// The dispatcher was dropped.
     #[error("the dispatcher is gone")]
     DispatcherGone,
+    /// The dispatcher's inbox is full.
+    #[error("the dispatcher's inbox is full: {SUBMITTED_MAX} closures wait")]
+    Full,
 }
 
 /// One thing to run.
@@ -224,7 +228,7 @@ impl<'a> Dispatcher<'a> {
             if dispatched == DISPATCHED_MAX {
                 break;
             }
-            next = match self.poll_work(&mut Context::from_waker(Waker::noop())) {
+            next = match poll_once(poll_fn(|cx| self.poll_work(cx))) {
                 // That the connection is closed is for a caller who would wait in vain.
                 Poll::Ready(Work::Closed(_)) | Poll::Pending => None,
                 Poll::Ready(work) => Some(work),
@@ -383,8 +387,11 @@ impl Submitter {
     /// Has `job` run on the dispatcher's thread, behind what was submitted before, between two callbacks.
     /// A thread that waits in [`Dispatcher::start_consuming`] or [`Dispatcher::process_events`] is woken.
     ///
+    /// It never blocks. The inbox holds at most [`SUBMITTED_MAX`](crate::limits::SUBMITTED_MAX) closures.
+    ///
     /// # Errors
-    /// [`SubmitError`]: it will not run. One that was taken may not run either, if the dispatcher is
+    /// [`SubmitError`]: it will not run, and was dropped. After [`SubmitError::Full`], submit it again
+    /// once the dispatcher has run others. One that was taken may not run either, if the dispatcher is
     /// dropped before.
     pub fn submit(
         &self,
@@ -397,6 +404,9 @@ impl Submitter {
             let mut mail = self.inbox.lock();
             if mail.gone {
                 return Err(SubmitError::DispatcherGone);
+            }
+            if mail.jobs.len() >= SUBMITTED_MAX {
+                return Err(SubmitError::Full);
             }
             mail.jobs.push_back(Box::new(job));
             mail.waker.take()

@@ -40,6 +40,7 @@ mod channel;
 mod connection;
 mod connector;
 mod consumer;
+mod delivery;
 mod dispatcher;
 mod io_thread;
 mod lookup;
@@ -56,6 +57,7 @@ pub use channel::Channel;
 pub use connection::{Connection, Events};
 pub use connector::{Connecting, Connector, connect};
 pub use consumer::Consumer;
+pub use delivery::Delivery;
 pub use dispatcher::{
     BoxError, ConsumerId, Control, DispatchError, Dispatcher, SubmitError, Submitter,
 };
@@ -63,4 +65,3 @@ pub use io_thread::Driver;
 pub use publisher::{Confirm, Publisher};
 pub use stream::Stream;
 pub use tx::Tx;
-pub use wait::Wait;

@@ -1,4 +1,8 @@
 //! Waiting for futures on the caller's thread.
+//!
+//! Each thread keeps its alarm and the alarm's waker from one wait to the next, so that a wait allocates
+//! nothing. A future is never polled with any other waker: to replace one costs an allocation. A waker of an
+//! earlier wait may still ring the alarm, which costs the present wait one poll more.
 
 use std::cell::Cell;
 use std::pin::pin;
@@ -7,17 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Instant;
-
-/// Waits on the calling thread for what the shared types of these crates give as a future, such as
-/// [`Delivery::cancel_consumer`](crate::Delivery::cancel_consumer).
-pub trait Wait: Future + Sized {
-    /// Blocks the calling thread until the result is there.
-    fn wait(self) -> Self::Output {
-        wait(self)
-    }
-}
-
-impl<F: Future> Wait for F {}
 
 pub(crate) fn wait<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
@@ -31,19 +24,36 @@ pub(crate) fn wait<F: Future>(future: F) -> F::Output {
 /// Waits until `deadline` at the latest.
 pub(crate) fn wait_until<F: Future>(future: F, deadline: Option<Instant>) -> Option<F::Output> {
     let mut future = pin!(future);
-    if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        return Some(output);
-    }
-    let sleeper = Sleeper::new();
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut sleeper.context()) {
-            return Some(output);
+    with_sleeper(|sleeper| {
+        loop {
+            if let Poll::Ready(output) = future.as_mut().poll(&mut sleeper.context()) {
+                return Some(output);
+            }
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return None;
+            }
+            sleeper.sleep(deadline);
         }
-        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return None;
-        }
-        sleeper.sleep(deadline);
-    }
+    })
+}
+
+/// Polls once, and does not wait.
+pub(crate) fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
+    with_sleeper(|sleeper| pin!(future).poll(&mut sleeper.context()))
+}
+
+fn with_sleeper<T>(f: impl FnOnce(&Sleeper) -> T) -> T {
+    // A wait within a wait finds none and makes another, so that neither uses up the wake-ups of the other. So
+    // does a thread that ends and has dropped its own.
+    let sleeper = KEPT.try_with(Cell::take).ok().flatten().unwrap_or_else(Sleeper::new);
+    let output = f(&sleeper);
+    let _ = KEPT.try_with(|kept| kept.set(Some(sleeper)));
+    output
+}
+
+thread_local! {
+    /// The thread's own, while it does not wait.
+    static KEPT: Cell<Option<Sleeper>> = const { Cell::new(None) };
 }
 
 /// The calling thread, asleep until it is woken.
@@ -59,10 +69,7 @@ struct Alarm {
 
 impl Sleeper {
     fn new() -> Self {
-        // A thread that ends may have lost its own while it drops what it holds.
-        let kept = ALARM.try_with(Cell::take).unwrap_or_default();
-        // One that waits within a wait has another, so that neither uses up what is meant for the other.
-        let alarm = kept.unwrap_or_else(|| Arc::new(Alarm::new()));
+        let alarm = Arc::new(Alarm { thread: thread::current(), rung: AtomicBool::new(false) });
         Self { waker: Waker::from(Arc::clone(&alarm)), alarm }
     }
 
@@ -71,7 +78,7 @@ impl Sleeper {
     }
 
     fn sleep(&self, deadline: Option<Instant>) {
-        // Somebody else may have used up the thread's token, or left one behind.
+        // The application may have used up the thread's token, or left one behind.
         while !self.alarm.rung.swap(false, Ordering::Acquire) {
             match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
                 None => thread::park(),
@@ -79,23 +86,6 @@ impl Sleeper {
                 Some(left) => thread::park_timeout(left),
             }
         }
-    }
-}
-
-impl Drop for Sleeper {
-    fn drop(&mut self) {
-        let _ = ALARM.try_with(|kept| kept.set(Some(Arc::clone(&self.alarm))));
-    }
-}
-
-thread_local! {
-    /// The thread's own, while it does not wait.
-    static ALARM: Cell<Option<Arc<Alarm>>> = const { Cell::new(None) };
-}
-
-impl Alarm {
-    fn new() -> Self {
-        Self { thread: thread::current(), rung: AtomicBool::new(false) }
     }
 }
 
@@ -108,5 +98,59 @@ impl Wake for Alarm {
         if !self.rung.swap(true, Ordering::Release) {
             self.thread.unpark();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::task::{Poll, Waker};
+    use std::time::{Duration, Instant};
+
+    use super::{poll_once, wait, wait_until};
+
+    /// The waker that a wait polls with.
+    fn waker() -> Waker {
+        wait(poll_fn(|cx| Poll::Ready(cx.waker().clone())))
+    }
+
+    #[test]
+    fn waits_of_a_thread_share_a_waker_and_nested_ones_do_not() {
+        let outer = waker();
+        assert!(outer.will_wake(&waker()));
+        let polled = poll_once(poll_fn(|cx| Poll::Ready(cx.waker().will_wake(&outer))));
+        assert_eq!(polled, Poll::Ready(true));
+        wait(poll_fn(|cx| {
+            assert!(cx.waker().will_wake(&outer));
+            assert!(!waker().will_wake(&outer));
+            Poll::Ready(())
+        }));
+        assert!(outer.will_wake(&waker()), "the outer one is kept");
+    }
+
+    /// The inner wait is rung by the outer one's waker, and then the outer one must not sleep through it.
+    #[test]
+    fn a_nested_wait_leaves_the_outer_ones_wake_up() {
+        let mut polls = 0;
+        wait(poll_fn(|cx| {
+            polls += 1;
+            if polls == 2 {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            let moment = Instant::now() + Duration::from_millis(20);
+            assert!(wait_until(std::future::pending::<()>(), Some(moment)).is_none());
+            Poll::Pending
+        }));
+        assert_eq!(polls, 2);
+    }
+
+    #[test]
+    fn a_wake_up_of_an_earlier_wait_ends_no_later_one() {
+        let stale = waker();
+        stale.wake();
+        let moment = Instant::now() + Duration::from_millis(20);
+        assert!(wait_until(std::future::pending::<()>(), Some(moment)).is_none());
+        assert!(moment <= Instant::now());
     }
 }

@@ -2,7 +2,7 @@
 
 /// What goes into calls and comes out of them, in whatever way they are waited for.
 pub mod values {
-    pub use crate::{ConnectionEvent, Delivery, PublishError, guide};
+    pub use crate::{ConnectionEvent, PublishError, guide};
     pub use amqp_core::{
         AckError, AmqpUri, BasicConsume, BasicGet, BasicQos, BasicRecover, Body, BrokerError,
         ChannelCause, ChannelFlow, CloseCause, Config, ConfirmSelect, ConnectError, ConnectFailure,
@@ -20,8 +20,8 @@ pub mod values {
 pub mod handles {
     pub use crate::{
         BasicPublish, Calling, Cancelling, Carries, Channel, Closed, Closing, Confirm, Connecting,
-        Connection, Consumer, Consuming, DriverOn, Events, Getting, Next, NextEvent, NotAwaited,
-        OpeningChannel, Publisher, Publishing, Returned, SelectingConfirms, SelectingTx, Sending,
-        Tx,
+        Connection, Consumer, Consuming, Delivery, DriverOn, Events, Getting, Next, NextEvent,
+        NotAwaited, OpeningChannel, Publisher, Publishing, Returned, SelectingConfirms,
+        SelectingTx, Sending, Tx,
     };
 }

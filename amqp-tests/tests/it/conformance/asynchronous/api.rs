@@ -177,6 +177,11 @@ pub(crate) async fn ready(channel: &Channel, queue: &str, expected: u32) {
     .await;
 }
 
+/// Cancels the consumer that the delivery came to.
+pub(crate) async fn cancel_consumer(delivery: &Delivery) -> Result<(), Error> {
+    delivery.cancel_consumer().await
+}
+
 /// Whether nothing comes for so long.
 pub(crate) async fn is_silent(consumer: &mut Consumer, time: Duration) -> bool {
     support::timeout(time, consumer.next()).await.is_none()

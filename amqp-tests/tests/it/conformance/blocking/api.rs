@@ -309,6 +309,11 @@ pub(crate) async fn ready(channel: &Channel, queue: &str, expected: u32) {
     .await;
 }
 
+/// Cancels the consumer that the delivery came to.
+pub(crate) async fn cancel_consumer(delivery: &Delivery) -> Result<(), Error> {
+    delivery.cancel_consumer()
+}
+
 /// Whether nothing comes for so long.
 pub(crate) async fn is_silent(consumer: &mut Consumer, time: Duration) -> bool {
     consumer.recv_timeout(time).unwrap().is_none()

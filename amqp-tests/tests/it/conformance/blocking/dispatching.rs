@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use adapter_blocking::{
     BasicConsume, CloseCause, Connection, DispatchError, Dispatcher, Error, ExchangeDeclare,
-    Publish, QueueDelete, SubmitError, connect,
+    Publish, QueueDelete, SubmitError, connect, limits,
 };
 
 use crate::support::{code, exclusive, rabbitmq, unique};
@@ -172,7 +172,7 @@ fn pk_62_events_are_processed_for_as_long_as_is_asked() {
     publish(&connection, &queue, &["2", "3"]);
     let mut dispatched = 0;
     while dispatched < 2 {
-        dispatched += dispatcher.process_events(Some(Duration::from_secs(10))).unwrap();
+        dispatched += dispatcher.process_events(Some(Duration::from_secs(60))).unwrap();
     }
     assert_eq!(*seen.borrow(), [b"1", b"2", b"3"]);
     drop(dispatcher);
@@ -243,6 +243,26 @@ fn pk_65_a_closure_may_add_consumers() {
     dispatcher.start_consuming().unwrap();
     assert_eq!(bodies.try_iter().collect::<Vec<_>>(), [b"1"]);
     drop(dispatcher);
+    connection.close();
+}
+
+/// A dispatcher that runs nothing keeps a bounded number of closures: the next one is refused and dropped.
+#[test]
+fn pk_65_the_inbox_is_bounded() {
+    let broker = amqp_testkit::ModelBroker::start().unwrap();
+    let connection = connect(&broker.uri()).unwrap();
+    let mut dispatcher = Dispatcher::new(&connection);
+    let submitter = dispatcher.submitter();
+    for _ in 0..limits::SUBMITTED_MAX {
+        submitter.submit(|_| {}).unwrap();
+    }
+    let (kept, dropped) = mpsc::channel::<()>();
+    let refused = submitter.submit(move |_| drop(kept));
+    assert_eq!(refused, Err(SubmitError::Full));
+    assert_eq!(dropped.recv(), Err(mpsc::RecvError));
+    let ran = dispatcher.process_events(Some(Duration::ZERO)).unwrap();
+    assert_eq!(ran, limits::DISPATCHED_MAX);
+    submitter.submit(|_| {}).unwrap();
     connection.close();
 }
 

@@ -310,12 +310,12 @@ async fn na_21_a_delivery_cancels_its_consumer(at: At) {
     let consume = BasicConsume::new(queue.name()).prefetch(1);
     let mut consumer = channel.basic_consume(consume).await.unwrap();
     let delivery = next(&mut consumer).await;
-    delivery.cancel_consumer().await.unwrap();
+    api::cancel_consumer(&delivery).await.unwrap();
     delivery.ack().unwrap();
     assert!(consumer.next().await.is_none());
     ready(&channel, queue.name(), 2).await;
     let got = channel.basic_get(queue.name()).await.unwrap().unwrap();
-    got.cancel_consumer().await.unwrap();
+    api::cancel_consumer(&got).await.unwrap();
     got.ack().unwrap();
     connection.close().await;
 }

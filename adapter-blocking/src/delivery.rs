@@ -1,0 +1,161 @@
+use std::fmt;
+
+use amqp_client::core::{
+    AckError, Body, DeliveryTag, Error, Fault, FieldTable, Malformed, Message, Properties, Publish,
+    ShortStr,
+};
+use bytes::Bytes;
+
+use crate::wait::wait;
+
+/// A message delivered to a consumer, or got.
+///
+/// It is to be acknowledged or refused, from any thread, unless the consumer is without
+/// acknowledgement. A stream takes no message back: where a consumer has a
+/// [`stream_offset`](crate::BasicConsume::stream_offset), refusing is acknowledging.
+///
+/// When it is dropped without an ack or nack, nothing is sent. The message stays unacknowledged until its
+/// channel closes, counts towards the prefetch until then, and
+/// [`ConnectionEvent::DeliveriesDropped`](crate::ConnectionEvent::DeliveriesDropped) reports it. With
+/// [`requeue_on_drop`](crate::BasicConsume::requeue_on_drop) it is requeued.
+pub struct Delivery(amqp_client::Delivery);
+
+impl Delivery {
+    pub(crate) const fn new(delivery: amqp_client::Delivery) -> Self {
+        Self(delivery)
+    }
+
+    /// Acknowledges it (`basic.ack`; AMQP 0-9-1, 1.8.3.13). For a consumer without acknowledgement,
+    /// nothing is sent.
+    ///
+    /// # Errors
+    /// [`AckError`]: its channel or connection has closed, `multiple` covered it before, or
+    /// `basic.recover` was called since. In each case the broker has it back, or has forgotten it.
+    pub fn ack(self) -> Result<(), AckError> {
+        self.0.ack()
+    }
+
+    /// Acknowledges it and every earlier unacknowledged delivery of the channel, from any consumer.
+    ///
+    /// # Errors
+    /// Those of [`ack`](Self::ack).
+    pub fn ack_multiple(self) -> Result<(), AckError> {
+        self.0.ack_multiple()
+    }
+
+    /// Refuses it (`basic.nack`; <https://www.rabbitmq.com/docs/nack>): requeued, or else
+    /// dead-lettered or dropped.
+    ///
+    /// # Errors
+    /// Those of [`ack`](Self::ack).
+    pub fn nack(self, requeue: bool) -> Result<(), AckError> {
+        self.0.nack(requeue)
+    }
+
+    /// Refuses it and every earlier unacknowledged delivery of the channel, from any consumer.
+    ///
+    /// # Errors
+    /// Those of [`ack`](Self::ack), and [`AckError::Stream`] if the channel has consumed a stream: then
+    /// nothing is sent, as if this delivery was dropped.
+    pub fn nack_multiple(self, requeue: bool) -> Result<(), AckError> {
+        self.0.nack_multiple(requeue)
+    }
+
+    /// Refuses it (`basic.reject`; AMQP 0-9-1, 1.8.3.14): requeued, or else dead-lettered or dropped.
+    ///
+    /// # Errors
+    /// Those of [`ack`](Self::ack).
+    pub fn reject(self, requeue: bool) -> Result<(), AckError> {
+        self.0.reject(requeue)
+    }
+
+    /// Cancels the consumer that it came to, as [`Consumer::cancel`](crate::Consumer::cancel) does, and
+    /// waits for the broker's answer. A message from `basic.get` has no consumer: nothing is sent then.
+    ///
+    /// # Errors
+    /// Those of a [call](crate::Channel#calls).
+    pub fn cancel_consumer(&self) -> Result<(), Error> {
+        wait(self.0.cancel_consumer())
+    }
+
+    /// The body; empty if the message was too large.
+    pub fn body(&self) -> &[u8] {
+        self.0.body()
+    }
+
+    /// The body, to keep beyond the delivery without copying.
+    pub fn shared_body(&self) -> Bytes {
+        self.0.shared_body()
+    }
+
+    /// What is wrong with the message, if anything is: it was too large, or its properties are
+    /// malformed. It can be acknowledged or refused all the same. Checks the properties without copying them.
+    pub fn fault(&self) -> Option<Fault> {
+        self.0.fault()
+    }
+
+    /// Whether the message may have been delivered before.
+    pub const fn redelivered(&self) -> bool {
+        self.0.redelivered()
+    }
+
+    /// The exchange that the message was published to.
+    pub fn exchange(&self) -> ShortStr<'_> {
+        self.0.exchange()
+    }
+
+    /// The routing key that it was published with.
+    pub fn routing_key(&self) -> ShortStr<'_> {
+        self.0.routing_key()
+    }
+
+    /// The properties.
+    ///
+    /// # Errors
+    /// [`Malformed`] if the publisher sent malformed properties, which RabbitMQ forwards.
+    pub fn properties(&self) -> Result<Properties, Malformed> {
+        self.0.properties()
+    }
+
+    /// The headers; empty if there are none.
+    ///
+    /// # Errors
+    /// [`Malformed`] if the publisher sent malformed headers, which RabbitMQ forwards.
+    pub fn headers(&self) -> Result<FieldTable, Malformed> {
+        self.0.headers()
+    }
+
+    /// The message, for what else it offers.
+    pub const fn message(&self) -> &Message {
+        self.0.message()
+    }
+
+    /// The delivery's tag.
+    pub const fn tag(&self) -> DeliveryTag {
+        self.0.tag()
+    }
+
+    /// The tag of the consumer that it came to; empty for a message from `basic.get`.
+    pub fn consumer_tag(&self) -> &str {
+        self.0.consumer_tag()
+    }
+
+    /// The number of ready messages behind it, for a message from `basic.get`.
+    pub fn message_count(&self) -> Option<u32> {
+        self.0.message_count()
+    }
+
+    /// A message to where this one was published: same exchange, same routing key.
+    ///
+    /// # Errors
+    /// [`Malformed::NotUtf8`] if those are not text.
+    pub fn reply<'a>(&'a self, body: impl Into<Body<'a>>) -> Result<Publish<'a>, Malformed> {
+        self.0.reply(body)
+    }
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
