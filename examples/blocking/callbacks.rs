@@ -24,8 +24,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut dispatcher = Dispatcher::new(&connection);
     let submitter = dispatcher.submitter();
     let watcher = thread::spawn(move || {
-        enough.recv().expect("the callback tells");
-        submitter.submit(|dispatcher| dispatcher.stop_consuming().expect("the broker answers"))
+        // Without a word the dispatcher is gone.
+        if enough.recv().is_err() {
+            return Ok(());
+        }
+        submitter.submit(|dispatcher| {
+            if let Err(error) = dispatcher.stop_consuming() {
+                eprintln!("not stopped: {error}");
+            }
+        })
     });
     dispatcher.basic_consume(&channel, BasicConsume::new(&queue), |_, delivery| {
         // Confirmed before the delivery is: neither is lost.

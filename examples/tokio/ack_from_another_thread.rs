@@ -8,8 +8,10 @@ use std::thread;
 use adapter_tokio::{BasicConsume, Delivery, Publish, QueueDeclare, connect};
 use tokio::sync::mpsc;
 
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> Result<(), Failure> {
     let broker = examples::broker()?;
     let connection = connect(&broker.uri).await?;
     let channel = connection.open_channel().await?;
@@ -22,11 +24,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let worker = thread::spawn(move || {
         let mut sum = 0;
         while let Some(delivery) = deliveries.blocking_recv() {
-            let text = std::str::from_utf8(delivery.body()).expect("a number");
-            sum += text.parse::<u64>().expect("a number");
-            delivery.ack().expect("the channel is open");
+            sum += std::str::from_utf8(delivery.body())?.parse::<u64>()?;
+            delivery.ack()?;
         }
-        sum
+        Ok::<_, Failure>(sum)
     });
     let mut consumer = channel.basic_consume(BasicConsume::new(&queue).prefetch(2)).await?;
     for _ in 0..5 {
@@ -34,7 +35,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         hand_over.send(delivery).await?;
     }
     drop(hand_over);
-    let sum = worker.join().map_err(|_| "the worker panicked")?;
+    let sum = worker.join().map_err(|_| "the worker panicked")??;
     println!("5 deliveries acknowledged elsewhere; they add up to {sum}");
     connection.close().await;
     Ok(())

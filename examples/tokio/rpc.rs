@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use adapter_tokio::{
@@ -48,15 +48,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// Answers each request to where it asks to be answered.
+/// Answers each request to where it asks to be answered. One that is not a number is refused, so that it
+/// ends neither the server nor its queue.
 async fn serve(channel: Channel, mut requests: Consumer) -> Result<(), Failure> {
     while let Some(request) = requests.next().await {
         let request = request?;
         let asked = request.properties()?;
-        let number: u64 = std::str::from_utf8(request.body())?.parse()?;
+        let text = std::str::from_utf8(request.body()).ok();
+        let Some(number) = text.and_then(|text| text.parse::<u64>().ok()) else {
+            request.reject(false)?;
+            continue;
+        };
         if let (Some(address), Some(id)) = (asked.reply_to, asked.correlation_id) {
             let properties = Properties::new().correlation_id(id);
-            let answer = (number * number).to_string();
+            let answer = number.wrapping_mul(number).to_string();
             channel
                 .basic_publish(Publish::new("", &address, answer).properties(&properties))
                 .await?;
@@ -78,6 +83,40 @@ struct RpcClient {
 struct Pending {
     next: u64,
     callers: HashMap<String, oneshot::Sender<Vec<u8>>>,
+    /// Replies come no more.
+    ended: bool,
+}
+
+/// A caller's place among those who wait. It is left when the call ends, in whatever way: a request that
+/// timed out, failed or was dropped leaves no entry behind.
+struct Place<'a> {
+    pending: &'a Mutex<Pending>,
+    id: String,
+}
+
+impl<'a> Place<'a> {
+    fn take(pending: &'a Mutex<Pending>) -> Result<(Self, oneshot::Receiver<Vec<u8>>), Failure> {
+        let (reply, replied) = oneshot::channel();
+        let mut waiting = lock(pending);
+        if waiting.ended {
+            return Err("replies come no more".into());
+        }
+        waiting.next += 1;
+        let id = waiting.next.to_string();
+        waiting.callers.insert(id.clone(), reply);
+        Ok((Self { pending, id }, replied))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        lock(self.pending).callers.remove(&self.id);
+    }
+}
+
+/// No code panics while it holds the lock.
+fn lock(pending: &Mutex<Pending>) -> MutexGuard<'_, Pending> {
+    pending.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl RpcClient {
@@ -91,32 +130,25 @@ impl RpcClient {
         tokio::spawn(async move {
             while let Some(Ok(reply)) = replies.next().await {
                 let id = reply.properties().ok().and_then(|properties| properties.correlation_id);
-                let caller = id.and_then(|id| pending.lock().unwrap().callers.remove(&id));
+                let caller = id.and_then(|id| lock(&pending).callers.remove(&id));
                 if let Some(caller) = caller {
                     // The caller may have given up.
                     let _ = caller.send(reply.body().to_vec());
                 }
             }
-            // Those who still wait are told by the end of their channel.
-            pending.lock().unwrap().callers.clear();
+            // Calls that still wait end with an error.
+            let mut waiting = lock(&pending);
+            waiting.ended = true;
+            waiting.callers.clear();
         });
         Ok(client)
     }
 
     async fn call(&self, body: &str) -> Result<Vec<u8>, Failure> {
-        let (reply, replied) = oneshot::channel();
-        let id = {
-            let mut pending = self.pending.lock().unwrap();
-            pending.next += 1;
-            let id = pending.next.to_string();
-            pending.callers.insert(id.clone(), reply);
-            id
-        };
-        let properties = Properties::new().reply_to(REPLY_TO).correlation_id(id.as_str());
+        let (place, replied) = Place::take(&self.pending)?;
+        let properties = Properties::new().reply_to(REPLY_TO).correlation_id(place.id.as_str());
         let publish = Publish::new("", &self.queue, body).properties(&properties);
         self.channel.basic_publish(publish).await?;
-        let reply = tokio::time::timeout(Duration::from_secs(10), replied).await;
-        self.pending.lock().unwrap().callers.remove(&id);
-        Ok(reply??)
+        Ok(tokio::time::timeout(Duration::from_secs(10), replied).await??)
     }
 }
