@@ -49,7 +49,7 @@ fn a_killed_test_leaves_nothing_behind() {
         let folder = std::env::temp_dir().join(format!("amqp-{name}"));
         let begun = Instant::now();
         while folder.exists() || processes_with(&name) > 0 {
-            assert!(begun.elapsed() < Duration::from_secs(10), "{delay} ms: something is left");
+            assert!(begun.elapsed() < Duration::from_secs(60), "{delay} ms: something is left");
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use amqp_testkit::{Direction, Fault, Proxy};
 
 /// Longer than anything takes that is to happen.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Long enough to see that nothing happens.
 const MOMENT: Duration = Duration::from_millis(100);
 

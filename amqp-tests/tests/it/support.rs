@@ -96,6 +96,6 @@ pub(crate) async fn timeout<F: IntoFuture>(time: Duration, future: F) -> Option<
 
 /// Fails the test if `future` takes longer than anything should.
 pub(crate) async fn within<F: IntoFuture>(what: &str, future: F) -> F::Output {
-    let patience = Duration::from_secs(20);
-    timeout(patience, future).await.unwrap_or_else(|| panic!("{what}: nothing within 20 s"))
+    let patience = Duration::from_secs(60);
+    timeout(patience, future).await.unwrap_or_else(|| panic!("{what}: nothing within 60 s"))
 }

@@ -100,20 +100,19 @@ fn handshake() -> Vec<u8> {
 
 fn connector(peer: &Scripted) -> Connector {
     Connector::new(&peer.uri()).unwrap().configure(|config| {
-        config.address_timeout(Duration::from_secs(5)).close_timeout(Duration::from_secs(1))
+        config.address_timeout(Duration::from_secs(20)).close_timeout(Duration::from_secs(1))
     })
 }
 
-/// A connector that waits no longer than it must to see that nothing comes.
+/// A connector that waits no longer than it must to see that nothing comes. What does come has as long.
 fn impatient(peer: &Scripted) -> Connector {
     connector(peer).configure(|config| {
-        let config = config.address_timeout(Duration::from_millis(300));
-        config.call_timeout(Duration::from_millis(600))
+        config.address_timeout(Duration::from_secs(2)).call_timeout(Duration::from_secs(2))
     })
 }
 
-async fn failure(peer: &Scripted) -> ConnectFailure {
-    let error = bounded("connecting", impatient(peer).connect()).await.unwrap_err();
+async fn failure(connector: Connector) -> ConnectFailure {
+    let error = bounded("connecting", connector.connect()).await.unwrap_err();
     let ConnectError::Failed { attempts } = &error else { panic!("{error:?}") };
     attempts[0].failure.clone()
 }
@@ -128,7 +127,7 @@ async fn cut_handshakes() {
             wire.send_bytes(&bytes);
         })
         .unwrap();
-        let failure = failure(&peer).await;
+        let failure = failure(connector(&peer)).await;
         let expected = matches!(
             failure,
             ConnectFailure::Lost { .. }
@@ -153,7 +152,7 @@ async fn silent_handshakes() {
             wire.read_to_end();
         })
         .unwrap();
-        let failure = failure(&peer).await;
+        let failure = failure(impatient(&peer)).await;
         let ConnectFailure::TimedOut { step, .. } = &failure else { panic!("{failure:?}") };
         assert!(step.to_string().contains(awaited), "{said}: {step}, not {awaited}");
         played(peer).await;
@@ -185,7 +184,7 @@ async fn other_protocols() {
             wire.read_to_end();
         })
         .unwrap();
-        let failure = failure(&peer).await;
+        let failure = failure(connector(&peer)).await;
         let expected = matches!(
             failure,
             ConnectFailure::NotAmqp | ConnectFailure::Version { .. } | ConnectFailure::Protocol(_)
@@ -224,7 +223,7 @@ async fn odd_tunings() {
     };
     for frame_max in [1, 100, 4_095] {
         let peer = offering(9, frame_max);
-        let failure = failure(&peer).await;
+        let failure = failure(connector(&peer)).await;
         assert!(matches!(failure, ConnectFailure::Limits { .. }), "{failure:?}");
         drop(peer);
     }

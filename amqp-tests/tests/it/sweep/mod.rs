@@ -208,7 +208,7 @@ async fn every_operation_dropped_after_every_poll_leaves_rabbitmq_as_it_was() {
         let ctl = |arguments: &[&str]| asking.ctl(arguments).unwrap();
         let mut seen = String::new();
         // The broker's own figures come late.
-        for _ in 0..50 {
+        for _ in 0..300 {
             let queues =
                 ctl(&["list_queues", "--no-table-headers", "messages_unacknowledged", "consumers"]);
             let channels = ctl(&["list_channels", "--no-table-headers", "pid"]);

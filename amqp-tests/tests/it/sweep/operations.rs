@@ -166,7 +166,7 @@ operations! {
         f.connection.update_secret("guest", "swept").await.unwrap();
     }
     drain |f| {
-        f.connection.drain(Duration::from_secs(5)).await.unwrap();
+        f.connection.drain(Duration::from_secs(60)).await.unwrap();
     }
     closed |f| {
         let mut polls = 0;

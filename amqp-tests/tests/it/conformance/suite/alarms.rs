@@ -126,7 +126,8 @@ async fn a_close_ends_by_its_deadline(at: &At, broker: &Broker) {
     let begun = Instant::now();
     assert_eq!(within("the end", connection.close()).await, CloseCause::ByClientForced);
     let taken = begun.elapsed();
-    assert!(taken >= Duration::from_secs(1) && taken < Duration::from_secs(3), "{taken:?}");
+    // The default would be ten times as long.
+    assert!(taken >= Duration::from_secs(1) && taken < api::limits::CLOSE_TIMEOUT, "{taken:?}");
     let forced = Error::Connection(CloseCause::ByClientForced);
     assert_eq!(declaring.await.unwrap_err(), forced);
     let outcome = second.await.unwrap_err();

@@ -138,7 +138,8 @@ async fn pk_85_half_a_connection_is_none(at: At) {
 }
 
 async fn pk_85_timers_are_never_early_and_in_order(at: At) {
-    const DEADLINE: Duration = Duration::from_millis(300);
+    // What comes before the pause has this long too.
+    const DEADLINE: Duration = Duration::from_secs(4);
     let (proxy, at) = proxy(&at);
     let connection = at.open(|config| config.call_timeout(DEADLINE)).await.unwrap();
     let channel = connection.open_channel().await.unwrap();
@@ -152,7 +153,7 @@ async fn pk_85_timers_are_never_early_and_in_order(at: At) {
             let result = channel.queue_declare(QueueDeclare::passive(&queue)).await;
             (begun, Instant::now(), result)
         }));
-        sleep(Duration::from_millis(60)).await;
+        sleep(Duration::from_secs(1)).await;
     }
     let mut before = None;
     for call in calls {
@@ -189,6 +190,6 @@ async fn pk_85_a_long_line_is_used_to_the_full(at: At) {
     }
     // One behind the other they would take 16 s.
     let taken = begun.elapsed();
-    assert!(taken >= 2 * LATENCY && taken < 50 * LATENCY, "{taken:?}");
+    assert!(taken >= 2 * LATENCY && taken < 200 * LATENCY, "{taken:?}");
     connection.close().await;
 }

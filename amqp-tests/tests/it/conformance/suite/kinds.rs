@@ -58,7 +58,7 @@ async fn messages_and_queues_expire(at: At) {
     channel.queue_declare(QueueDeclare::new(&grave).exclusive()).await.unwrap();
     let declare = QueueDeclare::new(&name)
         .message_ttl(Duration::from_millis(50))
-        .expires(Duration::from_secs(1))
+        .expires(Duration::from_secs(4))
         .dead_letter_exchange("")
         .dead_letter_routing_key(&grave);
     channel.queue_declare(declare).await.unwrap();
@@ -68,7 +68,7 @@ async fn messages_and_queues_expire(at: At) {
         loop {
             // Asking is a use of the queue: it is left alone for longer than it may be.
             let asking = connection.open_channel().await.unwrap();
-            crate::support::sleep(Duration::from_millis(1_200)).await;
+            crate::support::sleep(Duration::from_millis(4_500)).await;
             if asking.queue_declare(QueueDeclare::passive(&name)).await.is_err() {
                 break;
             }

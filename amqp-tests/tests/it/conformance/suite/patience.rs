@@ -12,7 +12,7 @@ use crate::support::{exclusive, sleep, within};
 on_every_adapter! {
     pk_46_a_consumer_may_take_ten_heartbeats_over_one_message
     na_31_what_the_client_sends_keeps_no_silent_broker
-    pk_45_a_dead_line_ends_between_two_and_three_heartbeats
+    pk_45_a_dead_line_ends_after_two_heartbeats
 }
 
 fn each_second(config: Config) -> Config {
@@ -57,7 +57,8 @@ async fn na_31_what_the_client_sends_keeps_no_silent_broker(at: At) {
     assert!(matches!(cause, CloseCause::HeartbeatTimeout { .. }), "{cause:?}");
 }
 
-async fn pk_45_a_dead_line_ends_between_two_and_three_heartbeats(at: At) {
+/// How soon after is shown in virtual time, in the core's tests.
+async fn pk_45_a_dead_line_ends_after_two_heartbeats(at: At) {
     let port = at.port();
     let proxy = Proxy::start(port).unwrap();
     let connection = at.to(proxy.uri()).open(each_second).await.unwrap();
@@ -70,5 +71,5 @@ async fn pk_45_a_dead_line_ends_between_two_and_three_heartbeats(at: At) {
     let taken = begun.elapsed();
     assert!(matches!(cause, CloseCause::HeartbeatTimeout { .. }), "{cause:?}");
     // The broker's last sign of life was up to half an interval before.
-    assert!(taken > Duration::from_millis(1_400) && taken < Duration::from_secs(3), "{taken:?}");
+    assert!(taken > Duration::from_millis(1_400), "{taken:?}");
 }

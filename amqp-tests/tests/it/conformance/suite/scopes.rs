@@ -391,6 +391,12 @@ async fn na_34_a_drain_leaves_nothing_behind(at: At) {
     let (connection, channel, queue) = queue_with(&at, &["1", "2", "3"]).await;
     let mut consumer = channel.basic_consume(BasicConsume::new(&queue).prefetch(2)).await.unwrap();
     let slow = within("a delivery", consumer.next()).await.unwrap().unwrap();
+    within("the second one", async {
+        while connection.stats().unsettled < 2 {
+            crate::support::yield_now().await;
+        }
+    })
+    .await;
     let error = connection.drain(Duration::from_millis(50)).await.unwrap_err();
     assert!(matches!(error, Error::DrainTimeout { unsettled: 2, .. }), "{error:?}");
     let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
@@ -403,7 +409,7 @@ async fn na_34_a_drain_leaves_nothing_behind(at: At) {
         }
     };
     let (drained, ()) = within("a drain", async {
-        tokio::join!(connection.drain(Duration::from_secs(10)), working)
+        tokio::join!(connection.drain(Duration::from_secs(60)), working)
     })
     .await;
     drained.unwrap();
