@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use amqp_core::proto::frame::{self, FrameKind, FrameLimits, Peek};
 use amqp_core::proto::method::{Method, basic};
-use amqp_core::proto::{ContentHeader, RawProperties, ShortStr};
+use amqp_core::proto::{RawProperties, ShortStr};
 use amqp_core::{
     BasicConsume, BasicGet, BasicRecover, ChannelId, ConsumerKey, DeliveryTag, Publish,
 };
 use proptest::prelude::{any, prop_assert, proptest};
 use proptest::sample::Index;
 
+use crate::contents::{header, to};
 use crate::peer::Peer;
 
 /// A broker that knows what is unacknowledged on channel 1, and an application that holds deliveries.
@@ -57,34 +58,39 @@ impl Play {
         self.next - 1
     }
 
+    /// A delivery whose content has not come yet.
+    fn deliver_half(&mut self, consumer: &str) {
+        let delivery_tag = self.tag();
+        self.peer.send(1, &to(consumer, delivery_tag));
+        self.delivered(consumer, delivery_tag);
+        self.half = true;
+    }
+
     fn deliver(&mut self, consumer: &str) {
         let delivery_tag = self.tag();
-        let consumer_tag = ShortStr::new(consumer).unwrap();
-        let deliver = basic::Deliver { consumer_tag, delivery_tag, ..Default::default() };
-        self.peer.send(1, &deliver);
+        let properties = RawProperties::NONE.as_bytes();
+        self.peer.send_content(1, &to(consumer, delivery_tag), properties, b"");
+        self.delivered(consumer, delivery_tag);
+    }
+
+    fn delivered(&mut self, consumer: &str, delivery_tag: u64) {
         if consumer == "t" {
             self.unacked.insert(delivery_tag);
         }
-        self.half = true;
     }
 
     fn finish(&mut self) {
         if std::mem::take(&mut self.half) {
-            let properties = RawProperties::NONE;
-            let header = ContentHeader { class_id: 60, body_size: 0, properties };
-            let mut bytes = Vec::new();
-            frame::write_header(&mut bytes, 1, &header);
-            self.peer.send_bytes(&bytes);
+            self.peer.send_bytes(&header(1, RawProperties::NONE.as_bytes(), 0));
         }
     }
 
     fn get(&mut self) {
         let call = self.peer.session.channel(self.channel).call(self.peer.now, &BasicGet::new("q"));
         let delivery_tag = self.tag();
-        self.peer.send(1, &basic::GetOk { delivery_tag, ..Default::default() });
+        let got = basic::GetOk { delivery_tag, ..Default::default() };
+        self.peer.send_content(1, &got, RawProperties::NONE.as_bytes(), b"");
         self.unacked.insert(delivery_tag);
-        self.half = true;
-        self.finish();
         let got = self.peer.session.take_reply(&call.unwrap()).unwrap().unwrap();
         self.held.push(got.unwrap().delivery.tag);
     }
@@ -179,7 +185,6 @@ fn held(count: usize) -> Play {
     let mut play = Play::new();
     for _ in 0..count {
         play.deliver("t");
-        play.finish();
         play.pull();
     }
     play
@@ -246,7 +251,9 @@ proptest! {
                 play.finish();
             }
             match step {
+                0 | 1 if index.index(2) == 0 => play.deliver_half("t"),
                 0..=2 => play.deliver("t"),
+                3 if index.index(2) == 0 => play.deliver_half("n"),
                 3 => play.deliver("n"),
                 4 => play.get(),
                 5 if index.index(4) == 0 => play.recover(),

@@ -1,15 +1,16 @@
 //! Channels: closes from both sides, callers that lose interest, numbers.
 
 use amqp_core::proto::method::{basic, channel};
-use amqp_core::proto::{ContentHeader, RawProperties, ShortStr, frame};
+use amqp_core::proto::{RawProperties, ShortStr, frame};
 use amqp_core::{
-    AckError, BasicConsume, BasicGet, BasicQos, BasicRecover, ChannelCause, ChannelFlow, ChannelId,
-    ConfirmSelect, ConsumerKey, Error, Event, ExchangeBind, ExchangeDeclare, ExchangeDelete,
-    ExchangeUnbind, Publish, PublishRefused, QueueBind, QueueDeclare, QueueDelete, QueuePurge,
-    QueueUnbind, TxCommit, TxRollback, TxSelect,
+    AckError, BasicConsume, BasicGet, BasicQos, BasicRecover, ChannelCause, ChannelFlow,
+    ConfirmSelect, Error, Event, ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeUnbind,
+    Publish, PublishRefused, QueueBind, QueueDeclare, QueueDelete, QueuePurge, QueueUnbind,
+    TxCommit, TxRollback, TxSelect,
 };
 use bytes::Bytes;
 
+use crate::contents::{consume_on, consuming, content, each_way, header, to};
 use crate::peer::Peer;
 
 fn close(code: u16) -> channel::Close<'static> {
@@ -18,17 +19,7 @@ fn close(code: u16) -> channel::Close<'static> {
 }
 
 fn deliver(peer: &mut Peer, number: u16, tag: u64) {
-    let deliver = basic::Deliver {
-        consumer_tag: ShortStr::new("t").unwrap(),
-        delivery_tag: tag,
-        ..Default::default()
-    };
-    peer.send(number, &deliver);
-    let header = ContentHeader { class_id: 60, body_size: 4, properties: RawProperties::NONE };
-    let mut bytes = Vec::new();
-    frame::write_header(&mut bytes, number, &header);
-    frame::write_body(&mut bytes, number, b"body");
-    peer.send_bytes(&bytes);
+    peer.deliver(number, tag, b"body");
 }
 
 /// H2, H10: the channel alone dies, and says why from then on.
@@ -220,22 +211,23 @@ fn a_forgotten_open_is_closed_again() {
 /// §9: orphan consume-ok -> cancel, and requeue.
 #[test]
 fn a_forgotten_consumer_is_cancelled_and_its_deliveries_requeued() {
-    let mut peer = Peer::open();
-    let id = peer.channel(1);
-    let consume = BasicConsume::new("q").consumer_tag("t");
-    let call = peer.session.channel(id).consume(peer.now, &consume).unwrap();
-    peer.session.forget(peer.now, call.key());
-    assert_eq!(peer.methods(), ["basic.Qos", "basic.Consume"]);
-    peer.send(1, &basic::QosOk::default());
-    deliver(&mut peer, 1, 1);
-    let consumer_tag = ShortStr::new("t").unwrap();
-    peer.send(1, &basic::ConsumeOk { consumer_tag });
-    assert_eq!(peer.methods(), ["basic.Cancel", "basic.Nack"]);
-    deliver(&mut peer, 1, 2);
-    assert_eq!(peer.methods(), ["basic.Nack"]);
-    peer.send(1, &basic::CancelOk { consumer_tag });
-    // The tag is free.
-    peer.session.channel(id).consume(peer.now, &consume).unwrap();
+    each_way(|mut peer| {
+        let id = peer.channel(1);
+        let consume = BasicConsume::new("q").consumer_tag("t");
+        let call = peer.session.channel(id).consume(peer.now, &consume).unwrap();
+        peer.session.forget(peer.now, call.key());
+        assert_eq!(peer.methods(), ["basic.Qos", "basic.Consume"]);
+        peer.send(1, &basic::QosOk::default());
+        deliver(&mut peer, 1, 1);
+        let consumer_tag = ShortStr::new("t").unwrap();
+        peer.send(1, &basic::ConsumeOk { consumer_tag });
+        assert_eq!(peer.methods(), ["basic.Cancel", "basic.Nack"]);
+        deliver(&mut peer, 1, 2);
+        assert_eq!(peer.methods(), ["basic.Nack"]);
+        peer.send(1, &basic::CancelOk { consumer_tag });
+        // The tag is free.
+        peer.session.channel(id).consume(peer.now, &consume).unwrap();
+    });
 }
 
 /// RabbitMQ's queues answer about consumers by way of the channel, behind later calls.
@@ -257,23 +249,20 @@ fn answers_about_consumers_may_come_late() {
 /// N1, N2: stale and invented tags never reach the wire.
 #[test]
 fn tags_are_settled_on_their_own_channel_alone() {
-    let mut peer = Peer::open();
-    let (first, second) = (peer.channel(1), peer.channel(2));
-    let consume = BasicConsume::new("q").consumer_tag("t");
-    let call = peer.session.channel(first).consume(peer.now, &consume).unwrap();
-    peer.send(1, &basic::QosOk::default());
-    peer.send(1, &basic::ConsumeOk { consumer_tag: ShortStr::new("t").unwrap() });
-    let consumer = peer.session.take_reply(&call).unwrap().unwrap().consumer;
-    deliver(&mut peer, 1, 1);
-    let delivery = peer.session.channel(first).next_delivery(consumer).unwrap();
-    peer.methods();
-    let foreign = peer.session.channel(second).ack(delivery.tag, true).unwrap_err();
-    assert!(matches!(foreign, AckError::Stale(_)));
-    peer.send(1, &close(406));
-    assert_eq!(peer.methods(), ["channel.CloseOk"]);
-    let stale = peer.session.channel(first).ack(delivery.tag, true).unwrap_err();
-    assert!(matches!(stale, AckError::Stale(Error::Channel(ChannelCause::ByBroker(_)))));
-    assert_eq!(peer.methods(), [] as [&str; 0]);
+    each_way(|mut peer| {
+        let (first, second) = (peer.channel(1), peer.channel(2));
+        let consumer = consume_on(&mut peer, 1, first, &BasicConsume::new("q"));
+        deliver(&mut peer, 1, 1);
+        let delivery = peer.session.channel(first).next_delivery(consumer).unwrap();
+        peer.methods();
+        let foreign = peer.session.channel(second).ack(delivery.tag, true).unwrap_err();
+        assert!(matches!(foreign, AckError::Stale(_)));
+        peer.send(1, &close(406));
+        assert_eq!(peer.methods(), ["channel.CloseOk"]);
+        let stale = peer.session.channel(first).ack(delivery.tag, true).unwrap_err();
+        assert!(matches!(stale, AckError::Stale(Error::Channel(ChannelCause::ByBroker(_)))));
+        assert_eq!(peer.methods(), [] as [&str; 0]);
+    });
 }
 
 /// Contents of different channels interleave; heartbeats come between.
@@ -283,22 +272,12 @@ fn pk_59b_interleaved_contents_are_told_apart() {
     let mut consumers = Vec::new();
     for number in 1..=2 {
         let id = peer.channel(number);
-        let consume = BasicConsume::new("q").consumer_tag("t");
-        let call = peer.session.channel(id).consume(peer.now, &consume).unwrap();
-        peer.send(number, &basic::QosOk::default());
-        peer.send(number, &basic::ConsumeOk { consumer_tag: ShortStr::new("t").unwrap() });
-        consumers.push((id, peer.session.take_reply(&call).unwrap().unwrap().consumer));
+        consumers.push((id, consume_on(&mut peer, number, id, &BasicConsume::new("q"))));
     }
     let bodies = [vec![1; 9_000], vec![2; 5_000]];
     for (number, body) in (1..).zip(&bodies) {
-        let consumer_tag = ShortStr::new("t").unwrap();
-        peer.send(number, &basic::Deliver { consumer_tag, delivery_tag: 1, ..Default::default() });
-        let size = body.len() as u64;
-        let header =
-            ContentHeader { class_id: 60, body_size: size, properties: RawProperties::NONE };
-        let mut bytes = Vec::new();
-        frame::write_header(&mut bytes, number, &header);
-        peer.send_bytes(&bytes);
+        peer.send(number, &to("t", 1));
+        peer.send_bytes(&header(number, RawProperties::NONE.as_bytes(), body.len() as u64));
     }
     let mut pieces = bodies.each_ref().map(|body| body.chunks(4_000));
     while pieces.iter().any(|pieces| pieces.len() > 0) {
@@ -317,60 +296,54 @@ fn pk_59b_interleaved_contents_are_told_apart() {
     }
 }
 
-fn consuming(peer: &mut Peer, consume: &BasicConsume) -> (ChannelId, ConsumerKey) {
-    let id = peer.channel(1);
-    let call = peer.session.channel(id).consume(peer.now, consume).unwrap();
-    peer.send(1, &basic::QosOk::default());
-    peer.send(1, &basic::ConsumeOk { consumer_tag: ShortStr::new("t").unwrap() });
-    let consumer = peer.session.take_reply(&call).unwrap().unwrap().consumer;
-    (id, consumer)
-}
-
 /// What was to be acknowledged is requeued with the channel, even if the consumer ended before.
 #[test]
 fn unread_deliveries_go_with_their_channel() {
-    let consume = BasicConsume::new("q").consumer_tag("t");
-    let mut peer = Peer::open();
-    let (id, consumer) = consuming(&mut peer, &consume);
-    deliver(&mut peer, 1, 1);
-    let cancel = peer.session.channel(id).cancel(peer.now, consumer).unwrap();
-    peer.send(1, &basic::CancelOk { consumer_tag: ShortStr::new("t").unwrap() });
-    peer.session.take_reply(&cancel).unwrap().unwrap();
-    peer.send(1, &close(406));
-    assert!(peer.session.channel(id).next_delivery(consumer).is_none());
-    assert_eq!(peer.session.channel(id).consumer_end(consumer), Some(Ok(())));
+    each_way(|mut peer| {
+        let consume = BasicConsume::new("q");
+        let (id, consumer) = consuming(&mut peer, &consume);
+        deliver(&mut peer, 1, 1);
+        let cancel = peer.session.channel(id).cancel(peer.now, consumer).unwrap();
+        peer.send(1, &basic::CancelOk { consumer_tag: ShortStr::new("t").unwrap() });
+        peer.session.take_reply(&cancel).unwrap().unwrap();
+        peer.send(1, &close(406));
+        assert!(peer.session.channel(id).next_delivery(consumer).is_none());
+        assert_eq!(peer.session.channel(id).consumer_end(consumer), Some(Ok(())));
+    });
 }
 
 /// What needs no acknowledgement is gone from the broker: it is still to be read.
 #[test]
 fn deliveries_without_acknowledgement_survive_their_channel() {
-    let consume = BasicConsume::new("q").consumer_tag("t").no_ack();
-    let mut peer = Peer::open();
-    let (id, consumer) = consuming(&mut peer, &consume);
-    deliver(&mut peer, 1, 1);
-    peer.session.channel(id).close(peer.now);
-    deliver(&mut peer, 1, 2);
-    peer.send(1, &channel::CloseOk::default());
-    for tag in 1..=2 {
-        let delivery = peer.session.channel(id).next_delivery(consumer).unwrap();
-        assert_eq!(delivery.tag.number(), tag);
-    }
-    assert_eq!(peer.session.channel(id).consumer_end(consumer), Some(Ok(())));
+    each_way(|mut peer| {
+        let consume = BasicConsume::new("q").no_ack();
+        let (id, consumer) = consuming(&mut peer, &consume);
+        deliver(&mut peer, 1, 1);
+        peer.session.channel(id).close(peer.now);
+        deliver(&mut peer, 1, 2);
+        peer.send(1, &channel::CloseOk::default());
+        for tag in 1..=2 {
+            let delivery = peer.session.channel(id).next_delivery(consumer).unwrap();
+            assert_eq!(delivery.tag.number(), tag);
+        }
+        assert_eq!(peer.session.channel(id).consumer_end(consumer), Some(Ok(())));
+    });
 }
 
 /// Nothing of a channel follows our `connection.close`.
 #[test]
 fn handles_dropped_behind_a_close_write_nothing() {
-    let consume = BasicConsume::new("q").consumer_tag("t");
-    let mut peer = Peer::open();
-    let (id, consumer) = consuming(&mut peer, &consume);
-    deliver(&mut peer, 1, 1);
-    peer.session.close(peer.now);
-    assert_eq!(peer.methods().last().unwrap(), "connection.Close");
-    peer.session.channel(id).release_consumer(peer.now, consumer, []);
-    peer.session.channel(id).release(peer.now);
-    peer.send(1, &channel::Flow { active: true });
-    assert_eq!(peer.methods(), [] as [&str; 0]);
+    each_way(|mut peer| {
+        let consume = BasicConsume::new("q");
+        let (id, consumer) = consuming(&mut peer, &consume);
+        deliver(&mut peer, 1, 1);
+        peer.session.close(peer.now);
+        assert_eq!(peer.methods().last().unwrap(), "connection.Close");
+        peer.session.channel(id).release_consumer(peer.now, consumer, []);
+        peer.session.channel(id).release(peer.now);
+        peer.send(1, &channel::Flow { active: true });
+        assert_eq!(peer.methods(), [] as [&str; 0]);
+    });
 }
 
 /// A large content moves on however much its neighbours write.
@@ -405,10 +378,11 @@ fn a_forgotten_get_is_given_back_and_a_cut_one_fails() {
     let id = peer.channel(1);
     let get =
         |peer: &mut Peer| peer.session.channel(id).call(peer.now, &BasicGet::new("q")).unwrap();
-    let header = ContentHeader { class_id: 60, body_size: 4, properties: RawProperties::NONE };
-    let mut content = Vec::new();
-    frame::write_header(&mut content, 1, &header);
-    frame::write_body(&mut content, 1, b"body");
+    let [_, header, body] =
+        content(1, &basic::GetOk::default(), RawProperties::NONE.as_bytes(), b"body")
+            .try_into()
+            .unwrap();
+    let content = [header, body].concat();
 
     let [forgotten, empty, got] = [get(&mut peer), get(&mut peer), get(&mut peer)];
     peer.session.forget(peer.now, forgotten.key());

@@ -1,7 +1,7 @@
 //! What becomes of publishes.
 
 use amqp_core::proto::method::{basic, confirm};
-use amqp_core::proto::{ContentHeader, RawProperties, ShortStr, frame};
+use amqp_core::proto::{RawProperties, ShortStr};
 use amqp_core::{
     ChannelId, CloseCause, ConfirmSelect, Confirmation, Event, Publish, PublishRefused, PublishSeq,
     limits,
@@ -39,12 +39,7 @@ fn outcomes_find_their_publishes() {
             routing_key: ShortStr::new("q").unwrap(),
             ..Default::default()
         };
-        peer.send(1, &returned);
-        let header = ContentHeader { class_id: 60, body_size: 1, properties: RawProperties::NONE };
-        let mut bytes = Vec::new();
-        frame::write_header(&mut bytes, 1, &header);
-        frame::write_body(&mut bytes, 1, &[number]);
-        peer.send_bytes(&bytes);
+        peer.send_content(1, &returned, RawProperties::NONE.as_bytes(), &[number]);
     }
     peer.send(1, &basic::Ack { delivery_tag: 5, multiple: true });
     peer.send(1, &basic::Nack { delivery_tag: 6, multiple: true, requeue: true });
@@ -73,12 +68,8 @@ fn returns_before_select_ok_are_of_unconfirmed_publishes() {
     let routed =
         peer.session.channel(id).publish(&Publish::new("", "q", b"2").mandatory()).unwrap();
     let routing_key = ShortStr::new("q").unwrap();
-    peer.send(1, &basic::Return { reply_code: 312, routing_key, ..Default::default() });
-    let header = ContentHeader { class_id: 60, body_size: 1, properties: RawProperties::NONE };
-    let mut bytes = Vec::new();
-    frame::write_header(&mut bytes, 1, &header);
-    frame::write_body(&mut bytes, 1, b"1");
-    peer.send_bytes(&bytes);
+    let returned = basic::Return { reply_code: 312, routing_key, ..Default::default() };
+    peer.send_content(1, &returned, RawProperties::NONE.as_bytes(), b"1");
     peer.send(1, &confirm::SelectOk::default());
     peer.send(1, &basic::Ack { delivery_tag: 1, multiple: false });
     peer.session.take_reply(&select).unwrap().unwrap();
@@ -214,13 +205,8 @@ fn returns_without_acks_lose_their_bodies() {
     peer.written.clear();
     for _ in 0..count {
         let routing_key = ShortStr::new("k").unwrap();
-        peer.send(1, &basic::Return { reply_code: 312, routing_key, ..Default::default() });
-        let header =
-            ContentHeader { class_id: 60, body_size: 4_000, properties: RawProperties::NONE };
-        let mut bytes = Vec::new();
-        frame::write_header(&mut bytes, 1, &header);
-        frame::write_body(&mut bytes, 1, &body);
-        peer.send_bytes(&bytes);
+        let returned = basic::Return { reply_code: 312, routing_key, ..Default::default() };
+        peer.send_content(1, &returned, RawProperties::NONE.as_bytes(), &body);
     }
     peer.send(1, &basic::Ack { delivery_tag: 0, multiple: true });
     let mut stripped = 0;

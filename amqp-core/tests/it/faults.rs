@@ -1,67 +1,51 @@
 //! C5, C6, N12: a faulty message costs that message alone.
 
 use amqp_core::proto::method::basic;
-use amqp_core::proto::{ContentHeader, RawProperties, ShortStr, frame};
+use amqp_core::proto::{ShortStr, frame};
 use amqp_core::{BasicConsume, ChannelId, CloseCause, ConsumerKey, Fault, Malformed, limits};
 use amqp_testkit::wire::nested_headers;
 
+use crate::contents::{self, each_way, to};
 use crate::peer::Peer;
 
 fn consuming(peer: &mut Peer) -> (ChannelId, ConsumerKey) {
-    let id = peer.channel(1);
-    let consume = BasicConsume::new("q").consumer_tag("t");
-    let call = peer.session.channel(id).consume(peer.now, &consume).unwrap();
-    peer.send(1, &basic::QosOk::default());
-    peer.send(1, &basic::ConsumeOk { consumer_tag: ShortStr::new("t").unwrap() });
-    (id, peer.session.take_reply(&call).unwrap().unwrap().consumer)
+    contents::consuming(peer, &BasicConsume::new("q"))
 }
 
 fn deliver(peer: &mut Peer, tag: u64, routing_key: &[u8], properties: &[u8], body: &[u8]) {
-    let deliver = basic::Deliver {
-        consumer_tag: ShortStr::new("t").unwrap(),
-        delivery_tag: tag,
-        routing_key: ShortStr::from_bytes(routing_key).unwrap(),
-        ..Default::default()
-    };
-    peer.send(1, &deliver);
-    let properties = RawProperties::new(properties);
-    let header = ContentHeader { class_id: 60, body_size: body.len() as u64, properties };
-    let mut bytes = Vec::new();
-    frame::write_header(&mut bytes, 1, &header);
-    if !body.is_empty() {
-        frame::write_body(&mut bytes, 1, body);
-    }
-    peer.send_bytes(&bytes);
+    let routing_key = ShortStr::from_bytes(routing_key).unwrap();
+    peer.send_content(1, &basic::Deliver { routing_key, ..to("t", tag) }, properties, body);
 }
 
 #[test]
 fn malformed_properties_are_a_fault_and_the_body_is_there() {
-    let mut peer = Peer::open();
-    let (id, consumer) = consuming(&mut peer);
-    let header_name = [&[0x20, 0, 0, 0, 0, 4, 2, 0xff, 0xfe, b'V'][..]].concat();
-    let cases: [(&[u8], Vec<u8>, Malformed); 7] = [
-        (b"k", nested_headers(33), Malformed::TooDeep),
-        (b"k", nested_headers(5_000), Malformed::TooDeep),
-        (b"\xff\xfe", vec![0, 0], Malformed::NotUtf8),
-        (b"k", vec![0x80, 0, 2, 0xff, 0xfe], Malformed::NotUtf8),
-        (b"k", header_name, Malformed::NotUtf8),
-        (b"k", vec![0x20, 0, 0, 0, 0, 3, 1, b'a', b'Z'], Malformed::UnknownFieldType(b'Z')),
-        (b"k", vec![0x80, 0, 9, b'x'], Malformed::Truncated),
-    ];
-    let mut tag = 0;
-    for (routing_key, properties, malformed) in cases {
-        tag += 1;
-        deliver(&mut peer, tag, routing_key, &properties, b"body");
-        let delivery = peer.session.channel(id).next_delivery(consumer).unwrap();
-        assert_eq!(delivery.fault(), Some(Fault::Malformed(malformed)));
-        assert_eq!(delivery.message.body(), b"body");
-        peer.session.channel(id).ack(delivery.tag, false).unwrap();
-    }
-    deliver(&mut peer, tag + 1, b"k", &nested_headers(32), b"body");
-    let sound = peer.session.channel(id).next_delivery(consumer).unwrap();
-    assert_eq!(sound.fault(), None);
-    assert_eq!(sound.message.headers().unwrap().len(), 1);
-    assert_eq!(peer.session.cause(), None);
+    each_way(|mut peer| {
+        let (id, consumer) = consuming(&mut peer);
+        let header_name = [&[0x20, 0, 0, 0, 0, 4, 2, 0xff, 0xfe, b'V'][..]].concat();
+        let cases: [(&[u8], Vec<u8>, Malformed); 7] = [
+            (b"k", nested_headers(33), Malformed::TooDeep),
+            (b"k", nested_headers(5_000), Malformed::TooDeep),
+            (b"\xff\xfe", vec![0, 0], Malformed::NotUtf8),
+            (b"k", vec![0x80, 0, 2, 0xff, 0xfe], Malformed::NotUtf8),
+            (b"k", header_name, Malformed::NotUtf8),
+            (b"k", vec![0x20, 0, 0, 0, 0, 3, 1, b'a', b'Z'], Malformed::UnknownFieldType(b'Z')),
+            (b"k", vec![0x80, 0, 9, b'x'], Malformed::Truncated),
+        ];
+        let mut tag = 0;
+        for (routing_key, properties, malformed) in cases {
+            tag += 1;
+            deliver(&mut peer, tag, routing_key, &properties, b"body");
+            let delivery = peer.session.channel(id).next_delivery(consumer).unwrap();
+            assert_eq!(delivery.fault(), Some(Fault::Malformed(malformed)));
+            assert_eq!(delivery.message.body(), b"body");
+            peer.session.channel(id).ack(delivery.tag, false).unwrap();
+        }
+        deliver(&mut peer, tag + 1, b"k", &nested_headers(32), b"body");
+        let sound = peer.session.channel(id).next_delivery(consumer).unwrap();
+        assert_eq!(sound.fault(), None);
+        assert_eq!(sound.message.headers().unwrap().len(), 1);
+        assert_eq!(peer.session.cause(), None);
+    });
 }
 
 /// A header frame of `size` bytes of properties, fed in pieces.
@@ -91,8 +75,7 @@ fn a_header_frame_up_to_the_limit_is_kept_and_one_above_is_read_past() {
     let (id, consumer) = consuming(&mut peer);
     let most = limits::HEADER_FRAME_BYTES as usize - 12;
     for (tag, size) in [(1, most), (2, most + 1), (3, 5 << 20)] {
-        let consumer_tag = ShortStr::new("t").unwrap();
-        peer.send(1, &basic::Deliver { consumer_tag, delivery_tag: tag, ..Default::default() });
+        peer.send(1, &to("t", tag));
         large_header(&mut peer, size, 3, frame::FRAME_END);
         let mut body = Vec::new();
         frame::write_body(&mut body, 1, b"abc");
@@ -116,8 +99,7 @@ fn a_header_frame_up_to_the_limit_is_kept_and_one_above_is_read_past() {
 fn a_frame_that_is_read_past_must_end_as_frames_do() {
     let mut peer = Peer::open();
     consuming(&mut peer);
-    let consumer_tag = ShortStr::new("t").unwrap();
-    peer.send(1, &basic::Deliver { consumer_tag, delivery_tag: 1, ..Default::default() });
+    peer.send(1, &to("t", 1));
     large_header(&mut peer, 2 << 20, 0, 0xcf);
     let CloseCause::Protocol(error) = peer.cause() else { panic!("{:?}", peer.cause()) };
     assert_eq!(error.code.code(), 501);

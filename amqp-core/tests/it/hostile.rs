@@ -5,6 +5,7 @@ use amqp_core::proto::method::{basic, channel, confirm, connection, queue};
 use amqp_core::proto::{ContentHeader, RawProperties, ShortStr};
 use amqp_core::{BasicConsume, CloseCause, Event, Fault, limits};
 
+use crate::contents::{self, each_way, to};
 use crate::peer::Peer;
 
 fn header(number: u16, class_id: u16, body_size: u64) -> Vec<u8> {
@@ -76,17 +77,7 @@ fn breaches_of_the_protocol_have_their_codes() {
 }
 
 fn consuming(peer: &mut Peer) -> (amqp_core::ChannelId, amqp_core::ConsumerKey) {
-    let id = peer.channel(1);
-    let consume = BasicConsume::new("q").consumer_tag("t");
-    let call = peer.session.channel(id).consume(peer.now, &consume).unwrap();
-    peer.send(1, &basic::QosOk::default());
-    peer.send(1, &basic::ConsumeOk { consumer_tag: ShortStr::new("t").unwrap() });
-    (id, peer.session.take_reply(&call).unwrap().unwrap().consumer)
-}
-
-fn deliver(tag: u64) -> basic::Deliver<'static> {
-    let consumer_tag = ShortStr::new("t").unwrap();
-    basic::Deliver { consumer_tag, delivery_tag: tag, ..Default::default() }
+    contents::consuming(peer, &BasicConsume::new("q"))
 }
 
 /// N12: thrown away as it arrives, and settled like any other.
@@ -95,7 +86,7 @@ fn an_oversize_message_costs_that_message_alone() {
     let mut peer = Peer::open();
     let (id, consumer) = consuming(&mut peer);
     let size = limits::MESSAGE_BYTES + 1;
-    peer.send(1, &deliver(1));
+    peer.send(1, &to("t", 1));
     peer.send_bytes(&header(1, 60, size));
     let piece = body(1, 4_088);
     let mut left = size;
@@ -108,8 +99,7 @@ fn an_oversize_message_costs_that_message_alone() {
         }
         left -= take;
     }
-    peer.send(1, &deliver(2));
-    peer.send_bytes(&header(1, 60, 0));
+    peer.deliver(1, 2, b"");
     let faulty = peer.session.channel(id).next_delivery(consumer).unwrap();
     assert_eq!(faulty.fault(), Some(Fault::Oversize { size }));
     assert_eq!(faulty.message.body(), b"");
@@ -121,13 +111,13 @@ fn an_oversize_message_costs_that_message_alone() {
 /// A consumer that this side does not know: the message goes back to its queue.
 #[test]
 fn a_delivery_for_nobody_is_requeued() {
-    let mut peer = Peer::open();
-    consuming(&mut peer);
-    peer.methods();
-    peer.send(1, &basic::Deliver { delivery_tag: 1, ..Default::default() });
-    peer.send_bytes(&header(1, 60, 0));
-    assert_eq!(peer.methods(), ["basic.Nack"]);
-    assert_eq!(peer.session.cause(), None);
+    each_way(|mut peer| {
+        consuming(&mut peer);
+        peer.methods();
+        peer.send_content(1, &to("unknown", 1), RawProperties::NONE.as_bytes(), b"");
+        assert_eq!(peer.methods(), ["basic.Nack"]);
+        assert_eq!(peer.session.cause(), None);
+    });
 }
 
 /// Reading pauses while too much is unread, and heartbeats are not missed meanwhile.
@@ -138,9 +128,7 @@ fn unread_deliveries_pause_reading() {
     let mut tag = 0;
     while peer.session.wants_input() {
         tag += 1;
-        peer.send(1, &deliver(tag));
-        peer.send_bytes(&header(1, 60, 4_000));
-        peer.send_bytes(&body(1, 4_000));
+        peer.deliver(1, tag, &[0; 4_000]);
     }
     assert!((2_000..2_200).contains(&tag), "{tag} deliveries of 4 KB in 8 MiB");
     peer.pass(std::time::Duration::from_secs(100));
@@ -173,11 +161,7 @@ fn the_hard_mark_is_told() {
     let mut tag = 0;
     while peer.session.wants_input() {
         tag += 1;
-        peer.send(1, &deliver(tag));
-        peer.send_bytes(&header(1, 60, 40_000));
-        for _ in 0..10 {
-            peer.send_bytes(&body(1, 4_000));
-        }
+        peer.deliver(1, tag, &[0; 40_000]);
     }
     let expected = limits::INBOUND_HARD_BYTES;
     let told = peer.events().into_iter().find_map(|event| match event {

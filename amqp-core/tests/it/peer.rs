@@ -12,12 +12,16 @@ use amqp_core::{
 };
 use bytes::BytesMut;
 
+use crate::contents::Cut;
+
 pub(crate) struct Peer {
     pub(crate) session: Session,
     pub(crate) now: Instant,
     pub(crate) attempt: Attempt,
     out: Transmit,
     input: BytesMut,
+    /// How contents reach the session.
+    pub(crate) cut: Cut,
     /// Bytes that the session has written and that nobody has looked at.
     pub(crate) written: Vec<u8>,
     pub(crate) written_in_all: u64,
@@ -38,6 +42,7 @@ impl Peer {
             attempt,
             out: Transmit::new(),
             input: BytesMut::new(),
+            cut: Cut::Whole,
             written: Vec::new(),
             written_in_all: 0,
         };

@@ -3,119 +3,112 @@
 use std::time::Duration;
 
 use amqp_core::proto::method::{basic, channel, connection};
-use amqp_core::proto::{ContentHeader, RawProperties, ShortStr, frame};
+use amqp_core::proto::{RawProperties, ShortStr, frame};
 use amqp_core::{
     AckError, BasicConsume, BasicGet, BasicRecover, ChannelFlow, ChannelId, CloseCause, Config,
     ConsumerKey, Error, Event, Misuse, Publish, PublishRefused, QueueDeclare, Secret, TxCommit,
     TxRollback, TxSelect,
 };
 
+use crate::contents::{self, each_way};
 use crate::peer::Peer;
 
 fn consuming(peer: &mut Peer) -> (ChannelId, ConsumerKey) {
-    let id = peer.channel(1);
-    let consume = BasicConsume::new("q").consumer_tag("t");
-    let call = peer.session.channel(id).consume(peer.now, &consume).unwrap();
-    peer.send(1, &basic::QosOk::default());
-    peer.send(1, &basic::ConsumeOk { consumer_tag: ShortStr::new("t").unwrap() });
-    peer.methods();
-    peer.events();
-    (id, peer.session.take_reply(&call).unwrap().unwrap().consumer)
+    contents::consuming(peer, &BasicConsume::new("q"))
 }
 
 fn deliver(peer: &mut Peer, tag: u64) {
-    let consumer_tag = ShortStr::new("t").unwrap();
-    peer.send(1, &basic::Deliver { consumer_tag, delivery_tag: tag, ..Default::default() });
-    let header = ContentHeader { class_id: 60, body_size: 0, properties: RawProperties::NONE };
-    let mut bytes = Vec::new();
-    frame::write_header(&mut bytes, 1, &header);
-    peer.send_bytes(&bytes);
+    peer.deliver(1, tag, b"");
 }
 
 /// N3: RabbitMQ would close the channel.
 #[test]
 fn a_delivery_is_settled_once() {
-    let mut peer = Peer::open();
-    let (id, consumer) = consuming(&mut peer);
-    (1..=5).for_each(|tag| deliver(&mut peer, tag));
-    let mut channel = peer.session.channel(id);
-    let tags: Vec<_> =
-        std::iter::from_fn(|| channel.next_delivery(consumer)).map(|it| it.tag).collect();
-    channel.ack(tags[1], false).unwrap();
-    assert_eq!(channel.nack(tags[1], false, true), Err(AckError::Settled(2)));
-    assert_eq!(channel.ack(tags[1], true), Err(AckError::Settled(2)));
-    channel.ack(tags[3], true).unwrap();
-    // Nothing below is open: both acks are one.
-    for tag in [0, 1, 2, 3] {
-        assert!(matches!(channel.reject(tags[tag], true), Err(AckError::Settled(_))));
-    }
-    channel.reject(tags[4], true).unwrap();
-    assert_eq!(peer.methods(), ["basic.Ack", "basic.Reject"]);
+    each_way(|mut peer| {
+        let (id, consumer) = consuming(&mut peer);
+        (1..=5).for_each(|tag| deliver(&mut peer, tag));
+        let mut channel = peer.session.channel(id);
+        let tags: Vec<_> =
+            std::iter::from_fn(|| channel.next_delivery(consumer)).map(|it| it.tag).collect();
+        channel.ack(tags[1], false).unwrap();
+        assert_eq!(channel.nack(tags[1], false, true), Err(AckError::Settled(2)));
+        assert_eq!(channel.ack(tags[1], true), Err(AckError::Settled(2)));
+        channel.ack(tags[3], true).unwrap();
+        // Nothing below is open: both acks are one.
+        for tag in [0, 1, 2, 3] {
+            assert!(matches!(channel.reject(tags[tag], true), Err(AckError::Settled(_))));
+        }
+        channel.reject(tags[4], true).unwrap();
+        assert_eq!(peer.methods(), ["basic.Ack", "basic.Reject"]);
+    });
 }
 
 /// N4: nothing is sent, and it is told and counted.
 #[test]
 fn a_delivery_that_is_given_up_is_told() {
-    let mut peer = Peer::open();
-    let (id, consumer) = consuming(&mut peer);
-    deliver(&mut peer, 1);
-    peer.events();
-    let delivery = peer.session.channel(id).next_delivery(consumer).unwrap();
-    assert_eq!(peer.session.stats().unsettled, 1);
-    peer.session.channel(id).give_up(delivery.tag);
-    peer.session.channel(id).give_up(delivery.tag);
-    assert_eq!(peer.events(), [Event::Dropped(id)]);
-    let stats = peer.session.stats();
-    assert_eq!((stats.unsettled, stats.dropped), (0, 1));
-    assert!(peer.methods().is_empty());
-    // Its tag is at hand, so it can be settled after all.
-    peer.session.channel(id).ack(delivery.tag, false).unwrap();
-    peer.session.channel(id).give_up(delivery.tag);
-    assert!(peer.events().is_empty());
+    each_way(|mut peer| {
+        let (id, consumer) = consuming(&mut peer);
+        deliver(&mut peer, 1);
+        peer.events();
+        let delivery = peer.session.channel(id).next_delivery(consumer).unwrap();
+        assert_eq!(peer.session.stats().unsettled, 1);
+        peer.session.channel(id).give_up(delivery.tag);
+        peer.session.channel(id).give_up(delivery.tag);
+        assert_eq!(peer.events(), [Event::Dropped(id)]);
+        let stats = peer.session.stats();
+        assert_eq!((stats.unsettled, stats.dropped), (0, 1));
+        assert!(peer.methods().is_empty());
+        // Its tag is at hand, so it can be settled after all.
+        peer.session.channel(id).ack(delivery.tag, false).unwrap();
+        peer.session.channel(id).give_up(delivery.tag);
+        assert!(peer.events().is_empty());
+    });
 }
 
 #[test]
 fn a_rollback_lets_deliveries_be_settled_again() {
-    let mut peer = Peer::open();
-    let (id, consumer) = consuming(&mut peer);
-    peer.session.channel(id).call(peer.now, &TxSelect::default()).unwrap();
-    deliver(&mut peer, 1);
-    let mut channel = peer.session.channel(id);
-    let tag = channel.next_delivery(consumer).unwrap().tag;
-    channel.ack(tag, false).unwrap();
-    assert_eq!(channel.ack(tag, false), Err(AckError::Settled(1)));
-    channel.call(peer.now, &TxRollback::default()).unwrap();
-    channel.nack(tag, false, true).unwrap();
-    channel.call(peer.now, &TxCommit::default()).unwrap();
-    channel.call(peer.now, &TxRollback::default()).unwrap();
-    assert_eq!(channel.ack(tag, false), Err(AckError::Settled(1)));
+    each_way(|mut peer| {
+        let (id, consumer) = consuming(&mut peer);
+        peer.session.channel(id).call(peer.now, &TxSelect::default()).unwrap();
+        deliver(&mut peer, 1);
+        let mut channel = peer.session.channel(id);
+        let tag = channel.next_delivery(consumer).unwrap().tag;
+        channel.ack(tag, false).unwrap();
+        assert_eq!(channel.ack(tag, false), Err(AckError::Settled(1)));
+        channel.call(peer.now, &TxRollback::default()).unwrap();
+        channel.nack(tag, false, true).unwrap();
+        channel.call(peer.now, &TxCommit::default()).unwrap();
+        channel.call(peer.now, &TxRollback::default()).unwrap();
+        assert_eq!(channel.ack(tag, false), Err(AckError::Settled(1)));
+    });
 }
 
 /// BR-2: what was delivered before the answer is requeued, and comes again.
 #[test]
 fn recover_makes_earlier_deliveries_stale() {
-    let mut peer = Peer::open();
-    let (id, consumer) = consuming(&mut peer);
-    deliver(&mut peer, 1);
-    deliver(&mut peer, 2);
-    let first = peer.session.channel(id).next_delivery(consumer).unwrap();
-    let call = peer.session.channel(id).call(peer.now, &BasicRecover::default()).unwrap();
-    assert_eq!(peer.session.channel(id).ack(first.tag, false), Err(AckError::Recovered(1)));
-    deliver(&mut peer, 3);
-    peer.send(1, &basic::RecoverOk::default());
-    assert_eq!(peer.session.take_reply(&call), Some(Ok(())));
-    assert_eq!(peer.session.channel(id).ack(first.tag, false), Err(AckError::Recovered(1)));
-    peer.session.channel(id).give_up(first.tag);
-    assert!(!peer.events().contains(&Event::Dropped(id)), "it is requeued");
-    (4..=6).for_each(|tag| deliver(&mut peer, tag));
-    peer.methods();
-    let mut tags = Vec::new();
-    while let Some(delivery) = peer.session.channel(id).next_delivery(consumer) {
-        tags.push(delivery.tag.number());
-        peer.session.channel(id).ack(delivery.tag, false).unwrap();
-        assert_eq!(peer.methods(), ["basic.Ack"]);
-    }
-    assert_eq!(tags, [4, 5, 6]);
+    each_way(|mut peer| {
+        let (id, consumer) = consuming(&mut peer);
+        deliver(&mut peer, 1);
+        deliver(&mut peer, 2);
+        let first = peer.session.channel(id).next_delivery(consumer).unwrap();
+        let call = peer.session.channel(id).call(peer.now, &BasicRecover::default()).unwrap();
+        assert_eq!(peer.session.channel(id).ack(first.tag, false), Err(AckError::Recovered(1)));
+        deliver(&mut peer, 3);
+        peer.send(1, &basic::RecoverOk::default());
+        assert_eq!(peer.session.take_reply(&call), Some(Ok(())));
+        assert_eq!(peer.session.channel(id).ack(first.tag, false), Err(AckError::Recovered(1)));
+        peer.session.channel(id).give_up(first.tag);
+        assert!(!peer.events().contains(&Event::Dropped(id)), "it is requeued");
+        (4..=6).for_each(|tag| deliver(&mut peer, tag));
+        peer.methods();
+        let mut tags = Vec::new();
+        while let Some(delivery) = peer.session.channel(id).next_delivery(consumer) {
+            tags.push(delivery.tag.number());
+            peer.session.channel(id).ack(delivery.tag, false).unwrap();
+            assert_eq!(peer.methods(), ["basic.Ack"]);
+        }
+        assert_eq!(tags, [4, 5, 6]);
+    });
 }
 
 /// BR-3, and the broker's own wish for a pause.
@@ -224,25 +217,26 @@ fn a_transport_that_takes_no_bytes_is_dead_unless_the_broker_has_said_so() {
 
 #[test]
 fn a_drain_ends_when_nothing_is_under_way() {
-    let mut peer = Peer::open();
-    let (id, consumer) = consuming(&mut peer);
-    deliver(&mut peer, 1);
-    peer.events();
-    let drain = peer.session.drain(peer.now, Duration::from_secs(30)).unwrap();
-    assert_eq!(peer.methods(), ["basic.Cancel"]);
-    let delivery = peer.session.channel(id).next_delivery(consumer).unwrap();
-    peer.send(1, &basic::CancelOk { consumer_tag: ShortStr::new("t").unwrap() });
-    assert!(peer.session.take_reply(&drain).is_none());
-    peer.session.channel(id).ack(delivery.tag, false).unwrap();
-    peer.events();
-    assert!(peer.session.take_reply(&drain).is_none(), "the ack is not written");
-    peer.write();
-    peer.write();
-    assert_eq!(peer.events(), [Event::CallDone(drain.key())]);
-    assert_eq!(peer.session.take_reply(&drain), Some(Ok(())));
+    each_way(|mut peer| {
+        let (id, consumer) = consuming(&mut peer);
+        deliver(&mut peer, 1);
+        peer.events();
+        let drain = peer.session.drain(peer.now, Duration::from_secs(30)).unwrap();
+        assert_eq!(peer.methods(), ["basic.Cancel"]);
+        let delivery = peer.session.channel(id).next_delivery(consumer).unwrap();
+        peer.send(1, &basic::CancelOk { consumer_tag: ShortStr::new("t").unwrap() });
+        assert!(peer.session.take_reply(&drain).is_none());
+        peer.session.channel(id).ack(delivery.tag, false).unwrap();
+        peer.events();
+        assert!(peer.session.take_reply(&drain).is_none(), "the ack is not written");
+        peer.write();
+        peer.write();
+        assert_eq!(peer.events(), [Event::CallDone(drain.key())]);
+        assert_eq!(peer.session.take_reply(&drain), Some(Ok(())));
 
-    let drain = peer.session.drain(peer.now, Duration::from_secs(30)).unwrap();
-    assert_eq!(peer.events(), [Event::CallDone(drain.key())], "there was nothing to do");
+        let drain = peer.session.drain(peer.now, Duration::from_secs(30)).unwrap();
+        assert_eq!(peer.events(), [Event::CallDone(drain.key())], "there was nothing to do");
+    });
 }
 
 #[test]
@@ -290,23 +284,24 @@ fn no_wait_expects_no_answer() {
 /// PK-33.
 #[test]
 fn what_happens_is_counted() {
-    let mut peer = Peer::open();
-    let before = peer.session.stats();
-    assert_eq!((before.frames_received, before.frames_sent), (3, 3));
-    let (id, consumer) = consuming(&mut peer);
-    deliver(&mut peer, 1);
-    let delivery = peer.session.channel(id).next_delivery(consumer).unwrap();
-    peer.session.channel(id).ack(delivery.tag, false).unwrap();
-    peer.session.channel(id).publish(&Publish::new("", "q", vec![0; 10_000])).unwrap();
-    peer.write();
-    let stats = peer.session.stats();
-    assert_eq!((stats.channels, stats.consumers, stats.open_calls), (1, 1, 0));
-    assert_eq!((stats.delivered, stats.settled, stats.published), (1, 1, 1));
-    // Open-ok, qos-ok, consume-ok, and a delivery without a body.
-    assert_eq!(stats.frames_received - before.frames_received, 5);
-    // Open, qos, consume, ack, publish, header, three pieces of body.
-    assert_eq!(stats.frames_sent - before.frames_sent, 9);
-    assert_eq!(stats.bytes_sent, peer.written_in_all);
+    each_way(|mut peer| {
+        let before = peer.session.stats();
+        assert_eq!((before.frames_received, before.frames_sent), (3, 3));
+        let (id, consumer) = consuming(&mut peer);
+        deliver(&mut peer, 1);
+        let delivery = peer.session.channel(id).next_delivery(consumer).unwrap();
+        peer.session.channel(id).ack(delivery.tag, false).unwrap();
+        peer.session.channel(id).publish(&Publish::new("", "q", vec![0; 10_000])).unwrap();
+        peer.write();
+        let stats = peer.session.stats();
+        assert_eq!((stats.channels, stats.consumers, stats.open_calls), (1, 1, 0));
+        assert_eq!((stats.delivered, stats.settled, stats.published), (1, 1, 1));
+        // Open-ok, qos-ok, consume-ok, and a delivery without a body.
+        assert_eq!(stats.frames_received - before.frames_received, 5);
+        // Open, qos, consume, ack, publish, header, three pieces of body.
+        assert_eq!(stats.frames_sent - before.frames_sent, 9);
+        assert_eq!(stats.bytes_sent, peer.written_in_all);
+    });
 }
 
 /// PK-53: an answer for another queue is no answer to this call.
@@ -334,42 +329,41 @@ fn pk_53_an_answer_for_another_queue_is_a_breach() {
 /// What the broker has taken back cannot be given back: it would close the channel.
 #[test]
 fn nothing_is_nacked_behind_recover() {
-    let mut peer = Peer::open();
-    let (id, consumer) = consuming(&mut peer);
-    deliver(&mut peer, 1);
-    deliver(&mut peer, 2);
-    let taken = peer.session.channel(id).next_delivery(consumer).unwrap().tag;
-    peer.session.channel(id).call(peer.now, &BasicRecover::default()).unwrap();
-    let getting = peer.session.channel(id).call(peer.now, &BasicGet::new("q")).unwrap();
-    peer.session.channel(id).release_consumer(peer.now, consumer, [taken]);
-    peer.session.channel(id).requeue(taken);
-    assert_eq!(peer.methods(), ["basic.Recover", "basic.Get", "basic.Cancel"]);
-    deliver(&mut peer, 3);
-    peer.send(1, &basic::RecoverOk::default());
-    assert!(peer.methods().is_empty());
-    // What comes behind the answer counts.
-    peer.session.forget(peer.now, getting.key());
-    peer.send(1, &basic::GetOk { delivery_tag: 4, ..Default::default() });
-    let header = ContentHeader { class_id: 60, body_size: 0, properties: RawProperties::NONE };
-    let mut bytes = Vec::new();
-    frame::write_header(&mut bytes, 1, &header);
-    peer.send_bytes(&bytes);
-    assert_eq!(peer.methods(), ["basic.Nack"]);
+    each_way(|mut peer| {
+        let (id, consumer) = consuming(&mut peer);
+        deliver(&mut peer, 1);
+        deliver(&mut peer, 2);
+        let taken = peer.session.channel(id).next_delivery(consumer).unwrap().tag;
+        peer.session.channel(id).call(peer.now, &BasicRecover::default()).unwrap();
+        let getting = peer.session.channel(id).call(peer.now, &BasicGet::new("q")).unwrap();
+        peer.session.channel(id).release_consumer(peer.now, consumer, [taken]);
+        peer.session.channel(id).requeue(taken);
+        assert_eq!(peer.methods(), ["basic.Recover", "basic.Get", "basic.Cancel"]);
+        deliver(&mut peer, 3);
+        peer.send(1, &basic::RecoverOk::default());
+        assert!(peer.methods().is_empty());
+        // What comes behind the answer counts.
+        peer.session.forget(peer.now, getting.key());
+        let got = basic::GetOk { delivery_tag: 4, ..Default::default() };
+        peer.send_content(1, &got, RawProperties::NONE.as_bytes(), b"");
+        assert_eq!(peer.methods(), ["basic.Nack"]);
+    });
 }
 
 /// A rollback leaves nothing to wait for that nobody holds.
 #[test]
 fn what_was_requeued_for_nobody_is_nobodys_after_a_rollback() {
-    let mut peer = Peer::open();
-    let (id, consumer) = consuming(&mut peer);
-    peer.session.channel(id).call(peer.now, &TxSelect::default()).unwrap();
-    peer.send(1, &amqp_core::proto::method::tx::SelectOk::default());
-    deliver(&mut peer, 1);
-    let tag = peer.session.channel(id).next_delivery(consumer).unwrap().tag;
-    peer.session.channel(id).requeue(tag);
-    peer.session.channel(id).call(peer.now, &TxRollback::default()).unwrap();
-    assert_eq!(peer.methods(), ["tx.Select", "basic.Nack", "tx.Rollback"]);
-    assert_eq!(peer.session.stats().unsettled, 0);
+    each_way(|mut peer| {
+        let (id, consumer) = consuming(&mut peer);
+        peer.session.channel(id).call(peer.now, &TxSelect::default()).unwrap();
+        peer.send(1, &amqp_core::proto::method::tx::SelectOk::default());
+        deliver(&mut peer, 1);
+        let tag = peer.session.channel(id).next_delivery(consumer).unwrap().tag;
+        peer.session.channel(id).requeue(tag);
+        peer.session.channel(id).call(peer.now, &TxRollback::default()).unwrap();
+        assert_eq!(peer.methods(), ["tx.Select", "basic.Nack", "tx.Rollback"]);
+        assert_eq!(peer.session.stats().unsettled, 0);
+    });
 }
 
 #[test]
@@ -408,46 +402,38 @@ fn a_queue_name_may_lose_its_line_end() {
 /// A stream takes no message back.
 #[test]
 fn what_a_stream_delivered_is_acknowledged_when_nobody_reads_it() {
-    let mut peer = Peer::open();
-    let id = peer.channel(1);
-    let consume =
-        BasicConsume::new("s").consumer_tag("t").stream_offset(amqp_core::StreamOffset::First);
-    let call = peer.session.channel(id).consume(peer.now, &consume).unwrap();
-    peer.send(1, &basic::QosOk::default());
-    peer.send(1, &basic::ConsumeOk { consumer_tag: ShortStr::new("t").unwrap() });
-    let consumer = peer.session.take_reply(&call).unwrap().unwrap().consumer;
-    (1..=3).for_each(|tag| deliver(&mut peer, tag));
-    let taken = peer.session.channel(id).next_delivery(consumer).unwrap().tag;
-    peer.methods();
-    peer.session.channel(id).release_consumer(peer.now, consumer, [taken]);
-    assert_eq!(peer.methods(), ["basic.Cancel", "basic.Ack", "basic.Ack", "basic.Ack"]);
+    each_way(|mut peer| {
+        let consume = BasicConsume::new("s").stream_offset(amqp_core::StreamOffset::First);
+        let (id, consumer) = contents::consuming(&mut peer, &consume);
+        (1..=3).for_each(|tag| deliver(&mut peer, tag));
+        let taken = peer.session.channel(id).next_delivery(consumer).unwrap().tag;
+        peer.methods();
+        peer.session.channel(id).release_consumer(peer.now, consumer, [taken]);
+        assert_eq!(peer.methods(), ["basic.Cancel", "basic.Ack", "basic.Ack", "basic.Ack"]);
+    });
 }
 
 /// However it is refused; what cannot be told apart is not sent at all.
 #[test]
 fn what_a_stream_delivered_is_never_written_as_refused() {
-    let mut peer = Peer::open();
-    let id = peer.channel(1);
-    let consume =
-        BasicConsume::new("s").consumer_tag("t").stream_offset(amqp_core::StreamOffset::Next);
-    let call = peer.session.channel(id).consume(peer.now, &consume).unwrap();
-    peer.send(1, &basic::QosOk::default());
-    peer.send(1, &basic::ConsumeOk { consumer_tag: ShortStr::new("t").unwrap() });
-    let consumer = peer.session.take_reply(&call).unwrap().unwrap().consumer;
-    (1..=4).for_each(|tag| deliver(&mut peer, tag));
-    peer.methods();
-    let mut channel = peer.session.channel(id);
-    let [first, second, third, fourth] =
-        std::array::from_fn(|_| channel.next_delivery(consumer).unwrap().tag);
-    channel.nack(first, false, true).unwrap();
-    channel.reject(second, false).unwrap();
-    assert_eq!(peer.methods(), ["basic.Ack"], "merged");
-    let mut channel = peer.session.channel(id);
-    channel.requeue(third);
-    assert_eq!(channel.nack(fourth, true, true), Err(AckError::Stream(4)));
-    channel.ack(fourth, true).unwrap();
-    assert_eq!(channel.nack(fourth, false, true), Err(AckError::Settled(4)));
-    assert_eq!(peer.methods(), ["basic.Ack"; 2]);
+    each_way(|mut peer| {
+        let consume = BasicConsume::new("s").stream_offset(amqp_core::StreamOffset::Next);
+        let (id, consumer) = contents::consuming(&mut peer, &consume);
+        (1..=4).for_each(|tag| deliver(&mut peer, tag));
+        peer.methods();
+        let mut channel = peer.session.channel(id);
+        let [first, second, third, fourth] =
+            std::array::from_fn(|_| channel.next_delivery(consumer).unwrap().tag);
+        channel.nack(first, false, true).unwrap();
+        channel.reject(second, false).unwrap();
+        assert_eq!(peer.methods(), ["basic.Ack"], "merged");
+        let mut channel = peer.session.channel(id);
+        channel.requeue(third);
+        assert_eq!(channel.nack(fourth, true, true), Err(AckError::Stream(4)));
+        channel.ack(fourth, true).unwrap();
+        assert_eq!(channel.nack(fourth, false, true), Err(AckError::Settled(4)));
+        assert_eq!(peer.methods(), ["basic.Ack"; 2]);
+    });
 }
 
 /// Calls that a blocked broker does not answer take memory, be their time over or not.
@@ -481,13 +467,12 @@ fn an_abort_writes_nothing_more() {
 /// Nothing could come after it.
 #[test]
 fn the_highest_delivery_tag_is_refused() {
-    let mut peer = Peer::open();
-    consuming(&mut peer);
-    let consumer_tag = ShortStr::new("t").unwrap();
-    let deliver = basic::Deliver { consumer_tag, delivery_tag: u64::MAX, ..Default::default() };
-    peer.send(1, &deliver);
-    let CloseCause::Protocol(error) = peer.cause() else { panic!("{:?}", peer.cause()) };
-    assert_eq!(error.code.code(), 503);
+    each_way(|mut peer| {
+        consuming(&mut peer);
+        deliver(&mut peer, u64::MAX);
+        let CloseCause::Protocol(error) = peer.cause() else { panic!("{:?}", peer.cause()) };
+        assert_eq!(error.code.code(), 503);
+    });
 }
 
 /// Whoever waits for room gets it, though others fill the buffer as fast as it is written.
@@ -516,19 +501,20 @@ fn a_refused_publish_has_its_turn() {
 /// What was handed over counts until its reader comes again.
 #[test]
 fn deliveries_that_were_read_do_not_keep_reading_paused() {
-    let mut peer = Peer::open();
-    let (id, consumer) = consuming(&mut peer);
-    let unread = |peer: &Peer| peer.session.stats().unread_bytes;
-    (1..=5).for_each(|tag| deliver(&mut peer, tag));
-    let all = unread(&peer);
-    assert!(all > 0);
-    let mut pulled = std::collections::VecDeque::new();
-    let bytes = peer.session.channel(id).pull_deliveries(consumer, &mut pulled);
-    assert_eq!((bytes as u64, unread(&peer), pulled.len()), (all, all, 5));
-    assert_eq!(peer.session.channel(id).pull_deliveries(consumer, &mut pulled), 0);
-    assert_eq!((unread(&peer), pulled.len()), (0, 5));
-    deliver(&mut peer, 6);
-    peer.session.channel(id).pull_deliveries(consumer, &mut pulled);
-    peer.session.channel(id).release_consumer(peer.now, consumer, []);
-    assert_eq!(unread(&peer), 0);
+    each_way(|mut peer| {
+        let (id, consumer) = consuming(&mut peer);
+        let unread = |peer: &Peer| peer.session.stats().unread_bytes;
+        (1..=5).for_each(|tag| deliver(&mut peer, tag));
+        let all = unread(&peer);
+        assert!(all > 0);
+        let mut pulled = std::collections::VecDeque::new();
+        let bytes = peer.session.channel(id).pull_deliveries(consumer, &mut pulled);
+        assert_eq!((bytes as u64, unread(&peer), pulled.len()), (all, all, 5));
+        assert_eq!(peer.session.channel(id).pull_deliveries(consumer, &mut pulled), 0);
+        assert_eq!((unread(&peer), pulled.len()), (0, 5));
+        deliver(&mut peer, 6);
+        peer.session.channel(id).pull_deliveries(consumer, &mut pulled);
+        peer.session.channel(id).release_consumer(peer.now, consumer, []);
+        assert_eq!(unread(&peer), 0);
+    });
 }
