@@ -305,11 +305,11 @@ mod tests {
     use std::future::Ready;
     use std::io;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
     use std::thread;
     use std::time::{Duration, Instant};
 
-    use amqp_client::core::{CloseCause, ConnectError, Error, TransportError};
+    use amqp_client::core::{CloseCause, ConnectError, Error, Heartbeat, TransportError};
     use amqp_testkit::ModelBroker;
 
     use super::{Drive, Driver};
@@ -330,6 +330,31 @@ mod tests {
             });
         });
         connecting
+    }
+
+    /// The poller's timeouts are rounded: one that ends before the deadline has come would be begun again at
+    /// once.
+    #[test]
+    fn a_thread_at_rest_does_not_spin() {
+        let broker = ModelBroker::start().unwrap();
+        let connector = Connector::new(&broker.uri()).unwrap();
+        let connector = connector.configure(|config| config.heartbeat(Heartbeat::Seconds(1)));
+        let (connecting, driver) = connector.driver().unwrap();
+        let polls = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&polls);
+        thread::spawn(move || {
+            driver.run_on(|poller, events, timeout| {
+                count.fetch_add(1, Ordering::SeqCst);
+                poller.poll(events, timeout)
+            });
+        });
+        let connection = connecting.wait().unwrap();
+        let before = polls.load(Ordering::SeqCst);
+        thread::sleep(Duration::from_secs(4));
+        let polled = polls.load(Ordering::SeqCst) - before;
+        // Each heartbeat, sent or received, takes a few.
+        assert!((4..200).contains(&polled), "{polled} polls in 4 s");
+        connection.close();
     }
 
     #[test]

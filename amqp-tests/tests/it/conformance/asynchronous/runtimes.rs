@@ -1,5 +1,11 @@
 //! A runtime that ends takes its connections with it, and every handle says so.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
 use super::api::{BasicConsume, Channel, CloseCause, Connection, Error, Publish, QueueDeclare};
 use crate::support::{exclusive, model, threads_named, timeout, within};
 
@@ -72,7 +78,7 @@ fn a_connection_that_is_given_up_leaves_nothing_that_runs() {
     let uri = format!("amqp://{}", listener.local_addr().unwrap());
     runtime.block_on(async {
         let connecting = adapter_tokio::connect(&uri);
-        assert!(timeout(std::time::Duration::from_millis(50), connecting).await.is_none());
+        assert!(timeout(Duration::from_millis(50), connecting).await.is_none());
         // The driver is a task that ends once its handle is gone.
         let metrics = tokio::runtime::Handle::current().metrics();
         within("the end of the task", async {
@@ -82,6 +88,44 @@ fn a_connection_that_is_given_up_leaves_nothing_that_runs() {
         })
         .await;
     });
+}
+
+/// Clock and timer of a runtime agree: a timer that fires before its deadline has come on the clock would be
+/// set again at once.
+#[test]
+fn a_driver_at_rest_does_not_spin() {
+    macro_rules! rests {
+        ($adapter:ident, $spawn:expr) => {
+            async {
+                let connector = $adapter::Connector::new(&model().uri()).unwrap();
+                let connector =
+                    connector.configure(|config| config.heartbeat($adapter::Heartbeat::Seconds(1)));
+                let (connecting, mut driver) = connector.driver().unwrap();
+                let polls = Arc::new(AtomicU32::new(0));
+                let count = Arc::clone(&polls);
+                let driving = $spawn(poll_fn(move |cx| {
+                    count.fetch_add(1, Ordering::Relaxed);
+                    Pin::new(&mut driver).poll(cx)
+                }));
+                let connection = connecting.await.unwrap();
+                let before = polls.load(Ordering::Relaxed);
+                crate::support::sleep(Duration::from_secs(4)).await;
+                let polled = polls.load(Ordering::Relaxed) - before;
+                // Each heartbeat, sent or received, takes a few.
+                assert!(
+                    (4..200).contains(&polled),
+                    "{polled} polls in 4 s on {}",
+                    stringify!($adapter)
+                );
+                connection.close().await;
+                drop(driving);
+            }
+        };
+    }
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio.block_on(rests!(adapter_tokio, tokio::spawn));
+    smol::block_on(rests!(adapter_smol, smol::spawn));
+    async_std::task::block_on(rests!(adapter_async_std, async_std::task::spawn));
 }
 
 /// A stream that is no socket, and small: reads and writes of it are partial.
