@@ -6,8 +6,9 @@
 //! whose settled front is popped at once; one that is settled further back is marked, and the marked
 //! ones are swept when they are the greater part.
 //!
-//! In transaction mode a rollback makes settlements undone: what was settled since the last commit
-//! is kept until then.
+//! In transaction mode a rollback undoes what was acked or nacked since the last commit, so those tags
+//! are kept until then. A delivery that is handled leaves the hands of its holder. After a rollback it
+//! can be acked or nacked again by its tag, but it counts as given up: nobody is known to hold it.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -28,8 +29,8 @@ pub(crate) struct Unsettled {
     open: usize,
     /// Dropped without being settled.
     given_up: usize,
-    /// Settled since the last commit, and whether they had been given up.
-    uncommitted: Vec<(u64, State)>,
+    /// Settled since the last commit.
+    uncommitted: Vec<u64>,
 }
 
 impl Unsettled {
@@ -126,14 +127,9 @@ impl Unsettled {
 
     pub(crate) fn roll_back(&mut self) {
         self.spread();
-        for (_, state) in &self.uncommitted {
-            match state {
-                State::GivenUp => self.given_up += 1,
-                _ => self.open += 1,
-            }
-        }
+        self.given_up += self.uncommitted.len();
         self.tags.retain(|(_, state)| *state != State::Settled);
-        self.tags.extend(self.uncommitted.drain(..));
+        self.tags.extend(self.uncommitted.drain(..).map(|tag| (tag, State::GivenUp)));
         self.tags.make_contiguous().sort_unstable_by_key(|(tag, _)| *tag);
     }
 
@@ -158,7 +154,7 @@ impl Unsettled {
             State::Settled => return,
         }
         if transactional {
-            self.uncommitted.push(*entry);
+            self.uncommitted.push(entry.0);
         }
         entry.1 = State::Settled;
     }
@@ -193,7 +189,7 @@ mod tests {
         assert!(unsettled.settle_up_to(6, true));
         assert_eq!((unsettled.in_hand(), unsettled.given_up), (1, 0));
         unsettled.roll_back();
-        assert_eq!((unsettled.in_hand(), unsettled.given_up), (2, 1));
+        assert_eq!((unsettled.in_hand(), unsettled.given_up), (1, 2), "nobody holds 3");
         assert!(!unsettled.settle(5, true), "what was committed stays settled");
         assert!(
             unsettled.settle(3, true) && unsettled.settle(6, true) && unsettled.settle(9, true)
@@ -207,6 +203,18 @@ mod tests {
         unsettled.recover();
         unsettled.roll_back();
         assert!(unsettled.settle(12, true) && !unsettled.settle(13, true));
+    }
+
+    /// Where a delivery before them is open, settled ones are marked: the marks go.
+    #[test]
+    fn a_rollback_leaves_each_delivery_once() {
+        let mut unsettled = Unsettled::default();
+        (1..=9).for_each(|tag| unsettled.push(tag));
+        assert!((2..=9).all(|tag| unsettled.settle(tag, true)));
+        unsettled.roll_back();
+        assert_eq!((unsettled.in_hand(), unsettled.given_up, unsettled.tags.len()), (1, 8, 9));
+        assert!((1..=9).all(|tag| unsettled.settle(tag, true)));
+        assert_eq!((unsettled.in_hand(), unsettled.given_up, unsettled.tags.len()), (0, 0, 0));
     }
 
     proptest! {

@@ -12,8 +12,12 @@ use crate::request::Reply;
 
 impl Connection {
     /// Cancels every consumer, and waits until nothing is under way: no call, no unconfirmed publish,
-    /// no delivery that is to be handed over or settled, no byte to be written. Deliveries that were
-    /// dropped without being settled are not waited for. Everything may still be used meanwhile.
+    /// no delivery that is to be handed over or settled, no byte to be written. Everything may still be
+    /// used meanwhile.
+    ///
+    /// Deliveries that were dropped without being settled are not waited for. In transaction mode a
+    /// delivery counts as settled once it was acked or nacked, committed or not, and it is not waited for
+    /// after a rollback either.
     ///
     /// The call ends with [`Error::DrainTimeout`] after `timeout`.
     ///
