@@ -104,8 +104,9 @@ impl Channel {
     }
 
     /// Sets how many deliveries may be unacknowledged (AMQP 0-9-1, 1.8.3.1;
-    /// <https://www.rabbitmq.com/docs/consumer-prefetch>). A consumer's own
-    /// [`prefetch`](BasicConsume::prefetch) is set when it starts.
+    /// <https://www.rabbitmq.com/docs/consumer-prefetch>): for each consumer that starts on the channel from
+    /// here on, or with [`global`](BasicQos::global) for the channel as a whole. A consumer's own
+    /// [`prefetch`](BasicConsume::prefetch) wins; without either it is 256.
     ///
     /// # Errors
     /// Those of a [call](Self#calls).
@@ -155,7 +156,7 @@ impl Channel {
     ///
     /// # Errors
     /// [`AckError`]: nothing was sent. With `multiple`, [`AckError::Stream`] if the channel has consumed
-    /// a stream.
+    /// a stream; otherwise [`AckError::MaybeStream`] if the delivery may come from a stream.
     pub fn basic_nack(
         &self,
         tag: DeliveryTag,

@@ -17,7 +17,8 @@ use crate::consumer::Cancelling;
 ///
 /// It is to be acknowledged or refused, from any thread, unless the consumer is without
 /// acknowledgement. A stream takes no message back: where a consumer was given a
-/// [`stream_offset`](amqp_core::BasicConsume::stream_offset), refusing is acknowledging.
+/// [`stream_offset`](amqp_core::BasicConsume::stream_offset), refusing is acknowledging. Without it, refusing
+/// what may come from a stream is [`AckError::MaybeStream`] on RabbitMQ before 3.11.
 ///
 /// Dropped without being settled, nothing is sent: the message stays unacknowledged until its channel
 /// closes, takes one place of the prefetch until then, and
@@ -84,7 +85,7 @@ impl Delivery {
     /// dead-lettered or dropped.
     ///
     /// # Errors
-    /// Those of [`ack`](Self::ack).
+    /// Those of [`ack`](Self::ack), and [`AckError::MaybeStream`]: then this delivery is as if dropped.
     pub fn nack(self, requeue: bool) -> Result<(), AckError> {
         self.settle(|channel, tag| channel.nack(tag, false, requeue))
     }
@@ -102,7 +103,7 @@ impl Delivery {
     /// Refuses it (`basic.reject`; AMQP 0-9-1, 1.8.3.14): requeued, or else dead-lettered or dropped.
     ///
     /// # Errors
-    /// Those of [`ack`](Self::ack).
+    /// Those of [`nack`](Self::nack).
     pub fn reject(self, requeue: bool) -> Result<(), AckError> {
         self.settle(|channel, tag| channel.reject(tag, requeue))
     }

@@ -382,12 +382,31 @@ pub enum Misuse {
     /// Confirm mode on a channel in transaction mode: they exclude each other.
     #[error("the channel is in transaction mode")]
     TransactionMode,
+    /// A consumer of a stream without acknowledgement; RabbitMQ would close the connection.
+    #[error("a stream needs acknowledgements: consume without no_ack")]
+    StreamNeedsAck,
+    /// A consumer of a stream without a limit of unacknowledged deliveries; RabbitMQ would close the
+    /// channel.
+    #[error("a stream needs a prefetch: set one on the consumer or with basic.qos")]
+    StreamNeedsPrefetch,
 }
 
 /// Why a delivery could not be settled; nothing was sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AckError {
+    /// The delivery may come from a stream, and this RabbitMQ is older than 3.11: it would close the
+    /// connection (540) if a stream's delivery was refused. Nothing was sent. Acknowledge the delivery,
+    /// or consume with [`stream_offset`](crate::BasicConsume::stream_offset): then refusing a delivery
+    /// acknowledges it.
+    #[error(
+        "delivery {0} may come from a stream, which takes no message back: acknowledge it, \
+         or consume with stream_offset"
+    )]
+    MaybeStream(u64),
+    /// It came without acknowledgement: there is nothing to acknowledge or refuse.
+    #[error("delivery {0} needs no acknowledgement")]
+    NoAck(u64),
     /// `basic.recover` was called since: the delivery is requeued, unless it was settled before.
     #[error("delivery {0} was requeued by basic.recover")]
     Recovered(u64),
@@ -401,8 +420,7 @@ pub enum AckError {
     /// before 3.11 would close the connection (540). Nothing was settled: refuse them one by one.
     #[error("delivery {0} may not be refused with multiple: the channel has consumed a stream")]
     Stream(u64),
-    /// The broker never delivered this tag on this channel, or without asking for acknowledgement; it
-    /// would close the channel.
+    /// The broker never delivered this tag on this channel; it would close the channel.
     #[error("unknown delivery tag {0}")]
     Unknown(u64),
 }

@@ -80,8 +80,21 @@ pub struct DeliveryTag {
     pub(crate) channel: ChannelId,
     pub(crate) epoch: Epoch,
     pub(crate) tag: u64,
-    /// Its queue is known to be a stream, which takes no message back.
-    pub(crate) stream: bool,
+    pub(crate) kind: TagKind,
+}
+
+/// What may be done with a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum TagKind {
+    /// It is to be acknowledged or refused.
+    Ack,
+    /// It counted as acknowledged when it was sent. Its number may be that of another delivery.
+    NoAck,
+    /// A stream takes no message back: to refuse one of its deliveries is to acknowledge it.
+    Stream,
+    /// It looks like a stream's, at a broker that ends the connection if a stream's delivery is
+    /// refused; see `channel/consumers.rs`.
+    MaybeStream,
 }
 
 impl DeliveryTag {
@@ -93,6 +106,11 @@ impl DeliveryTag {
     /// The channel that the delivery came on.
     pub const fn channel(self) -> ChannelId {
         self.channel
+    }
+
+    /// Whether the delivery is to be acknowledged or refused.
+    pub const fn needs_ack(self) -> bool {
+        !matches!(self.kind, TagKind::NoAck)
     }
 }
 

@@ -24,6 +24,10 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// to share a queue among consumers.
 pub const PREFETCH: u16 = 256;
 
+/// Tags of consumers that are not there and that the broker delivered to, remembered for each channel: more
+/// than a broker may have on its way, few enough to be looked through.
+pub const STRAY_TAGS_MAX: usize = 64;
+
 /// Bytes waiting to be written at which publishers begin to wait: milliseconds of a fast network. Just
 /// under 1 MiB, so that with the last publish the buffer is no larger than that.
 pub const OUTBOUND_HIGH_BYTES: usize = (1 << 20) - (8 << 10);

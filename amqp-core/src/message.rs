@@ -13,6 +13,7 @@ use amqp_proto::{
 use bytes::Bytes;
 
 use crate::ids::DeliveryTag;
+use crate::request::STREAM_OFFSET;
 
 /// A message to publish (`basic.publish`; AMQP 0-9-1, 1.8.3.7).
 ///
@@ -235,6 +236,14 @@ impl Message {
             Some(headers) => headers.decode(TABLE_DEPTH_MAX),
             None => Ok(FieldTable::new()),
         }
+    }
+
+    /// Whether there is a header that streams add to what they deliver; `None` if that cannot be read.
+    pub(crate) fn has_stream_offset(&self) -> Option<bool> {
+        if self.missing().is_some() {
+            return None;
+        }
+        self.headers().ok().map(|headers| headers.get(STREAM_OFFSET).is_some())
     }
 
     /// Whether routing key and properties are what the protocol wants them to be.

@@ -38,6 +38,11 @@ pub enum Pending {
     Get {
         no_ack: bool,
     },
+    /// `basic.qos`.
+    Qos {
+        count: u16,
+        global: bool,
+    },
     /// A reply without fields that matter.
     Done(MethodId),
     /// With a digest of the queue's name, unless the broker is to choose one.
@@ -103,6 +108,7 @@ impl Pending {
             Self::Drain => connection::CloseOk::ID,
             Self::Flow { .. } => channel::FlowOk::ID,
             Self::Get { .. } => basic::GetEmpty::ID,
+            Self::Qos { .. } => basic::QosOk::ID,
             Self::Done(reply) => reply,
             Self::QueueDeclare { .. } => queue::DeclareOk::ID,
             Self::QueueDelete => queue::DeleteOk::ID,

@@ -3,12 +3,19 @@
 //! A consumer exists from the moment `basic.consume` is queued, under a tag chosen here, so that a
 //! delivery finds it even if it overtakes `consume-ok`. It goes once it has ended on the wire and its
 //! handle is gone.
+//!
+//! A stream takes no message back, and RabbitMQ before 3.11 ends the connection if one of its deliveries
+//! is refused. `stream_offset` tells that a queue is a stream. Without it, the header `x-stream-offset` of
+//! a delivery shows that it may be one; but a message that was read from a stream and published again to
+//! another queue may have that header too. Such a delivery may be acknowledged, and is never refused or
+//! requeued: acknowledging it in place of a refusal could lose it. A consumer is suspected from its start
+//! until a delivery without the header shows that its queue is not a stream.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::ids::{ChannelId, ConsumerKey};
+use crate::ids::{CallKey, ChannelId, ConsumerKey, TagKind};
 use crate::limits::PULLED_BYTES;
 use crate::message::Delivery;
 use crate::slab::Slab;
@@ -27,12 +34,18 @@ pub(crate) enum ConsumerPhase {
 pub(crate) struct Consumer {
     pub(crate) channel: ChannelId,
     pub(crate) tag: Arc<str>,
-    pub(crate) no_ack: bool,
-    /// Its queue is a stream, which takes no message back.
-    pub(crate) stream: bool,
+    /// The kind of its deliveries' tags.
+    pub(crate) kind: TagKind,
     pub(crate) phase: ConsumerPhase,
     /// Why it ended, unless its own client cancelled it; told once.
     pub(crate) error: Option<Error>,
+    /// Its queue may be a stream: each delivery is looked at.
+    pub(crate) suspected: bool,
+    /// How many deliveries it may hold unacknowledged, by its own limit or its channel's as they were when
+    /// it started; 0 is no limit.
+    pub(crate) prefetch: u16,
+    /// Calls that wait for the answer to a cancel that another call has sent.
+    pub(crate) cancels: Vec<CallKey>,
     /// Its handle is gone: deliveries are requeued.
     pub(crate) released: bool,
     pub(crate) unread: VecDeque<Delivery>,
@@ -43,6 +56,25 @@ pub(crate) struct Consumer {
 }
 
 impl Consumer {
+    /// Whether its deliveries count as acknowledged when they are sent.
+    #[inline]
+    pub(crate) fn no_ack(&self) -> bool {
+        self.kind == TagKind::NoAck
+    }
+
+    /// The kind of a delivery's tag.
+    #[inline]
+    pub(crate) fn kind_of(&mut self, delivery: &Delivery) -> TagKind {
+        if self.suspected {
+            match delivery.message.has_stream_offset() {
+                Some(true) => return TagKind::MaybeStream,
+                Some(false) => self.suspected = false,
+                None => {}
+            }
+        }
+        self.kind
+    }
+
     /// Queues a delivery, whose bytes go to those of all consumers. Whether it is the first unread one.
     #[inline]
     pub(crate) fn push(&mut self, all_bytes: &mut usize, delivery: Delivery) -> bool {

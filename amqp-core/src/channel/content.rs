@@ -183,12 +183,15 @@ impl Content {
         staging: &mut Staging,
         piece: Piece<'_>,
     ) -> Result<Option<Complete>, ProtocolDetail> {
-        let Some(partial) = self.partial.as_mut().filter(|partial| partial.has_header) else {
-            return Err(ProtocolDetail::UnexpectedFrame);
-        };
         let length = match &piece {
             Piece::Borrowed(bytes) => bytes.len(),
             Piece::Owned(bytes) => bytes.len(),
+        };
+        let partial = match &mut self.partial {
+            Some(partial) if partial.has_header => partial,
+            // An empty frame may follow a content that is complete, and adds nothing to it.
+            None if length == 0 => return Ok(None),
+            _ => return Err(ProtocolDetail::UnexpectedFrame),
         };
         partial.received += length as u64;
         if partial.received > partial.size {

@@ -9,8 +9,10 @@ mod confirms;
 mod consumers;
 mod content;
 mod numbers;
+mod prefetch;
 mod publishing;
 mod returns;
+mod strays;
 mod unsettled;
 mod view;
 
@@ -31,8 +33,11 @@ pub(crate) use confirms::Confirms;
 pub(crate) use consumers::{Consumer, ConsumerPhase, Consumers};
 pub(crate) use content::{Complete, Content, Piece, Staging, Target};
 pub(crate) use numbers::Numbers;
+use prefetch::Prefetch;
 pub use publishing::PublishRefused;
 pub(crate) use returns::Fingerprint;
+pub(crate) use strays::Fate;
+use strays::Strays;
 use unsettled::Unsettled;
 pub use view::Channel;
 
@@ -56,11 +61,11 @@ pub(crate) enum PhaseInput {
 }
 
 /// `BrokerClose` while `Closing` is the end: both sides have sent one, and RabbitMQ may have lost ours.
-/// RabbitMQ refuses an open by closing the connection: a `BrokerClose` while `Opening` was meant for
-/// the channel that had the number before.
+/// `BrokerClose` while `Opening` is a refusal; RabbitMQ refuses by closing the connection instead.
 const TRANSITIONS: &[Transition<Phase, PhaseInput>] = &[
     (Phase::Opening, PhaseInput::OpenOk, Phase::Open),
     (Phase::Opening, PhaseInput::Close, Phase::Closing),
+    (Phase::Opening, PhaseInput::BrokerClose, Phase::Closed),
     (Phase::Opening, PhaseInput::ConnectionLost, Phase::Closed),
     (Phase::Open, PhaseInput::Close, Phase::Closing),
     (Phase::Open, PhaseInput::BrokerClose, Phase::Closed),
@@ -82,8 +87,6 @@ pub(crate) struct ChannelState {
     pub(crate) phase: Phase,
     /// Why it closed, once its phase is `Closing` or `Closed`.
     pub(crate) cause: Option<ChannelCause>,
-    /// The broker's close was answered.
-    pub(crate) close_answered: bool,
     /// Its handle is gone.
     pub(crate) released: bool,
     /// Calls in the order of their frames.
@@ -100,7 +103,9 @@ pub(crate) struct ChannelState {
     /// The broker has asked for no more publishes.
     pub(crate) flow_stopped: bool,
     pub(crate) consumers: ConsumerTags,
-    /// It has had a consumer of a stream.
+    pub(crate) strays: Strays,
+    pub(crate) prefetch: Prefetch,
+    /// It has had a consumer of a stream, or one that may have been of a stream.
     pub(crate) streams: bool,
     /// In confirm mode, from the moment `confirm.select` is queued.
     pub(crate) confirms: Option<Box<Confirms>>,
@@ -118,7 +123,6 @@ impl ChannelState {
             number,
             phase: Phase::Opening,
             cause: None,
-            close_answered: false,
             released: false,
             calls: VecDeque::new(),
             content: Content::default(),
@@ -128,6 +132,8 @@ impl ChannelState {
             recovered_to: 0,
             flow_stopped: false,
             consumers: ConsumerTags::default(),
+            strays: Strays::default(),
+            prefetch: Prefetch::default(),
             streams: false,
             confirms: None,
             transactional: false,
@@ -193,6 +199,10 @@ impl ChannelState {
     pub(crate) fn begin(&mut self, pending: Pending) -> Result<(), Misuse> {
         match pending {
             Pending::Flow { active: false } => Err(Misuse::FlowInactive),
+            Pending::Qos { count, global } => {
+                self.prefetch.ask(count, global);
+                Ok(())
+            }
             Pending::Recover => {
                 self.recovering += 1;
                 self.unsettled().recover();

@@ -4,9 +4,14 @@
 //! Where both sides close at once, each owes the other an answer. RabbitMQ pays, or not: a close of ours
 //! that meets a channel process on its way out is lost with it. So the broker's close is the end of such
 //! a channel. Its answer to ours may come at any time, or never, and is let pass where none is due.
+//!
+//! RabbitMQ may repeat its close of a channel until it has read our answer. By then the number may serve
+//! again, and a copy of the close may come ahead of `channel.open-ok`. It says the same as the close that
+//! was answered. A close that says something else refuses the open.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
+use crate::error::BrokerError;
 use crate::ids::ChannelId;
 
 #[derive(Debug)]
@@ -17,11 +22,19 @@ pub(crate) struct Numbers {
     free: VecDeque<u16>,
     /// Those for which a close-ok may still come that is nobody's, each once.
     owed: Vec<u16>,
+    /// What the broker closed the number's last channel for.
+    closed: BTreeMap<u16, BrokerError>,
 }
 
 impl Numbers {
     pub(crate) const fn new(max: u16) -> Self {
-        Self { max, channels: Vec::new(), free: VecDeque::new(), owed: Vec::new() }
+        Self {
+            max,
+            channels: Vec::new(),
+            free: VecDeque::new(),
+            owed: Vec::new(),
+            closed: BTreeMap::new(),
+        }
     }
 
     pub(crate) const fn limit(&mut self, max: u16) {
@@ -69,6 +82,21 @@ impl Numbers {
     pub(crate) fn settle_close_ok(&mut self, number: u16) -> bool {
         let owed = self.owed.iter().position(|other| *other == number);
         owed.map(|at| self.owed.swap_remove(at)).is_some()
+    }
+
+    /// The broker has closed the number's channel, and is answered.
+    pub(crate) fn closed_by_broker(&mut self, number: u16, error: BrokerError) {
+        self.closed.insert(number, error);
+    }
+
+    /// Whether a close that comes ahead of open-ok is a copy of the one before.
+    pub(crate) fn is_copy(&self, number: u16, error: &BrokerError) -> bool {
+        self.closed.get(&number) == Some(error)
+    }
+
+    /// Open-ok has come: the broker has read our answer.
+    pub(crate) fn opened(&mut self, number: u16) {
+        self.closed.remove(&number);
     }
 
     pub(crate) fn free(&mut self, number: u16) {

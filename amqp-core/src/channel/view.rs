@@ -14,9 +14,10 @@ use crate::channel::{
 use crate::connection::Connection;
 use crate::error::{AckError, ChannelCause, Error, InvalidArgument, InvalidReason, Misuse};
 use crate::event::Event;
-use crate::ids::{Call, CallKey, ChannelId, ConsumerKey, DeliveryTag, PublishSeq};
+use crate::ids::{Call, CallKey, ChannelId, ConsumerKey, DeliveryTag, PublishSeq, TagKind};
 use crate::limits::CALLS_MAX;
 use crate::message::{Delivery, ReturnedMessage};
+use crate::request::sealed::Request;
 use crate::request::{BasicConsume, ConsumeOk, NoWait, Reply, Rpc, short};
 use crate::transmit::Outbound;
 
@@ -70,11 +71,11 @@ impl<'c> Channel<'c> {
         Ok(())
     }
 
-    /// Starts a consumer: `basic.qos` with its prefetch, then `basic.consume`.
+    /// Starts a consumer: `basic.consume`, with `basic.qos` where its prefetch needs that.
     ///
     /// # Errors
-    /// [`Error`]: nothing was queued. [`Misuse::DuplicateConsumerTag`] is among them, for RabbitMQ
-    /// would close the connection.
+    /// [`Error`]: nothing was queued. [`Misuse::DuplicateConsumerTag`], [`Misuse::StreamNeedsAck`] and
+    /// [`Misuse::StreamNeedsPrefetch`] are among them: RabbitMQ would close the connection or the channel.
     pub fn consume(
         &mut self,
         now: Instant,
@@ -82,8 +83,19 @@ impl<'c> Channel<'c> {
     ) -> Result<Call<ConsumeOk>, Error> {
         self.check_open()?;
         self.check_calls()?;
-        let id = self.id;
+        let (id, old_broker) = (self.id, self.connection.refused_streams_are_fatal);
         let Some(state) = self.state() else { return Err(gone()) };
+        let (kind, own) = (request.tag_kind(), request.prefetch);
+        let start = match kind {
+            TagKind::NoAck => state.prefetch.start_without_ack(),
+            TagKind::Stream => state.prefetch.start(state.prefetch.of_stream(own)),
+            _ => state.prefetch.start(own),
+        };
+        if request.is_stream() && kind == TagKind::NoAck {
+            return Err(Misuse::StreamNeedsAck.into());
+        } else if request.is_stream() && start.prefetch == 0 {
+            return Err(Misuse::StreamNeedsPrefetch.into());
+        }
         let tag: Arc<str> = match request.consumer_tag.as_deref() {
             Some("") => {
                 return Err(InvalidArgument::new("consumer-tag", InvalidReason::Empty).into());
@@ -103,8 +115,10 @@ impl<'c> Channel<'c> {
         let consumer = Consumer {
             channel: id,
             tag: Arc::clone(&tag),
-            no_ack: request.no_ack,
-            stream: request.is_stream(),
+            kind,
+            suspected: old_broker && kind == TagKind::Ack,
+            prefetch: start.prefetch,
+            cancels: Vec::new(),
             phase: ConsumerPhase::Running,
             error: None,
             released: false,
@@ -113,15 +127,22 @@ impl<'c> Channel<'c> {
             pulled_bytes: 0,
         };
         let key = self.connection.consumers.insert(consumer);
-        let encode = |number, out: &mut Vec<u8>| request.encode_with_tag(number, &tag, out);
-        let qos = Pending::done(basic::QosOk::ID);
-        match self.send_calls(now, &[qos, Pending::Consume(key)], encode) {
+        let encode = |number, out: &mut Vec<u8>| {
+            start.before.iter().try_for_each(|qos| qos.encode(number, false, out))?;
+            request.encode_with_tag(number, &tag, out)?;
+            start.behind.iter().try_for_each(|qos| qos.encode(number, false, out))
+        };
+        let before: Vec<_> = start.before.iter().map(Request::pending).collect();
+        let behind: Vec<_> = start.behind.iter().map(Request::pending).collect();
+        match self.send_calls(now, &before, Pending::Consume(key), &behind, encode) {
             Ok(call) => {
                 if let Some(state) = self.state() {
+                    state.strays.forget(tag.as_bytes());
                     state.consumers.insert(tag, key);
                     state.streams |= request.is_stream();
+                    state.prefetch = start.next;
                 }
-                self.connection.outbound.count_frames(1);
+                self.connection.outbound.count_frames((before.len() + behind.len()) as u64);
                 Ok(Call::new(call))
             }
             Err(error) => {
@@ -131,7 +152,8 @@ impl<'c> Channel<'c> {
         }
     }
 
-    /// Ends a consumer. Deliveries that are on their way still come, until the reply.
+    /// Ends a consumer. Deliveries that are on their way still come, until the reply. A second cancel
+    /// waits for the reply to the first.
     ///
     /// # Errors
     /// [`Error`]: nothing was queued. A consumer that has ended already, or none, is no error.
@@ -140,26 +162,32 @@ impl<'c> Channel<'c> {
         now: Instant,
         consumer: impl Into<Option<ConsumerKey>>,
     ) -> Result<Call<()>, Error> {
-        let running = consumer.into().and_then(|key| {
-            let consumer = self.connection.consumers.find_mut(key).filter(|consumer| {
-                consumer.phase == ConsumerPhase::Running && consumer.channel == self.id
-            });
-            consumer.map(|consumer| (key, consumer))
-        });
-        let Some((consumer, running)) = running else {
-            let pending = Pending::done(basic::CancelOk::ID);
-            let call = self.connection.calls.insert_done(pending, now, Reply::Done);
-            self.connection.events.push_back(Event::CallDone(call));
-            return Ok(Call::new(call));
+        let Connection { consumers, calls, config, events, .. } = &mut *self.connection;
+        let found = consumer.into().and_then(|key| Some((key, consumers.find_mut(key)?)));
+        let of_channel = found.filter(|(_, consumer)| consumer.channel == self.id);
+        let (key, tag) = match of_channel {
+            Some((key, consumer)) if consumer.phase == ConsumerPhase::Running => {
+                (key, Arc::clone(&consumer.tag))
+            }
+            Some((key, consumer)) if consumer.phase == ConsumerPhase::Cancelling => {
+                let call = calls.insert(Pending::Cancel(key), now + config.call_timeout);
+                consumer.cancels.push(call);
+                return Ok(Call::new(call));
+            }
+            _ => {
+                let pending = Pending::done(basic::CancelOk::ID);
+                let call = calls.insert_done(pending, now, Reply::Done);
+                events.push_back(Event::CallDone(call));
+                return Ok(Call::new(call));
+            }
         };
-        let tag = Arc::clone(&running.tag);
         self.check_open()?;
-        let call = self.send_call(now, Pending::Cancel(consumer), |number, out| {
+        let call = self.send_call(now, Pending::Cancel(key), |number, out| {
             let consumer_tag = short("consumer-tag", &tag)?;
             frame::write_method(out, number, &basic::Cancel { consumer_tag, no_wait: false });
             Ok(())
         })?;
-        if let Some(consumer) = self.connection.consumers.find_mut(consumer) {
+        if let Some(consumer) = self.connection.consumers.find_mut(key) {
             consumer.phase = ConsumerPhase::Cancelling;
         }
         Ok(Call::new(call))
@@ -174,7 +202,7 @@ impl<'c> Channel<'c> {
         taken: impl IntoIterator<Item = DeliveryTag>,
     ) {
         let Some(consumer) = self.connection.consumers.find_mut(key) else { return };
-        let (no_ack, phase) = (consumer.no_ack, consumer.phase);
+        let phase = consumer.phase;
         let unread = self.connection.consumers.release(key);
         if phase == ConsumerPhase::Running
             && let Ok(call) = self.cancel(now, key)
@@ -182,15 +210,15 @@ impl<'c> Channel<'c> {
             self.connection.forget(now, call.key());
         }
         let unread = unread.into_iter().map(|delivery| delivery.tag);
-        // Tags without acknowledgement may be those of other deliveries.
-        for tag in taken.into_iter().chain(unread).filter(|_| !no_ack) {
+        for tag in taken.into_iter().chain(unread) {
             self.requeue(tag);
         }
         self.connection.consumers.sweep(key);
     }
 
     /// Nobody holds the delivery: it is requeued, or acknowledged if it is a stream's, if it is still
-    /// to be settled.
+    /// to be settled. One that may be a stream's at an old RabbitMQ is given up: see
+    /// [`AckError::MaybeStream`].
     pub fn requeue(&mut self, tag: DeliveryTag) {
         if tag.epoch == self.connection.epoch && tag.channel == self.id {
             self.connection.requeue(tag);
@@ -239,20 +267,26 @@ impl<'c> Channel<'c> {
     /// dead-lettered or dropped. A stream takes no message back: one of its deliveries is acknowledged.
     ///
     /// # Errors
-    /// [`AckError`]: nothing was queued. [`AckError::Stream`] is among them, with `multiple`.
+    /// [`AckError`]: nothing was queued. [`AckError::MaybeStream`] is among them, and with `multiple`
+    /// [`AckError::Stream`].
     pub fn nack(
         &mut self,
         tag: DeliveryTag,
         multiple: bool,
         requeue: bool,
     ) -> Result<(), AckError> {
+        if tag.kind == TagKind::NoAck {
+            return Err(AckError::NoAck(tag.tag));
+        }
         let (id, epoch) = (self.id, self.connection.epoch);
         let streams = self.state().is_some_and(|state| state.is_open() && state.streams);
         if multiple && streams && tag.channel == id && tag.epoch == epoch {
             return Err(AckError::Stream(tag.tag));
         }
-        if tag.stream {
-            return self.ack(tag, false);
+        match tag.kind {
+            TagKind::Stream => return self.ack(tag, false),
+            TagKind::MaybeStream => return Err(AckError::MaybeStream(tag.tag)),
+            TagKind::Ack | TagKind::NoAck => {}
         }
         let nack = basic::Nack { delivery_tag: tag.tag, multiple, requeue };
         self.settle(tag, multiple, |outbound, number, _| {
@@ -264,10 +298,12 @@ impl<'c> Channel<'c> {
     /// acknowledged if it is a stream's.
     ///
     /// # Errors
-    /// [`AckError`]: nothing was queued.
+    /// [`AckError`]: nothing was queued. [`AckError::MaybeStream`] is among them.
     pub fn reject(&mut self, tag: DeliveryTag, requeue: bool) -> Result<(), AckError> {
-        if tag.stream {
-            return self.ack(tag, false);
+        match tag.kind {
+            TagKind::Stream => return self.ack(tag, false),
+            TagKind::MaybeStream => return Err(AckError::MaybeStream(tag.tag)),
+            TagKind::Ack | TagKind::NoAck => {}
         }
         let reject = basic::Reject { delivery_tag: tag.tag, requeue };
         self.settle(tag, false, |outbound, number, _| {
@@ -279,16 +315,11 @@ impl<'c> Channel<'c> {
     /// unacknowledged until the channel closes. [`Event::Dropped`] says so, unless there is nothing
     /// left to settle.
     pub fn give_up(&mut self, tag: DeliveryTag) {
-        let epoch = self.connection.epoch;
-        let id = self.id;
-        let Some(state) = self.state() else { return };
-        if state.is_open()
-            && tag.epoch == epoch
-            && tag.channel == id
-            && state.unsettled().give_up(tag.tag)
+        if tag.epoch == self.connection.epoch
+            && tag.channel == self.id
+            && self.state().is_some_and(|state| state.is_open())
         {
-            self.connection.counters.dropped += 1;
-            self.connection.events.push_back(Event::Dropped(id));
+            self.connection.give_up(tag);
         }
     }
 
@@ -385,6 +416,9 @@ impl<'c> Channel<'c> {
         multiple: bool,
         write: impl FnOnce(&mut Outbound, u16, Option<u64>),
     ) -> Result<(), AckError> {
+        if tag.kind == TagKind::NoAck {
+            return Err(AckError::NoAck(tag.tag));
+        }
         let Connection { channels, outbound, epoch, counters, .. } = &mut *self.connection;
         let Some(state) = channels.find_mut(self.id.0) else {
             return Err(AckError::Stale(gone()));
@@ -423,15 +457,17 @@ impl<'c> Channel<'c> {
         pending: Pending,
         encode: impl FnOnce(u16, &mut Vec<u8>) -> Result<(), InvalidArgument>,
     ) -> Result<CallKey, Error> {
-        self.send_calls(now, &[pending], encode)
+        self.send_calls(now, &[], pending, &[], encode)
     }
 
-    /// Queues the frames that `encode` appends, for which `pending` will be answered in turn. The
-    /// caller gets the last one; the others' replies are consumed.
+    /// Queues the frames that `encode` appends, which are answered in turn. The caller gets `call`; the
+    /// replies to the others are consumed.
     fn send_calls(
         &mut self,
         now: Instant,
-        pending: &[Pending],
+        before: &[Pending],
+        call: Pending,
+        behind: &[Pending],
         encode: impl FnOnce(u16, &mut Vec<u8>) -> Result<(), InvalidArgument>,
     ) -> Result<CallKey, Error> {
         let Connection { channels, calls, outbound, config, tuning, scratch, .. } =
@@ -444,15 +480,18 @@ impl<'c> Channel<'c> {
         }
         outbound.frames(state.number, |out| out.extend_from_slice(scratch));
         let deadline = now + config.call_timeout;
-        let mut last = None;
-        for pending in pending {
+        let mut insert = |pending: &Pending| {
             let key = calls.insert(*pending, deadline);
             state.calls.push_back(key);
-            if let Some(earlier) = last.replace(key) {
-                calls.forget(earlier);
-            }
+            key
+        };
+        let before: Vec<_> = before.iter().map(&mut insert).collect();
+        let call = insert(&call);
+        let behind: Vec<_> = behind.iter().map(&mut insert).collect();
+        for key in before.into_iter().chain(behind) {
+            calls.forget(key);
         }
-        last.ok_or_else(gone)
+        Ok(call)
     }
 
     #[inline]

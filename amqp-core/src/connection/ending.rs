@@ -162,12 +162,18 @@ impl Connection {
         consumer.phase = ConsumerPhase::Ended;
         let channel_open =
             self.channels.find(consumer.channel.0).is_some_and(|state| state.phase == Phase::Open);
-        let drop_unread = !consumer.no_ack && !channel_open;
+        let drop_unread = !consumer.no_ack() && !channel_open;
+        let cancels = std::mem::take(&mut consumer.cancels);
         if !ended_before {
             consumer.error = error;
         }
         if drop_unread {
             self.consumers.take_unread(key);
+        }
+        for call in cancels {
+            if self.calls.complete(call, Ok(Reply::Done)) {
+                self.events.push_back(Event::CallDone(call));
+            }
         }
         self.events.push_back(Event::Deliverable(key));
         self.consumers.sweep(key);

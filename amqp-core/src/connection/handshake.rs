@@ -7,7 +7,9 @@
 
 use amqp_proto::frame::{self, FRAME_MIN_SIZE};
 use amqp_proto::method::{Method, connection};
-use amqp_proto::{FieldTable, PROTOCOL_HEADER, RawTable, ReplyCode, ShortStr, TABLE_DEPTH_MAX};
+use amqp_proto::{
+    FieldTable, FieldValue, PROTOCOL_HEADER, RawTable, ReplyCode, ShortStr, TABLE_DEPTH_MAX,
+};
 
 use crate::config::{Config, Credentials, Heartbeat};
 use crate::connect_error::{ConnectFailure, ConnectStep};
@@ -265,6 +267,13 @@ pub(crate) fn validate(config: &Config) -> Result<(), InvalidArgument> {
         return Err(InvalidArgument::new("client-properties", reason));
     }
     Ok(())
+}
+
+/// Major and minor version, if the broker is RabbitMQ.
+pub(super) fn rabbitmq_version(properties: &FieldTable) -> Option<(u32, u32)> {
+    let text = |name| properties.get(name).and_then(FieldValue::as_str);
+    let mut parts = text("version").filter(|_| text("product") == Some("RabbitMQ"))?.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 /// The handshake as a diagram.

@@ -17,7 +17,7 @@ use crate::connection::handshake::{Greeting, Progress};
 use crate::connection::{Connection, State};
 use crate::error::{ProtocolDetail, peer_text};
 use crate::event::Event;
-use crate::ids::{ChannelId, ConsumerKey, DeliveryTag};
+use crate::ids::{ChannelId, ConsumerKey, DeliveryTag, TagKind};
 use crate::limits::{HEADER_FRAME_BYTES, INPUT_BUDGET_BYTES};
 use crate::message::{Delivery, ReturnedMessage};
 use crate::request::Got;
@@ -193,8 +193,10 @@ impl Connection {
                 let tag = deliver.delivery_tag;
                 let consumers = &self.consumers;
                 let consumer = state.consumers.find(deliver.consumer_tag.as_bytes());
-                let no_ack =
-                    consumer.and_then(|key| consumers.find(key)).is_some_and(|it| it.no_ack);
+                let found = consumer.and_then(|key| consumers.find(key));
+                let Some(no_ack) = found.map(|it| it.no_ack()) else {
+                    return self.stray(id, &deliver);
+                };
                 let counts = state.phase == Phase::Open && state.recovering == 0;
                 // What needs no acknowledgement may bear any tag: direct replies repeat theirs.
                 if !no_ack {
@@ -313,7 +315,7 @@ impl Connection {
         let Complete { target, message } = complete;
         match target {
             Target::Deliver { consumer, tag, redelivered } => {
-                let tag = DeliveryTag { channel, epoch: self.epoch, tag, stream: false };
+                let tag = DeliveryTag { channel, epoch: self.epoch, tag, kind: TagKind::Ack };
                 self.counters.delivered += 1;
                 self.deliver(consumer, Delivery { tag, redelivered, message });
             }
@@ -338,7 +340,7 @@ impl Connection {
             }
             Target::Got { tag, redelivered, message_count } => {
                 // RabbitMQ does not give messages of streams one by one.
-                let tag = DeliveryTag { channel, epoch: self.epoch, tag, stream: false };
+                let tag = DeliveryTag { channel, epoch: self.epoch, tag, kind: TagKind::Ack };
                 self.counters.delivered += 1;
                 let delivery = Delivery { tag, redelivered, message };
                 self.got(channel, Got { delivery, message_count });
@@ -350,18 +352,27 @@ impl Connection {
 
     #[inline]
     fn deliver(&mut self, consumer: Option<ConsumerKey>, mut delivery: Delivery) {
-        let Some((key, consumer)) = consumer.and_then(|key| Some((key, self.consumers.find(key)?)))
-        else {
+        let found = consumer.and_then(|key| Some((key, self.consumers.find_mut(key)?)));
+        let Some((key, consumer)) = found else {
             // The broker knows a consumer that this side does not.
+            if self.refused_streams_are_fatal && delivery.message.has_stream_offset() == Some(true)
+            {
+                delivery.tag.kind = TagKind::MaybeStream;
+            }
             return self.requeue(delivery.tag);
         };
-        delivery.tag.stream = consumer.stream;
+        delivery.tag.kind = consumer.kind_of(&delivery);
+        if delivery.tag.kind == TagKind::MaybeStream
+            && let Some(state) = self.channels.find_mut(delivery.tag.channel.0)
+        {
+            state.streams = true;
+        }
         // A released one has no handle.
         if !consumer.released {
             if self.consumers.push(key, delivery) {
                 self.events.push_back(Event::Deliverable(key));
             }
-        } else if !consumer.no_ack {
+        } else {
             self.requeue(delivery.tag);
         }
     }

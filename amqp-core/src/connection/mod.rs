@@ -64,6 +64,8 @@ pub struct Connection {
     pub(crate) tuning: Tuning,
     frame_limits: FrameLimits,
     server_properties: FieldTable,
+    /// The broker ends the connection if a stream's delivery is refused: RabbitMQ before 3.11.
+    pub(crate) refused_streams_are_fatal: bool,
     pub(crate) channels: Slab<ChannelState>,
     numbers: Numbers,
     pub(crate) consumers: Consumers,
@@ -148,6 +150,7 @@ impl Connection {
             tuning,
             frame_limits: frame_limits(tuning.frame_max),
             server_properties: FieldTable::new(),
+            refused_streams_are_fatal: false,
             channels: Slab::new(),
             numbers: Numbers::new(tuning.channel_max),
             consumers: Consumers::new(),
@@ -569,6 +572,8 @@ impl Connection {
         let State::Handshake(handshake) = &mut self.state else { return };
         self.tuning = handshake.tuning();
         self.server_properties = handshake.take_server_properties();
+        let version = handshake::rabbitmq_version(&self.server_properties);
+        self.refused_streams_are_fatal = version.is_some_and(|version| version < (3, 11));
         self.frame_limits = frame_limits(self.tuning.frame_max);
         self.numbers.limit(self.tuning.channel_max);
         self.outbound.limit_frames(self.tuning.frame_max);

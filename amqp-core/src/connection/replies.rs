@@ -2,15 +2,17 @@
 
 use std::time::Instant;
 
+use amqp_proto::ShortStr;
 use amqp_proto::frame;
 use amqp_proto::method::{Method, basic, channel as wire, connection as wire_connection};
 
-use crate::channel::{ConsumerPhase, Numbers, Pending, Phase, PhaseInput};
+use crate::channel::{ConsumerPhase, Fate, Numbers, Pending, Phase, PhaseInput, Target};
 use crate::connection::{Connection, State};
 use crate::error::{BrokerError, ChannelCause, CloseCause, Error, ProtocolDetail, peer_text};
 use crate::event::{Event, TimeoutReason};
-use crate::ids::{CallKey, ChannelId, ConsumerKey, DeliveryTag};
+use crate::ids::{CallKey, ChannelId, ConsumerKey, DeliveryTag, TagKind};
 use crate::request::{ConsumeOk, Got, MessageCount, QueueDeclareOk, Reply};
+use crate::transmit::Outbound;
 
 impl Connection {
     /// A method on channel 0, after the handshake.
@@ -135,6 +137,14 @@ impl Connection {
             return stray(&mut self.numbers);
         };
         let Some((pending, awaited)) = self.calls.pending(call) else { return Err(unexpected) };
+        if closes && matches!(pending, Pending::ChannelOpen(_)) && state.phase == Phase::Closing {
+            // RabbitMQ answers the open first. A peer that answers the close has answered both, unless it
+            // still owes one for the channel that had the number before.
+            if !self.numbers.settle_close_ok(number) {
+                self.closed_by_client(id);
+            }
+            return Ok(());
+        }
         if pending.reply() != method.id() {
             return stray(&mut self.numbers);
         }
@@ -168,13 +178,13 @@ impl Connection {
         }
         match pending {
             Pending::ChannelOpen(_) => {
+                self.numbers.opened(number);
                 state.step(PhaseInput::OpenOk);
             }
             Pending::ConfirmSelect => state.confirming = true,
             Pending::Recover => self.recovered(id),
             Pending::ChannelClose => {
-                let handed_over = self.outbound.handed_over();
-                self.close_channel(id, PhaseInput::CloseOk, ChannelCause::ByClient, handed_over);
+                self.closed_by_client(id);
                 return Ok(());
             }
             Pending::Cancel(consumer) => {
@@ -207,15 +217,18 @@ impl Connection {
         state.recovering = state.recovering.saturating_sub(1);
         state.recovered_to = state.delivered;
         for key in self.consumers.of_channel(id) {
-            if self.consumers.find(key).is_some_and(|consumer| !consumer.no_ack) {
+            if self.consumers.find(key).is_some_and(|consumer| !consumer.no_ack()) {
                 self.consumers.take_unread(key);
             }
         }
     }
 
     /// The message that the channel's oldest call asked for is complete.
-    pub(super) fn got(&mut self, id: ChannelId, got: Got) {
+    pub(super) fn got(&mut self, id: ChannelId, mut got: Got) {
         let Some((call, pending, awaited)) = self.next_call(id) else { return };
+        if pending == (Pending::Get { no_ack: true }) {
+            got.delivery.tag.kind = TagKind::NoAck;
+        }
         if let Some(state) = self.channels.find_mut(id.0) {
             state.calls.retain(|other| *other != call);
         }
@@ -257,20 +270,25 @@ impl Connection {
         }
     }
 
+    /// Our close is answered.
+    fn closed_by_client(&mut self, id: ChannelId) {
+        let handed_over = self.outbound.handed_over();
+        self.close_channel(id, PhaseInput::CloseOk, ChannelCause::ByClient, handed_over);
+    }
+
     fn closed_by_broker(&mut self, id: ChannelId, close: &wire::Close<'_>) {
         let Some(state) = self.channels.find_mut(id.0) else { return };
+        let number = state.number;
+        let error =
+            BrokerError::new(close.reply_code, close.reply_text, close.class_id, close.method_id);
         // RabbitMQ repeats a close until it is answered; a second answer would be one too many.
-        // One that comes before open-ok was meant for the channel that had the number before.
         let opening = |call: &CallKey| {
             matches!(self.calls.pending(*call), Some((Pending::ChannelOpen(_), _)))
         };
-        if state.close_answered || state.calls.iter().any(opening) {
+        if self.numbers.is_copy(number, &error) && state.calls.iter().any(opening) {
             return;
         }
-        state.close_answered = true;
-        let error =
-            BrokerError::new(close.reply_code, close.reply_text, close.class_id, close.method_id);
-        let number = state.number;
+        self.numbers.closed_by_broker(number, error.clone());
         // What has begun goes on to its end: RabbitMQ ends the connection on a close-ok in the middle
         // of a content. Nothing else of the channel does.
         self.outbound.abandon(number);
@@ -297,17 +315,54 @@ impl Connection {
             self.outbound.frames(number, |out| frame::write_method(out, number, &cancel_ok));
         }
         let tag = cancel.consumer_tag.as_bytes();
-        let Some(consumer) = state.consumers.find(tag) else { return };
+        let Some(key) = state.consumers.find(tag) else { return };
+        let Some(consumer) = self.consumers.find(key) else { return };
         // A cancel of ours that is on its way will be answered all the same.
-        let ours = self
-            .consumers
-            .find(consumer)
-            .is_some_and(|found| found.phase == ConsumerPhase::Cancelling);
-        if !ours {
-            state.consumers.remove(tag);
-            let error = Error::ConsumerCancelled { consumer_tag: peer_text(tag) };
-            self.end_consumer(consumer, Some(error));
+        if consumer.phase == ConsumerPhase::Cancelling {
+            return;
         }
+        state.consumers.remove(tag);
+        state.strays.remember(tag, consumer.no_ack(), consumer.prefetch);
+        if cancel.no_wait {
+            cancel_no_wait(&mut self.outbound, number, cancel.consumer_tag);
+        }
+        let error = Error::ConsumerCancelled { consumer_tag: peer_text(tag) };
+        self.end_consumer(key, Some(error));
+    }
+
+    /// A delivery for a consumer that is not there begins; see `channel/strays.rs`.
+    #[cold]
+    pub(super) fn stray(
+        &mut self,
+        id: ChannelId,
+        deliver: &basic::Deliver<'_>,
+    ) -> Result<(), ProtocolDetail> {
+        let Some(state) = self.channels.find_mut(id.0) else { return Ok(()) };
+        // What comes on a channel that closes or recovers goes back to its queue by that.
+        let counts = state.phase == Phase::Open && state.recovering == 0;
+        let fate = match counts {
+            true => state.strays.delivered(deliver.consumer_tag.as_bytes()),
+            false => Fate::Keep,
+        };
+        let tag = deliver.delivery_tag;
+        if fate != Fate::Drop {
+            state.delivered(tag)?;
+        }
+        let target = match fate {
+            Fate::Requeue { first } => {
+                if first {
+                    cancel_no_wait(&mut self.outbound, state.number, deliver.consumer_tag);
+                }
+                Target::Deliver { consumer: None, tag, redelivered: deliver.redelivered }
+            }
+            Fate::Keep | Fate::Drop => Target::Nobody,
+        };
+        state.content.begin(&mut self.staging, target, deliver.exchange, deliver.routing_key);
+        if fate == Fate::Keep {
+            let kind = TagKind::Ack;
+            self.give_up(DeliveryTag { channel: id, epoch: self.epoch, tag, kind });
+        }
+        Ok(())
     }
 
     fn forget_tag(&mut self, id: ChannelId, key: ConsumerKey) {
@@ -318,12 +373,24 @@ impl Connection {
         }
     }
 
+    /// Nobody holds the delivery any more. It stays unacknowledged until its channel closes.
+    pub(crate) fn give_up(&mut self, tag: DeliveryTag) {
+        let Some(state) = self.channels.find_mut(tag.channel.0) else { return };
+        if tag.kind != TagKind::NoAck && state.unsettled().give_up(tag.tag) {
+            self.counters.dropped += 1;
+            self.events.push_back(Event::Dropped(tag.channel));
+        }
+    }
+
     /// Gives a delivery back that nobody holds, if it is still to be settled. A stream keeps its
     /// messages: there it is acknowledged.
     pub(crate) fn requeue(&mut self, tag: DeliveryTag) {
         let Some(state) = self.channels.find_mut(tag.channel.0) else { return };
-        if state.phase != Phase::Open {
+        if state.phase != Phase::Open || tag.kind == TagKind::NoAck {
             return;
+        }
+        if tag.kind == TagKind::MaybeStream {
+            return self.give_up(tag);
         }
         let transactional = state.transactional;
         // A rollback opens it again, for nobody.
@@ -334,7 +401,7 @@ impl Connection {
         self.counters.settled += 1;
         let number = state.number;
         let (delivery_tag, multiple) = (tag.tag, false);
-        self.outbound.frames(number, |out| match tag.stream {
+        self.outbound.frames(number, |out| match tag.kind == TagKind::Stream {
             true => frame::write_method(out, number, &basic::Ack { delivery_tag, multiple }),
             false => {
                 let nack = basic::Nack { delivery_tag, multiple, requeue: true };
@@ -342,4 +409,10 @@ impl Connection {
             }
         });
     }
+}
+
+/// Ends a consumer at the broker, which is not to answer.
+fn cancel_no_wait(outbound: &mut Outbound, number: u16, consumer_tag: ShortStr<'_>) {
+    let cancel = basic::Cancel { consumer_tag, no_wait: true };
+    outbound.frames(number, |out| frame::write_method(out, number, &cancel));
 }

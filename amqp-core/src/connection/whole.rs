@@ -4,7 +4,7 @@
 //! Most do, and they are taken in one step. Anything out of the ordinary is left to the way that takes
 //! contents piece by piece (`channel/content.rs`), which every delivery could go: a frame that is not
 //! there yet or is malformed, a large body, a channel that closes or recovers, a consumer that nobody
-//! reads.
+//! reads or whose queue may be a stream.
 
 use amqp_proto::frame::{self, FRAME_OVERHEAD, FrameKind, FrameLimits};
 use amqp_proto::method::{MethodId, WireMethod, basic};
@@ -42,18 +42,14 @@ impl Connection {
         let key = state.consumers.find(deliver.consumer_tag.as_bytes());
         let Some(key) = key else { return Ok(None) };
         let Some((consumer, all_bytes)) = consumers.find_with_bytes(key) else { return Ok(None) };
-        if consumer.released {
+        if consumer.released || consumer.suspected {
             return Ok(None);
         }
-        if !consumer.no_ack {
+        if !consumer.no_ack() {
             state.delivered(deliver.delivery_tag)?;
         }
-        let tag = DeliveryTag {
-            channel,
-            epoch: *epoch,
-            tag: deliver.delivery_tag,
-            stream: consumer.stream,
-        };
+        let tag =
+            DeliveryTag { channel, epoch: *epoch, tag: deliver.delivery_tag, kind: consumer.kind };
         let (exchange, routing_key) = (deliver.exchange, deliver.routing_key);
         // The method ends with exchange, the key's length, and key.
         let start = length - 1 - routing_key.len() - ROUTING_KEY_GAP - exchange.len();

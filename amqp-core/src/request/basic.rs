@@ -1,15 +1,18 @@
-use amqp_proto::method::{self, WireMethod};
+use amqp_proto::method;
 use amqp_proto::{FieldTable, FieldValue, frame};
 
 use crate::channel::Pending;
 use crate::error::InvalidArgument;
-use crate::limits;
+use crate::ids::TagKind;
 use crate::request::{Got, raw, requests, short};
 
-const STREAM_OFFSET: &str = "x-stream-offset";
+pub(crate) const STREAM_OFFSET: &str = "x-stream-offset";
 
 /// Sets how many deliveries may be unacknowledged
 /// (`basic.qos`; <https://www.rabbitmq.com/docs/consumer-prefetch>).
+///
+/// A consumer with a [`prefetch`](BasicConsume::prefetch) is not affected by a limit for each consumer, and
+/// counts towards a limit for the channel. Without either call a consumer has a prefetch of 256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BasicQos {
     prefetch_count: u16,
@@ -22,7 +25,11 @@ impl BasicQos {
         Self { prefetch_count, global: false }
     }
 
-    /// For the channel as a whole, at once.
+    /// For the channel as a whole, at once; 0 is no limit. Sent without `global`, a later `basic.qos` ends
+    /// this limit.
+    ///
+    /// RabbitMQ 4.3 has no such limits: there it is one for each consumer that is started from here on.
+    /// Before, quorum queues and streams refuse consumers of a channel with such a limit (540).
     #[must_use]
     pub const fn global(mut self) -> Self {
         self.global = true;
@@ -30,7 +37,7 @@ impl BasicQos {
     }
 }
 
-/// Starts a consumer (`basic.consume`), with the prefetch of `basic.qos`.
+/// Starts a consumer (`basic.consume`), preceded by `basic.qos` where its prefetch needs that.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BasicConsume {
     queue: String,
@@ -38,13 +45,14 @@ pub struct BasicConsume {
     no_local: bool,
     pub(crate) no_ack: bool,
     exclusive: bool,
-    pub(crate) prefetch: u16,
+    pub(crate) prefetch: Option<u16>,
     requeue_on_drop: bool,
     arguments: FieldTable,
 }
 
 impl BasicConsume {
-    /// Consumes from `queue`, each delivery to be acknowledged, 256 of them at a time.
+    /// Consumes from `queue`, each delivery to be acknowledged. As many may be unacknowledged as the
+    /// channel's last [`BasicQos`] says, or 256 without one.
     pub fn new(queue: impl Into<String>) -> Self {
         Self {
             queue: queue.into(),
@@ -52,7 +60,7 @@ impl BasicConsume {
             no_local: false,
             no_ack: false,
             exclusive: false,
-            prefetch: limits::PREFETCH,
+            prefetch: None,
             requeue_on_drop: false,
             arguments: FieldTable::new(),
         }
@@ -65,15 +73,19 @@ impl BasicConsume {
         self
     }
 
-    /// How many deliveries may be unacknowledged; 0 is no limit. Sent as `basic.qos` ahead of
-    /// `basic.consume`, so that it counts for this consumer alone.
+    /// How many deliveries of this consumer may be unacknowledged, whatever the channel's [`BasicQos`] says;
+    /// 0 is no limit. It counts for this consumer alone, and has no effect without acknowledgement.
+    ///
+    /// A limit for the channel as a whole holds beside it. RabbitMQ before 4.3 lifts that limit for the moment
+    /// in which this consumer starts: other consumers of the channel may get more than it allows then.
     #[must_use]
     pub const fn prefetch(mut self, count: u16) -> Self {
-        self.prefetch = count;
+        self.prefetch = Some(count);
         self
     }
 
-    /// Deliveries count as acknowledged when they are sent: what is lost on the way is lost.
+    /// Deliveries count as acknowledged when they are sent: what is lost on the way is lost. A stream
+    /// refuses such a consumer.
     #[must_use]
     pub const fn no_ack(mut self) -> Self {
         self.no_ack = true;
@@ -142,6 +154,15 @@ impl BasicConsume {
         self.arguments.get(STREAM_OFFSET).is_some()
     }
 
+    /// What is known of the tags of its deliveries.
+    pub(crate) fn tag_kind(&self) -> TagKind {
+        match () {
+            () if self.no_ack => TagKind::NoAck,
+            () if self.is_stream() => TagKind::Stream,
+            () => TagKind::Ack,
+        }
+    }
+
     pub(crate) fn encode_with_tag(
         &self,
         number: u16,
@@ -158,9 +179,6 @@ impl BasicConsume {
             arguments: raw(&self.arguments, &mut table)?,
             ..Default::default()
         };
-        let qos =
-            method::basic::Qos { prefetch_size: 0, prefetch_count: self.prefetch, global: false };
-        frame::write_method(out, number, &qos);
         frame::write_method(out, number, &consume);
         Ok(())
     }
@@ -259,7 +277,7 @@ requests! {
         no_ack: this.no_ack,
         ..Default::default()
     };
-    BasicQos -> (), Pending::done(method::basic::QosOk::ID),
+    BasicQos -> (), Pending::Qos { count: this.prefetch_count, global: this.global },
     |this, table, no_wait| method::basic::Qos {
         prefetch_size: 0,
         prefetch_count: this.prefetch_count,

@@ -115,6 +115,7 @@ pub(crate) mod sealed {
     }
 }
 
+pub(crate) use basic::STREAM_OFFSET;
 pub use basic::{BasicConsume, BasicGet, BasicQos, BasicRecover, StreamOffset};
 pub use exchange::{ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeType, ExchangeUnbind};
 pub use mode::{ChannelFlow, ConfirmSelect, TxCommit, TxRollback, TxSelect};

@@ -176,7 +176,9 @@ impl Play {
 fn consume(peer: &mut Peer, channel: ChannelId, consume: &BasicConsume) -> ConsumerKey {
     let tag = if consume.is_no_ack() { "n" } else { "t" };
     let call = peer.session.channel(channel).consume(peer.now, consume).unwrap();
-    peer.send(1, &basic::QosOk::default());
+    if !consume.is_no_ack() {
+        peer.send(1, &basic::QosOk::default());
+    }
     peer.send(1, &basic::ConsumeOk { consumer_tag: ShortStr::new(tag).unwrap() });
     peer.session.take_reply(&call).unwrap().unwrap().consumer
 }

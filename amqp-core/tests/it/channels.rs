@@ -454,3 +454,107 @@ fn pk_50_every_method_on_a_closed_channel_is_refused() {
     ));
     assert!(peer.methods().is_empty());
 }
+
+/// All numbers but the first are taken, and that was closed by the broker with this code.
+fn with_a_number_that_served(peer: &mut Peer, code: u16) {
+    peer.channel(1);
+    peer.send(1, &close(code));
+    assert_eq!(peer.methods(), ["channel.CloseOk"]);
+    (2..=10).for_each(|number| _ = peer.channel(number));
+    peer.methods();
+}
+
+/// RabbitMQ refuses an open by closing the connection; others may close the channel.
+#[test]
+fn a_refused_open_is_answered_and_reported() {
+    for reused in [false, true] {
+        let mut peer = Peer::open();
+        if reused {
+            with_a_number_that_served(&mut peer, 406);
+        }
+        let (id, opening) = peer.session.open_channel(peer.now).unwrap();
+        assert_eq!(peer.methods(), ["channel.Open"]);
+        if reused {
+            // A late copy of the close before; what differs is none.
+            peer.send(1, &close(406));
+            assert!(peer.methods().is_empty());
+        }
+        peer.events();
+        peer.send(1, &close(504));
+        assert_eq!(peer.methods(), ["channel.CloseOk"]);
+        assert_eq!(peer.events(), [Event::CallDone(opening.key()), Event::ChannelClosed(id)]);
+        let error = peer.session.take_reply(&opening).unwrap().unwrap_err();
+        assert_eq!(error.reply_code().unwrap().code(), 504);
+        assert_eq!(Error::from(peer.session.channel(id).cause().unwrap()), error);
+        peer.session.channel(id).release(peer.now);
+        assert!(peer.methods().is_empty(), "it is closed");
+        // The number serves again, and nothing is left.
+        if !reused {
+            (2..=10).for_each(|number| _ = peer.channel(number));
+        }
+        peer.channel(1);
+        assert_eq!(peer.session.stats().open_calls, 0);
+        assert_eq!(peer.session.cause(), None);
+    }
+}
+
+/// A copy of a close is late only until open-ok has come: then it is meant for the channel that is there.
+#[test]
+fn the_same_close_behind_open_ok_counts() {
+    let mut peer = Peer::open();
+    with_a_number_that_served(&mut peer, 406);
+    let id = peer.channel(1);
+    peer.send(1, &close(406));
+    assert_eq!(peer.methods(), ["channel.CloseOk"]);
+    assert!(matches!(peer.session.channel(id).cause(), Some(ChannelCause::ByBroker(_))));
+}
+
+/// Both are waited for, and the answer to the close is the end of both.
+#[test]
+fn a_peer_that_answers_the_close_has_answered_the_open() {
+    let mut peer = Peer::open();
+    let (id, opening) = peer.session.open_channel(peer.now).unwrap();
+    peer.pass(std::time::Duration::from_secs(5));
+    let closing = peer.session.channel(id).close(peer.now);
+    assert_eq!(peer.methods(), ["channel.Open", "channel.Close"]);
+    peer.send(1, &channel::CloseOk::default());
+    peer.session.take_reply(&closing).unwrap().unwrap();
+    let error = peer.session.take_reply(&opening).unwrap().unwrap_err();
+    assert_eq!(error, Error::Channel(ChannelCause::ByClient));
+    assert_eq!((peer.session.stats().open_calls, peer.session.cause()), (0, None));
+
+    // The close may be answered by a refusal of the open as well: one more answer is let pass.
+    let (id, opening) = peer.session.open_channel(peer.now).unwrap();
+    let closing = peer.session.channel(id).close(peer.now);
+    peer.send(2, &close(504));
+    assert_eq!(peer.methods(), ["channel.Open", "channel.Close", "channel.CloseOk"]);
+    peer.session.take_reply(&closing).unwrap().unwrap();
+    let error = peer.session.take_reply(&opening).unwrap().unwrap_err();
+    assert_eq!(error.reply_code().unwrap().code(), 504);
+    peer.send(2, &channel::CloseOk::default());
+    assert_eq!(peer.session.cause(), None);
+}
+
+/// They add nothing to a content that is complete without them.
+#[test]
+fn empty_body_frames_are_let_pass() {
+    for size in [0, 3] {
+        each_way(|mut peer| {
+            let (id, consumer) = consuming(&mut peer, &BasicConsume::new("q"));
+            let mut empty = Vec::new();
+            frame::write_body(&mut empty, 1, &[]);
+            for tag in 1..=2 {
+                let mut frames =
+                    content(1, &to("t", tag), RawProperties::NONE.as_bytes(), &[7; 3][..size]);
+                frames.insert(2, empty.clone());
+                frames.extend([empty.clone(), empty.clone()]);
+                peer.send_frames(&frames);
+            }
+            assert_eq!(peer.session.cause(), None);
+            for tag in 1..=2 {
+                let delivery = peer.session.channel(id).next_delivery(consumer).unwrap();
+                assert_eq!((delivery.tag.number(), delivery.message.body().len()), (tag, size));
+            }
+        });
+    }
+}

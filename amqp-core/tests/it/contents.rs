@@ -110,7 +110,9 @@ pub(crate) fn consume_on(
 ) -> ConsumerKey {
     let consume = consume.clone().consumer_tag("t");
     let call = peer.session.channel(id).consume(peer.now, &consume).unwrap();
-    peer.send(number, &basic::QosOk::default());
+    if !consume.is_no_ack() {
+        peer.send(number, &basic::QosOk::default());
+    }
     peer.send(number, &basic::ConsumeOk { consumer_tag: ShortStr::new("t").unwrap() });
     let consumer = peer.session.take_reply(&call).unwrap().unwrap().consumer;
     peer.methods();

@@ -108,14 +108,14 @@ fn an_oversize_message_costs_that_message_alone() {
     assert_eq!((next.tag.number(), next.fault()), (2, None));
 }
 
-/// A consumer that this side does not know: the message goes back to its queue.
+/// A consumer that this side does not know is cancelled, and the message goes back to its queue.
 #[test]
 fn a_delivery_for_nobody_is_requeued() {
     each_way(|mut peer| {
         consuming(&mut peer);
         peer.methods();
         peer.send_content(1, &to("unknown", 1), RawProperties::NONE.as_bytes(), b"");
-        assert_eq!(peer.methods(), ["basic.Nack"]);
+        assert_eq!(peer.methods(), ["basic.Cancel", "basic.Nack"]);
         assert_eq!(peer.session.cause(), None);
     });
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use amqp_core::proto::frame::{self, FrameLimits, Peek};
 use amqp_core::proto::method::{Method, MethodId, WireMethod, channel, connection};
-use amqp_core::proto::{PROTOCOL_HEADER, RawTable};
+use amqp_core::proto::{FieldTable, PROTOCOL_HEADER, RawTable};
 use amqp_core::{
     Action, Attempt, ChannelId, CloseCause, Config, ConnectError, ConnectFailure, Event, Session,
     Transmit, TransportError,
@@ -59,12 +59,31 @@ impl Peer {
     pub(crate) fn open_with(config: Config) -> Self {
         let mut peer = Self::connected(config);
         peer.send(0, &start(b"PLAIN"));
+        peer.tune()
+    }
+
+    /// A session that is open, with a RabbitMQ of this version.
+    pub(crate) fn open_at(version: &str) -> Self {
+        let mut peer = Self::connected(Config::default());
+        let mut properties = FieldTable::new();
+        properties.insert("product", "RabbitMQ");
+        properties.insert("version", version);
+        let mut table = Vec::new();
+        let encoded = properties.encode(&mut table);
+        encoded.unwrap();
+        let server_properties = RawTable::new(&table[4..]);
+        peer.send(0, &connection::Start { server_properties, ..start(b"PLAIN") });
+        peer.tune()
+    }
+
+    fn tune(mut self) -> Self {
+        let peer = &mut self;
         assert_eq!(peer.methods(), ["connection.StartOk"]);
         peer.send(0, &connection::Tune { channel_max: 10, frame_max: 4_096, heartbeat: 10 });
         assert_eq!(peer.methods(), ["connection.TuneOk", "connection.Open"]);
         peer.send(0, &connection::OpenOk::default());
         assert_eq!(peer.events(), [Event::Opened]);
-        peer
+        self
     }
 
     /// An open channel.

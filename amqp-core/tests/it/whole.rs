@@ -165,7 +165,7 @@ fn a_delivery_to_an_unknown_consumer_is_requeued() {
         peer.deliver(1, 1, b"known");
         peer.send_content(1, &to("u", 2), NONE, b"unknown");
         peer.deliver(1, 3, b"known");
-        assert_eq!(peer.methods(), ["basic.Nack"]);
+        assert_eq!(peer.methods(), ["basic.Cancel", "basic.Nack"]);
         let tags: Vec<_> = read(&mut peer, id, consumer).into_iter().map(|it| it.0).collect();
         assert_eq!(tags, [1, 3]);
     });

@@ -22,16 +22,15 @@ impl Broker {
             return Err(Refusal::connection(ReplyCode::NOT_IMPLEMENTED, text));
         }
         if let Some(channel) = self.channel(id, number) {
-            let limit = match qos.global {
-                true => &mut channel.global_prefetch,
-                false => &mut channel.prefetch,
-            };
-            *limit = qos.prefetch_count;
+            if qos.global {
+                channel.global_prefetch = qos.prefetch_count;
+            } else {
+                channel.prefetch = qos.prefetch_count;
+                channel.global_prefetch = 0;
+            }
         }
         self.answer(id, number, false, &basic::QosOk::default());
-        if qos.global {
-            self.deliver_all();
-        }
+        self.deliver_all();
         Ok(())
     }
 

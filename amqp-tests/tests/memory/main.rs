@@ -66,7 +66,6 @@ fn announced_sizes() {
     let size = limits::MESSAGE_BYTES;
     let header = ContentHeader { class_id: 60, body_size: size, properties: RawProperties::NONE };
     wire.clear();
-    frame::write_method(&mut wire, 1, &basic::QosOk::default());
     frame::write_method(&mut wire, 1, &deliver);
     frame::write_header(&mut wire, 1, &header);
     peer.feed(&wire);
