@@ -247,6 +247,12 @@ async fn na_19_a_deleted_queue_ends_its_consumer_with_the_reason(at: At) {
     assert!(consumer.next().await.is_none());
     // A second delete finds nothing, which RabbitMQ does not mind.
     channel.queue_delete(QueueDelete::new(queue.name())).await.unwrap();
+    // The channel is as it was, and the tag is free: the cancel was answered as the broker wants it.
+    let queue = channel.queue_declare(exclusive("deleted")).await.unwrap();
+    let consume = BasicConsume::new(queue.name()).consumer_tag(&*consumer_tag);
+    let mut consumer = channel.basic_consume(consume).await.unwrap();
+    publish(&channel, queue.name(), ["again"]).await;
+    next(&mut consumer).await.ack().unwrap();
     connection.close().await;
 }
 

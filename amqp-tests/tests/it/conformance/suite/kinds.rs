@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::api::{
-    AckError, At, BasicConsume, Publish, QueueDeclare, QueueDelete, StreamOffset, on_rabbitmq,
-    ready,
+    AckError, At, BasicConsume, BasicQos, Error, Misuse, Publish, QueueDeclare, QueueDelete,
+    StreamOffset, on_rabbitmq, ready,
 };
 
 use crate::support::{unique, within};
@@ -13,6 +13,8 @@ on_rabbitmq! {
     a_quorum_queue_gives_up_a_message_after_its_limit
     messages_and_queues_expire
     a_stream_is_read_from_any_point_and_takes_nothing_back
+    a_stream_that_was_not_announced_takes_nothing_back
+    a_limit_for_the_channel_is_lifted_where_a_queue_would_refuse_it
 }
 
 async fn a_quorum_queue_gives_up_a_message_after_its_limit(at: At) {
@@ -118,6 +120,67 @@ async fn a_stream_is_read_from_any_point_and_takes_nothing_back(at: At) {
         consuming.close().await.unwrap();
     }
     assert!(connection.is_open());
+    channel.queue_delete(QueueDelete::new(&name)).await.unwrap();
+    connection.close().await;
+}
+
+/// Without `stream_offset` the header of the deliveries tells; RabbitMQ 3.11 and later bear refusals.
+async fn a_stream_that_was_not_announced_takes_nothing_back(at: At) {
+    let connection = at.connect().await;
+    let channel = connection.open_channel().await.unwrap();
+    let name = unique("stream");
+    channel.queue_declare(QueueDeclare::stream(&name)).await.unwrap();
+    let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
+    let fragile = at.version() < (3, 11);
+    for dropped in [true, false] {
+        let consuming = connection.open_channel().await.unwrap();
+        let consume = BasicConsume::new(&name).prefetch(10).requeue_on_drop();
+        let mut consumer = consuming.basic_consume(consume).await.unwrap();
+        for number in 0..8 {
+            publisher.publish(Publish::new("", &name, number.to_string())).await.unwrap();
+        }
+        let first = within("a delivery", consumer.next()).await.unwrap().unwrap();
+        let (tag, number) = (first.tag(), first.tag().number());
+        let expected = if fragile { Err(AckError::MaybeStream(number)) } else { Ok(()) };
+        assert_eq!(consuming.basic_nack(tag, false, true), expected);
+        if fragile {
+            first.ack().unwrap();
+        }
+        let second = within("a delivery", consumer.next()).await.unwrap().unwrap();
+        assert_eq!(second.reject(true).is_err(), fragile);
+        // It is dropped, as others are, in the application's hands and unread.
+        drop(within("a delivery", consumer.next()).await.unwrap().unwrap());
+        if dropped {
+            drop(consumer);
+        } else {
+            consumer.cancel_and_requeue().await.unwrap();
+        }
+        consuming.queue_declare(QueueDeclare::passive(&name)).await.unwrap();
+        consuming.close().await.unwrap();
+    }
+    let announced = || BasicConsume::new(&name).stream_offset(StreamOffset::First);
+    let error = channel.basic_consume(announced().no_ack()).await.unwrap_err();
+    assert_eq!(error, Error::Misuse(Misuse::StreamNeedsAck));
+    let error = channel.basic_consume(announced().prefetch(0)).await.unwrap_err();
+    assert_eq!(error, Error::Misuse(Misuse::StreamNeedsPrefetch));
+    assert!(connection.is_open());
+    channel.queue_delete(QueueDelete::new(&name)).await.unwrap();
+    connection.close().await;
+}
+
+/// Quorum queues refuse consumers of a channel that has such a limit; one with its own prefetch starts.
+async fn a_limit_for_the_channel_is_lifted_where_a_queue_would_refuse_it(at: At) {
+    let connection = at.connect().await;
+    let channel = connection.open_channel().await.unwrap();
+    channel.basic_qos(BasicQos::new(5).global()).await.unwrap();
+    let name = unique("quorum");
+    channel.queue_declare(QueueDeclare::quorum(&name)).await.unwrap();
+    let consumer = channel.basic_consume(BasicConsume::new(&name).prefetch(2)).await.unwrap();
+    for _ in 0..4 {
+        channel.basic_publish(Publish::new("", &name, b"x")).await.unwrap();
+    }
+    ready(&channel, &name, 2).await;
+    drop(consumer);
     channel.queue_delete(QueueDelete::new(&name)).await.unwrap();
     connection.close().await;
 }

@@ -12,6 +12,7 @@ mod faults;
 mod kinds;
 mod outcomes;
 mod patience;
+mod prefetching;
 mod publishing;
 mod scopes;
 mod threads;
