@@ -24,7 +24,7 @@ use amqp_proto::method::{channel as wire, connection as wire_connection};
 use amqp_proto::{FieldTable, ShortStr};
 use bytes::Bytes;
 
-use crate::channel::{Calls, Channel, ChannelState, Consumers, Numbers, Pending, Staging};
+use crate::channel::{Calls, Channel, ChannelState, Consumers, Numbers, Pending, Phase, Staging};
 use crate::config::{Config, Secret};
 use crate::connect_error::{ConnectFailure, ConnectStep};
 use crate::error::{
@@ -339,7 +339,9 @@ impl Connection {
                 self.state = State::Closing { sent: false };
                 self.timers.set(TimeoutReason::Close, Some(now + self.config.close_timeout));
                 for key in self.channels.keys() {
-                    if let Some(state) = self.channels.find_mut(key) {
+                    if let Some(state) = self.channels.find_mut(key)
+                        && state.phase != Phase::Closed
+                    {
                         let cause = ChannelCause::Connection(CloseCause::ByClient);
                         state.cause.get_or_insert(cause);
                         self.events.push_back(Event::ChannelClosing(ChannelId(key)));

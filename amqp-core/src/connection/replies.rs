@@ -75,11 +75,14 @@ impl Connection {
         id: ChannelId,
         method: Method<'_>,
     ) -> Result<(), ProtocolDetail> {
+        let closing = self.channels.find(id.0).is_some_and(|state| state.phase == Phase::Closing);
         match method {
             Method::ChannelClose(close) => {
                 self.closed_by_broker(id, &close);
                 Ok(())
             }
+            // An answer behind our close would be on a channel that is not open.
+            Method::ChannelFlow(_) | Method::BasicCancel(_) if closing => Ok(()),
             Method::ChannelFlow(flow) => {
                 let Some(state) = self.channels.find_mut(id.0) else { return Ok(()) };
                 state.flow_stopped = !flow.active;

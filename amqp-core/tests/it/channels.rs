@@ -346,6 +346,31 @@ fn handles_dropped_behind_a_close_write_nothing() {
     });
 }
 
+/// RabbitMQ takes an answer behind a `channel.close` for a frame on a channel that is not open (504).
+#[test]
+fn nothing_is_answered_behind_our_close() {
+    let mut peer = Peer::open();
+    let (id, _) = consuming(&mut peer, &BasicConsume::new("q"));
+    peer.session.channel(id).close(peer.now);
+    peer.send(1, &channel::Flow { active: true });
+    let consumer_tag = ShortStr::new("t").unwrap();
+    peer.send(1, &basic::Cancel { consumer_tag, no_wait: false });
+    assert_eq!(peer.methods(), ["channel.Close"]);
+    peer.send(1, &channel::CloseOk::default());
+    assert_eq!(peer.session.cause(), None);
+}
+
+/// What has closed does not close again.
+#[test]
+fn a_channel_that_is_closed_is_not_reported_as_closing() {
+    let mut peer = Peer::open();
+    let (dead, living) = (peer.channel(1), peer.channel(2));
+    peer.send(1, &close(404));
+    assert_eq!(peer.events(), [Event::ChannelClosed(dead)]);
+    peer.session.close(peer.now);
+    assert_eq!(peer.events(), [Event::ChannelClosing(living)]);
+}
+
 /// A large content moves on however much its neighbours write.
 #[test]
 fn large_contents_do_not_starve() {

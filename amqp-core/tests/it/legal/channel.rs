@@ -1,0 +1,502 @@
+//! The broker's side of a channel.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use amqp_core::proto::method::{Method, basic, channel, confirm, exchange, queue, tx};
+
+use super::broker::{Command, Effect, Outgoing, close, content, outgoing, short};
+use super::dice::Dice;
+use super::log::{Intent, Log, Sent};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Open,
+    /// The broker's close is not answered.
+    Closing,
+    Closed,
+}
+
+#[derive(Debug)]
+pub(crate) struct Channel {
+    number: u16,
+    /// Which of all channels that were opened it is.
+    pub(crate) id: usize,
+    pub(crate) state: State,
+    opened: bool,
+    pub(crate) todo: VecDeque<Command>,
+    /// Answers that the queues give by way of the channel, in any order.
+    late: Vec<Outgoing>,
+    confirms: bool,
+    transactional: bool,
+    seq: u64,
+    /// Publishes to be confirmed, with what is to be returned before.
+    unconfirmed: BTreeMap<u64, Option<Returned>>,
+    /// Those of them that were returned: they are acked.
+    returned: BTreeSet<u64>,
+    /// Returns of a transaction.
+    uncommitted: Vec<Returned>,
+    tag: u64,
+    unacked: BTreeMap<u64, usize>,
+    /// Settled in the open transaction.
+    settled: BTreeMap<u64, usize>,
+    consumers: BTreeMap<String, Consumer>,
+    prefetch: u16,
+    global: u16,
+    flows: VecDeque<bool>,
+    flow_stopped: bool,
+}
+
+#[derive(Debug)]
+struct Consumer {
+    no_ack: bool,
+    prefetch: u16,
+    /// The broker has cancelled it for a late ack, and delivers until the client cancels it too.
+    ghost: bool,
+}
+
+#[derive(Debug)]
+struct Returned {
+    id: Option<u64>,
+    exchange: Vec<u8>,
+    routing_key: Vec<u8>,
+    properties: Vec<u8>,
+    body: Vec<u8>,
+}
+
+impl Channel {
+    pub(crate) fn new(number: u16, id: usize) -> Self {
+        Self {
+            number,
+            id,
+            state: State::Open,
+            opened: false,
+            todo: VecDeque::new(),
+            late: Vec::new(),
+            confirms: false,
+            transactional: false,
+            seq: 0,
+            unconfirmed: BTreeMap::new(),
+            returned: BTreeSet::new(),
+            uncommitted: Vec::new(),
+            tag: 0,
+            unacked: BTreeMap::new(),
+            settled: BTreeMap::new(),
+            consumers: BTreeMap::new(),
+            prefetch: 0,
+            global: 0,
+            flows: VecDeque::new(),
+            flow_stopped: false,
+        }
+    }
+
+    /// Whether nothing is left to be answered or confirmed.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.todo.is_empty()
+            && self.late.is_empty()
+            && self.flows.is_empty()
+            && !self.flow_stopped
+            && (self.state == State::Closing || self.unconfirmed.is_empty())
+    }
+
+    /// Deliveries that the client has not settled.
+    pub(crate) fn unacked(&self) -> impl Iterator<Item = usize> {
+        self.unacked.values().copied()
+    }
+
+    pub(crate) fn handle(
+        &mut self,
+        command: Command,
+        calm: bool,
+        out: &mut Vec<Outgoing>,
+        dice: &mut Dice,
+        log: &mut Log,
+    ) {
+        let payload = match command {
+            Command::Method(payload) => payload,
+            Command::Publish { .. } if self.state == State::Closing => return,
+            Command::Publish { mandatory, exchange, routing_key, properties, body } => {
+                let id = super::application::body_id(&body);
+                let returned = Returned { id: Some(id), exchange, routing_key, properties, body };
+                return self.publish(mandatory, returned, out, dice, log);
+            }
+        };
+        let method = Method::decode(&payload).unwrap();
+        if self.state == State::Closing {
+            match method {
+                Method::ChannelCloseOk(_) => self.state = State::Closed,
+                // RabbitMQ may lose one that meets a channel on its way out.
+                Method::ChannelClose(_) if dice.chance(50) => {
+                    out.push(outgoing(self.number, &channel::CloseOk::default(), None));
+                }
+                _ => {}
+            }
+            return;
+        }
+        self.method(&method, calm, out, dice, log);
+    }
+
+    fn method(
+        &mut self,
+        method: &Method<'_>,
+        calm: bool,
+        out: &mut Vec<Outgoing>,
+        dice: &mut Dice,
+        log: &mut Log,
+    ) {
+        let number = self.number;
+        macro_rules! reply {
+            ($reply:expr) => {
+                out.push(outgoing(number, &$reply, None))
+            };
+        }
+        match method {
+            Method::ChannelOpen(_) => {
+                self.opened = true;
+                reply!(channel::OpenOk::default());
+            }
+            Method::ChannelClose(_) => {
+                self.late_replies(dice, out);
+                reply!(channel::CloseOk::default());
+                self.state = State::Closed;
+            }
+            Method::ChannelFlow(flow) => reply!(channel::FlowOk { active: flow.active }),
+            Method::ChannelFlowOk(ok) => {
+                assert_eq!(self.flows.pop_front(), Some(ok.active), "flow-ok");
+            }
+            Method::ConfirmSelect(_) => {
+                self.confirms = true;
+                reply!(confirm::SelectOk::default());
+            }
+            Method::TxSelect(_) => {
+                self.transactional = true;
+                reply!(tx::SelectOk::default());
+            }
+            Method::TxCommit(_) => {
+                for returned in std::mem::take(&mut self.uncommitted) {
+                    self.give_back(&returned, out, dice);
+                }
+                self.settled.clear();
+                reply!(tx::CommitOk::default());
+            }
+            Method::TxRollback(_) => {
+                self.uncommitted.clear();
+                self.unacked.append(&mut self.settled);
+                reply!(tx::RollbackOk::default());
+            }
+            Method::BasicQos(qos) => {
+                *(if qos.global { &mut self.global } else { &mut self.prefetch }) =
+                    qos.prefetch_count;
+                reply!(basic::QosOk::default());
+            }
+            Method::BasicConsume(consume) => {
+                let tag = consume.consumer_tag.as_str().unwrap().to_owned();
+                let consumer =
+                    Consumer { no_ack: consume.no_ack, prefetch: self.prefetch, ghost: false };
+                let known = self.consumers.insert(tag, consumer).is_some();
+                assert!(!known, "consumer tag used twice");
+                let consumer_tag = consume.consumer_tag;
+                let ok = outgoing(number, &basic::ConsumeOk { consumer_tag }, None);
+                if dice.chance(50) { self.late.push(ok) } else { out.push(ok) }
+            }
+            Method::BasicCancel(cancel) => {
+                self.consumers.remove(cancel.consumer_tag.as_str().unwrap());
+                if !cancel.no_wait {
+                    let consumer_tag = cancel.consumer_tag;
+                    let ok = outgoing(number, &basic::CancelOk { consumer_tag }, None);
+                    if dice.chance(50) { self.late.push(ok) } else { out.push(ok) }
+                }
+            }
+            Method::BasicGet(get) => {
+                if calm || dice.chance(40) {
+                    return reply!(basic::GetEmpty::default());
+                }
+                let queue = get.queue.as_str().unwrap();
+                let (tag, at) = self.next_delivery(get.no_ack, None, dice, log);
+                let routing_key = at.to_string();
+                let ok = basic::GetOk {
+                    delivery_tag: tag,
+                    redelivered: log.sent[at].redelivered,
+                    exchange: short(queue),
+                    routing_key: short(&routing_key),
+                    message_count: at as u32,
+                };
+                let body = log.sent[at].body.clone();
+                out.extend(content(number, 4_096, &ok, &[0, 0], &body, Effect::Sent(at), dice));
+            }
+            Method::BasicAck(ack) => {
+                self.settle(ack.delivery_tag, ack.multiple, Intent::Ack, log);
+            }
+            Method::BasicNack(nack) => {
+                let intent = Intent::Refuse { requeue: nack.requeue };
+                self.settle(nack.delivery_tag, nack.multiple, intent, log);
+            }
+            Method::BasicReject(reject) => {
+                let intent = Intent::Refuse { requeue: reject.requeue };
+                self.settle(reject.delivery_tag, false, intent, log);
+            }
+            Method::BasicRecover(_) => {
+                for number in std::mem::take(&mut self.unacked).into_values() {
+                    log.sent[number].recovered = true;
+                }
+                reply!(basic::RecoverOk::default());
+            }
+            // The reply to a call about a queue shows that it is the call's own.
+            Method::QueueDeclare(declare) if !declare.no_wait => {
+                let message_count = digits(declare.queue.as_bytes());
+                let queue = declare.queue;
+                reply!(queue::DeclareOk { queue, message_count, consumer_count: 0 });
+            }
+            Method::QueuePurge(purge) if !purge.no_wait => {
+                reply!(queue::PurgeOk { message_count: digits(purge.queue.as_bytes()) });
+            }
+            Method::QueueDelete(delete) if !delete.no_wait => {
+                reply!(queue::DeleteOk { message_count: digits(delete.queue.as_bytes()) });
+            }
+            Method::ExchangeDelete(delete) if !delete.no_wait => {
+                reply!(exchange::DeleteOk::default());
+            }
+            Method::QueueDeclare(_)
+            | Method::QueuePurge(_)
+            | Method::QueueDelete(_)
+            | Method::ExchangeDelete(_) => {}
+            method => panic!("{method:?}"),
+        }
+    }
+
+    fn publish(
+        &mut self,
+        mandatory: bool,
+        returned: Returned,
+        out: &mut Vec<Outgoing>,
+        dice: &mut Dice,
+        log: &mut Log,
+    ) {
+        let unroutable = mandatory && dice.chance(50);
+        if self.confirms {
+            self.seq += 1;
+            if let Some(published) = returned.id.and_then(|id| log.published.get_mut(&id)) {
+                assert_eq!(published.counted.replace(self.seq), None, "published twice");
+                assert_eq!(published.channel, self.id);
+            }
+            self.unconfirmed.insert(self.seq, unroutable.then_some(returned));
+        } else if unroutable && self.transactional {
+            self.uncommitted.push(Returned { id: None, ..returned });
+        } else if unroutable {
+            self.give_back(&Returned { id: None, ..returned }, out, dice);
+        }
+    }
+
+    fn give_back(&self, returned: &Returned, out: &mut Vec<Outgoing>, dice: &mut Dice) {
+        let method = basic::Return {
+            reply_code: 312,
+            reply_text: short("NO_ROUTE"),
+            exchange: amqp_core::ShortStr::from_bytes(&returned.exchange).unwrap(),
+            routing_key: amqp_core::ShortStr::from_bytes(&returned.routing_key).unwrap(),
+        };
+        let (properties, body) = (&returned.properties, &returned.body);
+        let effect = Effect::Returned(returned.id.unwrap_or(u64::MAX));
+        out.extend(content(self.number, 4_096, &method, properties, body, effect, dice));
+    }
+
+    /// The client must have been sent the tag, and have settled all that it covers.
+    fn settle(&mut self, tag: u64, multiple: bool, intent: Intent, log: &Log) {
+        let id = self.id;
+        let number = self.unacked.remove(&tag);
+        let number = number.unwrap_or_else(|| panic!("tag {tag} of channel {id}: {intent:?}"));
+        let mut covered = BTreeMap::from([(tag, number)]);
+        if multiple {
+            let open = self.unacked.split_off(&tag);
+            covered.append(&mut std::mem::replace(&mut self.unacked, open));
+        }
+        for number in covered.values() {
+            log.check_settled(*number, intent);
+        }
+        if self.transactional {
+            self.settled.append(&mut covered);
+        }
+    }
+
+    /// Something that nothing asked for; whether the channel was closed.
+    pub(crate) fn act(
+        &mut self,
+        calm: bool,
+        frame_max: usize,
+        out: &mut Vec<Outgoing>,
+        dice: &mut Dice,
+        log: &mut Log,
+    ) -> bool {
+        let number = self.number;
+        if self.state == State::Closing {
+            // Repeated until it is answered.
+            if !calm && dice.chance(20) {
+                out.push(outgoing(number, &close(), None));
+            }
+            return false;
+        }
+        if !self.opened {
+            return false;
+        }
+        match dice.below(100) {
+            0 if !calm => {
+                log.line(|| format!("! channel {number} is closed"));
+                out.push(outgoing(number, &close(), None));
+                self.state = State::Closing;
+                return true;
+            }
+            1..=3 if !calm && !self.flow_stopped => self.flow(false, out),
+            1..=30 if self.flow_stopped => self.flow(true, out),
+            4..=6 if !calm => {
+                let Some(at) = dice.place(self.consumers.len()) else { return false };
+                let (tag, consumer) = self.consumers.iter_mut().nth(at).unwrap();
+                if !std::mem::replace(&mut consumer.ghost, true) {
+                    let no_ack = consumer.no_ack;
+                    let cancel = basic::Cancel { consumer_tag: short(tag), no_wait: true };
+                    out.push(outgoing(number, &cancel, None));
+                    if no_ack || dice.chance(70) {
+                        let tag = tag.clone();
+                        self.consumers.remove(&tag);
+                    }
+                }
+            }
+            7..=25 => {
+                if let Some(at) = dice.place(self.late.len()) {
+                    out.push(self.late.swap_remove(at));
+                }
+            }
+            26..=60 => self.confirm(calm, out, dice),
+            _ if !calm => self.deliver(frame_max, out, dice, log),
+            _ => {}
+        }
+        false
+    }
+
+    fn flow(&mut self, active: bool, out: &mut Vec<Outgoing>) {
+        self.flow_stopped = !active;
+        self.flows.push_back(active);
+        out.push(outgoing(self.number, &channel::Flow { active }, None));
+    }
+
+    fn late_replies(&mut self, dice: &mut Dice, out: &mut Vec<Outgoing>) {
+        while let Some(at) = dice.place(self.late.len()) {
+            let late = self.late.swap_remove(at);
+            if dice.chance(70) {
+                out.push(late);
+            }
+        }
+    }
+
+    /// Confirms some publishes: one, or all up to one. What is returned comes before its ack, with any
+    /// acks between.
+    fn confirm(&mut self, calm: bool, out: &mut Vec<Outgoing>, dice: &mut Dice) {
+        let Some(at) = dice.place(self.unconfirmed.len()) else { return };
+        let last = *self.unconfirmed.keys().nth(at).unwrap();
+        if dice.chance(30)
+            && let Some(returned) = self.unconfirmed.get_mut(&last).and_then(Option::take)
+        {
+            self.returned.insert(last);
+            return self.give_back(&returned, out, dice);
+        }
+        let multiple = calm || dice.chance(30);
+        let first = if multiple { 1 } else { last };
+        let unroutable: Vec<u64> = self
+            .unconfirmed
+            .range(first..=last)
+            .filter_map(|(seq, returned)| returned.is_some().then_some(*seq))
+            .collect();
+        for seq in &unroutable {
+            if let Some(returned) = self.unconfirmed.get_mut(seq).and_then(Option::take) {
+                self.give_back(&returned, out, dice);
+            }
+            self.returned.insert(*seq);
+        }
+        let returned = self.returned.range(first..=last).next().is_some();
+        let open = self.unconfirmed.range(first..=last).map(|it| *it.0).collect::<Vec<_>>();
+        open.iter().for_each(|seq| {
+            self.unconfirmed.remove(seq);
+        });
+        self.returned.retain(|seq| !(first..=last).contains(seq));
+        let (channel, delivery_tag) = (self.id, last);
+        if !returned && dice.chance(20) {
+            let nack = basic::Nack { delivery_tag, multiple, requeue: dice.chance(50) };
+            out.push(outgoing(self.number, &nack, Some(Effect::Nacked { channel, first, last })));
+        } else {
+            let ack = basic::Ack { delivery_tag, multiple };
+            out.push(outgoing(self.number, &ack, Some(Effect::Acked { channel, first, last })));
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        frame_max: usize,
+        out: &mut Vec<Outgoing>,
+        dice: &mut Dice,
+        log: &mut Log,
+    ) {
+        let Some(at) = dice.place(self.consumers.len()) else { return };
+        let (tag, consumer) = self.consumers.iter().nth(at).unwrap();
+        let (tag, no_ack, prefetch) = (tag.clone(), consumer.no_ack, consumer.prefetch);
+        let of_consumer = |number: &&usize| log.sent[**number].consumer.as_ref() == Some(&tag);
+        let held = self.unacked.values().chain(self.settled.values()).filter(of_consumer).count();
+        let all = self.unacked.len() + self.settled.len();
+        let full = |limit: u16, held: usize| limit > 0 && held >= usize::from(limit);
+        if !no_ack && (full(prefetch, held) || full(self.global, all)) {
+            return;
+        }
+        for _ in 0..1 + dice.below(3) {
+            let (delivery_tag, at) = self.next_delivery(no_ack, Some(&tag), dice, log);
+            let routing_key = at.to_string();
+            let deliver = basic::Deliver {
+                consumer_tag: short(&tag),
+                delivery_tag,
+                redelivered: log.sent[at].redelivered,
+                exchange: short("e"),
+                routing_key: short(&routing_key),
+            };
+            let body = log.sent[at].body.clone();
+            let effect = Effect::Sent(at);
+            out.extend(content(self.number, frame_max, &deliver, &[0, 0], &body, effect, dice));
+            if !no_ack {
+                return;
+            }
+        }
+    }
+
+    /// Tag and number of a message that is sent.
+    fn next_delivery(
+        &mut self,
+        no_ack: bool,
+        consumer: Option<&String>,
+        dice: &mut Dice,
+        log: &mut Log,
+    ) -> (u64, usize) {
+        self.tag += 1;
+        let (at, size) = (log.sent.len(), dice.size());
+        let ghost = consumer.is_some_and(|tag| self.consumers[tag].ghost);
+        log.sent.push(Sent {
+            channel: self.id,
+            consumer: consumer.cloned(),
+            body: (0..size).map(|byte| (byte + at) as u8).collect(),
+            no_ack,
+            redelivered: dice.chance(20),
+            written: None,
+            intents: Vec::new(),
+            seen: false,
+            recovered: false,
+            ghost,
+        });
+        if let Some(tag) = consumer {
+            log.of_consumer.entry((self.id, tag.clone())).or_default().push(at);
+        }
+        if !no_ack {
+            self.unacked.insert(self.tag, at);
+            log.tags.insert((self.id, self.tag), at);
+        }
+        (self.tag, at)
+    }
+}
+
+/// The number in a name such as "q17".
+fn digits(name: &[u8]) -> u32 {
+    let digits = name.iter().filter(|byte| byte.is_ascii_digit());
+    digits.fold(0, |number, digit| number * 10 + u32::from(digit - b'0'))
+}

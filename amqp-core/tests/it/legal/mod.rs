@@ -1,0 +1,60 @@
+//! Random conversations with a broker that is capricious and keeps to the protocol.
+//!
+//! A seed decides everything: what the [application](application) does, when the [broker](broker) takes
+//! a command and what it answers, between which frames of other channels each frame is written, where
+//! the [transport](world) cuts the bytes, and how the connection ends. Whatever it decides, these hold:
+//! * The client writes whole frames of at most `frame_max` bytes, contents unbroken within their channel
+//!   ([`scan`]).
+//! * Each call completes once, with its own reply; each publish has its own outcome, `NotSent` if and
+//!   only if no byte of it was written; each delivery is read once, in its order ([`log`]).
+//! * What is written to settle a delivery was asked for, and no other delivery is covered
+//!   ([`channel`]).
+//! * Events announce all of that, each thing once, and nothing else is looked at.
+//! * In the end no call, publish, delivery, byte or channel is left in any record.
+//!
+//! `AMQP_LEGAL_SEEDS` is the number of conversations, 5,000 by default. `AMQP_LEGAL_SEED` replays one,
+//! with a line for each frame and event.
+
+mod application;
+mod broker;
+mod calls;
+mod channel;
+mod dice;
+mod events;
+mod log;
+mod scan;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+fn number(variable: &str) -> Option<u64> {
+    let value = std::env::var(variable).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{variable} is not a number: {value}")))
+}
+
+#[test]
+fn every_legal_conversation_keeps_the_promises() {
+    if let Some(seed) = number("AMQP_LEGAL_SEED") {
+        return world::play(seed, true);
+    }
+    let (next, end) = (AtomicU64::new(0), number("AMQP_LEGAL_SEEDS").unwrap_or(5_000));
+    let work = || {
+        while let seed = next.fetch_add(1, Ordering::Relaxed)
+            && seed < end
+        {
+            if let Err(panic) = catch_unwind(|| world::play(seed, false)) {
+                next.store(end, Ordering::Relaxed);
+                println!("seed {seed} fails; AMQP_LEGAL_SEED={seed} replays it:");
+                let _ = catch_unwind(AssertUnwindSafe(|| world::play(seed, true)));
+                resume_unwind(panic);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+    });
+}
