@@ -330,7 +330,8 @@ impl<'c> Channel<'c> {
         confirms.is_some_and(|confirms| confirms.is_confirmed(seq))
     }
 
-    /// What became of a publish; `None` while that is open. Nacks and returns are told once.
+    /// Returns what became of a publish, `None` while that is open. A nack and a return are reported
+    /// once: asked again, the publish looks confirmed.
     #[inline]
     pub fn confirmed(&mut self, seq: PublishSeq) -> Option<Confirmation> {
         match self.state().and_then(|state| state.confirms.as_mut()) {
@@ -339,7 +340,7 @@ impl<'c> Channel<'c> {
         }
     }
 
-    /// Nobody will ask what became of the publish.
+    /// Drops what became of the publish, or what becomes of it later.
     pub fn forget_publish(&mut self, seq: PublishSeq) {
         if let Some(confirms) = self.state().and_then(|state| state.confirms.as_mut()) {
             confirms.forget(seq);
