@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::channel::fingerprint::{Fingerprint, Returned};
 use crate::channel::returns::Returns;
-use crate::error::{ChannelCause, CloseCause, Error, ProtocolDetail};
+use crate::error::{ChannelCause, Error, ProtocolDetail};
 use crate::ids::PublishSeq;
 use crate::message::ReturnedMessage;
 use crate::transmit::Sent;
@@ -30,12 +30,12 @@ pub enum Confirmation {
     Nacked,
     /// It was mandatory and reached no queue.
     Returned(Box<ReturnedMessage>),
-    /// No byte of it was written before the connection was lost.
-    NotSent(CloseCause),
-    /// The connection was lost after it was written, in part at least: the broker may have it.
-    Unknown(CloseCause),
-    /// The channel closed before the broker answered.
-    Closed(Error),
+    /// Its channel or connection closed, for this reason, before any byte of it was written: the broker
+    /// did not take it.
+    NotSent(Error),
+    /// Its channel or connection closed, for this reason, after it was written, in part at least, and
+    /// before the broker answered: the broker may have taken it.
+    Unknown(Error),
 }
 
 /// Where the stream offset is that of the publish's first byte.
@@ -257,12 +257,11 @@ impl Slot {
 
 impl Ended {
     fn outcome(&self, slot: Slot) -> Confirmation {
-        match &self.cause {
-            ChannelCause::Connection(cause) if slot.begins_before(self.written) => {
-                Confirmation::Unknown(cause.clone())
-            }
-            ChannelCause::Connection(cause) => Confirmation::NotSent(cause.clone()),
-            cause => Confirmation::Closed(cause.clone().into_error()),
+        let cause = self.cause.clone().into_error();
+        if slot.begins_before(self.written) {
+            Confirmation::Unknown(cause)
+        } else {
+            Confirmation::NotSent(cause)
         }
     }
 }
@@ -292,7 +291,6 @@ mod tests {
                 Some(Confirmation::Nacked) => 'n',
                 Some(Confirmation::NotSent(_)) => 's',
                 Some(Confirmation::Unknown(_)) => 'u',
-                Some(Confirmation::Closed(_)) => 'x',
                 Some(Confirmation::Returned(_)) => 'r',
             })
             .collect()

@@ -336,7 +336,7 @@ impl<'c> Channel<'c> {
     pub fn confirmed(&mut self, seq: PublishSeq) -> Option<Confirmation> {
         match self.state().and_then(|state| state.confirms.as_mut()) {
             Some(confirms) => confirms.take(seq),
-            None => Some(Confirmation::Closed(Misuse::NotConfirmMode.into())),
+            None => Some(Confirmation::Unknown(Misuse::NotConfirmMode.into())),
         }
     }
 
@@ -513,9 +513,10 @@ impl<'c> Channel<'c> {
 
     /// The error of a channel that is not open.
     pub(super) fn closed(&mut self) -> Error {
-        match self.state().and_then(|state| state.cause.clone()) {
-            Some(cause) => cause.into_error(),
-            None => gone(),
+        match self.state().map(|state| (state.cause.clone(), state.phase)) {
+            Some((Some(cause), _)) => cause.into_error(),
+            Some((None, Phase::Opening)) => Misuse::ChannelNotOpen.into(),
+            _ => gone(),
         }
     }
 }

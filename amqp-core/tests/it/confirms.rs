@@ -1,10 +1,12 @@
 //! What becomes of publishes.
 
-use amqp_core::proto::method::{basic, confirm};
+use std::time::Duration;
+
+use amqp_core::proto::method::{basic, channel, confirm};
 use amqp_core::proto::{FieldTable, Properties, RawProperties, ShortStr};
 use amqp_core::{
-    ChannelId, CloseCause, ConfirmSelect, Confirmation, Error, Event, InvalidReason, Publish,
-    PublishRefused, PublishSeq, Transmit, limits,
+    ChannelId, CloseCause, ConfirmSelect, Confirmation, Error, Event, InvalidReason, Misuse,
+    Publish, PublishRefused, PublishSeq, Transmit, limits,
 };
 use bytes::Bytes;
 
@@ -287,6 +289,83 @@ fn a_confirm_of_all_covers_what_was_sent() {
     assert!(peer.session.cause().is_none());
 }
 
+fn closed_by_broker(peer: &mut Peer, reply_code: u16) {
+    peer.send(1, &channel::Close { reply_code, ..Default::default() });
+}
+
+/// As at a loss: what the driver had not begun to take was not sent, and the rest may have arrived.
+#[test]
+fn a_closed_channel_tells_not_sent_from_unknown() {
+    let mut peer = Peer::open();
+    let id = confirming(&mut peer);
+    let small = Bytes::from_static(b"small");
+    let large = Bytes::from(vec![0; 600_000]);
+    let sent = publish(&mut peer, id, &small);
+    let begun = publish(&mut peer, id, &large);
+    let mut out = Transmit::new();
+    assert!(peer.session.poll_transmit(peer.now, &mut out));
+    let bodies = [&small, &large, &small];
+    let waiting = bodies.map(|body| publish(&mut peer, id, body));
+    peer.events();
+    closed_by_broker(&mut peer, 404);
+    let settled = Event::Settled { channel: id, first: sent, last: waiting[2] };
+    assert!(peer.events().contains(&settled));
+    for seq in [sent, begun] {
+        let outcome = peer.session.channel(id).confirmed(seq);
+        let Some(Confirmation::Unknown(error)) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(error.reply_code().unwrap().code(), 404);
+    }
+    for seq in waiting {
+        let outcome = peer.session.channel(id).confirmed(seq);
+        let Some(Confirmation::NotSent(error)) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(error.reply_code().unwrap().code(), 404);
+    }
+    // What was dropped takes no buffer space, and is not waited for.
+    assert_eq!(peer.session.take_discarded().len(), 1);
+    assert!(peer.session.stats().unsent_bytes < 600_000);
+    assert_eq!(peer.session.stats().unconfirmed, 0);
+    let drain = peer.session.drain(peer.now, Duration::from_secs(1)).unwrap();
+    peer.write();
+    assert_eq!(peer.session.stats().unsent_bytes, 0);
+    peer.events();
+    assert_eq!(peer.session.take_reply(&drain), Some(Ok(())));
+}
+
+/// The same where nothing but the flat buffer holds the publish.
+#[test]
+fn a_publish_that_a_closed_channel_left_in_the_buffer_was_not_sent() {
+    let mut peer = Peer::open();
+    let id = confirming(&mut peer);
+    let sent = publish(&mut peer, id, &Bytes::from_static(b"sent"));
+    peer.write();
+    let unsent = publish(&mut peer, id, &Bytes::from_static(b"unsent"));
+    let forgotten = publish(&mut peer, id, &Bytes::from_static(b"forgotten"));
+    peer.session.channel(id).forget_publish(forgotten);
+    closed_by_broker(&mut peer, 406);
+    let mut channel = peer.session.channel(id);
+    assert!(matches!(channel.confirmed(sent), Some(Confirmation::Unknown(_))));
+    assert!(matches!(channel.confirmed(unsent), Some(Confirmation::NotSent(_))));
+}
+
+/// Lanes give back what a closed channel had in them: others get as much as before.
+#[test]
+fn a_closed_channel_leaves_its_buffer_space_to_others() {
+    let mut peer = Peer::open();
+    let id = confirming(&mut peer);
+    let other = peer.channel(2);
+    let large = Bytes::from(vec![0; 200_000]);
+    let fill = |peer: &mut Peer, id| {
+        let publish = Publish::new("", "q", &large);
+        (0..).take_while(|_| peer.session.channel(id).publish(&publish).is_ok()).count()
+    };
+    assert_eq!(fill(&mut peer, id), 6);
+    let behind = Publish::new("", "q", b"behind");
+    assert_eq!(peer.session.channel(id).publish(&behind), Err(PublishRefused::Full));
+    assert_eq!(fill(&mut peer, other), 0);
+    closed_by_broker(&mut peer, 404);
+    assert_eq!(fill(&mut peer, other), 6);
+}
+
 /// Acks in a row make one event; a gap, another order or another channel begin a new one.
 #[test]
 fn runs_of_confirms_make_one_event() {
@@ -351,5 +430,38 @@ fn a_header_must_fit_a_frame() {
         peer.session.channel(id).publish(&whole).unwrap();
         expected.extend(["basic.Publish", "Header", "Body"]);
         assert_eq!(peer.methods(), expected);
+    }
+}
+
+/// It is not closed, and nothing was sent.
+#[test]
+fn a_publish_before_open_ok_says_so() {
+    let mut peer = Peer::open();
+    let (id, _) = peer.session.open_channel(peer.now).unwrap();
+    let refused = peer.session.channel(id).publish(&Publish::new("", "q", b"x"));
+    assert_eq!(refused, Err(PublishRefused::Error(Misuse::ChannelNotOpen.into())));
+    let refused = peer.session.channel(id).call(peer.now, &ConfirmSelect::default());
+    assert_eq!(refused.unwrap_err(), Misuse::ChannelNotOpen.into());
+    assert_eq!(peer.methods(), ["channel.Open"]);
+}
+
+/// Where it was published to is what its publisher wants to know.
+#[test]
+fn a_returned_message_is_printed_with_its_address() {
+    let mut peer = Peer::open();
+    let id = peer.channel(1);
+    for (reply_text, printed) in [("NO_ROUTE", "312 NO_ROUTE"), ("why", "312 NO_ROUTE why")] {
+        let returned = basic::Return {
+            reply_code: 312,
+            reply_text: ShortStr::new(reply_text).unwrap(),
+            exchange: ShortStr::new("e").unwrap(),
+            routing_key: ShortStr::new("k").unwrap(),
+        };
+        peer.send_content(1, &returned, RawProperties::NONE.as_bytes(), b"");
+        let message = Box::new(peer.session.channel(id).take_returned().unwrap());
+        let expected = format!("{printed} (exchange \"e\", routing key \"k\")");
+        assert_eq!(message.to_string(), expected);
+        let error = Error::Returned(message);
+        assert_eq!(error.to_string(), format!("returned by the broker: {expected}"));
     }
 }
