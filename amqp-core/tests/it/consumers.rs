@@ -40,14 +40,14 @@ fn text(tag: ShortStr<'_>) -> &str {
 }
 
 /// Starts a consumer, and answers what that has sent. Returns its key and the frames.
-fn start(peer: &mut Peer, id: ChannelId, consume: BasicConsume) -> (ConsumerKey, Vec<String>) {
+fn start(peer: &mut Peer, id: ChannelId, consume: &BasicConsume) -> (ConsumerKey, Vec<String>) {
     wire(peer);
-    let call = peer.session.channel(id).consume(peer.now, &consume).unwrap();
+    let call = peer.session.channel(id).consume(peer.now, consume).unwrap();
     let frames = wire(peer);
     for frame in &frames {
         match frame.strip_prefix("consume ") {
             Some(tag) => {
-                peer.send(1, &basic::ConsumeOk { consumer_tag: ShortStr::new(tag).unwrap() })
+                peer.send(1, &basic::ConsumeOk { consumer_tag: ShortStr::new(tag).unwrap() });
             }
             None => peer.send(1, &basic::QosOk::default()),
         }
@@ -103,8 +103,8 @@ fn a_tag_without_acknowledgement_settles_nothing() {
     for whole in [true, false] {
         let mut peer = Peer::open();
         let id = peer.channel(1);
-        let (counted, _) = start(&mut peer, id, consume("t"));
-        let (replies, _) = start(&mut peer, id, consume("n").no_ack());
+        let (counted, _) = start(&mut peer, id, &consume("t"));
+        let (replies, _) = start(&mut peer, id, &consume("n").no_ack());
         let none = Properties::new();
         deliver(&mut peer, whole, &delivery("n", 1, &none));
         deliver(&mut peer, whole, &delivery("t", 1, &none));
@@ -143,7 +143,7 @@ fn a_tag_without_acknowledgement_settles_nothing() {
 fn a_consumer_has_its_own_prefetch_or_the_channels() {
     let mut peer = Peer::open();
     let id = peer.channel(1);
-    let mut frames = |consume| start(&mut peer, id, consume).1;
+    let mut frames = |consume| start(&mut peer, id, &consume).1;
     assert_eq!(frames(consume("a")), ["qos 256", "consume a"]);
     assert_eq!(frames(consume("b")), ["consume b"], "it is set");
     assert_eq!(frames(consume("c").prefetch(3)), ["qos 3", "consume c"]);
@@ -151,12 +151,12 @@ fn a_consumer_has_its_own_prefetch_or_the_channels() {
     assert_eq!(frames(consume("e").no_ack().prefetch(9)), ["consume e"], "it has no effect");
     assert_eq!(frames(consume("f")), ["qos 256", "consume f"]);
     qos(&mut peer, id, BasicQos::new(5));
-    let mut frames = |consume| start(&mut peer, id, consume).1;
+    let mut frames = |consume| start(&mut peer, id, &consume).1;
     assert_eq!(frames(consume("g")), ["consume g"]);
     assert_eq!(frames(consume("h").prefetch(0)), ["qos 0", "consume h"]);
     assert_eq!(frames(consume("i")), ["qos 5", "consume i"]);
     qos(&mut peer, id, BasicQos::new(0));
-    assert_eq!(start(&mut peer, id, consume("j")).1, ["consume j"], "asked for no limit");
+    assert_eq!(start(&mut peer, id, &consume("j")).1, ["consume j"], "asked for no limit");
 }
 
 /// RabbitMQ before 4.3 ends a limit for the channel at the next `basic.qos` that is not `global`.
@@ -165,7 +165,7 @@ fn a_limit_for_the_channel_survives_its_consumers() {
     let mut peer = Peer::open();
     let id = peer.channel(1);
     qos(&mut peer, id, BasicQos::new(10).global());
-    let mut frames = |consume| start(&mut peer, id, consume).1;
+    let mut frames = |consume| start(&mut peer, id, &consume).1;
     assert_eq!(frames(consume("a")), ["consume a"]);
     assert_eq!(frames(consume("b").prefetch(3)), ["qos 3", "consume b", "qos 10 global"]);
     assert_eq!(frames(consume("n").no_ack()), ["consume n"]);
@@ -176,16 +176,16 @@ fn a_limit_for_the_channel_survives_its_consumers() {
     assert_eq!(frames(consume("f").prefetch(3)), ["qos 3", "consume f", "qos 10 global"]);
     // The application's own ends the limit, and counts.
     qos(&mut peer, id, BasicQos::new(7));
-    assert_eq!(start(&mut peer, id, consume("g")).1, ["consume g"]);
+    assert_eq!(start(&mut peer, id, &consume("g")).1, ["consume g"]);
     // Both: each consumer has 7, all together 10.
     qos(&mut peer, id, BasicQos::new(10).global());
-    let mut frames = |consume| start(&mut peer, id, consume).1;
+    let mut frames = |consume| start(&mut peer, id, &consume).1;
     assert_eq!(frames(consume("h")), ["consume h"]);
     assert_eq!(frames(consume("i").prefetch(1)), ["qos 1", "consume i", "qos 10 global"]);
     assert_eq!(frames(consume("j")), ["qos 7", "qos 10 global", "consume j"]);
     // It is over: RabbitMQ 4.3 takes this one for all consumers to come.
     qos(&mut peer, id, BasicQos::new(0).global());
-    let mut frames = |consume| start(&mut peer, id, consume).1;
+    let mut frames = |consume| start(&mut peer, id, &consume).1;
     assert_eq!(frames(consume("k")), ["qos 7", "consume k"]);
     assert_eq!(frames(consume("l")), ["consume l"]);
 }
@@ -198,7 +198,7 @@ fn refused_and_forgotten_consumers_leave_the_prefetch_as_it_is() {
     let long = "x".repeat(256);
     let refused = peer.session.channel(id).consume(peer.now, &consume(&long).prefetch(3));
     assert!(matches!(refused, Err(Error::InvalidArgument(_))));
-    assert_eq!(start(&mut peer, id, consume("a").prefetch(3)).1, ["qos 3", "consume a"]);
+    assert_eq!(start(&mut peer, id, &consume("a").prefetch(3)).1, ["qos 3", "consume a"]);
     let call = peer.session.channel(id).consume(peer.now, &consume("b").prefetch(4)).unwrap();
     peer.session.forget(peer.now, call.key());
     assert_eq!(wire(&mut peer), ["qos 4", "consume b"]);
@@ -206,11 +206,11 @@ fn refused_and_forgotten_consumers_leave_the_prefetch_as_it_is() {
     peer.send(1, &basic::ConsumeOk { consumer_tag: ShortStr::new("b").unwrap() });
     assert_eq!(wire(&mut peer), ["cancel b"]);
     peer.send(1, &basic::CancelOk { consumer_tag: ShortStr::new("b").unwrap() });
-    assert_eq!(start(&mut peer, id, consume("c").prefetch(4)).1, ["consume c"]);
+    assert_eq!(start(&mut peer, id, &consume("c").prefetch(4)).1, ["consume c"]);
     let asked = peer.session.channel(id).call(peer.now, &BasicQos::new(6)).unwrap();
     peer.session.forget(peer.now, asked.key());
     peer.send(1, &basic::QosOk::default());
-    assert_eq!(start(&mut peer, id, consume("d")).1, ["consume d"]);
+    assert_eq!(start(&mut peer, id, &consume("d")).1, ["consume d"]);
 }
 
 /// RabbitMQ would close the channel, or the connection.
@@ -230,7 +230,7 @@ fn a_stream_wants_acknowledgement_and_a_prefetch() {
     qos(&mut peer, id, BasicQos::new(0));
     wire(&mut peer);
     assert_eq!(refused(&mut peer, &stream()), Misuse::StreamNeedsPrefetch.into());
-    assert_eq!(start(&mut peer, id, stream().prefetch(1)).1, ["qos 1", "consume s"]);
+    assert_eq!(start(&mut peer, id, &stream().prefetch(1)).1, ["qos 1", "consume s"]);
 }
 
 /// The second caller may rely on what the answer says: no more deliveries come.
@@ -238,7 +238,7 @@ fn a_stream_wants_acknowledgement_and_a_prefetch() {
 fn a_second_cancel_waits_for_the_answer_too() {
     let mut peer = Peer::open();
     let id = peer.channel(1);
-    let (consumer, _) = start(&mut peer, id, consume("t"));
+    let (consumer, _) = start(&mut peer, id, &consume("t"));
     let cancel = |peer: &mut Peer| peer.session.channel(id).cancel(peer.now, consumer).unwrap();
     let [first, second, forgotten] = [cancel(&mut peer), cancel(&mut peer), cancel(&mut peer)];
     peer.session.forget(peer.now, forgotten.key());
@@ -261,7 +261,7 @@ fn a_second_cancel_waits_for_the_answer_too() {
     assert!(wire(&mut peer).is_empty());
 
     // A channel's end is the consumer's.
-    let (consumer, _) = start(&mut peer, id, consume("u"));
+    let (consumer, _) = start(&mut peer, id, &consume("u"));
     let [_, second] =
         [(); 2].map(|()| peer.session.channel(id).cancel(peer.now, consumer).unwrap());
     peer.send(1, &channel::Close { reply_code: 404, ..Default::default() });
@@ -273,7 +273,7 @@ fn a_second_cancel_waits_for_the_answer_too() {
 fn answers_about_consumers_find_their_calls() {
     let mut peer = Peer::open();
     let id = peer.channel(1);
-    let (old, _) = start(&mut peer, id, consume("old"));
+    let (old, _) = start(&mut peer, id, &consume("old"));
     let mut begin = |tag| peer.session.channel(id).consume(peer.now, &consume(tag)).unwrap();
     let (a, b) = (begin("a"), begin("b"));
     let cancelling = peer.session.channel(id).cancel(peer.now, old).unwrap();
@@ -293,8 +293,8 @@ fn answers_about_consumers_find_their_calls() {
     for other in ["b", "c"] {
         let mut peer = Peer::open();
         let id = peer.channel(1);
-        let (a, _) = start(&mut peer, id, consume("a"));
-        start(&mut peer, id, consume("b"));
+        let (a, _) = start(&mut peer, id, &consume("a"));
+        start(&mut peer, id, &consume("b"));
         peer.session.channel(id).cancel(peer.now, a).unwrap();
         peer.send(1, &basic::CancelOk { consumer_tag: tag(other) });
         assert!(peer.session.cause().is_some(), "nobody cancelled {other}");
@@ -307,7 +307,7 @@ fn a_brokers_cancel_is_answered() {
     let mut peer = Peer::open();
     let id = peer.channel(1);
     let consumer_tag = ShortStr::new("t").unwrap();
-    let (consumer, _) = start(&mut peer, id, consume("t"));
+    let (consumer, _) = start(&mut peer, id, &consume("t"));
     deliver(&mut peer, true, &delivery("t", 1, &Properties::new()));
     let held = next(&mut peer, id, consumer);
     wire(&mut peer);
@@ -319,7 +319,7 @@ fn a_brokers_cancel_is_answered() {
     assert!(wire(&mut peer).is_empty(), "once");
     // The tag is free, and what is held may be settled.
     peer.session.channel(id).ack(held, false).unwrap();
-    assert_eq!(start(&mut peer, id, consume("t")).1, ["consume t"]);
+    assert_eq!(start(&mut peer, id, &consume("t")).1, ["consume t"]);
     // Asked for an answer, it has that one.
     peer.send(1, &basic::Cancel { consumer_tag, no_wait: false });
     assert_eq!(wire(&mut peer), ["ack 1", "basic.CancelOk"][1..]);
@@ -334,7 +334,7 @@ fn a_delivery_to_an_ended_consumer_is_no_loop() {
         let id = peer.channel(1);
         let consumer_tag = ShortStr::new("t").unwrap();
         if cancelled {
-            start(&mut peer, id, consume("t").prefetch(2));
+            start(&mut peer, id, &consume("t").prefetch(2));
             peer.send(1, &basic::Cancel { consumer_tag, no_wait: true });
         }
         let mut answers = wire(&mut peer);
@@ -349,7 +349,7 @@ fn a_delivery_to_an_ended_consumer_is_no_loop() {
         assert_eq!(answers.len(), cancels + nacks);
         assert_eq!(peer.session.stats().unsettled, 0, "nobody holds the rest");
         // The tag serves again.
-        let (consumer, _) = start(&mut peer, id, consume("t"));
+        let (consumer, _) = start(&mut peer, id, &consume("t"));
         deliver(&mut peer, whole, &delivery("t", 3_000, &Properties::new()));
         let held = next(&mut peer, id, consumer);
         peer.session.channel(id).ack(held, false).unwrap();
@@ -362,7 +362,7 @@ fn a_late_delivery_without_acknowledgement_is_dropped() {
     let mut peer = Peer::open();
     let id = peer.channel(1);
     let consumer_tag = ShortStr::new("n").unwrap();
-    start(&mut peer, id, consume("n").no_ack());
+    start(&mut peer, id, &consume("n").no_ack());
     peer.send(1, &basic::Cancel { consumer_tag, no_wait: true });
     assert_eq!(wire(&mut peer), ["cancel n nowait"]);
     for _ in 0..3 {
@@ -400,7 +400,7 @@ fn what_may_be_a_streams_is_never_refused() {
     for whole in [true, false] {
         let mut peer = Peer::open_at("3.10.8");
         let id = peer.channel(1);
-        let (consumer, _) = start(&mut peer, id, consume("t"));
+        let (consumer, _) = start(&mut peer, id, &consume("t"));
         for number in 1..=5 {
             deliver(&mut peer, whole, &delivery("t", number, &offset(number as i64)));
         }
@@ -429,7 +429,7 @@ fn what_is_no_streams_is_refused_as_ever() {
     for whole in [true, false] {
         let mut peer = Peer::open_at("3.10.8");
         let id = peer.channel(1);
-        let (consumer, _) = start(&mut peer, id, consume("t"));
+        let (consumer, _) = start(&mut peer, id, &consume("t"));
         deliver(&mut peer, whole, &delivery("t", 1, &offset(1)));
         deliver(&mut peer, whole, &delivery("t", 2, &Properties::new()));
         deliver(&mut peer, whole, &delivery("t", 3, &offset(2)));
@@ -442,7 +442,7 @@ fn what_is_no_streams_is_refused_as_ever() {
         for version in ["3.11.0", "4.3.6", "x"] {
             let mut peer = Peer::open_at(version);
             let id = peer.channel(1);
-            let (consumer, _) = start(&mut peer, id, consume("t"));
+            let (consumer, _) = start(&mut peer, id, &consume("t"));
             deliver(&mut peer, whole, &delivery("t", 1, &offset(1)));
             let held = next(&mut peer, id, consumer);
             peer.session.channel(id).nack(held, true, true).unwrap();

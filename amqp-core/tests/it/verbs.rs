@@ -6,8 +6,8 @@ use amqp_core::proto::method::{basic, channel, connection};
 use amqp_core::proto::{RawProperties, ShortStr, frame};
 use amqp_core::{
     AckError, BasicConsume, BasicGet, BasicRecover, ChannelFlow, ChannelId, CloseCause, Config,
-    ConsumerKey, Error, Event, Misuse, Publish, PublishRefused, QueueDeclare, Secret, TxCommit,
-    TxRollback, TxSelect,
+    ConfirmSelect, ConsumerKey, Error, Event, Misuse, Publish, PublishRefused, QueueDeclare,
+    Secret, TxCommit, TxRollback, TxSelect,
 };
 
 use crate::contents::{self, each_way};
@@ -81,6 +81,36 @@ fn a_rollback_lets_deliveries_be_settled_again() {
         channel.call(peer.now, &TxRollback::default()).unwrap();
         assert_eq!(channel.ack(tag, false), Err(AckError::Settled(1)));
     });
+}
+
+/// BR-12: RabbitMQ would close the channel. The modes exclude each other from the moment they are asked for.
+#[test]
+fn confirms_and_transactions_exclude_each_other() {
+    let refused = |refused: Misuse, error: Error| assert_eq!(error, Error::Misuse(refused));
+    let mut peer = Peer::open();
+    let (plain, confirming, transactional) = (peer.channel(1), peer.channel(2), peer.channel(3));
+    let now = peer.now;
+    let mut channel = peer.session.channel(plain);
+    let error = channel.call(now, &TxCommit::default()).unwrap_err();
+    refused(Misuse::NotTransactionMode, error);
+    let error = channel.call(now, &TxRollback::default()).unwrap_err();
+    refused(Misuse::NotTransactionMode, error);
+    let mut channel = peer.session.channel(confirming);
+    channel.call(now, &ConfirmSelect::default()).unwrap();
+    let error = channel.call(now, &TxSelect::default()).unwrap_err();
+    refused(Misuse::ConfirmMode, error);
+    let mut channel = peer.session.channel(transactional);
+    channel.call(now, &TxSelect::default()).unwrap();
+    let error = channel.call(now, &ConfirmSelect::default()).unwrap_err();
+    refused(Misuse::TransactionMode, error);
+    // Asked for again, each is what it was; what was refused was not written.
+    channel.call(now, &TxSelect::default()).unwrap();
+    channel.call(now, &TxCommit::default()).unwrap();
+    peer.session.channel(confirming).call(now, &ConfirmSelect::default()).unwrap();
+    assert_eq!(
+        peer.methods(),
+        ["confirm.Select", "tx.Select", "tx.Select", "tx.Commit", "confirm.Select"]
+    );
 }
 
 /// BR-2: what was delivered before the answer is requeued, and comes again.
