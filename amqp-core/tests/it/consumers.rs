@@ -286,6 +286,13 @@ fn answers_about_consumers_find_their_calls() {
     peer.send(1, &basic::ConsumeOk { consumer_tag: tag("a") });
     let a = peer.session.take_reply(&a).unwrap().unwrap();
     assert_eq!(a.consumer_tag, "a");
+    // A drain cancels what is still starting: each answer finds its call, whichever comes first.
+    let starting = peer.session.channel(id).consume(peer.now, &consume("s")).unwrap();
+    peer.session.drain(peer.now, std::time::Duration::from_secs(9)).unwrap();
+    peer.send(1, &basic::CancelOk { consumer_tag: tag("s") });
+    assert!(peer.session.take_reply(&starting).is_none());
+    peer.send(1, &basic::ConsumeOk { consumer_tag: tag("s") });
+    assert_eq!(peer.session.take_reply(&starting).unwrap().unwrap().consumer_tag, "s");
     // An answer of the other kind is none.
     peer.session.channel(id).cancel(peer.now, a.consumer).unwrap();
     peer.send(1, &basic::ConsumeOk { consumer_tag: tag("a") });
