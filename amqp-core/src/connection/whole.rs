@@ -12,7 +12,7 @@ use amqp_proto::properties::CONTENT_CLASS;
 use amqp_proto::{ContentHeader, RawProperties};
 
 use crate::channel::Phase;
-use crate::connection::{Connection, State};
+use crate::connection::Connection;
 use crate::error::ProtocolDetail;
 use crate::event::Event;
 use crate::ids::DeliveryTag;
@@ -24,7 +24,7 @@ impl Connection {
     /// of all its frames.
     #[inline]
     pub(super) fn whole_delivery(&mut self, input: &[u8]) -> Result<Option<usize>, ProtocolDetail> {
-        if self.skipped > 0 || !matches!(self.state, State::Open) {
+        if self.skipped > 0 {
             return Ok(None);
         }
         let Some((number, payload)) = method(input, self.frame_limits) else { return Ok(None) };

@@ -68,11 +68,12 @@ fn nothing_is_delivered_out_of_a_frame_that_is_read_past() {
     let size = 2_usize << 20;
     let mut head = vec![2, 0, 1];
     head.extend((size as u32).to_be_bytes());
-    head.extend([0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    // Class, weight, body size and flags are read; the trap stands where reading past begins.
+    head.extend([0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     peer.send_bytes(&head);
     let trap = content(1, &to("t", 2), NONE, b"trap").concat();
     peer.send_bytes(&trap);
-    peer.send_bytes(&vec![0; size - 12 - trap.len()]);
+    peer.send_bytes(&vec![0; size - 14 - trap.len()]);
     peer.send_bytes(&[FRAME_END]);
     peer.deliver(1, 3, b"next");
     assert_eq!(read(&mut peer, id, consumer), [(1, vec![]), (3, b"next".to_vec())]);
