@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use amqp_core::{
-    Confirmation, Error, InvalidArgument, Misuse, Publish, PublishRefused, PublishSeq,
+    CloseCause, Confirmation, Error, InvalidArgument, Misuse, Publish, PublishRefused, PublishSeq,
     ReturnedMessage,
 };
 
@@ -43,6 +43,9 @@ impl Publisher {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
+    /// The channel was closed before the broker answered, or before the message was sent.
+    #[error("not confirmed: {0}")]
+    Closed(Error),
     /// The message cannot be sent. Nothing was.
     #[error("invalid message: {0}")]
     Invalid(InvalidArgument),
@@ -52,26 +55,24 @@ pub enum PublishError {
     /// The broker refused the message, such as a full queue with `x-overflow=reject-publish`.
     #[error("refused by the broker")]
     Nacked,
-    /// The channel or the connection was closed, for this reason, before any byte of the message was
-    /// written: the broker did not take it.
+    /// The connection was lost before any byte of the message was written.
     #[error("not sent: {0}")]
-    NotSent(Error),
+    NotSent(CloseCause),
     /// The message was mandatory and reached no queue.
-    #[error("returned by the broker: {0}")]
+    #[error("returned by the broker: {} {}", .0.code, .0.text)]
     Returned(Box<ReturnedMessage>),
-    /// The channel or the connection closed, for this reason, after the message was written, in part at
-    /// least, and before the broker answered: the broker may have taken it.
+    /// The connection was lost after the message was written, in part at least: the broker may have
+    /// taken it or not.
     #[error("sent, outcome unknown: {0}")]
-    Unknown(Error),
+    Unknown(CloseCause),
 }
 
-impl PublishError {
-    /// The error of a message that was refused before it was queued.
-    fn refused(error: Error) -> Self {
+impl From<Error> for PublishError {
+    fn from(error: Error) -> Self {
         match error {
             Error::InvalidArgument(invalid) => Self::Invalid(invalid),
             Error::Misuse(misuse) => Self::Misuse(misuse),
-            closed => Self::NotSent(closed),
+            closed => Self::Closed(closed),
         }
     }
 }
@@ -83,6 +84,7 @@ fn outcome(confirmation: Confirmation) -> Result<(), PublishError> {
         Confirmation::Returned(message) => Err(PublishError::Returned(message)),
         Confirmation::NotSent(cause) => Err(PublishError::NotSent(cause)),
         Confirmation::Unknown(cause) => Err(PublishError::Unknown(cause)),
+        Confirmation::Closed(error) => Err(error.into()),
         // The core has no other, and says so where it gets one.
         _ => Err(PublishError::Nacked),
     }
@@ -171,7 +173,7 @@ impl Future for Sending<'_> {
         let channel = self.room.channel;
         Poll::Ready(match result {
             Ok(seq) => Ok(Confirm { channel: Arc::clone(channel), seq, done: false }),
-            Err(error) => Err(PublishError::refused(error)),
+            Err(error) => Err(error.into()),
         })
     }
 }

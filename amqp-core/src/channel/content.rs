@@ -13,7 +13,6 @@ use amqp_proto::{ContentHeader, RawProperties, ShortStr};
 use bytes::{Bytes, BytesMut};
 
 use crate::arena::Arena;
-use crate::channel::fingerprint::BodyHash;
 use crate::error::ProtocolDetail;
 use crate::ids::ConsumerKey;
 use crate::limits::{
@@ -32,8 +31,6 @@ pub(crate) enum Target {
     Return {
         code: u16,
         text: Arc<str>,
-        /// Of a body that is thrown away: its publish is found by it.
-        body: Option<BodyHash>,
     },
     Got {
         tag: u64,
@@ -42,15 +39,6 @@ pub(crate) enum Target {
     },
     /// The channel is closing: what was to be acknowledged is read and dropped.
     Nobody,
-}
-
-impl Target {
-    /// A piece of the body is thrown away.
-    fn discard(&mut self, piece: &[u8]) {
-        if let Self::Return { body, .. } = self {
-            body.get_or_insert_default().write(piece);
-        }
-    }
 }
 
 #[derive(Debug, Default)]
@@ -220,9 +208,7 @@ impl Content {
                 body.extend_from_slice(bytes);
             }
             (body @ LargeBody::Growing(_), Piece::Owned(bytes)) => *body = LargeBody::Whole(bytes),
-            (LargeBody::Discarded(_), Piece::Borrowed(bytes)) => partial.target.discard(bytes),
-            (LargeBody::Discarded(_), Piece::Owned(bytes)) => partial.target.discard(&bytes),
-            (LargeBody::Whole(_), _) => {}
+            (LargeBody::Discarded(_) | LargeBody::Whole(_), _) => {}
         }
         Ok(self.take_complete(staging))
     }

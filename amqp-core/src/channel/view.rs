@@ -330,17 +330,16 @@ impl<'c> Channel<'c> {
         confirms.is_some_and(|confirms| confirms.is_confirmed(seq))
     }
 
-    /// Returns what became of a publish, `None` while that is open. A nack and a return are reported
-    /// once: asked again, the publish looks confirmed.
+    /// What became of a publish; `None` while that is open. Nacks and returns are told once.
     #[inline]
     pub fn confirmed(&mut self, seq: PublishSeq) -> Option<Confirmation> {
         match self.state().and_then(|state| state.confirms.as_mut()) {
             Some(confirms) => confirms.take(seq),
-            None => Some(Confirmation::Unknown(Misuse::NotConfirmMode.into())),
+            None => Some(Confirmation::Closed(Misuse::NotConfirmMode.into())),
         }
     }
 
-    /// Drops what became of the publish, or what becomes of it later.
+    /// Nobody will ask what became of the publish.
     pub fn forget_publish(&mut self, seq: PublishSeq) {
         if let Some(confirms) = self.state().and_then(|state| state.confirms.as_mut()) {
             confirms.forget(seq);
@@ -513,10 +512,9 @@ impl<'c> Channel<'c> {
 
     /// The error of a channel that is not open.
     pub(super) fn closed(&mut self) -> Error {
-        match self.state().map(|state| (state.cause.clone(), state.phase)) {
-            Some((Some(cause), _)) => cause.into_error(),
-            Some((None, Phase::Opening)) => Misuse::ChannelNotOpen.into(),
-            _ => gone(),
+        match self.state().and_then(|state| state.cause.clone()) {
+            Some(cause) => cause.into_error(),
+            None => gone(),
         }
     }
 }

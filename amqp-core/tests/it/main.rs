@@ -13,7 +13,6 @@ mod faults;
 mod hostile;
 mod legal;
 mod peer;
-mod returns;
 mod timing;
 mod uri;
 mod verbs;

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use amqp_core::{
     AckError, BasicConsume, BasicGet, BasicQos, BasicRecover, Call, CallKey, ChannelFlow,
-    ChannelId, ConfirmSelect, ConsumerKey, DeliveryTag, Error, ExchangeDelete, Publish,
-    PublishRefused, PublishSeq, QueueDeclare, QueueDelete, QueuePurge, Secret, Session, TxCommit,
-    TxRollback, TxSelect,
+    ChannelId, ConfirmSelect, ConsumerKey, DeliveryTag, Error, ExchangeDelete, FieldTable,
+    Properties, Publish, PublishRefused, PublishSeq, QueueDeclare, QueueDelete, QueuePurge, Secret,
+    Session, TxCommit, TxRollback, TxSelect,
 };
 use bytes::Bytes;
 
@@ -197,12 +197,17 @@ impl Application {
         // Others of the same length differ late.
         body.resize(body.len() + if dice.chance(50) { 0 } else { size }, b'-');
         let body = Bytes::from(body);
+        let headers = FieldTable::from([("number", (id as i64).into())]);
+        let properties = Properties::new().content_type("text/plain").headers(headers);
         let mut publish = Publish::new("", "q", &body);
         if dice.chance(30) {
             publish = publish.mandatory();
         }
         if dice.chance(30) {
             publish = publish.persistent();
+        }
+        if dice.chance(30) {
+            publish = publish.properties(&properties);
         }
         match session.channel(handle.id).publish(&publish) {
             Ok(seq) if handle.confirms => {
@@ -213,14 +218,17 @@ impl Application {
                 handle.outcomes.push(Outcome { id, seq, body, settled: false });
             }
             Ok(seq) => assert_eq!(seq.number(), 0),
-            Err(PublishRefused::Full) => handle.full = true,
+            Err(PublishRefused::Full) => {
+                log.count("no room");
+                handle.full = true;
+            }
             Err(PublishRefused::Error(_)) => assert!(is_dead(session, handle), "refused"),
             Err(refused) => panic!("{refused}"),
         }
     }
 
     /// Asks for outcomes that were announced, and at times for one that was not.
-    fn take_outcomes(&mut self, at: usize, session: &mut Session, dice: &mut Dice, log: &Log) {
+    fn take_outcomes(&mut self, at: usize, session: &mut Session, dice: &mut Dice, log: &mut Log) {
         let handle = &mut self.handles[at];
         let (id, closed) = (handle.id, is_dead(session, handle));
         let most = dice.below(20);
@@ -378,7 +386,14 @@ impl Application {
             assert_eq!(delivery.redelivered, sent.redelivered);
             if !sent.no_ack {
                 handle.held.push(Held { tag: delivery.tag, number, stale: false });
+            } else if dice.chance(10) {
+                // Its tag may be that of another delivery.
+                let (tag, multiple) = (delivery.tag, dice.chance(50));
+                assert!(session.channel(handle.id).ack(tag, multiple).is_err(), "{number}");
+                session.channel(handle.id).requeue(tag);
+                session.channel(handle.id).give_up(tag);
             }
+            log.count("read");
             log.read_in_order(at, &reader.tag, number, &mut reader.read);
         }
         if pulled.is_empty() {
@@ -542,6 +557,7 @@ impl Application {
     /// Of what the broker holds as unacknowledged, all was given up.
     pub(crate) fn check_unacked(&self, channel: &Channel) {
         let handle = &self.handles[channel.id];
+        assert!(handle.closed || !channel.has_ghosts(), "a cancel of the broker was not answered");
         // A rollback opens again what was requeued for nobody.
         if !handle.transactional && !handle.closed {
             for number in channel.unacked() {

@@ -213,7 +213,7 @@ impl Broker {
         if self.closed {
             return;
         }
-        match dice.below(200) {
+        match dice.below(600) {
             0 if !self.calm => {
                 log.line(|| "! connection.close".to_owned());
                 let reply_text = ShortStr::new("CONNECTION_FORCED - bye").unwrap();

@@ -98,6 +98,11 @@ impl Channel {
             && (self.state == State::Closing || self.unconfirmed.is_empty())
     }
 
+    /// Whether a consumer that the broker has cancelled is still there.
+    pub(crate) fn has_ghosts(&self) -> bool {
+        self.consumers.values().any(|consumer| consumer.ghost)
+    }
+
     /// Deliveries that the client has not settled.
     pub(crate) fn unacked(&self) -> impl Iterator<Item = usize> {
         self.unacked.values().copied()
@@ -181,6 +186,7 @@ impl Channel {
             Method::TxRollback(_) => {
                 self.uncommitted.clear();
                 self.unacked.append(&mut self.settled);
+                log.count("rolled back");
                 reply!(tx::RollbackOk::default());
             }
             Method::BasicQos(qos) => {
@@ -236,6 +242,7 @@ impl Channel {
             }
             Method::BasicRecover(_) => {
                 for number in std::mem::take(&mut self.unacked).into_values() {
+                    log.count("recovered");
                     log.sent[number].recovered = true;
                 }
                 reply!(basic::RecoverOk::default());
@@ -299,7 +306,7 @@ impl Channel {
     }
 
     /// The client must have been sent the tag, and have settled all that it covers.
-    fn settle(&mut self, tag: u64, multiple: bool, intent: Intent, log: &Log) {
+    fn settle(&mut self, tag: u64, multiple: bool, intent: Intent, log: &mut Log) {
         let id = self.id;
         let number = self.unacked.remove(&tag);
         let number = number.unwrap_or_else(|| panic!("tag {tag} of channel {id}: {intent:?}"));
@@ -336,19 +343,21 @@ impl Channel {
         if !self.opened {
             return false;
         }
-        match dice.below(100) {
+        match dice.below(400) {
             0 if !calm => {
                 log.line(|| format!("! channel {number} is closed"));
+                log.count("channel closed by the broker");
                 out.push(outgoing(number, &close(), None));
                 self.state = State::Closing;
                 return true;
             }
-            1..=3 if !calm && !self.flow_stopped => self.flow(false, out),
-            1..=30 if self.flow_stopped => self.flow(true, out),
-            4..=6 if !calm => {
+            1..=6 if !calm && !self.flow_stopped => self.flow(false, out),
+            1..=120 if self.flow_stopped => self.flow(true, out),
+            7..=15 if !calm => {
                 let Some(at) = dice.place(self.consumers.len()) else { return false };
                 let (tag, consumer) = self.consumers.iter_mut().nth(at).unwrap();
                 if !std::mem::replace(&mut consumer.ghost, true) {
+                    log.count("consumer cancelled by the broker");
                     let no_ack = consumer.no_ack;
                     let cancel = basic::Cancel { consumer_tag: short(tag), no_wait: true };
                     out.push(outgoing(number, &cancel, None));
@@ -358,12 +367,12 @@ impl Channel {
                     }
                 }
             }
-            7..=25 => {
+            16..=100 => {
                 if let Some(at) = dice.place(self.late.len()) {
                     out.push(self.late.swap_remove(at));
                 }
             }
-            26..=60 => self.confirm(calm, out, dice),
+            101..=240 => self.confirm(calm, out, dice),
             _ if !calm => self.deliver(frame_max, out, dice, log),
             _ => {}
         }
@@ -469,7 +478,11 @@ impl Channel {
         dice: &mut Dice,
         log: &mut Log,
     ) -> (u64, usize) {
-        self.tag += 1;
+        // RabbitMQ repeats the next tag for all direct replies.
+        let tag = self.tag + 1;
+        if !no_ack || dice.chance(50) {
+            self.tag = tag;
+        }
         let (at, size) = (log.sent.len(), dice.size());
         let ghost = consumer.is_some_and(|tag| self.consumers[tag].ghost);
         log.sent.push(Sent {
@@ -488,10 +501,10 @@ impl Channel {
             log.of_consumer.entry((self.id, tag.clone())).or_default().push(at);
         }
         if !no_ack {
-            self.unacked.insert(self.tag, at);
-            log.tags.insert((self.id, self.tag), at);
+            self.unacked.insert(tag, at);
+            log.tags.insert((self.id, tag), at);
         }
-        (self.tag, at)
+        (tag, at)
     }
 }
 

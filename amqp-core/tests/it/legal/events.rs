@@ -61,26 +61,26 @@ impl Application {
                 if let (Expected::ChannelOpen(at), Ok(())) = (&expected, &reply) {
                     self.handles[*at].open = true;
                 }
-                self.check_error(reply.err(), &expected, session);
+                self.check_error(reply.err(), &expected, session, log);
             }
             Typed::Flow(call) => match reply(session, &call) {
                 Ok(active) => assert!(active),
-                Err(error) => self.check_error(Some(error), &expected, session),
+                Err(error) => self.check_error(Some(error), &expected, session, log),
             },
             Typed::Count(call) => {
                 let count = reply(session, &call).map(|count: MessageCount| count.message_count);
-                self.check_count(count, &expected, session);
+                self.check_count(count, &expected, session, log);
             }
             Typed::Declare(call) => {
                 let count = reply(session, &call).map(|ok: QueueDeclareOk| ok.message_count);
-                self.check_count(count, &expected, session);
+                self.check_count(count, &expected, session, log);
             }
             Typed::Get(call) => {
                 let Expected::Get(at, name) = &expected else { panic!() };
                 match reply(session, &call) {
                     Ok(Some(got)) => self.got(*at, name, &got, log),
                     Ok(None) => {}
-                    Err(error) => self.check_error(Some(error), &expected, session),
+                    Err(error) => self.check_error(Some(error), &expected, session, log),
                 }
             }
             Typed::Consume(call) => {
@@ -96,7 +96,7 @@ impl Application {
                             cancelled: false,
                         });
                     }
-                    Err(error) => self.check_error(Some(error), &expected, session),
+                    Err(error) => self.check_error(Some(error), &expected, session, log),
                 }
             }
         }
@@ -117,19 +117,34 @@ impl Application {
         }
     }
 
-    fn check_count(&self, count: Result<u32, Error>, expected: &Expected, session: &mut Session) {
+    fn check_count(
+        &self,
+        count: Result<u32, Error>,
+        expected: &Expected,
+        session: &mut Session,
+        log: &mut Log,
+    ) {
         let Expected::Count(_, own) = expected else { panic!() };
         match count {
             Ok(count) => assert_eq!(count, *own, "the reply to another call"),
-            Err(error) => self.check_error(Some(error), expected, session),
+            Err(error) => self.check_error(Some(error), expected, session, log),
         }
     }
 
     /// A call fails only with its channel or its connection, or when its time is over.
-    fn check_error(&self, error: Option<Error>, expected: &Expected, session: &mut Session) {
+    fn check_error(
+        &self,
+        error: Option<Error>,
+        expected: &Expected,
+        session: &mut Session,
+        log: &mut Log,
+    ) {
         let Some(error) = error else { return };
         let dead = expected.handle().is_some_and(|at| is_dead(session, &self.handles[at]));
         let late = matches!(error, Error::Deadline { .. } | Error::DrainTimeout { .. });
+        if late {
+            log.count("out of time");
+        }
         let closing = matches!(expected, Expected::ChannelClose(_));
         assert!(
             late || (dead && !closing) || session.cause().is_some() || !session.is_open(),

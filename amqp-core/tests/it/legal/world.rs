@@ -1,6 +1,7 @@
 //! One conversation: application, session, a transport that cuts where it likes, and broker, in virtual
 //! time.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,14 +38,15 @@ pub(crate) struct World {
     closing: bool,
 }
 
-/// Plays the conversation of a seed to its end.
-pub(crate) fn play(seed: u64, traced: bool) {
+/// Plays the conversation of a seed to its end. Returns how often each thing happened.
+pub(crate) fn play(seed: u64, traced: bool) -> BTreeMap<&'static str, u64> {
     let mut world = World::open(seed, traced);
     let steps = 50 + world.dice.below(500);
     for _ in 0..steps {
         world.step();
         if world.session.cause().is_some() {
-            return world.check_end();
+            world.check_end();
+            return world.log.counts;
         }
     }
     world.broker.calm = true;
@@ -52,6 +54,7 @@ pub(crate) fn play(seed: u64, traced: bool) {
     world.check_rest();
     world.end();
     world.check_end();
+    world.log.counts
 }
 
 impl World {
@@ -120,9 +123,13 @@ impl World {
             500..=649 => {
                 self.broker.process(&mut self.dice, &mut self.log);
             }
-            650..=749 => self.broker.act(&mut self.dice, &mut self.log),
+            650..=749 => {
+                for _ in 0..1 + self.dice.below(6) {
+                    self.broker.act(&mut self.dice, &mut self.log);
+                }
+            }
             750..=849 => {
-                for _ in 0..self.dice.below(6) {
+                for _ in 0..self.dice.below(20) {
                     self.broker.write(&mut self.dice, &mut self.log);
                 }
             }
@@ -307,6 +314,11 @@ impl World {
     fn check_end(&mut self) {
         self.after();
         let cause = self.session.cause().unwrap().clone();
+        self.log.count(match &cause {
+            CloseCause::Transport(_) => "lost",
+            CloseCause::ByBroker(_) => "closed by the broker",
+            _ => "closed by the client",
+        });
         let expected = match &cause {
             CloseCause::Transport(_) => self.lost,
             CloseCause::ByBroker(_) => self.broker.closed,
