@@ -242,6 +242,9 @@ impl Channel {
     /// Waits for the next message that comes back from [`basic_publish`](Self::basic_publish). The
     /// newest 256 that nobody has taken are kept, and 1 MiB of them.
     ///
+    /// In confirm mode the publish itself reports its return. A return that belongs to no publish awaiting
+    /// its confirm comes from here.
+    ///
     /// # Errors
     /// Why the channel is closed, once what had come back before is taken.
     pub fn returned(&self) -> Result<ReturnedMessage, Error> {

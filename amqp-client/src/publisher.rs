@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use amqp_core::{
-    CloseCause, Confirmation, Error, InvalidArgument, Misuse, Publish, PublishRefused, PublishSeq,
+    Confirmation, Error, InvalidArgument, Misuse, Publish, PublishRefused, PublishSeq,
     ReturnedMessage,
 };
 
@@ -43,9 +43,6 @@ impl Publisher {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// The channel was closed before the broker answered, or before the message was sent.
-    #[error("not confirmed: {0}")]
-    Closed(Error),
     /// The message cannot be sent. Nothing was.
     #[error("invalid message: {0}")]
     Invalid(InvalidArgument),
@@ -55,24 +52,26 @@ pub enum PublishError {
     /// The broker refused the message, such as a full queue with `x-overflow=reject-publish`.
     #[error("refused by the broker")]
     Nacked,
-    /// The connection was lost before any byte of the message was written.
+    /// The channel or the connection was closed, for this reason, before any byte of the message was
+    /// written: the broker did not take it.
     #[error("not sent: {0}")]
-    NotSent(CloseCause),
+    NotSent(Error),
     /// The message was mandatory and reached no queue.
-    #[error("returned by the broker: {} {}", .0.code, .0.text)]
+    #[error("returned by the broker: {0}")]
     Returned(Box<ReturnedMessage>),
-    /// The connection was lost after the message was written, in part at least: the broker may have
-    /// taken it or not.
+    /// The channel or the connection closed, for this reason, after the message was written, in part at
+    /// least, and before the broker answered: the broker may have taken it.
     #[error("sent, outcome unknown: {0}")]
-    Unknown(CloseCause),
+    Unknown(Error),
 }
 
-impl From<Error> for PublishError {
-    fn from(error: Error) -> Self {
+impl PublishError {
+    /// The error of a message that was refused before it was queued.
+    fn refused(error: Error) -> Self {
         match error {
             Error::InvalidArgument(invalid) => Self::Invalid(invalid),
             Error::Misuse(misuse) => Self::Misuse(misuse),
-            closed => Self::Closed(closed),
+            closed => Self::NotSent(closed),
         }
     }
 }
@@ -84,7 +83,6 @@ fn outcome(confirmation: Confirmation) -> Result<(), PublishError> {
         Confirmation::Returned(message) => Err(PublishError::Returned(message)),
         Confirmation::NotSent(cause) => Err(PublishError::NotSent(cause)),
         Confirmation::Unknown(cause) => Err(PublishError::Unknown(cause)),
-        Confirmation::Closed(error) => Err(error.into()),
         // The core has no other, and says so where it gets one.
         _ => Err(PublishError::Nacked),
     }
@@ -173,7 +171,7 @@ impl Future for Sending<'_> {
         let channel = self.room.channel;
         Poll::Ready(match result {
             Ok(seq) => Ok(Confirm { channel: Arc::clone(channel), seq, done: false }),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(PublishError::refused(error)),
         })
     }
 }

@@ -59,7 +59,7 @@ pub enum Error {
     #[error("misuse: {0}")]
     Misuse(#[from] Misuse),
     /// A mandatory message reached no queue and came back.
-    #[error("returned by the broker: {} {}", .0.code, .0.text)]
+    #[error("returned by the broker: {0}")]
     Returned(Box<ReturnedMessage>),
 }
 
@@ -370,6 +370,9 @@ pub enum Misuse {
     /// The connection is not open yet.
     #[error("the connection is not open yet")]
     NotConnected,
+    /// The reply to `channel.open` has not come yet.
+    #[error("the channel is not open yet")]
+    ChannelNotOpen,
     /// A confirmed publish on a channel that is not in confirm mode.
     #[error("the channel is not in confirm mode")]
     NotConfirmMode,

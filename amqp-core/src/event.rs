@@ -34,7 +34,7 @@ pub enum Event {
     InputResumed,
     /// The connection is open.
     Opened,
-    /// A message that was not confirmed came back: see `take_returned`.
+    /// A message came back that belongs to no publish awaiting its confirm: see `take_returned`.
     Returned(ChannelId),
     /// There is room for publishes again after one was refused for lack of it.
     Room,

@@ -152,11 +152,8 @@ pub const RETURNED_MESSAGES: usize = 256;
 pub const RETURNED_BYTES: usize = 1 << 20;
 
 /// Bytes of returned messages of a channel whose acks have not come; beyond, a message loses its
-/// properties and its body. RabbitMQ sends the ack directly behind the message.
+/// properties and its body. RabbitMQ sends the ack soon after the message, with few others between.
 pub const RETURNED_UNCLAIMED_BYTES: usize = 8 << 20;
-
-/// Bytes of a returned or published body that tell apart messages with equal properties.
-pub const RETURN_HASH_BODY_BYTES: usize = 64;
 
 /// Events of a connection that wait for one listener; beyond, the oldest go, and the listener is told
 /// how many.

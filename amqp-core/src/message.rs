@@ -377,6 +377,19 @@ pub struct ReturnedMessage {
     pub is_stripped: bool,
 }
 
+impl fmt::Display for ReturnedMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { code, text, message, .. } = self;
+        write!(f, "{code}")?;
+        // RabbitMQ's text is the name of the code.
+        if code.name() != Some(&**text) && !text.is_empty() {
+            write!(f, " {text}")?;
+        }
+        let (exchange, key) = (message.exchange(), message.routing_key());
+        write!(f, " (exchange {exchange:?}, routing key {key:?})")
+    }
+}
+
 impl ReturnedMessage {
     /// Without properties and body.
     pub(crate) fn stripped(self) -> Self {

@@ -47,7 +47,7 @@ mod short_str;
 mod wire;
 
 pub use error::{EncodeError, Malformed};
-pub use field_table::{Decimal, FieldTable, FieldValue, RawTable};
+pub use field_table::{Decimal, FieldTable, FieldValue, RawField, RawTable};
 pub use properties::{ContentHeader, DeliveryMode, Properties, PropertiesRef, RawProperties};
 pub use reply_code::ReplyCode;
 pub use short_str::ShortStr;

@@ -74,6 +74,12 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
+    /// Bytes that are not read yet.
+    #[inline]
+    pub(crate) const fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+
     /// Refuses bytes after the last field.
     #[inline]
     pub(crate) const fn finish(self) -> Result<(), Malformed> {

@@ -5,15 +5,20 @@
 //! popped at once, so that a publish before the ring is confirmed unless the side table says
 //! otherwise. The side table holds what was nacked or returned until its publisher takes it.
 //!
-//! A slot keeps the stream offset of its publish: after a loss, one that lies beyond the bytes
-//! written was not sent, while the broker may have any before.
+//! A slot keeps the stream offset of its publish. When the channel ends, a publish that lies beyond the
+//! bytes written was not sent, while the broker may have any before. An ack of a publish that the driver
+//! has not taken whole is a protocol error: it would confirm what is still in the buffer. An ack of all
+//! (tag 0) covers what the driver has taken, for a broker may send it at any time. It does not say how
+//! much had reached the broker by then; RabbitMQ never sends it.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::channel::returns::{Fingerprint, Returns};
-use crate::error::{ChannelCause, CloseCause, Error, ProtocolDetail};
+use crate::channel::fingerprint::{Fingerprint, Returned};
+use crate::channel::returns::Returns;
+use crate::error::{ChannelCause, Error, ProtocolDetail};
 use crate::ids::PublishSeq;
 use crate::message::ReturnedMessage;
+use crate::transmit::Sent;
 
 /// What became of a publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,21 +30,24 @@ pub enum Confirmation {
     Nacked,
     /// It was mandatory and reached no queue.
     Returned(Box<ReturnedMessage>),
-    /// No byte of it was written before the connection was lost.
-    NotSent(CloseCause),
-    /// The connection was lost after it was written, in part at least: the broker may have it.
-    Unknown(CloseCause),
-    /// The channel closed before the broker answered.
-    Closed(Error),
+    /// Its channel or connection closed, for this reason, before any byte of it was written: the broker
+    /// did not take it.
+    NotSent(Error),
+    /// Its channel or connection closed, for this reason, after it was written, in part at least, and
+    /// before the broker answered: the broker may have taken it.
+    Unknown(Error),
 }
 
+/// Where the stream offset is that of the publish's first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Slot {
     Open {
         offset: u64,
     },
     /// Open, and nobody will ask.
-    Forgotten,
+    Forgotten {
+        offset: u64,
+    },
     Settled,
 }
 
@@ -92,38 +100,51 @@ impl Confirms {
 
     /// A content that waited in a lane has begun.
     pub(crate) fn dealt(&mut self, seq: u64, at: u64) {
-        if let Some(Slot::Open { offset }) = self.slot(seq) {
+        if let Some(Slot::Open { offset } | Slot::Forgotten { offset }) = self.slot(seq) {
             *offset = at;
         }
     }
 
-    pub(crate) fn returned(&mut self, fingerprint: Fingerprint, message: ReturnedMessage) {
-        self.returns.returned(fingerprint, message);
+    /// A message has come back. Returns it if it belongs to no open publish that was sent.
+    pub(crate) fn returned(
+        &mut self,
+        returned: Returned,
+        message: ReturnedMessage,
+        sent: Sent,
+    ) -> Option<ReturnedMessage> {
+        match self.returns.claimable(returned) {
+            Some(seq) if self.slot(seq).is_some_and(|slot| slot.is_sent(seq, sent)) => {
+                self.returns.claim(seq, message);
+                None
+            }
+            _ => Some(message),
+        }
     }
 
-    /// Takes an ack or a nack. Returns the first and the last number that it settles, and how many of
-    /// them were open.
+    /// Takes an ack or a nack, which may cover what was `sent`. Returns the first and the last number that
+    /// it settles, and how many of them were open.
     #[inline]
     pub(crate) fn settle(
         &mut self,
         tag: u64,
         multiple: bool,
         acked: bool,
+        sent: Sent,
     ) -> Result<Option<(u64, u64, u64)>, ProtocolDetail> {
-        let next = self.next();
-        let (first, last) = match (tag, multiple) {
+        // Publishes are sent in the order of their numbers: if the last one was, all were.
+        let (first, last) = match self.slot(tag).copied() {
+            Some(Slot::Settled) if multiple => (self.base, tag),
+            Some(slot) if slot != Slot::Settled && slot.is_sent(tag, sent) => {
+                (if multiple { self.base } else { tag }, tag)
+            }
             // 0 with `multiple` stands for all (AMQP 0-9-1, 1.8.3.13).
-            (0, true) => (self.base, next - 1),
-            (tag, true) if tag < next => (self.base, tag),
-            (tag, false) if tag != 0 && tag < next => (tag, tag),
-            (tag, _) => return Err(ProtocolDetail::ConfirmUnknown(tag)),
+            None if multiple && tag == 0 => match self.last_sent(sent) {
+                Some(last) => (self.base, last),
+                None => return Ok(None),
+            },
+            None if multiple && tag < self.base => return Ok(None),
+            _ => return Err(ProtocolDetail::ConfirmUnknown(tag)),
         };
-        if !multiple && !matches!(self.slot(tag), Some(Slot::Open { .. } | Slot::Forgotten)) {
-            return Err(ProtocolDetail::ConfirmUnknown(tag));
-        }
-        if last < first {
-            return Ok(None);
-        }
         if !acked {
             for seq in first..=last {
                 if matches!(self.slot(seq), Some(Slot::Open { .. })) {
@@ -132,11 +153,7 @@ impl Confirms {
             }
         }
         if !self.returns.is_idle() {
-            for (seq, message) in self.returns.settle(first, last, acked) {
-                if matches!(self.slot(seq), Some(Slot::Open { .. })) {
-                    self.side.insert(seq, Confirmation::Returned(Box::new(message)));
-                }
-            }
+            self.report_returned(first, last);
         }
         let mut count = 1;
         if first == self.base {
@@ -180,8 +197,10 @@ impl Confirms {
     /// Nobody will ask for the publish.
     pub(crate) fn forget(&mut self, PublishSeq(seq): PublishSeq) {
         self.side.remove(&seq);
-        if let Some(slot @ Slot::Open { .. }) = self.slot(seq) {
-            *slot = Slot::Forgotten;
+        if let Some(slot) = self.slot(seq)
+            && let Slot::Open { offset } = *slot
+        {
+            *slot = Slot::Forgotten { offset };
         }
     }
 
@@ -192,7 +211,26 @@ impl Confirms {
             return None;
         }
         self.ended = Some(Ended { cause, written });
+        // Came back, and no ack is needed to know it.
+        self.report_returned(self.base, u64::MAX);
         (!self.ring.is_empty()).then(|| (self.base, self.next() - 1))
+    }
+
+    /// The publishes from `first` to `last` are settled: those that came back say so.
+    fn report_returned(&mut self, first: u64, last: u64) {
+        for (seq, message) in self.returns.settle(first, last) {
+            if matches!(self.slot(seq), Some(Slot::Open { .. })) {
+                self.side.insert(seq, Confirmation::Returned(message));
+            }
+        }
+    }
+
+    /// The last publish that was sent, if it is not settled with all before it.
+    fn last_sent(&self, sent: Sent) -> Option<u64> {
+        let waiting = usize::try_from(sent.in_lane.saturating_sub(self.base)).unwrap_or(usize::MAX);
+        let is_sent = |slot: &Slot| slot.begins_before(sent.offset);
+        let count = self.ring.partition_point(is_sent).min(waiting) as u64;
+        (count > 0).then(|| self.base + count - 1)
     }
 
     #[inline]
@@ -201,14 +239,29 @@ impl Confirms {
     }
 }
 
+impl Slot {
+    #[inline]
+    const fn begins_before(self, end: u64) -> bool {
+        match self {
+            Self::Open { offset } | Self::Forgotten { offset } => offset < end,
+            Self::Settled => true,
+        }
+    }
+
+    /// Whether the publish with this number was handed to the driver whole.
+    #[inline]
+    const fn is_sent(self, seq: u64, sent: Sent) -> bool {
+        self.begins_before(sent.offset) && seq < sent.in_lane
+    }
+}
+
 impl Ended {
     fn outcome(&self, slot: Slot) -> Confirmation {
-        match (&self.cause, slot) {
-            (ChannelCause::Connection(cause), Slot::Open { offset }) if offset >= self.written => {
-                Confirmation::NotSent(cause.clone())
-            }
-            (ChannelCause::Connection(cause), _) => Confirmation::Unknown(cause.clone()),
-            (cause, _) => Confirmation::Closed(cause.clone().into_error()),
+        let cause = self.cause.clone().into_error();
+        if slot.begins_before(self.written) {
+            Confirmation::Unknown(cause)
+        } else {
+            Confirmation::NotSent(cause)
         }
     }
 }
@@ -218,6 +271,9 @@ mod tests {
     use super::{Confirmation, Confirms};
     use crate::error::{ChannelCause, CloseCause, ProtocolDetail};
     use crate::ids::PublishSeq;
+    use crate::transmit::Sent;
+
+    const ALL: Sent = Sent { offset: u64::MAX, in_lane: u64::MAX };
 
     fn confirms(publishes: u64) -> Confirms {
         let mut confirms = Confirms::new();
@@ -235,7 +291,6 @@ mod tests {
                 Some(Confirmation::Nacked) => 'n',
                 Some(Confirmation::NotSent(_)) => 's',
                 Some(Confirmation::Unknown(_)) => 'u',
-                Some(Confirmation::Closed(_)) => 'x',
                 Some(Confirmation::Returned(_)) => 'r',
             })
             .collect()
@@ -244,15 +299,15 @@ mod tests {
     #[test]
     fn out_of_order_and_multiple() {
         let mut confirms = confirms(8);
-        assert_eq!(confirms.settle(3, false, true), Ok(Some((3, 3, 1))));
+        assert_eq!(confirms.settle(3, false, true, ALL), Ok(Some((3, 3, 1))));
         assert_eq!(outcomes(&mut confirms, 8), "..c.....");
-        assert_eq!(confirms.settle(1, false, true), Ok(Some((1, 1, 1))));
-        assert_eq!(confirms.settle(2, false, true), Ok(Some((2, 2, 1))));
+        assert_eq!(confirms.settle(1, false, true, ALL), Ok(Some((1, 1, 1))));
+        assert_eq!(confirms.settle(2, false, true, ALL), Ok(Some((2, 2, 1))));
         assert_eq!(confirms.span(), 5);
-        assert_eq!(confirms.settle(6, true, false), Ok(Some((4, 6, 3))));
+        assert_eq!(confirms.settle(6, true, false, ALL), Ok(Some((4, 6, 3))));
         assert_eq!(outcomes(&mut confirms, 8), "cccnnn..");
-        assert_eq!(confirms.settle(0, true, true), Ok(Some((7, 8, 2))));
-        assert_eq!(confirms.settle(0, true, true), Ok(None));
+        assert_eq!(confirms.settle(0, true, true, ALL), Ok(Some((7, 8, 2))));
+        assert_eq!(confirms.settle(0, true, true, ALL), Ok(None));
         assert_eq!(confirms.span(), 0);
     }
 
@@ -261,12 +316,12 @@ mod tests {
         let mut confirms = confirms(3);
         for (tag, multiple) in [(4, false), (4, true), (0, false)] {
             assert_eq!(
-                confirms.settle(tag, multiple, true),
+                confirms.settle(tag, multiple, true, ALL),
                 Err(ProtocolDetail::ConfirmUnknown(tag))
             );
         }
-        confirms.settle(2, false, true).unwrap();
-        assert_eq!(confirms.settle(2, false, false), Err(ProtocolDetail::ConfirmUnknown(2)));
+        confirms.settle(2, false, true, ALL).unwrap();
+        assert_eq!(confirms.settle(2, false, false, ALL), Err(ProtocolDetail::ConfirmUnknown(2)));
         assert_eq!(outcomes(&mut confirms, 3), ".c.");
     }
 
@@ -274,7 +329,7 @@ mod tests {
     fn a_nack_is_told_once_and_not_kept_for_those_who_left() {
         let mut confirms = confirms(2);
         confirms.forget(PublishSeq(1));
-        confirms.settle(2, true, false).unwrap();
+        confirms.settle(2, true, false, ALL).unwrap();
         assert_eq!(confirms.take(PublishSeq(2)), Some(Confirmation::Nacked));
         assert!(confirms.side.is_empty());
     }
@@ -282,10 +337,26 @@ mod tests {
     #[test]
     fn a_loss_tells_what_was_not_sent_from_what_may_have_arrived() {
         let mut confirms = confirms(5);
-        confirms.settle(2, false, true).unwrap();
+        confirms.settle(2, false, true, ALL).unwrap();
         let cause = ChannelCause::Connection(CloseCause::DriverGone);
         // The third publish begins at byte 200, the fourth at 300: one byte of it was written.
         assert_eq!(confirms.end(cause, 301), Some((1, 5)));
         assert_eq!(outcomes(&mut confirms, 5), "ucuus");
+    }
+
+    #[test]
+    fn what_was_not_sent_whole_cannot_be_confirmed() {
+        // The third publish begins at byte 200; the second one is still in a lane.
+        for sent in [Sent { offset: 101, in_lane: 3 }, Sent { offset: 300, in_lane: 3 }] {
+            for (tag, multiple) in [(3, false), (3, true), (4, true), (5, false)] {
+                let mut confirms = confirms(5);
+                confirms.forget(PublishSeq(3));
+                let refused = confirms.settle(tag, multiple, true, sent);
+                assert_eq!(refused, Err(ProtocolDetail::ConfirmUnknown(tag)), "{sent:?}");
+                assert_eq!(confirms.settle(0, true, true, sent), Ok(Some((1, 2, 2))), "{sent:?}");
+                assert_eq!(confirms.settle(0, true, true, sent), Ok(None), "{sent:?}");
+                assert_eq!(outcomes(&mut confirms, 5), "cc...");
+            }
+        }
     }
 }

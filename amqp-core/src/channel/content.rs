@@ -13,6 +13,7 @@ use amqp_proto::{ContentHeader, RawProperties, ShortStr};
 use bytes::{Bytes, BytesMut};
 
 use crate::arena::Arena;
+use crate::channel::fingerprint::BodyHash;
 use crate::error::ProtocolDetail;
 use crate::ids::ConsumerKey;
 use crate::limits::{
@@ -31,6 +32,8 @@ pub(crate) enum Target {
     Return {
         code: u16,
         text: Arc<str>,
+        /// Of a body that is thrown away: its publish is found by it.
+        body: Option<BodyHash>,
     },
     Got {
         tag: u64,
@@ -39,6 +42,15 @@ pub(crate) enum Target {
     },
     /// The channel is closing: what was to be acknowledged is read and dropped.
     Nobody,
+}
+
+impl Target {
+    /// A piece of the body is thrown away.
+    fn discard(&mut self, piece: &[u8]) {
+        if let Self::Return { body, .. } = self {
+            body.get_or_insert_default().write(piece);
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -208,7 +220,9 @@ impl Content {
                 body.extend_from_slice(bytes);
             }
             (body @ LargeBody::Growing(_), Piece::Owned(bytes)) => *body = LargeBody::Whole(bytes),
-            (LargeBody::Discarded(_) | LargeBody::Whole(_), _) => {}
+            (LargeBody::Discarded(_), Piece::Borrowed(bytes)) => partial.target.discard(bytes),
+            (LargeBody::Discarded(_), Piece::Owned(bytes)) => partial.target.discard(&bytes),
+            (LargeBody::Whole(_), _) => {}
         }
         Ok(self.take_complete(staging))
     }

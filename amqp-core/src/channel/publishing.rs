@@ -6,7 +6,7 @@
 
 use amqp_proto::frame;
 use amqp_proto::method::basic;
-use amqp_proto::{Properties, PropertiesRef};
+use amqp_proto::{Properties, PropertiesRef, RawProperties};
 
 use crate::channel::view::{gone, too_large};
 use crate::channel::{Channel, Fingerprint};
@@ -34,6 +34,10 @@ pub enum PublishRefused {
 
 impl Channel<'_> {
     /// Publishes a message; on a channel in confirm mode it gets the number that is returned.
+    ///
+    /// For each such number call [`confirmed`](Self::confirmed) until it returns an outcome, or
+    /// [`forget_publish`](Self::forget_publish). Every nack and every return that is neither taken nor
+    /// forgotten stays in memory until the channel is released.
     ///
     /// # Errors
     /// [`PublishRefused`]: nothing was queued.
@@ -86,12 +90,12 @@ impl Channel<'_> {
                 buffer.truncate(start);
                 return Err(too_large("properties", header_size, tuning.frame_max).into());
             }
-            let fingerprint = publish.mandatory.then(|| {
+            let fingerprint = (publish.mandatory && state.confirms.is_some()).then(|| {
                 // Frame head, class, weight and size come before the properties, the end octet after.
                 let properties = header_start + frame::FRAME_HEAD + 12..buffer.len() - 1;
-                let properties = buffer.get(properties).unwrap_or_default();
-                let (exchange, key) = (method.exchange.as_bytes(), method.routing_key.as_bytes());
-                Fingerprint::new(exchange, key, properties, body)
+                let properties = RawProperties::new(buffer.get(properties).unwrap_or_default());
+                let (exchange, key) = (method.exchange, method.routing_key);
+                Fingerprint::new(exchange, key, properties, body, scratch)
             });
             outbound.body(number, start, &publish.body, seq);
             (offset, fingerprint)

@@ -1,50 +1,41 @@
 //! Which publish a `basic.return` belongs to.
 //!
 //! A return carries no number. It does carry the whole message, and RabbitMQ promises that it comes
-//! before the ack of the same publish. So each open mandatory publish keeps a fingerprint of its
-//! message, a return waits for the ack that follows it, and the ack's publishes claim the returns
-//! whose fingerprint is theirs, the oldest first. Equal messages published twice are told apart by
-//! the acks alone.
+//! before the ack of the same publish; acks of other publishes may come between. So each open mandatory
+//! publish keeps a [`Fingerprint`] of its message, and a return claims the oldest open publish that has
+//! the same one and is not claimed yet. The ack or nack that covers a claimed publish hands out the
+//! message. Publishes with the same fingerprint are equal, so it does not matter which one is claimed.
 //!
-//! The broker may change a message's headers on the way (it strips `BCC`). A return whose full
-//! fingerprint no open publish bears falls back on exchange, routing key and size.
+//! If the broker may have set the timestamp, and no publish has the one that came back, a return claims a
+//! publish that is equal but for its timestamp.
+//!
+//! An index by fingerprint holds the publishes that can be claimed, so that a return costs O(log n) for
+//! n open mandatory publishes, and so does each publish that an ack covers, however many have returned.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::limits::{RETURN_HASH_BODY_BYTES, RETURNED_UNCLAIMED_BYTES};
+use crate::channel::fingerprint::{Fingerprint, Returned};
+use crate::limits::RETURNED_UNCLAIMED_BYTES;
 use crate::message::ReturnedMessage;
-
-/// What tells a message from others, twice: in full, and by what the broker never changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fingerprint {
-    full: u64,
-    loose: u64,
-}
-
-impl Fingerprint {
-    pub(crate) fn new(exchange: &[u8], routing_key: &[u8], properties: &[u8], body: &[u8]) -> Self {
-        let mut hasher = DefaultHasher::new();
-        (exchange, routing_key, body.len()).hash(&mut hasher);
-        let loose = hasher.finish();
-        let start = body.get(..RETURN_HASH_BODY_BYTES).unwrap_or(body);
-        (properties, start).hash(&mut hasher);
-        Self { full: hasher.finish(), loose }
-    }
-}
 
 #[derive(Debug)]
 pub(crate) struct Returns {
-    open: BTreeMap<u64, Fingerprint>,
-    /// Returns whose acks have not come; never more than there are open publishes.
-    waiting: VecDeque<(Fingerprint, ReturnedMessage)>,
-    /// Bytes of those.
+    open: BTreeMap<u64, Mandatory>,
+    /// The open publishes that no return has claimed.
+    unclaimed: BTreeSet<(Fingerprint, u64)>,
+    /// Bytes of the messages that returned.
     bytes: usize,
+}
+
+#[derive(Debug)]
+enum Mandatory {
+    Unclaimed(Fingerprint),
+    Returned(Box<ReturnedMessage>),
 }
 
 impl Returns {
     pub(crate) const fn new() -> Self {
-        Self { open: BTreeMap::new(), waiting: VecDeque::new(), bytes: 0 }
+        Self { open: BTreeMap::new(), unclaimed: BTreeSet::new(), bytes: 0 }
     }
 
     #[inline]
@@ -53,129 +44,194 @@ impl Returns {
     }
 
     pub(crate) fn publish(&mut self, seq: u64, fingerprint: Fingerprint) {
-        self.open.insert(seq, fingerprint);
+        self.open.insert(seq, Mandatory::Unclaimed(fingerprint));
+        self.unclaimed.insert((fingerprint, seq));
     }
 
-    pub(crate) fn returned(&mut self, fingerprint: Fingerprint, message: ReturnedMessage) {
-        if self.waiting.len() < self.open.len() {
-            let size = message.message.size();
-            let strip = self.bytes > 0 && self.bytes + size > RETURNED_UNCLAIMED_BYTES;
-            let message = if strip { message.stripped() } else { message };
-            self.bytes += message.message.size();
-            self.waiting.push_back((fingerprint, message));
+    /// The publish that a return is to claim.
+    pub(crate) fn claimable(&self, returned: Returned) -> Option<u64> {
+        let Returned { fingerprint, restamped } = returned;
+        let oldest = |first, last| {
+            let range = (first, 0)..=(last, u64::MAX);
+            self.unclaimed.range(range).next().map(|(_, seq)| *seq)
+        };
+        let exact = oldest(fingerprint, fingerprint);
+        exact.or_else(|| {
+            let (first, last) = fingerprint.whatever_timestamp();
+            if restamped { oldest(first, last) } else { None }
+        })
+    }
+
+    pub(crate) fn claim(&mut self, seq: u64, message: ReturnedMessage) {
+        let Some(publish) = self.open.get_mut(&seq) else { return };
+        let size = message.message.size();
+        let strip = self.bytes > 0 && self.bytes + size > RETURNED_UNCLAIMED_BYTES;
+        let message = if strip { message.stripped() } else { message };
+        self.bytes += message.message.size();
+        let claimed = std::mem::replace(publish, Mandatory::Returned(Box::new(message)));
+        if let Mandatory::Unclaimed(fingerprint) = claimed {
+            self.unclaimed.remove(&(fingerprint, seq));
         }
     }
 
-    /// The publishes from `first` to `last` are settled: which of them were returned.
-    pub(crate) fn settle(
-        &mut self,
-        first: u64,
-        last: u64,
-        acked: bool,
-    ) -> Vec<(u64, ReturnedMessage)> {
-        let mut settled = Vec::new();
-        while let Some((&seq, _)) = self.open.range(first..=last).next() {
-            settled.extend(self.open.remove(&seq).map(|fingerprint| (seq, fingerprint)));
-        }
-        let mut claimed = Vec::new();
-        if self.waiting.is_empty() || !acked {
-            self.forget_leftovers();
-            return claimed;
-        }
-        settled.retain(|(seq, fingerprint)| {
-            let same = |waiting: &(Fingerprint, _)| waiting.0.full == fingerprint.full;
-            match self.waiting.iter().position(same).and_then(|at| self.waiting.remove(at)) {
-                Some((_, message)) => {
-                    self.bytes -= message.message.size();
-                    claimed.push((*seq, message));
-                    false
+    /// The publishes from `first` to `last` are resolved. Returns those that were returned.
+    pub(crate) fn settle(&mut self, first: u64, last: u64) -> Vec<(u64, Box<ReturnedMessage>)> {
+        let mut returned = Vec::new();
+        while let Some(seq) = self.open.range(first..=last).next().map(|(seq, _)| *seq) {
+            match self.open.remove(&seq) {
+                Some(Mandatory::Unclaimed(fingerprint)) => {
+                    self.unclaimed.remove(&(fingerprint, seq));
                 }
-                None => true,
-            }
-        });
-        for (seq, fingerprint) in settled {
-            let open = &self.open;
-            let alike = |waiting: &(Fingerprint, _)| {
-                waiting.0.loose == fingerprint.loose
-                    && !open.values().any(|other| other.full == waiting.0.full)
-            };
-            let found = self.waiting.iter().position(alike);
-            if let Some((_, message)) = found.and_then(|at| self.waiting.remove(at)) {
-                self.bytes -= message.message.size();
-                claimed.push((seq, message));
+                Some(Mandatory::Returned(message)) => {
+                    self.bytes -= message.message.size();
+                    returned.push((seq, message));
+                }
+                None => {}
             }
         }
-        self.forget_leftovers();
-        claimed
-    }
-
-    /// A return that nobody has claimed once all publishes are settled belongs to none of them.
-    fn forget_leftovers(&mut self) {
-        if self.open.is_empty() {
-            self.waiting.clear();
-            self.bytes = 0;
-        }
+        returned
     }
 }
 
 #[cfg(test)]
+pub(super) use tests::count_step;
+
+#[cfg(test)]
 mod tests {
-    use super::{Fingerprint, Returns};
-    use crate::message::{Apart, Message, ReturnedMessage};
+    use std::cell::Cell;
+
+    use super::Returns;
+    use crate::channel::fingerprint::{Fingerprint, Returned};
+    use crate::message::{Apart, Message, PROPERTIES_GAP, ROUTING_KEY_GAP, ReturnedMessage};
+    use amqp_proto::{FieldTable, Properties, RawProperties, ShortStr};
     use bytes::Bytes;
 
-    fn fingerprint(header: &str, body: &str) -> Fingerprint {
-        Fingerprint::new(b"e", b"k", header.as_bytes(), body.as_bytes())
+    thread_local! {
+        static STEPS: Cell<usize> = const { Cell::new(0) };
     }
 
-    fn message(name: &'static str) -> ReturnedMessage {
-        let body = Apart::Body(Bytes::from_static(name.as_bytes()));
+    /// Two fingerprints are compared.
+    pub(in crate::channel) fn count_step() {
+        STEPS.set(STEPS.get() + 1);
+    }
+
+    fn fingerprint(properties: &Properties, body: &[u8]) -> Fingerprint {
+        let mut raw = Vec::new();
+        properties.encode(&mut raw).unwrap();
+        let (key, raw) = (ShortStr::new("k").unwrap(), RawProperties::new(&raw));
+        Fingerprint::new(key, key, raw, body, &mut Vec::new())
+    }
+
+    fn plain(body: &[u8]) -> Fingerprint {
+        fingerprint(&Properties::new(), body)
+    }
+
+    fn message(body: Bytes) -> ReturnedMessage {
         ReturnedMessage {
             code: 312.into(),
             text: "".into(),
             is_stripped: false,
-            message: Message::new(Bytes::new(), (0, 0, 0), Some(Box::new(body))),
+            message: Message::new(Bytes::new(), (0, 0, 0), Some(Box::new(Apart::Body(body)))),
         }
     }
 
-    fn claim(returns: &mut Returns, first: u64, last: u64) -> Vec<(u64, Vec<u8>)> {
-        let claimed = returns.settle(first, last, true).into_iter();
-        claimed.map(|(seq, message)| (seq, message.message.body().to_vec())).collect()
+    fn give_back(returns: &mut Returns, fingerprint: Fingerprint, restamped: bool) -> Option<u64> {
+        let seq = returns.claimable(Returned { fingerprint, restamped })?;
+        returns.claim(seq, message(Bytes::new()));
+        Some(seq)
+    }
+
+    fn settled(returns: &mut Returns, first: u64, last: u64) -> Vec<u64> {
+        returns.settle(first, last).into_iter().map(|(seq, _)| seq).collect()
     }
 
     #[test]
-    fn messages_are_told_apart_by_properties_and_body() {
+    fn the_oldest_equal_publish_is_claimed_once() {
         let mut returns = Returns::new();
-        returns.publish(1, fingerprint("routed", "1"));
-        returns.publish(2, fingerprint("lost", "2"));
-        returns.publish(3, fingerprint("routed", "3"));
-        returns.publish(4, fingerprint("lost", "4"));
-        returns.returned(fingerprint("lost", "4"), message("four"));
-        returns.returned(fingerprint("lost", "2"), message("two"));
-        assert_eq!(claim(&mut returns, 1, 4), [(2, b"two".to_vec()), (4, b"four".to_vec())]);
-    }
-
-    #[test]
-    fn equal_messages_are_told_apart_by_their_acks() {
-        let mut returns = Returns::new();
-        for seq in 1..=3 {
-            returns.publish(seq, fingerprint("", "same"));
+        for (seq, body) in [(1, b"a"), (2, b"b"), (3, b"a"), (4, b"a")] {
+            returns.publish(seq, plain(body));
         }
-        returns.returned(fingerprint("", "same"), message("second"));
-        assert_eq!(claim(&mut returns, 2, 2), [(2, b"second".to_vec())]);
-        assert_eq!(claim(&mut returns, 1, 3), []);
+        assert_eq!(give_back(&mut returns, plain(b"c"), true), None);
+        assert_eq!(give_back(&mut returns, plain(b"a"), false), Some(1));
+        assert_eq!(settled(&mut returns, 3, 3), []);
+        assert_eq!(give_back(&mut returns, plain(b"a"), false), Some(4));
+        assert_eq!(give_back(&mut returns, plain(b"a"), true), None);
+        assert_eq!(settled(&mut returns, 1, 4), [1, 4]);
+        assert!(returns.is_idle() && returns.unclaimed.is_empty());
+        assert_eq!(returns.bytes, 0);
+    }
+
+    #[test]
+    fn a_timestamp_counts_unless_the_broker_may_have_set_it() {
+        let stamped = |timestamp: u64| fingerprint(&Properties::new().timestamp(timestamp), b"a");
+        let mut returns = Returns::new();
+        returns.publish(1, plain(b"a"));
+        returns.publish(2, stamped(5));
+        returns.publish(3, stamped(6));
+        assert_eq!(give_back(&mut returns, stamped(7), false), None);
+        assert_eq!(give_back(&mut returns, stamped(6), true), Some(3));
+        assert_eq!(give_back(&mut returns, stamped(7), true), Some(1));
+        assert_eq!(give_back(&mut returns, stamped(7), true), Some(2));
+        assert_eq!(give_back(&mut returns, stamped(7), true), None);
+    }
+
+    #[test]
+    fn the_header_of_a_message_interceptor_says_that_the_timestamp_may_be_new() {
+        let restamped = |properties: Properties| {
+            let mut raw = vec![0; ROUTING_KEY_GAP + PROPERTIES_GAP];
+            let start = raw.len();
+            properties.encode(&mut raw).unwrap();
+            let length = (raw.len() - start) as u32;
+            let message = Message::new(raw.into(), (0, 0, length), None);
+            Returned::new(&message, None, &mut Vec::new()).restamped
+        };
+        let headers = |name: &str| FieldTable::from([(name, 1_i64.into())]);
+        assert!(!restamped(Properties::new().timestamp(1_u64)));
+        assert!(!restamped(Properties::new().headers(headers("x-routed-by"))));
+        assert!(restamped(Properties::new().headers(headers("timestamp_in_ms"))));
+    }
+
+    /// What a return and an ack cost does not grow with the publishes that are open or returned.
+    #[test]
+    fn returns_and_acks_cost_few_steps_each() {
+        const OPEN: u64 = 65_536;
+        let mut returns = Returns::new();
+        let prints: Vec<_> = (0..OPEN).map(|number| plain(&number.to_be_bytes())).collect();
+        let mut most = 0;
+        let mut cost = |act: &mut dyn FnMut()| {
+            STEPS.set(0);
+            act();
+            most = most.max(STEPS.get());
+        };
+        for (seq, print) in (0..).zip(&prints) {
+            cost(&mut || returns.publish(seq, *print));
+        }
+        for print in prints.iter().step_by(2) {
+            cost(&mut || assert!(give_back(&mut returns, *print, true).is_some()));
+        }
+        for seq in (0..OPEN).rev() {
+            cost(&mut || drop(returns.settle(seq, seq)));
+        }
         assert!(returns.is_idle());
+        assert!((17..250).contains(&most), "{most} comparisons");
     }
 
     #[test]
-    fn a_message_that_the_broker_changed_is_found_by_its_address() {
+    fn what_waits_for_its_ack_is_bounded_by_bytes() {
         let mut returns = Returns::new();
-        returns.publish(1, fingerprint("plain", "1"));
-        returns.publish(2, fingerprint("with BCC", "2"));
-        returns.returned(fingerprint("stripped", "2"), message("two"));
-        // The first publish's own ack must not take what fits the second better; nothing tells them
-        // apart but that the ack comes right behind the return.
-        assert_eq!(claim(&mut returns, 2, 2), [(2, b"two".to_vec())]);
-        assert_eq!(claim(&mut returns, 1, 1), []);
+        let body = Bytes::from(vec![0; 3 << 20]);
+        for seq in 1..=4 {
+            returns.publish(seq, plain(b"same"));
+            returns.claim(seq, message(body.clone()));
+        }
+        assert_eq!(returns.settle(1, 2).iter().filter(|(_, it)| it.is_stripped).count(), 0);
+        returns.publish(5, plain(b"same"));
+        returns.claim(5, message(body));
+        let stripped = returns.settle(3, 5);
+        assert_eq!(
+            stripped.iter().map(|(_, it)| it.is_stripped).collect::<Vec<_>>(),
+            [true, true, false]
+        );
+        assert_eq!(returns.bytes, 0);
     }
 }

@@ -330,16 +330,17 @@ impl<'c> Channel<'c> {
         confirms.is_some_and(|confirms| confirms.is_confirmed(seq))
     }
 
-    /// What became of a publish; `None` while that is open. Nacks and returns are told once.
+    /// Returns what became of a publish, `None` while that is open. A nack and a return are reported
+    /// once: asked again, the publish looks confirmed.
     #[inline]
     pub fn confirmed(&mut self, seq: PublishSeq) -> Option<Confirmation> {
         match self.state().and_then(|state| state.confirms.as_mut()) {
             Some(confirms) => confirms.take(seq),
-            None => Some(Confirmation::Closed(Misuse::NotConfirmMode.into())),
+            None => Some(Confirmation::Unknown(Misuse::NotConfirmMode.into())),
         }
     }
 
-    /// Nobody will ask what became of the publish.
+    /// Drops what became of the publish, or what becomes of it later.
     pub fn forget_publish(&mut self, seq: PublishSeq) {
         if let Some(confirms) = self.state().and_then(|state| state.confirms.as_mut()) {
             confirms.forget(seq);
@@ -512,9 +513,10 @@ impl<'c> Channel<'c> {
 
     /// The error of a channel that is not open.
     pub(super) fn closed(&mut self) -> Error {
-        match self.state().and_then(|state| state.cause.clone()) {
-            Some(cause) => cause.into_error(),
-            None => gone(),
+        match self.state().map(|state| (state.cause.clone(), state.phase)) {
+            Some((Some(cause), _)) => cause.into_error(),
+            Some((None, Phase::Opening)) => Misuse::ChannelNotOpen.into(),
+            _ => gone(),
         }
     }
 }

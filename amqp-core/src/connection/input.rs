@@ -12,7 +12,7 @@ use amqp_proto::method::{Method, MethodId, WireMethod, basic, channel};
 use amqp_proto::properties::CONTENT_HEADER_MIN;
 use bytes::{Buf, BytesMut};
 
-use crate::channel::{Complete, Fingerprint, Phase, Piece, Target};
+use crate::channel::{Complete, Phase, Piece, Returned, Target};
 use crate::connection::handshake::{Greeting, Progress};
 use crate::connection::{Connection, State};
 use crate::error::{ProtocolDetail, peer_text};
@@ -223,7 +223,7 @@ impl Connection {
             basic::Return::ID => {
                 let returned = basic::Return::decode(arguments)?;
                 let text = peer_text(returned.reply_text.as_bytes());
-                let target = Target::Return { code: returned.reply_code, text };
+                let target = Target::Return { code: returned.reply_code, text, body: None };
                 let (exchange, key) = (returned.exchange, returned.routing_key);
                 state.content.begin(&mut self.staging, target, exchange, key);
                 Ok(())
@@ -319,23 +319,22 @@ impl Connection {
                 self.counters.delivered += 1;
                 self.deliver(consumer, Delivery { tag, redelivered, message });
             }
-            Target::Return { code, text } => {
+            Target::Return { code, text, body } => {
                 let Some(state) = self.channels.find_mut(channel.0) else { return Ok(()) };
-                let fingerprint = Fingerprint::new(
-                    message.exchange().as_bytes(),
-                    message.routing_key().as_bytes(),
-                    message.raw_properties().as_bytes(),
-                    message.body(),
-                );
-                let returned =
-                    ReturnedMessage { code: code.into(), text, message, is_stripped: false };
                 self.counters.returned += 1;
-                match &mut state.confirms {
-                    Some(confirms) if state.confirming => confirms.returned(fingerprint, returned),
-                    _ => {
-                        state.keep_returned(returned);
-                        self.events.push_back(Event::Returned(channel));
+                let message =
+                    ReturnedMessage { code: code.into(), text, message, is_stripped: false };
+                let unclaimed = match &mut state.confirms {
+                    Some(confirms) if state.confirming => {
+                        let returned =
+                            Returned::new(&message.message, body.as_ref(), &mut self.scratch);
+                        confirms.returned(returned, message, self.outbound.sent(state.number))
                     }
+                    _ => Some(message),
+                };
+                if let Some(message) = unclaimed {
+                    state.keep_returned(message);
+                    self.events.push_back(Event::Returned(channel));
                 }
             }
             Target::Got { tag, redelivered, message_count } => {
@@ -390,7 +389,7 @@ impl Connection {
             return Err(ProtocolDetail::ConfirmUnknown(tag));
         };
         let before = confirms.span();
-        let settled = confirms.settle(tag, multiple, acked)?;
+        let settled = confirms.settle(tag, multiple, acked, self.outbound.sent(state.number))?;
         self.unconfirmed = self.unconfirmed.saturating_sub(before - confirms.span());
         let Some((first, last, count)) = settled else { return Ok(()) };
         let counters = &mut self.counters;

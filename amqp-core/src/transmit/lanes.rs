@@ -70,6 +70,15 @@ impl Lanes {
         !self.turns.is_empty() && self.lanes.contains_key(&channel)
     }
 
+    /// The number of the first publish that was not dealt whole, if one waits.
+    #[inline]
+    pub(super) fn first_seq(&self, channel: u16) -> Option<u64> {
+        if self.turns.is_empty() {
+            return None;
+        }
+        self.lanes.get(&channel)?.front().map(|item| item.seq)
+    }
+
     pub(super) fn content(&mut self, channel: u16, head: Vec<u8>, body: Bytes, seq: u64) {
         let item = Item {
             head,

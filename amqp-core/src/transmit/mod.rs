@@ -155,6 +155,14 @@ pub(crate) struct Dealt {
     pub(crate) offset: u64,
 }
 
+/// Which publishes of a channel were handed to the driver whole: those that begin before this offset,
+/// and have a lower number than what waits in the channel's lane.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    pub(crate) offset: u64,
+    pub(crate) in_lane: u64,
+}
+
 /// The last frame that a channel has queued is an ack, which stands in the flat buffer at `at`.
 #[derive(Clone, Copy, Debug)]
 struct LastAck {
@@ -211,6 +219,12 @@ impl Outbound {
     /// Bytes of the stream that the driver has taken.
     pub(crate) const fn handed_over(&self) -> u64 {
         self.offset
+    }
+
+    /// What the driver has taken of a channel's publishes.
+    #[inline]
+    pub(crate) fn sent(&self, channel: u16) -> Sent {
+        Sent { offset: self.offset, in_lane: self.lanes.first_seq(channel).unwrap_or(u64::MAX) }
     }
 
     /// Frames queued so far.

@@ -1,10 +1,12 @@
 //! What becomes of publishes.
 
-use amqp_core::proto::method::{basic, confirm};
-use amqp_core::proto::{RawProperties, ShortStr};
+use std::time::Duration;
+
+use amqp_core::proto::method::{basic, channel, confirm};
+use amqp_core::proto::{FieldTable, Properties, RawProperties, ShortStr};
 use amqp_core::{
-    ChannelId, CloseCause, ConfirmSelect, Confirmation, Event, Publish, PublishRefused, PublishSeq,
-    limits,
+    ChannelId, CloseCause, ConfirmSelect, Confirmation, Error, Event, InvalidReason, Misuse,
+    Publish, PublishRefused, PublishSeq, Transmit, limits,
 };
 use bytes::Bytes;
 
@@ -32,6 +34,7 @@ fn outcomes_find_their_publishes() {
     let id = confirming(&mut peer);
     let seqs: Vec<_> =
         (0..6).map(|number| publish(&mut peer, id, &Bytes::from(vec![number]))).collect();
+    peer.write();
     for number in [1_u8, 4] {
         let returned = basic::Return {
             reply_code: 312,
@@ -67,6 +70,7 @@ fn returns_before_select_ok_are_of_unconfirmed_publishes() {
     let select = peer.session.channel(id).call(peer.now, &ConfirmSelect::default()).unwrap();
     let routed =
         peer.session.channel(id).publish(&Publish::new("", "q", b"2").mandatory()).unwrap();
+    peer.write();
     let routing_key = ShortStr::new("q").unwrap();
     let returned = basic::Return { reply_code: 312, routing_key, ..Default::default() };
     peer.send_content(1, &returned, RawProperties::NONE.as_bytes(), b"1");
@@ -86,7 +90,7 @@ fn a_loss_tells_not_sent_from_unknown() {
     let sent = publish(&mut peer, id, &small);
     let large = publish(&mut peer, id, &Bytes::from(vec![0; 300_000]));
     let behind = publish(&mut peer, id, &small);
-    let mut out = amqp_core::Transmit::new();
+    let mut out = Transmit::new();
     assert!(peer.session.poll_transmit(peer.now, &mut out));
     // The first publish and a little of the large one reach the socket.
     peer.written_in_all += 200;
@@ -182,6 +186,7 @@ fn settled_publishes_are_counted_once() {
     for _ in 0..5 {
         publish(&mut peer, id, &Bytes::new());
     }
+    peer.write();
     peer.send(1, &basic::Ack { delivery_tag: 3, multiple: false });
     peer.send(1, &basic::Nack { delivery_tag: 2, multiple: false, requeue: false });
     peer.send(1, &basic::Ack { delivery_tag: 5, multiple: true });
@@ -218,4 +223,245 @@ fn returns_without_acks_lose_their_bodies() {
         stripped += usize::from(returned.is_stripped);
     }
     assert!((100..200).contains(&stripped), "{stripped} of {count}");
+}
+
+/// Nothing is confirmed that the driver has not taken whole, whether or not anyone still asks.
+#[test]
+fn a_confirm_of_what_was_not_sent_is_a_protocol_error() {
+    for (delivery_tag, multiple) in [(2, false), (2, true), (3, false), (3, true)] {
+        let mut peer = Peer::open();
+        let id = confirming(&mut peer);
+        let sent = publish(&mut peer, id, &Bytes::from_static(b"sent"));
+        peer.methods();
+        let unsent = publish(&mut peer, id, &Bytes::from_static(b"waits"));
+        let forgotten = publish(&mut peer, id, &Bytes::from_static(b"waits"));
+        peer.session.channel(id).forget_publish(forgotten);
+        peer.send(1, &basic::Ack { delivery_tag, multiple });
+        assert!(matches!(peer.cause(), CloseCause::Protocol(_)), "tag {delivery_tag}");
+        let outcome = |peer: &mut Peer, seq| peer.session.channel(id).confirmed(seq).unwrap();
+        assert!(matches!(outcome(&mut peer, sent), Confirmation::Unknown(_)));
+        assert!(matches!(outcome(&mut peer, unsent), Confirmation::NotSent(_)));
+    }
+}
+
+/// A large content that is on its way, and what waits behind it.
+#[test]
+fn a_confirm_of_what_is_half_sent_is_a_protocol_error() {
+    for delivery_tag in [2, 3] {
+        let mut peer = Peer::open();
+        let id = confirming(&mut peer);
+        let first = publish(&mut peer, id, &Bytes::from_static(b"first"));
+        publish(&mut peer, id, &Bytes::from(vec![0; 600_000]));
+        publish(&mut peer, id, &Bytes::from_static(b"behind"));
+        let mut out = Transmit::new();
+        assert!(peer.session.poll_transmit(peer.now, &mut out));
+        peer.send(1, &basic::Ack { delivery_tag: 0, multiple: true });
+        assert_eq!(peer.session.channel(id).confirmed(first), Some(Confirmation::Confirmed));
+        assert!(peer.session.cause().is_none());
+        peer.send(1, &basic::Ack { delivery_tag, multiple: true });
+        assert!(matches!(peer.cause(), CloseCause::Protocol(_)), "tag {delivery_tag}");
+    }
+    let mut peer = Peer::open();
+    let id = confirming(&mut peer);
+    publish(&mut peer, id, &Bytes::from(vec![0; 600_000]));
+    let behind = publish(&mut peer, id, &Bytes::from_static(b"behind"));
+    peer.write();
+    peer.send(1, &basic::Ack { delivery_tag: 2, multiple: true });
+    assert_eq!(peer.session.channel(id).confirmed(behind), Some(Confirmation::Confirmed));
+}
+
+/// A broker may acknowledge all that it has received at any time: that is no more than was sent.
+#[test]
+fn a_confirm_of_all_covers_what_was_sent() {
+    let mut peer = Peer::open();
+    let id = confirming(&mut peer);
+    peer.send(1, &basic::Ack { delivery_tag: 0, multiple: true });
+    let mut seqs = vec![publish(&mut peer, id, &Bytes::from_static(b"1"))];
+    peer.send(1, &basic::Ack { delivery_tag: 0, multiple: true });
+    assert_eq!(peer.session.channel(id).confirmed(seqs[0]), None);
+    seqs.push(publish(&mut peer, id, &Bytes::from_static(b"2")));
+    peer.write();
+    seqs.push(publish(&mut peer, id, &Bytes::from_static(b"3")));
+    peer.send(1, &basic::Ack { delivery_tag: 0, multiple: true });
+    let outcomes: Vec<_> =
+        seqs.iter().map(|seq| peer.session.channel(id).confirmed(*seq)).collect();
+    assert_eq!(outcomes, [Some(Confirmation::Confirmed), Some(Confirmation::Confirmed), None]);
+    assert!(peer.session.cause().is_none());
+}
+
+fn closed_by_broker(peer: &mut Peer, reply_code: u16) {
+    peer.send(1, &channel::Close { reply_code, ..Default::default() });
+}
+
+/// As at a loss: what the driver had not begun to take was not sent, and the rest may have arrived.
+#[test]
+fn a_closed_channel_tells_not_sent_from_unknown() {
+    let mut peer = Peer::open();
+    let id = confirming(&mut peer);
+    let small = Bytes::from_static(b"small");
+    let large = Bytes::from(vec![0; 600_000]);
+    let sent = publish(&mut peer, id, &small);
+    let begun = publish(&mut peer, id, &large);
+    let mut out = Transmit::new();
+    assert!(peer.session.poll_transmit(peer.now, &mut out));
+    let bodies = [&small, &large, &small];
+    let waiting = bodies.map(|body| publish(&mut peer, id, body));
+    peer.events();
+    closed_by_broker(&mut peer, 404);
+    let settled = Event::Settled { channel: id, first: sent, last: waiting[2] };
+    assert!(peer.events().contains(&settled));
+    for seq in [sent, begun] {
+        let outcome = peer.session.channel(id).confirmed(seq);
+        let Some(Confirmation::Unknown(error)) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(error.reply_code().unwrap().code(), 404);
+    }
+    for seq in waiting {
+        let outcome = peer.session.channel(id).confirmed(seq);
+        let Some(Confirmation::NotSent(error)) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(error.reply_code().unwrap().code(), 404);
+    }
+    // What was dropped takes no buffer space, and is not waited for.
+    assert_eq!(peer.session.take_discarded().len(), 1);
+    assert!(peer.session.stats().unsent_bytes < 600_000);
+    assert_eq!(peer.session.stats().unconfirmed, 0);
+    let drain = peer.session.drain(peer.now, Duration::from_secs(1)).unwrap();
+    peer.write();
+    assert_eq!(peer.session.stats().unsent_bytes, 0);
+    peer.events();
+    assert_eq!(peer.session.take_reply(&drain), Some(Ok(())));
+}
+
+/// The same where nothing but the flat buffer holds the publish.
+#[test]
+fn a_publish_that_a_closed_channel_left_in_the_buffer_was_not_sent() {
+    let mut peer = Peer::open();
+    let id = confirming(&mut peer);
+    let sent = publish(&mut peer, id, &Bytes::from_static(b"sent"));
+    peer.write();
+    let unsent = publish(&mut peer, id, &Bytes::from_static(b"unsent"));
+    let forgotten = publish(&mut peer, id, &Bytes::from_static(b"forgotten"));
+    peer.session.channel(id).forget_publish(forgotten);
+    closed_by_broker(&mut peer, 406);
+    let mut channel = peer.session.channel(id);
+    assert!(matches!(channel.confirmed(sent), Some(Confirmation::Unknown(_))));
+    assert!(matches!(channel.confirmed(unsent), Some(Confirmation::NotSent(_))));
+}
+
+/// Lanes give back what a closed channel had in them: others get as much as before.
+#[test]
+fn a_closed_channel_leaves_its_buffer_space_to_others() {
+    let mut peer = Peer::open();
+    let id = confirming(&mut peer);
+    let other = peer.channel(2);
+    let large = Bytes::from(vec![0; 200_000]);
+    let fill = |peer: &mut Peer, id| {
+        let publish = Publish::new("", "q", &large);
+        (0..).take_while(|_| peer.session.channel(id).publish(&publish).is_ok()).count()
+    };
+    assert_eq!(fill(&mut peer, id), 6);
+    let behind = Publish::new("", "q", b"behind");
+    assert_eq!(peer.session.channel(id).publish(&behind), Err(PublishRefused::Full));
+    assert_eq!(fill(&mut peer, other), 0);
+    closed_by_broker(&mut peer, 404);
+    assert_eq!(fill(&mut peer, other), 6);
+}
+
+/// Acks in a row make one event; a gap, another order or another channel begin a new one.
+#[test]
+fn runs_of_confirms_make_one_event() {
+    let mut peer = Peer::open();
+    let id = confirming(&mut peer);
+    for _ in 0..8 {
+        publish(&mut peer, id, &Bytes::from_static(b"x"));
+    }
+    peer.write();
+    peer.events();
+    for (delivery_tag, multiple) in [(1, false), (3, true), (4, false), (6, false), (5, false)] {
+        peer.send(1, &basic::Ack { delivery_tag, multiple });
+    }
+    peer.send(1, &basic::Nack { delivery_tag: 8, multiple: true, requeue: false });
+    let settled = |first, last| {
+        let (first, last) = (PublishSeq::new(first), PublishSeq::new(last));
+        Event::Settled { channel: id, first, last }
+    };
+    assert_eq!(peer.events(), [settled(1, 4), settled(6, 6), settled(5, 5), settled(7, 8)]);
+
+    let others = [peer.channel(2), peer.channel(3)];
+    for id in others {
+        peer.session.channel(id).call(peer.now, &ConfirmSelect::default()).unwrap();
+        publish(&mut peer, id, &Bytes::from_static(b"1"));
+        publish(&mut peer, id, &Bytes::from_static(b"2"));
+    }
+    peer.write();
+    peer.send(2, &basic::Ack { delivery_tag: 1, multiple: false });
+    peer.send(3, &basic::Ack { delivery_tag: 1, multiple: false });
+    peer.send(2, &basic::Ack { delivery_tag: 2, multiple: false });
+    assert_eq!(peer.events().len(), 3, "no two of them are of the same channel");
+}
+
+/// Frames are as large as `frame_max` lets them be. A header beyond is refused, and leaves nothing behind.
+#[test]
+fn a_header_must_fit_a_frame() {
+    let properties = |length: usize| {
+        let value = "x".repeat(length);
+        Properties::new().headers(FieldTable::from([("n", value.as_str().into())]))
+    };
+    // The frame's head and end, the fixed part, the table's length, a name, a type and a length.
+    let fits = 4_096 - (8 + 14 + 4 + 2 + 1 + 4);
+    for waits_in_lane in [false, true] {
+        let mut peer = Peer::open();
+        let id = confirming(&mut peer);
+        let mut expected = Vec::new();
+        if waits_in_lane {
+            publish(&mut peer, id, &Bytes::from(vec![0; 4_089]));
+            expected.extend(["basic.Publish", "Header", "Body", "Body"]);
+        }
+        let too_large = properties(fits + 1);
+        let refused = Publish::new("", "q", b"x").properties(&too_large).mandatory();
+        let refused = peer.session.channel(id).publish(&refused);
+        let Err(PublishRefused::Error(Error::InvalidArgument(invalid))) = refused else {
+            panic!("{refused:?}")
+        };
+        let reason = InvalidReason::FrameTooLarge { size: 4_097, frame_max: 4_096 };
+        assert_eq!(invalid.reason, reason);
+        let largest = properties(fits);
+        let body = vec![0; 4_088];
+        let whole = Publish::new("", "q", &body).properties(&largest);
+        peer.session.channel(id).publish(&whole).unwrap();
+        expected.extend(["basic.Publish", "Header", "Body"]);
+        assert_eq!(peer.methods(), expected);
+    }
+}
+
+/// It is not closed, and nothing was sent.
+#[test]
+fn a_publish_before_open_ok_says_so() {
+    let mut peer = Peer::open();
+    let (id, _) = peer.session.open_channel(peer.now).unwrap();
+    let refused = peer.session.channel(id).publish(&Publish::new("", "q", b"x"));
+    assert_eq!(refused, Err(PublishRefused::Error(Misuse::ChannelNotOpen.into())));
+    let refused = peer.session.channel(id).call(peer.now, &ConfirmSelect::default());
+    assert_eq!(refused.unwrap_err(), Misuse::ChannelNotOpen.into());
+    assert_eq!(peer.methods(), ["channel.Open"]);
+}
+
+/// Where it was published to is what its publisher wants to know.
+#[test]
+fn a_returned_message_is_printed_with_its_address() {
+    let mut peer = Peer::open();
+    let id = peer.channel(1);
+    for (reply_text, printed) in [("NO_ROUTE", "312 NO_ROUTE"), ("why", "312 NO_ROUTE why")] {
+        let returned = basic::Return {
+            reply_code: 312,
+            reply_text: ShortStr::new(reply_text).unwrap(),
+            exchange: ShortStr::new("e").unwrap(),
+            routing_key: ShortStr::new("k").unwrap(),
+        };
+        peer.send_content(1, &returned, RawProperties::NONE.as_bytes(), b"");
+        let message = Box::new(peer.session.channel(id).take_returned().unwrap());
+        let expected = format!("{printed} (exchange \"e\", routing key \"k\")");
+        assert_eq!(message.to_string(), expected);
+        let error = Error::Returned(message);
+        assert_eq!(error.to_string(), format!("returned by the broker: {expected}"));
+    }
 }

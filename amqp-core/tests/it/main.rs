@@ -13,6 +13,7 @@ mod faults;
 mod hostile;
 mod legal;
 mod peer;
+mod returns;
 mod timing;
 mod uri;
 mod verbs;

@@ -4,11 +4,14 @@
 mod check;
 mod decode;
 mod encode;
+mod fields;
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::Malformed;
+
+pub use fields::RawField;
 
 /// An ordered map from names to values: the arguments of declarations, the headers of messages.
 ///

@@ -80,3 +80,38 @@ proptest! {
         let _ = RawTable::new(&table[4..length.clamp(4, table.len())]).decode(TABLE_DEPTH_MAX);
     }
 }
+
+/// The fields of a table as they stand are the table, or end with the first error.
+#[test]
+fn fields_are_pieces_of_the_table() {
+    let every_type = b"\x01at\x01\x01bb\xff\x01BB\xff\x01ss\0\x01\x01uu\0\x01\x01UU\0\x01\x01II\0\0\0\x01\
+        \x01ii\0\0\0\x01\x01ff\0\0\0\x01\x01ll\0\0\0\0\0\0\0\x01\x01LL\0\0\0\0\0\0\0\x01\x01dd\0\0\0\0\0\0\0\x01\
+        \x01TT\0\0\0\0\0\0\0\x01\x01DD\x02\0\0\0\x01\x01SS\0\0\0\x01x\x01xx\0\0\0\x01x\x01AA\0\0\0\x01V\
+        \x01FF\0\0\0\x03\x01nV\x01VV";
+    let fields: Vec<_> = RawTable::new(every_type).fields().collect::<Result<_, _>>().unwrap();
+    let names: String = fields.iter().map(|field| field.name.as_str().unwrap()).collect();
+    assert_eq!(names, "abBsuUIiflLdTDSxAFV");
+    let bytes: Vec<u8> = fields.iter().flat_map(|field| field.bytes).copied().collect();
+    assert_eq!(bytes, every_type);
+
+    let cut = RawTable::new(b"\x01aV\x01bI\0\0").fields().collect::<Vec<_>>();
+    assert_eq!(cut.len(), 2);
+    assert_eq!(cut[1], Err(Malformed::Truncated));
+    let unknown = RawTable::new(b"\x01aZ\x01bV").fields().collect::<Vec<_>>();
+    assert_eq!(unknown, [Err(Malformed::UnknownFieldType(b'Z'))]);
+    assert_eq!(RawTable::new(b"").fields().count(), 0);
+    // Nesting costs nothing.
+    let absurd = nested_tables(3_000);
+    assert_eq!(RawTable::new(&absurd).fields().collect::<Result<Vec<_>, _>>().unwrap().len(), 1);
+}
+
+proptest! {
+    #[test]
+    fn fields_of_any_bytes_end(bytes in vec(any::<u8>(), 0..200)) {
+        let fields = RawTable::new(&bytes).fields().collect::<Result<Vec<_>, _>>();
+        if let Ok(fields) = fields {
+            let all: Vec<u8> = fields.iter().flat_map(|field| field.bytes).copied().collect();
+            assert_eq!(all, bytes);
+        }
+    }
+}

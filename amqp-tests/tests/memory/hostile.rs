@@ -458,7 +458,7 @@ async fn odd_confirms() {
             let told = match &outcome {
                 Ok(()) => Some(true),
                 Err(PublishError::Nacked) => Some(false),
-                Err(PublishError::Unknown(CloseCause::Protocol(_))) => None,
+                Err(PublishError::Unknown(Error::Connection(CloseCause::Protocol(_)))) => None,
                 Err(error) => panic!("{error}"),
             };
             assert_eq!(told, expected[at], "{at}");

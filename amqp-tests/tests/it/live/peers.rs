@@ -86,7 +86,7 @@ async fn a_blocked_write_does_not_spin() {
         let _ = closing.await;
     };
     let (outcome, ()) = within("an end", async { tokio::join!(blocked, closing) }).await;
-    assert!(matches!(outcome, Err(PublishError::Closed(_))), "{outcome:?}");
+    assert!(matches!(outcome, Err(PublishError::NotSent(_))), "{outcome:?}");
     release.send(()).unwrap();
     tokio::task::spawn_blocking(|| peer.join()).await.unwrap();
     within("the end", connection.closed()).await;

@@ -176,6 +176,6 @@ async fn a_driver_that_is_dropped_ends_every_handle(at: At) {
     assert_eq!(within("the end", consumer.next()).await.unwrap().unwrap_err(), gone);
     assert_eq!(channel.queue_declare(exclusive("late")).await.unwrap_err(), gone);
     let late = publisher.publish(Publish::new("", "q", b"late")).await.unwrap_err();
-    assert_eq!(late, PublishError::Closed(gone));
+    assert_eq!(late, PublishError::NotSent(gone));
     assert_eq!(connection.close().await, CloseCause::DriverGone);
 }

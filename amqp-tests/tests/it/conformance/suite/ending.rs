@@ -57,7 +57,7 @@ async fn pk_25_pk_76_a_killed_broker_ends_the_session_with_the_loss(at: At) {
     let cause = within("the loss", connection.closed()).await;
     assert!(matches!(cause, CloseCause::Transport(_)), "{cause:?}");
     let late = publisher.publish(publish).await.unwrap_err();
-    assert_eq!(late, PublishError::Closed(Error::Connection(cause)));
+    assert_eq!(late, PublishError::NotSent(Error::Connection(cause)));
     assert!(!connection.is_open());
 
     // P9: what was confirmed is there after a crash.

@@ -1,10 +1,10 @@
-//! Whose outcome is whose, when many tasks share one publisher.
+//! Whose outcome is whose, when many publishes are on their way.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::api::{
-    At, BasicConsume, Connection, ExchangeDeclare, FieldTable, Properties, Publish, PublishError,
-    QueueBind, QueueDeclare, on_rabbitmq,
+    At, BasicConsume, Connection, ExchangeDeclare, FieldTable, FieldValue, Properties, Publish,
+    PublishError, QueueBind, QueueDeclare, QueueDelete, on_rabbitmq,
 };
 
 use crate::support::{unique, within};
@@ -33,6 +33,7 @@ fn route(id: u64) -> Route {
 
 on_rabbitmq! {
     every_outcome_belongs_to_its_own_message
+    every_outcome_is_its_own_while_a_queue_comes_and_goes
 }
 
 async fn every_outcome_belongs_to_its_own_message(at: At) {
@@ -89,6 +90,62 @@ async fn every_outcome_belongs_to_its_own_message(at: At) {
     connection.close().await;
 }
 
+/// Bodies differ in their last bytes alone. Whether a message finds its queue depends on when it is
+/// published, and acks of others come between a return and its own ack.
+async fn every_outcome_is_its_own_while_a_queue_comes_and_goes(at: At) {
+    let connection = at.connect().await;
+    let channel = connection.open_channel().await.unwrap();
+    let (exchange, kept, moving) = (unique("direct"), unique("kept"), unique("moving"));
+    channel.exchange_declare(ExchangeDeclare::direct(&exchange).auto_delete()).await.unwrap();
+    channel.queue_declare(QueueDeclare::new(&kept).durable()).await.unwrap();
+    channel.queue_declare(QueueDeclare::new(&moving).exclusive()).await.unwrap();
+    channel.queue_bind(QueueBind::new(&kept, &exchange, "kept")).await.unwrap();
+    let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
+    let binding = QueueBind::new(&moving, &exchange, "moving");
+    let copy_to = FieldValue::Array(vec!["nowhere".into()]);
+    let copied = Properties::new().headers(FieldTable::from([("BCC", copy_to)]));
+
+    let body = |id: u64| format!("{}{id:09}", "x".repeat(64));
+    let (mut accepted, mut returned) = (BTreeSet::new(), 0);
+    let mut resolved = |id, outcome| match outcome {
+        Ok(()) => drop(accepted.insert(id)),
+        Err(PublishError::Returned(message)) => {
+            assert_eq!(message.message.body(), body(id).as_bytes());
+            returned += 1;
+        }
+        Err(error) => panic!("{id}: {error}"),
+    };
+    let mut waiting = VecDeque::new();
+    for id in 0..60_000 {
+        match id % 3_000 {
+            0 => channel.queue_bind(binding.clone()).await.unwrap(),
+            1_500 => channel.queue_unbind(binding.clone()).await.unwrap(),
+            _ => {}
+        }
+        let (key, body) = (if id % 3 == 0 { "kept" } else { "moving" }, body(id));
+        let mut publish = Publish::new(&exchange, key, &body).persistent().mandatory();
+        if id % 2 == 0 {
+            publish = publish.properties(&copied);
+        }
+        waiting.push_back((id, publisher.send(publish).await.unwrap()));
+        if waiting.len() > 1_500
+            && let Some((id, confirm)) = waiting.pop_front()
+        {
+            resolved(id, within("an outcome", confirm).await);
+        }
+    }
+    for (id, confirm) in waiting {
+        resolved(id, within("an outcome", confirm).await);
+    }
+    assert!((10_000..30_000).contains(&returned), "{returned} returned");
+    let mut drained = drain(&connection, &kept).await;
+    drained.extend(drain(&connection, &moving).await);
+    assert_eq!(drained.len(), accepted.len());
+    assert_eq!(drained.into_iter().collect::<BTreeSet<u64>>(), accepted);
+    channel.queue_delete(QueueDelete::new(&kept)).await.unwrap();
+    connection.close().await;
+}
+
 /// A queue for one route. The one for refusals holds one message and nacks the rest.
 async fn declare(connection: &Connection, exchange: &str, name: &str) -> String {
     let channel = connection.open_channel().await.unwrap();
@@ -117,7 +174,8 @@ async fn drain(connection: &Connection, queue: &str) -> Vec<u64> {
     let mut ids = Vec::new();
     for _ in 0..count {
         let delivery = within("a delivery", consumer.next()).await.unwrap().unwrap();
-        ids.push(std::str::from_utf8(delivery.body()).unwrap().parse().unwrap());
+        let body = std::str::from_utf8(delivery.body()).unwrap();
+        ids.push(body.trim_start_matches('x').parse().unwrap());
     }
     ids
 }

@@ -110,7 +110,7 @@ async fn br_17_what_is_the_brokers_own_is_refused(at: At) {
     let channel = connection.open_channel().await.unwrap();
     channel.exchange_declare(ExchangeDeclare::fanout(&internal).internal()).await.unwrap();
     let error = publisher(&channel).await.publish(Publish::new(&internal, "", b"x")).await;
-    let Err(PublishError::Closed(error)) = error else { panic!("{error:?}") };
+    let Err(PublishError::Unknown(error)) = error else { panic!("{error:?}") };
     assert_eq!(code(&error), 403);
     let refused = async |error: Result<(), Error>| assert_eq!(code(&error.unwrap_err()), 403);
     let channel = connection.open_channel().await.unwrap();
