@@ -113,7 +113,8 @@ impl Delivery {
         self.delivery.message.body()
     }
 
-    /// The body, to keep beyond the delivery without copying.
+    /// The body, to keep beyond the delivery. One of less than 4 KiB is copied; a larger one is shared
+    /// without copying.
     pub fn shared_body(&self) -> Bytes {
         self.delivery.message.clone().into_body()
     }

@@ -27,13 +27,17 @@ pub enum ConnectionEvent {
     DeliveriesDropped(u64),
     /// So many events were lost, for nobody had taken them.
     Missed(u64),
-    /// So many bytes of deliveries are unread that nothing more is read, answers to calls included,
-    /// until some are read.
+    /// Reading pauses because of unread deliveries that no prefetch bounds: consumers without
+    /// acknowledgement or with prefetch 0 are slower than the broker.
+    ///
+    /// Emitted at the first pause (8 MiB), and again at 64 MiB, from where on not even replies to calls
+    /// are read. A flood pauses reading many times; that is reported once, until
+    /// [`ReadingResumed`](Self::ReadingResumed).
     ReadingPaused {
-        /// Bytes of unread deliveries.
+        /// Bytes of those deliveries.
         unread_bytes: usize,
     },
-    /// Reading goes on.
+    /// Reading goes on after a pause: 4 MiB or less of those deliveries are unread.
     ReadingResumed,
     /// The broker reads again.
     Unblocked,

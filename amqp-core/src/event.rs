@@ -25,12 +25,14 @@ pub enum Event {
     Deliverable(ConsumerKey),
     /// A delivery was dropped without being settled: see `give_up`.
     Dropped(ChannelId),
-    /// So many bytes of deliveries are unread that nothing more is read until some are.
+    /// Reading pauses because of unread deliveries that no prefetch bounds. Emitted at the first pause,
+    /// and again where not even what is awaited lets reading go on. Until [`Event::InputResumed`], reading
+    /// may go on and pause again without an event.
     InputPaused {
-        /// Bytes of unread deliveries.
+        /// Bytes of those deliveries.
         unread_bytes: usize,
     },
-    /// Reading goes on.
+    /// Reading goes on: half of what pauses it or less is unread.
     InputResumed,
     /// The connection is open.
     Opened,
@@ -102,6 +104,9 @@ pub enum TimeoutReason {
     HeartbeatReceive,
     /// A sign of life is due.
     HeartbeatSend,
+    /// Reading has been paused for so long that a little is to be read, or the broker, which cannot
+    /// write, would close the connection.
+    Trickle,
     /// The transport has taken no bytes for too long.
     WriteStall,
 }

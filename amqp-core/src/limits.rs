@@ -43,11 +43,25 @@ pub const OUTBOUND_HARD_BYTES: usize = 3 << 19;
 /// What the buffer grows by beyond what publishes may fill.
 pub const OUTBOUND_STEP_BYTES: usize = 128 << 10;
 
-/// Bytes of unread deliveries at which reading pauses, unless an answer is awaited.
+/// Bytes of unread deliveries that no prefetch bounds, at which reading pauses unless something else
+/// is awaited. Deep enough to keep a fast consumer busy.
 pub const INBOUND_HIGH_BYTES: usize = 8 << 20;
 
-/// Bytes of unread deliveries at which reading pauses whatever is awaited.
+/// Bytes of those at which a pause counts as over for those who listen. Half the mark, so that the
+/// flow control of a flood is reported once.
+pub const INBOUND_LOW_BYTES: usize = 4 << 20;
+
+/// Bytes of those at which reading pauses whatever is awaited. The bound of what a connection holds
+/// for consumers without acknowledgement or without prefetch.
 pub const INBOUND_HARD_BYTES: usize = 64 << 20;
+
+/// Bytes read at intervals during a pause below the hard mark. Enough that the window of a socket with
+/// large buffers opens, so that the broker can write.
+pub const TRICKLE_BYTES: usize = 1 << 20;
+
+/// Bytes of contents half received on all channels together. Room for one message of the largest size
+/// and for some beside it. RabbitMQ sends each message whole, so that one is under way at a time.
+pub const INCOMPLETE_BYTES: usize = 192 << 20;
 
 /// The largest method frame that is accepted, and the largest header frame that is kept: RabbitMQ
 /// lets headers grow beyond `frame_max` when a message is dead-lettered.
@@ -80,9 +94,12 @@ pub const INPUT_BUDGET_BYTES: usize = 16 << 10;
 /// Bodies below this are copied, next to their frames; larger ones are passed by reference.
 pub const COPIED_BODY_BYTES: usize = 4 << 10;
 
-/// One chunk of memory that small deliveries share: many to an allocation, and little pinned when
-/// one of them is kept.
+/// One chunk of memory that small deliveries of a consumer share. Many deliveries to an allocation, and
+/// little memory held when one of them is.
 pub const ARENA_CHUNK_BYTES: usize = 16 << 10;
+
+/// The first chunk of a consumer, and what a consumer keeps whose reader finds nothing.
+pub const ARENA_FIRST_BYTES: usize = 2 << 10;
 
 /// Chunks of a connection that wait for their messages to go, and are then used again.
 pub const ARENA_CHUNKS_MAX: usize = 32;
@@ -94,15 +111,16 @@ pub const ARENA_IDLE_INPUTS_MAX: u8 = 8;
 /// connection, with what lies around them.
 pub const READ_BUFFER_BYTES: usize = 136 << 10;
 
+/// What a large body may lack of half its buffer, and still be taken from it without copying. So it is
+/// for a body of 64 KiB, which does not fill half of a buffer for two.
+pub const READ_BUFFER_SLACK_BYTES: usize = READ_BUFFER_BYTES - 2 * READ_MAX_BYTES;
+
 /// Buffers for reading that wait for their bodies to go, and are then used again.
 pub const READ_BUFFERS_MAX: usize = 4;
 
 /// Input that is copied for small deliveries at one go: enough that the copy is cheap for each, little
 /// enough to be no waste where other frames lie between them.
 pub const ARENA_RUN_BYTES: usize = 2 << 10;
-
-/// First memory for a body of several frames; it grows as bytes arrive, never on the sender's word.
-pub const BODY_FIRST_BYTES: usize = 1 << 20;
 
 /// Bytes of large bodies cut into frames for one write.
 pub const DEAL_BYTES: usize = 256 << 10;
@@ -132,6 +150,10 @@ pub const PULLED_BYTES: usize = 1 << 20;
 /// Memory of deliveries above which their reader tells at once that all are read: fewer are told when
 /// it comes for more.
 pub const PULLED_TOLD_BYTES: usize = 4 << 10;
+
+/// Deliveries for whose queue a consumer keeps memory when its reader finds nothing. What reads of the
+/// largest size bring at once.
+pub const IDLE_UNREAD: usize = 8 << 10;
 
 /// How long the last bytes of a connection that has ended may take to be written, or to be read where
 /// writing has failed.

@@ -189,17 +189,18 @@ impl Message {
         match self.apart.as_deref() {
             Some(Apart::Body(body)) => body,
             Some(Apart::Missing(_)) => &[],
-            None => self.data.get(self.body_start()..).unwrap_or_default(),
+            None => self.body_in_data(),
         }
     }
 
-    /// The body, without copying.
-    pub fn into_body(self) -> Bytes {
-        let start = self.body_start();
-        match self.apart.map(|apart| *apart) {
+    /// The body, to keep beyond the message. One of less than 4 KiB is copied, so that it does not hold
+    /// the memory that it shares with other messages. A larger one is not: it holds no more than about
+    /// twice its size.
+    pub fn into_body(mut self) -> Bytes {
+        match self.apart.take().map(|apart| *apart) {
             Some(Apart::Body(body)) => body,
             Some(Apart::Missing(_)) => Bytes::new(),
-            None => self.data.slice(start.min(self.data.len())..),
+            None => Bytes::copy_from_slice(self.body_in_data()),
         }
     }
 
@@ -261,6 +262,11 @@ impl Message {
         let properties_len = RawProperties::NONE.as_bytes().len() as u32;
         let lengths = (self.exchange_len, self.routing_key_len, properties_len);
         Self::new(data.into(), lengths, None)
+    }
+
+    #[inline]
+    fn body_in_data(&self) -> &[u8] {
+        self.data.get(self.body_start()..).unwrap_or_default()
     }
 
     /// Bytes of memory that its parts take.
@@ -344,6 +350,13 @@ impl Delivery {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fault {
+    /// More bytes of messages were half received at once, on all channels together, than may be. The
+    /// body was thrown away as it arrived.
+    #[error("body of {size} bytes thrown away: too many messages were half received at once")]
+    Crowded {
+        /// The size that the header announced, in bytes.
+        size: u64,
+    },
     /// The header frame is larger than the limit: it and the body were thrown away as they arrived.
     #[error("header frame of {size} bytes is over the limit")]
     HeaderTooLarge {

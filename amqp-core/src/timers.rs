@@ -14,6 +14,7 @@ pub(crate) struct Timers {
     connect: Option<Instant>,
     heartbeat_receive: Option<Instant>,
     heartbeat_send: Option<Instant>,
+    trickle: Option<Instant>,
     write_stall: Option<Instant>,
     /// One was set since they were last looked at.
     moved: bool,
@@ -30,6 +31,7 @@ impl Timers {
             TimeoutReason::Connect => &mut self.connect,
             TimeoutReason::HeartbeatReceive => &mut self.heartbeat_receive,
             TimeoutReason::HeartbeatSend => &mut self.heartbeat_send,
+            TimeoutReason::Trickle => &mut self.trickle,
             TimeoutReason::WriteStall => &mut self.write_stall,
         } = deadline;
     }
@@ -61,7 +63,7 @@ impl Timers {
         Some(reason)
     }
 
-    fn all(&self) -> [Option<(Instant, TimeoutReason)>; 8] {
+    fn all(&self) -> [Option<(Instant, TimeoutReason)>; 9] {
         let entry = |deadline: Option<Instant>, reason| deadline.map(|deadline| (deadline, reason));
         [
             entry(self.address, TimeoutReason::Address),
@@ -71,6 +73,7 @@ impl Timers {
             entry(self.connect, TimeoutReason::Connect),
             entry(self.heartbeat_receive, TimeoutReason::HeartbeatReceive),
             entry(self.heartbeat_send, TimeoutReason::HeartbeatSend),
+            entry(self.trickle, TimeoutReason::Trickle),
             entry(self.write_stall, TimeoutReason::WriteStall),
         ]
     }

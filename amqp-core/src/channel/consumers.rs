@@ -1,4 +1,4 @@
-//! Consumers and their unread deliveries.
+//! Consumers.
 //!
 //! A consumer exists from the moment `basic.consume` is queued, under a tag chosen here, so that a
 //! delivery finds it even if it overtakes `consume-ok`. It goes once it has ended on the wire and its
@@ -14,9 +14,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::arena::Arena;
+use crate::channel::inbox::{Backlog, Inbox};
 use crate::error::Error;
 use crate::ids::{CallKey, ChannelId, ConsumerKey, TagKind};
-use crate::limits::PULLED_BYTES;
 use crate::message::Delivery;
 use crate::slab::Slab;
 
@@ -48,11 +49,128 @@ pub(crate) struct Consumer {
     pub(crate) cancels: Vec<CallKey>,
     /// Its handle is gone: deliveries are requeued.
     pub(crate) released: bool,
-    pub(crate) unread: VecDeque<Delivery>,
-    /// Bytes of those.
-    pub(crate) bytes: usize,
-    /// Bytes of those that were last handed over together.
-    pub(crate) pulled_bytes: usize,
+    pub(crate) inbox: Inbox,
+}
+
+#[derive(Debug)]
+pub(crate) struct Consumers {
+    slots: Slab<Consumer>,
+    backlog: Backlog,
+    arena: Arena,
+}
+
+impl Consumers {
+    pub(crate) fn new() -> Self {
+        Self { slots: Slab::new(), backlog: Backlog::default(), arena: Arena::default() }
+    }
+
+    pub(crate) fn insert(&mut self, consumer: Consumer) -> ConsumerKey {
+        ConsumerKey(self.slots.insert(consumer))
+    }
+
+    #[inline]
+    pub(crate) fn find(&self, key: ConsumerKey) -> Option<&Consumer> {
+        self.slots.find(key.0)
+    }
+
+    #[inline]
+    pub(crate) fn find_mut(&mut self, key: ConsumerKey) -> Option<&mut Consumer> {
+        self.slots.find_mut(key.0)
+    }
+
+    /// The consumer, and what its inbox and its shelf need to take a delivery.
+    #[inline(always)]
+    pub(crate) fn find_with_memory(
+        &mut self,
+        key: ConsumerKey,
+    ) -> Option<(&mut Consumer, &mut Backlog, &mut Arena)> {
+        Some((self.slots.find_mut(key.0)?, &mut self.backlog, &mut self.arena))
+    }
+
+    /// All consumers, ended ones among them.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = ConsumerKey> + use<> {
+        self.slots.keys().into_iter().map(ConsumerKey)
+    }
+
+    /// All consumers of a channel, ended ones among them.
+    pub(crate) fn of_channel(&self, channel: ChannelId) -> Vec<ConsumerKey> {
+        let of_channel =
+            |key: &ConsumerKey| self.find(*key).is_some_and(|it| it.channel == channel);
+        self.keys().filter(of_channel).collect()
+    }
+
+    /// What all consumers have not read.
+    #[inline]
+    pub(crate) const fn backlog(&self) -> &Backlog {
+        &self.backlog
+    }
+
+    /// The input is another, or has another end.
+    pub(crate) fn begin_input(&mut self) {
+        self.arena.begin_input();
+    }
+
+    /// Queues a delivery. Whether it is the first unread one.
+    #[inline]
+    pub(crate) fn push(&mut self, key: ConsumerKey, delivery: Delivery) -> bool {
+        self.find_with_memory(key)
+            .is_some_and(|(consumer, backlog, _)| consumer.inbox.push(backlog, delivery))
+    }
+
+    #[inline]
+    pub(crate) fn pop(&mut self, key: ConsumerKey) -> Option<Delivery> {
+        let (consumer, backlog, arena) = self.find_with_memory(key)?;
+        let delivery = consumer.inbox.pop(backlog);
+        if delivery.is_none() {
+            consumer.wait(backlog, arena);
+        }
+        delivery
+    }
+
+    /// Hands deliveries over: see [`Inbox::pull`].
+    #[inline]
+    pub(crate) fn pull(&mut self, key: ConsumerKey, into: &mut VecDeque<Delivery>) -> usize {
+        let Some((consumer, backlog, arena)) = self.find_with_memory(key) else { return 0 };
+        let pulled = consumer.inbox.pull(backlog, into);
+        if into.is_empty() {
+            consumer.wait(backlog, arena);
+        }
+        pulled
+    }
+
+    /// No more deliveries will come.
+    pub(crate) fn end(&mut self, key: ConsumerKey) {
+        if let Some((consumer, backlog, _)) = self.find_with_memory(key) {
+            consumer.phase = ConsumerPhase::Ended;
+            consumer.inbox.stop_waiting(backlog);
+        }
+    }
+
+    /// The deliveries that nobody will read.
+    pub(crate) fn take_unread(&mut self, key: ConsumerKey) -> VecDeque<Delivery> {
+        self.find_with_memory(key)
+            .map_or_else(VecDeque::new, |(consumer, backlog, _)| consumer.inbox.clear(backlog))
+    }
+
+    /// Its handle is gone, and with it what that had taken: takes the rest.
+    pub(crate) fn release(&mut self, key: ConsumerKey) -> VecDeque<Delivery> {
+        if let Some((consumer, backlog, _)) = self.find_with_memory(key) {
+            consumer.released = true;
+            consumer.inbox.forget_pulled(backlog);
+            consumer.inbox.stop_waiting(backlog);
+        }
+        self.take_unread(key)
+    }
+
+    /// Frees the consumer if it has ended and nobody holds it.
+    pub(crate) fn sweep(&mut self, key: ConsumerKey) {
+        let done =
+            |consumer: &Consumer| consumer.released && consumer.phase == ConsumerPhase::Ended;
+        if self.find(key).is_some_and(done) {
+            self.release(key);
+            self.slots.remove(key.0);
+        }
+    }
 }
 
 impl Consumer {
@@ -75,146 +193,10 @@ impl Consumer {
         self.kind
     }
 
-    /// Queues a delivery, whose bytes go to those of all consumers. Whether it is the first unread one.
-    #[inline]
-    pub(crate) fn push(&mut self, all_bytes: &mut usize, delivery: Delivery) -> bool {
-        let cost = cost(&delivery);
-        *all_bytes += cost;
-        self.bytes += cost;
-        self.unread.push_back(delivery);
-        self.unread.len() == 1
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct Consumers {
-    slots: Slab<Consumer>,
-    /// Bytes of unread deliveries.
-    bytes: usize,
-    /// Bytes of those that were last handed over to each.
-    pulled_bytes: usize,
-}
-
-impl Consumers {
-    pub(crate) const fn new() -> Self {
-        Self { slots: Slab::new(), bytes: 0, pulled_bytes: 0 }
-    }
-
-    pub(crate) fn insert(&mut self, consumer: Consumer) -> ConsumerKey {
-        ConsumerKey(self.slots.insert(consumer))
-    }
-
-    #[inline]
-    pub(crate) fn find(&self, key: ConsumerKey) -> Option<&Consumer> {
-        self.slots.find(key.0)
-    }
-
-    #[inline]
-    pub(crate) fn find_mut(&mut self, key: ConsumerKey) -> Option<&mut Consumer> {
-        self.slots.find_mut(key.0)
-    }
-
-    /// All consumers, ended ones among them.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = ConsumerKey> + use<> {
-        self.slots.keys().into_iter().map(ConsumerKey)
-    }
-
-    /// All consumers of a channel, ended ones among them.
-    pub(crate) fn of_channel(&self, channel: ChannelId) -> Vec<ConsumerKey> {
-        let of_channel =
-            |key: &ConsumerKey| self.find(*key).is_some_and(|it| it.channel == channel);
-        self.keys().filter(of_channel).collect()
-    }
-
-    /// Bytes of the deliveries of all consumers that are unread, as far as is known here.
-    #[inline]
-    pub(crate) const fn bytes(&self) -> usize {
-        self.bytes + self.pulled_bytes
-    }
-
-    /// Whether deliveries are here that no handle has taken.
-    pub(crate) const fn has_unread(&self) -> bool {
-        self.bytes > 0
-    }
-
-    /// Queues a delivery. Whether it is the first unread one.
-    #[inline]
-    pub(crate) fn push(&mut self, key: ConsumerKey, delivery: Delivery) -> bool {
-        self.find_with_bytes(key).is_some_and(|(consumer, bytes)| consumer.push(bytes, delivery))
-    }
-
-    /// The consumer, and the sum that [`Consumer::push`] adds to.
-    #[inline]
-    pub(crate) fn find_with_bytes(
-        &mut self,
-        key: ConsumerKey,
-    ) -> Option<(&mut Consumer, &mut usize)> {
-        Some((self.slots.find_mut(key.0)?, &mut self.bytes))
-    }
-
-    #[inline]
-    pub(crate) fn pop(&mut self, key: ConsumerKey) -> Option<Delivery> {
-        let consumer = self.slots.find_mut(key.0)?;
-        let delivery = consumer.unread.pop_front()?;
-        let cost = cost(&delivery);
-        consumer.bytes -= cost;
-        self.bytes -= cost;
-        Some(delivery)
-    }
-
-    /// Hands deliveries over, behind those in `into`: all, or `PULLED_BYTES` of them. They count until
-    /// the next time. Returns their bytes.
-    #[inline]
-    pub(crate) fn pull(&mut self, key: ConsumerKey, into: &mut VecDeque<Delivery>) -> usize {
-        let Some(consumer) = self.slots.find_mut(key.0) else { return 0 };
-        let mut pulled = consumer.bytes;
-        if pulled <= PULLED_BYTES && into.is_empty() {
-            std::mem::swap(&mut consumer.unread, into);
-        } else {
-            pulled = 0;
-            while pulled < PULLED_BYTES
-                && let Some(delivery) = consumer.unread.pop_front()
-            {
-                pulled += cost(&delivery);
-                into.push_back(delivery);
-            }
-        }
-        self.pulled_bytes -= std::mem::replace(&mut consumer.pulled_bytes, pulled);
-        self.pulled_bytes += pulled;
-        consumer.bytes -= pulled;
-        self.bytes -= pulled;
-        pulled
-    }
-
-    /// The deliveries that nobody will read.
-    pub(crate) fn take_unread(&mut self, key: ConsumerKey) -> VecDeque<Delivery> {
-        let Some(consumer) = self.slots.find_mut(key.0) else { return VecDeque::new() };
-        self.bytes -= std::mem::take(&mut consumer.bytes);
-        std::mem::take(&mut consumer.unread)
-    }
-
-    /// Its handle is gone, and with it what that had taken: takes the rest.
-    pub(crate) fn release(&mut self, key: ConsumerKey) -> VecDeque<Delivery> {
-        if let Some(consumer) = self.slots.find_mut(key.0) {
-            consumer.released = true;
-            self.pulled_bytes -= std::mem::take(&mut consumer.pulled_bytes);
-        }
-        self.take_unread(key)
-    }
-
-    /// Frees the consumer if it has ended and nobody holds it.
-    pub(crate) fn sweep(&mut self, key: ConsumerKey) {
-        let done =
-            |consumer: &Consumer| consumer.released && consumer.phase == ConsumerPhase::Ended;
-        if self.find(key).is_some_and(done) {
-            self.release(key);
-            self.slots.remove(key.0);
+    /// Its reader found nothing.
+    fn wait(&mut self, backlog: &mut Backlog, arena: &mut Arena) {
+        if self.phase != ConsumerPhase::Ended {
+            self.inbox.wait(backlog, arena);
         }
     }
-}
-
-/// Bytes of memory that an unread delivery takes.
-#[inline]
-fn cost(delivery: &Delivery) -> usize {
-    delivery.message.size() + size_of::<Delivery>()
 }

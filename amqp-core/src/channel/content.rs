@@ -1,23 +1,25 @@
 //! Contents as they arrive: a method, a header, bodies, possibly interleaved with other channels'
 //! frames (AMQP 0-9-1, 4.2.6).
 //!
-//! Exchange, routing key, properties and a small body are gathered in one staging buffer and stored
-//! in the arena when the content is complete. A large body that fits one frame is taken from the
-//! input without copying; one of several frames is copied once, into memory that grows as it
-//! arrives. A body over the limit is thrown away as it arrives.
+//! Exchange, routing key, properties and a small body are gathered in one staging buffer, and copied into
+//! memory of their size when the content is complete. A large body that fits one frame may be taken from
+//! the input without copying; others are copied into memory that grows as they arrive, to no more than
+//! twice what has. A body over the limit is thrown away as it arrives.
+//!
+//! What has arrived of incomplete contents has a bound for all channels together, [`INCOMPLETE_BYTES`]. To
+//! stop reading would be no help, since only more input completes them. So the content that goes beyond
+//! the bound loses its body. RabbitMQ sends one content after the other, and never comes near the bound.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use amqp_proto::{ContentHeader, RawProperties, ShortStr};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-use crate::arena::Arena;
 use crate::channel::fingerprint::BodyHash;
 use crate::error::ProtocolDetail;
 use crate::ids::ConsumerKey;
 use crate::limits::{
-    BODY_FIRST_BYTES, COPIED_BODY_BYTES, MESSAGE_BYTES, STAGING_BUFFER_BYTES, STAGING_BUFFERS_MAX,
+    COPIED_BODY_BYTES, INCOMPLETE_BYTES, MESSAGE_BYTES, STAGING_BUFFER_BYTES, STAGING_BUFFERS_MAX,
 };
 use crate::message::{Apart, BODY_GAP, Fault, Message, PROPERTIES_GAP, ROUTING_KEY_GAP};
 
@@ -33,7 +35,7 @@ pub(crate) enum Target {
         code: u16,
         text: Arc<str>,
         /// Of a body that is thrown away: its publish is found by it.
-        body: Option<BodyHash>,
+        body: Option<Box<BodyHash>>,
     },
     Got {
         tag: u64,
@@ -79,7 +81,7 @@ enum LargeBody {
     /// It is small, and staged.
     Staged,
     Whole(Bytes),
-    Growing(BytesMut),
+    Growing(Vec<u8>),
     /// It is thrown away as it arrives.
     Discarded(Fault),
 }
@@ -101,8 +103,9 @@ pub(crate) enum Piece<'a> {
 /// Memory shared by the contents of all channels.
 #[derive(Debug, Default)]
 pub(crate) struct Staging {
-    arena: Arena,
     spare: Vec<Vec<u8>>,
+    /// Bytes of the contents that are incomplete.
+    incomplete: usize,
 }
 
 impl Content {
@@ -123,6 +126,7 @@ impl Content {
         staged.extend_from_slice(exchange.as_bytes());
         staged.extend_from_slice(&[0; ROUTING_KEY_GAP]);
         staged.extend_from_slice(routing_key.as_bytes());
+        staging.incomplete += staged.len();
         self.partial = Some(Partial {
             has_header: false,
             target,
@@ -146,13 +150,17 @@ impl Content {
         let Some(partial) = self.partial.as_mut().filter(|partial| !partial.has_header) else {
             return Err(ProtocolDetail::UnexpectedFrame);
         };
-        partial.has_header = true;
-        partial.stage_properties(header.properties);
-        partial.size = header.body_size;
-        if header.body_size > MESSAGE_BYTES {
-            partial.body = LargeBody::Discarded(Fault::Oversize { size: header.body_size });
-        } else if header.body_size >= COPIED_BODY_BYTES as u64 {
-            partial.body = LargeBody::Growing(BytesMut::new());
+        let size = header.body_size;
+        if staging.incomplete + header.properties.as_bytes().len() > INCOMPLETE_BYTES {
+            partial.begin_body(staging, RawProperties::NONE, size);
+            partial.body = LargeBody::Discarded(Fault::Crowded { size });
+        } else {
+            partial.begin_body(staging, header.properties, size);
+            if size > MESSAGE_BYTES {
+                partial.body = LargeBody::Discarded(Fault::Oversize { size });
+            } else if size >= COPIED_BODY_BYTES as u64 {
+                partial.body = LargeBody::Growing(Vec::new());
+            }
         }
         Ok(self.take_complete(staging))
     }
@@ -167,9 +175,7 @@ impl Content {
         let Some(partial) = self.partial.as_mut().filter(|partial| !partial.has_header) else {
             return Err(ProtocolDetail::UnexpectedFrame);
         };
-        partial.has_header = true;
-        partial.stage_properties(RawProperties::NONE);
-        partial.size = body_size;
+        partial.begin_body(staging, RawProperties::NONE, body_size);
         partial.body = LargeBody::Discarded(Fault::HeaderTooLarge { size });
         Ok(self.take_complete(staging))
     }
@@ -209,21 +215,20 @@ impl Content {
         if partial.received > partial.size {
             return Err(ProtocolDetail::BodyTooLong);
         }
+        staging.incomplete -= partial.held();
+        if staging.incomplete + partial.held() + length > INCOMPLETE_BYTES {
+            partial.discard();
+        }
         match (&mut partial.body, piece) {
             (LargeBody::Staged, Piece::Borrowed(bytes)) => partial.staged.extend_from_slice(bytes),
             (LargeBody::Staged, Piece::Owned(bytes)) => partial.staged.extend_from_slice(&bytes),
-            (LargeBody::Growing(body), Piece::Borrowed(bytes)) => {
-                if body.capacity() == 0 {
-                    let size = usize::try_from(partial.size).unwrap_or(usize::MAX);
-                    body.reserve(size.min(BODY_FIRST_BYTES).max(bytes.len()));
-                }
-                body.extend_from_slice(bytes);
-            }
+            (LargeBody::Growing(body), Piece::Borrowed(bytes)) => append(body, partial.size, bytes),
             (body @ LargeBody::Growing(_), Piece::Owned(bytes)) => *body = LargeBody::Whole(bytes),
             (LargeBody::Discarded(_), Piece::Borrowed(bytes)) => partial.target.discard(bytes),
             (LargeBody::Discarded(_), Piece::Owned(bytes)) => partial.target.discard(&bytes),
             (LargeBody::Whole(_), _) => {}
         }
+        staging.incomplete += partial.held();
         Ok(self.take_complete(staging))
     }
 
@@ -231,28 +236,58 @@ impl Content {
     #[inline]
     fn take_complete(&mut self, staging: &mut Staging) -> Option<Complete> {
         let partial = self.partial.take_if(|partial| partial.received == partial.size)?;
+        staging.incomplete -= partial.held();
         Some(partial.complete(staging))
+    }
+
+    /// The rest will not come.
+    pub(crate) fn clear(&mut self, staging: &mut Staging) {
+        if let Some(partial) = self.partial.take() {
+            staging.incomplete -= partial.held();
+        }
     }
 }
 
 impl Partial {
     #[inline]
-    fn stage_properties(&mut self, properties: RawProperties<'_>) {
+    fn begin_body(&mut self, staging: &mut Staging, properties: RawProperties<'_>, size: u64) {
+        (self.has_header, self.size) = (true, size);
+        staging.incomplete -= self.staged.len();
         let properties = properties.as_bytes();
         self.properties_len = properties.len() as u32;
         self.staged.extend_from_slice(&[0; PROPERTIES_GAP]);
         self.staged.extend_from_slice(properties);
         self.staged.extend_from_slice(&[0; BODY_GAP]);
+        staging.incomplete += self.staged.len();
+    }
+
+    /// Bytes that have arrived and are kept.
+    #[inline]
+    fn held(&self) -> usize {
+        self.staged.len()
+            + match &self.body {
+                LargeBody::Growing(body) => body.len(),
+                LargeBody::Whole(body) => body.len(),
+                LargeBody::Staged | LargeBody::Discarded(_) => 0,
+            }
+    }
+
+    /// Too much has arrived that is incomplete. A small body is kept all the same.
+    fn discard(&mut self) {
+        if let LargeBody::Growing(body) = &self.body {
+            self.target.discard(body);
+            self.body = LargeBody::Discarded(Fault::Crowded { size: self.size });
+        }
     }
 
     #[inline]
     fn complete(self, staging: &mut Staging) -> Complete {
-        let data = staging.arena.store(&self.staged);
+        let data = Bytes::copy_from_slice(&self.staged);
         staging.reuse(self.staged);
         let apart = match self.body {
             LargeBody::Staged => None,
             LargeBody::Whole(bytes) => Some(Apart::Body(bytes)),
-            LargeBody::Growing(bytes) => Some(Apart::Body(bytes.freeze())),
+            LargeBody::Growing(bytes) => Some(Apart::Body(bytes.into())),
             LargeBody::Discarded(fault) => Some(Apart::Missing(fault)),
         };
         let lengths = (self.exchange_len, self.routing_key_len, self.properties_len);
@@ -261,22 +296,9 @@ impl Partial {
 }
 
 impl Staging {
-    /// The input is another, or has another end.
-    pub(crate) fn begin_input(&mut self) {
-        self.arena.begin_input();
-    }
-
-    /// A copy of a message that lies in the input whole, from its exchange to the end of its body, with
-    /// the lengths of exchange, routing key and properties.
-    #[inline]
-    pub(crate) fn message(
-        &mut self,
-        input: &[u8],
-        whole: Range<usize>,
-        lengths: (u8, u8, u32),
-        more: impl FnOnce() -> bool,
-    ) -> Message {
-        Message::new(self.arena.store_part(input, whole, more), lengths, None)
+    /// Bytes of all contents that are incomplete.
+    pub(crate) const fn incomplete_bytes(&self) -> usize {
+        self.incomplete
     }
 
     fn reuse(&mut self, mut staged: Vec<u8>) {
@@ -285,4 +307,16 @@ impl Staging {
             self.spare.push(staged);
         }
     }
+}
+
+/// Appends to a body that will have `size` bytes in the end. Memory is never set aside on the sender's
+/// word: as much again as there is at most, and no more than the whole needs.
+fn append(body: &mut Vec<u8>, size: u64, bytes: &[u8]) {
+    let length = body.len() + bytes.len();
+    if body.capacity() < length {
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let capacity = (2 * length).min(size).max(length);
+        body.reserve_exact(capacity - body.len());
+    }
+    body.extend_from_slice(bytes);
 }

@@ -9,6 +9,7 @@ mod confirms;
 mod consumers;
 mod content;
 mod fingerprint;
+mod inbox;
 mod numbers;
 mod prefetch;
 mod publishing;
@@ -34,6 +35,7 @@ pub(crate) use confirms::Confirms;
 pub(crate) use consumers::{Consumer, ConsumerPhase, Consumers};
 pub(crate) use content::{Complete, Content, Piece, Staging, Target};
 pub(crate) use fingerprint::{Fingerprint, Returned};
+pub(crate) use inbox::Inbox;
 pub(crate) use numbers::Numbers;
 use prefetch::Prefetch;
 pub use publishing::PublishRefused;
@@ -115,6 +117,8 @@ pub(crate) struct ChannelState {
     /// `confirm.select-ok` has come: what is returned from here on was confirmed.
     pub(crate) confirming: bool,
     pub(crate) returned: VecDeque<ReturnedMessage>,
+    /// Whoever looked for a returned message found none, and none has come since.
+    pub(crate) awaits_returned: bool,
     pub(crate) tags_made: u32,
 }
 
@@ -140,6 +144,7 @@ impl ChannelState {
             transactional: false,
             confirming: false,
             returned: VecDeque::new(),
+            awaits_returned: false,
             tags_made: 0,
         }
     }

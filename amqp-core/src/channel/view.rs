@@ -9,7 +9,8 @@ use amqp_proto::frame;
 use amqp_proto::method::{WireMethod, basic, channel as wire};
 
 use crate::channel::{
-    ChannelState, Confirmation, Consumer, ConsumerPhase, Pending, Phase, PhaseInput, PublishRefused,
+    ChannelState, Confirmation, Consumer, ConsumerPhase, Inbox, Pending, Phase, PhaseInput,
+    PublishRefused,
 };
 use crate::connection::Connection;
 use crate::error::{AckError, ChannelCause, Error, InvalidArgument, InvalidReason, Misuse};
@@ -122,9 +123,7 @@ impl<'c> Channel<'c> {
             phase: ConsumerPhase::Running,
             error: None,
             released: false,
-            unread: VecDeque::new(),
-            bytes: 0,
-            pulled_bytes: 0,
+            inbox: Inbox::new(start.prefetch.into()),
         };
         let key = self.connection.consumers.insert(consumer);
         let encode = |number, out: &mut Vec<u8>| {
@@ -246,7 +245,7 @@ impl<'c> Channel<'c> {
     /// Whether the consumer gets no more deliveries, and why unless it was cancelled from here.
     pub fn consumer_end(&mut self, key: ConsumerKey) -> Option<Result<(), Error>> {
         let Some(consumer) = self.connection.consumers.find_mut(key) else { return Some(Ok(())) };
-        if consumer.phase != ConsumerPhase::Ended || !consumer.unread.is_empty() {
+        if consumer.phase != ConsumerPhase::Ended || !consumer.inbox.is_empty() {
             return None;
         }
         Some(consumer.error.take().map_or(Ok(()), Err))
@@ -352,9 +351,14 @@ impl<'c> Channel<'c> {
         self.state().is_some_and(|state| state.confirms.is_some())
     }
 
-    /// The oldest returned message of an unconfirmed publish.
+    /// The oldest returned message of an unconfirmed publish. If there is none, one is awaited from here
+    /// on, for which reading goes on beside unread deliveries.
     pub fn take_returned(&mut self) -> Option<ReturnedMessage> {
-        self.state()?.returned.pop_front()
+        let message = self.state()?.returned.pop_front();
+        if message.is_none() {
+            self.connection.await_returned(self.id);
+        }
+        message
     }
 
     /// Why the channel is closed, if it is or is about to be.

@@ -61,7 +61,7 @@ impl Connection {
     fn is_idle(&self) -> bool {
         self.unconfirmed == 0
             && self.secret_calls.is_empty()
-            && !self.consumers.has_unread()
+            && !self.consumers.backlog().has_unread()
             && self.outbound.is_empty()
             && self.written >= self.outbound.handed_over()
             && self.channels.keys().into_iter().all(|key| self.is_channel_idle(ChannelId(key)))

@@ -104,7 +104,8 @@ impl Connection {
             Some(first) => first.clone(),
         };
         state.cause = Some(cause.clone());
-        state.content = Default::default();
+        state.content.clear(&mut self.staging);
+        self.intake.returned(&mut state.awaits_returned);
         state.clear_unsettled();
         self.numbers.free(state.number);
         let calls = std::mem::take(&mut state.calls);
@@ -159,7 +160,6 @@ impl Connection {
     pub(super) fn end_consumer(&mut self, key: ConsumerKey, error: Option<Error>) {
         let Some(consumer) = self.consumers.find_mut(key) else { return };
         let ended_before = consumer.phase == ConsumerPhase::Ended;
-        consumer.phase = ConsumerPhase::Ended;
         let channel_open =
             self.channels.find(consumer.channel.0).is_some_and(|state| state.phase == Phase::Open);
         let drop_unread = !consumer.no_ack() && !channel_open;
@@ -167,6 +167,7 @@ impl Connection {
         if !ended_before {
             consumer.error = error;
         }
+        self.consumers.end(key);
         if drop_unread {
             self.consumers.take_unread(key);
         }

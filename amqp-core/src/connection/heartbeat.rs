@@ -2,7 +2,8 @@
 //!
 //! A heartbeat goes out once half an interval has passed without output. Any byte received counts as
 //! life; the peer is dead after two intervals without one. While reading is paused because of
-//! unread deliveries, silence proves nothing, and the clock of receiving stands still.
+//! unread deliveries, silence proves nothing, and the clock of receiving stands still. The peer needs to
+//! write at intervals too: a quarter of one is the longest that a pause lasts (`connection/intake.rs`).
 
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,11 @@ impl Heartbeat {
 
     pub(crate) fn dead_at(&self) -> Option<Instant> {
         self.interval.map(|interval| self.last_received + interval * 2)
+    }
+
+    /// When a pause is to be interrupted, so that the peer can write.
+    pub(crate) fn trickle_at(&self) -> Option<Instant> {
+        self.interval.map(|interval| self.last_received + interval / 4)
     }
 
     pub(crate) fn silence(&self, now: Instant) -> Duration {

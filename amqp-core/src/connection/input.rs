@@ -1,8 +1,8 @@
 //! Input: frames are cut from the buffer and handed on, each parsed once.
 //!
 //! A frame's head is checked as soon as it is there, before anything more is buffered. Methods and
-//! headers are parsed in place. A body is copied next to its header, or taken from the buffer without
-//! copying if it is large and whole.
+//! headers are parsed in place. A body is copied, unless it is whole and makes up about half of the
+//! buffer or more: then it is taken from the buffer without copying, and holds the buffer's memory.
 
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ use crate::connection::{Connection, State};
 use crate::error::{ProtocolDetail, peer_text};
 use crate::event::Event;
 use crate::ids::{ChannelId, ConsumerKey, DeliveryTag, TagKind};
-use crate::limits::{HEADER_FRAME_BYTES, INPUT_BUDGET_BYTES};
+use crate::limits::{HEADER_FRAME_BYTES, INPUT_BUDGET_BYTES, READ_BUFFER_SLACK_BYTES};
 use crate::message::{Delivery, ReturnedMessage};
 use crate::request::Got;
 
@@ -30,6 +30,16 @@ enum Step {
     Lacking(usize),
 }
 
+/// The allocation in which the input lies, as far as it was seen.
+///
+/// Frames are taken off the front, and the buffer may be moved or replaced between two inputs. Its end
+/// tells whether it is still the same.
+#[derive(Debug, Default)]
+pub(super) struct InputBuffer {
+    start: usize,
+    end: usize,
+}
+
 impl Connection {
     /// Takes whole frames from the front of `input`, about 16 KiB of them; returns whether there may
     /// be more. An incomplete frame stays; [`lacking`](Self::lacking) tells what to make room for.
@@ -39,15 +49,17 @@ impl Connection {
             self.heartbeat.received(now);
         }
         let length = input.len();
+        self.input_buffer.look(input);
         self.lacking = 0;
         let more = self.handle_frames(now, input);
+        self.intake.read(length - input.len());
         self.counters.bytes_received += (length - input.len()) as u64;
         self.incomplete = if more { 0 } else { input.len() };
         more
     }
 
     fn handle_frames(&mut self, now: Instant, input: &mut BytesMut) -> bool {
-        self.staging.begin_input();
+        self.consumers.begin_input();
         // Frames that were handled stay in front until all are: to take each one off costs as much as
         // to cut it.
         let (mut done, mut consumed) = (0, 0);
@@ -117,7 +129,9 @@ impl Connection {
             FrameKind::Method => self.method(now, head.channel, payload)?,
             FrameKind::Header => self.header(head.channel, payload)?,
             FrameKind::Body => {
-                if self.takes_whole(head.channel, payload.len()) {
+                if self.input_buffer.is_mostly(payload.len())
+                    && self.takes_whole(head.channel, payload.len())
+                {
                     input.advance(*done + FRAME_HEAD);
                     *done = 0;
                     let body = input.split_to(head.size as usize).freeze();
@@ -327,12 +341,13 @@ impl Connection {
                 let unclaimed = match &mut state.confirms {
                     Some(confirms) if state.confirming => {
                         let returned =
-                            Returned::new(&message.message, body.as_ref(), &mut self.scratch);
+                            Returned::new(&message.message, body.as_deref(), &mut self.scratch);
                         confirms.returned(returned, message, self.outbound.sent(state.number))
                     }
                     _ => Some(message),
                 };
                 if let Some(message) = unclaimed {
+                    self.intake.returned(&mut state.awaits_returned);
                     state.keep_returned(message);
                     self.events.push_back(Event::Returned(channel));
                 }
@@ -405,5 +420,19 @@ impl Connection {
         let (first, last) = (crate::ids::PublishSeq(first), crate::ids::PublishSeq(last));
         self.events.push_back(Event::Settled { channel, first, last });
         Ok(())
+    }
+}
+
+impl InputBuffer {
+    fn look(&mut self, input: &BytesMut) {
+        let start = input.as_ptr().addr();
+        let end = start + input.capacity();
+        self.start = if end == self.end { start.min(self.start) } else { start };
+        self.end = end;
+    }
+
+    /// Whether a part of `length` bytes holds little memory beside its own.
+    const fn is_mostly(&self, length: usize) -> bool {
+        2 * length + READ_BUFFER_SLACK_BYTES >= self.end - self.start
     }
 }

@@ -11,6 +11,7 @@ mod ending;
 mod handshake;
 mod heartbeat;
 mod input;
+mod intake;
 mod replies;
 mod stats;
 mod whole;
@@ -33,10 +34,7 @@ use crate::error::{
 };
 use crate::event::{Event, TimeoutReason};
 use crate::ids::{Call, CallKey, ChannelId, Epoch};
-use crate::limits::{
-    CALLS_MAX, HEADER_FRAME_BYTES, INBOUND_HARD_BYTES, INBOUND_HIGH_BYTES,
-    SKIPPED_HEADER_FRAME_BYTES,
-};
+use crate::limits::{CALLS_MAX, HEADER_FRAME_BYTES, SKIPPED_HEADER_FRAME_BYTES};
 use crate::request::{FromReply, Reply, short};
 use crate::slab::Slab;
 use crate::timers::Timers;
@@ -45,6 +43,8 @@ use crate::transmit::{Outbound, Transmit};
 use handshake::Handshake;
 pub use handshake::Tuning;
 use heartbeat::Heartbeat;
+use input::InputBuffer;
+use intake::Intake;
 pub(crate) use stats::Counters;
 pub use stats::Stats;
 
@@ -96,12 +96,8 @@ pub struct Connection {
     incomplete: usize,
     /// Bytes that this frame lacks.
     lacking: usize,
-    /// Reading is paused because of unread deliveries.
-    paused: bool,
-    /// It is paused whatever is awaited.
-    inbound_full: bool,
-    /// Reading goes on after a pause: what silence there was proves nothing.
-    resumed: bool,
+    input_buffer: InputBuffer,
+    intake: Intake,
 }
 
 #[derive(Debug)]
@@ -172,9 +168,8 @@ impl Connection {
             skipped: 0,
             incomplete: 0,
             lacking: 0,
-            paused: false,
-            inbound_full: false,
-            resumed: false,
+            input_buffer: InputBuffer::default(),
+            intake: Intake::default(),
             config,
         }
     }
@@ -205,7 +200,7 @@ impl Connection {
 
     /// Deadlines may be over. Hand in what input there is first, so that silence is real.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if std::mem::take(&mut self.resumed) {
+        if self.intake.take_resumed() {
             self.heartbeat.received(now);
         }
         self.arm();
@@ -225,6 +220,7 @@ impl Connection {
                     }
                     self.heartbeat.sent(now);
                 }
+                TimeoutReason::Trickle => self.trickle(now),
                 TimeoutReason::WriteStall => {
                     let stalled = now.saturating_duration_since(self.write_progress);
                     self.end_now(CloseCause::WriteTimeout { stalled });
@@ -451,33 +447,6 @@ impl Connection {
         self.lacking
     }
 
-    /// Whether input is welcome. It is not while too many deliveries are unread, unless something
-    /// else is awaited that only more input can bring.
-    pub fn wants_input(&mut self) -> bool {
-        if self.end_state().is_some() {
-            return false;
-        }
-        let unread = self.consumers.bytes();
-        let awaited = self.calls.in_flight() > self.draining.len()
-            || self.unconfirmed > 0
-            || !matches!(self.state, State::Open);
-        let was_paused = self.paused;
-        self.paused = unread >= INBOUND_HARD_BYTES
-            || (unread >= INBOUND_HIGH_BYTES && !awaited)
-            || self.outbound.is_overfull();
-        self.resumed |= was_paused && !self.paused;
-        // Reading may stay paused below the mark.
-        let full = unread >= INBOUND_HARD_BYTES || (self.inbound_full && self.paused);
-        if full != self.inbound_full {
-            self.inbound_full = full;
-            self.events.push_back(match full {
-                true => Event::InputPaused { unread_bytes: unread },
-                false => Event::InputResumed,
-            });
-        }
-        !self.paused
-    }
-
     /// How the connection ended, if it has. What is queued then is still to be written.
     pub const fn end_state(&self) -> Option<&End> {
         match &self.state {
@@ -538,8 +507,10 @@ impl Connection {
     /// Brings the timers in line with what they stand for.
     fn arm(&mut self) {
         let up = matches!(self.state, State::Open | State::Closing { .. });
-        let listening = up && !self.paused && !self.resumed;
+        let listening = up && self.intake.listens();
         let dead_at = if listening { self.heartbeat.dead_at() } else { None };
+        let trickles = up && self.intake.trickles();
+        let trickle_at = if trickles { self.heartbeat.trickle_at() } else { None };
         let send_at = if up { self.heartbeat.send_at() } else { None };
         let unwritten = self.outbound.handed_over() > self.written;
         let stalled_at = if up && unwritten && self.blocked.is_none() {
@@ -547,6 +518,7 @@ impl Connection {
         } else {
             None
         };
+        self.timers.set(TimeoutReason::Trickle, trickle_at);
         self.timers.set(TimeoutReason::WriteStall, stalled_at);
         self.timers.set(TimeoutReason::HeartbeatReceive, dead_at);
         self.timers.set(TimeoutReason::HeartbeatSend, send_at);

@@ -300,7 +300,7 @@ impl Connection {
         }
         let close_ok = wire::CloseOk::default();
         self.outbound.frames(number, |out| frame::write_method(out, number, &close_ok));
-        state.content = Default::default();
+        state.content.clear(&mut self.staging);
         let cause = ChannelCause::ByBroker(error);
         match state.cause {
             Some(ChannelCause::ByClient) | None => state.cause = Some(cause.clone()),

@@ -45,6 +45,8 @@ pub struct Stats {
     /// Bytes of deliveries that are unread, as far as is known: what was handed over together counts
     /// until all of it is read.
     pub unread_bytes: u64,
+    /// Bytes of messages of which only a part has arrived.
+    pub incomplete_bytes: u64,
     /// Bytes that wait to be handed to the transport.
     pub unsent_bytes: u64,
 }
@@ -81,7 +83,8 @@ impl Connection {
             dropped: counters.dropped,
             open_calls: (self.calls.in_flight() - self.draining.len()) as u64,
             unconfirmed: self.unconfirmed,
-            unread_bytes: self.consumers.bytes() as u64,
+            unread_bytes: self.consumers.backlog().bytes() as u64,
+            incomplete_bytes: self.staging.incomplete_bytes() as u64,
             unsent_bytes: self.outbound.queued_bytes() as u64,
             ..Stats::default()
         };

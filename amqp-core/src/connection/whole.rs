@@ -17,7 +17,7 @@ use crate::error::ProtocolDetail;
 use crate::event::Event;
 use crate::ids::DeliveryTag;
 use crate::limits::{COPIED_BODY_BYTES, HEADER_FRAME_BYTES};
-use crate::message::{Delivery, ROUTING_KEY_GAP};
+use crate::message::{Delivery, Message, ROUTING_KEY_GAP};
 
 impl Connection {
     /// Takes the delivery at the front of `input`, if there is one and it is whole. Returns the length
@@ -33,7 +33,7 @@ impl Connection {
         let after = input.get(length..).unwrap_or_default();
         let Some(content) = content(number, after, self.frame_limits) else { return Ok(None) };
         let Some(channel) = self.numbers.channel(number) else { return Ok(None) };
-        let Self { channels, consumers, staging, counters, events, epoch, .. } = self;
+        let Self { channels, consumers, counters, events, epoch, .. } = self;
         let Some(state) = channels.find_mut(channel.0) else { return Ok(None) };
         if state.phase != Phase::Open || state.recovering > 0 || !state.content.is_none() {
             return Ok(None);
@@ -41,7 +41,9 @@ impl Connection {
         let deliver = basic::Deliver::decode(arguments)?;
         let key = state.consumers.find(deliver.consumer_tag.as_bytes());
         let Some(key) = key else { return Ok(None) };
-        let Some((consumer, all_bytes)) = consumers.find_with_bytes(key) else { return Ok(None) };
+        let Some((consumer, backlog, arena)) = consumers.find_with_memory(key) else {
+            return Ok(None);
+        };
         if consumer.released || consumer.suspected {
             return Ok(None);
         }
@@ -58,11 +60,12 @@ impl Connection {
         let properties_len = content.properties.as_bytes().len() as u32;
         let lengths = (exchange.len() as u8, routing_key.len() as u8, properties_len);
         let more = || input.get(end..).is_some_and(|next| follows(next, number, payload));
-        let message = staging.message(input, whole, lengths, more);
+        let data = arena.store_part(key, &mut consumer.inbox.shelf, input, whole, more);
+        let message = Message::new(data, lengths, None);
         counters.delivered += 1;
         counters.frames_received += 1 + content.frames;
         let delivery = Delivery { tag, redelivered: deliver.redelivered, message };
-        if consumer.push(all_bytes, delivery) {
+        if consumer.inbox.push(backlog, delivery) {
             events.push_back(Event::Deliverable(key));
         }
         Ok(Some(end))

@@ -3,7 +3,7 @@
 use amqp_core::proto::frame::{self, HEARTBEAT};
 use amqp_core::proto::method::{basic, channel, confirm, connection, queue};
 use amqp_core::proto::{ContentHeader, RawProperties, ShortStr};
-use amqp_core::{BasicConsume, CloseCause, Event, Fault, limits};
+use amqp_core::{BasicConsume, CloseCause, Fault, limits};
 
 use crate::contents::{self, each_way, to};
 use crate::peer::Peer;
@@ -120,28 +120,6 @@ fn a_delivery_for_nobody_is_requeued() {
     });
 }
 
-/// Reading pauses while too much is unread, and heartbeats are not missed meanwhile.
-#[test]
-fn unread_deliveries_pause_reading() {
-    let mut peer = Peer::open();
-    let (id, consumer) = consuming(&mut peer);
-    let mut tag = 0;
-    while peer.session.wants_input() {
-        tag += 1;
-        peer.deliver(1, tag, &[0; 4_000]);
-    }
-    assert!((2_000..2_200).contains(&tag), "{tag} deliveries of 4 KB in 8 MiB");
-    peer.pass(std::time::Duration::from_secs(100));
-    assert_eq!(peer.session.cause(), None);
-    while peer.session.channel(id).next_delivery(consumer).is_some() {}
-    assert!(peer.session.wants_input());
-    peer.session.handle_timeout(peer.now);
-    peer.pass(std::time::Duration::from_secs(19));
-    assert_eq!(peer.session.cause(), None, "silence is counted from the end of the pause");
-    peer.pass(std::time::Duration::from_secs(1));
-    assert!(matches!(peer.cause(), CloseCause::HeartbeatTimeout { .. }));
-}
-
 /// Text of the broker's ends up in logs: it is cut and escaped.
 #[test]
 fn the_peers_text_is_tamed() {
@@ -149,38 +127,6 @@ fn the_peers_text_is_tamed() {
     let reply_text = ShortStr::from_bytes(b"\x1b[31m\xff").unwrap();
     peer.send(0, &connection::Close { reply_code: 541, reply_text, ..Default::default() });
     assert_eq!(peer.cause().to_string(), "by the broker: 541 \\u{1b}[31m\u{fffd}");
-}
-
-/// At the hard mark nothing is read whatever is awaited, which is told, and told when it is over.
-#[test]
-fn the_hard_mark_is_told() {
-    let mut peer = Peer::open();
-    let (id, consumer) = consuming(&mut peer);
-    // Something is awaited, so that the first mark does not count.
-    peer.session.channel(id).call(peer.now, &amqp_core::BasicQos::new(1)).unwrap();
-    let mut tag = 0;
-    while peer.session.wants_input() {
-        tag += 1;
-        peer.deliver(1, tag, &[0; 40_000]);
-    }
-    let expected = limits::INBOUND_HARD_BYTES;
-    let told = peer.events().into_iter().find_map(|event| match event {
-        Event::InputPaused { unread_bytes } => Some(unread_bytes),
-        _ => None,
-    });
-    assert!(told.is_some_and(|bytes| (expected..expected + 50_000).contains(&bytes)), "{told:?}");
-    // The call has its time: below the hard mark reading stays paused down to the first one.
-    peer.pass(std::time::Duration::from_secs(30));
-    peer.events();
-    let mut events = Vec::new();
-    while !peer.session.wants_input() {
-        assert!(events.is_empty(), "not yet: {events:?}");
-        peer.session.channel(id).next_delivery(consumer).unwrap();
-        peer.session.wants_input();
-        events = peer.events();
-    }
-    assert_eq!(events, [Event::InputResumed]);
-    assert!(peer.session.stats().unread_bytes < limits::INBOUND_HIGH_BYTES as u64);
 }
 
 /// Answers to a peer that does not listen wait behind a large content too: no more is read.

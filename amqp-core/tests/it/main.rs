@@ -11,6 +11,7 @@ mod diagrams;
 mod draining;
 mod faults;
 mod hostile;
+mod intake;
 mod legal;
 mod peer;
 mod returns;

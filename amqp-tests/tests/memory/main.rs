@@ -1,6 +1,7 @@
 //! What connections cost, by a counting allocator. It counts the whole process, so these tests have
 //! a process of their own and run one after another.
 
+mod held;
 mod hostile;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ fn threads() -> usize {
 #[test]
 fn memory_and_threads() {
     announced_sizes();
+    held::every_size();
     // Its runtime's threads go with it: they would be counted below.
     runtime().block_on(hostile::every_row());
     let broker = RabbitMq::start().unwrap_or_else(|error| panic!("{error}"));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use adapter_blocking::{
     BasicConsume, CloseCause, Connection, DispatchError, Dispatcher, Error, ExchangeDeclare,
-    Publish, QueueDelete, SubmitError, connect, limits,
+    Properties, Publish, QueueDelete, SubmitError, connect, limits,
 };
 
 use crate::support::{code, exclusive, rabbitmq, unique};
@@ -380,4 +380,58 @@ fn pk_65_closures_and_deliveries_take_turns() {
     dispatcher.start_consuming().unwrap();
     drop(dispatcher);
     connection.close();
+}
+
+/// N5: beside more than 8 MiB of tasks, a callback asks a service over its own connection.
+#[test]
+fn n_5_a_callback_asks_a_service_beside_its_tasks() {
+    const DIRECT: &str = "amq.rabbitmq.reply-to";
+    const TASKS: usize = 250;
+    for size in [50_000, 100_000] {
+        let service = connect(&rabbitmq().uri()).unwrap();
+        let serving = service.open_channel().unwrap();
+        let requests = serving.queue_declare(exclusive("requests")).unwrap().queue;
+        let mut server = serving.basic_consume(BasicConsume::new(&requests)).unwrap();
+        let server = thread::spawn(move || {
+            for _ in 0..3 {
+                let request = server.next().unwrap().unwrap();
+                let address = request.properties().unwrap().reply_to.unwrap();
+                serving.basic_publish(Publish::new("", &address, b"answer")).unwrap();
+                request.ack().unwrap();
+            }
+            service.close();
+        });
+
+        let (connection, channel, queue) = open();
+        let publisher = connection.open_channel().unwrap().confirm_select().unwrap();
+        for _ in 0..TASKS {
+            publisher.publish(Publish::new("", &queue, vec![7; size])).unwrap();
+        }
+        let asking = connection.open_channel().unwrap();
+        let mut replies = asking.basic_consume(BasicConsume::new(DIRECT).no_ack()).unwrap();
+        let mut dispatcher = Dispatcher::new(&connection);
+        let mut asked = 0;
+        dispatcher
+            .basic_consume(&channel, BasicConsume::new(&queue), |control, delivery| {
+                while asked == 0 && connection.stats().delivered < TASKS as u64 {
+                    thread::sleep(Duration::from_millis(2));
+                }
+                let properties = Properties::new().reply_to(DIRECT);
+                asking.basic_publish(Publish::new("", &requests, b"?").properties(&properties))?;
+                let reply = replies.recv_timeout(Duration::from_secs(20))?.expect("an answer");
+                assert_eq!(reply.body(), b"answer");
+                delivery.ack()?;
+                asked += 1;
+                if asked == 3 {
+                    control.stop_consuming();
+                }
+                Ok(())
+            })
+            .unwrap();
+        dispatcher.start_consuming().unwrap();
+        drop(dispatcher);
+        assert_eq!(asked, 3);
+        server.join().unwrap();
+        connection.close();
+    }
 }

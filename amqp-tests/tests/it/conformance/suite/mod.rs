@@ -3,6 +3,7 @@
 use super::api;
 
 mod alarms;
+mod beside;
 mod channels;
 mod connecting;
 mod consuming;
