@@ -18,6 +18,11 @@ macro_rules! key {
             pub const fn index(self) -> usize {
                 self.0.index as usize
             }
+
+            #[allow(dead_code, reason = "not every key bounds a range")]
+            pub(crate) const MIN: Self = Self(Key::MIN);
+            #[allow(dead_code, reason = "not every key bounds a range")]
+            pub(crate) const MAX: Self = Self(Key::MAX);
         }
 
         impl fmt::Debug for $name {

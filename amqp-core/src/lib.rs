@@ -57,11 +57,15 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+#[cfg(test)]
+extern crate self as amqp_core;
+
 mod arena;
 mod channel;
 mod config;
 mod connect_error;
 mod connection;
+pub mod costs;
 mod error;
 mod event;
 mod ids;

@@ -1,11 +1,18 @@
 //! A vector whose places are reused, with a generation in each key so that a stale key finds
 //! nothing.
 
+use crate::costs::count;
+
 /// Where a value stands in a [`Slab`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Key {
     pub(crate) index: u32,
     pub(crate) generation: u32,
+}
+
+impl Key {
+    pub(crate) const MIN: Self = Self { index: 0, generation: 0 };
+    pub(crate) const MAX: Self = Self { index: u32::MAX, generation: u32::MAX };
 }
 
 #[derive(Debug)]
@@ -26,6 +33,7 @@ impl<T> Slab<T> {
     }
 
     pub(crate) fn insert(&mut self, value: T) -> Key {
+        count(1);
         if let Some(index) = self.free.pop()
             && let Some(place) = self.places.get_mut(index as usize)
         {
@@ -38,6 +46,7 @@ impl<T> Slab<T> {
     }
 
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
+        count(1);
         let place = self.places.get_mut(key.index as usize)?;
         if place.generation != key.generation {
             return None;
@@ -50,22 +59,40 @@ impl<T> Slab<T> {
 
     #[inline]
     pub(crate) fn find(&self, key: Key) -> Option<&T> {
+        count(1);
         let place = self.places.get(key.index as usize)?;
         if place.generation == key.generation { place.value.as_ref() } else { None }
     }
 
     #[inline]
     pub(crate) fn find_mut(&mut self, key: Key) -> Option<&mut T> {
+        count(1);
         let place = self.places.get_mut(key.index as usize)?;
         if place.generation == key.generation { place.value.as_mut() } else { None }
     }
 
     pub(crate) fn keys(&self) -> Vec<Key> {
+        count(self.places.len());
         let places = self.places.iter().enumerate();
         let occupied = places.filter(|(_, place)| place.value.is_some());
         occupied
             .map(|(index, place)| Key { index: index as u32, generation: place.generation })
             .collect()
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
+        count(self.places.len());
+        self.places.iter().filter_map(|place| place.value.as_ref())
+    }
+
+    /// The index of the first value that `wanted` picks, looked for from `start` on and around the end.
+    pub(crate) fn index_from(&self, start: usize, wanted: impl Fn(&T) -> bool) -> Option<usize> {
+        let length = self.places.len();
+        let mut indices = (start.min(length)..length).chain(0..start.min(length));
+        indices.find(|index| {
+            count(1);
+            self.places.get(*index).and_then(|place| place.value.as_ref()).is_some_and(&wanted)
+        })
     }
 }
 

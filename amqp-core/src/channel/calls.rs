@@ -24,6 +24,8 @@ use crate::slab::Slab;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(unreachable_pub, reason = "it stands in a sealed trait")]
 pub enum Pending {
+    /// A close of a channel that is closing already: no frame answers it.
+    AlsoClose(ChannelId),
     ChannelClose,
     ChannelOpen(ChannelId),
     ConfirmSelect,
@@ -99,7 +101,7 @@ impl Pending {
     /// The reply that is due.
     pub(crate) const fn reply(self) -> MethodId {
         match self {
-            Self::ChannelClose => channel::CloseOk::ID,
+            Self::AlsoClose(_) | Self::ChannelClose => channel::CloseOk::ID,
             Self::ChannelOpen(_) => channel::OpenOk::ID,
             Self::ConfirmSelect => confirm::SelectOk::ID,
             Self::Consume(_) => basic::ConsumeOk::ID,
@@ -143,19 +145,22 @@ struct Slot {
 pub(crate) struct Calls {
     slots: Slab<Slot>,
     deadlines: BTreeSet<(Instant, CallKey)>,
+    /// Calls whose reply has not come, those whose time is over among them.
+    awaited: usize,
     /// One was added since they were last looked at.
     moved: bool,
 }
 
 impl Calls {
     pub(crate) const fn new() -> Self {
-        Self { slots: Slab::new(), deadlines: BTreeSet::new(), moved: false }
+        Self { slots: Slab::new(), deadlines: BTreeSet::new(), awaited: 0, moved: false }
     }
 
     pub(crate) fn insert(&mut self, pending: Pending, deadline: Instant) -> CallKey {
         let slot = Slot { pending, deadline, in_flight: true, wanted: true, result: None };
         let key = CallKey(self.slots.insert(slot));
         self.deadlines.insert((deadline, key));
+        self.awaited += 1;
         self.moved = true;
         key
     }
@@ -177,7 +182,7 @@ impl Calls {
     pub(crate) fn complete(&mut self, key: CallKey, result: Result<Reply, Error>) -> bool {
         let Some(slot) = self.slots.find_mut(key.0) else { return false };
         self.deadlines.remove(&(slot.deadline, key));
-        slot.in_flight = false;
+        self.awaited -= usize::from(std::mem::take(&mut slot.in_flight));
         if slot.wanted {
             if slot.result.is_none() {
                 slot.result = Some(result);
@@ -203,7 +208,7 @@ impl Calls {
     /// No reply will come to a call whose time is over.
     pub(crate) fn abandon(&mut self, key: CallKey) {
         if let Some(slot) = self.slots.find_mut(key.0) {
-            slot.in_flight = false;
+            self.awaited -= usize::from(std::mem::take(&mut slot.in_flight));
             if !slot.wanted {
                 self.slots.remove(key.0);
             }
@@ -252,6 +257,11 @@ impl Calls {
         }
         self.deadlines.remove(&(deadline, key));
         self.slots.find(key.0).map(|slot| (key, slot.pending))
+    }
+
+    /// The number of calls whose reply has not come, those whose time is over among them.
+    pub(crate) const fn awaited(&self) -> usize {
+        self.awaited
     }
 
     /// The calls whose reply is due, within its time.

@@ -11,7 +11,7 @@
 //! requeued: acknowledging it in place of a refusal could lose it. A consumer is suspected from its start
 //! until a delivery without the header shows that its queue is not a stream.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::arena::Arena;
@@ -35,6 +35,8 @@ pub(crate) enum ConsumerPhase {
 pub(crate) struct Consumer {
     pub(crate) channel: ChannelId,
     pub(crate) tag: Arc<str>,
+    /// The queue that was named.
+    pub(crate) queue: Arc<str>,
     /// The kind of its deliveries' tags.
     pub(crate) kind: TagKind,
     pub(crate) phase: ConsumerPhase,
@@ -55,17 +57,27 @@ pub(crate) struct Consumer {
 #[derive(Debug)]
 pub(crate) struct Consumers {
     slots: Slab<Consumer>,
+    /// All of them by channel, so that a channel's end does not look at those of others.
+    by_channel: BTreeSet<(ChannelId, ConsumerKey)>,
     backlog: Backlog,
     arena: Arena,
 }
 
 impl Consumers {
     pub(crate) fn new() -> Self {
-        Self { slots: Slab::new(), backlog: Backlog::default(), arena: Arena::default() }
+        Self {
+            slots: Slab::new(),
+            by_channel: BTreeSet::new(),
+            backlog: Backlog::default(),
+            arena: Arena::default(),
+        }
     }
 
     pub(crate) fn insert(&mut self, consumer: Consumer) -> ConsumerKey {
-        ConsumerKey(self.slots.insert(consumer))
+        let channel = consumer.channel;
+        let key = ConsumerKey(self.slots.insert(consumer));
+        self.by_channel.insert((channel, key));
+        key
     }
 
     #[inline]
@@ -92,11 +104,14 @@ impl Consumers {
         self.slots.keys().into_iter().map(ConsumerKey)
     }
 
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Consumer> {
+        self.slots.values()
+    }
+
     /// All consumers of a channel, ended ones among them.
     pub(crate) fn of_channel(&self, channel: ChannelId) -> Vec<ConsumerKey> {
-        let of_channel =
-            |key: &ConsumerKey| self.find(*key).is_some_and(|it| it.channel == channel);
-        self.keys().filter(of_channel).collect()
+        let range = (channel, ConsumerKey::MIN)..=(channel, ConsumerKey::MAX);
+        self.by_channel.range(range).map(|(_, key)| *key).collect()
     }
 
     /// What all consumers have not read.
@@ -168,7 +183,9 @@ impl Consumers {
             |consumer: &Consumer| consumer.released && consumer.phase == ConsumerPhase::Ended;
         if self.find(key).is_some_and(done) {
             self.release(key);
-            self.slots.remove(key.0);
+            if let Some(consumer) = self.slots.remove(key.0) {
+                self.by_channel.remove(&(consumer.channel, key));
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 //! number goes back to the broker when the channel has closed on both sides, while the record stays
 //! for as long as a handle may ask why it closed.
 
+mod awaited;
 mod calls;
 mod confirms;
 mod consumers;
@@ -18,15 +19,17 @@ mod strays;
 mod unsettled;
 mod view;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use crate::costs::count;
 use crate::error::{ChannelCause, Misuse, ProtocolDetail};
 use crate::ids::{CallKey, ConsumerKey};
 use crate::limits::{RETURNED_BYTES, RETURNED_MESSAGES};
 use crate::machine::{self, Transition};
 use crate::message::ReturnedMessage;
 
+pub(crate) use awaited::Awaited;
 pub(crate) use calls::Calls;
 #[allow(unreachable_pub, reason = "it stands in a sealed trait")]
 pub use calls::Pending;
@@ -92,8 +95,9 @@ pub(crate) struct ChannelState {
     pub(crate) cause: Option<ChannelCause>,
     /// Its handle is gone.
     pub(crate) released: bool,
-    /// Calls in the order of their frames.
-    pub(crate) calls: VecDeque<CallKey>,
+    pub(crate) calls: Awaited,
+    /// Closes that wait for the one that was sent.
+    pub(crate) also_closing: BTreeSet<CallKey>,
     pub(crate) content: Content,
     /// The highest tag received of a delivery that is to be settled.
     pub(crate) delivered: u64,
@@ -116,7 +120,9 @@ pub(crate) struct ChannelState {
     pub(crate) transactional: bool,
     /// `confirm.select-ok` has come: what is returned from here on was confirmed.
     pub(crate) confirming: bool,
-    pub(crate) returned: VecDeque<ReturnedMessage>,
+    returned: VecDeque<ReturnedMessage>,
+    /// Bytes of those.
+    returned_bytes: usize,
     /// Whoever looked for a returned message found none, and none has come since.
     pub(crate) awaits_returned: bool,
     pub(crate) tags_made: u32,
@@ -129,7 +135,8 @@ impl ChannelState {
             phase: Phase::Opening,
             cause: None,
             released: false,
-            calls: VecDeque::new(),
+            calls: Awaited::default(),
+            also_closing: BTreeSet::new(),
             content: Content::default(),
             delivered: 0,
             unsettled: None,
@@ -144,6 +151,7 @@ impl ChannelState {
             transactional: false,
             confirming: false,
             returned: VecDeque::new(),
+            returned_bytes: 0,
             awaits_returned: false,
             tags_made: 0,
         }
@@ -241,13 +249,21 @@ impl ChannelState {
 
     /// Keeps a returned message of an unconfirmed publish; the oldest go if there are too many.
     pub(crate) fn keep_returned(&mut self, message: ReturnedMessage) {
+        self.returned_bytes += message.message.size();
         self.returned.push_back(message);
-        let mut bytes: usize = self.returned.iter().map(|it| it.message.size()).sum();
         while self.returned.len() > RETURNED_MESSAGES
-            || (bytes > RETURNED_BYTES && self.returned.len() > 1)
+            || (self.returned_bytes > RETURNED_BYTES && self.returned.len() > 1)
         {
-            bytes -= self.returned.pop_front().map_or(0, |oldest| oldest.message.size());
+            count(1);
+            self.take_returned();
         }
+    }
+
+    /// The oldest returned message that is kept.
+    pub(crate) fn take_returned(&mut self) -> Option<ReturnedMessage> {
+        let oldest = self.returned.pop_front()?;
+        self.returned_bytes -= oldest.message.size();
+        Some(oldest)
     }
 }
 

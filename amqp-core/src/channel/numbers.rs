@@ -9,7 +9,7 @@
 //! again, and a copy of the close may come ahead of `channel.open-ok`. It says the same as the close that
 //! was answered. A close that says something else refuses the open.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::error::BrokerError;
 use crate::ids::ChannelId;
@@ -20,8 +20,8 @@ pub(crate) struct Numbers {
     /// The channel of each number, from 1.
     channels: Vec<Option<ChannelId>>,
     free: VecDeque<u16>,
-    /// Those for which a close-ok may still come that is nobody's, each once.
-    owed: Vec<u16>,
+    /// Those for which a close-ok may still come that is nobody's.
+    owed: BTreeSet<u16>,
     /// What the broker closed the number's last channel for.
     closed: BTreeMap<u16, BrokerError>,
 }
@@ -32,7 +32,7 @@ impl Numbers {
             max,
             channels: Vec::new(),
             free: VecDeque::new(),
-            owed: Vec::new(),
+            owed: BTreeSet::new(),
             closed: BTreeMap::new(),
         }
     }
@@ -73,15 +73,12 @@ impl Numbers {
 
     /// Our close of the number's channel may yet be answered.
     pub(crate) fn owe_close_ok(&mut self, number: u16) {
-        if !self.owed.contains(&number) {
-            self.owed.push(number);
-        }
+        self.owed.insert(number);
     }
 
     /// A close-ok has come that answers nothing; whether it was owed.
     pub(crate) fn settle_close_ok(&mut self, number: u16) -> bool {
-        let owed = self.owed.iter().position(|other| *other == number);
-        owed.map(|at| self.owed.swap_remove(at)).is_some()
+        self.owed.remove(&number)
     }
 
     /// The broker has closed the number's channel, and is answered.

@@ -13,6 +13,8 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use crate::costs::count;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Open,
@@ -95,6 +97,7 @@ impl Unsettled {
         self.spread();
         let Some(last) = self.find(tag) else { return false };
         for at in 0..=last {
+            count(1);
             self.settle_at(at, transactional);
         }
         self.sweep();
@@ -126,6 +129,10 @@ impl Unsettled {
     }
 
     pub(crate) fn roll_back(&mut self) {
+        if self.uncommitted.is_empty() {
+            return;
+        }
+        count(self.tags.len() + self.uncommitted.len());
         self.spread();
         self.given_up += self.uncommitted.len();
         self.tags.retain(|(_, state)| *state != State::Settled);
@@ -135,6 +142,7 @@ impl Unsettled {
 
     /// Lets the tags of the run be settled in any order.
     fn spread(&mut self) {
+        count((self.run.end - self.run.start) as usize);
         self.tags.extend(self.run.by_ref().map(|tag| (tag, State::Open)));
     }
 
@@ -162,10 +170,12 @@ impl Unsettled {
     #[inline]
     fn sweep(&mut self) {
         while let Some((_, State::Settled)) = self.tags.front() {
+            count(1);
             self.tags.pop_front();
         }
         let unsettled = self.open + self.given_up;
         if self.tags.len() > 2 * unsettled.max(32) {
+            count(self.tags.len());
             self.tags.retain(|(_, state)| *state != State::Settled);
         }
     }

@@ -116,6 +116,7 @@ impl<'c> Channel<'c> {
         let consumer = Consumer {
             channel: id,
             tag: Arc::clone(&tag),
+            queue: request.queue.as_str().into(),
             kind,
             suspected: old_broker && kind == TagKind::Ack,
             prefetch: start.prefetch,
@@ -354,7 +355,7 @@ impl<'c> Channel<'c> {
     /// The oldest returned message of an unconfirmed publish. If there is none, one is awaited from here
     /// on, for which reading goes on beside unread deliveries.
     pub fn take_returned(&mut self) -> Option<ReturnedMessage> {
-        let message = self.state()?.returned.pop_front();
+        let message = self.state()?.take_returned();
         if message.is_none() {
             self.connection.await_returned(self.id);
         }
@@ -376,8 +377,11 @@ impl<'c> Channel<'c> {
             // A second close waits for the first, or finds the channel closed.
             let call = if state.phase == Phase::Closing {
                 let deadline = now + self.connection.config.call_timeout;
+                let pending = Pending::AlsoClose(self.id);
                 let call = self.connection.calls.insert(pending, deadline);
-                self.connection.also_closing(self.id, call);
+                if let Some(state) = self.state() {
+                    state.also_closing.insert(call);
+                }
                 call
             } else {
                 let call = self.connection.calls.insert_done(pending, now, Reply::Done);
@@ -475,7 +479,7 @@ impl<'c> Channel<'c> {
         behind: &[Pending],
         encode: impl FnOnce(u16, &mut Vec<u8>) -> Result<(), InvalidArgument>,
     ) -> Result<CallKey, Error> {
-        let Connection { channels, calls, outbound, config, tuning, scratch, .. } =
+        let Connection { channels, calls, consumers, outbound, config, tuning, scratch, .. } =
             &mut *self.connection;
         let Some(state) = channels.find_mut(self.id.0) else { return Err(gone()) };
         scratch.clear();
@@ -487,7 +491,10 @@ impl<'c> Channel<'c> {
         let deadline = now + config.call_timeout;
         let mut insert = |pending: &Pending| {
             let key = calls.insert(*pending, deadline);
-            state.calls.push_back(key);
+            match pending.consumer().and_then(|consumer| consumers.find(consumer)) {
+                Some(consumer) => state.calls.push_tagged(Arc::clone(&consumer.tag), key),
+                None => state.calls.push(key),
+            }
             key
         };
         let before: Vec<_> = before.iter().map(&mut insert).collect();

@@ -6,7 +6,7 @@ use crate::channel::{ConsumerPhase, Pending};
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::event::Event;
-use crate::ids::{Call, CallKey, ChannelId};
+use crate::ids::{Call, CallKey};
 use crate::limits::TIMEOUT_MAX;
 use crate::request::Reply;
 
@@ -33,7 +33,7 @@ impl Connection {
             }
         }
         let call = self.calls.insert(Pending::Drain, now + timeout.min(TIMEOUT_MAX));
-        self.draining.push(call);
+        self.draining.insert(call);
         Ok(Call::new(call))
     }
 
@@ -51,24 +51,29 @@ impl Connection {
 
     /// The error of a drain whose time is over.
     pub(super) fn drain_failed(&mut self, call: CallKey) -> Error {
-        self.draining.retain(|other| *other != call);
+        self.draining.remove(&call);
         // No answer is due.
         self.calls.abandon(call);
         let stats = self.stats();
         Error::DrainTimeout { unconfirmed: stats.unconfirmed, unsettled: stats.unsettled }
     }
 
-    fn is_idle(&self) -> bool {
+    fn is_idle(&mut self) -> bool {
         self.unconfirmed == 0
-            && self.secret_calls.is_empty()
+            // The drains themselves await no reply.
+            && self.calls.awaited() == self.draining.len()
             && !self.consumers.backlog().has_unread()
             && self.outbound.is_empty()
             && self.written >= self.outbound.handed_over()
-            && self.channels.keys().into_iter().all(|key| self.is_channel_idle(ChannelId(key)))
+            && !self.has_in_hand()
     }
 
-    fn is_channel_idle(&self, id: ChannelId) -> bool {
-        let channel = self.channels.find(id.0);
-        channel.is_none_or(|state| state.calls.is_empty() && state.in_hand() == 0)
+    /// Whether a channel has deliveries that are to be acked or nacked. The search goes on at the channel
+    /// that had some the last time, so that a drain of many channels does not look at all of them for
+    /// every event.
+    fn has_in_hand(&mut self) -> bool {
+        let found = self.channels.index_from(self.drain_at, |state| state.in_hand() > 0);
+        self.drain_at = found.unwrap_or_default();
+        found.is_some()
     }
 }

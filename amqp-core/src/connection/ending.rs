@@ -1,17 +1,15 @@
 //! How connections, channels and consumers end, and who is told.
 
-use std::collections::VecDeque;
-
 use amqp_proto::ShortStr;
 use amqp_proto::frame;
 use amqp_proto::method::connection as wire_connection;
 
-use crate::channel::{ChannelState, ConsumerPhase, Pending, Phase, PhaseInput};
+use crate::channel::{Awaited, ChannelState, ConsumerPhase, Pending, Phase, PhaseInput};
 use crate::connect_error::ConnectFailure;
 use crate::connection::{Connection, End, State};
 use crate::error::{ChannelCause, CloseCause, Error, ProtocolDetail, ProtocolError};
 use crate::event::{Event, TimeoutReason};
-use crate::ids::{CallKey, ChannelId, ConsumerKey, PublishSeq};
+use crate::ids::{ChannelId, ConsumerKey, PublishSeq};
 use crate::request::Reply;
 
 impl Connection {
@@ -75,7 +73,8 @@ impl Connection {
             let cause = ChannelCause::Connection(cause.clone());
             self.close_channel(ChannelId(key), PhaseInput::ConnectionLost, cause, written);
         }
-        let waiting = self.secret_calls.drain(..).chain(self.draining.drain(..));
+        let draining = std::mem::take(&mut self.draining);
+        let waiting = self.secret_calls.drain(..).chain(draining);
         for call in waiting.collect::<Vec<_>>() {
             if self.calls.complete(call, Err(Error::Connection(cause.clone()))) {
                 self.events.push_back(Event::CallDone(call));
@@ -109,13 +108,14 @@ impl Connection {
         state.clear_unsettled();
         self.numbers.free(state.number);
         let calls = std::mem::take(&mut state.calls);
+        let also_closing = std::mem::take(&mut state.also_closing);
         self.fail_calls(calls, &cause);
-        let Some(state) = self.channels.find_mut(id.0) else { return };
-        for call in self.also_closing.extract_if(.., |(other, _)| *other == id) {
-            if self.calls.complete(call.1, Ok(Reply::Done)) {
-                self.events.push_back(Event::CallDone(call.1));
+        for call in also_closing {
+            if self.calls.complete(call, Ok(Reply::Done)) {
+                self.events.push_back(Event::CallDone(call));
             }
         }
+        let Some(state) = self.channels.find_mut(id.0) else { return };
         if let Some(confirms) = &mut state.confirms {
             self.unconfirmed = self.unconfirmed.saturating_sub(confirms.span());
             if let Some((first, last)) = confirms.end(cause.clone(), written) {
@@ -136,8 +136,8 @@ impl Connection {
 
     /// The channel has closed while these calls were on their way. A close or a cancel among them has
     /// got what it wanted.
-    pub(super) fn fail_calls(&mut self, calls: VecDeque<CallKey>, cause: &ChannelCause) {
-        for call in calls {
+    pub(super) fn fail_calls(&mut self, calls: Awaited, cause: &ChannelCause) {
+        for call in calls.into_keys() {
             let result = match self.calls.pending(call) {
                 Some((Pending::ChannelClose | Pending::Cancel(_), _)) => Ok(Reply::Done),
                 Some((Pending::Consume(consumer), _)) => {
@@ -178,10 +178,6 @@ impl Connection {
         }
         self.events.push_back(Event::Deliverable(key));
         self.consumers.sweep(key);
-    }
-
-    pub(crate) fn also_closing(&mut self, id: ChannelId, call: CallKey) {
-        self.also_closing.push((id, call));
     }
 
     /// Drops a closed channel's record once nobody holds it.

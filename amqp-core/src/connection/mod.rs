@@ -16,7 +16,7 @@ mod replies;
 mod stats;
 mod whole;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -70,8 +70,6 @@ pub struct Connection {
     numbers: Numbers,
     pub(crate) consumers: Consumers,
     pub(crate) calls: Calls,
-    /// Calls that wait for a channel to close which others are closing already.
-    also_closing: Vec<(ChannelId, CallKey)>,
     pub(crate) outbound: Outbound,
     pub(crate) events: VecDeque<Event>,
     timers: Timers,
@@ -84,7 +82,9 @@ pub struct Connection {
     /// Calls of `connection.update-secret` in their order.
     secret_calls: VecDeque<CallKey>,
     /// Calls that wait until there is nothing left to wait for.
-    draining: Vec<CallKey>,
+    draining: BTreeSet<CallKey>,
+    /// The index of the channel that had deliveries in hand when a drain last looked.
+    drain_at: usize,
     blocked: Option<Arc<str>>,
     pub(crate) counters: Counters,
     /// Bytes of the stream that are known to have reached the socket, and since when no more have.
@@ -151,7 +151,6 @@ impl Connection {
             numbers: Numbers::new(tuning.channel_max),
             consumers: Consumers::new(),
             calls: Calls::new(),
-            also_closing: Vec::new(),
             outbound: Outbound::new(tuning.frame_max),
             events: VecDeque::new(),
             timers: Timers::default(),
@@ -160,7 +159,8 @@ impl Connection {
             scratch: Vec::new(),
             unconfirmed: 0,
             secret_calls: VecDeque::new(),
-            draining: Vec::new(),
+            draining: BTreeSet::new(),
+            drain_at: 0,
             blocked: None,
             counters: Counters::default(),
             written: 0,
@@ -250,7 +250,7 @@ impl Connection {
         };
         let call = self.calls.insert(Pending::ChannelOpen(id), now + self.config.call_timeout);
         if let Some(state) = self.channels.find_mut(id.0) {
-            state.calls.push_back(call);
+            state.calls.push(call);
             let number = state.number;
             let open = wire::Open::default();
             self.outbound.frames(number, |out| frame::write_method(out, number, &open));
@@ -277,24 +277,32 @@ impl Connection {
 
     /// The caller is gone: the reply will be consumed, and what it opens is closed again.
     pub fn forget(&mut self, now: Instant, call: CallKey) {
-        if let Some((Pending::ChannelOpen(channel), _)) = self.calls.pending(call) {
-            if let Some(state) = self.channels.find_mut(channel.0) {
-                state.released = true;
+        let mut answered = true;
+        match self.calls.pending(call) {
+            Some((Pending::ChannelOpen(channel), _)) => {
+                if let Some(state) = self.channels.find_mut(channel.0) {
+                    state.released = true;
+                }
+                self.sweep_channel(channel);
             }
-            self.sweep_channel(channel);
-        }
-        if let Some((Pending::Drain, _)) = self.calls.pending(call) {
-            // No answer is due: nobody is left to be told.
-            self.draining.retain(|other| *other != call);
-            self.calls.forget(call);
-            self.calls.complete(call, Ok(Reply::Done));
-            return;
+            Some((Pending::Drain, _)) => {
+                self.draining.remove(&call);
+                answered = false;
+            }
+            Some((Pending::AlsoClose(channel), _)) => {
+                if let Some(state) = self.channels.find_mut(channel.0) {
+                    state.also_closing.remove(&call);
+                }
+                answered = false;
+            }
+            _ => {}
         }
         if let Some((pending, Ok(reply))) = self.calls.forget(call) {
             self.compensate(now, pending, &reply);
         }
-        for (_, waiting) in self.also_closing.extract_if(.., |(_, other)| *other == call) {
-            self.calls.complete(waiting, Ok(Reply::Done));
+        if !answered {
+            // No frame is due that would free its place.
+            self.calls.complete(call, Ok(Reply::Done));
         }
     }
 

@@ -124,21 +124,13 @@ impl Connection {
             Method::BasicCancelOk(ok) => Some(ok.consumer_tag.as_bytes()),
             _ => None,
         };
-        let (calls, consumers) = (&self.calls, &self.consumers);
-        let answered = state.calls.iter().position(|call| {
-            let pending = calls.pending(*call).map(|(pending, _)| pending);
-            match (pending.and_then(Pending::consumer), tag) {
-                (None, None) => true,
-                (Some(consumer), Some(tag)) => {
-                    pending.is_some_and(|pending| pending.reply() == method.id())
-                        && consumers.find(consumer).is_some_and(|it| it.tag.as_bytes() == tag)
-                }
-                _ => false,
-            }
-        });
-        let Some((at, &call)) = answered.and_then(|at| Some((at, state.calls.get(at)?))) else {
-            return stray(&mut self.numbers);
+        let calls = &self.calls;
+        let answers = |call| calls.pending(call).is_some_and(|(it, _)| it.reply() == method.id());
+        let answered = match tag {
+            Some(tag) => state.calls.tagged(tag, answers),
+            None => state.calls.front(),
         };
+        let Some(call) = answered else { return stray(&mut self.numbers) };
         let Some((pending, awaited)) = self.calls.pending(call) else { return Err(unexpected) };
         if closes && matches!(pending, Pending::ChannelOpen(_)) && state.phase == Phase::Closing {
             // RabbitMQ answers the open first. A peer that answers the close has answered both, unless it
@@ -176,8 +168,11 @@ impl Connection {
             (Pending::Flow { .. }, Method::ChannelFlowOk(ok)) => Reply::Flow(ok.active),
             _ => Reply::Done,
         };
-        if pending != Pending::ChannelClose {
-            state.calls.remove(at);
+        match tag {
+            Some(tag) => state.calls.remove_tagged(tag, call),
+            // It goes with the channel.
+            None if pending == Pending::ChannelClose => {}
+            None => state.calls.pop_front(),
         }
         match pending {
             Pending::ChannelOpen(_) => {
@@ -233,7 +228,7 @@ impl Connection {
             got.delivery.tag.kind = TagKind::NoAck;
         }
         if let Some(state) = self.channels.find_mut(id.0) {
-            state.calls.retain(|other| *other != call);
+            state.calls.pop_front();
         }
         let reply = Reply::Got(Some(Box::new(got)));
         if !awaited {
@@ -246,10 +241,9 @@ impl Connection {
 
     /// The oldest call of the channel that is answered in order, and whether somebody awaits it.
     fn next_call(&self, id: ChannelId) -> Option<(CallKey, Pending, bool)> {
-        self.channels.find(id.0)?.calls.iter().find_map(|call| {
-            let (pending, awaited) = self.calls.pending(*call)?;
-            pending.consumer().is_none().then_some((*call, pending, awaited))
-        })
+        let call = self.channels.find(id.0)?.calls.front()?;
+        let (pending, awaited) = self.calls.pending(call)?;
+        Some((call, pending, awaited))
     }
 
     /// A message that nobody waits for goes back to its queue.
@@ -285,10 +279,8 @@ impl Connection {
         let error =
             BrokerError::new(close.reply_code, close.reply_text, close.class_id, close.method_id);
         // RabbitMQ repeats a close until it is answered; a second answer would be one too many.
-        let opening = |call: &CallKey| {
-            matches!(self.calls.pending(*call), Some((Pending::ChannelOpen(_), _)))
-        };
-        if self.numbers.is_copy(number, &error) && state.calls.iter().any(opening) {
+        let opening = |call| matches!(self.calls.pending(call), Some((Pending::ChannelOpen(_), _)));
+        if self.numbers.is_copy(number, &error) && state.calls.front().is_some_and(opening) {
             return;
         }
         self.numbers.closed_by_broker(number, error.clone());

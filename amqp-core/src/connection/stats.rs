@@ -1,12 +1,11 @@
 //! Counters, for metrics.
 
-use crate::channel::ConsumerPhase;
+use crate::channel::{ConsumerPhase, Phase};
 use crate::connection::Connection;
-use crate::ids::{ChannelId, ConsumerKey};
 
 /// What a connection has done, counted from the start of its transport, and what it holds.
 ///
-/// Taking it costs a walk over the channels. Counts do not wrap within any life of a connection.
+/// Taking it costs a walk over the channels and the consumers. Counts do not wrap within any life of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -88,18 +87,12 @@ impl Connection {
             unsent_bytes: self.outbound.queued_bytes() as u64,
             ..Stats::default()
         };
-        for key in self.channels.keys() {
-            let Some(state) = self.channels.find(key) else { continue };
-            stats.channels += u64::from(self.numbers.channel(state.number) == Some(ChannelId(key)));
+        for state in self.channels.values() {
+            stats.channels += u64::from(state.phase != Phase::Closed);
             stats.unsettled += state.in_hand() as u64;
         }
-        stats.consumers =
-            self.consumers.keys().filter(|key| self.is_consuming(*key)).count() as u64;
+        let consuming = self.consumers.all().filter(|it| it.phase != ConsumerPhase::Ended);
+        stats.consumers = consuming.count() as u64;
         stats
-    }
-
-    /// Whether a consumer still gets deliveries.
-    fn is_consuming(&self, key: ConsumerKey) -> bool {
-        self.consumers.find(key).is_some_and(|it| it.phase != ConsumerPhase::Ended)
     }
 }

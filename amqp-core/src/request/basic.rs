@@ -40,7 +40,7 @@ impl BasicQos {
 /// Starts a consumer (`basic.consume`), preceded by `basic.qos` where its prefetch needs that.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BasicConsume {
-    queue: String,
+    pub(crate) queue: String,
     pub(crate) consumer_tag: Option<String>,
     no_local: bool,
     pub(crate) no_ack: bool,

@@ -18,6 +18,9 @@ pub(super) struct Lanes {
     /// The channels that have a lane, in the order of their turns.
     turns: VecDeque<u16>,
     bytes: usize,
+    /// Bytes of all `after`, save what was appended since to the last one of this channel's lane.
+    after_bytes: usize,
+    appended_to: Option<u16>,
 }
 
 /// A large content, and the frames that come after it.
@@ -29,6 +32,8 @@ struct Item {
     dealt: usize,
     seq: u64,
     after: Vec<u8>,
+    /// Bytes of `after` that are in the sum.
+    after_counted: usize,
     /// Where in `after` small publishes begin, and their numbers.
     publishes: Vec<(usize, u64)>,
     /// Bytes of those publishes.
@@ -61,8 +66,9 @@ impl Lanes {
     }
 
     /// Bytes of frames that wait behind contents, publishes among them.
-    pub(super) fn after_bytes(&self) -> usize {
-        self.lanes.values().flatten().map(|item| item.after.len()).sum()
+    pub(super) fn after_bytes(&mut self) -> usize {
+        self.count_after();
+        self.after_bytes
     }
 
     #[inline]
@@ -80,12 +86,14 @@ impl Lanes {
     }
 
     pub(super) fn content(&mut self, channel: u16, head: Vec<u8>, body: Bytes, seq: u64) {
+        self.count_after();
         let item = Item {
             head,
             body,
             dealt: 0,
             seq,
             after: Vec::new(),
+            after_counted: 0,
             publishes: Vec::new(),
             published: 0,
         };
@@ -99,6 +107,10 @@ impl Lanes {
 
     /// The buffer for frames that come last in the channel's lane, if it has one.
     pub(super) fn frames(&mut self, channel: u16) -> Option<&mut Vec<u8>> {
+        if self.appended_to != Some(channel) {
+            self.count_after();
+            self.appended_to = Some(channel);
+        }
         Some(&mut self.lanes.get_mut(&channel)?.back_mut()?.after)
     }
 
@@ -121,6 +133,7 @@ impl Lanes {
         body_max: usize,
         dealt: &mut Vec<Dealt>,
     ) {
+        self.count_after();
         let Some(channel) = self.turns.pop_front() else { return };
         let Some(lane) = self.lanes.get_mut(&channel) else { return };
         let Some(item) = lane.front_mut() else { return };
@@ -147,6 +160,7 @@ impl Lanes {
             offset: offset + *position as u64,
         }));
         chunk.flat.append(&mut item.after);
+        self.after_bytes -= item.after_counted;
         self.bytes -= before;
         lane.pop_front();
         if lane.is_empty() {
@@ -157,10 +171,12 @@ impl Lanes {
     }
 
     pub(super) fn abandon(&mut self, channel: u16, discarded: &mut Vec<Bytes>) {
+        self.count_after();
         let Some(lane) = self.lanes.get_mut(&channel) else { return };
         let begun = lane.front().is_some_and(Item::begun);
         for item in lane.drain(usize::from(begun)..) {
             self.bytes -= item.bytes();
+            self.after_bytes -= item.after_counted;
             discarded.push(item.body);
         }
         match lane.front_mut() {
@@ -169,6 +185,7 @@ impl Lanes {
                 item.published = 0;
                 item.publishes.clear();
                 item.after.clear();
+                self.after_bytes -= std::mem::take(&mut item.after_counted);
             }
             None => {
                 self.lanes.remove(&channel);
@@ -182,5 +199,16 @@ impl Lanes {
         discarded.extend(items.map(|item| item.body));
         self.turns.clear();
         self.bytes = 0;
+        self.after_bytes = 0;
+        self.appended_to = None;
+    }
+
+    /// Adds to the sum what was appended to the lane that was appended to last.
+    fn count_after(&mut self) {
+        let lane = self.appended_to.take().and_then(|channel| self.lanes.get_mut(&channel));
+        if let Some(item) = lane.and_then(VecDeque::back_mut) {
+            self.after_bytes += item.after.len();
+            self.after_bytes -= std::mem::replace(&mut item.after_counted, item.after.len());
+        }
     }
 }

@@ -338,7 +338,7 @@ impl Outbound {
     }
 
     /// Whether so much waits to be written that no more should be asked for.
-    pub(crate) fn is_overfull(&self) -> bool {
+    pub(crate) fn is_overfull(&mut self) -> bool {
         let queued = self.chunk.flat.len() + self.lanes.after_bytes();
         queued >= OUTBOUND_HARD_BYTES
     }

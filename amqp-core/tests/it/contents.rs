@@ -8,7 +8,7 @@ use amqp_core::proto::method::{WireMethod, basic};
 use amqp_core::proto::{ContentHeader, RawProperties, ShortStr, frame};
 use amqp_core::{BasicConsume, ChannelId, ConsumerKey};
 
-use crate::peer::Peer;
+use super::peer::Peer;
 
 /// How the bytes of a content are cut into inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use amqp_core::{
 };
 use bytes::BytesMut;
 
-use crate::contents::Cut;
+use super::contents::Cut;
 
 pub(crate) struct Peer {
     pub(crate) session: Session,
