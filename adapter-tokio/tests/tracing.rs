@@ -62,12 +62,12 @@ async fn na_38_frames_and_lives_are_told_and_nothing_of_the_users() {
         "NOT_FOUND",
         "connection closed",
         "protocol header",
-        "connection.StartOk",
-        "basic.Publish",
-        "basic.Deliver",
+        "connection.start-ok",
+        "basic.publish",
+        "basic.deliver",
         "kind=Header",
         "kind=Body",
-        "connection.CloseOk",
+        "connection.close-ok",
     ] {
         assert!(text.contains(told), "{told} is missing in\n{text}");
     }

@@ -10,7 +10,7 @@
 //! remnant of AMQP 0-9 that RabbitMQ still answers.
 
 use alloc::vec::Vec;
-use core::fmt;
+use core::fmt::{self, Write};
 
 use crate::macros::methods;
 use crate::wire::{Reader, Writer};
@@ -258,7 +258,10 @@ impl Method<'_> {
 }
 
 /// A class id and a method id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+///
+/// Shown as the specification writes it, `queue.declare-ok`; for debugging as the type's name is,
+/// `queue.DeclareOk`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(clippy::exhaustive_structs, reason = "the specification is frozen")]
 pub struct MethodId {
     /// The class id.
@@ -298,6 +301,20 @@ impl MethodId {
 }
 
 impl fmt::Display for MethodId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(spec) = self.spec() else { return write!(f, "{}.{}", self.class, self.method) };
+        write!(f, "{}.", spec.class)?;
+        for (at, letter) in spec.name.char_indices() {
+            if at > 0 && letter.is_ascii_uppercase() {
+                f.write_char('-')?;
+            }
+            f.write_char(letter.to_ascii_lowercase())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for MethodId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.spec() {
             Some(spec) => write!(f, "{}.{}", spec.class, spec.name),

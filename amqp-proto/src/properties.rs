@@ -6,7 +6,9 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
+use crate::field_table::octets;
 use crate::wire::{Reader, Writer};
 use crate::{EncodeError, FieldTable, Malformed, RawTable, ShortStr};
 
@@ -90,7 +92,7 @@ impl<'a> ContentHeader<'a> {
 }
 
 /// Property flags and values as they stand on the wire, unchecked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RawProperties<'a>(&'a [u8]);
 
 impl<'a> RawProperties<'a> {
@@ -105,6 +107,15 @@ impl<'a> RawProperties<'a> {
     /// Flags and values as on the wire.
     pub const fn as_bytes(self) -> &'a [u8] {
         self.0
+    }
+}
+
+impl fmt::Debug for RawProperties<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.decode() {
+            Ok(properties) => properties.fmt(f),
+            Err(_) => octets(f, self.0),
+        }
     }
 }
 

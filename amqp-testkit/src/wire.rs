@@ -42,7 +42,7 @@ impl ReceivedFrame {
     pub fn name(&self) -> String {
         match self.kind {
             FrameKind::Method => match MethodId::split(&self.payload) {
-                Ok((id, _)) => id.to_string(),
+                Ok((id, _)) => format!("{id:?}"),
                 Err(_) => "a method without an id".into(),
             },
             kind => format!("{kind:?}"),

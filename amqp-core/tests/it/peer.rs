@@ -30,12 +30,16 @@ pub(crate) struct Peer {
 impl Peer {
     /// A session whose transport is connected, and which awaits the greeting.
     pub(crate) fn connected(config: Config) -> Self {
+        Self::connected_to(config, 1)
+    }
+
+    /// The same, with so many addresses of the host: the first one is connected.
+    pub(crate) fn connected_to(config: Config, addresses: u8) -> Self {
         let now = Instant::now();
         let mut session = Session::new(Arc::new(config), now).unwrap();
         let Some(Action::Resolve { attempt, .. }) = session.poll_action() else { panic!() };
-        session.handle_resolved(now, attempt, Ok(vec![([127, 0, 0, 1], 5672).into()]));
-        let Some(Action::Dial { attempt, .. }) = session.poll_action() else { panic!() };
-        session.handle_connected(now, attempt);
+        let addresses = (1..=addresses).map(|last| ([127, 0, 0, last], 5672).into()).collect();
+        session.handle_resolved(now, attempt, Ok(addresses));
         let mut peer = Self {
             session,
             now,
@@ -46,9 +50,17 @@ impl Peer {
             written: Vec::new(),
             written_in_all: 0,
         };
-        peer.write();
-        assert_eq!(std::mem::take(&mut peer.written), PROTOCOL_HEADER);
+        peer.dial();
         peer
+    }
+
+    /// The session dials an address, which is connected.
+    pub(crate) fn dial(&mut self) {
+        let Some(Action::Dial { attempt, .. }) = self.session.poll_action() else { panic!() };
+        (self.attempt, self.written_in_all, self.out) = (attempt, 0, Transmit::new());
+        self.session.handle_connected(self.now, attempt);
+        self.write();
+        assert_eq!(std::mem::take(&mut self.written), PROTOCOL_HEADER);
     }
 
     /// A session that is open, with heartbeats of 10 s and frames of 4,096 bytes.
@@ -59,7 +71,8 @@ impl Peer {
     pub(crate) fn open_with(config: Config) -> Self {
         let mut peer = Self::connected(config);
         peer.send(0, &start(b"PLAIN"));
-        peer.tune()
+        peer.tune();
+        peer
     }
 
     /// A session that is open, with a RabbitMQ of this version.
@@ -73,17 +86,17 @@ impl Peer {
         encoded.unwrap();
         let server_properties = RawTable::new(&table[4..]);
         peer.send(0, &connection::Start { server_properties, ..start(b"PLAIN") });
-        peer.tune()
+        peer.tune();
+        peer
     }
 
-    fn tune(mut self) -> Self {
-        let peer = &mut self;
-        assert_eq!(peer.methods(), ["connection.StartOk"]);
-        peer.send(0, &connection::Tune { channel_max: 10, frame_max: 4_096, heartbeat: 10 });
-        assert_eq!(peer.methods(), ["connection.TuneOk", "connection.Open"]);
-        peer.send(0, &connection::OpenOk::default());
-        assert_eq!(peer.events(), [Event::Opened]);
-        self
+    /// The broker's part of the handshake, behind its greeting.
+    pub(crate) fn tune(&mut self) {
+        assert_eq!(self.methods(), ["connection.StartOk"]);
+        self.send(0, &connection::Tune { channel_max: 10, frame_max: 4_096, heartbeat: 10 });
+        assert_eq!(self.methods(), ["connection.TuneOk", "connection.Open"]);
+        self.send(0, &connection::OpenOk::default());
+        assert_eq!(self.events(), [Event::Opened]);
     }
 
     /// An open channel.
@@ -129,7 +142,9 @@ impl Peer {
         let mut names = Vec::new();
         while let Ok(Peek::Complete(frame)) = frame::peek(rest, FrameLimits::default()) {
             names.push(match frame.kind {
-                frame::FrameKind::Method => MethodId::split(frame.payload).unwrap().0.to_string(),
+                frame::FrameKind::Method => {
+                    format!("{:?}", MethodId::split(frame.payload).unwrap().0)
+                }
                 kind => format!("{kind:?}"),
             });
             rest = &rest[frame.frame_len()..];

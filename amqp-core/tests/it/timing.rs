@@ -92,7 +92,7 @@ fn a_late_reply_does_no_harm() {
     peer.pass(30 * SECOND);
     assert_eq!(peer.events(), [Event::CallDone(slow.key())]);
     let error = peer.session.take_reply(&slow).unwrap().unwrap_err();
-    assert!(matches!(error, Error::Deadline { method, .. } if method.to_string() == "basic.Qos"));
+    assert!(matches!(error, Error::Deadline { method, .. } if method.to_string() == "basic.qos"));
     assert!(peer.session.take_reply(&slow).is_none());
 
     let declare = QueueDeclare::new("q");

@@ -2,6 +2,7 @@
 //! <https://www.rabbitmq.com/docs/amqp-0-9-1-errata#section_3>).
 
 mod check;
+mod debug;
 mod decode;
 mod encode;
 mod fields;
@@ -11,6 +12,7 @@ use alloc::vec::Vec;
 
 use crate::Malformed;
 
+pub(crate) use debug::octets;
 pub use fields::RawField;
 
 /// An ordered map from names to values: the arguments of declarations, the headers of messages.
@@ -23,7 +25,7 @@ pub use fields::RawField;
 ///
 /// Names keep the order in which they came. A repeated name is kept on decoding, and
 /// [`get`](Self::get) gives the last value, as RabbitMQ's own lookups may not: do not rely on it.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct FieldTable(Vec<(String, FieldValue)>);
 
 impl FieldTable {
@@ -94,7 +96,7 @@ impl<N: Into<String>> FromIterator<(N, FieldValue)> for FieldTable {
 }
 
 /// A value of a [`FieldTable`]; beside each, its type octet on the wire.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub enum FieldValue {
     /// `t`
@@ -204,7 +206,7 @@ value_from! {
 }
 
 /// A table as it stands on the wire, without its length, unchecked until it is decoded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct RawTable<'a>(&'a [u8]);
 
 impl<'a> RawTable<'a> {

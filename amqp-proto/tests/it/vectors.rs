@@ -4,7 +4,7 @@ use amqp_proto::frame::{self, FrameKind, FrameLimits, Peek};
 use amqp_proto::method::{Method, basic, channel, confirm, connection, queue, tx};
 use amqp_proto::{
     ContentHeader, Decimal, EncodeError, FieldTable, FieldValue, Malformed, Properties,
-    PropertiesRef, RawTable, ShortStr, TABLE_DEPTH_MAX,
+    PropertiesRef, RawProperties, RawTable, ShortStr, TABLE_DEPTH_MAX,
 };
 
 use crate::hex;
@@ -341,4 +341,45 @@ fn a_rewritten_ack_is_an_ack() {
     frame::write_method(&mut fresh, 3, &basic::Ack { delivery_tag: u64::MAX - 1, multiple: true });
     frame::rewrite_ack(&mut rewritten, u64::MAX - 1, true);
     assert_eq!(rewritten, fresh);
+}
+
+/// Headers are for people to read, whatever a peer sent.
+#[test]
+fn tables_are_shown_as_they_read() {
+    let table = FieldTable::from([
+        ("x-retries", 3.into()),
+        ("name", "a \"b\"".into()),
+        ("raw", FieldValue::LongString(vec![0xff, b'a', 0])),
+        ("bytes", FieldValue::Bytes(vec![1, b'z'])),
+        ("list", vec![true.into(), FieldValue::Void, 1.5.into()].into()),
+        ("inner", FieldTable::from([("at", FieldValue::Timestamp(7))]).into()),
+        ("price", Decimal { scale: 2, mantissa: 1_234 }.into()),
+    ]);
+    let shown = r#"{"x-retries": 3, "name": "a \"b\"", "raw": b"\xffa\x00", "bytes": b"\x01z", "#
+        .to_owned()
+        + r#""list": [true, void, 1.5], "inner": {"at": timestamp 7}, "price": 1234e-2}"#;
+    assert_eq!(format!("{table:?}"), shown);
+    let mut bytes = Vec::new();
+    table.encode(&mut bytes).unwrap();
+    assert_eq!(format!("{:?}", RawTable::new(&bytes[4..])), shown);
+    assert_eq!(format!("{:?}", RawTable::new(b"\x01")), r#"b"\x01""#);
+    assert_eq!(format!("{:?}", FieldValue::I32(-1)), "-1");
+
+    let properties = Properties::new().headers(FieldTable::from([("k", "v".into())]));
+    let mut bytes = Vec::new();
+    frame::write_header_ref(&mut bytes, 1, 0, &properties.view(&mut Vec::new()).unwrap());
+    let raw = RawProperties::new(&bytes[19..bytes.len() - 1]);
+    assert!(format!("{properties:?}").contains(r#"{"k": "v"}"#), "{properties:?}");
+    assert!(format!("{raw:?}").contains(r#"{"k": "v"}"#), "{raw:?}");
+}
+
+#[test]
+fn what_is_shown_of_a_table_is_bounded() {
+    let many: FieldTable = (0..1_000).map(|at| (format!("k{at}"), at.into())).collect();
+    let long = FieldTable::from([("k", "\u{e9}".repeat(1_000_000).into())]);
+    for table in [many, long] {
+        for shown in [format!("{table:?}"), format!("{table:#?}")] {
+            assert!(shown.len() < 1_100 && shown.ends_with("..."), "{} bytes", shown.len());
+        }
+    }
 }

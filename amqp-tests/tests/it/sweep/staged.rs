@@ -157,7 +157,8 @@ impl Inner {
         }
         while let Ok(Peek::Complete(found)) = frame::peek(&pipe.written, FrameLimits::default()) {
             if found.kind == FrameKind::Method {
-                self.sent.insert(MethodId::split(found.payload).unwrap().0.to_string());
+                let (method, _) = MethodId::split(found.payload).unwrap();
+                self.sent.insert(format!("{method:?}"));
             }
             let length = found.frame_len();
             pipe.written.drain(..length);
