@@ -185,14 +185,14 @@ impl Driver {
         Ok(())
     }
 
-    fn write(&mut self, _: Attempt, stream: &mut TcpStream) -> io::Result<()> {
+    fn write(&mut self, attempt: Attempt, stream: &mut TcpStream) -> io::Result<()> {
         while !self.out.is_empty() || self.session.poll_transmit(Instant::now(), &mut self.out) {
             let mut slices = [IoSlice::new(&[]); 16];
             let filled = self.out.slices(&mut slices);
             let count = stream.write_vectored(&slices[..filled])?;
             self.out.advance(count);
             self.written += count as u64;
-            self.session.handle_written(Instant::now(), self.written);
+            self.session.handle_written(Instant::now(), attempt, self.written);
         }
         Ok(())
     }

@@ -60,6 +60,7 @@ impl<R: Runtime> Driver<R> {
     pub(crate) fn on(mut self, attempt: Attempt, transport: R::Transport) -> Self {
         self.transport = Some((attempt, transport));
         self.reads = true;
+        self.pump.on(attempt);
         self
     }
 

@@ -26,7 +26,9 @@ pub struct Pump {
     traced: usize,
     received: Frames,
     sent: Frames,
-    /// Bytes of the present transport's stream that reached the socket.
+    /// The attempt whose transport is connected, or was last.
+    attempt: Option<Attempt>,
+    /// Bytes of its stream that reached the socket.
     written: u64,
     read_size: usize,
     /// Bytes that the input was made for.
@@ -65,6 +67,7 @@ impl Pump {
             traced: 0,
             received: Frames::new(Direction::Received),
             sent: Frames::new(Direction::Sent),
+            attempt: None,
             written: 0,
             read_size: READ_MIN_BYTES,
             buffer_size: 0,
@@ -83,14 +86,16 @@ impl Pump {
     pub fn turn(&mut self, now: Instant, waker: &Waker) -> Turn {
         self.trace_input();
         let Self { shared, input, transmit, lacking, .. } = self;
-        let (due, written) = (std::mem::take(&mut self.due), self.written);
+        let (due, attempt, written) = (std::mem::take(&mut self.due), self.attempt, self.written);
         // Each lock takes a bounded bite of the input.
         while !input.is_empty() && shared.with(|state| state.session.handle_input(now, input)) {}
         let mut filled = false;
         let turn = shared.with(|state| {
             let session = &mut state.session;
             // Progress first: a process that was busy does not take its own pause for the peer's.
-            session.handle_written(now, written);
+            if let Some(attempt) = attempt {
+                session.handle_written(now, attempt, written);
+            }
             if due {
                 session.handle_timeout(now);
             }
@@ -210,9 +215,14 @@ impl Pump {
 
     /// Answers [`Action::Dial`]: the transport is connected.
     pub fn connected(&mut self, now: Instant, attempt: Attempt) {
-        self.written = 0;
+        self.on(attempt);
         self.reset();
         self.shared.with(|state| state.session.handle_connected(now, attempt));
+    }
+
+    /// The transport of this attempt is connected already.
+    pub(crate) const fn on(&mut self, attempt: Attempt) {
+        (self.attempt, self.written) = (Some(attempt), 0);
     }
 
     /// The transport is dropped: what was not written goes with it.

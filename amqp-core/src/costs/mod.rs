@@ -1,8 +1,5 @@
 #![doc = include_str!("costs.md")]
 
-#[cfg(test)]
-mod tests;
-
 /// Counts steps that are taken over things that are open, for the test of the table above. Whatever looks
 /// at such things one by one calls it.
 #[cfg(not(test))]
@@ -11,3 +8,6 @@ pub(crate) const fn count(_: usize) {}
 
 #[cfg(test)]
 pub(crate) use tests::count;
+
+#[cfg(test)]
+mod tests;

@@ -229,7 +229,7 @@ const VERBS: &[Scenario] = &[
         it.peer.session.poll_transmit(it.peer.now, &mut Transmit::new());
     }),
     ("`handle_written`", Constant, nothing, |it| {
-        it.peer.session.handle_written(it.peer.now, 1_000_000);
+        it.peer.session.handle_written(it.peer.now, it.peer.attempt, 1_000_000);
     }),
     ("`handle_disconnected`", Linear, nothing, |it| it.peer.lose()),
     ("`wants_input`", Constant, nothing, |it| {
@@ -327,7 +327,7 @@ fn begin_sparse_drain(it: &mut World) {
 fn finish_write(it: &mut World) {
     it.peer.write();
     let written = it.peer.written_in_all;
-    it.peer.session.handle_written(it.peer.now, written);
+    it.peer.session.handle_written(it.peer.now, it.peer.attempt, written);
     it.peer.events();
 }
 
@@ -447,7 +447,6 @@ fn check(scenarios: &[Scenario]) {
     for scenario in scenarios {
         let (name, growth, ..) = scenario;
         let (few, many) = (steps(SIZE, scenario), steps(4 * SIZE, scenario));
-        println!("{name}: {few} -> {many}");
         match growth {
             Constant => assert!(many <= few + 4, "{name}: {few} steps, then {many}"),
             Linear => {

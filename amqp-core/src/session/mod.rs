@@ -254,9 +254,12 @@ impl Session {
         self.connection.drain(now, timeout)
     }
 
-    /// So many bytes of the stream have reached the socket; see [`Connection::handle_written`].
-    pub fn handle_written(&mut self, now: Instant, written: u64) {
-        self.connection.handle_written(now, written);
+    /// Notes that this many bytes of the attempt's stream have reached the socket; see
+    /// [`Connection::handle_written`]. Reports about other attempts are ignored.
+    pub fn handle_written(&mut self, now: Instant, attempt: Attempt, written: u64) {
+        if attempt == self.attempt {
+            self.connection.handle_written(now, written);
+        }
     }
 
     /// The driver goes, or must: everything ends at once, for this reason. Before the connection is open

@@ -216,6 +216,35 @@ fn silence_is_given_up_at_each_step() {
     }
 }
 
+/// Each report of a driver names its attempt: one about an earlier transport says nothing of the present.
+#[test]
+fn reports_of_an_earlier_attempt_change_nothing() {
+    let reset = || TransportError::new(ErrorKind::ConnectionReset, "reset");
+    let mut peer = Peer::connected_to(Config::default(), 3);
+    let first = peer.attempt;
+    peer.send(0, &start(b"PLAIN"));
+    peer.methods();
+    peer.session.handle_disconnected(peer.now, first, reset(), peer.written_in_all);
+    // Late reports while the second address is dialled, and while its handshake runs.
+    peer.session.handle_connected(peer.now, first);
+    peer.session.handle_disconnected(peer.now, first, reset(), 0);
+    peer.session.handle_written(peer.now, first, 1_000_000);
+    peer.dial();
+    assert_ne!(peer.attempt, first);
+    peer.session.handle_disconnected(peer.now, first, reset(), 0);
+    peer.session.handle_resolved(peer.now, first, Err(reset()));
+    peer.open_transport();
+    // What the first transport took hides no stall of the second.
+    peer.session.open_channel(peer.now).unwrap();
+    assert!(peer.session.poll_transmit(peer.now, &mut amqp_core::Transmit::new()));
+    peer.session.handle_written(peer.now, first, 1_000_000);
+    for _ in 0..4 {
+        peer.pass(Duration::from_secs(6));
+        peer.send_bytes(&frame::HEARTBEAT);
+    }
+    assert!(matches!(peer.cause(), CloseCause::WriteTimeout { .. }), "{:?}", peer.cause());
+}
+
 /// Resolving that never ends, then dialling that never ends.
 #[test]
 fn connecting_as_a_whole_has_its_time() {

@@ -240,7 +240,7 @@ fn a_transport_that_takes_no_bytes_is_dead_unless_the_broker_has_said_so() {
     for byte in 1..8 {
         peer.pass(Duration::from_secs(15));
         peer.send_bytes(&frame::HEARTBEAT);
-        peer.session.handle_written(peer.now, before + byte);
+        peer.session.handle_written(peer.now, peer.attempt, before + byte);
     }
     assert_eq!(peer.session.cause(), None);
 }
