@@ -98,7 +98,7 @@ pub enum DispatchError {
     Amqp(#[from] Error),
     /// A callback failed. Its consumer is still there, unless it was being ended.
     #[error("a callback failed: {0}")]
-    Callback(#[source] BoxError),
+    Callback(BoxError),
 }
 
 /// Why a closure will not run.

@@ -16,7 +16,9 @@ pub enum ConnectError {
     #[error("given up by this client")]
     Aborted,
     /// The driver, or the runtime under it, was dropped.
-    #[error("the driver is gone")]
+    #[error(
+        "the driver is gone: the runtime in which it was to be opened has ended, or the driver was dropped"
+    )]
     DriverGone,
     /// The driver cannot run: the system has no thread or no poller for it, or the runtime is missing or
     /// was built without a part that the driver needs.
@@ -30,13 +32,24 @@ pub enum ConnectError {
     },
     /// The configuration cannot be sent.
     #[error("invalid configuration: {0}")]
-    InvalidArgument(#[from] InvalidArgument),
+    InvalidArgument(InvalidArgument),
     /// The address is no AMQP URI.
     #[error("invalid URI: {0}")]
-    InvalidUri(#[from] UriError),
+    InvalidUri(UriError),
     /// The time for connecting as a whole ran out.
-    #[error("not connected within {} s, while {step}; {}", timeout.as_secs_f32(), List(attempts))]
+    #[error(
+        "not connected within {} s: {step}, {}{}",
+        timeout.as_secs_f32(),
+        Target { host, port: *port, address: *address },
+        Before(attempts)
+    )]
     TimedOut {
+        /// The host that was being tried, without credentials.
+        host: Arc<str>,
+        /// Its port.
+        port: u16,
+        /// The address that was being tried, once the name was resolved.
+        address: Option<SocketAddr>,
         /// The time there was.
         timeout: Duration,
         /// What was awaited at the end.
@@ -47,6 +60,18 @@ pub enum ConnectError {
     /// The URI asks for TLS, which this release does not offer.
     #[error("amqps is not supported by this release")]
     TlsUnsupported,
+}
+
+impl From<InvalidArgument> for ConnectError {
+    fn from(error: InvalidArgument) -> Self {
+        Self::InvalidArgument(error)
+    }
+}
+
+impl From<UriError> for ConnectError {
+    fn from(error: UriError) -> Self {
+        Self::InvalidUri(error)
+    }
 }
 
 impl ConnectError {
@@ -77,10 +102,8 @@ pub struct FailedAttempt {
 
 impl fmt::Display for FailedAttempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.address {
-            Some(address) => write!(f, "{} ({address}): {}", self.host, self.failure),
-            None => write!(f, "{}:{}: {}", self.host, self.port, self.failure),
-        }
+        let target = Target { host: &self.host, port: self.port, address: self.address };
+        write!(f, "{target}: {}", self.failure)
     }
 }
 
@@ -180,6 +203,31 @@ impl fmt::Display for ConnectStep {
             Self::Tune => "awaiting the answer to the login",
             Self::Open => "opening the virtual host",
         })
+    }
+}
+
+/// A host, with its address once that is known.
+struct Target<'a> {
+    host: &'a str,
+    port: u16,
+    address: Option<SocketAddr>,
+}
+
+impl fmt::Display for Target<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            Some(address) => write!(f, "{} ({address})", self.host),
+            None => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// What failed before, if anything did.
+struct Before<'a>(&'a [FailedAttempt]);
+
+impl fmt::Display for Before<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, "; before that: {}", List(self.0)) }
     }
 }
 

@@ -26,9 +26,14 @@ pub enum Error {
     /// The connection is closed, for this reason.
     #[error("connection closed: {0}")]
     Connection(CloseCause),
-    /// The broker ended the consumer, for its queue was deleted or its node is down.
-    #[error("consumer {consumer_tag} cancelled by the broker")]
+    /// The broker cancelled the consumer: its queue was deleted, or the queue's node is down.
+    #[error(
+        "consumer {consumer_tag} of queue {queue:?} cancelled by the broker: \
+         the queue was deleted, or its node is down"
+    )]
     ConsumerCancelled {
+        /// The queue that `basic.consume` named; empty for the channel's last declared queue.
+        queue: Arc<str>,
         /// The consumer's tag.
         consumer_tag: Arc<str>,
     },
@@ -54,10 +59,10 @@ pub enum Error {
     },
     /// An argument cannot be sent; nothing was.
     #[error("invalid argument: {0}")]
-    InvalidArgument(#[from] InvalidArgument),
+    InvalidArgument(InvalidArgument),
     /// The call makes no sense here; nothing was sent.
     #[error("misuse: {0}")]
-    Misuse(#[from] Misuse),
+    Misuse(Misuse),
     /// A mandatory message reached no queue and came back.
     #[error("returned by the broker: {0}")]
     Returned(Box<ReturnedMessage>),
@@ -90,6 +95,18 @@ impl Error {
     }
 }
 
+impl From<InvalidArgument> for Error {
+    fn from(error: InvalidArgument) -> Self {
+        Self::InvalidArgument(error)
+    }
+}
+
+impl From<Misuse> for Error {
+    fn from(misuse: Misuse) -> Self {
+        Self::Misuse(misuse)
+    }
+}
+
 /// Why a connection closed. Also the value with which a wait for its end resolves.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -119,7 +136,9 @@ pub enum CloseCause {
     #[error("{0}")]
     Connect(Arc<ConnectError>),
     /// The driver, or the runtime under it, was dropped.
-    #[error("its driver is gone")]
+    #[error(
+        "its driver is gone: the runtime in which it was opened has ended, or the driver was dropped"
+    )]
     DriverGone,
     /// The broker was silent for two heartbeat intervals.
     #[error("no sign of life from the broker for {} s", silence.as_secs_f32())]
@@ -229,6 +248,9 @@ pub enum ProtocolDetail {
     /// A delivery tag that does not follow the one before it.
     #[error("delivery tag {0} out of order")]
     DeliveryTag(u64),
+    /// A heartbeat frame on another channel than 0.
+    #[error("heartbeat on channel {0} instead of 0")]
+    HeartbeatChannel(u16),
     /// Bytes that are no AMQP.
     #[error(transparent)]
     Malformed(#[from] Malformed),
@@ -259,9 +281,9 @@ impl ProtocolError {
             | ProtocolDetail::DeliveryTag(_) => ReplyCode::COMMAND_INVALID,
             ProtocolDetail::Malformed(_) | ProtocolDetail::BodyTooLong => ReplyCode::FRAME_ERROR,
             ProtocolDetail::NotOpen(_) => ReplyCode::CHANNEL_ERROR,
-            ProtocolDetail::UnexpectedFrame | ProtocolDetail::ContentClass(_) => {
-                ReplyCode::UNEXPECTED_FRAME
-            }
+            ProtocolDetail::UnexpectedFrame
+            | ProtocolDetail::HeartbeatChannel(_)
+            | ProtocolDetail::ContentClass(_) => ReplyCode::UNEXPECTED_FRAME,
         };
         Self { code, detail }
     }
@@ -349,6 +371,9 @@ impl InvalidArgument {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Misuse {
+    /// The broker has not answered `channel.open` yet: await that reply first.
+    #[error("the channel is not open yet: await the reply to channel.open first")]
+    ChannelNotOpen,
     /// Transaction mode on a channel in confirm mode: they exclude each other.
     #[error("the channel is in confirm mode")]
     ConfirmMode,
@@ -361,18 +386,22 @@ pub enum Misuse {
     /// A request to stop deliveries, for which RabbitMQ would close the connection.
     #[error("channel.flow with active=0 is not implemented by RabbitMQ")]
     FlowInactive,
-    /// Every channel number that the broker allows is in use.
-    #[error("no free channel: the broker allows {channel_max}")]
+    /// Every channel number of the connection is in use.
+    #[error(
+        "no free channel: all {channel_max} that {} are open; close some, or raise channel_max{}",
+        if *by_broker { "the broker allows" } else { "this client asked for" },
+        if *by_broker { " of the broker" } else { "" }
+    )]
     NoFreeChannels {
         /// The negotiated limit.
         channel_max: u16,
+        /// Whether the limit is the broker's, which is lower than
+        /// [`Config::channel_max`](crate::Config::channel_max).
+        by_broker: bool,
     },
     /// The connection is not open yet.
     #[error("the connection is not open yet")]
     NotConnected,
-    /// The reply to `channel.open` has not come yet.
-    #[error("the channel is not open yet")]
-    ChannelNotOpen,
     /// A confirmed publish on a channel that is not in confirm mode.
     #[error("the channel is not in confirm mode")]
     NotConfirmMode,
@@ -413,6 +442,9 @@ pub enum AckError {
     /// `basic.recover` was called since: the delivery is requeued, unless it was settled before.
     #[error("delivery {0} was requeued by basic.recover")]
     Recovered(u64),
+    /// It came on another channel, which is where it can be acked or nacked.
+    #[error("delivery {0} came on another channel: ack or nack it there")]
+    OtherChannel(u64),
     /// It was settled before, maybe by `multiple`; the broker would close the channel.
     #[error("delivery {0} is settled already")]
     Settled(u64),
@@ -441,3 +473,6 @@ pub(crate) fn peer_text(bytes: &[u8]) -> Arc<str> {
     }
     text.into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -108,8 +108,27 @@ mod tests {
         let second = slab.insert('b');
         assert_eq!(second.index, first.index);
         assert_eq!(slab.find(first), None);
+        assert_eq!(slab.find_mut(first), None);
         assert_eq!(slab.remove(first), None);
         assert_eq!(slab.find(second), Some(&'b'));
+        assert_eq!(slab.find_mut(second), Some(&mut 'b'));
         assert_eq!(slab.keys(), [second]);
+        // A key that was removed twice frees its place once.
+        assert_eq!((slab.remove(second), slab.remove(second)), (Some('b'), None));
+        let (third, fourth) = (slab.insert('c'), slab.insert('d'));
+        assert_ne!(third.index, fourth.index);
+        assert!(third != first && third != second && second != first);
+        assert_eq!(slab.values().copied().collect::<String>(), "cd");
+    }
+
+    #[test]
+    fn a_search_goes_around_the_end() {
+        let mut slab = Slab::new();
+        let keys: Vec<_> = (0..4).map(|number| slab.insert(number)).collect();
+        slab.remove(keys[2]);
+        assert_eq!(slab.index_from(1, |number| *number != 1), Some(3));
+        assert_eq!(slab.index_from(3, |number| *number < 3), Some(0));
+        assert_eq!(slab.index_from(9, |number| *number == 1), Some(1));
+        assert_eq!(slab.index_from(0, |number| *number == 2), None);
     }
 }

@@ -57,9 +57,18 @@ pub enum UriError {
     /// The port is not a number from 1 to 65535.
     #[error("the port is not a number from 1 to 65535")]
     Port,
-    /// A query key has a value that it cannot have.
-    #[error("the query key {0} has a value out of range")]
-    QueryValue(String),
+    /// The value of a query key is not a whole number within the key's range.
+    #[error("the query key {key} takes a number of {unit} from {low} to {high}")]
+    QueryValue {
+        /// The key.
+        key: &'static str,
+        /// What the number counts.
+        unit: &'static str,
+        /// The lowest value.
+        low: u64,
+        /// The highest value.
+        high: u64,
+    },
     /// A query key appears twice.
     #[error("the query key {0} is repeated")]
     RepeatedKey(String),
@@ -197,23 +206,30 @@ fn parse_query(text: &str) -> Result<Query, UriError> {
             return Err(UriError::RepeatedKey(key.into()));
         }
         seen.push(key);
-        let number = |low: u64, high: u64| {
+        let number = |key, unit, low: u64, high: u64| {
             let digits = value.bytes().all(|byte| byte.is_ascii_digit());
             let number = if digits { value.parse::<u64>().ok() } else { None };
             let number = number.filter(|number| (low..=high).contains(number));
-            number.ok_or_else(|| UriError::QueryValue(key.into()))
+            number.ok_or(UriError::QueryValue { key, unit, low, high })
         };
         match key {
             "heartbeat" => {
-                query.heartbeat = Some(Heartbeat::Seconds(number(0, 65_535)? as u16));
+                query.heartbeat =
+                    Some(Heartbeat::Seconds(number("heartbeat", "seconds", 0, 65_535)? as u16));
             }
-            "frame_max" => query.frame_max = Some(number(4096, 131_072)? as u32),
-            "channel_max" => query.channel_max = Some(number(1, 65_535)? as u16),
+            "frame_max" => {
+                query.frame_max = Some(number("frame_max", "bytes", 4096, 131_072)? as u32);
+            }
+            "channel_max" => {
+                query.channel_max = Some(number("channel_max", "channels", 1, 65_535)? as u16);
+            }
             "connection_timeout" => {
-                query.connect_timeout = Some(Duration::from_millis(number(1, 86_400_000)?));
+                let timeout = number("connection_timeout", "milliseconds", 1, 86_400_000)?;
+                query.connect_timeout = Some(Duration::from_millis(timeout));
             }
             "blocked_connection_timeout" => {
-                query.blocked_timeout = Some(Duration::from_secs(number(0, 86_400)?));
+                let timeout = number("blocked_connection_timeout", "seconds", 0, 86_400)?;
+                query.blocked_timeout = Some(Duration::from_secs(timeout));
             }
             unknown => return Err(UriError::UnknownKey(unknown.into())),
         }

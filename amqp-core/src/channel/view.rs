@@ -432,8 +432,11 @@ impl<'c> Channel<'c> {
         let Some(state) = channels.find_mut(self.id.0) else {
             return Err(AckError::Stale(gone()));
         };
-        if !state.is_open() || tag.epoch != *epoch || tag.channel != self.id {
+        if !state.is_open() || tag.epoch != *epoch {
             return Err(AckError::Stale(self.closed()));
+        }
+        if tag.channel != self.id {
+            return Err(AckError::OtherChannel(tag.tag));
         }
         if tag.tag == 0 || tag.tag > state.delivered {
             return Err(AckError::Unknown(tag.tag));

@@ -200,18 +200,8 @@ impl Handshake {
         // Server properties are for reading; a broker whose table is malformed can be talked to.
         self.server_properties =
             start.server_properties.decode(TABLE_DEPTH_MAX).unwrap_or_default();
-        let mut properties = Vec::new();
         // Checked by `validate` before the first attempt.
-        let _ = config.sent_properties().encode(&mut properties);
-        let Credentials::Plain { user, password } = &config.credentials;
-        let response = [b"\0", user.as_bytes(), b"\0", password.expose().as_bytes()].concat();
-        let start_ok = connection::StartOk {
-            client_properties: RawTable::new(properties.get(4..).unwrap_or_default()),
-            mechanism: ShortStr::new(MECHANISM).unwrap_or_default(),
-            response: &response,
-            locale: ShortStr::new(LOCALE).unwrap_or_default(),
-        };
-        frame::write_method(out, 0, &start_ok);
+        let _ = write_login(out, config);
         Ok(())
     }
 
@@ -257,11 +247,10 @@ pub(crate) fn validate(config: &Config) -> Result<(), InvalidArgument> {
         }
     }
     crate::request::short("virtual-host", &config.vhost)?;
-    let mut start_ok = Vec::new();
-    let properties = config.sent_properties().encode(&mut start_ok);
-    properties.map_err(|error| InvalidArgument::new("client-properties", error))?;
+    let mut login = Vec::new();
+    write_login(&mut login, config)?;
     // The login goes out before any frame size is agreed on: the least that a peer must accept.
-    let size = start_ok.len() + user.len() + password.expose().len() + 64;
+    let size = login.len();
     if size > FRAME_MIN_SIZE as usize {
         let reason = InvalidReason::FrameTooLarge { size, frame_max: FRAME_MIN_SIZE };
         return Err(InvalidArgument::new("client-properties", reason));
@@ -274,6 +263,23 @@ pub(super) fn rabbitmq_version(properties: &FieldTable) -> Option<(u32, u32)> {
     let text = |name| properties.get(name).and_then(FieldValue::as_str);
     let mut parts = text("version").filter(|_| text("product") == Some("RabbitMQ"))?.split('.');
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// Appends start-ok.
+fn write_login(out: &mut Vec<u8>, config: &Config) -> Result<(), InvalidArgument> {
+    let mut properties = Vec::new();
+    let encoded = config.sent_properties().encode(&mut properties);
+    encoded.map_err(|error| InvalidArgument::new("client-properties", error))?;
+    let Credentials::Plain { user, password } = &config.credentials;
+    let response = [b"\0", user.as_bytes(), b"\0", password.expose().as_bytes()].concat();
+    let start_ok = connection::StartOk {
+        client_properties: RawTable::new(properties.get(4..).unwrap_or_default()),
+        mechanism: ShortStr::new(MECHANISM).unwrap_or_default(),
+        response: &response,
+        locale: ShortStr::new(LOCALE).unwrap_or_default(),
+    };
+    frame::write_method(out, 0, &start_ok);
+    Ok(())
 }
 
 /// The handshake as a diagram.

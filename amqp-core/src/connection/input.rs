@@ -142,7 +142,7 @@ impl Connection {
                 self.body(head.channel, Piece::Borrowed(payload))?;
             }
             FrameKind::Heartbeat if head.channel != 0 => {
-                return Err(ProtocolDetail::UnexpectedFrame);
+                return Err(ProtocolDetail::HeartbeatChannel(head.channel));
             }
             FrameKind::Heartbeat => {}
         }

@@ -13,6 +13,7 @@ mod heartbeat;
 mod input;
 mod intake;
 mod replies;
+mod secret;
 mod stats;
 mod whole;
 
@@ -26,16 +27,16 @@ use amqp_proto::{FieldTable, ShortStr};
 use bytes::Bytes;
 
 use crate::channel::{Calls, Channel, ChannelState, Consumers, Numbers, Pending, Phase, Staging};
-use crate::config::{Config, Secret};
+use crate::config::Config;
 use crate::connect_error::{ConnectFailure, ConnectStep};
 use crate::error::{
-    ChannelCause, CloseCause, Error, InvalidArgument, InvalidReason, Misuse, ProtocolDetail,
-    ProtocolError, TransportError,
+    ChannelCause, CloseCause, Error, InvalidArgument, Misuse, ProtocolDetail, ProtocolError,
+    TransportError,
 };
 use crate::event::{Event, TimeoutReason};
 use crate::ids::{Call, CallKey, ChannelId, Epoch};
-use crate::limits::{CALLS_MAX, HEADER_FRAME_BYTES, SKIPPED_HEADER_FRAME_BYTES};
-use crate::request::{FromReply, Reply, short};
+use crate::limits::{HEADER_FRAME_BYTES, SKIPPED_HEADER_FRAME_BYTES};
+use crate::request::{FromReply, Reply};
 use crate::slab::Slab;
 use crate::timers::Timers;
 use crate::transmit::{Outbound, Transmit};
@@ -246,7 +247,9 @@ impl Connection {
         let channels = &mut self.channels;
         let open = |number| ChannelId(channels.insert(ChannelState::new(number)));
         let Some(id) = self.numbers.allocate(open) else {
-            return Err(Misuse::NoFreeChannels { channel_max: self.numbers.max() }.into());
+            let channel_max = self.numbers.max();
+            let by_broker = channel_max < self.config.channel_max;
+            return Err(Misuse::NoFreeChannels { channel_max, by_broker }.into());
         };
         let call = self.calls.insert(Pending::ChannelOpen(id), now + self.config.call_timeout);
         if let Some(state) = self.channels.find_mut(id.0) {
@@ -304,36 +307,6 @@ impl Connection {
             // No frame is due that would free its place.
             self.calls.complete(call, Ok(Reply::Done));
         }
-    }
-
-    /// Gives the broker a new secret for the login, such as a token about to expire
-    /// (`connection.update-secret`; <https://www.rabbitmq.com/docs/oauth2>).
-    ///
-    /// # Errors
-    /// [`Error`]: nothing was queued.
-    pub fn update_secret(
-        &mut self,
-        now: Instant,
-        secret: &Secret,
-        reason: &str,
-    ) -> Result<Call<()>, Error> {
-        self.check_open()?;
-        if self.secret_calls.len() >= CALLS_MAX {
-            return Err(Misuse::TooManyCalls.into());
-        }
-        let update = wire_connection::UpdateSecret {
-            new_secret: secret.expose().as_bytes(),
-            reason: short("reason", reason)?,
-        };
-        let size = secret.expose().len() + reason.len() + 32;
-        if size > self.tuning.frame_max as usize {
-            let reason = InvalidReason::FrameTooLarge { size, frame_max: self.tuning.frame_max };
-            return Err(InvalidArgument::new("new-secret", reason).into());
-        }
-        self.outbound.urgent_frame(|out| frame::write_method(out, 0, &update));
-        let call = self.calls.insert(Pending::UpdateSecret, now + self.config.call_timeout);
-        self.secret_calls.push_back(call);
-        Ok(Call::new(call))
     }
 
     /// Closes the connection, behind everything that is queued. A second close changes nothing.

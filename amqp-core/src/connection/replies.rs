@@ -1,5 +1,6 @@
 //! Methods from the broker other than contents and confirms: replies to calls, closes, cancels.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use amqp_proto::ShortStr;
@@ -47,7 +48,7 @@ impl Connection {
                     let deadline = self.config.blocked_timeout.map(|timeout| now + timeout);
                     self.timers.set(TimeoutReason::Blocked, deadline);
                 }
-                self.blocked = Some(std::sync::Arc::clone(&reason));
+                self.blocked = Some(Arc::clone(&reason));
                 self.events.push_back(Event::Blocked(reason));
             }
             Method::ConnectionUnblocked(_) => {
@@ -316,12 +317,13 @@ impl Connection {
         if consumer.phase == ConsumerPhase::Cancelling {
             return;
         }
+        let (queue, consumer_tag) = (Arc::clone(&consumer.queue), Arc::clone(&consumer.tag));
         state.consumers.remove(tag);
         state.strays.remember(tag, consumer.no_ack(), consumer.prefetch);
         if cancel.no_wait {
             cancel_no_wait(&mut self.outbound, number, cancel.consumer_tag);
         }
-        let error = Error::ConsumerCancelled { consumer_tag: peer_text(tag) };
+        let error = Error::ConsumerCancelled { queue, consumer_tag };
         self.end_consumer(key, Some(error));
     }
 

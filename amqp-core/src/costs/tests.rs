@@ -123,7 +123,6 @@ impl World {
             publish(peer, *own);
             let consume = peer.session.channel(*own).consume(peer.now, &BasicConsume::new("q"));
             self.consuming.push(consume.unwrap());
-            peer.send(1, &basic::QosOk::default());
         }
         peer.write();
         peer.events();

@@ -479,7 +479,9 @@ impl Session {
         };
         let attempts = self.endpoints.failures();
         let timeout = self.config.connect_timeout;
-        let error = ConnectError::TimedOut { timeout, step, attempts };
+        let (host, port) = (Arc::clone(&self.endpoints.host().host), self.endpoints.host().port);
+        let address = self.endpoints.address();
+        let error = ConnectError::TimedOut { host, port, address, timeout, step, attempts };
         self.end(CloseCause::Connect(Arc::new(error)));
     }
 

@@ -256,7 +256,9 @@ fn tags_are_settled_on_their_own_channel_alone() {
         let delivery = peer.session.channel(first).next_delivery(consumer).unwrap();
         peer.methods();
         let foreign = peer.session.channel(second).ack(delivery.tag, true).unwrap_err();
-        assert!(matches!(foreign, AckError::Stale(_)));
+        assert_eq!(foreign, AckError::OtherChannel(1));
+        let text = "delivery 1 came on another channel: ack or nack it there";
+        assert_eq!(foreign.to_string(), text);
         peer.send(1, &close(406));
         assert_eq!(peer.methods(), ["channel.CloseOk"]);
         let stale = peer.session.channel(first).ack(delivery.tag, true).unwrap_err();

@@ -233,7 +233,8 @@ fn reports_of_an_earlier_attempt_change_nothing() {
     assert_ne!(peer.attempt, first);
     peer.session.handle_disconnected(peer.now, first, reset(), 0);
     peer.session.handle_resolved(peer.now, first, Err(reset()));
-    peer.open_transport();
+    peer.send(0, &start(b"PLAIN"));
+    peer.tune();
     // What the first transport took hides no stall of the second.
     peer.session.open_channel(peer.now).unwrap();
     assert!(peer.session.poll_transmit(peer.now, &mut amqp_core::Transmit::new()));
@@ -262,6 +263,11 @@ fn connecting_as_a_whole_has_its_time() {
         let Some(CloseCause::Connect(error)) = session.cause() else { panic!() };
         let step = if resolved { ConnectStep::Dial } else { ConnectStep::Resolve };
         assert!(matches!(&**error, ConnectError::TimedOut { step: at, .. } if *at == step));
+        let expected = match resolved {
+            true => "not connected within 30 s: dialling, localhost (127.0.0.1:1)",
+            false => "not connected within 30 s: resolving the host, localhost:5672",
+        };
+        assert_eq!(error.to_string(), expected);
     }
 }
 
@@ -302,12 +308,40 @@ fn every_address_of_every_host_is_tried_and_every_failure_kept() {
     assert_eq!(session.poll_event(), None);
 }
 
+/// Neither at another address nor at another host.
 #[test]
 fn a_refused_login_is_not_tried_elsewhere() {
-    let mut peer = Peer::connected(Config::from_uri("amqp://one,two").unwrap());
+    for addresses in [1, 2] {
+        let mut peer = Peer::connected_to(Config::from_uri("amqp://one,two").unwrap(), addresses);
+        peer.send(0, &start(b"PLAIN"));
+        peer.send(0, &close(403, "ACCESS_REFUSED"));
+        assert!(matches!(peer.failure(), ConnectFailure::Authentication(_)));
+
+        let mut peer = Peer::connected_to(Config::from_uri("amqp://one,two").unwrap(), addresses);
+        peer.send(0, &start(b"EXTERNAL"));
+        assert!(matches!(peer.failure(), ConnectFailure::NoSharedMechanism { .. }));
+
+        let mut peer = Peer::connected_to(Config::from_uri("amqp://one,two").unwrap(), addresses);
+        peer.send(0, &start(b"PLAIN"));
+        peer.send(0, &connection::Tune { channel_max: 0, frame_max: 0, heartbeat: 0 });
+        peer.send(0, &close(530, "NOT_ALLOWED"));
+        assert!(matches!(peer.failure(), ConnectFailure::VirtualHost(_)));
+    }
+}
+
+#[test]
+fn a_timeout_names_what_was_tried_and_what_failed_before() {
+    let mut peer = Peer::connected_to(Config::default().connect_timeout(Duration::from_secs(5)), 2);
     peer.send(0, &start(b"PLAIN"));
-    peer.send(0, &close(403, "ACCESS_REFUSED"));
-    assert!(matches!(peer.failure(), ConnectFailure::Authentication(_)));
+    peer.lose();
+    peer.dial();
+    peer.pass(Duration::from_secs(5));
+    assert_eq!(
+        peer.cause().to_string(),
+        "not connected within 5 s: awaiting the broker's greeting, localhost (127.0.0.2:5672); \
+         before that: localhost (127.0.0.1:5672): closed after the login, which was probably \
+         refused: closed by the peer"
+    );
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn wire(peer: &mut Peer) -> Vec<String> {
             }
             Method::BasicAck(ack) => format!("ack {}", ack.delivery_tag),
             Method::BasicNack(nack) => format!("nack {}", nack.delivery_tag),
-            method => method.id().to_string(),
+            method => format!("{:?}", method.id()),
         });
     }
     all

@@ -132,7 +132,7 @@ fn bytes_are_waited_for_until_they_are_written() {
     peer.events();
     assert!(peer.session.take_reply(&draining).is_none(), "they are on their way");
     let written = peer.written_in_all + out.to_vec().len() as u64;
-    peer.session.handle_written(peer.now, written);
+    peer.session.handle_written(peer.now, peer.attempt, written);
     peer.events();
     assert!(peer.session.take_reply(&draining).is_some());
 }

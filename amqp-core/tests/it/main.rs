@@ -13,6 +13,8 @@ mod faults;
 mod hostile;
 mod intake;
 mod legal;
+mod limits;
+mod opening;
 mod peer;
 mod returns;
 mod timing;

@@ -33,11 +33,13 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Lines of code of a crate's `src` without comments, and without the tests at a file's end.
+/// Lines of code of a crate's `src` without comments, and without tests: those at a file's end, and files
+/// of this name.
 fn code_lines(crate_name: &str) -> Vec<(String, String)> {
     let mut lines = Vec::new();
-    for path in files(&root().join(crate_name).join("src"), ".rs") {
-        let text = fs::read_to_string(&path).unwrap();
+    let sources = files(&root().join(crate_name).join("src"), ".rs");
+    for path in sources.iter().filter(|path| !path.ends_with("tests.rs")) {
+        let text = fs::read_to_string(path).unwrap();
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
         for (number, line) in code.lines().enumerate() {
             let line = line.split("//").next().unwrap();
@@ -176,6 +178,21 @@ fn files_are_tidy() {
                 let shirks = this_file || !line.contains("#[ignore");
                 assert!(shirks, "an ignored test at {place}");
             }
+        }
+    }
+}
+
+/// A text with `{0}` prints what the variant holds: `source` must not return it too.
+#[test]
+fn no_error_prints_its_source() {
+    for path in files(&root(), ".rs").into_iter().filter(|path| !path.ends_with("invariants.rs")) {
+        let text = fs::read_to_string(&path).unwrap();
+        for attribute in text.split("#[error(").skip(1) {
+            // Up to the next variant's documentation.
+            let variant = attribute.split("///").next().unwrap();
+            let prints = !variant.starts_with("transparent") && variant.contains("{0}");
+            let returns = variant.contains("#[from]") || variant.contains("#[source]");
+            assert!(!prints || !returns, "{}: {variant}", path.display());
         }
     }
 }

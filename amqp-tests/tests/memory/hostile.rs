@@ -233,7 +233,10 @@ async fn odd_tunings() {
         let _first = connection.open_channel().await.unwrap();
         if channel_max == 1 {
             let error = connection.open_channel().await.unwrap_err();
-            assert_eq!(error, Error::Misuse(Misuse::NoFreeChannels { channel_max: 1 }));
+            assert_eq!(
+                error,
+                Error::Misuse(Misuse::NoFreeChannels { channel_max: 1, by_broker: true })
+            );
         }
         connection.close().await;
         played(peer).await;

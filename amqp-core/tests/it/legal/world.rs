@@ -163,7 +163,7 @@ impl World {
         self.socket += size as u64;
         self.broker.receive(&bytes[..size], &mut self.dice, &mut self.log);
         if self.dice.chance(50) {
-            self.session.handle_written(self.now, self.socket);
+            self.session.handle_written(self.now, self.attempt, self.socket);
         }
     }
 

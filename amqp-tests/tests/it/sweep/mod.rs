@@ -119,7 +119,7 @@ fn every_operation_dropped_after_every_poll_leaves_the_model_as_it_was() {
     println!("{dropped} drops of {} operations", OPERATIONS.len());
     sent.extend(connecting_and_closing());
     for method in TABLE {
-        let name = method.id.to_string();
+        let name = format!("{:?}", method.id);
         let known = sent.contains(&name)
             || BROKERS.contains(&name.as_str())
             || OTHERS.contains(&name.as_str());

@@ -30,7 +30,7 @@ async fn a_refused_declaration_closes_one_channel_and_is_repeated(at: At) {
         assert!(error.is_channel() && !error.is_connection());
         let broker = error.broker_error().unwrap();
         assert_eq!(broker.code.code(), 404);
-        assert_eq!(broker.method.unwrap().to_string(), "queue.Declare");
+        assert_eq!(broker.method.unwrap().to_string(), "queue.declare");
         assert!(broker.text.contains(&missing), "{broker}");
     }
     let error = channel.basic_publish(Publish::new("", "q", b"x")).await.unwrap_err();
@@ -158,7 +158,8 @@ async fn na_7_numbers_run_out_locally(at: At) {
         channels.push(connection.open_channel().await.unwrap());
     }
     let error = connection.open_channel().await.unwrap_err();
-    assert_eq!(error, Error::Misuse(Misuse::NoFreeChannels { channel_max: 3 }));
+    let by_broker = false;
+    assert_eq!(error, Error::Misuse(Misuse::NoFreeChannels { channel_max: 3, by_broker }));
     channels.pop().unwrap().close().await.unwrap();
     connection.open_channel().await.unwrap();
     connection.close().await;

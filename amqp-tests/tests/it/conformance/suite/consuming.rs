@@ -242,8 +242,10 @@ async fn na_19_a_deleted_queue_ends_its_consumer_with_the_reason(at: At) {
     let deleted = channel.queue_delete(QueueDelete::new(queue.name())).await.unwrap();
     assert_eq!(deleted.message_count, 0);
     let end = within("the end", consumer.next()).await.unwrap();
-    let Err(Error::ConsumerCancelled { consumer_tag }) = end else { panic!("{end:?}") };
-    assert_eq!(&*consumer_tag, consumer.tag());
+    let Err(Error::ConsumerCancelled { queue: name, consumer_tag }) = end else {
+        panic!("{end:?}")
+    };
+    assert_eq!((&*name, &*consumer_tag), (queue.name(), consumer.tag()));
     assert!(consumer.next().await.is_none());
     // A second delete finds nothing, which RabbitMQ does not mind.
     channel.queue_delete(QueueDelete::new(queue.name())).await.unwrap();

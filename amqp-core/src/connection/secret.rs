@@ -1,0 +1,48 @@
+//! New secrets for the login.
+
+use std::time::Instant;
+
+use amqp_proto::frame;
+use amqp_proto::method::connection as wire;
+
+use crate::channel::Pending;
+use crate::config::Secret;
+use crate::connection::Connection;
+use crate::error::{Error, InvalidArgument, InvalidReason, Misuse};
+use crate::ids::Call;
+use crate::limits::CALLS_MAX;
+use crate::request::short;
+
+impl Connection {
+    /// Gives the broker a new secret for the login, such as a token about to expire
+    /// (`connection.update-secret`; <https://www.rabbitmq.com/docs/oauth2>).
+    ///
+    /// # Errors
+    /// [`Error`]: nothing was queued.
+    pub fn update_secret(
+        &mut self,
+        now: Instant,
+        secret: &Secret,
+        reason: &str,
+    ) -> Result<Call<()>, Error> {
+        self.check_open()?;
+        if self.secret_calls.len() >= CALLS_MAX {
+            return Err(Misuse::TooManyCalls.into());
+        }
+        let update = wire::UpdateSecret {
+            new_secret: secret.expose().as_bytes(),
+            reason: short("reason", reason)?,
+        };
+        let mut bytes = Vec::new();
+        frame::write_method(&mut bytes, 0, &update);
+        let (size, frame_max) = (bytes.len(), self.tuning.frame_max);
+        if size > frame_max as usize {
+            let reason = InvalidReason::FrameTooLarge { size, frame_max };
+            return Err(InvalidArgument::new("new-secret", reason).into());
+        }
+        self.outbound.urgent_frame(|out| out.extend_from_slice(&bytes));
+        let call = self.calls.insert(Pending::UpdateSecret, now + self.config.call_timeout);
+        self.secret_calls.push_back(call);
+        Ok(Call::new(call))
+    }
+}

@@ -1,0 +1,281 @@
+//! The texts of all errors: their form, and that none is printed twice along a chain of sources.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use amqp_proto::method::{WireMethod, queue};
+use amqp_proto::{EncodeError, Malformed, ReplyCode};
+
+use super::{
+    AckError, BrokerError, ChannelCause, CloseCause, Error, InvalidArgument, InvalidReason, Misuse,
+    ProtocolDetail, ProtocolError, TransportError,
+};
+use crate::PublishRefused;
+use crate::connect_error::{ConnectError, ConnectFailure, ConnectStep, FailedAttempt};
+use crate::message::Fault;
+use crate::uri::UriError;
+
+type Text = Box<dyn std::error::Error>;
+
+fn misuses() -> Vec<Misuse> {
+    vec![
+        Misuse::ChannelNotOpen,
+        Misuse::ConfirmMode,
+        Misuse::ConfirmModeUsePublisher,
+        Misuse::DuplicateConsumerTag,
+        Misuse::FlowInactive,
+        Misuse::NoFreeChannels { channel_max: 7, by_broker: true },
+        Misuse::NoFreeChannels { channel_max: 7, by_broker: false },
+        Misuse::NotConnected,
+        Misuse::NotConfirmMode,
+        Misuse::NotTransactionMode,
+        Misuse::StreamNeedsAck,
+        Misuse::StreamNeedsPrefetch,
+        Misuse::TooManyCalls,
+        Misuse::TransactionMode,
+    ]
+}
+
+fn invalid() -> Vec<InvalidArgument> {
+    let reasons: [InvalidReason; 5] = [
+        InvalidReason::ContainsNul,
+        InvalidReason::Empty,
+        EncodeError::StringTooLong(300).into(),
+        InvalidReason::FrameTooLarge { size: 5_000, frame_max: 4_096 },
+        InvalidReason::OutOfRange,
+    ];
+    reasons.into_iter().map(|reason| InvalidArgument::new("queue", reason)).collect()
+}
+
+fn broker() -> BrokerError {
+    let method = Some(queue::Declare::ID);
+    BrokerError { code: ReplyCode::NOT_FOUND, text: "NOT_FOUND - no queue 'q'".into(), method }
+}
+
+fn protocol() -> ProtocolError {
+    ProtocolError::new(ProtocolDetail::Malformed(Malformed::TrailingBytes))
+}
+
+fn transport() -> TransportError {
+    TransportError::new(ErrorKind::ConnectionReset, "connection reset")
+}
+
+fn failures() -> Vec<ConnectFailure> {
+    let (timeout, step) = (Duration::from_secs(5), ConnectStep::Tune);
+    vec![
+        ConnectFailure::Authentication(broker()),
+        ConnectFailure::Closed(broker()),
+        ConnectFailure::Dial(transport()),
+        ConnectFailure::Lost { step, error: transport() },
+        ConnectFailure::Limits { frame_max: 1 },
+        ConnectFailure::NoSharedMechanism { offered: "EXTERNAL".into() },
+        ConnectFailure::NotAmqp,
+        ConnectFailure::ProbablyAuthentication(transport()),
+        ConnectFailure::Protocol(protocol()),
+        ConnectFailure::Resolve(transport()),
+        ConnectFailure::TimedOut { timeout, step },
+        ConnectFailure::TuningRefused(transport()),
+        ConnectFailure::Version { major: 1, minor: 0, revision: 0 },
+        ConnectFailure::VirtualHost(broker()),
+    ]
+}
+
+fn connect_errors() -> Vec<ConnectError> {
+    let failed = |failure| FailedAttempt { host: "h".into(), port: 1, address: None, failure };
+    let attempts: Arc<[FailedAttempt]> = failures().into_iter().map(failed).collect();
+    let (host, timeout, step) = (Arc::from("h"), Duration::from_secs(5), ConnectStep::Dial);
+    let uri_errors = [
+        UriError::Host,
+        UriError::MissingPassword,
+        UriError::PercentEncoding("user"),
+        UriError::Port,
+        UriError::QueryValue { key: "heartbeat", unit: "seconds", low: 0, high: 9 },
+        UriError::RepeatedKey("heartbeat".into()),
+        UriError::Scheme,
+        UriError::SecondPathSegment,
+        UriError::UnencodedCharacter,
+        UriError::UnknownKey("bogus".into()),
+    ];
+    let mut all = vec![
+        ConnectError::Aborted,
+        ConnectError::DriverGone,
+        ConnectError::DriverNotStarted(transport()),
+        ConnectError::Failed { attempts: Arc::clone(&attempts) },
+        ConnectError::TimedOut { host, port: 1, address: None, timeout, step, attempts },
+        ConnectError::TlsUnsupported,
+    ];
+    all.extend(uri_errors.map(ConnectError::from));
+    all.extend(invalid().into_iter().map(ConnectError::from));
+    all
+}
+
+fn close_causes() -> Vec<CloseCause> {
+    let time = Duration::from_secs(5);
+    let mut all = vec![
+        CloseCause::Aborted,
+        CloseCause::BlockedTimeout { reason: "low on memory".into(), timeout: time },
+        CloseCause::ByBroker(broker()),
+        CloseCause::ByClient,
+        CloseCause::ByClientForced,
+        CloseCause::DriverGone,
+        CloseCause::HeartbeatTimeout { silence: time },
+        CloseCause::Protocol(protocol()),
+        CloseCause::Transport(transport()),
+        CloseCause::WriteTimeout { stalled: time },
+    ];
+    all.extend(connect_errors().into_iter().map(|error| CloseCause::Connect(Arc::new(error))));
+    all
+}
+
+fn errors() -> Vec<Error> {
+    let mut all = vec![
+        Error::Channel(ChannelCause::ByBroker(broker())),
+        Error::Channel(ChannelCause::ByClient),
+        Error::ConsumerCancelled { queue: "q".into(), consumer_tag: "t".into() },
+        Error::DrainTimeout { unconfirmed: 1, unsettled: 2 },
+        Error::Deadline { method: queue::Declare::ID, timeout: Duration::from_secs(30) },
+    ];
+    all.extend(close_causes().into_iter().map(Error::Connection));
+    all.extend(misuses().into_iter().map(Error::from));
+    all.extend(invalid().into_iter().map(Error::from));
+    all
+}
+
+fn everything() -> Vec<Text> {
+    let mut all: Vec<Text> = Vec::new();
+    let malformed = [
+        Malformed::BadFrameEnd(1),
+        Malformed::FrameTooLarge { size: 2, limit: 1 },
+        Malformed::HeartbeatPayload,
+        Malformed::NotUtf8,
+        Malformed::TooDeep,
+        Malformed::TrailingBytes,
+        Malformed::Truncated,
+        Malformed::UnknownFieldType(1),
+        Malformed::UnknownFrameType(9),
+        Malformed::UnknownMethod { class: 1, method: 2 },
+        Malformed::UnknownPropertyFlags(1),
+    ];
+    let encode = [
+        EncodeError::NotFinite,
+        EncodeError::StringTooLong(300),
+        EncodeError::TooDeep,
+        EncodeError::TooLarge(1),
+    ];
+    let details = [
+        ProtocolDetail::BodyTooLong,
+        ProtocolDetail::ConfirmUnknown(1),
+        ProtocolDetail::ContentClass(1),
+        ProtocolDetail::DeliveryTag(1),
+        ProtocolDetail::HeartbeatChannel(1),
+        ProtocolDetail::NotOpen(1),
+        ProtocolDetail::QueueName,
+        ProtocolDetail::UnexpectedFrame,
+        ProtocolDetail::UnexpectedMethod(queue::DeclareOk::ID),
+    ];
+    let acks = [
+        AckError::MaybeStream(1),
+        AckError::NoAck(1),
+        AckError::OtherChannel(1),
+        AckError::Recovered(1),
+        AckError::Settled(1),
+        AckError::Stream(1),
+        AckError::Unknown(1),
+    ];
+    let faults = [Fault::HeaderTooLarge { size: 1 }, Fault::Oversize { size: 1 }];
+    all.extend(malformed.iter().map(|error| Box::new(*error) as Text));
+    all.extend(malformed.map(|error| Box::new(ProtocolDetail::from(error)) as Text));
+    all.extend(malformed.map(|error| Box::new(Fault::Malformed(error)) as Text));
+    all.extend(encode.map(|error| Box::new(error) as Text));
+    all.extend(details.map(|error| Box::new(ProtocolError::new(error)) as Text));
+    all.extend(faults.map(|error| Box::new(error) as Text));
+    all.extend(acks.map(|error| Box::new(error) as Text));
+    all.extend(failures().into_iter().map(|error| Box::new(error) as Text));
+    all.extend(connect_errors().into_iter().map(|error| Box::new(error) as Text));
+    for error in errors() {
+        all.push(Box::new(AckError::Stale(error.clone())));
+        all.push(Box::new(PublishRefused::Error(error.clone())));
+        all.push(Box::new(error));
+    }
+    all.push(Box::new(PublishRefused::Full));
+    all.push(Box::new(PublishRefused::Unconfirmed));
+    all
+}
+
+#[test]
+fn texts_are_lower_case_without_a_full_stop() {
+    for error in everything() {
+        let text = error.to_string();
+        let first = text.chars().next().unwrap();
+        // Codes and names of hosts come first in some.
+        assert!(first.is_lowercase() || first.is_ascii_digit(), "{text}");
+        assert!(!text.ends_with(['.', ' ', ':', ';', ',']) && !text.contains("  "), "{text}");
+    }
+}
+
+/// `Display` prints a source, or `source` returns it, never both.
+#[test]
+fn no_text_is_printed_twice_along_a_chain() {
+    for error in everything() {
+        let mut link: &dyn std::error::Error = &*error;
+        while let Some(source) = link.source() {
+            let (outer, inner) = (link.to_string(), source.to_string());
+            assert!(!outer.contains(&inner), "{inner:?} is in {outer:?} and is its source");
+            link = source;
+        }
+    }
+}
+
+#[test]
+fn texts_say_what_failed_where_and_what_to_do() {
+    let queue: Arc<str> = "orders".into();
+    let cases: [(Text, &str); 9] = [
+        (
+            Box::new(Error::ConsumerCancelled { queue, consumer_tag: "ctag-1.1".into() }),
+            "consumer ctag-1.1 of queue \"orders\" cancelled by the broker: the queue was deleted, \
+             or its node is down",
+        ),
+        (
+            Box::new(Error::from(Misuse::NoFreeChannels { channel_max: 9, by_broker: true })),
+            "misuse: no free channel: all 9 that the broker allows are open; close some, or raise \
+             channel_max of the broker",
+        ),
+        (
+            Box::new(Error::from(Misuse::NoFreeChannels { channel_max: 9, by_broker: false })),
+            "misuse: no free channel: all 9 that this client asked for are open; close some, or \
+             raise channel_max",
+        ),
+        (
+            Box::new(Error::from(Misuse::ChannelNotOpen)),
+            "misuse: the channel is not open yet: await the reply to channel.open first",
+        ),
+        (
+            Box::new(Error::Connection(CloseCause::DriverGone)),
+            "connection closed: its driver is gone: the runtime in which it was opened has ended, \
+             or the driver was dropped",
+        ),
+        (
+            Box::new(Error::Deadline {
+                method: queue::Declare::ID,
+                timeout: Duration::from_secs(30),
+            }),
+            "no reply to queue.declare within 30 s",
+        ),
+        (
+            Box::new(Error::Channel(ChannelCause::ByBroker(broker()))),
+            "channel closed: by the broker: 404 NOT_FOUND - no queue 'q' (queue.declare)",
+        ),
+        (
+            Box::new(ProtocolError::new(ProtocolDetail::HeartbeatChannel(1))),
+            "505 UNEXPECTED_FRAME: heartbeat on channel 1 instead of 0",
+        ),
+        (
+            Box::new(UriError::QueryValue { key: "heartbeat", unit: "seconds", low: 0, high: 9 }),
+            "the query key heartbeat takes a number of seconds from 0 to 9",
+        ),
+    ];
+    for (error, text) in cases {
+        assert_eq!(error.to_string(), text);
+    }
+}
