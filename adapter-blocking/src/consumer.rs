@@ -77,6 +77,10 @@ impl Consumer {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Delivery, Error>>> {
+        // A thread has no other tasks to yield to.
+        if let Some(next) = self.0.try_next() {
+            return Poll::Ready(wrap(Some(next)));
+        }
         std::pin::pin!(self.0.next()).poll(cx).map(wrap)
     }
 }

@@ -67,6 +67,8 @@ pub struct Dispatcher<'a> {
     on_event: Option<(Events, OnEvent<'a>)>,
     on_cancel: Option<OnCancel<'a>>,
     closed: amqp_client::Closed,
+    /// What it resolved with.
+    cause: Option<CloseCause>,
     inbox: Arc<Inbox>,
     ids: u64,
 }
@@ -157,6 +159,7 @@ impl<'a> Dispatcher<'a> {
             on_event: None,
             on_cancel: None,
             closed: connection.watch(),
+            cause: None,
             inbox: Arc::default(),
             ids: 0,
         }
@@ -318,11 +321,18 @@ impl<'a> Dispatcher<'a> {
         }
         // With consumers left, their end says more.
         if self.consumers.is_empty()
-            && let Poll::Ready(cause) = Pin::new(&mut self.closed).poll(cx)
+            && let Poll::Ready(cause) = self.poll_closed(cx)
         {
             return Poll::Ready(Work::Closed(cause));
         }
         Poll::Pending
+    }
+
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<CloseCause> {
+        if let Poll::Ready(cause) = Pin::new(&mut self.closed).poll(cx) {
+            self.cause = Some(cause);
+        }
+        self.cause.clone().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Runs it; whether that was something of the application's.

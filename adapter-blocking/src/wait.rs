@@ -24,13 +24,18 @@ pub(crate) fn wait<F: Future>(future: F) -> F::Output {
 /// Waits until `deadline` at the latest.
 pub(crate) fn wait_until<F: Future>(future: F, deadline: Option<Instant>) -> Option<F::Output> {
     let mut future = pin!(future);
+    let mut late = false;
     with_sleeper(|sleeper| {
         loop {
             if let Poll::Ready(output) = future.as_mut().poll(&mut sleeper.context()) {
                 return Some(output);
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                return None;
+                // One that yields has woken its task: it is polled once more.
+                if late || !sleeper.alarm.rung.load(Ordering::Acquire) {
+                    return None;
+                }
+                late = true;
             }
             sleeper.sleep(deadline);
         }
@@ -143,6 +148,25 @@ mod tests {
             Poll::Pending
         }));
         assert_eq!(polls, 2);
+    }
+
+    /// As a publish does that finds buffer space, when its task is to yield.
+    #[test]
+    fn a_future_that_yields_resolves_though_no_time_is_left() {
+        let mut yielded = false;
+        let once = poll_fn(|cx| {
+            if std::mem::replace(&mut yielded, true) {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        });
+        assert_eq!(wait_until(once, Some(Instant::now())), Some(()));
+        let restless = poll_fn(|cx| {
+            cx.waker().wake_by_ref();
+            Poll::<()>::Pending
+        });
+        assert_eq!(wait_until(restless, Some(Instant::now())), None, "it waits no longer");
     }
 
     #[test]

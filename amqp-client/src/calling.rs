@@ -9,6 +9,8 @@ use amqp_core::{
     BasicConsume, Call, ConsumeOk, ConsumerKey, Error, FromReply, Rpc, Secret, Session,
 };
 
+use futures_core::FusedFuture;
+
 use crate::channel::ChannelInner;
 use crate::connection::ConnectionInner;
 use crate::shared::Shared;
@@ -115,6 +117,12 @@ impl<S: Start> Future for Calling<S> {
             *state = State::Done;
         }
         result
+    }
+}
+
+impl<S: Start> FusedFuture for Calling<S> {
+    fn is_terminated(&self) -> bool {
+        matches!(self.state, State::Done)
     }
 }
 

@@ -10,6 +10,7 @@ use amqp_core::{
     ExchangeUnbind, Misuse, NoWait, Publish, PublishRefused, QueueBind, QueueDeclare, QueueDelete,
     QueuePurge, QueueUnbind, ReturnedMessage, TxSelect,
 };
+use futures_core::FusedFuture;
 
 use crate::calling::{Calling, CloseChannel, Start, StartConsumer, sealed};
 use crate::connection::ConnectionInner;
@@ -212,7 +213,7 @@ impl Channel {
     /// In confirm mode the publish itself reports its return. A return that belongs to no publish awaiting
     /// its confirm comes from here.
     pub fn returned(&self) -> Returned {
-        Returned { channel: Arc::clone(&self.inner), ticket: None }
+        Returned { channel: Arc::clone(&self.inner), ticket: None, done: false }
     }
 
     /// The oldest message that came back from [`basic_publish`](Self::basic_publish), if one is there.
@@ -287,6 +288,12 @@ impl Future for Consuming {
     }
 }
 
+impl FusedFuture for Consuming {
+    fn is_terminated(&self) -> bool {
+        self.calling.is_terminated()
+    }
+}
+
 /// A message that is asked for; resolves with `None` if the queue is empty.
 ///
 /// # Errors
@@ -318,6 +325,12 @@ impl Future for Getting {
     }
 }
 
+impl FusedFuture for Getting {
+    fn is_terminated(&self) -> bool {
+        self.calling.is_terminated()
+    }
+}
+
 /// A channel that is being put into confirm mode. For errors and cancel safety see [`Calling`].
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
@@ -334,6 +347,12 @@ impl Future for SelectingConfirms {
         };
         let channel = Arc::clone(self.calling.holder());
         Poll::Ready(result.map(|()| Publisher::new(channel)))
+    }
+}
+
+impl FusedFuture for SelectingConfirms {
+    fn is_terminated(&self) -> bool {
+        self.calling.is_terminated()
     }
 }
 
@@ -364,6 +383,12 @@ impl Future for BasicPublish<'_> {
     }
 }
 
+impl FusedFuture for BasicPublish<'_> {
+    fn is_terminated(&self) -> bool {
+        self.room.is_done()
+    }
+}
+
 /// A call that is sent without asking for an answer, and waits for room.
 ///
 /// # Errors
@@ -386,6 +411,12 @@ impl<R: NoWait + Unpin> Future for NotAwaited<'_, R> {
     }
 }
 
+impl<R: NoWait + Unpin> FusedFuture for NotAwaited<'_, R> {
+    fn is_terminated(&self) -> bool {
+        self.room.is_done()
+    }
+}
+
 /// Waits for a message that comes back unconfirmed.
 ///
 /// # Errors
@@ -398,15 +429,19 @@ impl<R: NoWait + Unpin> Future for NotAwaited<'_, R> {
 pub struct Returned {
     channel: Arc<ChannelInner>,
     ticket: Option<u64>,
+    done: bool,
 }
 
 impl Future for Returned {
     type Output = Result<ReturnedMessage, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { channel, ticket } = &mut *self;
+        let Self { channel, ticket, done } = &mut *self;
+        if *done {
+            return Poll::Pending;
+        }
         let id = channel.id;
-        channel.shared().with(|state| {
+        let result = channel.shared().with(|state| {
             let may_pass = state.channel(id).returned.may_pass(*ticket);
             let mut core = state.session.channel(id);
             let result = match (if may_pass { core.take_returned() } else { None }, core.cause()) {
@@ -420,13 +455,21 @@ impl Future for Returned {
             };
             state.channels[id.index()].returned.leave(ticket, &mut state.released);
             Poll::Ready(result)
-        })
+        });
+        *done = result.is_ready();
+        result
+    }
+}
+
+impl FusedFuture for Returned {
+    fn is_terminated(&self) -> bool {
+        self.done
     }
 }
 
 impl Drop for Returned {
     fn drop(&mut self) {
-        let Self { channel, ticket } = self;
+        let Self { channel, ticket, .. } = self;
         if ticket.is_some() {
             channel.shared().with(|state| {
                 state.channels[channel.id.index()].returned.leave(ticket, &mut state.released);

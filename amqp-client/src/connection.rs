@@ -9,6 +9,7 @@ use amqp_core::{
     Call, ChannelCause, ChannelId, CloseCause, Config, ConnectError, Error, FieldTable, Secret,
     Session, Stats, Tuning,
 };
+use futures_core::FusedFuture;
 
 use crate::calling::{Calling, Drain, UpdateSecret};
 use crate::channel::{Channel, ChannelInner};
@@ -79,7 +80,7 @@ impl Drop for ConnectionInner {
 impl Connection {
     /// Opens a channel (`channel.open`).
     pub fn open_channel(&self) -> OpeningChannel {
-        OpeningChannel { connection: Arc::clone(&self.inner), sent: None }
+        OpeningChannel { connection: Arc::clone(&self.inner), sent: None, done: false }
     }
 
     /// Opens a channel for `body`, and closes it when that is done.
@@ -179,7 +180,7 @@ impl Connection {
     /// Waits until the connection is closed, whoever closes it. The future is no handle: it does not
     /// keep the connection.
     pub fn closed(&self) -> Closed {
-        Closed { shared: Arc::clone(&self.inner.shared), ticket: None }
+        Closed { shared: Arc::clone(&self.inner.shared), ticket: None, done: false }
     }
 
     /// Whether the connection is open and no close has begun.
@@ -246,6 +247,12 @@ impl Future for Connecting {
     }
 }
 
+impl FusedFuture for Connecting {
+    fn is_terminated(&self) -> bool {
+        self.inner.is_none()
+    }
+}
+
 /// A channel that is being opened.
 ///
 /// # Errors
@@ -260,13 +267,17 @@ impl Future for Connecting {
 pub struct OpeningChannel {
     connection: Arc<ConnectionInner>,
     sent: Option<(ChannelId, Call<()>)>,
+    done: bool,
 }
 
 impl Future for OpeningChannel {
     type Output = Result<Channel, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { connection, sent } = &mut *self;
+        let Self { connection, sent, done } = &mut *self;
+        if *done {
+            return Poll::Pending;
+        }
         let shared = &connection.shared;
         let now = shared.now();
         let result = shared.with(|state| {
@@ -290,11 +301,17 @@ impl Future for OpeningChannel {
             }
         });
         let Poll::Ready(result) = result else { return Poll::Pending };
-        *sent = None;
+        (*sent, *done) = (None, true);
         if let Ok(id) = result {
             trace::life(|| Life::ChannelOpened(id));
         }
         Poll::Ready(result.map(|id| Channel::new(ChannelInner::new(Arc::clone(connection), id))))
+    }
+}
+
+impl FusedFuture for OpeningChannel {
+    fn is_terminated(&self) -> bool {
+        self.done
     }
 }
 
@@ -321,20 +338,32 @@ impl Drop for OpeningChannel {
 pub struct Closed {
     shared: Arc<Shared>,
     ticket: Option<u64>,
+    done: bool,
 }
 
 impl Future for Closed {
     type Output = CloseCause;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CloseCause> {
-        let Self { shared, ticket } = &mut *self;
-        shared.with(|state| match state.session.cause() {
+        let Self { shared, ticket, done } = &mut *self;
+        if *done {
+            return Poll::Pending;
+        }
+        let result = shared.with(|state| match state.session.cause() {
             Some(cause) => Poll::Ready(cause.clone()),
             None => {
                 state.lifecycle.wait(ticket, cx.waker(), &mut state.released);
                 Poll::Pending
             }
-        })
+        });
+        *done = result.is_ready();
+        result
+    }
+}
+
+impl FusedFuture for Closed {
+    fn is_terminated(&self) -> bool {
+        self.done
     }
 }
 
@@ -370,5 +399,11 @@ impl Future for Closing {
             shared.with(|state| state.session.close(now));
         }
         Pin::new(&mut self.closed).poll(cx)
+    }
+}
+
+impl FusedFuture for Closing {
+    fn is_terminated(&self) -> bool {
+        self.closed.is_terminated()
     }
 }

@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, ready};
 
 use amqp_core::limits::PULLED_TOLD_BYTES;
 use amqp_core::{ConsumerKey, Error};
-use futures_core::Stream;
+use futures_core::{FusedFuture, FusedStream, Stream};
 
+use crate::budget::{self, Cost};
 use crate::calling::{Calling, CancelConsumer};
 use crate::delivery::{Delivery, Origin};
 
@@ -48,7 +49,7 @@ impl Consumer {
     /// consumer: the channel or connection closed, or the broker cancelled it.
     #[allow(clippy::should_implement_trait, reason = "the stream's name for it")]
     pub fn next(&mut self) -> Next<'_> {
-        Next { consumer: self }
+        Next { consumer: Some(self) }
     }
 
     /// The next delivery, if one is there; `None` if there is none, be it for the moment or for good
@@ -57,7 +58,7 @@ impl Consumer {
     /// # Errors
     /// Those of [`next`](Self::next).
     pub fn try_next(&mut self) -> Option<Result<Delivery, Error>> {
-        match self.poll_delivery(None) {
+        match self.take_delivery(None) {
             Poll::Ready(next) => next,
             Poll::Pending => None,
         }
@@ -97,11 +98,20 @@ impl Consumer {
         Ok(requeued)
     }
 
-    /// Registers `waker` where there is nothing for the moment.
     #[inline]
-    fn poll_delivery(&mut self, waker: Option<&Waker>) -> Poll<Option<Result<Delivery, Error>>> {
+    fn poll_delivery(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery, Error>>> {
+        ready!(budget::poll_spend(Cost::Delivery, cx));
+        self.take_delivery(Some(cx))
+    }
+
+    /// Registers the task where there is nothing for the moment.
+    #[inline]
+    fn take_delivery(
+        &mut self,
+        cx: Option<&mut Context<'_>>,
+    ) -> Poll<Option<Result<Delivery, Error>>> {
         if self.pulled.is_empty() && !self.ended {
-            match self.pull(waker) {
+            match self.pull(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) => {}
                 Poll::Ready(Some(Ok(()))) => self.ended = true,
@@ -128,7 +138,7 @@ impl Consumer {
     }
 
     /// Takes deliveries from the core; ready with `Some` when there will be no more.
-    fn pull(&mut self, waker: Option<&Waker>) -> Poll<Option<Result<(), Error>>> {
+    fn pull(&mut self, cx: Option<&mut Context<'_>>) -> Poll<Option<Result<(), Error>>> {
         let Self { origin, pulled, pulled_bytes, .. } = self;
         let (id, key) = (origin.channel.id(), self.key);
         origin.channel.shared().with(|state| {
@@ -140,8 +150,8 @@ impl Consumer {
             if let Some(end) = channel.consumer_end(key) {
                 return Poll::Ready(Some(end));
             }
-            if let Some(waker) = waker {
-                state.consumers.register(key.index(), waker, &mut state.released);
+            if let Some(cx) = cx {
+                state.consumers.register(key.index(), cx.waker(), &mut state.released);
             }
             Poll::Pending
         })
@@ -152,7 +162,13 @@ impl Stream for Consumer {
     type Item = Result<Delivery, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll_delivery(Some(cx.waker()))
+        self.poll_delivery(cx)
+    }
+}
+
+impl FusedStream for Consumer {
+    fn is_terminated(&self) -> bool {
+        self.is_ended()
     }
 }
 
@@ -184,13 +200,23 @@ pub type Cancelling = Calling<CancelConsumer>;
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct Next<'a> {
-    consumer: &'a mut Consumer,
+    /// Nothing once it has resolved.
+    consumer: Option<&'a mut Consumer>,
 }
 
 impl Future for Next<'_> {
     type Output = Option<Result<Delivery, Error>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.consumer.poll_delivery(Some(cx.waker()))
+        let Some(consumer) = &mut self.consumer else { return Poll::Pending };
+        let next = ready!(consumer.poll_delivery(cx));
+        self.consumer = None;
+        Poll::Ready(next)
+    }
+}
+
+impl FusedFuture for Next<'_> {
+    fn is_terminated(&self) -> bool {
+        self.consumer.is_none()
     }
 }

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use amqp_core::limits::EVENTS_MAX;
 use amqp_core::{CloseCause, Event};
-use futures_core::Stream;
+use futures_core::{FusedFuture, FusedStream, Stream};
 
 use crate::shared::Shared;
 use crate::wakers::{Released, register};
@@ -85,7 +85,7 @@ impl Events {
     /// The next event; `None` after [`ConnectionEvent::Closed`].
     #[allow(clippy::should_implement_trait, reason = "the stream's name for it")]
     pub fn next(&mut self) -> NextEvent<'_> {
-        NextEvent { events: self }
+        NextEvent { events: Some(self) }
     }
 
     /// The next event, if one is there.
@@ -120,6 +120,16 @@ impl Stream for Events {
     }
 }
 
+impl FusedStream for Events {
+    fn is_terminated(&self) -> bool {
+        let number = self.number;
+        self.shared.with(|state| {
+            let listener = state.listeners.listeners.get(&number);
+            listener.is_none_or(|listener| listener.ended && listener.events.is_empty())
+        })
+    }
+}
+
 impl Drop for Events {
     fn drop(&mut self) {
         self.shared.with(|state| {
@@ -137,14 +147,24 @@ impl Drop for Events {
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct NextEvent<'a> {
-    events: &'a mut Events,
+    /// Nothing once it has resolved.
+    events: Option<&'a mut Events>,
 }
 
 impl Future for NextEvent<'_> {
     type Output = Option<ConnectionEvent>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.events.poll_event(cx)
+        let Some(events) = &mut self.events else { return Poll::Pending };
+        let event = ready!(events.poll_event(cx));
+        self.events = None;
+        Poll::Ready(event)
+    }
+}
+
+impl FusedFuture for NextEvent<'_> {
+    fn is_terminated(&self) -> bool {
+        self.events.is_none()
     }
 }
 

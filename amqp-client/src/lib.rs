@@ -11,6 +11,7 @@
 //! one lock is held for microseconds, never across I/O and never while code of the user's runs, but for
 //! the cloning of a waker.
 
+mod budget;
 mod calling;
 mod channel;
 mod connection;

@@ -9,6 +9,9 @@ use amqp_core::{
     ReturnedMessage,
 };
 
+use futures_core::FusedFuture;
+
+use crate::budget::{self, Cost};
 use crate::channel::ChannelInner;
 
 /// A channel in confirm mode.
@@ -91,14 +94,15 @@ fn outcome(confirmation: Confirmation) -> Result<(), PublishError> {
 /// Something to be sent that waits for room, first come first served.
 #[derive(Debug)]
 pub(crate) struct RoomFor<'a, M> {
-    channel: &'a Arc<ChannelInner>,
+    /// Nothing once it is sent, or refused.
+    channel: Option<&'a Arc<ChannelInner>>,
     message: M,
     ticket: Option<u64>,
 }
 
 impl<'a, M> RoomFor<'a, M> {
     pub(crate) const fn new(channel: &'a Arc<ChannelInner>, message: M) -> Self {
-        Self { channel, message, ticket: None }
+        Self { channel: Some(channel), message, ticket: None }
     }
 
     #[inline]
@@ -108,8 +112,10 @@ impl<'a, M> RoomFor<'a, M> {
         mut send: impl FnMut(&mut amqp_core::Channel<'_>, &M) -> Result<T, PublishRefused>,
     ) -> Poll<Result<T, Error>> {
         let Self { channel, message, ticket } = self;
-        let id = channel.id();
-        channel.shared().with(|state| {
+        let Some(on) = *channel else { return Poll::Pending };
+        ready!(budget::poll_spend(Cost::Publish, cx));
+        let id = on.id();
+        let result = on.shared().with(|state| {
             let may_pass = state.channel(id).room.may_pass(*ticket);
             let result = if may_pass {
                 send(&mut state.session.channel(id), message)
@@ -133,7 +139,15 @@ impl<'a, M> RoomFor<'a, M> {
                 state.channels[id.index()].room.leave(ticket, &mut state.released);
             }
             Poll::Ready(done)
-        })
+        });
+        if result.is_ready() {
+            *channel = None;
+        }
+        result
+    }
+
+    pub(crate) const fn is_done(&self) -> bool {
+        self.channel.is_none()
     }
 }
 
@@ -141,7 +155,9 @@ impl<M> Drop for RoomFor<'_, M> {
     #[inline]
     fn drop(&mut self) {
         let Self { channel, ticket, .. } = self;
-        if ticket.is_some() {
+        if ticket.is_some()
+            && let Some(channel) = channel
+        {
             channel.shared().with(|state| {
                 state.channels[channel.id().index()].room.leave(ticket, &mut state.released);
             });
@@ -167,12 +183,18 @@ impl Future for Sending<'_> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(channel) = self.room.channel else { return Poll::Pending };
         let result = ready!(self.room.poll_send(cx, |channel, publish| channel.publish(publish)));
-        let channel = self.room.channel;
         Poll::Ready(match result {
             Ok(seq) => Ok(Confirm { channel: Arc::clone(channel), seq, done: false }),
             Err(error) => Err(PublishError::refused(error)),
         })
+    }
+}
+
+impl FusedFuture for Sending<'_> {
+    fn is_terminated(&self) -> bool {
+        self.room.is_done()
     }
 }
 
@@ -207,6 +229,13 @@ impl Future for Publishing<'_> {
     }
 }
 
+impl FusedFuture for Publishing<'_> {
+    fn is_terminated(&self) -> bool {
+        let confirmed = |confirm: &Confirm| confirm.is_terminated();
+        self.confirm.as_ref().map_or_else(|| self.sending.is_terminated(), confirmed)
+    }
+}
+
 /// The broker's answer to a publish.
 ///
 /// # Errors
@@ -234,10 +263,11 @@ impl Future for Confirm {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // What was told is forgotten: asked again, it would look confirmed.
+        // The outcome is reported once: asked again, the core would call it confirmed.
         if self.done {
             return Poll::Pending;
         }
+        ready!(budget::poll_spend(Cost::Publish, cx));
         let (id, seq) = (self.channel.id(), self.seq);
         let failure = ready!(self.channel.shared().with(|state| {
             let mut channel = state.session.channel(id);
@@ -257,6 +287,12 @@ impl Future for Confirm {
         }));
         self.done = true;
         Poll::Ready(failure.map_or(Ok(()), |failure| outcome(*failure)))
+    }
+}
+
+impl FusedFuture for Confirm {
+    fn is_terminated(&self) -> bool {
+        self.done
     }
 }
 

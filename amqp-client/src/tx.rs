@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use amqp_core::{Error, TxCommit, TxRollback, TxSelect};
+use futures_core::FusedFuture;
 
 use crate::calling::Calling;
 use crate::channel::{Channel, ChannelInner};
@@ -66,5 +67,11 @@ impl Future for SelectingTx {
         };
         let channel = Arc::clone(self.calling.holder());
         Poll::Ready(result.map(|()| Tx::new(channel)))
+    }
+}
+
+impl FusedFuture for SelectingTx {
+    fn is_terminated(&self) -> bool {
+        self.calling.is_terminated()
     }
 }

@@ -140,6 +140,12 @@ pub const READ_MAX_BYTES: usize = 64 << 10;
 /// Slices in one vectored write.
 pub const WRITE_SLICES_MAX: usize = 64;
 
+/// Publishes that find buffer space after which a task yields once to the others of its thread.
+pub const TURN_PUBLISHES_MAX: u32 = 1_024;
+
+/// Buffered deliveries after which a task yields once: fewer than publishes, for each is handled.
+pub const TURN_DELIVERIES_MAX: u32 = 128;
+
 /// Rounds of reading and writing in one poll of a driver, before other tasks get their turn: what four
 /// large reads bring is still in the processor's cache when its consumers look at it.
 pub const DRIVER_ROUNDS_MAX: usize = 4;

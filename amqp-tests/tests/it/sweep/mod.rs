@@ -1,9 +1,11 @@
 //! X1: any future, dropped after any number of polls, leaves nothing behind: the next call works, and
 //! the broker holds no consumer, no channel and no delivery for it.
 
+mod again;
 mod operations;
 mod reentrancy;
 mod staged;
+mod turns;
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
