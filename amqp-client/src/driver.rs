@@ -1,13 +1,25 @@
 //! The driver of a connection as a future: the same on every runtime.
+//!
+//! One poll goes a few rounds: read, hand the input to the core, do what it asks for, write, look at the timer.
+//!
+//! A deadline that has come is not acted on at once. A runtime reports timers and sockets separately, and after a
+//! process was suspended it may report the timer first, while the bytes that disprove the deadline are in the
+//! socket. So the driver asks the runtime to look at its sockets ([`Runtime::reschedule`]) and waits for that wake,
+//! whatever else wakes it meanwhile. Then it reads until nothing is left, and acts if the deadline still stands.
+//! That is one wake more for each deadline, whatever it is for: a late reply, a late `connect` and a socket that
+//! takes bytes again count as well.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Instant;
 
 use amqp_core::limits::{DRIVER_ROUNDS_MAX, LINGER_TIMEOUT, WRITE_SLICES_MAX};
 use amqp_core::{Action, Attempt, TransportError};
+use futures_core::FusedFuture;
 
 use crate::pump::Pump;
 use crate::runtime::{Runtime, Timer, Transport};
@@ -28,6 +40,7 @@ pub struct Driver<R: Runtime> {
     timer: R::Timer,
     /// What the timer is set to: the deadline, or an earlier one.
     armed: Option<Instant>,
+    due: Option<Due>,
     reads: bool,
     /// A flush is on its way.
     flushing: bool,
@@ -36,6 +49,31 @@ pub struct Driver<R: Runtime> {
     write_error: Option<(TransportError, Instant)>,
     /// When the last bytes are given up.
     linger_until: Option<Instant>,
+    ended: bool,
+}
+
+/// A deadline that has come.
+struct Due {
+    deadline: Instant,
+    /// The runtime has looked at its sockets since.
+    asked: Arc<AtomicBool>,
+}
+
+/// Wakes the driver once the runtime has looked at its sockets.
+struct Asked {
+    asked: Arc<AtomicBool>,
+    task: Waker,
+}
+
+impl Wake for Asked {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.asked.store(true, Ordering::Release);
+        self.task.wake_by_ref();
+    }
 }
 
 impl<R: Runtime> Driver<R> {
@@ -49,10 +87,12 @@ impl<R: Runtime> Driver<R> {
             transport: None,
             timer,
             armed: None,
+            due: None,
             reads: false,
             flushing: false,
             write_error: None,
             linger_until: None,
+            ended: false,
         }
     }
 
@@ -81,13 +121,15 @@ impl<R: Runtime> Driver<R> {
                 let dialling = self.runtime.dial(address, &server_name);
                 self.dialling = Some((attempt, Box::pin(dialling)));
             }
-            action => {
+            Action::Disconnect { at_once, .. } => {
                 (self.resolving, self.dialling) = (None, None);
                 self.linger_until = Some(now + LINGER_TIMEOUT);
-                if matches!(action, Action::Disconnect { at_once: true, .. }) {
+                if at_once {
                     self.drop_transport();
                 }
             }
+            // The core asks for nothing else; what goes unanswered ends by its timeout.
+            _ => {}
         }
     }
 
@@ -203,57 +245,108 @@ impl<R: Runtime> Driver<R> {
         }
         self.timer.poll_until(cx, deadline)
     }
+
+    /// Looks whether the deadline has come, and acts on one that is due if it may; whether there is more
+    /// to do.
+    fn poll_deadline(
+        &mut self,
+        cx: &mut Context<'_>,
+        deadline: Option<Instant>,
+        act: bool,
+    ) -> bool {
+        self.due.take_if(|due| Some(due.deadline) != deadline);
+        let Some(deadline) = deadline else { return false };
+        if self.due.is_some() {
+            if act {
+                self.due = None;
+                self.deadline_passed(deadline);
+            }
+            return act;
+        }
+        // Most deadlines move away before they come: to set the timer anew each time costs more than to
+        // look once too early.
+        let at = self.armed.map_or(deadline, |armed| armed.min(deadline));
+        self.armed = Some(at);
+        if self.timer.poll_until(cx, at).is_pending() {
+            return false;
+        }
+        self.armed = None;
+        self.due = (at == deadline).then(|| Due { deadline, asked: Arc::default() });
+        self.due.is_none()
+    }
+
+    fn deadline_passed(&mut self, deadline: Instant) {
+        if self.write_error.as_ref().is_some_and(|(_, until)| *until == deadline) {
+            self.lost(TransportError::end_of_file());
+        } else {
+            self.pump.deadline_passed();
+        }
+    }
+
+    /// Has the driver polled again once the runtime has looked at its sockets.
+    fn reschedule(&self, cx: &mut Context<'_>) {
+        let Some(due) = &self.due else { return self.runtime.reschedule(cx) };
+        let asked = Asked { asked: Arc::clone(&due.asked), task: cx.waker().clone() };
+        self.runtime.reschedule(&mut Context::from_waker(&Waker::from(Arc::new(asked))));
+    }
+
+    fn poll_rounds(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let due = self.due.as_ref().filter(|due| due.asked.load(Ordering::Acquire));
+        let may_act = due.map(|due| due.deadline);
+        for round in 1..=DRIVER_ROUNDS_MAX {
+            let mut progress = self.poll_answers(cx);
+            if self.reads || self.write_error.is_some() {
+                progress |= self.poll_read(cx);
+            }
+            // A peer that never stops sending does not put off a deadline for ever.
+            let heard_all = !progress || round == DRIVER_ROUNDS_MAX;
+            let now = self.runtime.now();
+            let turn = self.pump.turn(now, cx.waker());
+            // After a pause the socket is to be asked before it will tell.
+            progress |= turn.read && !self.reads;
+            self.reads = turn.read;
+            if let Some(action) = turn.action {
+                self.act(now, action);
+                progress = true;
+            }
+            if let (true, Some(deadline)) = (turn.finished, self.linger_until) {
+                return self.poll_finish(cx, deadline);
+            }
+            // Once everything is written, more may have been queued meanwhile.
+            if (turn.write || self.flushing) && self.write_error.is_none() {
+                progress |= self.poll_write(cx).is_ready();
+            }
+            let give_up = self.write_error.as_ref().map(|(_, until)| *until);
+            let deadline = [turn.deadline, give_up].into_iter().flatten().min();
+            progress |= self.poll_deadline(cx, deadline, heard_all && may_act == deadline);
+            if !progress {
+                if self.due.is_some() {
+                    break;
+                }
+                return Poll::Pending;
+            }
+        }
+        self.reschedule(cx);
+        Poll::Pending
+    }
 }
 
 impl<R: Runtime> Future for Driver<R> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        for _ in 0..DRIVER_ROUNDS_MAX {
-            let mut progress = this.poll_answers(cx);
-            if this.reads || this.write_error.is_some() {
-                progress |= this.poll_read(cx);
-            }
-            let now = this.runtime.now();
-            let turn = this.pump.turn(now, cx.waker());
-            // After a pause the socket is to be asked before it will tell.
-            progress |= turn.read && !this.reads;
-            this.reads = turn.read;
-            if let Some(action) = turn.action {
-                this.act(now, action);
-                progress = true;
-            }
-            if let (true, Some(deadline)) = (turn.finished, this.linger_until) {
-                return this.poll_finish(cx, deadline);
-            }
-            // Once everything is written, more may have been queued meanwhile.
-            if (turn.write || this.flushing) && this.write_error.is_none() {
-                progress |= this.poll_write(cx).is_ready();
-            }
-            let give_up = this.write_error.as_ref().map(|(_, until)| *until);
-            let deadline = [turn.deadline, give_up].into_iter().flatten().min();
-            if let Some(deadline) = deadline {
-                // Most deadlines move away before they come: to set the timer anew each time costs more than
-                // to look once too early.
-                let at = this.armed.map_or(deadline, |armed| armed.min(deadline));
-                this.armed = Some(at);
-                if this.timer.poll_until(cx, at).is_ready() {
-                    this.armed = None;
-                    if at == deadline && give_up == Some(deadline) {
-                        this.lost(TransportError::end_of_file());
-                    } else if at == deadline {
-                        this.pump.deadline_passed();
-                    }
-                    progress = true;
-                }
-            }
-            if !progress {
-                return Poll::Pending;
-            }
+        if self.ended {
+            return Poll::Pending;
         }
-        this.runtime.reschedule(cx);
-        Poll::Pending
+        ready!(self.poll_rounds(cx));
+        self.ended = true;
+        Poll::Ready(())
+    }
+}
+
+impl<R: Runtime> FusedFuture for Driver<R> {
+    fn is_terminated(&self) -> bool {
+        self.ended
     }
 }
 
