@@ -272,13 +272,19 @@ impl Drop for Pump {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::Arc;
-    use std::task::Waker;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
     use std::time::{Duration, Instant};
 
+    use amqp_core::proto::ShortStr;
     use amqp_core::proto::frame::{self, HEARTBEAT};
-    use amqp_core::proto::method::{WireMethod, connection};
-    use amqp_core::{Action, CloseCause, Config, Session};
+    use amqp_core::proto::method::{WireMethod, basic, channel, confirm, connection};
+    use amqp_core::{
+        Action, BasicConsume, ChannelCause, ChannelId, CloseCause, Config, ConfirmSelect,
+        Confirmation, Error, Publish, PublishRefused, QueuePurge, Session,
+    };
 
     use super::Pump;
     use crate::runtime::Clock;
@@ -292,9 +298,9 @@ mod tests {
         }
     }
 
-    fn feed<'a>(pump: &mut Pump, method: &impl WireMethod<'a>) {
+    fn feed<'a>(pump: &mut Pump, channel: u16, method: &impl WireMethod<'a>) {
         let mut bytes = Vec::new();
-        frame::write_method(&mut bytes, 0, method);
+        frame::write_method(&mut bytes, channel, method);
         pump.input().0.extend_from_slice(&bytes);
     }
 
@@ -304,7 +310,7 @@ mod tests {
     }
 
     /// An open connection with a heartbeat of 10 s, to which `channel.open` is being written.
-    fn open(now: Instant) -> (Pump, Arc<Shared>) {
+    fn open(now: Instant) -> (Pump, Arc<Shared>, ChannelId) {
         let session = Session::new(Arc::new(Config::default()), now).unwrap();
         let shared = Arc::new(Shared::new(session, Box::new(Still(now))));
         let mut pump = Pump::new(Arc::clone(&shared));
@@ -317,15 +323,15 @@ mod tests {
         };
         pump.connected(now, attempt);
         let start = connection::Start { mechanisms: b"PLAIN", ..Default::default() };
-        feed(&mut pump, &connection::Start { version_minor: 9, locales: b"en_US", ..start });
-        feed(&mut pump, &connection::Tune { channel_max: 9, frame_max: 0, heartbeat: 10 });
-        feed(&mut pump, &connection::OpenOk::default());
+        feed(&mut pump, 0, &connection::Start { version_minor: 9, locales: b"en_US", ..start });
+        feed(&mut pump, 0, &connection::Tune { channel_max: 9, frame_max: 0, heartbeat: 10 });
+        feed(&mut pump, 0, &connection::OpenOk::default());
         while pump.turn(now, Waker::noop()).write {
             write(&mut pump);
         }
-        shared.with(|state| state.session.open_channel(now)).unwrap();
+        let (id, _) = shared.with(|state| state.session.open_channel(now)).unwrap();
         assert!(pump.turn(now, Waker::noop()).write);
-        (pump, shared)
+        (pump, shared, id)
     }
 
     /// A process that was suspended in the middle of a write finds all at once that the socket took
@@ -335,7 +341,7 @@ mod tests {
         let start = Instant::now();
         let late = start + Duration::from_secs(25);
         for progress in [true, false] {
-            let (mut pump, shared) = open(start);
+            let (mut pump, shared, _) = open(start);
             pump.input().0.extend_from_slice(&HEARTBEAT);
             if progress {
                 write(&mut pump);
@@ -350,5 +356,80 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Everything that a connection can wait for is under way when a call panics under the lock.
+    #[test]
+    fn a_panic_under_the_lock_ends_the_session_for_everyone() {
+        let now = Instant::now();
+        let (mut pump, shared, id) = open(now);
+        write(&mut pump);
+        feed(&mut pump, 1, &channel::OpenOk::default());
+        pump.turn(now, Waker::noop());
+        let (select, consume) = shared.with(|state| {
+            let mut channel = state.session.channel(id);
+            let consume = BasicConsume::new("q").consumer_tag("c");
+            let select = channel.call(now, &ConfirmSelect::default()).unwrap();
+            (select, channel.consume(now, &consume).unwrap())
+        });
+        feed(&mut pump, 1, &confirm::SelectOk::default());
+        feed(&mut pump, 1, &basic::QosOk::default());
+        let tag = ShortStr::new("c").unwrap();
+        feed(&mut pump, 1, &basic::ConsumeOk { consumer_tag: tag });
+        pump.turn(now, Waker::noop());
+        let (purge, seq, consumer) = shared.with(|state| {
+            state.session.take_reply(&select).unwrap().unwrap();
+            let consumer = state.session.take_reply(&consume).unwrap().unwrap().consumer;
+            let mut channel = state.session.channel(id);
+            let purge = channel.call(now, &QueuePurge::new("q")).unwrap();
+            (purge, channel.publish(&Publish::new("", "q", b"x")).unwrap(), consumer)
+        });
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&count));
+        shared.with(|state| {
+            let released = &mut state.released;
+            state.calls.register(purge.key().index(), &waker, released);
+            state.consumers.register(consumer.index(), &waker, released);
+            state.lifecycle.wait(&mut None, &waker, released);
+            state.channel(id);
+            let channel = &mut state.channels[id.index()];
+            channel.confirms.register(seq, &waker, &mut state.released);
+            channel.room.wait(&mut None, &waker, &mut state.released);
+            channel.returned.wait(&mut None, &waker, &mut state.released);
+        });
+        while pump.turn(now, &waker).write {
+            write(&mut pump);
+        }
+
+        let panicked = catch_unwind(AssertUnwindSafe(|| shared.with(|_| panic!("under the lock"))));
+        assert!(panicked.is_err(), "it goes on");
+        assert_eq!(count.0.load(Ordering::Relaxed), 7, "all are woken, the driver among them");
+
+        let cause = CloseCause::Panicked;
+        let gone = Error::Connection(cause.clone());
+        shared.with(|state| {
+            let session = &mut state.session;
+            assert_eq!(session.cause(), Some(&cause));
+            assert_eq!(session.take_reply(&purge), Some(Err(gone.clone())));
+            assert_eq!(session.open_channel(now).unwrap_err(), gone);
+            let mut channel = session.channel(id);
+            assert_eq!(channel.cause(), Some(ChannelCause::Connection(cause.clone())));
+            assert_eq!(channel.confirmed(seq), Some(Confirmation::Unknown(gone.clone())));
+            assert_eq!(channel.consumer_end(consumer), Some(Err(gone.clone())));
+            assert_eq!(channel.call(now, &QueuePurge::new("q")).unwrap_err(), gone);
+            let refused = channel.publish(&Publish::new("", "q", b"x")).unwrap_err();
+            assert_eq!(refused, PublishRefused::Error(gone));
+        });
+        let turn = pump.turn(now, Waker::noop());
+        assert!(matches!(turn.action, Some(Action::Disconnect { at_once: true, .. })));
     }
 }

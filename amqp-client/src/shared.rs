@@ -3,13 +3,18 @@
 //! Three rules hold. No I/O under the lock. Nothing of the user's runs under the lock: no waker is
 //! woken, replaced or dropped, no body of the user's is dropped. One function locks:
 //! [`Shared::with`], which drains the session's events before it unlocks and releases afterwards.
+//!
+//! A panic under the lock, which can only come of a waker that panics when it is cloned or of a fault of this
+//! library, may leave the session halfway through a change. Nothing looks at it again: a session that has
+//! ended with [`CloseCause::Panicked`] takes its place before the panic goes on, and everything that waits
+//! is woken.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
-use amqp_core::{ChannelId, Event, Session};
+use amqp_core::{ChannelId, CloseCause, Event, Session};
 
 use crate::events::Listeners;
 use crate::runtime::Clock;
@@ -72,20 +77,44 @@ impl Shared {
         Self { state: Mutex::new(state), clock }
     }
 
-    /// Runs `f` on the state. A panic of an earlier caller does not poison it: what the core was
-    /// doing then is as good as any other input.
+    /// Runs `f` on the state.
     #[inline]
     pub(crate) fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        // Dropped by a panic alone, and then after the lock's guard.
+        let panicked = Panicked(self);
+        let mut state = self.state.lock().unwrap_or_else(|it| self.recover(it));
         let result = f(&mut state);
         let released = state.settle();
         drop(state);
+        std::mem::forget(panicked);
         released.release();
         result
     }
 
     pub(crate) fn now(&self) -> Instant {
         self.clock.now()
+    }
+
+    /// A panic interrupted a change of the session.
+    #[cold]
+    fn recover<'s>(
+        &'s self,
+        poisoned: PoisonError<MutexGuard<'s, State>>,
+    ) -> MutexGuard<'s, State> {
+        let mut state = poisoned.into_inner();
+        state.replace_session();
+        self.state.clear_poison();
+        state
+    }
+}
+
+/// Ends the session if a panic poisons the lock.
+struct Panicked<'s>(&'s Shared);
+
+impl Drop for Panicked<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        self.0.with(|_| ());
     }
 }
 
@@ -108,6 +137,20 @@ impl State {
     pub(crate) fn driver_goes(&mut self) {
         let driver = self.driver.take();
         self.released.drop_waker(driver);
+    }
+
+    /// Puts a session that has ended into the place of this one, and wakes everything that waits.
+    #[cold]
+    fn replace_session(&mut self) {
+        let ended = self.session.replacement(CloseCause::Panicked);
+        let Self { session, released, calls, consumers, channels, .. } = self;
+        released.drop_session(std::mem::replace(session, ended));
+        calls.wake_all(released);
+        consumers.wake_all(released);
+        for wakers in channels {
+            wakers.confirms.wake_all(released);
+            wakers.returned.wake_all(released);
+        }
     }
 
     /// Turns events into wakers, and takes what is to be released.

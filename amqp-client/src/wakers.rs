@@ -1,11 +1,16 @@
 //! Wakers of futures that wait, kept beside the core and found by its keys.
 //!
 //! No waker is woken, replaced or dropped under the lock: all go to a [`Released`] list.
+//!
+//! What that list runs is the application's code and its executor's. A panic of one entry is caught, for it
+//! must neither keep the others from being woken nor end the caller, which may be the driver or a destructor:
+//! the panic hook has reported it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
-use amqp_core::PublishSeq;
+use amqp_core::{PublishSeq, Session};
 use bytes::Bytes;
 
 use crate::trace::{self, Life};
@@ -25,6 +30,7 @@ struct More {
     dropped: Vec<Waker>,
     bodies: Vec<Bytes>,
     life: Vec<Life>,
+    session: Option<Box<Session>>,
 }
 
 impl Released {
@@ -49,6 +55,11 @@ impl Released {
         }
     }
 
+    /// Drops a session that another has replaced.
+    pub(crate) fn drop_session(&mut self, session: Session) {
+        self.more().session = Some(Box::new(session));
+    }
+
     /// Tells a step once the lock is released, if somebody listens.
     #[inline]
     pub(crate) fn tell(&mut self, step: impl FnOnce() -> Life) {
@@ -61,7 +72,7 @@ impl Released {
     #[inline]
     pub(crate) fn release(self) {
         if let Some(waker) = self.first {
-            waker.wake();
+            run(|| waker.wake());
         }
         if let Some(more) = self.more {
             more.release();
@@ -76,13 +87,27 @@ impl Released {
 impl More {
     #[cold]
     fn release(self) {
-        for waker in self.woken {
-            waker.wake();
+        let Self { woken, dropped, bodies, life, session } = self;
+        for waker in woken {
+            run(|| waker.wake());
         }
-        for step in self.life {
-            trace::life(|| step);
+        for step in life {
+            run(|| trace::life(|| step));
         }
+        for waker in dropped {
+            run(|| drop(waker));
+        }
+        for body in bodies {
+            run(|| drop(body));
+        }
+        run(|| drop(session));
     }
+}
+
+/// Runs the user's code, and goes on if it panics.
+#[inline]
+fn run(code: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(code));
 }
 
 /// At most one waker for each index.
@@ -99,6 +124,10 @@ impl WakerTable {
 
     pub(crate) fn take(&mut self, index: usize) -> Option<Waker> {
         self.0.get_mut(index)?.take()
+    }
+
+    pub(crate) fn wake_all(&mut self, released: &mut Released) {
+        self.0.iter_mut().for_each(|waker| released.wake(waker.take()));
     }
 }
 
@@ -139,6 +168,10 @@ impl SeqWakers {
             released.wake(self.ring[(seq - self.base) as usize].take());
         }
         self.trim();
+    }
+
+    pub(crate) fn wake_all(&mut self, released: &mut Released) {
+        self.ring.drain(..).for_each(|waker| released.wake(waker));
     }
 
     pub(crate) fn forget(&mut self, seq: PublishSeq, released: &mut Released) {
@@ -209,8 +242,52 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+
+    use bytes::Bytes;
+
     use super::{Line, Released};
-    use std::task::Waker;
+
+    /// Counts, and panics, when it is woken and when it is dropped.
+    struct Panics(Arc<AtomicUsize>);
+
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            // Its own drop comes in the middle of a panic, where another would end the process.
+            std::mem::forget(self);
+            panic!("woken");
+        }
+    }
+
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            panic!("dropped");
+        }
+    }
+
+    impl AsRef<[u8]> for Panics {
+        fn as_ref(&self) -> &[u8] {
+            &[]
+        }
+    }
+
+    #[test]
+    fn a_panic_of_one_keeps_nothing_from_the_others() {
+        let count = Arc::new(AtomicUsize::new(0));
+        let waker = || Waker::from(Arc::new(Panics(Arc::clone(&count))));
+        let mut released = Released::default();
+        for _ in 0..3 {
+            released.wake(Some(waker()));
+            released.drop_waker(Some(waker()));
+            released.drop_bodies(vec![Bytes::from_owner(Panics(Arc::clone(&count)))]);
+        }
+        released.release();
+        assert_eq!(count.load(Ordering::Relaxed), 9);
+    }
 
     #[test]
     fn the_line_is_first_in_first_out_and_survives_those_who_give_up() {

@@ -146,6 +146,10 @@ pub enum CloseCause {
         /// How long nothing was received.
         silence: Duration,
     },
+    /// A panic interrupted a change of the connection's state: that of a waker when it was cloned, or a fault
+    /// of this library. What was sent before is unknown.
+    #[error("a panic interrupted a change of its state")]
+    Panicked,
     /// The broker broke the protocol.
     #[error("the broker broke the protocol: {0}")]
     Protocol(ProtocolError),

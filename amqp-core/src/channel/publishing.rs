@@ -8,7 +8,7 @@ use amqp_proto::frame;
 use amqp_proto::method::basic;
 use amqp_proto::{Properties, PropertiesRef, RawProperties};
 
-use crate::channel::view::{gone, too_large};
+use crate::channel::view::too_large;
 use crate::channel::{Channel, Fingerprint};
 use crate::connection::Connection;
 use crate::error::{Error, InvalidArgument};
@@ -45,7 +45,7 @@ impl Channel<'_> {
     pub fn publish(&mut self, publish: &Publish<'_>) -> Result<PublishSeq, PublishRefused> {
         let Connection { channels, outbound, scratch, tuning, unconfirmed, counters, .. } =
             &mut *self.connection;
-        let Some(state) = channels.find_mut(self.id.0) else { return Err(gone().into()) };
+        let Some(state) = channels.find_mut(self.id.0) else { return Err(self.closed().into()) };
         if !state.is_open() {
             return Err(self.closed().into());
         }

@@ -59,7 +59,7 @@ impl<'c> Channel<'c> {
     pub fn call_no_wait<R: NoWait>(&mut self, request: &R) -> Result<(), PublishRefused> {
         self.check_open()?;
         let Connection { channels, outbound, tuning, scratch, .. } = &mut *self.connection;
-        let Some(state) = channels.find_mut(self.id.0) else { return Err(gone().into()) };
+        let Some(state) = channels.find_mut(self.id.0) else { return Err(self.closed().into()) };
         scratch.clear();
         request.encode(state.number, true, scratch).map_err(Error::from)?;
         if scratch.len() > tuning.frame_max as usize {
@@ -85,7 +85,7 @@ impl<'c> Channel<'c> {
         self.check_open()?;
         self.check_calls()?;
         let (id, old_broker) = (self.id, self.connection.refused_streams_are_fatal);
-        let Some(state) = self.state() else { return Err(gone()) };
+        let Some(state) = self.state() else { return Err(self.closed()) };
         let (kind, own) = (request.tag_kind(), request.prefetch);
         let start = match kind {
             TagKind::NoAck => state.prefetch.start_without_ack(),
@@ -245,7 +245,10 @@ impl<'c> Channel<'c> {
 
     /// Whether the consumer gets no more deliveries, and why unless it was cancelled from here.
     pub fn consumer_end(&mut self, key: ConsumerKey) -> Option<Result<(), Error>> {
-        let Some(consumer) = self.connection.consumers.find_mut(key) else { return Some(Ok(())) };
+        let Some(consumer) = self.connection.consumers.find_mut(key) else {
+            let cause = self.connection.cause().cloned();
+            return Some(cause.map_or(Ok(()), |cause| Err(Error::Connection(cause))));
+        };
         if consumer.phase != ConsumerPhase::Ended || !consumer.inbox.is_empty() {
             return None;
         }
@@ -334,7 +337,10 @@ impl<'c> Channel<'c> {
     /// once: asked again, the publish looks confirmed.
     #[inline]
     pub fn confirmed(&mut self, seq: PublishSeq) -> Option<Confirmation> {
-        match self.state().and_then(|state| state.confirms.as_mut()) {
+        let Some(state) = self.state() else {
+            return Some(Confirmation::Unknown(self.closed()));
+        };
+        match &mut state.confirms {
             Some(confirms) => confirms.take(seq),
             None => Some(Confirmation::Unknown(Misuse::NotConfirmMode.into())),
         }
@@ -364,7 +370,10 @@ impl<'c> Channel<'c> {
 
     /// Why the channel is closed, if it is or is about to be.
     pub fn cause(&mut self) -> Option<ChannelCause> {
-        self.state()?.cause.clone()
+        match self.state() {
+            Some(state) => state.cause.clone(),
+            None => self.connection.cause().cloned().map(ChannelCause::Connection),
+        }
     }
 
     /// Closes the channel, behind everything it has queued.
@@ -430,7 +439,7 @@ impl<'c> Channel<'c> {
         }
         let Connection { channels, outbound, epoch, counters, .. } = &mut *self.connection;
         let Some(state) = channels.find_mut(self.id.0) else {
-            return Err(AckError::Stale(gone()));
+            return Err(AckError::Stale(self.closed()));
         };
         if !state.is_open() || tag.epoch != *epoch {
             return Err(AckError::Stale(self.closed()));
@@ -484,7 +493,7 @@ impl<'c> Channel<'c> {
     ) -> Result<CallKey, Error> {
         let Connection { channels, calls, consumers, outbound, config, tuning, scratch, .. } =
             &mut *self.connection;
-        let Some(state) = channels.find_mut(self.id.0) else { return Err(gone()) };
+        let Some(state) = channels.find_mut(self.id.0) else { return Err(self.closed()) };
         scratch.clear();
         encode(state.number, scratch)?;
         if scratch.len() > tuning.frame_max as usize {
@@ -530,13 +539,13 @@ impl<'c> Channel<'c> {
         match self.state().map(|state| (state.cause.clone(), state.phase)) {
             Some((Some(cause), _)) => cause.into_error(),
             Some((None, Phase::Opening)) => Misuse::ChannelNotOpen.into(),
-            _ => gone(),
+            _ => self.connection.cause().cloned().map_or_else(gone, Error::Connection),
         }
     }
 }
 
 /// The channel was released, or has not been opened: no handle leads here.
-pub(super) fn gone() -> Error {
+fn gone() -> Error {
     Error::Channel(ChannelCause::ByClient)
 }
 

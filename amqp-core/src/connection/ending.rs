@@ -13,6 +13,14 @@ use crate::ids::{ChannelId, ConsumerKey, PublishSeq};
 use crate::request::Reply;
 
 impl Connection {
+    /// Why the connection ended, if it was open and has.
+    pub(crate) const fn cause(&self) -> Option<&CloseCause> {
+        match &self.state {
+            State::Ended(End::Closed(cause)) => Some(cause),
+            _ => None,
+        }
+    }
+
     pub(super) fn fail(&mut self, failure: ConnectFailure) {
         if self.end_state().is_none() {
             self.state = State::Ended(End::Failed(failure));

@@ -88,6 +88,9 @@ pub struct Session {
     events: std::collections::VecDeque<Event>,
     /// The last event was given.
     cause: Option<CloseCause>,
+    begun: Instant,
+    /// It has taken the place of another, whose calls have ended with it.
+    replaces: bool,
 }
 
 impl Session {
@@ -209,7 +212,8 @@ impl Session {
 
     /// Takes the result of a call, once it is there.
     pub fn take_reply<R: FromReply>(&mut self, call: &Call<R>) -> Option<Result<R, Error>> {
-        self.connection.take_reply(call)
+        let reply = self.connection.take_reply(call);
+        if reply.is_none() && self.replaces { self.check_ended().err().map(Err) } else { reply }
     }
 
     /// The caller is gone: the reply will be consumed, and what it opens is closed again.
@@ -271,6 +275,16 @@ impl Session {
             cause => return self.end(cause),
         };
         self.end(CloseCause::Connect(Arc::new(error)));
+    }
+
+    /// A session that has ended for this cause, to take the place of one that a panic left halfway through a
+    /// change. Channels, calls, consumers and publishes of the other session are reported to have ended
+    /// with it.
+    pub fn replacement(&self, cause: CloseCause) -> Self {
+        let mut session = Self::unchecked(Arc::clone(&self.config), self.begun);
+        (session.attempt, session.opened, session.replaces) = (self.attempt, true, true);
+        session.end(cause);
+        session
     }
 
     /// What the driver is to do.
@@ -375,6 +389,10 @@ impl Session {
     /// A session that has not begun to look for a transport.
     fn unresolved(config: Arc<Config>, now: Instant) -> Result<Self, ConnectError> {
         validate(&config)?;
+        Ok(Self::unchecked(config, now))
+    }
+
+    fn unchecked(config: Arc<Config>, now: Instant) -> Self {
         let mut session = Self {
             phase: Phase::Resolving,
             attempt: Attempt(0),
@@ -385,10 +403,12 @@ impl Session {
             action: None,
             events: std::collections::VecDeque::new(),
             cause: None,
+            begun: now,
+            replaces: false,
             config,
         };
         session.timers.set(TimeoutReason::Connect, Some(now + session.config.connect_timeout));
-        Ok(session)
+        session
     }
 
     /// The error of a session that has ended.
@@ -492,7 +512,8 @@ impl Session {
         self.step(PhaseInput::End);
         self.timers = Timers::default();
         self.connection.abort(cause.clone());
-        let at_once = matches!(cause, CloseCause::Aborted | CloseCause::DriverGone);
+        let at_once =
+            matches!(cause, CloseCause::Aborted | CloseCause::DriverGone | CloseCause::Panicked);
         self.action = Some(Action::Disconnect { attempt: self.attempt, at_once });
         self.events.push_back(Event::Closed(cause.clone()));
         self.cause = Some(cause);
