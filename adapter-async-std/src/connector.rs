@@ -32,6 +32,9 @@ pub type AsyncStdDriver = Driver<AsyncStd>;
 
 /// Connects to the broker that an AMQP URI names; shorthand for [`Connector`].
 ///
+/// What is queued when the runtime ends is lost: [`close`](Connection::close) the connection, or
+/// [`drain`](Connection::drain) it, before `main` returns.
+///
 /// # Errors
 /// [`ConnectError`], within 30 s unless the URI says otherwise.
 ///

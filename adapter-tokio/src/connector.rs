@@ -33,6 +33,9 @@ pub type TokioDriver = Driver<Tokio>;
 
 /// Connects to the broker that an AMQP URI names; shorthand for [`Connector`].
 ///
+/// What is queued when the runtime ends is lost: [`close`](Connection::close) the connection, or
+/// [`drain`](Connection::drain) it, before `main` returns.
+///
 /// # Errors
 /// [`ConnectError`], within 30 s unless the URI says otherwise. [`ConnectError::DriverNotStarted`] outside
 /// of a tokio runtime, and on one without timers (`enable_time`). On a runtime without I/O (`enable_io`)

@@ -26,10 +26,10 @@
 //!
 //! The [`guide`] says what goes wrong and how it is told, what dropping does, and who waits for whom.
 //! With the feature `tracing`, the life of connections is told at DEBUG, and every frame at TRACE: names
-//! and sizes only.
+//! and sizes only. What is lost without an error is logged at WARN.
 //!
 //! The connection is driven by a task of the runtime in which it was opened: when that runtime ends,
-//! so does the connection. TLS (`amqps`) is not supported by this release: such a URI is refused with
+//! so does the connection, and what is queued is lost. End with `connection.close().await`. TLS (`amqps`) is not supported by this release: such a URI is refused with
 //! [`ConnectError::TlsUnsupported`].
 
 mod connector;

@@ -5,10 +5,29 @@ use std::sync::{Arc, Mutex};
 
 use adapter_tokio::{BasicConsume, FieldTable, Properties, Publish, QueueDeclare, connect};
 use amqp_testkit::ModelBroker;
+use tracing_subscriber::filter::LevelFilter;
 
 /// Gathers what is logged.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+/// Logs what this thread says, until the guard is dropped.
+fn listen(level: LevelFilter) -> (Log, tracing::subscriber::DefaultGuard) {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .finish();
+    (log, tracing::subscriber::set_default(subscriber))
+}
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -23,15 +42,7 @@ impl Write for Log {
 
 #[tokio::test]
 async fn na_38_frames_and_lives_are_told_and_nothing_of_the_users() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
-        .with_writer(move || writer.clone())
-        .with_ansi(false)
-        .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
-
+    let (log, _guard) = listen(LevelFilter::TRACE);
     let broker = ModelBroker::start().unwrap();
     let connection = connect(&broker.uri()).await.unwrap();
     let channel = connection.open_channel().await.unwrap();
@@ -54,7 +65,7 @@ async fn na_38_frames_and_lives_are_told_and_nothing_of_the_users() {
     connection.close().await;
     let stats = connection.stats();
 
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let text = log.text();
     for told in [
         "connection opened",
         "channel opened",
@@ -85,4 +96,36 @@ async fn na_38_frames_and_lives_are_told_and_nothing_of_the_users() {
             as u64
     };
     assert_eq!((frames("received"), frames("sent")), (stats.frames_received, stats.frames_sent));
+}
+
+/// Ten publishes that returned `Ok`, and a `main` that ends: none of them is sent, and the log says so.
+#[test]
+fn a_runtime_that_ends_before_its_driver_has_sent_everything_warns() {
+    let broker = ModelBroker::start().unwrap();
+    for graceful in [false, true] {
+        let (log, _guard) = listen(LevelFilter::WARN);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (handles, unsent) = runtime.block_on(async {
+            let connection = connect(&broker.uri()).await.unwrap();
+            let channel = connection.open_channel().await.unwrap();
+            for _ in 0..10 {
+                channel.basic_publish(Publish::new("", "orders", b"order")).await.unwrap();
+            }
+            let unsent = connection.stats().unsent_bytes;
+            if graceful {
+                connection.close().await;
+            }
+            ((connection, channel), unsent)
+        });
+        drop(runtime);
+        drop(handles);
+        let text = log.text();
+        if graceful {
+            assert_eq!(text, "");
+        } else {
+            assert_eq!(text.lines().count(), 1, "{text}");
+            assert!(text.contains(" WARN ") && text.contains(&format!("bytes={unsent}")), "{text}");
+            assert!(unsent > 10 * b"order".len() as u64);
+        }
+    }
 }

@@ -203,6 +203,10 @@ impl Channel {
 
     /// Publishes without waiting for the broker's answer (AMQP 0-9-1, 1.8.3.7): resolves when the
     /// message is queued to be written.
+    ///
+    /// `Ok` does not mean that the message was sent. It is lost if the program ends before the driver has
+    /// written it: [`close`](crate::Connection::close) the connection first, or
+    /// [`drain`](crate::Connection::drain) it (see [graceful shutdown](crate::guide::backpressure#graceful-shutdown)).
     pub fn basic_publish<'a>(&'a self, publish: Publish<'a>) -> BasicPublish<'a> {
         BasicPublish { room: RoomFor::new(&self.inner, publish) }
     }

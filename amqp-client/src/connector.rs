@@ -42,6 +42,10 @@ impl<R: Runtime> Connector<R> {
     /// Connects, with a task of the runtime as the connection's driver. Every address of every host is
     /// tried in order, each within its time-out.
     ///
+    /// The runtime drops that task when it ends, and what is queued is lost with it:
+    /// [`close`](Connection::close) the connection, or [`drain`](Connection::drain) it, before `main`
+    /// returns (see [graceful shutdown](crate::guide::backpressure#graceful-shutdown)).
+    ///
     /// # Errors
     /// [`ConnectError`], with every attempt that failed, within the connect time-out;
     /// [`ConnectError::DriverNotStarted`] where the runtime is missing, or lacks what a connection needs.

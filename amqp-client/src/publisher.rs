@@ -37,6 +37,10 @@ impl Publisher {
     }
 
     /// Publishes, and waits for room alone: the returned [`Confirm`] waits for the broker's answer.
+    ///
+    /// It resolves when the message is queued to be written. A program that ends then, without awaiting
+    /// the [`Confirm`] and without [`close`](crate::Connection::close), loses it (see [graceful
+    /// shutdown](crate::guide::backpressure#graceful-shutdown)).
     pub fn send<'a>(&'a self, publish: Publish<'a>) -> Sending<'a> {
         Sending { room: RoomFor::new(&self.channel, publish) }
     }

@@ -14,7 +14,7 @@ use amqp_core::{Action, Attempt, CloseCause, Recycler, Transmit, TransportError}
 use bytes::BytesMut;
 
 use crate::shared::{Shared, Sleep};
-use crate::trace::{Direction, Frames};
+use crate::trace::{Direction, Frames, Life};
 
 /// The I/O-free part of a driver: see [`turn`](Self::turn).
 #[derive(Debug)]
@@ -263,7 +263,14 @@ impl Pump {
 
 impl Drop for Pump {
     fn drop(&mut self) {
-        self.shared.with(|state| {
+        let Self { shared, transmit, written, .. } = self;
+        shared.with(|state| {
+            let stats = state.session.stats();
+            let taken = if transmit.is_empty() { 0 } else { stats.bytes_sent - *written };
+            let unsent = stats.unsent_bytes + taken;
+            if unsent > 0 {
+                state.released.tell(|| Life::Unsent(unsent));
+            }
             state.session.abort(CloseCause::DriverGone);
             state.driver_goes();
         });

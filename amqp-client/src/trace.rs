@@ -1,5 +1,5 @@
 //! What is told to `tracing`, with the feature of that name: the life of connections and channels at
-//! DEBUG, every frame at TRACE. Names and sizes only: no argument, no body, no secret.
+//! DEBUG, what is lost without an error at WARN, every frame at TRACE. Names and sizes only: no argument, no body, no secret.
 //!
 //! Nothing is told under the lock, for a subscriber is the user's code.
 
@@ -15,6 +15,8 @@ pub(crate) enum Life {
     Closed(CloseCause),
     Opened,
     Unblocked,
+    /// The driver was dropped with this many bytes to be sent.
+    Unsent(u64),
 }
 
 /// A direction of frames.
@@ -61,7 +63,7 @@ mod told {
 mod told {
     use amqp_core::proto::frame::{FRAME_HEAD, FRAME_OVERHEAD, FrameHead, FrameKind, FrameLimits};
     use amqp_core::proto::method::MethodId;
-    use tracing::{Level, debug, enabled, trace};
+    use tracing::{Level, debug, enabled, trace, warn};
 
     use super::{Direction, Life};
 
@@ -73,9 +75,6 @@ mod told {
 
     /// Tells one step.
     pub(crate) fn life(step: impl FnOnce() -> Life) {
-        if !enabled!(Level::DEBUG) {
-            return;
-        }
         match step() {
             Life::Blocked(reason) => debug!(%reason, "connection blocked"),
             Life::ChannelClosed(channel, Some(cause)) => {
@@ -86,6 +85,12 @@ mod told {
             Life::Closed(cause) => debug!(%cause, "connection closed"),
             Life::Opened => debug!("connection opened"),
             Life::Unblocked => debug!("connection unblocked"),
+            Life::Unsent(bytes) => {
+                warn!(
+                    bytes,
+                    "driver dropped with unsent bytes: close or drain the connection first"
+                );
+            }
         }
     }
 
