@@ -119,15 +119,12 @@ impl Transport for Tcp {
         input: &mut BytesMut,
         max: usize,
     ) -> Poll<io::Result<usize>> {
-        loop {
-            // No memory is set aside for a read before there is something to read.
-            ready!(self.0.poll_read_ready(cx))?;
-            input.reserve(max);
-            match self.0.try_read_buf(input) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
+        // No memory is set aside for a read before there is something to read.
+        ready!(self.0.poll_read_ready(cx))?;
+        input.reserve(max);
+        // Unlike `try_read_buf`, it takes a read that leaves room for a sign that the socket is empty: the
+        // next one asks the reactor alone. It keeps nothing between polls.
+        pin!(self.0.read_buf(input)).poll(cx)
     }
 
     fn poll_write(
