@@ -119,7 +119,7 @@ impl<'a, M> RoomFor<'a, M> {
         let Some(on) = *channel else { return Poll::Pending };
         ready!(budget::poll_spend(Cost::Publish, cx));
         let id = on.id();
-        let result = on.shared().with(|state| {
+        on.shared().with(|state| {
             let may_pass = state.channel(id).room.may_pass(*ticket);
             let result = if may_pass {
                 send(&mut state.session.channel(id), message)
@@ -142,12 +142,9 @@ impl<'a, M> RoomFor<'a, M> {
             if ticket.is_some() {
                 state.channels[id.index()].room.leave(ticket, &mut state.released);
             }
-            Poll::Ready(done)
-        });
-        if result.is_ready() {
             *channel = None;
-        }
-        result
+            Poll::Ready(done)
+        })
     }
 
     pub(crate) const fn is_done(&self) -> bool {

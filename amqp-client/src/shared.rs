@@ -113,6 +113,7 @@ struct Panicked<'s>(&'s Shared);
 
 impl Drop for Panicked<'_> {
     #[cold]
+    #[inline(never)]
     fn drop(&mut self) {
         self.0.with(|_| ());
     }

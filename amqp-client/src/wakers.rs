@@ -71,6 +71,13 @@ impl Released {
     /// Runs what the user brought, with no lock held.
     #[inline]
     pub(crate) fn release(self) {
+        if self.first.is_some() || self.more.is_some() {
+            self.release_all();
+        }
+    }
+
+    #[inline(never)]
+    fn release_all(self) {
         if let Some(waker) = self.first {
             run(|| waker.wake());
         }
