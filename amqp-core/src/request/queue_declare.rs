@@ -133,8 +133,12 @@ impl QueueDeclare {
         self.argument("x-single-active-consumer", true)
     }
 
-    /// A message that was delivered so often without being acknowledged is dead-lettered or dropped
+    /// The maximum number of redeliveries of a message; one more return dead-letters or drops it
     /// (`x-delivery-limit`). Quorum queues only.
+    ///
+    /// RabbitMQ 3.10 counts every redelivery. RabbitMQ 4.3 counts `basic.reject` with requeue and what
+    /// returns when a channel or connection ends; it does not count `basic.nack` with requeue,
+    /// `basic.recover`, or a consumer timeout.
     #[must_use]
     pub fn delivery_limit(self, deliveries: u32) -> Self {
         self.argument("x-delivery-limit", i64::from(deliveries))
