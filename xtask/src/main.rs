@@ -1,8 +1,10 @@
-//! The repository's chores. `cargo xtask test` runs every test, and installs RabbitMQ from the
-//! distribution when it is missing; `cargo xtask counts [--write]` counts instructions and allocations a
-//! message; `cargo xtask fuzz TARGET [SECONDS]` looks for inputs that break the codec or the state machine.
+//! The repository's chores. `cargo xtask test` runs every test and ends with a summary of what failed; it
+//! installs RabbitMQ from the distribution when it is missing. `cargo xtask counts [--write]` counts
+//! instructions and allocations a message. `cargo xtask fuzz TARGET [SECONDS]` looks for inputs that break
+//! the codec or the state machine.
 
 mod counts;
+mod testing;
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -34,9 +36,7 @@ fn test() -> Result<(), String> {
     if !is_installed("rabbitmq-server") {
         install("rabbitmq-server")?;
     }
-    run("cargo", &["test", "--workspace", "--all-targets", "--locked"])?;
-    run("cargo", &["test", "--workspace", "--doc", "--locked"])?;
-    run("cargo", &["test", "--package", "adapter-tokio", "--features", "tracing", "--locked"])
+    testing::test()
 }
 
 fn counts(write: bool) -> Result<(), String> {
