@@ -40,7 +40,8 @@ pub const OUTBOUND_LOW_BYTES: usize = 256 << 10;
 /// listen. Half as much again as publishes may fill.
 pub const OUTBOUND_HARD_BYTES: usize = 3 << 19;
 
-/// What the buffer grows by beyond what publishes may fill.
+/// What a large buffer grows by for frames other than publishes: beyond half of
+/// [`OUTBOUND_HIGH_BYTES`] it does not double.
 pub const OUTBOUND_STEP_BYTES: usize = 128 << 10;
 
 /// Bytes of unread deliveries that no prefetch bounds, at which reading pauses unless something else

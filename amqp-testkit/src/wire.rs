@@ -228,6 +228,13 @@ impl Wire {
         std::mem::take(&mut self.input)
     }
 
+    /// Reads up to the peer's end, and keeps nothing of it.
+    pub fn discard_to_end(&mut self) {
+        while self.read() {
+            self.input.clear();
+        }
+    }
+
     /// Whether nothing comes, not even an end, within this time.
     ///
     /// # Panics

@@ -300,10 +300,10 @@ impl Outbound {
         if !self.sealed {
             self.frames_queued += 1;
             let buffer = self.buffer(channel);
-            // Publishes stop below this. What a peer that does not listen makes us say is not to double
-            // the buffer.
+            // Doubling could grow the buffer far beyond the mark at which reading pauses, if a peer makes
+            // this side answer and does not read.
             let spare = buffer.capacity() - buffer.len();
-            if spare < IDLE_BUFFER_BYTES && buffer.len() >= OUTBOUND_HIGH_BYTES {
+            if spare < IDLE_BUFFER_BYTES && buffer.capacity() >= OUTBOUND_HIGH_BYTES / 2 {
                 buffer.reserve_exact(OUTBOUND_STEP_BYTES);
             }
             encode(buffer);

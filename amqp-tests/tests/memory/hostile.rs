@@ -149,7 +149,7 @@ async fn silent_handshakes() {
         let bytes = whole[..said].to_vec();
         let peer = Scripted::start(move |mut wire| {
             wire.send_bytes(&bytes);
-            wire.read_to_end();
+            wire.discard_to_end();
         })
         .unwrap();
         let failure = failure(impatient(&peer)).await;
@@ -181,7 +181,7 @@ async fn other_protocols() {
     for said in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b"AMQP\0\x01\0\0", b"\0\0\0\0\0\0\0\0"] {
         let peer = Scripted::start(move |mut wire| {
             wire.send_bytes(said);
-            wire.read_to_end();
+            wire.discard_to_end();
         })
         .unwrap();
         let failure = failure(connector(&peer)).await;
@@ -363,7 +363,7 @@ async fn odd_contents() {
         weighted[10] = 1;
         bytes.extend([method(1, &deliver(2)), weighted].concat());
         wire.send_bytes(&bytes);
-        wire.read_to_end();
+        wire.discard_to_end();
     })
     .unwrap();
     let mut client = client(&peer).await;
@@ -414,7 +414,7 @@ async fn late_replies() {
         // The first caller has given up by now.
         wire.send(1, &answer("first"));
         wire.send(1, &answer("second"));
-        wire.read_to_end();
+        wire.discard_to_end();
     })
     .unwrap();
     let client = client_of(impatient(&peer)).await;
@@ -448,7 +448,7 @@ async fn odd_confirms() {
             set_up(&mut wire);
             (0..3).for_each(|_| drop(wire.expect("basic.Publish")));
             wire.send_bytes(&bytes);
-            wire.read_to_end();
+            wire.discard_to_end();
         })
         .unwrap();
         let client = client(&peer).await;
@@ -501,7 +501,7 @@ async fn floods() {
             wire.expect("queue.Declare");
             let queue = ShortStr::new("q").unwrap();
             wire.send(1, &queue::DeclareOk { queue, ..Default::default() });
-            wire.read_to_end();
+            wire.discard_to_end();
         })
         .unwrap();
         let what = format!("a flood of {name}");

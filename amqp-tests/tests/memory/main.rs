@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adapter_tokio::{BasicConsume, Config, Connection, Publish, QueueDeclare, connect, limits};
-use amqp_client::core::{Action, Session};
+use amqp_client::core::{Action, Session, Transmit};
 use amqp_proto::method::{basic, channel, connection};
 use amqp_proto::{ContentHeader, RawProperties, RawTable, ShortStr, TABLE_DEPTH_MAX, frame};
 use amqp_testkit::RabbitMq;
@@ -30,6 +30,7 @@ fn threads() -> usize {
 fn memory_and_threads() {
     announced_sizes();
     held::every_size();
+    answers();
     // Its runtime's threads go with it: they would be counted below.
     runtime().block_on(hostile::every_row());
     let broker = RabbitMq::start().unwrap_or_else(|error| panic!("{error}"));
@@ -85,6 +86,42 @@ fn announced_sizes() {
     assert_eq!(live_bytes(ALLOCATOR), before);
 }
 
+/// M4: a peer that talks and does not read fills two buffers with the answers: one is with the
+/// driver, one waits behind it. Neither grows far beyond the mark, whatever size it began with.
+fn answers() {
+    let mut wire = Vec::new();
+    frame::write_method(&mut wire, 0, &start());
+    frame::write_method(&mut wire, 0, &connection::Tune::default());
+    frame::write_method(&mut wire, 0, &connection::OpenOk::default());
+    let mut flows = Vec::new();
+    frame::write_method(&mut flows, 1, &channel::Flow { active: true });
+    // As much as a driver reads before it asks whether more is welcome.
+    let flows = flows.repeat(limits::READ_BUFFER_BYTES / flows.len());
+    for body in (0..4_000).step_by(250) {
+        let mut peer = Peer::new();
+        peer.feed(&wire);
+        let (id, _) = peer.session.open_channel(peer.now).unwrap();
+        let mut out = Transmit::new();
+        peer.write(&mut out);
+        let mut open_ok = Vec::new();
+        frame::write_method(&mut open_ok, 1, &channel::OpenOk::default());
+        peer.feed(&open_ok);
+        let before = live_bytes(ALLOCATOR);
+        for buffers in 1..=2 {
+            peer.session.channel(id).publish(&Publish::new("", "q", &vec![0; body])).unwrap();
+            while peer.session.wants_input() {
+                peer.feed(&flows);
+            }
+            let held = live_bytes(ALLOCATOR) - before;
+            let most = limits::OUTBOUND_HARD_BYTES + flows.len() + limits::OUTBOUND_STEP_BYTES;
+            // Beside them, the input and the events of one call.
+            let most = buffers * most + (256 << 10);
+            assert!(held < most as isize, "{held} bytes in {buffers} buffers, body {body}");
+            assert_eq!(peer.session.poll_transmit(peer.now, &mut out), buffers == 1);
+        }
+    }
+}
+
 /// A session whose peer is played by bytes.
 struct Peer {
     session: Session,
@@ -103,10 +140,20 @@ impl Peer {
         Self { session, now, input: BytesMut::with_capacity(4 << 10) }
     }
 
+    /// Writes everything there is.
+    fn write(&mut self, out: &mut Transmit) {
+        while self.session.poll_transmit(self.now, out) {
+            out.advance(out.to_vec().len());
+        }
+    }
+
     fn feed(&mut self, bytes: &[u8]) {
         self.input.extend_from_slice(bytes);
-        while self.session.handle_input(self.now, &mut self.input) {}
-        while self.session.poll_event().is_some() {}
+        let mut more = true;
+        while more {
+            more = self.session.handle_input(self.now, &mut self.input);
+            while self.session.poll_event().is_some() {}
+        }
         assert_eq!(self.session.cause(), None);
     }
 }
