@@ -1,6 +1,8 @@
-//! An arbitrary peer, and an application that does as it pleases, with a clock that they turn.
+//! An arbitrary peer that can also answer as a [broker](Broker) does, and an application that does as
+//! it pleases, with a clock and a socket that they turn.
 
 use std::collections::VecDeque;
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +16,7 @@ use amqp_core::{
 };
 use bytes::BytesMut;
 
+use crate::broker::Broker;
 use crate::ops::Ops;
 
 const FRAME_MAX: u32 = 4_096;
@@ -40,6 +43,9 @@ struct World {
     out: Transmit,
     written: Vec<u8>,
     written_in_all: u64,
+    /// The socket takes no bytes.
+    stalled: bool,
+    broker: Broker,
     greeted: bool,
     lost: bool,
     channels: Vec<ChannelId>,
@@ -71,6 +77,8 @@ impl World {
             out: Transmit::new(),
             written: Vec::new(),
             written_in_all: 0,
+            stalled: false,
+            broker: Broker::default(),
             greeted: false,
             lost: false,
             channels: Vec::new(),
@@ -237,8 +245,42 @@ impl World {
                     while self.session.channel(id).take_returned().is_some() {}
                 }
             }
+            29 => self.answer(which, ops),
+            // The socket takes a few bytes, and no more until it is asked again without a limit.
+            30 => {
+                let limit = usize::from(ops.byte().unwrap_or(0));
+                self.stalled = limit > 0;
+                self.write(limit);
+            }
             _ => self.receive(&frame::HEARTBEAT),
         }
+    }
+
+    /// A broker answers what it has read.
+    fn answer(&mut self, which: usize, ops: &mut Ops<'_>) {
+        let (what, number) = (ops.byte().unwrap_or(0), which % self.next_tag.len());
+        let more = usize::from(what >> 3);
+        let wire = match what & 7 {
+            0..=3 => {
+                let tag = if more % 4 > 0 { self.next_tag[number] } else { 0 };
+                let (wire, got) = self.broker.answer(number as u16, tag, more * 8);
+                self.next_tag[number] += u64::from(got);
+                wire
+            }
+            4 => self.broker.settle(number as u16, more as u64 % 4, more & 4 > 0, true),
+            5 => self.broker.settle(number as u16, more as u64 % 4, more & 4 > 0, false),
+            6 => {
+                let body_max = FRAME_MAX as usize - frame::FRAME_OVERHEAD;
+                self.broker.give_back(number as u16, more & 1 > 0, body_max)
+            }
+            _ => {
+                let mut wire = Vec::new();
+                let flow = channel::Flow { active: more & 1 > 0 };
+                frame::write_method(&mut wire, number.max(1) as u16, &flow);
+                wire
+            }
+        };
+        self.receive(&wire);
     }
 
     fn open_channel(&mut self) {
@@ -352,6 +394,8 @@ impl World {
         self.lost = true;
         let error = TransportError::end_of_file();
         self.session.handle_disconnected(self.now, self.attempt, error, self.written_in_all);
+        (self.out, self.stalled) = (Transmit::new(), false);
+        self.written.clear();
     }
 
     /// What a driver does between two steps.
@@ -374,16 +418,34 @@ impl World {
             }
         }
         self.take_results();
-        while self.session.poll_transmit(self.now, &mut self.out) {
-            let bytes = self.out.to_vec();
-            self.out.advance(bytes.len());
-            self.written_in_all += bytes.len() as u64;
-            self.written.extend(bytes);
+        if !self.stalled {
+            self.write(usize::MAX);
         }
+        self.session.handle_written(self.now, self.attempt, self.written_in_all);
         self.check_written();
         while self.session.poll_event().is_some() {}
         let _ = self.session.poll_timeout();
         drop(self.session.take_discarded());
+    }
+
+    /// The socket takes at most so many bytes.
+    fn write(&mut self, limit: usize) {
+        let mut left = limit;
+        while left > 0
+            && (!self.out.is_empty() || self.session.poll_transmit(self.now, &mut self.out))
+        {
+            let mut slices = [IoSlice::new(&[]); 3];
+            let filled = self.out.slices(&mut slices);
+            let mut count = 0;
+            for slice in &slices[..filled] {
+                let taken = slice.len().min(left - count);
+                self.written.extend_from_slice(&slice[..taken]);
+                count += taken;
+            }
+            self.out.advance(count);
+            self.written_in_all += count as u64;
+            left -= count;
+        }
     }
 
     fn take_results(&mut self) {
@@ -409,7 +471,7 @@ impl World {
         self.publishes.retain(|(id, seq)| session.channel(*id).confirmed(*seq).is_none());
     }
 
-    /// Whole frames within the limit, behind the protocol header.
+    /// Whole frames within the limit, behind the protocol header; the last one may be under way.
     fn check_written(&mut self) {
         let mut rest = self.written.as_slice();
         if !self.greeted && !rest.is_empty() {
@@ -422,11 +484,16 @@ impl World {
         let limits = FrameLimits { body: other, header: other, method: other };
         while !rest.is_empty() {
             match frame::peek(rest, limits) {
-                Ok(Peek::Complete(frame)) => rest = &rest[frame.frame_len()..],
+                Ok(Peek::Complete(frame)) => {
+                    self.broker.read(&frame);
+                    rest = &rest[frame.frame_len()..];
+                }
+                Ok(Peek::Incomplete(_)) if !self.out.is_empty() => break,
                 wrong => panic!("half a frame, or none: {wrong:?}"),
             }
         }
-        self.written.clear();
+        let read = self.written.len() - rest.len();
+        self.written.drain(..read);
     }
 
     /// Whatever was begun has an end.

@@ -1,6 +1,7 @@
 //! What the fuzzer calls, as plain functions: each takes any bytes and panics where a promise is
 //! broken. `tests/replay.rs` runs them over the corpora on the stable toolchain.
 
+mod broker;
 mod codec;
 mod connection;
 mod ops;
