@@ -131,7 +131,15 @@ impl Connection {
             Some(tag) => state.calls.tagged(tag, answers),
             None => state.calls.front(),
         };
-        let Some(call) = answered else { return stray(&mut self.numbers) };
+        let Some(call) = answered else {
+            // RabbitMQ 3.10 answers a cancel twice if the quorum queue is deleted meanwhile.
+            if let Method::BasicCancelOk(ok) = method
+                && state.consumers.find(ok.consumer_tag.as_bytes()).is_none()
+            {
+                return Ok(());
+            }
+            return stray(&mut self.numbers);
+        };
         let Some((pending, awaited)) = self.calls.pending(call) else { return Err(unexpected) };
         if closes && matches!(pending, Pending::ChannelOpen(_)) && state.phase == Phase::Closing {
             // RabbitMQ answers the open first. A peer that answers the close has answered both, unless it
