@@ -110,7 +110,8 @@ pub(crate) struct ChannelState {
     /// The broker has asked for no more publishes.
     pub(crate) flow_stopped: bool,
     pub(crate) consumers: ConsumerTags,
-    pub(crate) strays: Strays,
+    /// Present once a consumer was cancelled by the broker, or a delivery found none.
+    pub(crate) strays: Option<Box<Strays>>,
     pub(crate) prefetch: Prefetch,
     /// It has had a consumer of a stream, or one that may have been of a stream.
     pub(crate) streams: bool,
@@ -120,9 +121,8 @@ pub(crate) struct ChannelState {
     pub(crate) transactional: bool,
     /// `confirm.select-ok` has come: what is returned from here on was confirmed.
     pub(crate) confirming: bool,
-    returned: VecDeque<ReturnedMessage>,
-    /// Bytes of those.
-    returned_bytes: usize,
+    /// Returned messages of unconfirmed publishes, from the first one on.
+    returned: Option<Box<ReturnedMessages>>,
     /// Whoever looked for a returned message found none, and none has come since.
     pub(crate) awaits_returned: bool,
     pub(crate) tags_made: u32,
@@ -144,14 +144,13 @@ impl ChannelState {
             recovered_to: 0,
             flow_stopped: false,
             consumers: ConsumerTags::default(),
-            strays: Strays::default(),
+            strays: None,
             prefetch: Prefetch::default(),
             streams: false,
             confirms: None,
             transactional: false,
             confirming: false,
-            returned: VecDeque::new(),
-            returned_bytes: 0,
+            returned: None,
             awaits_returned: false,
             tags_made: 0,
         }
@@ -249,20 +248,36 @@ impl ChannelState {
 
     /// Keeps a returned message of an unconfirmed publish; the oldest go if there are too many.
     pub(crate) fn keep_returned(&mut self, message: ReturnedMessage) {
-        self.returned_bytes += message.message.size();
-        self.returned.push_back(message);
-        while self.returned.len() > RETURNED_MESSAGES
-            || (self.returned_bytes > RETURNED_BYTES && self.returned.len() > 1)
+        self.returned.get_or_insert_default().push(message);
+    }
+
+    /// Takes the oldest returned message that was kept.
+    pub(crate) fn take_returned(&mut self) -> Option<ReturnedMessage> {
+        self.returned.as_mut()?.pop()
+    }
+}
+
+#[derive(Debug, Default)]
+struct ReturnedMessages {
+    messages: VecDeque<ReturnedMessage>,
+    bytes: usize,
+}
+
+impl ReturnedMessages {
+    fn push(&mut self, message: ReturnedMessage) {
+        self.bytes += message.message.size();
+        self.messages.push_back(message);
+        while self.messages.len() > RETURNED_MESSAGES
+            || (self.bytes > RETURNED_BYTES && self.messages.len() > 1)
         {
             count(1);
-            self.take_returned();
+            self.pop();
         }
     }
 
-    /// The oldest returned message that is kept.
-    pub(crate) fn take_returned(&mut self) -> Option<ReturnedMessage> {
-        let oldest = self.returned.pop_front()?;
-        self.returned_bytes -= oldest.message.size();
+    fn pop(&mut self) -> Option<ReturnedMessage> {
+        let oldest = self.messages.pop_front()?;
+        self.bytes -= oldest.message.size();
         Some(oldest)
     }
 }

@@ -137,7 +137,9 @@ impl<'c> Channel<'c> {
         match self.send_calls(now, &before, Pending::Consume(key), &behind, encode) {
             Ok(call) => {
                 if let Some(state) = self.state() {
-                    state.strays.forget(tag.as_bytes());
+                    if let Some(strays) = &mut state.strays {
+                        strays.forget(tag.as_bytes());
+                    }
                     state.consumers.insert(tag, key);
                     state.streams |= request.is_stream();
                     state.prefetch = start.next;

@@ -327,7 +327,7 @@ impl Connection {
         }
         let (queue, consumer_tag) = (Arc::clone(&consumer.queue), Arc::clone(&consumer.tag));
         state.consumers.remove(tag);
-        state.strays.remember(tag, consumer.no_ack(), consumer.prefetch);
+        state.strays.get_or_insert_default().remember(tag, consumer.no_ack(), consumer.prefetch);
         if cancel.no_wait {
             cancel_no_wait(&mut self.outbound, number, cancel.consumer_tag);
         }
@@ -346,7 +346,7 @@ impl Connection {
         // What comes on a channel that closes or recovers goes back to its queue by that.
         let counts = state.phase == Phase::Open && state.recovering == 0;
         let fate = match counts {
-            true => state.strays.delivered(deliver.consumer_tag.as_bytes()),
+            true => state.strays.get_or_insert_default().delivered(deliver.consumer_tag.as_bytes()),
             false => Fate::Keep,
         };
         let tag = deliver.delivery_tag;
