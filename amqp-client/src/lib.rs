@@ -46,6 +46,8 @@ pub use consumer::{Cancelling, Consumer, Next};
 pub use delivery::Delivery;
 pub use driver::Driver;
 pub use events::{ConnectionEvent, Events, NextEvent};
+#[doc(no_inline)]
+pub use exports::values::*;
 pub use exports::{handles, values};
 #[cfg(feature = "futures-io")]
 pub use futures_io::FuturesIo;

@@ -1,13 +1,38 @@
-//! Pages on what is true of every handle: errors, dropping, waiting, and on event loops of your own.
+//! The guide: how to use the client, from a first program to delivery guarantees.
+//!
+//! | start here | publish and consume | run it | when things go wrong |
+//! | --- | --- | --- | --- |
+//! | [`getting_started`] | [`publishing`] | [`shutdown`] | [`errors`] |
+//! | [`connecting`] | [`consuming`] | [`performance`] | [`cancellation`] |
+//! | [`from_lapin`], [`from_pika`] | [`acknowledging`] | [`testing`] | [`backpressure`] |
+//! | | [`topology`], [`streams`], [`rpc`] | [`event_loop`] | [`delivery_guarantees`] |
 
-#[doc = include_str!("errors.md")]
-pub mod errors {}
+macro_rules! pages {
+    ($($page:ident)*) => {
+        $(
+            #[doc = include_str!(concat!(stringify!($page), ".md"))]
+            pub mod $page {}
+        )*
+    };
+}
 
-#[doc = include_str!("cancellation.md")]
-pub mod cancellation {}
-
-#[doc = include_str!("backpressure.md")]
-pub mod backpressure {}
-
-#[doc = include_str!("event_loop.md")]
-pub mod event_loop {}
+pages! {
+    getting_started
+    connecting
+    publishing
+    consuming
+    acknowledging
+    topology
+    streams
+    rpc
+    shutdown
+    testing
+    errors
+    cancellation
+    backpressure
+    delivery_guarantees
+    performance
+    event_loop
+    from_lapin
+    from_pika
+}
