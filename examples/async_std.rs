@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example async_std` runs on an embedded broker; with `AMQP_URL` set, on that one.
 
-use adapter_async_std::{BasicConsume, Publish, QueueDeclare, connect};
+use amqp_async_std::{BasicConsume, Publish, QueueDeclare, connect};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let broker = examples::broker()?;

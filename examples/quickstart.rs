@@ -13,11 +13,11 @@ use std::process::ExitCode;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use adapter_tokio::{
+use amqp_testkit::ModelBroker;
+use amqp_tokio::{
     BasicConsume, Channel, Confirm, Connection, Connector, Consumer, Publish, Publisher,
     QueueDeclare,
 };
-use amqp_testkit::ModelBroker;
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinSet;

@@ -1,13 +1,13 @@
-use amqp_client::core::ConnectError;
-use amqp_client::{Connection, Driver};
+use amqp_async::core::ConnectError;
+use amqp_async::{Connection, Driver};
 
 use crate::runtime::AsyncStd;
 
 /// A way to connect on async-std: a configuration, for one connection or many.
 ///
 /// ```no_run
-/// # async fn example() -> Result<(), adapter_async_std::ConnectError> {
-/// use adapter_async_std::{Connector, Heartbeat};
+/// # async fn example() -> Result<(), amqp_async_std::ConnectError> {
+/// use amqp_async_std::{Connector, Heartbeat};
 /// let connector = Connector::new("amqp://h1,h2/orders")?
 ///     .configure(|config| config.heartbeat(Heartbeat::Seconds(10)).connection_name("orders"));
 /// let connection = connector.connect().await?;
@@ -19,13 +19,13 @@ use crate::runtime::AsyncStd;
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// use adapter_async_std::{Config, Connector};
+/// use amqp_async_std::{Config, Connector};
 /// let stream = async_std::os::unix::net::UnixStream::connect("/run/broker.sock").await?;
 /// let connection = Connector::from(Config::default()).connect_with(stream).await?;
 /// # Ok(())
 /// # }
 /// ```
-pub type Connector = amqp_client::Connector<AsyncStd>;
+pub type Connector = amqp_async::Connector<AsyncStd>;
 
 /// A driver on async-std: see [`Connector::driver`].
 pub type AsyncStdDriver = Driver<AsyncStd>;

@@ -1,15 +1,15 @@
 //! An AMQP 0-9-1 client for RabbitMQ on async-std.
 //!
 //! **async-std is discontinued** (RUSTSEC-2025-0052); its authors point to smol. This adapter is for
-//! applications that are on it still. New ones are better served by `adapter-smol`, which has the same
+//! applications that are on it still. New ones are better served by `amqp-smol`, which has the same
 //! surface: to move, change the crate's name.
 //!
 //! ```no_run
-//! use adapter_async_std::{BasicConsume, Publish, QueueDeclare};
+//! use amqp_async_std::{BasicConsume, Publish, QueueDeclare};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # async_std::task::block_on(async {
-//! let connection = adapter_async_std::connect("amqp://guest:guest@localhost:5672/%2f").await?;
+//! let connection = amqp_async_std::connect("amqp://guest:guest@localhost:5672/%2f").await?;
 //! let channel = connection.open_channel().await?;
 //! channel.queue_declare(QueueDeclare::new("orders").durable()).await?;
 //!
@@ -42,7 +42,7 @@ mod connector;
 mod runtime;
 
 #[doc(inline)]
-pub use amqp_client::{handles::*, values::*};
+pub use amqp_async::{handles::*, values::*};
 
 pub use connector::{AsyncStdDriver, Connector, connect};
 pub use runtime::AsyncStd;

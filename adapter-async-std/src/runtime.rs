@@ -5,12 +5,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use amqp_client::{Carries, Clock, FuturesIo, Runtime};
+use amqp_async::{Carries, Clock, FuturesIo, Runtime};
 use async_std::net::{TcpStream, ToSocketAddrs};
 use async_std::task;
 use futures_io::{AsyncRead, AsyncWrite};
 
-/// Async-std as a runtime of `amqp-client`: what is spawned goes to its global executor.
+/// Async-std as a runtime of `amqp-async`: what is spawned goes to its global executor.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct AsyncStd;
@@ -70,7 +70,7 @@ pub struct Timer(Option<(Instant, Sleep)>);
 
 type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-impl amqp_client::Timer for Timer {
+impl amqp_async::Timer for Timer {
     fn poll_until(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         if self.0.as_ref().is_none_or(|(at, _)| *at != deadline) {
             let left = deadline.saturating_duration_since(Instant::now());

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use amqp_client::core::{
+use amqp_async::core::{
     AckError, BasicConsume, BasicGet, BasicQos, ChannelCause, DeliveryTag, Error, ExchangeBind,
     ExchangeDeclare, ExchangeDelete, MessageCount, NoWait, Publish, QueueBind, QueueDeclare,
     QueueDeclareOk, QueueDelete, QueuePurge, ReturnedMessage,
@@ -24,10 +24,10 @@ use crate::wait::{wait, wait_until};
 /// the connection is closed or closes meanwhile, an argument cannot be sent, or no reply comes within the
 /// call time-out (30 s unless configured).
 #[derive(Clone, Debug)]
-pub struct Channel(amqp_client::Channel);
+pub struct Channel(amqp_async::Channel);
 
 impl Channel {
-    pub(crate) const fn new(channel: amqp_client::Channel) -> Self {
+    pub(crate) const fn new(channel: amqp_async::Channel) -> Self {
         Self(channel)
     }
 
@@ -117,7 +117,7 @@ impl Channel {
     /// Starts a consumer (AMQP 0-9-1, 1.8.3.3).
     ///
     /// # Errors
-    /// Those of a [call](Self#calls), and [`Misuse::DuplicateConsumerTag`](amqp_client::core::Misuse).
+    /// Those of a [call](Self#calls), and [`Misuse::DuplicateConsumerTag`](amqp_async::core::Misuse).
     pub fn basic_consume(&self, consume: BasicConsume) -> Result<Consumer, Error> {
         wait(self.0.basic_consume(consume)).map(Consumer::new)
     }
@@ -218,7 +218,7 @@ impl Channel {
     ///
     /// # Errors
     /// What is known: the channel or the connection is closed, an argument cannot be sent, or
-    /// [`Misuse::ConfirmModeUsePublisher`](amqp_client::core::Misuse). That the broker takes the message
+    /// [`Misuse::ConfirmModeUsePublisher`](amqp_async::core::Misuse). That the broker takes the message
     /// is not known.
     pub fn basic_publish(&self, publish: Publish<'_>) -> Result<(), Error> {
         wait(self.0.basic_publish(publish))

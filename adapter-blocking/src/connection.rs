@@ -1,8 +1,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use amqp_client::ConnectionEvent;
-use amqp_client::core::{CloseCause, Error, FieldTable, Stats, Tuning};
+use amqp_async::ConnectionEvent;
+use amqp_async::core::{CloseCause, Error, FieldTable, Stats, Tuning};
 
 use crate::channel::Channel;
 use crate::wait::{wait, wait_until};
@@ -13,15 +13,15 @@ use crate::wait::{wait, wait_until};
 /// its channels is dropped, the connection is closed in the background, behind everything that was
 /// queued; a process that ends before that loses what was not written, so [`close`](Self::close) it.
 #[derive(Clone, Debug)]
-pub struct Connection(amqp_client::Connection);
+pub struct Connection(amqp_async::Connection);
 
 impl Connection {
-    pub(crate) const fn new(connection: amqp_client::Connection) -> Self {
+    pub(crate) const fn new(connection: amqp_async::Connection) -> Self {
         Self(connection)
     }
 
     /// A future that does not keep the connection.
-    pub(crate) fn watch(&self) -> amqp_client::Closed {
+    pub(crate) fn watch(&self) -> amqp_async::Closed {
         self.0.closed()
     }
 
@@ -29,7 +29,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`Error::Connection`] if the connection is closed or closes meanwhile,
-    /// [`Misuse::NoFreeChannels`](amqp_client::core::Misuse::NoFreeChannels), [`Error::Deadline`].
+    /// [`Misuse::NoFreeChannels`](amqp_async::core::Misuse::NoFreeChannels), [`Error::Deadline`].
     pub fn open_channel(&self) -> Result<Channel, Error> {
         wait(self.0.open_channel()).map(Channel::new)
     }
@@ -40,7 +40,7 @@ impl Connection {
     /// message that came back unconfirmed. An error of `body` itself comes first.
     ///
     /// ```
-    /// # use adapter_blocking::{Connection, Error, Publish};
+    /// # use amqp_blocking::{Connection, Error, Publish};
     /// # fn example(connection: &Connection) -> Result<(), Error> {
     /// connection.with_channel(|channel| {
     ///     channel.basic_publish(Publish::new("events", "order.created", b"{}").mandatory())
@@ -151,7 +151,7 @@ impl Connection {
 ///
 /// The newest 256 that were not taken are kept. It is no handle: it does not keep the connection.
 #[derive(Debug)]
-pub struct Events(pub(crate) amqp_client::Events);
+pub struct Events(pub(crate) amqp_async::Events);
 
 impl Events {
     /// The next event, if one is there.

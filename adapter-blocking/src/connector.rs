@@ -1,4 +1,4 @@
-use amqp_client::core::{Config, ConnectError};
+use amqp_async::core::{Config, ConnectError};
 
 use crate::connection::Connection;
 use crate::io_thread::Driver;
@@ -17,8 +17,8 @@ pub fn connect(uri: &str) -> Result<Connection, ConnectError> {
 /// A way to connect: a configuration, for one connection or many.
 ///
 /// ```no_run
-/// # fn example() -> Result<(), adapter_blocking::ConnectError> {
-/// use adapter_blocking::{Connector, Heartbeat};
+/// # fn example() -> Result<(), amqp_blocking::ConnectError> {
+/// use amqp_blocking::{Connector, Heartbeat};
 /// let connector = Connector::new("amqp://h1,h2/orders")?
 ///     .configure(|config| config.heartbeat(Heartbeat::Seconds(10)).connection_name("orders"));
 /// let connection = connector.connect()?;
@@ -78,8 +78,7 @@ impl Connector {
     /// [`ConnectError`] where the configuration itself cannot work, or the system has no poller.
     pub fn driver(&self) -> Result<(Connecting, Driver), ConnectError> {
         Driver::new(|io| {
-            let (connecting, driver) =
-                amqp_client::connect(Blocking::new(io), self.config.clone())?;
+            let (connecting, driver) = amqp_async::connect(Blocking::new(io), self.config.clone())?;
             Ok((Connecting(connecting), driver))
         })
     }
@@ -94,7 +93,7 @@ impl Connector {
             let socket = Socket::new(io.clone(), stream).map_err(crate::io_thread::not_started)?;
             let runtime = Blocking::new(io);
             let (connecting, driver) =
-                amqp_client::connect_with(runtime, self.config.clone(), socket)?;
+                amqp_async::connect_with(runtime, self.config.clone(), socket)?;
             Ok((Connecting(connecting), driver))
         })
     }
@@ -111,7 +110,7 @@ impl From<Config> for Connector {
 /// Dropped, the attempt is given up.
 #[must_use = "dropped, the attempt is given up"]
 #[derive(Debug)]
-pub struct Connecting(amqp_client::Connecting);
+pub struct Connecting(amqp_async::Connecting);
 
 impl Connecting {
     /// Waits until the connection is open, which it is not before its driver runs.

@@ -1,7 +1,7 @@
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use amqp_client::core::Error;
+use amqp_async::core::Error;
 
 use crate::delivery::Delivery;
 use crate::wait::{wait, wait_until};
@@ -16,10 +16,10 @@ use crate::wait::{wait, wait_until};
 /// requeued; without acknowledgement they are lost, and of a stream they are acknowledged.
 #[must_use = "a consumer that is dropped is cancelled"]
 #[derive(Debug)]
-pub struct Consumer(amqp_client::Consumer);
+pub struct Consumer(amqp_async::Consumer);
 
 impl Consumer {
-    pub(crate) const fn new(consumer: amqp_client::Consumer) -> Self {
+    pub(crate) const fn new(consumer: amqp_async::Consumer) -> Self {
         Self(consumer)
     }
 
@@ -93,6 +93,6 @@ impl Iterator for Consumer {
     }
 }
 
-fn wrap(next: Option<Result<amqp_client::Delivery, Error>>) -> Option<Result<Delivery, Error>> {
+fn wrap(next: Option<Result<amqp_async::Delivery, Error>>) -> Option<Result<Delivery, Error>> {
     next.map(|delivery| delivery.map(Delivery::new))
 }

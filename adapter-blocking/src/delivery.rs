@@ -1,6 +1,6 @@
 use std::fmt;
 
-use amqp_client::core::{
+use amqp_async::core::{
     AckError, Body, DeliveryTag, Error, Fault, FieldTable, Malformed, Message, Properties, Publish,
     ShortStr,
 };
@@ -18,10 +18,10 @@ use crate::wait::wait;
 /// channel closes, counts towards the prefetch until then, and
 /// [`ConnectionEvent::DeliveriesDropped`](crate::ConnectionEvent::DeliveriesDropped) reports it. With
 /// [`requeue_on_drop`](crate::BasicConsume::requeue_on_drop) it is requeued.
-pub struct Delivery(amqp_client::Delivery);
+pub struct Delivery(amqp_async::Delivery);
 
 impl Delivery {
-    pub(crate) const fn new(delivery: amqp_client::Delivery) -> Self {
+    pub(crate) const fn new(delivery: amqp_async::Delivery) -> Self {
         Self(delivery)
     }
 

@@ -14,9 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use amqp_client::ConnectionEvent;
-use amqp_client::core::limits::{DISPATCHED_MAX, SUBMITTED_MAX};
-use amqp_client::core::{BasicConsume, CloseCause, Error};
+use amqp_async::ConnectionEvent;
+use amqp_async::core::limits::{DISPATCHED_MAX, SUBMITTED_MAX};
+use amqp_async::core::{BasicConsume, CloseCause, Error};
 
 use crate::channel::Channel;
 use crate::connection::{Connection, Events};
@@ -39,9 +39,9 @@ type Job = Box<dyn FnOnce(&mut Dispatcher<'_>) + Send>;
 /// handle: it keeps the connection.
 ///
 /// ```no_run
-/// use adapter_blocking::{BasicConsume, Dispatcher};
+/// use amqp_blocking::{BasicConsume, Dispatcher};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let connection = adapter_blocking::connect("amqp://localhost")?;
+/// let connection = amqp_blocking::connect("amqp://localhost")?;
 /// let channel = connection.open_channel()?;
 /// let mut seen = 0;
 /// let mut dispatcher = Dispatcher::new(&connection);
@@ -66,7 +66,7 @@ pub struct Dispatcher<'a> {
     after_job: bool,
     on_event: Option<(Events, OnEvent<'a>)>,
     on_cancel: Option<OnCancel<'a>>,
-    closed: amqp_client::Closed,
+    closed: amqp_async::Closed,
     /// What it resolved with.
     cause: Option<CloseCause>,
     inbox: Arc<Inbox>,

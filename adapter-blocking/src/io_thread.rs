@@ -17,8 +17,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use amqp_client::Runtime;
-use amqp_client::core::{ConnectError, TransportError};
+use amqp_async::Runtime;
+use amqp_async::core::{ConnectError, TransportError};
 use mio::event::{Event, Source};
 use mio::{Events, Interest, Registry, Token};
 
@@ -44,7 +44,7 @@ pub(crate) trait Drive: Future<Output = ()> + Send + Unpin {
     fn fail(self: Box<Self>, error: TransportError);
 }
 
-impl<R: Runtime> Drive for amqp_client::Driver<R> {
+impl<R: Runtime> Drive for amqp_async::Driver<R> {
     fn fail(self: Box<Self>, error: TransportError) {
         Self::fail(*self, error);
     }
@@ -309,7 +309,7 @@ mod tests {
     use std::thread;
     use std::time::{Duration, Instant};
 
-    use amqp_client::core::{CloseCause, ConnectError, Error, Heartbeat, TransportError};
+    use amqp_async::core::{CloseCause, ConnectError, Error, Heartbeat, TransportError};
     use amqp_testkit::ModelBroker;
 
     use super::{Drive, Driver};

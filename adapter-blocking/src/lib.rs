@@ -1,10 +1,10 @@
 //! An AMQP 0-9-1 client for RabbitMQ with a blocking API.
 //!
 //! ```no_run
-//! use adapter_blocking::{BasicConsume, Publish, QueueDeclare};
+//! use amqp_blocking::{BasicConsume, Publish, QueueDeclare};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let connection = adapter_blocking::connect("amqp://guest:guest@localhost:5672/%2f")?;
+//! let connection = amqp_blocking::connect("amqp://guest:guest@localhost:5672/%2f")?;
 //! let channel = connection.open_channel()?;
 //! channel.queue_declare(QueueDeclare::new("orders").durable())?;
 //!
@@ -51,7 +51,7 @@ mod tx;
 mod wait;
 
 #[doc(inline)]
-pub use amqp_client::values::*;
+pub use amqp_async::values::*;
 
 pub use channel::Channel;
 pub use connection::{Connection, Events};

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
-use amqp_client::PublishError;
-use amqp_client::core::{Publish, PublishSeq};
+use amqp_async::PublishError;
+use amqp_async::core::{Publish, PublishSeq};
 
 use crate::wait::{wait, wait_until};
 
@@ -10,10 +10,10 @@ use crate::wait::{wait, wait_until};
 /// Clones are handles to the same channel, for use from any thread. Publishes go out in the order in which
 /// they are queued; each is settled on its own.
 #[derive(Clone, Debug)]
-pub struct Publisher(amqp_client::Publisher);
+pub struct Publisher(amqp_async::Publisher);
 
 impl Publisher {
-    pub(crate) const fn new(publisher: amqp_client::Publisher) -> Self {
+    pub(crate) const fn new(publisher: amqp_async::Publisher) -> Self {
         Self(publisher)
     }
 
@@ -59,12 +59,12 @@ impl Publisher {
 #[must_use = "a publish whose confirm is dropped may be lost unnoticed"]
 #[derive(Debug)]
 pub struct Confirm {
-    confirm: amqp_client::Confirm,
+    confirm: amqp_async::Confirm,
     outcome: Option<Result<(), PublishError>>,
 }
 
 impl Confirm {
-    const fn new(confirm: amqp_client::Confirm) -> Self {
+    const fn new(confirm: amqp_async::Confirm) -> Self {
         Self { confirm, outcome: None }
     }
 

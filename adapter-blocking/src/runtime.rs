@@ -8,14 +8,14 @@ use std::task::{Context, Poll};
 use std::thread;
 use std::time::Instant;
 
-use amqp_client::{Clock, Runtime, Timer};
+use amqp_async::{Clock, Runtime, Timer};
 use mio::net::TcpStream;
 
 use crate::io_thread::Io;
 use crate::lookup::{Resolving, look_up};
 use crate::stream::{Socket, Stream};
 
-/// The I/O thread as a runtime of `amqp-client`.
+/// The I/O thread as a runtime of `amqp-async`.
 #[derive(Clone, Debug)]
 pub(crate) struct Blocking(Arc<Io>);
 

@@ -6,8 +6,8 @@ use std::net::Shutdown;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use amqp_client::Transport;
-use amqp_client::core::limits::READ_BUFFER_BYTES;
+use amqp_async::Transport;
+use amqp_async::core::limits::READ_BUFFER_BYTES;
 use bytes::BytesMut;
 use mio::event::Source;
 
@@ -17,7 +17,7 @@ use crate::io_thread::Io;
 ///
 /// ```no_run
 /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// use adapter_blocking::{Config, Connector, Stream};
+/// use amqp_blocking::{Config, Connector, Stream};
 /// use std::os::unix::net::UnixStream;
 /// let socket = UnixStream::connect("/run/broker.sock")?;
 /// let connection = Connector::from(Config::default()).connect_with(Stream::unix(socket)?)?;

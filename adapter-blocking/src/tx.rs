@@ -1,4 +1,4 @@
-use amqp_client::core::Error;
+use amqp_async::core::Error;
 
 use crate::channel::Channel;
 use crate::wait::wait;
@@ -11,10 +11,10 @@ use crate::wait::wait;
 /// A transaction on more than one queue is not atomic, and if the connection is lost while a commit is
 /// on its way, it may have taken effect.
 #[derive(Clone, Debug)]
-pub struct Tx(amqp_client::Tx);
+pub struct Tx(amqp_async::Tx);
 
 impl Tx {
-    pub(crate) const fn new(tx: amqp_client::Tx) -> Self {
+    pub(crate) const fn new(tx: amqp_async::Tx) -> Self {
         Self(tx)
     }
 

@@ -4,10 +4,10 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::thread;
 
-use adapter_blocking::connect;
-use amqp_client::core::proto::frame;
-use amqp_client::core::proto::method::connection::{OpenOk, Tune};
-use amqp_client::core::proto::method::{WireMethod, channel, tx};
+use amqp_async::core::proto::frame;
+use amqp_async::core::proto::method::connection::{OpenOk, Tune};
+use amqp_async::core::proto::method::{WireMethod, channel, tx};
+use amqp_blocking::connect;
 use amqp_testkit::alloc::{Counting, Region, counting};
 use amqp_testkit::wire::start;
 

@@ -1,13 +1,13 @@
-use amqp_client::core::ConnectError;
-use amqp_client::{Connection, Driver};
+use amqp_async::core::ConnectError;
+use amqp_async::{Connection, Driver};
 
 use crate::runtime::Smol;
 
 /// A way to connect on smol: a configuration, for one connection or many.
 ///
 /// ```no_run
-/// # async fn example() -> Result<(), adapter_smol::ConnectError> {
-/// use adapter_smol::{Connector, Heartbeat};
+/// # async fn example() -> Result<(), amqp_smol::ConnectError> {
+/// use amqp_smol::{Connector, Heartbeat};
 /// let connector = Connector::new("amqp://h1,h2/orders")?
 ///     .configure(|config| config.heartbeat(Heartbeat::Seconds(10)).connection_name("orders"));
 /// let connection = connector.connect().await?;
@@ -19,13 +19,13 @@ use crate::runtime::Smol;
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// use adapter_smol::{Config, Connector};
+/// use amqp_smol::{Config, Connector};
 /// let stream = smol::net::unix::UnixStream::connect("/run/broker.sock").await?;
 /// let connection = Connector::from(Config::default()).connect_with(stream).await?;
 /// # Ok(())
 /// # }
 /// ```
-pub type Connector = amqp_client::Connector<Smol>;
+pub type Connector = amqp_async::Connector<Smol>;
 
 /// A driver on smol: see [`Connector::driver`].
 pub type SmolDriver = Driver<Smol>;

@@ -1,11 +1,11 @@
 //! An AMQP 0-9-1 client for RabbitMQ on smol.
 //!
 //! ```no_run
-//! use adapter_smol::{BasicConsume, Publish, QueueDeclare};
+//! use amqp_smol::{BasicConsume, Publish, QueueDeclare};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # smol::block_on(async {
-//! let connection = adapter_smol::connect("amqp://guest:guest@localhost:5672/%2f").await?;
+//! let connection = amqp_smol::connect("amqp://guest:guest@localhost:5672/%2f").await?;
 //! let channel = connection.open_channel().await?;
 //! channel.queue_declare(QueueDeclare::new("orders").durable()).await?;
 //!
@@ -38,7 +38,7 @@ mod connector;
 mod runtime;
 
 #[doc(inline)]
-pub use amqp_client::{handles::*, values::*};
+pub use amqp_async::{handles::*, values::*};
 
 pub use connector::{Connector, SmolDriver, connect};
 pub use runtime::Smol;

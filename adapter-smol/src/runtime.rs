@@ -4,11 +4,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use amqp_client::{Carries, Clock, FuturesIo, Runtime};
+use amqp_async::{Carries, Clock, FuturesIo, Runtime};
 use futures_io::{AsyncRead, AsyncWrite};
 use smol::net::TcpStream;
 
-/// Smol as a runtime of `amqp-client`: what is spawned goes to its global executor.
+/// Smol as a runtime of `amqp-async`: what is spawned goes to its global executor.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Smol;
@@ -66,7 +66,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Carries<S> for Smol {
 #[derive(Debug)]
 pub struct Timer(Option<(Instant, smol::Timer)>);
 
-impl amqp_client::Timer for Timer {
+impl amqp_async::Timer for Timer {
     fn poll_until(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         let (at, timer) = self.0.get_or_insert_with(|| (deadline, smol::Timer::at(deadline)));
         if *at != deadline {

@@ -1,13 +1,13 @@
-use amqp_client::core::ConnectError;
-use amqp_client::{Connection, Driver};
+use amqp_async::core::ConnectError;
+use amqp_async::{Connection, Driver};
 
 use crate::runtime::Tokio;
 
 /// A way to connect on tokio: a configuration, for one connection or many.
 ///
 /// ```no_run
-/// # async fn example() -> Result<(), adapter_tokio::ConnectError> {
-/// use adapter_tokio::{Connector, Heartbeat};
+/// # async fn example() -> Result<(), amqp_tokio::ConnectError> {
+/// use amqp_tokio::{Connector, Heartbeat};
 /// let connector = Connector::new("amqp://h1,h2/orders")?
 ///     .configure(|config| config.heartbeat(Heartbeat::Seconds(10)).connection_name("orders"));
 /// let connection = connector.connect().await?;
@@ -18,15 +18,15 @@ use crate::runtime::Tokio;
 /// Over a stream of one's own, here in memory:
 ///
 /// ```no_run
-/// # async fn example() -> Result<(), adapter_tokio::ConnectError> {
-/// use adapter_tokio::{Config, Connector};
+/// # async fn example() -> Result<(), amqp_tokio::ConnectError> {
+/// use amqp_tokio::{Config, Connector};
 /// let (ours, theirs) = tokio::io::duplex(64 << 10);
 /// # drop(theirs);
 /// let connection = Connector::from(Config::default()).connect_with(ours).await?;
 /// # Ok(())
 /// # }
 /// ```
-pub type Connector = amqp_client::Connector<Tokio>;
+pub type Connector = amqp_async::Connector<Tokio>;
 
 /// A driver on tokio: see [`Connector::driver`].
 pub type TokioDriver = Driver<Tokio>;

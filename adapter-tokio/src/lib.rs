@@ -1,11 +1,11 @@
 //! An AMQP 0-9-1 client for RabbitMQ on tokio, on its current-thread and its multi-thread runtime.
 //!
 //! ```no_run
-//! use adapter_tokio::{BasicConsume, Publish, QueueDeclare};
+//! use amqp_tokio::{BasicConsume, Publish, QueueDeclare};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let connection = adapter_tokio::connect("amqp://guest:guest@localhost:5672/%2f").await?;
+//! let connection = amqp_tokio::connect("amqp://guest:guest@localhost:5672/%2f").await?;
 //! let channel = connection.open_channel().await?;
 //! channel.queue_declare(QueueDeclare::new("orders").durable()).await?;
 //!
@@ -36,7 +36,7 @@ mod connector;
 mod runtime;
 
 #[doc(inline)]
-pub use amqp_client::{handles::*, values::*};
+pub use amqp_async::{handles::*, values::*};
 
 pub use connector::{Connector, TokioDriver, connect};
 pub use runtime::Tokio;

@@ -6,14 +6,14 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use amqp_client::{Carries, Clock, Runtime, Timer, Transport};
+use amqp_async::{Carries, Clock, Runtime, Timer, Transport};
 use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
-/// Tokio as a runtime of `amqp-client`: what is spawned goes to the runtime of the caller.
+/// Tokio as a runtime of `amqp-async`: what is spawned goes to the runtime of the caller.
 ///
 /// Timeouts and heartbeats follow tokio's clock, so that tests may pause time (`tokio::time::pause`). On a
 /// thread outside of the runtime tokio's clock is the system's: where time is paused, enter the runtime's

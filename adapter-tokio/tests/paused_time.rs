@@ -4,10 +4,10 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::time::Duration;
 
-use adapter_tokio::{CloseCause, Config, Connection, Connector, Error, limits};
-use amqp_client::core::proto::frame::{self, HEARTBEAT};
-use amqp_client::core::proto::method::connection::{OpenOk, Tune};
+use amqp_async::core::proto::frame::{self, HEARTBEAT};
+use amqp_async::core::proto::method::connection::{OpenOk, Tune};
 use amqp_testkit::wire::start;
+use amqp_tokio::{CloseCause, Config, Connection, Connector, Error, limits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::{Instant, interval, sleep};
 

@@ -6,8 +6,8 @@ use std::net::{Shutdown, TcpListener};
 use std::pin::pin;
 use std::task::{Context, Waker};
 
-use adapter_tokio::Tokio;
-use amqp_client::{Runtime, Transport};
+use amqp_async::{Runtime, Transport};
+use amqp_tokio::Tokio;
 use bytes::BytesMut;
 
 /// A read that left room has emptied the socket: it is not asked again before the reactor has heard of

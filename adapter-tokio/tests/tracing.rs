@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
-use adapter_tokio::{BasicConsume, FieldTable, Properties, Publish, QueueDeclare, connect};
 use amqp_testkit::ModelBroker;
+use amqp_tokio::{BasicConsume, FieldTable, Properties, Publish, QueueDeclare, connect};
 use tracing_subscriber::filter::LevelFilter;
 
 /// Gathers what is logged.

@@ -12,10 +12,10 @@ pub(crate) mod lapin;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use adapter_async_std::AsyncStd;
-use adapter_smol::Smol;
-use adapter_tokio::Tokio;
-use amqp_client::Runtime;
+use amqp_async::Runtime;
+use amqp_async_std::AsyncStd;
+use amqp_smol::Smol;
+use amqp_tokio::Tokio;
 use tokio::sync::oneshot;
 
 use crate::outcome::{Failure, Measured, Stopwatch};

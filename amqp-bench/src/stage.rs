@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use adapter_tokio::{Connection, Publish, QueueDeclare, QueueDelete, connect};
 use amqp_testkit::RabbitMq;
+use amqp_tokio::{Connection, Publish, QueueDeclare, QueueDelete, connect};
 
 use crate::child::PeerProcess;
 use crate::clients::check;
@@ -120,7 +120,7 @@ async fn prepare_queue(
         if open.len() == FILL_WINDOW
             && let Some(oldest) = open.pop_front()
         {
-            let oldest: adapter_tokio::Confirm = oldest;
+            let oldest: amqp_tokio::Confirm = oldest;
             oldest.await?;
         }
         open.push_back(publisher.send(Publish::new("", QUEUE, &[b'x'; SMALL])).await?);

@@ -10,7 +10,7 @@ use crate::{child, stage};
 /// The compiler, the clients and the broker, each with its version.
 pub(crate) fn all(node: Option<&RabbitMq>) -> Result<BTreeMap<&'static str, String>, Failure> {
     let mut versions = BTreeMap::from([
-        ("adapter-tokio", env!("CARGO_PKG_VERSION").to_owned()),
+        ("amqp-tokio", env!("CARGO_PKG_VERSION").to_owned()),
         ("async-std", env!("BENCH_ASYNC_STD").to_owned()),
         ("rustc", env!("BENCH_RUSTC").to_owned()),
         ("smol", env!("BENCH_SMOL").to_owned()),

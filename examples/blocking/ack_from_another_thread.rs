@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 
-use adapter_blocking::{BasicConsume, Delivery, Publish, QueueDeclare, connect};
+use amqp_blocking::{BasicConsume, Delivery, Publish, QueueDeclare, connect};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 

@@ -6,7 +6,7 @@
 use std::sync::mpsc;
 use std::thread;
 
-use adapter_blocking::{BasicConsume, Dispatcher, Publish, QueueDeclare, connect};
+use amqp_blocking::{BasicConsume, Dispatcher, Publish, QueueDeclare, connect};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let broker = examples::broker()?;

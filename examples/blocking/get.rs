@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example blocking_get` runs on an embedded broker; with `AMQP_URL` set, on that one.
 
-use adapter_blocking::{Publish, QueueDeclare, connect};
+use amqp_blocking::{Publish, QueueDeclare, connect};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let broker = examples::broker()?;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use adapter_blocking::{BasicConsume, Publish, QueueDeclare, connect};
+use amqp_blocking::{BasicConsume, Publish, QueueDeclare, connect};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let broker = examples::broker()?;

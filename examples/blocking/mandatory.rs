@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example blocking_mandatory` runs on an embedded broker; with `AMQP_URL` set, on that one.
 
-use adapter_blocking::{Publish, PublishError, connect};
+use amqp_blocking::{Publish, PublishError, connect};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let broker = examples::broker()?;

@@ -3,7 +3,7 @@
 //!
 //! `cargo run --example blocking_publish_subscribe` runs on an embedded broker; with `AMQP_URL` set, on that one.
 
-use adapter_blocking::{
+use amqp_blocking::{
     BasicConsume, Connection, Consumer, Error, ExchangeDeclare, ExchangeDelete, Publish, QueueBind,
     QueueDeclare, connect,
 };

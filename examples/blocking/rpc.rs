@@ -7,9 +7,7 @@
 use std::thread;
 use std::time::Duration;
 
-use adapter_blocking::{
-    BasicConsume, Channel, Consumer, Properties, Publish, QueueDeclare, connect,
-};
+use amqp_blocking::{BasicConsume, Channel, Consumer, Properties, Publish, QueueDeclare, connect};
 
 const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 

@@ -2,9 +2,7 @@
 //!
 //! `cargo run --example blocking_topics` runs on an embedded broker; with `AMQP_URL` set, on that one.
 
-use adapter_blocking::{
-    ExchangeDeclare, ExchangeDelete, Publish, QueueBind, QueueDeclare, connect,
-};
+use amqp_blocking::{ExchangeDeclare, ExchangeDelete, Publish, QueueBind, QueueDeclare, connect};
 
 const EXCHANGE: &str = "example-blocking-logs";
 

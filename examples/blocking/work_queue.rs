@@ -6,7 +6,7 @@
 use std::thread;
 use std::time::Duration;
 
-use adapter_blocking::{BasicConsume, Connection, Publish, QueueDeclare, QueueDelete, connect};
+use amqp_blocking::{BasicConsume, Connection, Publish, QueueDeclare, QueueDelete, connect};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 

@@ -5,7 +5,7 @@
 
 use std::thread;
 
-use adapter_tokio::{BasicConsume, Delivery, Publish, QueueDeclare, connect};
+use amqp_tokio::{BasicConsume, Delivery, Publish, QueueDeclare, connect};
 use tokio::sync::mpsc;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example mandatory` runs on an embedded broker; with `AMQP_URL` set, on that one.
 
-use adapter_tokio::{Publish, PublishError, connect};
+use amqp_tokio::{Publish, PublishError, connect};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -3,7 +3,7 @@
 //!
 //! `cargo run --example publish_subscribe` runs on an embedded broker; with `AMQP_URL` set, on that one.
 
-use adapter_tokio::{
+use amqp_tokio::{
     BasicConsume, Connection, Consumer, Error, ExchangeDeclare, ExchangeDelete, Publish, QueueBind,
     QueueDeclare, connect,
 };

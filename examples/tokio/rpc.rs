@@ -9,7 +9,7 @@ use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use adapter_tokio::{
+use amqp_tokio::{
     BasicConsume, Channel, Connection, Consumer, Properties, Publish, QueueDeclare, connect,
 };
 use tokio::sync::oneshot;
@@ -122,7 +122,7 @@ fn lock(pending: &Mutex<Pending>) -> MutexGuard<'_, Pending> {
 impl RpcClient {
     /// Consumes replies and publishes requests on one channel: RabbitMQ sends a reply to the channel
     /// that asked.
-    async fn new(connection: &Connection, queue: String) -> Result<Self, adapter_tokio::Error> {
+    async fn new(connection: &Connection, queue: String) -> Result<Self, amqp_tokio::Error> {
         let channel = connection.open_channel().await?;
         let mut replies = channel.basic_consume(BasicConsume::new(REPLY_TO).no_ack()).await?;
         let pending = Arc::new(Mutex::new(Pending::default()));

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example topics` runs on an embedded broker; with `AMQP_URL` set, on that one.
 
-use adapter_tokio::{ExchangeDeclare, ExchangeDelete, Publish, QueueBind, QueueDeclare, connect};
+use amqp_tokio::{ExchangeDeclare, ExchangeDelete, Publish, QueueBind, QueueDeclare, connect};
 
 const EXCHANGE: &str = "example-logs";
 

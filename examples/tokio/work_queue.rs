@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use adapter_tokio::{BasicConsume, Connection, Publish, QueueDeclare, QueueDelete, connect};
+use amqp_tokio::{BasicConsume, Connection, Publish, QueueDeclare, QueueDelete, connect};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 

@@ -10,7 +10,7 @@ use std::process::Command;
 const STEPS: [&[&str]; 3] = [
     &["test", "--workspace", "--all-targets", "--locked", "--no-fail-fast"],
     &["test", "--workspace", "--doc", "--locked", "--no-fail-fast"],
-    &["test", "--package", "adapter-tokio", "--features", "tracing", "--locked", "--no-fail-fast"],
+    &["test", "--package", "amqp-tokio", "--features", "tracing", "--locked", "--no-fail-fast"],
 ];
 
 /// Runs all steps.

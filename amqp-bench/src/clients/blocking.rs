@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 use std::thread;
 use std::time::Instant;
 
-use adapter_blocking::{
-    BasicConsume, BasicQos, Channel, Confirm, Connection, QueueDeclare, connect,
-};
+use amqp_blocking::{BasicConsume, BasicQos, Channel, Confirm, Connection, QueueDeclare, connect};
 use bytes::Bytes;
 
 use super::ours::{ENDED, message};

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::time::Instant;
 
-use adapter_tokio::{
+use amqp_async::{Connector, Runtime, Timer};
+use amqp_tokio::{
     BasicConsume, BasicQos, Body, Channel, Confirm, ConnectError, Connection, Publish, QueueDeclare,
 };
-use amqp_client::{Connector, Runtime, Timer};
 use bytes::Bytes;
 
 use super::{Laps, check, idle_growth, on_each, spawn};

@@ -9,6 +9,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 /// The longest that a file may be.
 const LINES_MAX: usize = 600;
 
+/// The adapters' folders.
 const ADAPTERS: [&str; 4] =
     ["adapter-async-std", "adapter-blocking", "adapter-smol", "adapter-tokio"];
 
@@ -85,17 +86,15 @@ fn proto_and_core_know_no_clock_socket_thread_lock_or_waker() {
 #[test]
 fn no_runtime_above_an_adapter() {
     let runtimes = ["tokio", "async_std", "smol", "mio::", "Instant::now", "thread::"];
-    for crate_name in ["amqp-proto", "amqp-core", "amqp-client"] {
+    for crate_name in ["amqp-proto", "amqp-core", "amqp-async"] {
         never_in(crate_name, &runtimes);
     }
 }
 
 #[test]
 fn one_function_locks() {
-    let locks: Vec<_> = code_lines("amqp-client")
-        .into_iter()
-        .filter(|(_, line)| line.contains(".lock()"))
-        .collect();
+    let locks: Vec<_> =
+        code_lines("amqp-async").into_iter().filter(|(_, line)| line.contains(".lock()")).collect();
     assert_eq!(locks.len(), 1, "{locks:#?}");
     assert!(locks[0].0.contains("shared.rs"));
 }
@@ -109,7 +108,7 @@ fn nom_stays_inside_the_codec() {
         .collect();
     let wire = root().join("amqp-proto/src/wire.rs").display().to_string();
     assert_eq!(users, BTreeSet::from([wire]));
-    for crate_name in ["amqp-core", "amqp-client"].iter().chain(&ADAPTERS) {
+    for crate_name in ["amqp-core", "amqp-async"].iter().chain(&ADAPTERS) {
         never_in(crate_name, &["nom::"]);
     }
 }
@@ -144,7 +143,7 @@ fn every_limit_has_its_unit_and_its_reason() {
     }
     assert!(limits > 15);
 
-    for crate_name in ["amqp-core", "amqp-client"] {
+    for crate_name in ["amqp-core", "amqp-async"] {
         let elsewhere: Vec<_> = code_lines(crate_name)
             .into_iter()
             .filter(|(place, line)| {
@@ -204,13 +203,13 @@ fn dependencies_point_down() {
         ("amqp-proto", vec!["nom", "thiserror"]),
         ("amqp-core", vec!["amqp-proto", "bytes", "thiserror", "twox-hash"]),
         (
-            "amqp-client",
+            "amqp-async",
             vec!["amqp-core", "bytes", "futures-core", "futures-io", "thiserror", "tracing"],
         ),
-        ("adapter-async-std", vec!["amqp-client", "async-std", "futures-io"]),
-        ("adapter-blocking", vec!["amqp-client", "bytes", "mio", "thiserror"]),
-        ("adapter-smol", vec!["amqp-client", "futures-io", "smol"]),
-        ("adapter-tokio", vec!["amqp-client", "bytes", "tokio"]),
+        ("amqp-async-std", vec!["amqp-async", "async-std", "futures-io"]),
+        ("amqp-blocking", vec!["amqp-async", "bytes", "mio", "thiserror"]),
+        ("amqp-smol", vec!["amqp-async", "futures-io", "smol"]),
+        ("amqp-tokio", vec!["amqp-async", "bytes", "tokio"]),
         ("amqp-testkit", vec!["amqp-proto", "socket2", "stats_alloc", "thiserror"]),
     ]);
     let metadata =
@@ -238,7 +237,7 @@ fn dependencies_point_down() {
 }
 
 fn is_ours(name: &str) -> bool {
-    name.starts_with("amqp-") || name.starts_with("adapter-")
+    name.starts_with("amqp-")
 }
 
 /// Adapters are thin: what is not of their runtime stands once, above them.
@@ -304,9 +303,9 @@ fn unsafe_code_is_forbidden() {
 fn credentials_are_in_no_debug() {
     let uri = "amqp://me:hunter2@h";
     for shown in [
-        format!("{:?}", adapter_tokio::Connector::new(uri).unwrap()),
-        format!("{:?}", adapter_blocking::Connector::new(uri).unwrap()),
-        format!("{:?}", adapter_blocking::Connector::new(uri).unwrap().driver().unwrap()),
+        format!("{:?}", amqp_tokio::Connector::new(uri).unwrap()),
+        format!("{:?}", amqp_blocking::Connector::new(uri).unwrap()),
+        format!("{:?}", amqp_blocking::Connector::new(uri).unwrap().driver().unwrap()),
     ] {
         assert!(!shown.contains("hunter2"), "{shown}");
     }

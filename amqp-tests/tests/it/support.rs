@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use amqp_client::core::{Error, QueueDeclare};
+use amqp_async::core::{Error, QueueDeclare};
 use amqp_testkit::{ModelBroker, RabbitMq};
 use smol::lock::{Mutex, MutexGuard};
 

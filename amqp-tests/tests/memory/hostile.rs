@@ -7,16 +7,16 @@ mod oversize;
 use std::future::Future;
 use std::time::Duration;
 
-use adapter_tokio::{
-    BasicConsume, BasicQos, Channel, CloseCause, ConnectError, ConnectFailure, Connection,
-    Connector, Consumer, Error, Misuse, Publish, PublishError, Publisher, QueueDeclare,
-};
 use amqp_proto::frame::{self, FRAME_END, HEARTBEAT};
 use amqp_proto::method::{Method, WireMethod, basic, channel, confirm, connection, queue};
 use amqp_proto::{ContentHeader, RawProperties, ShortStr};
 use amqp_testkit::alloc::live_bytes;
 use amqp_testkit::wire::start;
 use amqp_testkit::{Scripted, Wire};
+use amqp_tokio::{
+    BasicConsume, BasicQos, Channel, CloseCause, ConnectError, ConnectFailure, Connection,
+    Connector, Consumer, Error, Misuse, Publish, PublishError, Publisher, QueueDeclare,
+};
 
 use crate::ALLOCATOR;
 

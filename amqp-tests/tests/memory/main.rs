@@ -7,8 +7,8 @@ mod hostile;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use adapter_tokio::{BasicConsume, Config, Connection, Publish, QueueDeclare, connect, limits};
-use amqp_client::core::{Action, Session, Transmit};
+use amqp_tokio::{BasicConsume, Config, Connection, Publish, QueueDeclare, connect, limits};
+use amqp_async::core::{Action, Session, Transmit};
 use amqp_proto::method::{basic, channel, connection};
 use amqp_proto::{ContentHeader, RawProperties, RawTable, ShortStr, TABLE_DEPTH_MAX, frame};
 use amqp_testkit::RabbitMq;

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use adapter_tokio::{CloseCause, Connection, Connector, Publish, PublishError, Publisher};
 use amqp_proto::frame;
 use amqp_proto::method::{basic, channel, confirm, connection};
 use amqp_testkit::{Scripted, Wire};
+use amqp_tokio::{CloseCause, Connection, Connector, Publish, PublishError, Publisher};
 
 use crate::support::within;
 
@@ -144,7 +144,7 @@ fn expect_close_ok(mut wire: Wire) {
 #[tokio::test]
 async fn br_38_the_model_closes_as_an_operator_does() {
     let broker = amqp_testkit::ModelBroker::start().unwrap();
-    let connection = adapter_tokio::connect(&broker.uri()).await.unwrap();
+    let connection = amqp_tokio::connect(&broker.uri()).await.unwrap();
     broker.close_all("because");
     let cause = within("the end", connection.closed()).await;
     let CloseCause::ByBroker(error) = &cause else { panic!("{cause:?}") };

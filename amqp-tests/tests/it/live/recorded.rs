@@ -10,7 +10,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Instant;
 
-use amqp_client::core::{
+use amqp_async::core::{
     Action, BasicConsume, Call, ChannelId, Config, ConfirmSelect, ConsumeOk, ConsumerKey, Delivery,
     Event, MessageCount, Publish, PublishSeq, QueueDeclare, QueueDeclareOk, QueueDelete, Session,
     Transmit,
@@ -307,7 +307,7 @@ impl Client {
         }
     }
 
-    fn channel(&mut self) -> amqp_client::core::Channel<'_> {
+    fn channel(&mut self) -> amqp_async::core::Channel<'_> {
         self.session.channel(self.channel.unwrap())
     }
 

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use amqp_client::Connection;
-use amqp_client::core::{BasicConsume, BasicGet, Publish, QueueDeclare, QueuePurge};
+use amqp_async::Connection;
+use amqp_async::core::{BasicConsume, BasicGet, Publish, QueueDeclare, QueuePurge};
 use futures_core::{FusedFuture, FusedStream, Stream};
 
 use super::staged::World;
@@ -73,9 +73,9 @@ fn type_name<T>() -> String {
     name.rsplit(':').next().unwrap().to_owned()
 }
 
-/// The names for which `amqp-client` implements a trait.
+/// The names for which `amqp-async` implements a trait.
 fn implementors(of: &str) -> BTreeSet<String> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../amqp-client/src");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../amqp-async/src");
     let files = fs::read_dir(source).unwrap().map(|file| file.unwrap().path());
     let mut names = BTreeSet::new();
     for file in files.filter(|file| file.extension().is_some_and(|it| it == "rs")) {

@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use amqp_client::core::QueueDeclare;
+use amqp_async::core::QueueDeclare;
 use amqp_proto::method::TABLE;
 use amqp_testkit::RabbitMq;
 
@@ -138,7 +138,7 @@ fn connecting_and_closing() -> BTreeSet<String> {
         let operation = Box::pin(async move {
             let connection = connecting.connect().await.unwrap();
             let channel = connection.open_channel().await.unwrap();
-            channel.basic_qos(amqp_client::core::BasicQos::new(1)).await.unwrap();
+            channel.basic_qos(amqp_async::core::BasicQos::new(1)).await.unwrap();
             connection.close().await;
         });
         let ready = poll_times(&world, operation, polls);
@@ -184,7 +184,7 @@ impl Future for Dropped<'_> {
 async fn every_operation_dropped_after_every_poll_leaves_rabbitmq_as_it_was() {
     let node = tokio::task::spawn_blocking(|| RabbitMq::start().unwrap()).await.unwrap();
     let node = Arc::new(node);
-    let connection = adapter_tokio::connect(&node.uri()).await.unwrap();
+    let connection = amqp_tokio::connect(&node.uri()).await.unwrap();
     let fixture = Fixture::new(connection).await;
     let mut dropped = 0;
     for (name, operation) in OPERATIONS {

@@ -3,11 +3,11 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use amqp_client::core::{
+use amqp_async::core::{
     BasicConsume, BasicGet, BasicQos, ExchangeBind, ExchangeDeclare, ExchangeDelete, Publish,
     QueueBind, QueueDeclare, QueueDelete, QueuePurge,
 };
-use amqp_client::{Channel, Connection, Publisher, Tx};
+use amqp_async::{Channel, Connection, Publisher, Tx};
 
 /// What operations work on; they leave it as it is, however far they get.
 pub(crate) struct Fixture {
@@ -67,7 +67,7 @@ operations! {
     with_channel |f| {
         let body = async |channel: Channel| {
             channel.basic_qos(BasicQos::new(1)).await?;
-            Ok::<_, amqp_client::core::Error>(())
+            Ok::<_, amqp_async::core::Error>(())
         };
         f.connection.with_channel(body).await.unwrap();
     }

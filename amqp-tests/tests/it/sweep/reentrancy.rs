@@ -7,8 +7,8 @@ use std::sync::mpsc::channel;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use amqp_client::Connection;
-use amqp_client::core::{BasicConsume, BasicGet, Publish, QueueDeclare};
+use amqp_async::Connection;
+use amqp_async::core::{BasicConsume, BasicGet, Publish, QueueDeclare};
 use bytes::Bytes;
 
 use super::staged::World;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
-use amqp_client::{Clock, Connecting, Runtime, Timer, Transport};
+use amqp_async::{Clock, Connecting, Runtime, Timer, Transport};
 use amqp_core::Config;
 use amqp_proto::frame::{self, FrameKind, FrameLimits, Peek};
 use amqp_proto::method::MethodId;
@@ -67,7 +67,7 @@ impl World {
     }
 
     pub(crate) fn connect(&self) -> Connecting {
-        let (connecting, driver) = amqp_client::connect(self.clone(), Config::default()).unwrap();
+        let (connecting, driver) = amqp_async::connect(self.clone(), Config::default()).unwrap();
         self.inner.lock().unwrap().tasks.push(Box::pin(driver));
         connecting
     }

@@ -1,8 +1,8 @@
 //! Messages that are larger than is let in: they cost no memory, and the connection lives on.
 
-use adapter_tokio::{CloseCause, Error, Fault, limits};
 use amqp_proto::frame::FRAME_END;
 use amqp_testkit::{Scripted, Wire};
+use amqp_tokio::{CloseCause, Error, Fault, limits};
 
 use super::{Client, FLOOD_BYTES, body, bounded, client, deliver, header, method, played, set_up};
 

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-pub(crate) use amqp_client::{handles::*, values::*};
+pub(crate) use amqp_async::{handles::*, values::*};
 
 use crate::support;
 
@@ -73,10 +73,10 @@ impl At {
     ) -> Result<Connection, ConnectError> {
         let config = configure(Config::from_uri(&self.uri)?);
         match self.adapter {
-            Adapter::AsyncStd => adapter_async_std::Connector::from(config).connect().await,
-            Adapter::Smol => adapter_smol::Connector::from(config).connect().await,
+            Adapter::AsyncStd => amqp_async_std::Connector::from(config).connect().await,
+            Adapter::Smol => amqp_smol::Connector::from(config).connect().await,
             Adapter::TokioCurrentThread | Adapter::TokioMultiThread => {
-                adapter_tokio::Connector::from(config).connect().await
+                amqp_tokio::Connector::from(config).connect().await
             }
         }
     }
@@ -90,16 +90,16 @@ impl At {
         match self.adapter {
             Adapter::AsyncStd => {
                 let stream = async_std::os::unix::net::UnixStream::from(stream);
-                adapter_async_std::Connector::from(config).connect_with(stream).await
+                amqp_async_std::Connector::from(config).connect_with(stream).await
             }
             Adapter::Smol => {
                 let stream = smol::Async::new(stream).unwrap();
-                adapter_smol::Connector::from(config).connect_with(stream).await
+                amqp_smol::Connector::from(config).connect_with(stream).await
             }
             Adapter::TokioCurrentThread | Adapter::TokioMultiThread => {
                 stream.set_nonblocking(true).unwrap();
                 let stream = tokio::net::UnixStream::from_std(stream).unwrap();
-                adapter_tokio::Connector::from(config).connect_with(stream).await
+                amqp_tokio::Connector::from(config).connect_with(stream).await
             }
         }
     }
@@ -118,16 +118,15 @@ impl At {
             }};
         }
         match self.adapter {
-            Adapter::AsyncStd => connect!(adapter_async_std),
-            Adapter::Smol => connect!(adapter_smol),
-            Adapter::TokioCurrentThread | Adapter::TokioMultiThread => connect!(adapter_tokio),
+            Adapter::AsyncStd => connect!(amqp_async_std),
+            Adapter::Smol => connect!(amqp_smol),
+            Adapter::TokioCurrentThread | Adapter::TokioMultiThread => connect!(amqp_tokio),
         }
     }
 
     /// Why a driver that is dropped before it ran lets its connection fail.
     pub(crate) async fn connect_undriven(&self) -> ConnectError {
-        let (connecting, driver) =
-            adapter_tokio::Connector::new(&self.uri).unwrap().driver().unwrap();
+        let (connecting, driver) = amqp_tokio::Connector::new(&self.uri).unwrap().driver().unwrap();
         drop(driver);
         connecting.await.unwrap_err()
     }

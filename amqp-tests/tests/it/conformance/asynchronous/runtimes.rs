@@ -35,7 +35,7 @@ fn a_tokio_runtime_that_is_dropped_ends_every_handle() {
     for builder in &mut builders {
         let runtime = builder.enable_all().thread_name(NAME).build().unwrap();
         let (connection, channel) = runtime
-            .block_on(async { open(adapter_tokio::connect(&model().uri()).await.unwrap()).await });
+            .block_on(async { open(amqp_tokio::connect(&model().uri()).await.unwrap()).await });
         // What waits is told.
         let waiting = connection.closed();
         let waiter = std::thread::spawn(move || smol::block_on(waiting));
@@ -49,7 +49,7 @@ fn a_tokio_runtime_that_is_dropped_ends_every_handle() {
 #[test]
 fn a_smol_executor_that_is_dropped_ends_every_handle() {
     let executor = smol::Executor::new();
-    let connector = adapter_smol::Connector::new(&model().uri()).unwrap();
+    let connector = amqp_smol::Connector::new(&model().uri()).unwrap();
     let (connecting, driver) = connector.driver().unwrap();
     executor.spawn(driver).detach();
     let (connection, channel) =
@@ -61,7 +61,7 @@ fn a_smol_executor_that_is_dropped_ends_every_handle() {
 #[test]
 fn an_async_std_task_that_is_cancelled_ends_every_handle() {
     async_std::task::block_on(async {
-        let connector = adapter_async_std::Connector::new(&model().uri()).unwrap();
+        let connector = amqp_async_std::Connector::new(&model().uri()).unwrap();
         let (connecting, driver) = connector.driver().unwrap();
         let driving = async_std::task::spawn(driver);
         let (connection, channel) = open(connecting.await.unwrap()).await;
@@ -77,7 +77,7 @@ fn a_connection_that_is_given_up_leaves_nothing_that_runs() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let uri = format!("amqp://{}", listener.local_addr().unwrap());
     runtime.block_on(async {
-        let connecting = adapter_tokio::connect(&uri);
+        let connecting = amqp_tokio::connect(&uri);
         assert!(timeout(Duration::from_millis(50), connecting).await.is_none());
         // The driver is a task that ends once its handle is gone.
         let metrics = tokio::runtime::Handle::current().metrics();
@@ -123,9 +123,9 @@ fn a_driver_at_rest_does_not_spin() {
         };
     }
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    tokio.block_on(rests!(adapter_tokio, tokio::spawn));
-    smol::block_on(rests!(adapter_smol, smol::spawn));
-    async_std::task::block_on(rests!(adapter_async_std, async_std::task::spawn));
+    tokio.block_on(rests!(amqp_tokio, tokio::spawn));
+    smol::block_on(rests!(amqp_smol, smol::spawn));
+    async_std::task::block_on(rests!(amqp_async_std, async_std::task::spawn));
 }
 
 /// A stream that is no socket, and small: reads and writes of it are partial.
@@ -140,7 +140,7 @@ fn a_tokio_connection_may_live_in_memory() {
             tokio::spawn(
                 async move { tokio::io::copy_bidirectional(&mut theirs, &mut broker).await },
             );
-        let connector = adapter_tokio::Connector::from(adapter_tokio::Config::default());
+        let connector = amqp_tokio::Connector::from(amqp_tokio::Config::default());
         let (connection, channel) = open(connector.connect_with(ours).await.unwrap()).await;
         let queue = channel.queue_declare(exclusive("memory")).await.unwrap().queue;
         let body = vec![3; 100_000];

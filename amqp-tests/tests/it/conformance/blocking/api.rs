@@ -6,8 +6,8 @@ use std::pin::Pin;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use adapter_blocking::Connector;
-pub(crate) use adapter_blocking::*;
+use amqp_blocking::Connector;
+pub(crate) use amqp_blocking::*;
 
 use crate::support;
 
@@ -100,7 +100,7 @@ macro_rules! wraps {
     ($($name:ident)*) => {
         $(
             impl Deref for $name {
-                type Target = adapter_blocking::$name;
+                type Target = amqp_blocking::$name;
 
                 fn deref(&self) -> &Self::Target {
                     &self.0
@@ -128,7 +128,7 @@ macro_rules! calls {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Connection(adapter_blocking::Connection);
+pub(crate) struct Connection(amqp_blocking::Connection);
 
 impl Connection {
     calls! {
@@ -164,7 +164,7 @@ impl Connection {
 }
 
 #[derive(Debug)]
-pub(crate) struct Events(adapter_blocking::Events);
+pub(crate) struct Events(amqp_blocking::Events);
 
 impl Events {
     pub(crate) async fn next(&mut self) -> Option<ConnectionEvent> {
@@ -177,7 +177,7 @@ impl Events {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Channel(adapter_blocking::Channel);
+pub(crate) struct Channel(amqp_blocking::Channel);
 
 impl Channel {
     calls! {
@@ -228,10 +228,10 @@ impl Channel {
 }
 
 #[derive(Debug)]
-pub(crate) struct Consumer(adapter_blocking::Consumer);
+pub(crate) struct Consumer(amqp_blocking::Consumer);
 
 impl DerefMut for Consumer {
-    fn deref_mut(&mut self) -> &mut adapter_blocking::Consumer {
+    fn deref_mut(&mut self) -> &mut amqp_blocking::Consumer {
         &mut self.0
     }
 }
@@ -255,7 +255,7 @@ impl Consumer {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Publisher(adapter_blocking::Publisher);
+pub(crate) struct Publisher(amqp_blocking::Publisher);
 
 impl Publisher {
     pub(crate) async fn publish(&self, publish: Publish<'_>) -> Result<(), PublishError> {
@@ -268,7 +268,7 @@ impl Publisher {
 }
 
 #[derive(Debug)]
-pub(crate) struct Confirm(adapter_blocking::Confirm);
+pub(crate) struct Confirm(amqp_blocking::Confirm);
 
 impl Confirm {
     pub(crate) const fn seq(&self) -> PublishSeq {
@@ -286,7 +286,7 @@ impl IntoFuture for Confirm {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Tx(adapter_blocking::Tx);
+pub(crate) struct Tx(amqp_blocking::Tx);
 
 impl Tx {
     calls! {

@@ -5,14 +5,14 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use adapter_blocking::{
+use amqp_blocking::{
     BasicConsume, CloseCause, Connection, DispatchError, Dispatcher, Error, ExchangeDeclare,
     Properties, Publish, QueueDelete, SubmitError, connect, limits,
 };
 
 use crate::support::{code, exclusive, rabbitmq, unique};
 
-fn open() -> (Connection, adapter_blocking::Channel, String) {
+fn open() -> (Connection, amqp_blocking::Channel, String) {
     let connection = connect(&rabbitmq().uri()).unwrap();
     let channel = connection.open_channel().unwrap();
     let queue = channel.queue_declare(exclusive("dispatched")).unwrap().queue;
@@ -27,7 +27,7 @@ fn publish(connection: &Connection, queue: &str, bodies: &[&str]) {
 }
 
 fn ready(connection: &Connection, queue: &str) -> u32 {
-    let passive = adapter_blocking::QueueDeclare::passive(queue);
+    let passive = amqp_blocking::QueueDeclare::passive(queue);
     connection.open_channel().unwrap().queue_declare(passive).unwrap().message_count
 }
 
@@ -131,10 +131,10 @@ fn na_29_pk_61_a_callback_may_block_on_its_own_connection() {
             connection.with_channel(|own| {
                 let publisher = own.confirm_select()?;
                 publisher.publish(Publish::new("", &answers, delivery.body()).mandatory())?;
-                Ok::<_, adapter_blocking::BoxError>(())
+                Ok::<_, amqp_blocking::BoxError>(())
             })?;
             let other = connection.open_channel()?;
-            other.queue_declare(adapter_blocking::QueueDeclare::passive(&answers))?;
+            other.queue_declare(amqp_blocking::QueueDeclare::passive(&answers))?;
             delivery.ack()?;
             count += 1;
             if count == 3 {
@@ -271,7 +271,7 @@ fn pk_71_cancelling_gives_back_what_was_not_dispatched() {
     let (connection, channel, queue) = open();
     let other = channel.queue_declare(exclusive("other")).unwrap().queue;
     let count = RefCell::new(0);
-    let callback = |_: &mut adapter_blocking::Control, delivery: adapter_blocking::Delivery| {
+    let callback = |_: &mut amqp_blocking::Control, delivery: amqp_blocking::Delivery| {
         *count.borrow_mut() += 1;
         delivery.ack()?;
         Ok(())
@@ -352,7 +352,7 @@ fn pk_31_events_of_the_connection_are_dispatched() {
     assert_eq!(dispatcher.process_events(None).unwrap(), 1);
     closer.join().unwrap();
     drop(dispatcher);
-    use adapter_blocking::ConnectionEvent::{Blocked, Closed, Unblocked};
+    use amqp_blocking::ConnectionEvent::{Blocked, Closed, Unblocked};
     let expected = [Blocked("low on disk".into()), Unblocked, Closed(CloseCause::ByClient)];
     assert_eq!(events.into_inner(), expected);
     let error: Error = channel.basic_publish(Publish::new("", "q", b"late")).unwrap_err();

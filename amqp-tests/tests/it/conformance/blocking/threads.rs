@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use adapter_blocking::{
+use amqp_blocking::{
     BasicConsume, CloseCause, Config, Connection, Connector, Delivery, Error, Overflow, Publish,
     PublishError, QueueDelete, Stream, connect,
 };
@@ -15,7 +15,7 @@ use amqp_testkit::{Direction, Fault, ModelBroker, Proxy};
 
 use crate::support::{exclusive, rabbitmq, threads_named};
 
-fn open() -> (Connection, adapter_blocking::Channel, String) {
+fn open() -> (Connection, amqp_blocking::Channel, String) {
     let connection = connect(&rabbitmq().uri()).unwrap();
     let channel = connection.open_channel().unwrap();
     let queue = channel.queue_declare(exclusive("threads")).unwrap().queue;

@@ -70,7 +70,7 @@ async fn a_tag_without_acknowledgement_settles_nothing(at: At) {
     let consume = BasicConsume::new("amq.rabbitmq.reply-to").no_ack();
     let mut replies = channel.basic_consume(consume).await.unwrap();
     let mut counted = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
-    let properties = amqp_client::core::Properties::new().reply_to("amq.rabbitmq.reply-to");
+    let properties = amqp_async::core::Properties::new().reply_to("amq.rabbitmq.reply-to");
     channel
         .basic_publish(Publish::new("", other.name(), b"ask").properties(&properties))
         .await

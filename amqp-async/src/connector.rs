@@ -15,7 +15,7 @@ use crate::runtime::{Carries, Clock, Runtime, Transport};
 
 /// A way to connect: a configuration, for one connection or many.
 ///
-/// Each adapter names its own: `adapter_tokio::Connector` and so on.
+/// Each adapter names its own: `amqp_tokio::Connector` and so on.
 #[derive(Clone, Debug)]
 pub struct Connector<R> {
     runtime: R,

@@ -1,6 +1,6 @@
 //! Handles and futures over the state machine of `amqp-core`, for any runtime.
 //!
-//! Applications use an adapter crate, such as `adapter-tokio`, which brings its runtime's sockets
+//! Applications use an adapter crate, such as `amqp-tokio`, which brings its runtime's sockets
 //! and timers and hands out the handles defined here: [`Connection`], [`Channel`], [`Publisher`],
 //! [`Consumer`], [`Delivery`]. Authors of adapters implement [`Runtime`] and [`Transport`] and drive
 //! a [`Driver`], or a [`Pump`] from a loop of their own.

@@ -9,12 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use amqp_client::core::Config;
-use amqp_client::core::proto::frame;
-use amqp_client::core::proto::method::{WireMethod, channel, connection};
-use amqp_client::{
-    Channel, Clock, Connection, Driver, On, Runtime, Timer, Transport, connect_with,
-};
+use amqp_async::core::Config;
+use amqp_async::core::proto::frame;
+use amqp_async::core::proto::method::{WireMethod, channel, connection};
+use amqp_async::{Channel, Clock, Connection, Driver, On, Runtime, Timer, Transport, connect_with};
 use bytes::BytesMut;
 
 /// The runtime, shared with the test.

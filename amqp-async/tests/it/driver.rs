@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use amqp_client::core::proto::frame::{self, HEARTBEAT};
-use amqp_client::core::proto::method::queue;
-use amqp_client::core::{CloseCause, Error, Publish, QueuePurge};
+use amqp_async::core::proto::frame::{self, HEARTBEAT};
+use amqp_async::core::proto::method::queue;
+use amqp_async::core::{CloseCause, Error, Publish, QueuePurge};
 
 use crate::played::Peer;
 

@@ -89,8 +89,8 @@ impl Connection {
     /// message that came back unconfirmed. An error of `body` itself comes first.
     ///
     /// ```
-    /// # use amqp_client::core::{Error, Publish};
-    /// # async fn example(connection: &amqp_client::Connection) -> Result<(), Error> {
+    /// # use amqp_async::core::{Error, Publish};
+    /// # async fn example(connection: &amqp_async::Connection) -> Result<(), Error> {
     /// connection
     ///     .with_channel(async |channel| {
     ///         channel.basic_publish(Publish::new("events", "order.created", b"{}").mandatory()).await
