@@ -1,16 +1,19 @@
 //! The repository's chores. `cargo xtask test` runs every test and ends with a summary of what failed; it
 //! installs RabbitMQ from the distribution when it is missing. `cargo xtask counts [--write]` counts
-//! instructions and allocations a message. `cargo xtask fuzz TARGET [SECONDS]` looks for inputs that break
-//! the codec or the state machine.
+//! instructions and allocations a message. `features`, `oldest-rust`, `deny` and `package` check what is
+//! published. `cargo xtask fuzz TARGET [SECONDS]` looks for inputs that break the codec or the state machine.
 
+mod checks;
 mod counts;
+mod package;
 mod testing;
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
 const USAGE: &str =
-    "usage: cargo xtask test | cargo xtask counts [--write] | cargo xtask fuzz TARGET [SECONDS]
+    "usage: cargo xtask test | counts [--write] | features | oldest-rust | deny | package
+     | fuzz TARGET [SECONDS]
 targets: connection_bytes frame method properties table uri";
 
 fn main() -> ExitCode {
@@ -19,6 +22,10 @@ fn main() -> ExitCode {
         ["test"] => test(),
         ["counts"] => counts(false),
         ["counts", "--write"] => counts(true),
+        ["features"] => checks::features(),
+        ["oldest-rust"] => checks::oldest_rust(),
+        ["deny"] => checks::deny(),
+        ["package"] => package::package(),
         ["fuzz", target] => fuzz(target, "0"),
         ["fuzz", target, seconds] => fuzz(target, seconds),
         _ => Err(USAGE.to_owned()),
