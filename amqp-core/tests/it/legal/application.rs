@@ -18,7 +18,7 @@ use super::dice::Dice;
 use super::log::{Intent, Log, Published};
 
 /// Where in a body its publish's number stands; the bytes before are the same in all.
-const PREFIX: usize = 0;
+const PREFIX: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct Application {
