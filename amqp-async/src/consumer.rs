@@ -207,11 +207,15 @@ pub struct Next<'a> {
 impl Future for Next<'_> {
     type Output = Option<Result<Delivery, Error>>;
 
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(consumer) = &mut self.consumer else { return Poll::Pending };
-        let next = ready!(consumer.poll_delivery(cx));
-        self.consumer = None;
-        Poll::Ready(next)
+        // It is large: taken apart and put together again it would be copied.
+        let next = consumer.poll_delivery(cx);
+        if next.is_ready() {
+            self.consumer = None;
+        }
+        next
     }
 }
 

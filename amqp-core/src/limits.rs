@@ -160,7 +160,7 @@ pub const PULLED_TOLD_BYTES: usize = 4 << 10;
 
 /// Deliveries for whose queue a consumer keeps memory when its reader finds nothing. What reads of the
 /// largest size bring at once.
-pub const IDLE_UNREAD: usize = 8 << 10;
+pub const IDLE_UNREAD_MAX: usize = 8 << 10;
 
 /// How long the last bytes of a connection that has ended may take to be written, or to be read where
 /// writing has failed.

@@ -15,7 +15,7 @@
 use std::collections::VecDeque;
 
 use crate::arena::{Arena, Shelf};
-use crate::limits::{IDLE_UNREAD, PULLED_BYTES};
+use crate::limits::{IDLE_UNREAD_MAX, PULLED_BYTES};
 use crate::message::Delivery;
 
 /// The unread deliveries of one consumer.
@@ -141,7 +141,7 @@ impl Inbox {
             self.waiting = true;
             backlog.waiting += 1;
             arena.clear(&mut self.shelf);
-            self.unread.shrink_to(IDLE_UNREAD);
+            self.unread.shrink_to(IDLE_UNREAD_MAX);
         }
     }
 

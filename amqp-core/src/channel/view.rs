@@ -365,7 +365,7 @@ impl<'c> Channel<'c> {
     pub fn take_returned(&mut self) -> Option<ReturnedMessage> {
         let message = self.state()?.take_returned();
         if message.is_none() {
-            self.connection.await_returned(self.id);
+            self.connection.returned_is_awaited(self.id);
         }
         message
     }

@@ -109,7 +109,7 @@ impl Connection {
     }
 
     /// Whoever looked for a returned message of the channel found none.
-    pub(crate) fn await_returned(&mut self, id: ChannelId) {
+    pub(crate) fn returned_is_awaited(&mut self, id: ChannelId) {
         if let Some(state) = self.channels.find_mut(id.0)
             && state.is_open()
             && !std::mem::replace(&mut state.awaits_returned, true)
