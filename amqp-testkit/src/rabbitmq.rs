@@ -51,7 +51,7 @@ pub enum RabbitMqError {
         output: String,
     },
     /// The operating system refused something.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
     /// There is no RabbitMQ.
     #[error(

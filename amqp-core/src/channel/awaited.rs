@@ -13,16 +13,22 @@ use crate::ids::CallKey;
 #[derive(Debug, Default)]
 pub(crate) struct Awaited {
     in_order: VecDeque<CallKey>,
+    /// Present while there are any: most channels have none.
+    tagged: Option<Box<Tagged>>,
+}
+
+#[derive(Debug, Default)]
+struct Tagged {
     /// By the consumer's tag, in the order of their frames. No queue is empty.
     by_tag: BTreeMap<Arc<[u8]>, VecDeque<CallKey>>,
-    /// The number of calls in `by_tag`.
-    tagged: usize,
+    /// The number of calls.
+    len: usize,
 }
 
 impl Awaited {
     /// The number of calls.
     pub(crate) fn len(&self) -> usize {
-        self.in_order.len() + self.tagged
+        self.in_order.len() + self.tagged.as_ref().map_or(0, |tagged| tagged.len)
     }
 
     /// Adds a call that is answered in order.
@@ -32,8 +38,9 @@ impl Awaited {
 
     /// Adds a call whose reply names the consumer's tag.
     pub(crate) fn push_tagged(&mut self, tag: Arc<str>, call: CallKey) {
-        self.by_tag.entry(tag.into()).or_default().push_back(call);
-        self.tagged += 1;
+        let tagged = self.tagged.get_or_insert_default();
+        tagged.by_tag.entry(tag.into()).or_default().push_back(call);
+        tagged.len += 1;
     }
 
     /// The call that is answered next of those that are answered in order.
@@ -44,26 +51,35 @@ impl Awaited {
     /// Removes the call that [`front`](Self::front) returns.
     pub(crate) fn pop_front(&mut self) {
         self.in_order.pop_front();
+        if self.in_order.is_empty() {
+            // A channel at rest keeps no memory for calls.
+            self.in_order = VecDeque::new();
+        }
     }
 
     /// The oldest call for the consumer's tag that `wanted` picks.
     pub(crate) fn tagged(&self, tag: &[u8], wanted: impl Fn(CallKey) -> bool) -> Option<CallKey> {
-        self.by_tag.get(tag)?.iter().copied().find(|call| wanted(*call))
+        self.tagged.as_ref()?.by_tag.get(tag)?.iter().copied().find(|call| wanted(*call))
     }
 
     /// Removes a call that [`tagged`](Self::tagged) returned.
     pub(crate) fn remove_tagged(&mut self, tag: &[u8], call: CallKey) {
-        let Some(calls) = self.by_tag.get_mut(tag) else { return };
+        let Some(tagged) = &mut self.tagged else { return };
+        let Some(calls) = tagged.by_tag.get_mut(tag) else { return };
         let before = calls.len();
         calls.retain(|other| *other != call);
-        self.tagged -= before - calls.len();
+        tagged.len -= before - calls.len();
         if calls.is_empty() {
-            self.by_tag.remove(tag);
+            tagged.by_tag.remove(tag);
+        }
+        if tagged.len == 0 {
+            self.tagged = None;
         }
     }
 
     /// All calls: those answered in order, then the others.
     pub(crate) fn into_keys(self) -> impl Iterator<Item = CallKey> {
-        self.in_order.into_iter().chain(self.by_tag.into_values().flatten())
+        let tagged = self.tagged.map(|tagged| tagged.by_tag).unwrap_or_default();
+        self.in_order.into_iter().chain(tagged.into_values().flatten())
     }
 }

@@ -108,7 +108,8 @@ fn answers() {
         peer.feed(&open_ok);
         let before = live_bytes(ALLOCATOR);
         for buffers in 1..=2 {
-            peer.session.channel(id).publish(&Publish::new("", "q", &vec![0; body])).unwrap();
+            let bytes = vec![0; body];
+            peer.session.channel(id).publish(&Publish::new("", "q", &bytes)).unwrap();
             while peer.session.wants_input() {
                 peer.feed(&flows);
             }
