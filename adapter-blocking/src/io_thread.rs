@@ -38,7 +38,7 @@ pub struct Driver {
     driver: Box<dyn Drive>,
 }
 
-/// The shared driver, over whatever stream.
+/// The shared driver, over any stream.
 pub(crate) trait Drive: Future<Output = ()> + Send + Unpin {
     /// Ends the connection with this error.
     fn fail(self: Box<Self>, error: TransportError);
