@@ -12,7 +12,11 @@ use crate::ids::CallKey;
 
 #[derive(Debug, Default)]
 pub(crate) struct Awaited {
-    in_order: VecDeque<CallKey>,
+    /// The call that is answered next. It stands here because one call at a time is usual, and allocates
+    /// nothing.
+    next: Option<CallKey>,
+    /// Those behind it, in their order; present while there are any.
+    behind: Option<Box<VecDeque<CallKey>>>,
     /// Present while there are any: most channels have none.
     tagged: Option<Box<Tagged>>,
 }
@@ -28,12 +32,17 @@ struct Tagged {
 impl Awaited {
     /// The number of calls.
     pub(crate) fn len(&self) -> usize {
-        self.in_order.len() + self.tagged.as_ref().map_or(0, |tagged| tagged.len)
+        let behind = self.behind.as_ref().map_or(0, |behind| behind.len());
+        let tagged = self.tagged.as_ref().map_or(0, |tagged| tagged.len);
+        usize::from(self.next.is_some()) + behind + tagged
     }
 
     /// Adds a call that is answered in order.
     pub(crate) fn push(&mut self, call: CallKey) {
-        self.in_order.push_back(call);
+        match self.next {
+            None => self.next = Some(call),
+            Some(_) => self.behind.get_or_insert_default().push_back(call),
+        }
     }
 
     /// Adds a call whose reply names the consumer's tag.
@@ -45,16 +54,13 @@ impl Awaited {
 
     /// The call that is answered next of those that are answered in order.
     pub(crate) fn front(&self) -> Option<CallKey> {
-        self.in_order.front().copied()
+        self.next
     }
 
     /// Removes the call that [`front`](Self::front) returns.
     pub(crate) fn pop_front(&mut self) {
-        self.in_order.pop_front();
-        if self.in_order.is_empty() {
-            // A channel at rest keeps no memory for calls.
-            self.in_order = VecDeque::new();
-        }
+        self.next = self.behind.as_mut().and_then(|behind| behind.pop_front());
+        self.behind.take_if(|behind| behind.is_empty());
     }
 
     /// The oldest call for the consumer's tag that `wanted` picks.
@@ -80,6 +86,7 @@ impl Awaited {
     /// All calls: those answered in order, then the others.
     pub(crate) fn into_keys(self) -> impl Iterator<Item = CallKey> {
         let tagged = self.tagged.map(|tagged| tagged.by_tag).unwrap_or_default();
-        self.in_order.into_iter().chain(tagged.into_values().flatten())
+        let behind = self.behind.map(|behind| *behind).unwrap_or_default();
+        self.next.into_iter().chain(behind).chain(tagged.into_values().flatten())
     }
 }
