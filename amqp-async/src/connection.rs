@@ -160,12 +160,12 @@ impl Connection {
     /// Why the broker reads no publishes, while it does not
     /// (<https://www.rabbitmq.com/docs/connection-blocked>).
     pub fn blocked(&self) -> Option<Arc<str>> {
-        self.inner.shared.with(|state| state.session.blocked().cloned())
+        self.inner.shared.with(|state| state.session.connection().blocked().cloned())
     }
 
     /// What the connection has done, and what it holds.
     pub fn stats(&self) -> Stats {
-        self.inner.shared.with(|state| state.session.stats())
+        self.inner.shared.with(|state| state.session.connection().stats())
     }
 
     /// Closes the connection: what is queued goes out, then `connection.close`.
@@ -185,7 +185,7 @@ impl Connection {
 
     /// Whether the connection is open and no close has begun.
     pub fn is_open(&self) -> bool {
-        self.inner.shared.with(|state| state.session.is_open())
+        self.inner.shared.with(|state| state.session.connection().is_open())
     }
 
     /// Why the connection is closed, if it is.
@@ -195,12 +195,12 @@ impl Connection {
 
     /// The limits that were negotiated.
     pub fn tuning(&self) -> Tuning {
-        self.inner.shared.with(|state| state.session.tuning())
+        self.inner.shared.with(|state| state.session.connection().tuning())
     }
 
     /// What the broker says of itself, such as `product` and `version`.
     pub fn server_properties(&self) -> FieldTable {
-        self.inner.shared.with(|state| state.session.server_properties().clone())
+        self.inner.shared.with(|state| state.session.connection().server_properties().clone())
     }
 }
 
@@ -227,7 +227,7 @@ impl Future for Connecting {
         let Some(connection) = inner else { return Poll::Pending };
         let result = connection.shared.with(|state| {
             match state.session.cause() {
-                None if state.session.is_open() => Poll::Ready(Ok(())),
+                None if state.session.connection().is_open() => Poll::Ready(Ok(())),
                 None => {
                     state.lifecycle.wait(ticket, cx.waker(), &mut state.released);
                     Poll::Pending

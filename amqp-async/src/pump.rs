@@ -102,7 +102,7 @@ impl Pump {
             let action = session.poll_action();
             filled = transmit.is_empty() && session.poll_transmit(now, transmit);
             let read = session.wants_input();
-            *lacking = session.lacking();
+            *lacking = session.connection().lacking();
             let turn = Turn {
                 write: !transmit.is_empty(),
                 read,
@@ -265,7 +265,7 @@ impl Drop for Pump {
     fn drop(&mut self) {
         let Self { shared, transmit, written, .. } = self;
         shared.with(|state| {
-            let stats = state.session.stats();
+            let stats = state.session.connection().stats();
             let taken = if transmit.is_empty() { 0 } else { stats.bytes_sent - *written };
             let unsent = stats.unsent_bytes + taken;
             if unsent > 0 {

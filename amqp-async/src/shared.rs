@@ -158,7 +158,10 @@ impl State {
     #[inline]
     fn settle(&mut self) -> Released {
         // Most often nobody waits, and the driver is awake.
-        if self.driver.is_some() || self.session.has_events() || self.session.has_discarded() {
+        if self.driver.is_some()
+            || self.session.has_events()
+            || self.session.connection().has_discarded()
+        {
             self.settle_all();
         }
         std::mem::take(&mut self.released)
@@ -172,7 +175,7 @@ impl State {
             let driver = self.driver.take();
             self.released.wake(driver);
         }
-        if self.session.has_discarded() {
+        if self.session.connection().has_discarded() {
             self.released.drop_bodies(self.session.take_discarded());
         }
     }
@@ -180,7 +183,7 @@ impl State {
     fn driver_is_needed(&mut self) -> bool {
         let Sleep { reads, writes, until } = self.sleep;
         let session = &mut self.session;
-        (!writes && session.wants_transmit())
+        (!writes && session.connection().wants_transmit())
             || session.wants_action()
             || (!reads && session.wants_input())
             || (session.timeout_moved()

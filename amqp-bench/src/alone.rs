@@ -113,7 +113,7 @@ fn publish_confirm(count: u64) -> Result<(), Failure> {
             }
         }
     }
-    expect("confirmed", open.session.stats().confirmed, count)
+    expect("confirmed", open.session.connection().stats().confirmed, count)
 }
 
 fn deliver_ack(count: u64) -> Result<(), Failure> {
@@ -140,7 +140,7 @@ fn deliver_ack(count: u64) -> Result<(), Failure> {
         }
         open.write();
     }
-    expect("settled", open.session.stats().settled, count / BATCH * BATCH)
+    expect("settled", open.session.connection().stats().settled, count / BATCH * BATCH)
 }
 
 fn expect(what: &str, found: u64, wanted: u64) -> Result<(), Failure> {

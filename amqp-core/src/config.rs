@@ -8,7 +8,9 @@ use std::time::Duration;
 use amqp_proto::{FieldTable, FieldValue};
 
 use crate::limits;
-use crate::uri::{AmqpUri, UriError};
+
+/// Port of `amqp`.
+pub(crate) const PORT: u16 = 5672;
 
 /// The configuration of a connection.
 ///
@@ -37,14 +39,6 @@ pub struct Config {
 }
 
 impl Config {
-    /// A configuration from an AMQP URI; see [`AmqpUri`] for what may stand in it.
-    ///
-    /// # Errors
-    /// [`UriError`], which never shows the URI.
-    pub fn from_uri(uri: &str) -> Result<Self, UriError> {
-        Ok(Self::from(uri.parse::<AmqpUri>()?))
-    }
-
     /// The mechanism and its secrets.
     #[must_use]
     pub fn credentials(mut self, credentials: Credentials) -> Self {
@@ -167,26 +161,20 @@ impl Config {
 impl Default for Config {
     /// `amqp://guest:guest@localhost:5672/%2f`
     fn default() -> Self {
-        Self::from(AmqpUri::default())
-    }
-}
-
-impl From<AmqpUri> for Config {
-    fn from(uri: AmqpUri) -> Self {
         Self {
-            tls: uri.tls,
-            endpoints: uri.endpoints,
-            credentials: uri.credentials.unwrap_or_default(),
-            vhost: uri.vhost,
-            heartbeat: uri.query.heartbeat.unwrap_or(Heartbeat::Server),
-            channel_max: uri.query.channel_max.unwrap_or(limits::CHANNEL_MAX),
-            frame_max: uri.query.frame_max.unwrap_or(limits::FRAME_MAX_BYTES),
+            tls: false,
+            endpoints: vec![Endpoint::new("localhost", PORT)],
+            credentials: Credentials::default(),
+            vhost: "/".into(),
+            heartbeat: Heartbeat::Server,
+            channel_max: limits::CHANNEL_MAX,
+            frame_max: limits::FRAME_MAX_BYTES,
             client_properties: FieldTable::new(),
-            connect_timeout: uri.query.connect_timeout.unwrap_or(limits::CONNECT_TIMEOUT),
+            connect_timeout: limits::CONNECT_TIMEOUT,
             address_timeout: limits::ADDRESS_TIMEOUT,
             call_timeout: limits::CALL_TIMEOUT,
             close_timeout: limits::CLOSE_TIMEOUT,
-            blocked_timeout: uri.query.blocked_timeout,
+            blocked_timeout: None,
         }
     }
 }

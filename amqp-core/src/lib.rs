@@ -63,7 +63,6 @@ extern crate self as amqp_core;
 mod arena;
 mod channel;
 mod config;
-mod connect_error;
 mod connection;
 pub mod costs;
 mod error;
@@ -88,11 +87,11 @@ pub use amqp_proto::{
 
 pub use channel::{Channel, Confirmation, PublishRefused};
 pub use config::{Config, Credentials, Endpoint, Heartbeat, Secret};
-pub use connect_error::{ConnectError, ConnectFailure, ConnectStep, FailedAttempt};
 pub use connection::{Connection, End, Stats, Tuning};
 pub use error::{
-    AckError, BrokerError, ChannelCause, CloseCause, Error, InvalidArgument, InvalidReason, Misuse,
-    ProtocolDetail, ProtocolError, TransportError,
+    AckError, BrokerError, ChannelCause, CloseCause, ConnectError, ConnectFailure, ConnectStep,
+    Error, FailedAttempt, InvalidArgument, InvalidReason, Misuse, ProtocolDetail, ProtocolError,
+    TransportError,
 };
 pub use event::{Action, Event, TimeoutReason};
 pub use ids::{Attempt, Call, CallKey, ChannelId, ConsumerKey, DeliveryTag, Epoch, PublishSeq};

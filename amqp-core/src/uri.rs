@@ -7,10 +7,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::config::{Credentials, Endpoint, Heartbeat, Secret};
+use crate::config::{Config, Credentials, Endpoint, Heartbeat, PORT, Secret};
 
-/// Port of `amqp`.
-const PORT: u16 = 5672;
 /// Port of `amqps`.
 const TLS_PORT: u16 = 5671;
 
@@ -135,6 +133,35 @@ impl Default for AmqpUri {
             credentials: None,
             vhost: "/".into(),
             query: Query::default(),
+        }
+    }
+}
+
+impl Config {
+    /// A configuration from an AMQP URI; see [`AmqpUri`] for what may stand in it.
+    ///
+    /// # Errors
+    /// [`UriError`], which never shows the URI.
+    pub fn from_uri(uri: &str) -> Result<Self, UriError> {
+        Ok(Self::from(uri.parse::<AmqpUri>()?))
+    }
+}
+
+impl From<AmqpUri> for Config {
+    fn from(uri: AmqpUri) -> Self {
+        let default = Self::default();
+        let query = uri.query;
+        Self {
+            tls: uri.tls,
+            endpoints: uri.endpoints,
+            credentials: uri.credentials.unwrap_or_default(),
+            vhost: uri.vhost,
+            heartbeat: query.heartbeat.unwrap_or(default.heartbeat),
+            channel_max: query.channel_max.unwrap_or(default.channel_max),
+            frame_max: query.frame_max.unwrap_or(default.frame_max),
+            connect_timeout: query.connect_timeout.unwrap_or(default.connect_timeout),
+            blocked_timeout: query.blocked_timeout,
+            ..default
         }
     }
 }

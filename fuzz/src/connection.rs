@@ -479,7 +479,7 @@ impl World {
             self.greeted = true;
         }
         // Before the handshake is done, no more than the least.
-        let frame_max = self.session.tuning().frame_max.max(FRAME_MAX);
+        let frame_max = self.session.connection().tuning().frame_max.max(FRAME_MAX);
         let other = frame_max - 8;
         let limits = FrameLimits { body: other, header: other, method: other };
         while !rest.is_empty() {
@@ -509,9 +509,9 @@ impl World {
             while channel.next_delivery(*key).is_some() {}
             assert!(channel.consumer_end(*key).is_some(), "a consumer without an end");
         }
-        assert!(!self.session.wants_transmit(), "an ended session writes no more");
+        assert!(!self.session.connection().wants_transmit(), "an ended session writes no more");
         assert_eq!(self.session.poll_timeout(), None);
-        let stats = self.session.stats();
+        let stats = self.session.connection().stats();
         assert_eq!((stats.unsettled, stats.unconfirmed, stats.open_calls), (0, 0, 0));
         assert_eq!(stats.unread_bytes, 0);
     }

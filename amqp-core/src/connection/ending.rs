@@ -5,9 +5,10 @@ use amqp_proto::frame;
 use amqp_proto::method::connection as wire_connection;
 
 use crate::channel::{Awaited, ChannelState, ConsumerPhase, Pending, Phase, PhaseInput};
-use crate::connect_error::ConnectFailure;
 use crate::connection::{Connection, End, State};
-use crate::error::{ChannelCause, CloseCause, Error, ProtocolDetail, ProtocolError};
+use crate::error::{
+    ChannelCause, CloseCause, ConnectFailure, Error, ProtocolDetail, ProtocolError,
+};
 use crate::event::{Event, TimeoutReason};
 use crate::ids::{ChannelId, ConsumerKey, PublishSeq};
 use crate::request::Reply;

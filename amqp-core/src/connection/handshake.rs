@@ -12,9 +12,10 @@ use amqp_proto::{
 };
 
 use crate::config::{Config, Credentials, Heartbeat};
-use crate::connect_error::{ConnectFailure, ConnectStep};
-use crate::error::{BrokerError, InvalidArgument, InvalidReason, TransportError, peer_text};
-use crate::error::{ProtocolDetail, ProtocolError};
+use crate::error::{
+    BrokerError, ConnectFailure, ConnectStep, InvalidArgument, InvalidReason, ProtocolDetail,
+    ProtocolError, TransportError, peer_text,
+};
 use crate::machine::{self, Transition};
 
 const MECHANISM: &str = "PLAIN";

@@ -15,7 +15,7 @@ mod intake;
 mod replies;
 mod secret;
 mod stats;
-mod whole;
+mod whole_delivery;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -28,10 +28,9 @@ use bytes::Bytes;
 
 use crate::channel::{Calls, Channel, ChannelState, Consumers, Numbers, Pending, Phase, Staging};
 use crate::config::Config;
-use crate::connect_error::{ConnectFailure, ConnectStep};
 use crate::error::{
-    ChannelCause, CloseCause, Error, InvalidArgument, Misuse, ProtocolDetail, ProtocolError,
-    TransportError,
+    ChannelCause, CloseCause, ConnectFailure, ConnectStep, Error, InvalidArgument, Misuse,
+    ProtocolDetail, ProtocolError, TransportError,
 };
 use crate::event::{Event, TimeoutReason};
 use crate::ids::{Call, CallKey, ChannelId, Epoch};

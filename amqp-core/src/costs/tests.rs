@@ -235,7 +235,7 @@ const VERBS: &[Scenario] = &[
         it.peer.session.wants_input();
     }),
     ("`stats`", Linear, nothing, |it| {
-        it.peer.session.stats();
+        it.peer.session.connection().stats();
     }),
     ("`Channel::call`", Constant, nothing, |it| {
         let now = it.peer.now;

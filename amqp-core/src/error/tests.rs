@@ -12,7 +12,7 @@ use super::{
     ProtocolDetail, ProtocolError, TransportError,
 };
 use crate::PublishRefused;
-use crate::connect_error::{ConnectError, ConnectFailure, ConnectStep, FailedAttempt};
+use crate::error::{ConnectError, ConnectFailure, ConnectStep, FailedAttempt};
 use crate::message::Fault;
 use crate::uri::UriError;
 

@@ -3,9 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::Endpoint;
-use crate::connect_error::{ConnectFailure, FailedAttempt};
-use crate::error::TransportError;
+use crate::config::{Endpoint, PORT};
+use crate::error::{ConnectFailure, FailedAttempt, TransportError};
 
 /// The hosts in order, and the addresses of the current one.
 #[derive(Debug)]
@@ -22,7 +21,7 @@ impl Endpoints {
         let mut later = Vec::from(endpoints).into_iter();
         Self {
             // A parsed URI has at least one.
-            current: later.next().unwrap_or_else(|| Endpoint::new("localhost", 5672)),
+            current: later.next().unwrap_or_else(|| Endpoint::new("localhost", PORT)),
             later,
             addresses: Vec::new().into_iter(),
             address: None,

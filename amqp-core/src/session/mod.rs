@@ -6,20 +6,18 @@
 //!
 //! When the transport is lost the session ends, with the cause.
 
+mod connecting;
 mod endpoints;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use amqp_proto::FieldTable;
 use bytes::{Bytes, BytesMut};
 
 use crate::channel::Channel;
 use crate::config::{Config, Secret};
-use crate::connect_error::{ConnectError, ConnectFailure, ConnectStep};
-use crate::connection::{Connection, End, Stats, Tuning, validate};
-use crate::error::{CloseCause, Error, TransportError};
+use crate::connection::{Connection, End, validate};
+use crate::error::{CloseCause, ConnectError, Error, TransportError};
 use crate::event::{Action, Event, TimeoutReason};
 use crate::ids::{Attempt, Call, CallKey, ChannelId, Epoch};
 use crate::machine::{self, Transition};
@@ -124,32 +122,6 @@ impl Session {
         session.connection.handle_connected(now);
         let attempt = session.attempt;
         Ok((session, attempt))
-    }
-
-    /// Answers [`Action::Resolve`].
-    pub fn handle_resolved(
-        &mut self,
-        now: Instant,
-        attempt: Attempt,
-        result: Result<Vec<SocketAddr>, TransportError>,
-    ) {
-        if attempt != self.attempt || self.phase != Phase::Resolving {
-            return;
-        }
-        match result.and_then(|addresses| self.endpoints.resolved(addresses)) {
-            Ok(()) => {
-                self.step(PhaseInput::Resolved);
-                self.dial(now);
-            }
-            Err(error) => self.attempt_failed(now, ConnectFailure::Resolve(error)),
-        }
-    }
-
-    /// Answers [`Action::Dial`]: the transport is connected.
-    pub fn handle_connected(&mut self, now: Instant, attempt: Attempt) {
-        if attempt == self.attempt && self.step_if(Phase::Dialling, PhaseInput::Connected) {
-            self.connection.handle_connected(now);
-        }
     }
 
     /// Dialling failed, or the transport is lost after `written` bytes had reached the socket.
@@ -329,56 +301,20 @@ impl Session {
         self.action.is_some()
     }
 
-    /// Whether there are bytes for `poll_transmit`.
-    #[inline]
-    pub fn wants_transmit(&self) -> bool {
-        self.connection.wants_transmit()
-    }
-
-    /// What the next input is to have room for; see [`Connection::lacking`].
-    pub const fn lacking(&self) -> usize {
-        self.connection.lacking()
-    }
-
     /// Whether input is welcome; see [`Connection::wants_input`].
     pub fn wants_input(&mut self) -> bool {
         self.phase == Phase::Connected && self.connection.wants_input()
     }
 
-    /// Whether the connection is open and no close has begun.
-    pub const fn is_open(&self) -> bool {
-        self.connection.is_open()
+    /// The connection over the current transport, for its getters.
+    #[inline]
+    pub const fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     /// Why the session ended, if it has.
     pub const fn cause(&self) -> Option<&CloseCause> {
         self.cause.as_ref()
-    }
-
-    /// What was negotiated; of no meaning before the connection is open.
-    pub const fn tuning(&self) -> Tuning {
-        self.connection.tuning()
-    }
-
-    /// What the broker says of itself.
-    pub const fn server_properties(&self) -> &FieldTable {
-        self.connection.server_properties()
-    }
-
-    /// What the connection has done, and what it holds.
-    pub fn stats(&self) -> Stats {
-        self.connection.stats()
-    }
-
-    /// Why the broker reads no publishes, while it does not.
-    pub fn blocked(&self) -> Option<&Arc<str>> {
-        self.connection.blocked()
-    }
-
-    /// Whether there is something for `take_discarded`.
-    #[inline]
-    pub const fn has_discarded(&self) -> bool {
-        self.connection.has_discarded()
     }
 
     /// Bodies of the user's that will not be sent; see [`Connection::take_discarded`].
@@ -422,14 +358,6 @@ impl Session {
         }
     }
 
-    fn step_if(&mut self, phase: Phase, input: PhaseInput) -> bool {
-        let due = self.phase == phase;
-        if due {
-            self.step(input);
-        }
-        due
-    }
-
     /// Draws the consequences of what became of the connection.
     fn react(&mut self, now: Instant) {
         if self.phase != Phase::Connected && self.phase != Phase::Dialling {
@@ -451,58 +379,6 @@ impl Session {
             }
             None => {}
         }
-    }
-
-    fn resolve(&mut self) {
-        self.attempt = Attempt(self.attempt.0.wrapping_add(1));
-        let endpoint = self.endpoints.host();
-        let (host, port) = (Arc::clone(&endpoint.host), endpoint.port);
-        self.action = Some(Action::Resolve { attempt: self.attempt, host, port });
-    }
-
-    fn dial(&mut self, now: Instant) {
-        let Some(address) = self.endpoints.address() else { return };
-        self.attempt = Attempt(self.attempt.0.wrapping_add(1));
-        self.connection = Connection::unchecked(Arc::clone(&self.config), Epoch(1), now);
-        self.timers.set(TimeoutReason::Address, Some(now + self.config.address_timeout));
-        let server_name = Arc::clone(&self.endpoints.host().host);
-        self.action = Some(Action::Dial { attempt: self.attempt, address, server_name });
-    }
-
-    fn attempt_failed(&mut self, now: Instant, failure: ConnectFailure) {
-        self.timers.set(TimeoutReason::Address, None);
-        let refused = matches!(
-            failure,
-            ConnectFailure::Authentication(_)
-                | ConnectFailure::NoSharedMechanism { .. }
-                | ConnectFailure::VirtualHost(_)
-        );
-        self.endpoints.failed(failure);
-        if !refused && self.endpoints.next_address() {
-            self.step(PhaseInput::NextAddress);
-            self.dial(now);
-        } else if !refused && self.endpoints.next_host() {
-            self.step(PhaseInput::NextHost);
-            self.connection = Connection::unchecked(Arc::clone(&self.config), Epoch(1), now);
-            self.resolve();
-        } else {
-            let attempts = self.endpoints.failures();
-            self.end(CloseCause::Connect(Arc::new(ConnectError::Failed { attempts })));
-        }
-    }
-
-    fn connect_timed_out(&mut self) {
-        let step = match self.phase {
-            Phase::Resolving => ConnectStep::Resolve,
-            Phase::Dialling => ConnectStep::Dial,
-            Phase::Connected | Phase::Ended => self.connection.handshake_step(),
-        };
-        let attempts = self.endpoints.failures();
-        let timeout = self.config.connect_timeout;
-        let (host, port) = (Arc::clone(&self.endpoints.host().host), self.endpoints.host().port);
-        let address = self.endpoints.address();
-        let error = ConnectError::TimedOut { host, port, address, timeout, step, attempts };
-        self.end(CloseCause::Connect(Arc::new(error)));
     }
 
     fn end(&mut self, cause: CloseCause) {

@@ -520,7 +520,7 @@ fn a_refused_open_is_answered_and_reported() {
             (2..=10).for_each(|number| _ = peer.channel(number));
         }
         peer.channel(1);
-        assert_eq!(peer.session.stats().open_calls, 0);
+        assert_eq!(peer.session.connection().stats().open_calls, 0);
         assert_eq!(peer.session.cause(), None);
     }
 }
@@ -548,7 +548,7 @@ fn a_peer_that_answers_the_close_has_answered_the_open() {
     peer.session.take_reply(&closing).unwrap().unwrap();
     let error = peer.session.take_reply(&opening).unwrap().unwrap_err();
     assert_eq!(error, Error::Channel(ChannelCause::ByClient));
-    assert_eq!((peer.session.stats().open_calls, peer.session.cause()), (0, None));
+    assert_eq!((peer.session.connection().stats().open_calls, peer.session.cause()), (0, None));
 
     // The close may be answered by a refusal of the open as well: one more answer is let pass.
     let (id, opening) = peer.session.open_channel(peer.now).unwrap();

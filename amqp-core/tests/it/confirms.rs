@@ -190,7 +190,7 @@ fn settled_publishes_are_counted_once() {
     peer.send(1, &basic::Ack { delivery_tag: 3, multiple: false });
     peer.send(1, &basic::Nack { delivery_tag: 2, multiple: false, requeue: false });
     peer.send(1, &basic::Ack { delivery_tag: 5, multiple: true });
-    let stats = peer.session.stats();
+    let stats = peer.session.connection().stats();
     assert_eq!((stats.published, stats.confirmed, stats.nacked), (5, 4, 1));
 }
 
@@ -322,11 +322,11 @@ fn a_closed_channel_tells_not_sent_from_unknown() {
     }
     // What was dropped takes no buffer space, and is not waited for.
     assert_eq!(peer.session.take_discarded().len(), 1);
-    assert!(peer.session.stats().unsent_bytes < 600_000);
-    assert_eq!(peer.session.stats().unconfirmed, 0);
+    assert!(peer.session.connection().stats().unsent_bytes < 600_000);
+    assert_eq!(peer.session.connection().stats().unconfirmed, 0);
     let drain = peer.session.drain(peer.now, Duration::from_secs(1)).unwrap();
     peer.write();
-    assert_eq!(peer.session.stats().unsent_bytes, 0);
+    assert_eq!(peer.session.connection().stats().unsent_bytes, 0);
     peer.events();
     assert_eq!(peer.session.take_reply(&drain), Some(Ok(())));
 }

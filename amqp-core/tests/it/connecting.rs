@@ -41,7 +41,7 @@ fn limits_are_negotiated() {
         peer.send(0, &connection::Tune { channel_max, frame_max, heartbeat });
         assert_eq!(peer.methods(), ["connection.TuneOk", "connection.Open"]);
         peer.send(0, &connection::OpenOk::default());
-        let tuning = peer.session.tuning();
+        let tuning = peer.session.connection().tuning();
         assert_eq!((tuning.channel_max, tuning.frame_max, tuning.heartbeat), chosen);
     }
 }
@@ -380,12 +380,12 @@ fn pk_20_pk_21_a_connection_opens_or_fails_once() {
     for done in 0..=steps.len() {
         let mut peer = Peer::connected(Config::default());
         for step in &steps[..done] {
-            assert!(!peer.session.is_open());
+            assert!(!peer.session.connection().is_open());
             let early = peer.session.open_channel(peer.now).unwrap_err();
             assert_eq!(early, Error::Misuse(Misuse::NotConnected));
             step(&mut peer);
         }
-        assert_eq!(peer.session.is_open(), done == steps.len());
+        assert_eq!(peer.session.connection().is_open(), done == steps.len());
         peer.lose();
         peer.lose();
         let events = peer.events();
@@ -396,6 +396,6 @@ fn pk_20_pk_21_a_connection_opens_or_fails_once() {
         assert_eq!(closed.len(), 1, "{events:?}");
         let failed = matches!(closed[0], Event::Closed(CloseCause::Connect(_)));
         assert_eq!(failed, done < steps.len(), "{events:?}");
-        assert!(!peer.session.is_open());
+        assert!(!peer.session.connection().is_open());
     }
 }

@@ -54,7 +54,7 @@ fn start(peer: &mut Peer, id: ChannelId, consume: &BasicConsume) -> (ConsumerKey
     }
     let consumer = peer.session.take_reply(&call).unwrap().unwrap().consumer;
     peer.events();
-    assert_eq!(peer.session.stats().open_calls, 0, "every answer was due");
+    assert_eq!(peer.session.connection().stats().open_calls, 0, "every answer was due");
     (consumer, frames)
 }
 
@@ -132,7 +132,7 @@ fn a_tag_without_acknowledgement_settles_nothing() {
         peer.session.channel(id).release_consumer(peer.now, replies, [first]);
         assert_eq!(wire(&mut peer), ["cancel n"]);
         let dropped = peer.events().contains(&Event::Dropped(id));
-        assert_eq!((dropped, peer.session.stats().unsettled), (false, 1));
+        assert_eq!((dropped, peer.session.connection().stats().unsettled), (false, 1));
         peer.session.channel(id).ack(held, false).unwrap();
         assert_eq!(wire(&mut peer), ["ack 1"]);
     }
@@ -257,7 +257,7 @@ fn a_second_cancel_waits_for_the_answer_too() {
     assert_eq!(peer.session.take_reply(&second), Some(Ok(())));
     let third = cancel(&mut peer);
     assert_eq!(peer.session.take_reply(&third), Some(Ok(())), "it has ended");
-    assert_eq!(peer.session.stats().open_calls, 0);
+    assert_eq!(peer.session.connection().stats().open_calls, 0);
     assert!(wire(&mut peer).is_empty());
 
     // A channel's end is the consumer's.
@@ -356,7 +356,7 @@ fn a_delivery_to_an_ended_consumer_is_no_loop() {
         assert_eq!(cancels, 1, "{whole} {cancelled}");
         assert_eq!(nacks, if cancelled { 4 } else { 512 });
         assert_eq!(answers.len(), cancels + nacks);
-        assert_eq!(peer.session.stats().unsettled, 0, "nobody holds the rest");
+        assert_eq!(peer.session.connection().stats().unsettled, 0, "nobody holds the rest");
         // The tag serves again.
         let (consumer, _) = start(&mut peer, id, &consume("t"));
         deliver(&mut peer, whole, &delivery("t", 3_000, &Properties::new()));
@@ -422,7 +422,7 @@ fn what_may_be_a_streams_is_never_refused() {
         channel.requeue(second);
         peer.session.channel(id).release_consumer(peer.now, consumer, [third]);
         assert_eq!(wire(&mut peer), ["ack 1", "cancel t"]);
-        assert_eq!(peer.session.stats().unsettled, 0);
+        assert_eq!(peer.session.connection().stats().unsettled, 0);
         // While the cancel is on its way.
         deliver(&mut peer, whole, &delivery("t", 6, &offset(6)));
         peer.send(1, &basic::CancelOk { consumer_tag: ShortStr::new("t").unwrap() });

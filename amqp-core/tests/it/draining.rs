@@ -155,7 +155,7 @@ fn what_a_rollback_opens_again_is_not_waited_for() {
     channel.nack(tags[2], false, true).unwrap();
     channel.call(peer.now, &TxRollback::default()).unwrap();
     peer.send(1, &tx::RollbackOk::default());
-    assert_eq!(peer.session.stats().unsettled, 1);
+    assert_eq!(peer.session.connection().stats().unsettled, 1);
     let draining = drain(&mut peer);
     cancelled(&mut peer);
     assert!(!is_done(&mut peer, &draining));

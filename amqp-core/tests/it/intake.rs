@@ -74,7 +74,7 @@ impl Source {
     }
 
     fn unread(&self) -> usize {
-        self.peer.session.stats().unread_bytes as usize
+        self.peer.session.connection().stats().unread_bytes as usize
     }
 
     /// The bytes named by the pauses since this was last asked.
@@ -386,12 +386,12 @@ fn half_received_contents_are_bounded() {
             let mut bytes = Vec::new();
             frame::write_body(&mut bytes, number, &body[..length]);
             source.peer.send_bytes(&bytes);
-            let held = source.peer.session.stats().incomplete_bytes as usize;
+            let held = source.peer.session.connection().stats().incomplete_bytes as usize;
             assert!(held <= limits::INCOMPLETE_BYTES, "{held} bytes");
         }
     }
     assert!(source.reads());
-    assert_eq!(source.peer.session.stats().incomplete_bytes, 0);
+    assert_eq!(source.peer.session.connection().stats().incomplete_bytes, 0);
     let mut whole = 0;
     for (id, key) in consumers {
         let delivery = source.peer.session.channel(id).next_delivery(key).unwrap();
@@ -414,9 +414,9 @@ fn half_a_content_goes_with_its_channel() {
         source.consume("t", no_ack());
         let frames = content(1, &to("t", 1), RawProperties::NONE.as_bytes(), &[7; 100_000]);
         source.peer.send_frames(&frames[..12]);
-        let held = source.peer.session.stats().incomplete_bytes;
+        let held = source.peer.session.connection().stats().incomplete_bytes;
         assert!((40_000..45_000).contains(&held), "{held}");
         end(&mut source.peer);
-        assert_eq!(source.peer.session.stats().incomplete_bytes, 0);
+        assert_eq!(source.peer.session.connection().stats().incomplete_bytes, 0);
     }
 }

@@ -65,7 +65,10 @@ fn a_consumer_that_does_not_fit_leaves_nothing() {
     let error = peer.session.channel(id).consume(peer.now, &large).unwrap_err();
     assert!(matches!(error, Error::InvalidArgument(_)), "{error:?}");
     assert!(peer.methods().is_empty());
-    assert_eq!((peer.session.stats().consumers, peer.session.stats().open_calls), (0, 0));
+    assert_eq!(
+        (peer.session.connection().stats().consumers, peer.session.connection().stats().open_calls),
+        (0, 0)
+    );
     // The tag is free again.
     peer.session.channel(id).consume(peer.now, &consume).unwrap();
 }
@@ -86,7 +89,7 @@ fn properties_fill_a_frame_and_no_more() {
             too_large(&error, FRAME_MAX + over);
         }
         assert_eq!(peer.methods().len(), if refused { 0 } else { 2 });
-        assert_eq!(peer.session.stats().published, u64::from(!refused));
+        assert_eq!(peer.session.connection().stats().published, u64::from(!refused));
     }
 }
 

@@ -242,7 +242,7 @@ fn a_return_of_a_body_over_the_limit_finds_its_publish() {
     for body in &bodies {
         let publish = Publish::new("e", "k", body).mandatory();
         peer.session.channel(id).publish(&publish).unwrap();
-        while peer.session.stats().unsent_bytes > 0 {
+        while peer.session.connection().stats().unsent_bytes > 0 {
             peer.write();
             peer.written.clear();
         }

@@ -51,11 +51,11 @@ fn a_delivery_that_is_given_up_is_told() {
         deliver(&mut peer, 1);
         peer.events();
         let delivery = peer.session.channel(id).next_delivery(consumer).unwrap();
-        assert_eq!(peer.session.stats().unsettled, 1);
+        assert_eq!(peer.session.connection().stats().unsettled, 1);
         peer.session.channel(id).give_up(delivery.tag);
         peer.session.channel(id).give_up(delivery.tag);
         assert_eq!(peer.events(), [Event::Dropped(id)]);
-        let stats = peer.session.stats();
+        let stats = peer.session.connection().stats();
         assert_eq!((stats.unsettled, stats.dropped), (0, 1));
         assert!(peer.methods().is_empty());
         // Its tag is at hand, so it can be settled after all.
@@ -282,7 +282,7 @@ fn a_drain_ends_by_its_deadline() {
     let error = peer.session.take_reply(&drain).unwrap().unwrap_err();
     assert_eq!(error, Error::DrainTimeout { unconfirmed: 0, unsettled: 1 });
     peer.session.channel(id).ack(delivery.tag, false).unwrap();
-    assert_eq!(peer.session.stats().open_calls, 0);
+    assert_eq!(peer.session.connection().stats().open_calls, 0);
     // One that the connection does not survive.
     let drain = peer.session.drain(peer.now, Duration::from_secs(3)).unwrap();
     peer.lose();
@@ -315,7 +315,7 @@ fn no_wait_expects_no_answer() {
 #[test]
 fn what_happens_is_counted() {
     each_way(|mut peer| {
-        let before = peer.session.stats();
+        let before = peer.session.connection().stats();
         assert_eq!((before.frames_received, before.frames_sent), (3, 3));
         let (id, consumer) = consuming(&mut peer);
         deliver(&mut peer, 1);
@@ -323,7 +323,7 @@ fn what_happens_is_counted() {
         peer.session.channel(id).ack(delivery.tag, false).unwrap();
         peer.session.channel(id).publish(&Publish::new("", "q", vec![0; 10_000])).unwrap();
         peer.write();
-        let stats = peer.session.stats();
+        let stats = peer.session.connection().stats();
         assert_eq!((stats.channels, stats.consumers, stats.open_calls), (1, 1, 0));
         assert_eq!((stats.delivered, stats.settled, stats.published), (1, 1, 1));
         // Open-ok, qos-ok, consume-ok, and a delivery without a body.
@@ -392,7 +392,7 @@ fn what_was_requeued_for_nobody_is_nobodys_after_a_rollback() {
         peer.session.channel(id).requeue(tag);
         peer.session.channel(id).call(peer.now, &TxRollback::default()).unwrap();
         assert_eq!(peer.methods(), ["tx.Select", "basic.Nack", "tx.Rollback"]);
-        assert_eq!(peer.session.stats().unsettled, 0);
+        assert_eq!(peer.session.connection().stats().unsettled, 0);
     });
 }
 
@@ -408,7 +408,7 @@ fn a_drain_that_nobody_awaits_ends() {
     }
     let cancel_ok = basic::CancelOk { consumer_tag: ShortStr::new("t").unwrap() };
     peer.send(1, &cancel_ok);
-    assert_eq!(peer.session.stats().open_calls, 0);
+    assert_eq!(peer.session.connection().stats().open_calls, 0);
     let (_, reason) = peer.session.poll_timeout().unwrap();
     assert_ne!(reason, amqp_core::TimeoutReason::Call);
     peer.session.channel(id).ack(held.tag, false).unwrap();
@@ -533,7 +533,7 @@ fn a_refused_publish_has_its_turn() {
 fn deliveries_that_were_read_do_not_keep_reading_paused() {
     each_way(|mut peer| {
         let (id, consumer) = consuming(&mut peer);
-        let unread = |peer: &Peer| peer.session.stats().unread_bytes;
+        let unread = |peer: &Peer| peer.session.connection().stats().unread_bytes;
         (1..=5).for_each(|tag| deliver(&mut peer, tag));
         let all = unread(&peer);
         assert!(all > 0);

@@ -28,7 +28,7 @@ fn read(peer: &mut Peer, id: ChannelId, consumer: ConsumerKey) -> Vec<(u64, Vec<
 fn a_delivery_is_the_same_whichever_way_it_comes() {
     each_way(|mut peer| {
         let (id, consumer) = consuming(&mut peer, &consume());
-        let before = peer.session.stats();
+        let before = peer.session.connection().stats();
         let deliver = basic::Deliver {
             exchange: ShortStr::new("exchange").unwrap(),
             routing_key: ShortStr::new("a.b").unwrap(),
@@ -51,7 +51,7 @@ fn a_delivery_is_the_same_whichever_way_it_comes() {
             assert_eq!(delivery.fault(), None);
             assert!(delivery.message.into_body() == body, "{size} bytes");
         }
-        let stats = peer.session.stats();
+        let stats = peer.session.connection().stats();
         assert_eq!(stats.delivered - before.delivered, 6);
         // Twice a method and a header, four bodies of one or two frames, one of three.
         assert_eq!(stats.frames_received - before.frames_received, 12 + 1 + 1 + 2 + 2 + 3);
@@ -105,7 +105,7 @@ fn a_channel_that_closes_takes_no_deliveries_to_be_acknowledged() {
         peer.session.channel(id).close(peer.now);
         peer.deliver(1, 1, b"late");
         assert_eq!(read(&mut peer, id, consumer), []);
-        assert_eq!(peer.session.stats().unread_bytes, 0);
+        assert_eq!(peer.session.connection().stats().unread_bytes, 0);
         peer.send(1, &channel::CloseOk::default());
         assert_eq!(peer.methods(), ["channel.Close"]);
         // Its number is not in use.
@@ -153,7 +153,7 @@ fn a_delivery_to_a_released_consumer_is_requeued() {
         peer.session.channel(id).release_consumer(peer.now, consumer, []);
         peer.deliver(1, 1, b"unread");
         assert_eq!(peer.methods(), ["basic.Cancel", "basic.Nack"]);
-        let stats = peer.session.stats();
+        let stats = peer.session.connection().stats();
         assert_eq!((stats.unread_bytes, stats.unsettled), (0, 0));
     });
 }
@@ -181,7 +181,7 @@ fn tags_without_acknowledgement_are_not_looked_at() {
             peer.deliver(1, 1, body);
         }
         assert_eq!(read(&mut peer, id, consumer), [(1, b"one".to_vec()), (1, b"two".to_vec())]);
-        assert_eq!(peer.session.stats().unsettled, 0);
+        assert_eq!(peer.session.connection().stats().unsettled, 0);
     });
 }
 

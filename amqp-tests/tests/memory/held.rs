@@ -115,11 +115,12 @@ fn half_received() {
             reader.feed();
         }
     }
-    let (held, counted) = (reader.held(), reader.peer.session.stats().incomplete_bytes as usize);
+    let (held, counted) =
+        (reader.held(), reader.peer.session.connection().stats().incomplete_bytes as usize);
     assert!(counted >= 10 * SIZE && held >= counted, "{held} held, {counted} counted");
     assert!(held <= 2 * counted + BESIDE_BYTES, "{held} held, {counted} counted");
     reader.peer.session.abort(CloseCause::DriverGone);
-    assert_eq!(reader.peer.session.stats().incomplete_bytes, 0);
+    assert_eq!(reader.peer.session.connection().stats().incomplete_bytes, 0);
     assert!(reader.held() < BESIDE_BYTES, "{} held", reader.held());
 }
 
@@ -198,7 +199,7 @@ impl Reader {
     }
 
     fn unread(&self) -> usize {
-        self.peer.session.stats().unread_bytes as usize
+        self.peer.session.connection().stats().unread_bytes as usize
     }
 
     fn held(&self) -> usize {
@@ -218,7 +219,7 @@ impl Reader {
 
     /// As a driver does: a buffer that cannot be used again is replaced.
     fn make_room(&mut self, length: usize) {
-        let want = self.peer.session.lacking().max(length);
+        let want = self.peer.session.connection().lacking().max(length);
         let input = &mut self.peer.input;
         if input.capacity() - input.len() >= want || input.try_reclaim(want) {
             return;

@@ -583,7 +583,7 @@ impl Application {
 /// Whether the channel or the connection is closed, or is about to be.
 pub(super) fn is_dead(session: &mut Session, handle: &Handle) -> bool {
     handle.released
-        || !session.is_open()
+        || !session.connection().is_open()
         || session.channel(handle.id).cause().is_some()
         || !handle.open
 }

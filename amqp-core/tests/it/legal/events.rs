@@ -147,7 +147,9 @@ impl Application {
         }
         let closing = matches!(expected, Expected::ChannelClose(_));
         assert!(
-            late || (dead && !closing) || session.cause().is_some() || !session.is_open(),
+            late || (dead && !closing)
+                || session.cause().is_some()
+                || !session.connection().is_open(),
             "{expected:?}: {error}"
         );
     }

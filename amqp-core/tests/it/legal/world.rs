@@ -87,7 +87,7 @@ impl World {
         world.shake(&start(b"PLAIN"));
         world.shake(&connection::Tune { channel_max, frame_max, heartbeat });
         world.shake(&connection::OpenOk::default());
-        assert!(world.session.is_open());
+        assert!(world.session.connection().is_open());
         assert_eq!(world.session.poll_event(), Some(amqp_core::Event::Opened));
         world.scan.begin(world.taken);
         world
@@ -253,7 +253,7 @@ impl World {
         }
         panic!(
             "never idle: {:?}, owed {:?}, {} outcomes, broker {:?}",
-            self.session.stats(),
+            self.session.connection().stats(),
             self.application.owed,
             self.application.open_outcomes(),
             self.broker.channels
@@ -261,12 +261,12 @@ impl World {
     }
 
     fn is_idle(&mut self) -> bool {
-        let stats = self.session.stats();
+        let stats = self.session.connection().stats();
         self.application.owed.is_empty()
             && self.application.open_outcomes() == 0
             && self.broker.is_idle()
             && self.out.is_empty()
-            && !self.session.wants_transmit()
+            && !self.session.connection().wants_transmit()
             && stats.open_calls + stats.unconfirmed + stats.unsettled == 0
             && stats.unread_bytes + stats.unsent_bytes == 0
     }
@@ -295,11 +295,15 @@ impl World {
                 application.release_all(session, *now);
                 for _ in 0..300 {
                     self.round();
-                    if self.session.stats().channels == 0 {
+                    if self.session.connection().stats().channels == 0 {
                         break;
                     }
                 }
-                assert_eq!(self.session.stats().channels, 0, "of channels that were released");
+                assert_eq!(
+                    self.session.connection().stats().channels,
+                    0,
+                    "of channels that were released"
+                );
                 self.close();
             }
         }
@@ -338,7 +342,7 @@ impl World {
         assert_eq!(self.application.open_outcomes(), 0);
         assert!(self.application.owed.is_empty(), "{:?}", self.application.owed);
         assert!(self.application.handles.iter().all(|handle| handle.closed));
-        let stats = self.session.stats();
+        let stats = self.session.connection().stats();
         assert_eq!(stats.open_calls + stats.unconfirmed + stats.unsettled, 0, "{stats:?}");
         assert_eq!(stats.unread_bytes + stats.unsent_bytes, 0, "{stats:?}");
         assert_eq!(stats.channels + stats.consumers, 0, "{stats:?}");

@@ -4,6 +4,8 @@
 //!
 //! A channel and a connection that died keep their cause, and every later call repeats it.
 
+mod connect;
+
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -12,9 +14,10 @@ use std::time::Duration;
 use amqp_proto::method::MethodId;
 use amqp_proto::{EncodeError, Malformed, ReplyCode, ShortStr};
 
-use crate::connect_error::ConnectError;
 use crate::limits::PEER_TEXT_BYTES;
 use crate::message::ReturnedMessage;
+
+pub use connect::{ConnectError, ConnectFailure, ConnectStep, FailedAttempt};
 
 /// Why an operation failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,0 +1,96 @@
+//! Connecting: the hosts are resolved and their addresses dialled, one after the other, until the
+//! handshake of one has succeeded. A failure leads to the next address, then to the next host.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::connection::Connection;
+use crate::error::{CloseCause, ConnectError, ConnectFailure, ConnectStep, TransportError};
+use crate::event::{Action, TimeoutReason};
+use crate::ids::{Attempt, Epoch};
+use crate::session::{Phase, PhaseInput, Session};
+
+impl Session {
+    /// Answers [`Action::Resolve`].
+    pub fn handle_resolved(
+        &mut self,
+        now: Instant,
+        attempt: Attempt,
+        result: Result<Vec<SocketAddr>, TransportError>,
+    ) {
+        if attempt != self.attempt || self.phase != Phase::Resolving {
+            return;
+        }
+        match result.and_then(|addresses| self.endpoints.resolved(addresses)) {
+            Ok(()) => {
+                self.step(PhaseInput::Resolved);
+                self.dial(now);
+            }
+            Err(error) => self.attempt_failed(now, ConnectFailure::Resolve(error)),
+        }
+    }
+
+    /// Answers [`Action::Dial`]: the transport is connected.
+    pub fn handle_connected(&mut self, now: Instant, attempt: Attempt) {
+        if attempt == self.attempt && self.phase == Phase::Dialling {
+            self.step(PhaseInput::Connected);
+            self.connection.handle_connected(now);
+        }
+    }
+
+    /// Asks for the addresses of the current host.
+    pub(super) fn resolve(&mut self) {
+        self.attempt = Attempt(self.attempt.0.wrapping_add(1));
+        let endpoint = self.endpoints.host();
+        let (host, port) = (Arc::clone(&endpoint.host), endpoint.port);
+        self.action = Some(Action::Resolve { attempt: self.attempt, host, port });
+    }
+
+    /// Dials the current address.
+    fn dial(&mut self, now: Instant) {
+        let Some(address) = self.endpoints.address() else { return };
+        self.attempt = Attempt(self.attempt.0.wrapping_add(1));
+        self.connection = Connection::unchecked(Arc::clone(&self.config), Epoch(1), now);
+        self.timers.set(TimeoutReason::Address, Some(now + self.config.address_timeout));
+        let server_name = Arc::clone(&self.endpoints.host().host);
+        self.action = Some(Action::Dial { attempt: self.attempt, address, server_name });
+    }
+
+    /// Goes on to the next address or host, unless the failure is a refusal or was the last one's.
+    pub(super) fn attempt_failed(&mut self, now: Instant, failure: ConnectFailure) {
+        self.timers.set(TimeoutReason::Address, None);
+        let refused = matches!(
+            failure,
+            ConnectFailure::Authentication(_)
+                | ConnectFailure::NoSharedMechanism { .. }
+                | ConnectFailure::VirtualHost(_)
+        );
+        self.endpoints.failed(failure);
+        if !refused && self.endpoints.next_address() {
+            self.step(PhaseInput::NextAddress);
+            self.dial(now);
+        } else if !refused && self.endpoints.next_host() {
+            self.step(PhaseInput::NextHost);
+            self.connection = Connection::unchecked(Arc::clone(&self.config), Epoch(1), now);
+            self.resolve();
+        } else {
+            let attempts = self.endpoints.failures();
+            self.end(CloseCause::Connect(Arc::new(ConnectError::Failed { attempts })));
+        }
+    }
+
+    pub(super) fn connect_timed_out(&mut self) {
+        let step = match self.phase {
+            Phase::Resolving => ConnectStep::Resolve,
+            Phase::Dialling => ConnectStep::Dial,
+            Phase::Connected | Phase::Ended => self.connection.handshake_step(),
+        };
+        let attempts = self.endpoints.failures();
+        let timeout = self.config.connect_timeout;
+        let (host, port) = (Arc::clone(&self.endpoints.host().host), self.endpoints.host().port);
+        let address = self.endpoints.address();
+        let error = ConnectError::TimedOut { host, port, address, timeout, step, attempts };
+        self.end(CloseCause::Connect(Arc::new(error)));
+    }
+}
