@@ -16,6 +16,7 @@ pub(crate) struct Awaited {
     /// nothing.
     next: Option<CallKey>,
     /// Those behind it, in their order; present while there are any.
+    #[expect(clippy::box_collection, reason = "an idle channel is to be small")]
     behind: Option<Box<VecDeque<CallKey>>>,
     /// Present while there are any: most channels have none.
     tagged: Option<Box<Tagged>>,
