@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use amqp_async::{Carries, Clock, FuturesIo, Runtime};
+use amqp_async::{Carries, Clock, FuturesIo, Runtime, dial_tcp};
 use async_std::net::{TcpStream, ToSocketAddrs};
 use async_std::task;
 use futures_io::{AsyncRead, AsyncWrite};
@@ -34,18 +34,12 @@ impl Runtime for AsyncStd {
         async move { Ok((host.as_str(), port).to_socket_addrs().await?.collect()) }
     }
 
-    #[allow(clippy::manual_async_fn, reason = "the future must not borrow the arguments")]
     fn dial(
         &self,
         address: SocketAddr,
         _server_name: &str,
     ) -> impl Future<Output = io::Result<Self::Transport>> + Send + 'static {
-        async move {
-            let stream = TcpStream::connect(address).await?;
-            // Output is gathered before it is written: to wait for more would only delay it.
-            stream.set_nodelay(true)?;
-            Ok(FuturesIo::new(stream))
-        }
+        dial_tcp(TcpStream::connect(address), TcpStream::set_nodelay, FuturesIo::new)
     }
 
     fn timer(&self) -> Timer {

@@ -5,23 +5,23 @@
 //! [`process_events`](Dispatcher::process_events). The connection's bytes are moved by its own thread: a
 //! callback may block, also on the connection that it serves.
 
-use std::collections::VecDeque;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use amqp_async::ConnectionEvent;
-use amqp_async::core::limits::{DISPATCHED_MAX, SUBMITTED_MAX};
+use amqp_async::core::limits::DISPATCHED_MAX;
 use amqp_async::core::{BasicConsume, CloseCause, Error};
 
 use crate::channel::Channel;
 use crate::connection::{Connection, Events};
 use crate::consumer::Consumer;
 use crate::delivery::Delivery;
+use crate::inbox::{Inbox, SubmitError};
 use crate::wait::{poll_once, wait_until};
 
 /// An error of a callback's own.
@@ -69,7 +69,7 @@ pub struct Dispatcher<'a> {
     closed: amqp_async::Closed,
     /// What it resolved with.
     cause: Option<CloseCause>,
-    inbox: Arc<Inbox>,
+    inbox: Arc<Inbox<Job>>,
     ids: u64,
 }
 
@@ -101,21 +101,6 @@ pub enum DispatchError {
     /// A callback failed. Its consumer is still there, unless it was being ended.
     #[error("a callback failed: {0}")]
     Callback(BoxError),
-}
-
-/// Why a closure will not run.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SubmitError {
-    /// The connection is closed.
-    #[error("the connection is closed: {0}")]
-    Closed(CloseCause),
-    /// The dispatcher was dropped.
-    #[error("the dispatcher is gone")]
-    DispatcherGone,
-    /// The dispatcher's inbox is full.
-    #[error("the dispatcher's inbox is full: {SUBMITTED_MAX} closures wait")]
-    Full,
 }
 
 /// One thing to run.
@@ -368,13 +353,7 @@ impl<'a> Dispatcher<'a> {
 
 impl Drop for Dispatcher<'_> {
     fn drop(&mut self) {
-        // Closures may hold what locks again when it is dropped.
-        let jobs = {
-            let mut mail = self.inbox.lock();
-            mail.gone = true;
-            std::mem::take(&mut mail.jobs)
-        };
-        drop(jobs);
+        self.inbox.close();
     }
 }
 
@@ -389,7 +368,7 @@ impl fmt::Debug for Dispatcher<'_> {
 /// A handle to a [`Dispatcher`], for any thread. It keeps the connection too.
 #[derive(Clone, Debug)]
 pub struct Submitter {
-    inbox: Arc<Inbox>,
+    inbox: Arc<Inbox<Job>>,
     connection: Connection,
 }
 
@@ -410,54 +389,6 @@ impl Submitter {
         if let Some(cause) = self.connection.close_cause() {
             return Err(SubmitError::Closed(cause));
         }
-        let waker = {
-            let mut mail = self.inbox.lock();
-            if mail.gone {
-                return Err(SubmitError::DispatcherGone);
-            }
-            if mail.jobs.len() >= SUBMITTED_MAX {
-                return Err(SubmitError::Full);
-            }
-            mail.jobs.push_back(Box::new(job));
-            mail.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-        Ok(())
-    }
-}
-
-/// What other threads have sent.
-#[derive(Default)]
-struct Inbox(Mutex<Mail>);
-
-#[derive(Default)]
-struct Mail {
-    jobs: VecDeque<Job>,
-    waker: Option<Waker>,
-    /// Nobody will run them.
-    gone: bool,
-}
-
-impl Inbox {
-    /// The oldest job; without one, `waker` is woken by the next.
-    fn take(&self, waker: &Waker) -> Option<Job> {
-        let mut mail = self.lock();
-        let job = mail.jobs.pop_front();
-        if job.is_none() {
-            mail.waker = Some(waker.clone());
-        }
-        job
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Mail> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Debug for Inbox {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inbox").finish_non_exhaustive()
+        self.inbox.push(Box::new(job))
     }
 }

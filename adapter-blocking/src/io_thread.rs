@@ -179,22 +179,21 @@ impl Io {
         self.readable.load(Ordering::Relaxed)
     }
 
-    /// Reads into `room` if the socket may have something. `tells` is whether a read that leaves room has
-    /// emptied it.
+    /// Reads into `buffer` if the socket may have something. `short_read_empties` is whether a read that leaves
+    /// space has emptied it.
     pub(crate) fn poll_read(
         &self,
         stream: &mut (impl Read + ?Sized),
-        room: &mut [u8],
-        tells: bool,
+        buffer: &mut [u8],
+        short_read_empties: bool,
     ) -> Poll<io::Result<usize>> {
-        let size = room.len();
-        let result = poll_ready(&self.readable, || stream.read(room));
+        let size = buffer.len();
+        let result = poll_ready(&self.readable, || stream.read(buffer));
         if result.is_ready() && self.coupled.load(Ordering::Relaxed) {
             self.writable.store(true, Ordering::Relaxed);
         }
-        let emptied =
-            tells && matches!(result, Poll::Ready(Ok(count)) if 0 < count && count < size);
-        if emptied && !self.read_closed.load(Ordering::Relaxed) {
+        let is_short = matches!(result, Poll::Ready(Ok(count)) if 0 < count && count < size);
+        if short_read_empties && is_short && !self.read_closed.load(Ordering::Relaxed) {
             self.readable.store(false, Ordering::Relaxed);
         }
         result

@@ -42,6 +42,7 @@ mod connector;
 mod consumer;
 mod delivery;
 mod dispatcher;
+mod inbox;
 mod io_thread;
 mod lookup;
 mod publisher;
@@ -58,9 +59,8 @@ pub use connection::{Connection, Events};
 pub use connector::{Connecting, Connector, connect};
 pub use consumer::Consumer;
 pub use delivery::Delivery;
-pub use dispatcher::{
-    BoxError, ConsumerId, Control, DispatchError, Dispatcher, SubmitError, Submitter,
-};
+pub use dispatcher::{BoxError, ConsumerId, Control, DispatchError, Dispatcher, Submitter};
+pub use inbox::SubmitError;
 pub use io_thread::Driver;
 pub use publisher::{Confirm, Publisher};
 pub use stream::Stream;

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::thread;
 use std::time::Instant;
 
-use amqp_async::{Clock, Runtime, Timer};
+use amqp_async::{Clock, Runtime, Timer, dial_tcp};
 use mio::net::TcpStream;
 
 use crate::io_thread::Io;
@@ -69,7 +69,11 @@ impl Runtime for Blocking {
             io.register(&mut stream, false)?;
             Ok(stream)
         });
-        Dialling { io: Arc::clone(io), dialled: Some(dialled) }
+        let (dialling, io) =
+            (Dialling { io: Arc::clone(io), dialled: Some(dialled) }, Arc::clone(io));
+        dial_tcp(dialling, TcpStream::set_nodelay, |stream| {
+            Socket::registered(io, Stream::from(stream))
+        })
     }
 
     fn clock(&self) -> Box<dyn Clock> {
@@ -92,7 +96,7 @@ struct Dialling {
 }
 
 impl Future for Dialling {
-    type Output = io::Result<Socket>;
+    type Output = io::Result<TcpStream>;
 
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(dialled) = self.dialled.take() else { return Poll::Pending };
@@ -107,9 +111,7 @@ impl Future for Dialling {
             self.dialled = Some(Ok(stream));
             return Poll::Pending;
         }
-        // Output is gathered before it is written: to wait for more would only delay it.
-        stream.set_nodelay(true)?;
-        Poll::Ready(Ok(Socket::registered(Arc::clone(&self.io), Stream::from(stream))))
+        Poll::Ready(Ok(stream))
     }
 }
 

@@ -24,11 +24,19 @@ use crate::io_thread::Io;
 /// # Ok(())
 /// # }
 /// ```
-pub struct Stream {
-    source: Box<dyn Connected>,
-    /// Whether a read that leaves room has emptied it.
-    tells: bool,
+pub struct Stream(Kind);
+
+enum Kind {
+    Tcp(mio::net::TcpStream),
+    #[cfg(unix)]
+    Unix(mio::net::UnixStream),
+    Other(Box<dyn Connected>),
 }
+
+/// What a stream can do, whatever it is made of.
+trait Connected: Read + Write + Source + Send {}
+
+impl<S: Read + Write + Source + Send> Connected for S {}
 
 impl Stream {
     /// A TCP connection.
@@ -48,101 +56,51 @@ impl Stream {
     #[cfg(unix)]
     pub fn unix(stream: std::os::unix::net::UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        let stream = mio::net::UnixStream::from_std(stream);
-        Ok(Self { source: Box::new(stream), tells: TELLS })
+        Ok(Self(Kind::Unix(mio::net::UnixStream::from_std(stream))))
     }
 
     /// Any stream that does not block and can be polled, such as TLS over a socket. It is read and
-    /// written until it says that it would block, and again when the poller tells of its source.
+    /// written until it says that it would block, and again when the poller reports its source.
     pub fn new(stream: impl Read + Write + Source + Send + 'static) -> Self {
-        Self { source: Box::new(Other(stream)), tells: false }
+        Self(Kind::Other(Box::new(stream)))
+    }
+
+    fn source(&mut self) -> &mut dyn Connected {
+        match &mut self.0 {
+            Kind::Tcp(stream) => stream,
+            #[cfg(unix)]
+            Kind::Unix(stream) => stream,
+            Kind::Other(stream) => &mut **stream,
+        }
+    }
+
+    /// Whether a read that leaves space has emptied it. Elsewhere than on Linux the poller reports a socket
+    /// again only after it has blocked.
+    const fn short_read_empties(&self) -> bool {
+        cfg!(any(target_os = "linux", target_os = "android")) && !matches!(self.0, Kind::Other(_))
+    }
+
+    /// Tells the peer that nothing more will be written.
+    fn finish(&mut self) -> io::Result<()> {
+        match &mut self.0 {
+            Kind::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            #[cfg(unix)]
+            Kind::Unix(stream) => stream.shutdown(Shutdown::Write),
+            // Dropping it says so.
+            Kind::Other(_) => Ok(()),
+        }
     }
 }
 
 impl From<mio::net::TcpStream> for Stream {
     fn from(stream: mio::net::TcpStream) -> Self {
-        Self { source: Box::new(stream), tells: TELLS }
+        Self(Kind::Tcp(stream))
     }
 }
 
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stream").finish_non_exhaustive()
-    }
-}
-
-/// Elsewhere the poller wants to see the socket blocked before it tells again.
-const TELLS: bool = cfg!(any(target_os = "linux", target_os = "android"));
-
-/// What a stream is made of.
-trait Connected: Read + Write + Source + Send {
-    /// Nothing more will be written.
-    fn finish(&mut self) -> io::Result<()>;
-}
-
-impl Connected for mio::net::TcpStream {
-    fn finish(&mut self) -> io::Result<()> {
-        self.shutdown(Shutdown::Write)
-    }
-}
-
-#[cfg(unix)]
-impl Connected for mio::net::UnixStream {
-    fn finish(&mut self) -> io::Result<()> {
-        self.shutdown(Shutdown::Write)
-    }
-}
-
-struct Other<S>(S);
-
-impl<S: Read> Read for Other<S> {
-    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        self.0.read(room)
-    }
-}
-
-impl<S: Write> Write for Other<S> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.write_vectored(slices)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-impl<S: Source> Source for Other<S> {
-    fn register(
-        &mut self,
-        registry: &mio::Registry,
-        token: mio::Token,
-        interests: mio::Interest,
-    ) -> io::Result<()> {
-        self.0.register(registry, token, interests)
-    }
-
-    fn reregister(
-        &mut self,
-        registry: &mio::Registry,
-        token: mio::Token,
-        interests: mio::Interest,
-    ) -> io::Result<()> {
-        self.0.reregister(registry, token, interests)
-    }
-
-    fn deregister(&mut self, registry: &mio::Registry) -> io::Result<()> {
-        self.0.deregister(registry)
-    }
-}
-
-impl<S: Read + Write + Source + Send> Connected for Other<S> {
-    fn finish(&mut self) -> io::Result<()> {
-        // Its end is told by dropping it.
-        Ok(())
     }
 }
 
@@ -154,7 +112,8 @@ pub(crate) struct Socket {
 
 impl Socket {
     pub(crate) fn new(io: Arc<Io>, mut stream: Stream) -> io::Result<Self> {
-        io.register(&mut *stream.source, !stream.tells)?;
+        let coupled = matches!(stream.0, Kind::Other(_));
+        io.register(stream.source(), coupled)?;
         Ok(Self { io, stream })
     }
 
@@ -178,8 +137,8 @@ impl Transport for Socket {
         // The standard library reads into memory that has a value.
         let max = max.min(READ_BUFFER_BYTES);
         input.resize(filled + max, 0);
-        let Stream { source, tells } = &mut self.stream;
-        let result = self.io.poll_read(&mut **source, &mut input[filled..], *tells);
+        let empties = self.stream.short_read_empties();
+        let result = self.io.poll_read(self.stream.source(), &mut input[filled..], empties);
         let count = if let Poll::Ready(Ok(count)) = result { count.min(max) } else { 0 };
         input.truncate(filled + count);
         result.map_ok(|_| count)
@@ -191,22 +150,22 @@ impl Transport for Socket {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let Self { io, stream } = self;
-        io.poll_write(|| stream.source.write_vectored(slices))
+        io.poll_write(|| stream.source().write_vectored(slices))
     }
 
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { io, stream } = self;
-        io.poll_write(|| stream.source.flush())
+        io.poll_write(|| stream.source().flush())
     }
 
     fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.stream.source.finish())
+        Poll::Ready(self.stream.finish())
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        self.io.deregister(&mut *self.stream.source);
+        self.io.deregister(self.stream.source());
     }
 }
 

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use amqp_async::{Carries, Clock, FuturesIo, Runtime};
+use amqp_async::{Carries, Clock, FuturesIo, Runtime, dial_tcp};
 use futures_io::{AsyncRead, AsyncWrite};
 use smol::net::TcpStream;
 
@@ -31,18 +31,12 @@ impl Runtime for Smol {
         smol::net::resolve((host.to_owned(), port))
     }
 
-    #[allow(clippy::manual_async_fn, reason = "the future must not borrow the arguments")]
     fn dial(
         &self,
         address: SocketAddr,
         _server_name: &str,
     ) -> impl Future<Output = io::Result<Self::Transport>> + Send + 'static {
-        async move {
-            let stream = TcpStream::connect(address).await?;
-            // Output is gathered before it is written: to wait for more would only delay it.
-            stream.set_nodelay(true)?;
-            Ok(FuturesIo::new(stream))
-        }
+        dial_tcp(TcpStream::connect(address), TcpStream::set_nodelay, FuturesIo::new)
     }
 
     fn timer(&self) -> Timer {

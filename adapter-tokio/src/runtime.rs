@@ -6,8 +6,8 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use amqp_async::{Carries, Clock, Runtime, Timer, Transport};
-use bytes::{BufMut, BytesMut};
+use amqp_async::{Carries, Clock, Runtime, Timer, Transport, dial_tcp};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
@@ -30,7 +30,7 @@ impl Clock for Tokio {
 }
 
 impl Runtime for Tokio {
-    type Transport = Tcp;
+    type Transport = Stream<TcpStream>;
     type Timer = TokioTimer;
 
     fn check(&self) -> io::Result<()> {
@@ -53,19 +53,16 @@ impl Runtime for Tokio {
         async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) }
     }
 
-    #[allow(clippy::manual_async_fn, reason = "the future must not borrow the arguments")]
     fn dial(
         &self,
         address: SocketAddr,
         _server_name: &str,
-    ) -> impl Future<Output = io::Result<Tcp>> + Send + 'static {
-        async move {
+    ) -> impl Future<Output = io::Result<Self::Transport>> + Send + 'static {
+        let connecting = async move {
             let mut connecting = pin!(TcpStream::connect(address));
-            let stream = poll_fn(|cx| poll_io(|| connecting.as_mut().poll(cx))).await?;
-            // Output is gathered before it is written: to wait for more would only delay it.
-            stream.set_nodelay(true)?;
-            Ok(Tcp(stream))
-        }
+            poll_fn(|cx| poll_io(|| connecting.as_mut().poll(cx))).await
+        };
+        dial_tcp(connecting, TcpStream::set_nodelay, Stream::tcp)
     }
 
     fn timer(&self) -> TokioTimer {
@@ -108,53 +105,27 @@ impl Timer for TokioTimer {
     }
 }
 
-/// A TCP connection.
-#[derive(Debug)]
-pub struct Tcp(TcpStream);
-
-impl Transport for Tcp {
-    fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        input: &mut BytesMut,
-        max: usize,
-    ) -> Poll<io::Result<usize>> {
-        // No memory is set aside for a read before there is something to read.
-        ready!(self.0.poll_read_ready(cx))?;
-        input.reserve(max);
-        // Unlike `try_read_buf`, it takes a read that leaves room for a sign that the socket is empty: the
-        // next one asks the reactor alone. It keeps nothing between polls.
-        pin!(self.0.read_buf(input)).poll(cx)
-    }
-
-    fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, slices)
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
-
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Carries<S> for Tokio {
     type Carrier = Stream<S>;
 
     fn carry(&self, stream: S) -> Stream<S> {
-        Stream(stream)
+        Stream { stream, poll_readable: |_, _| Poll::Ready(Ok(())) }
     }
 }
 
 /// Any stream of tokio's traits.
 #[derive(Debug)]
-pub struct Stream<S>(S);
+pub struct Stream<S> {
+    stream: S,
+    /// Ready when there may be something to read, if the stream can say so.
+    poll_readable: fn(&S, &mut Context<'_>) -> Poll<io::Result<()>>,
+}
+
+impl Stream<TcpStream> {
+    fn tcp(stream: TcpStream) -> Self {
+        Self { stream, poll_readable: TcpStream::poll_read_ready }
+    }
+}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for Stream<S> {
     fn poll_read(
@@ -163,9 +134,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for Stream<S>
         input: &mut BytesMut,
         max: usize,
     ) -> Poll<io::Result<usize>> {
+        // No memory is set aside for a read before there is something to read.
+        ready!((self.poll_readable)(&self.stream, cx))?;
         input.reserve(max);
-        // It keeps nothing between polls.
-        pin!(self.0.read_buf(&mut input.limit(max))).poll(cx)
+        // It keeps nothing between polls. Of a TCP socket it takes a read that leaves space for a sign that the
+        // socket is empty, unlike `try_read_buf`: the next one asks the reactor alone.
+        pin!(self.stream.read_buf(input)).poll(cx)
     }
 
     fn poll_write(
@@ -173,14 +147,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for Stream<S>
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, slices)
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

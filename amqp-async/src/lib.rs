@@ -53,5 +53,5 @@ pub use exports::{handles, values};
 pub use futures_io::FuturesIo;
 pub use publisher::{Confirm, PublishError, Publisher, Publishing, Sending};
 pub use pump::{Pump, Turn};
-pub use runtime::{Carries, Clock, Runtime, Timer, Transport};
+pub use runtime::{Carries, Clock, Runtime, Timer, Transport, dial_tcp};
 pub use tx::{SelectingTx, Tx};

@@ -65,6 +65,22 @@ pub trait Runtime: Clock + Clone + Unpin + 'static {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static);
 }
 
+/// Dials a TCP socket: awaits `connecting`, switches Nagle's algorithm off, and makes a transport of the
+/// socket. For implementations of [`Runtime::dial`].
+///
+/// # Errors
+/// Those of `connecting` and of `set_nodelay`.
+pub async fn dial_tcp<S, T>(
+    connecting: impl Future<Output = io::Result<S>>,
+    set_nodelay: impl FnOnce(&S, bool) -> io::Result<()>,
+    wrap: impl FnOnce(S) -> T,
+) -> io::Result<T> {
+    let socket = connecting.await?;
+    // Output is gathered before it is written: to wait for more would only delay it.
+    set_nodelay(&socket, true)?;
+    Ok(wrap(socket))
+}
+
 /// A runtime that can carry a connection over streams of the kind `S`.
 pub trait Carries<S>: Runtime {
     /// The stream as a transport.

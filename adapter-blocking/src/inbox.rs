@@ -1,0 +1,94 @@
+//! The inbox of a dispatcher: what other threads want run on the dispatcher's.
+//!
+//! It holds a bounded number of jobs. Whoever runs them registers a waker when it finds none, and the next
+//! job wakes it. Once closed, it takes no more.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use amqp_async::core::CloseCause;
+use amqp_async::core::limits::SUBMITTED_MAX;
+
+/// Why a closure will not run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// The connection is closed.
+    #[error("the connection is closed: {0}")]
+    Closed(CloseCause),
+    /// The dispatcher was dropped.
+    #[error("the dispatcher is gone")]
+    DispatcherGone,
+    /// The dispatcher's inbox is full.
+    #[error("the dispatcher's inbox is full: {SUBMITTED_MAX} closures wait")]
+    Full,
+}
+
+pub(crate) struct Inbox<J>(Mutex<State<J>>);
+
+struct State<J> {
+    jobs: VecDeque<J>,
+    waker: Option<Waker>,
+    /// No thread will run them.
+    closed: bool,
+}
+
+impl<J> Inbox<J> {
+    /// Appends a job, and wakes the thread that waits for one.
+    pub(crate) fn push(&self, job: J) -> Result<(), SubmitError> {
+        let waker = {
+            let mut state = self.lock();
+            if state.closed {
+                return Err(SubmitError::DispatcherGone);
+            }
+            if state.jobs.len() >= SUBMITTED_MAX {
+                return Err(SubmitError::Full);
+            }
+            state.jobs.push_back(job);
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    /// Takes the oldest job; without one, `waker` is woken by the next.
+    pub(crate) fn take(&self, waker: &Waker) -> Option<J> {
+        let mut state = self.lock();
+        let job = state.jobs.pop_front();
+        if job.is_none() {
+            state.waker = Some(waker.clone());
+        }
+        job
+    }
+
+    /// Takes no more jobs, and drops those that wait.
+    pub(crate) fn close(&self) {
+        // A job may own what locks again when it is dropped.
+        let jobs = {
+            let mut state = self.lock();
+            state.closed = true;
+            std::mem::take(&mut state.jobs)
+        };
+        drop(jobs);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<J>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<J> Default for Inbox<J> {
+    fn default() -> Self {
+        Self(Mutex::new(State { jobs: VecDeque::new(), waker: None, closed: false }))
+    }
+}
+
+impl<J> fmt::Debug for Inbox<J> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").finish_non_exhaustive()
+    }
+}
