@@ -12,45 +12,43 @@ use crate::ids::CallKey;
 
 #[derive(Debug, Default)]
 pub(crate) struct Awaited {
-    /// The call that is answered next. It stands here because one call at a time is usual, and allocates
-    /// nothing.
+    /// The call answered next of those answered in order. Most channels have one call at a time, which
+    /// allocates nothing.
     next: Option<CallKey>,
-    /// Those behind it, in their order; present while there are any.
-    #[expect(clippy::box_collection, reason = "an idle channel is to be small")]
-    behind: Option<Box<VecDeque<CallKey>>>,
-    /// Present while there are any: most channels have none.
-    tagged: Option<Box<Tagged>>,
+    /// Present while there are others.
+    more: Option<Box<More>>,
 }
 
 #[derive(Debug, Default)]
-struct Tagged {
-    /// By the consumer's tag, in the order of their frames. No queue is empty.
+struct More {
+    /// The calls behind the next one, in their order.
+    behind: VecDeque<CallKey>,
+    /// Calls by the consumer's tag, in the order of their frames. No queue is empty.
     by_tag: BTreeMap<Arc<[u8]>, VecDeque<CallKey>>,
-    /// The number of calls.
-    len: usize,
+    /// The number of calls in `by_tag`.
+    tagged: usize,
 }
 
 impl Awaited {
     /// The number of calls.
     pub(crate) fn len(&self) -> usize {
-        let behind = self.behind.as_ref().map_or(0, |behind| behind.len());
-        let tagged = self.tagged.as_ref().map_or(0, |tagged| tagged.len);
-        usize::from(self.next.is_some()) + behind + tagged
+        let more = self.more.as_ref().map_or(0, |more| more.len());
+        usize::from(self.next.is_some()) + more
     }
 
     /// Adds a call that is answered in order.
     pub(crate) fn push(&mut self, call: CallKey) {
         match self.next {
             None => self.next = Some(call),
-            Some(_) => self.behind.get_or_insert_default().push_back(call),
+            Some(_) => self.more.get_or_insert_default().behind.push_back(call),
         }
     }
 
     /// Adds a call whose reply names the consumer's tag.
     pub(crate) fn push_tagged(&mut self, tag: Arc<str>, call: CallKey) {
-        let tagged = self.tagged.get_or_insert_default();
-        tagged.by_tag.entry(tag.into()).or_default().push_back(call);
-        tagged.len += 1;
+        let more = self.more.get_or_insert_default();
+        more.by_tag.entry(tag.into()).or_default().push_back(call);
+        more.tagged += 1;
     }
 
     /// The call that is answered next of those that are answered in order.
@@ -60,34 +58,42 @@ impl Awaited {
 
     /// Removes the call that [`front`](Self::front) returns.
     pub(crate) fn pop_front(&mut self) {
-        self.next = self.behind.as_mut().and_then(|behind| behind.pop_front());
-        self.behind.take_if(|behind| behind.is_empty());
+        self.next = self.more.as_mut().and_then(|more| more.behind.pop_front());
+        self.shrink();
     }
 
     /// The oldest call for the consumer's tag that `wanted` picks.
     pub(crate) fn tagged(&self, tag: &[u8], wanted: impl Fn(CallKey) -> bool) -> Option<CallKey> {
-        self.tagged.as_ref()?.by_tag.get(tag)?.iter().copied().find(|call| wanted(*call))
+        self.more.as_ref()?.by_tag.get(tag)?.iter().copied().find(|call| wanted(*call))
     }
 
     /// Removes a call that [`tagged`](Self::tagged) returned.
     pub(crate) fn remove_tagged(&mut self, tag: &[u8], call: CallKey) {
-        let Some(tagged) = &mut self.tagged else { return };
-        let Some(calls) = tagged.by_tag.get_mut(tag) else { return };
+        let Some(more) = &mut self.more else { return };
+        let Some(calls) = more.by_tag.get_mut(tag) else { return };
         let before = calls.len();
         calls.retain(|other| *other != call);
-        tagged.len -= before - calls.len();
+        more.tagged -= before - calls.len();
         if calls.is_empty() {
-            tagged.by_tag.remove(tag);
+            more.by_tag.remove(tag);
         }
-        if tagged.len == 0 {
-            self.tagged = None;
-        }
+        self.shrink();
     }
 
     /// All calls: those answered in order, then the others.
     pub(crate) fn into_keys(self) -> impl Iterator<Item = CallKey> {
-        let tagged = self.tagged.map(|tagged| tagged.by_tag).unwrap_or_default();
-        let behind = self.behind.map(|behind| *behind).unwrap_or_default();
-        self.next.into_iter().chain(behind).chain(tagged.into_values().flatten())
+        let More { behind, by_tag, .. } = self.more.map(|more| *more).unwrap_or_default();
+        self.next.into_iter().chain(behind).chain(by_tag.into_values().flatten())
+    }
+
+    /// A channel at rest keeps no memory for calls.
+    fn shrink(&mut self) {
+        self.more.take_if(|more| more.len() == 0);
+    }
+}
+
+impl More {
+    fn len(&self) -> usize {
+        self.behind.len() + self.tagged
     }
 }
