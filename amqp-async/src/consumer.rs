@@ -121,20 +121,26 @@ impl Consumer {
                 }
             }
         }
-        let delivery = self.pulled.pop_front();
-        if self.pulled.is_empty() && self.pulled_bytes > PULLED_TOLD_BYTES {
-            self.pull_more();
+        if self.pulled.len() == 1 && self.pulled_bytes > PULLED_TOLD_BYTES {
+            return self.take_last();
         }
-        Poll::Ready(delivery.map(|it| Ok(Delivery::new(Arc::clone(&self.origin), it))))
+        // It is large: put together here, it is copied once.
+        match self.pulled.pop_front() {
+            Some(it) => Poll::Ready(Some(Ok(Delivery::new(Arc::clone(&self.origin), it)))),
+            None => Poll::Ready(None),
+        }
     }
 
-    /// All are read: reading may have paused because of them.
-    fn pull_more(&mut self) {
+    /// Takes the last delivery of a large pull, and pulls again: reading may have paused because of it.
+    #[inline(never)]
+    fn take_last(&mut self) -> Poll<Option<Result<Delivery, Error>>> {
         let Self { origin, pulled, pulled_bytes, key, .. } = self;
-        *pulled_bytes = origin
-            .channel
+        let last = pulled.pop_front();
+        let channel = &origin.channel;
+        *pulled_bytes = channel
             .shared()
-            .with(|state| state.session.channel(origin.channel.id()).pull_deliveries(*key, pulled));
+            .with(|state| state.session.channel(channel.id()).pull_deliveries(*key, pulled));
+        Poll::Ready(last.map(|it| Ok(Delivery::new(Arc::clone(origin), it))))
     }
 
     /// Takes deliveries from the core; ready with `Some` when there will be no more.

@@ -150,18 +150,25 @@ impl<'a, M> RoomFor<'a, M> {
     pub(crate) const fn is_done(&self) -> bool {
         self.channel.is_none()
     }
+
+    /// Leaves the queue. Kept out of line: nearly every publish is dropped without a ticket.
+    #[cold]
+    #[inline(never)]
+    fn leave(&mut self) {
+        let Self { channel, ticket, .. } = self;
+        if let Some(channel) = channel {
+            channel.shared().with(|state| {
+                state.channels[channel.id().index()].room.leave(ticket, &mut state.released);
+            });
+        }
+    }
 }
 
 impl<M> Drop for RoomFor<'_, M> {
     #[inline]
     fn drop(&mut self) {
-        let Self { channel, ticket, .. } = self;
-        if ticket.is_some()
-            && let Some(channel) = channel
-        {
-            channel.shared().with(|state| {
-                state.channels[channel.id().index()].room.leave(ticket, &mut state.released);
-            });
+        if self.ticket.is_some() {
+            self.leave();
         }
     }
 }
@@ -257,6 +264,18 @@ impl Confirm {
     pub const fn seq(&self) -> PublishSeq {
         self.seq
     }
+
+    #[cold]
+    #[inline(never)]
+    fn forget(&self) {
+        let (id, seq) = (self.channel.id(), self.seq);
+        self.channel.shared().with(|state| {
+            state.session.channel(id).forget_publish(seq);
+            if let Some(wakers) = state.channels.get_mut(id.index()) {
+                wakers.confirms.forget(seq, &mut state.released);
+            }
+        });
+    }
 }
 
 impl Future for Confirm {
@@ -301,13 +320,7 @@ impl Drop for Confirm {
     #[inline]
     fn drop(&mut self) {
         if !self.done {
-            let (id, seq) = (self.channel.id(), self.seq);
-            self.channel.shared().with(|state| {
-                state.session.channel(id).forget_publish(seq);
-                if let Some(wakers) = state.channels.get_mut(id.index()) {
-                    wakers.confirms.forget(seq, &mut state.released);
-                }
-            });
+            self.forget();
         }
     }
 }

@@ -20,7 +20,6 @@ use crate::limits::CALLS_MAX;
 use crate::message::{Delivery, ReturnedMessage};
 use crate::request::sealed::Request;
 use crate::request::{BasicConsume, ConsumeOk, NoWait, Reply, Rpc, short};
-use crate::transmit::Outbound;
 
 /// A channel of a connection, borrowed for one or more operations.
 ///
@@ -261,11 +260,11 @@ impl<'c> Channel<'c> {
     ///
     /// # Errors
     /// [`AckError`]: nothing was queued.
-    #[inline]
+    #[inline(always)]
     pub fn ack(&mut self, tag: DeliveryTag, multiple: bool) -> Result<(), AckError> {
-        self.settle(tag, multiple, |outbound, number, lowest| {
-            outbound.ack(number, tag.tag, multiple, lowest);
-        })
+        let (number, lowest) = self.settle(tag, multiple)?;
+        self.connection.outbound.ack(number, tag.tag, multiple, lowest);
+        Ok(())
     }
 
     /// Refuses a delivery, or with `multiple` all up to it (`basic.nack`): they are requeued, or else
@@ -294,9 +293,9 @@ impl<'c> Channel<'c> {
             TagKind::Ack | TagKind::NoAck => {}
         }
         let nack = basic::Nack { delivery_tag: tag.tag, multiple, requeue };
-        self.settle(tag, multiple, |outbound, number, _| {
-            outbound.frames(number, |out| frame::write_method(out, number, &nack));
-        })
+        let (number, _) = self.settle(tag, multiple)?;
+        self.connection.outbound.frames(number, |out| frame::write_method(out, number, &nack));
+        Ok(())
     }
 
     /// Refuses a delivery (`basic.reject`): it is requeued, or else dead-lettered or dropped; or
@@ -311,9 +310,9 @@ impl<'c> Channel<'c> {
             TagKind::Ack | TagKind::NoAck => {}
         }
         let reject = basic::Reject { delivery_tag: tag.tag, requeue };
-        self.settle(tag, false, |outbound, number, _| {
-            outbound.frames(number, |out| frame::write_method(out, number, &reject));
-        })
+        let (number, _) = self.settle(tag, false)?;
+        self.connection.outbound.frames(number, |out| frame::write_method(out, number, &reject));
+        Ok(())
     }
 
     /// Whoever held the delivery has dropped it without settling it. Nothing is sent: it stays
@@ -429,17 +428,14 @@ impl<'c> Channel<'c> {
         self.connection.sweep_channel(self.id);
     }
 
+    /// Records that a delivery is acknowledged or refused. Returns what the frame that says so needs: the
+    /// channel's number and the lowest tag that stays open.
     #[inline(always)]
-    fn settle(
-        &mut self,
-        tag: DeliveryTag,
-        multiple: bool,
-        write: impl FnOnce(&mut Outbound, u16, Option<u64>),
-    ) -> Result<(), AckError> {
+    fn settle(&mut self, tag: DeliveryTag, multiple: bool) -> Result<(u16, Option<u64>), AckError> {
         if tag.kind == TagKind::NoAck {
             return Err(AckError::NoAck(tag.tag));
         }
-        let Connection { channels, outbound, epoch, counters, .. } = &mut *self.connection;
+        let Connection { channels, epoch, counters, .. } = &mut *self.connection;
         let Some(state) = channels.find_mut(self.id.0) else {
             return Err(AckError::Stale(self.closed()));
         };
@@ -470,8 +466,7 @@ impl<'c> Channel<'c> {
         // A rollback opens settled ones again, and what came about the time of a recover is not known
         // here: then all count as open.
         let lowest = if transactional || recovered { Some(0) } else { unsettled.lowest() };
-        write(outbound, number, lowest);
-        Ok(())
+        Ok((number, lowest))
     }
 
     fn send_call(
