@@ -7,10 +7,11 @@ use amqp_proto::ReplyCode;
 
 use super::connection::Connection;
 use super::queue::Queue;
+use super::refusal::Refusal;
 use super::routing::{Destination, Exchange, Kind};
 
 /// Bytes waiting for a connection at which no more is delivered to it.
-const OUTPUT_HIGH_BYTES: usize = 1 << 20;
+pub(super) const OUTPUT_HIGH_BYTES: usize = 1 << 20;
 
 /// One connection to the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,7 +26,7 @@ pub struct Broker {
     /// Why connections that publish are not read.
     pub(super) alarm: Option<String>,
     /// Connections with new output.
-    dirty: BTreeSet<ConnectionId>,
+    pub(super) dirty: BTreeSet<ConnectionId>,
     next_connection: u64,
     next_queue_name: u64,
 }
@@ -42,31 +43,6 @@ pub struct Held {
     pub consumers: usize,
     /// Deliveries that are not acknowledged.
     pub unacknowledged: usize,
-}
-
-/// Why a method is refused.
-#[derive(Debug)]
-pub(super) enum Refusal {
-    Channel(ReplyCode, String),
-    Connection(ReplyCode, String),
-}
-
-impl Refusal {
-    pub(super) fn channel(code: ReplyCode, text: impl AsRef<str>) -> Self {
-        Self::Channel(code, named(code, text.as_ref()))
-    }
-
-    pub(super) fn connection(code: ReplyCode, text: impl AsRef<str>) -> Self {
-        Self::Connection(code, named(code, text.as_ref()))
-    }
-
-    pub(super) fn not_implemented(what: &str) -> Self {
-        Self::connection(ReplyCode::NOT_IMPLEMENTED, format!("the model broker has no {what}"))
-    }
-}
-
-fn named(code: ReplyCode, text: &str) -> String {
-    format!("{} - {text}", code.name().unwrap_or("ERROR"))
 }
 
 impl Default for Broker {
@@ -155,8 +131,8 @@ impl Broker {
     /// A client is gone: what it had not acknowledged is requeued, its exclusive queues go.
     pub fn disconnect(&mut self, id: ConnectionId) {
         let Some(mut connection) = self.connections.remove(&id) else { return };
-        for (number, channel) in std::mem::take(&mut connection.channels) {
-            self.release_channel(id, number, channel);
+        for (number, state) in std::mem::take(&mut connection.channels) {
+            self.release_channel(id, number, state);
         }
         let exclusive = self.queues.iter().filter(|(_, queue)| queue.exclusive == Some(id));
         for name in exclusive.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
@@ -207,36 +183,6 @@ impl Broker {
         held
     }
 
-    /// Delivers what is ready to consumers that may have it.
-    pub(super) fn deliver(&mut self, name: &str) {
-        let Self { queues, connections, dirty, .. } = self;
-        let Some(queue) = queues.get_mut(name) else { return };
-        while let Some((_, first)) = queue.ready.first_key_value() {
-            let served = queue.first_taker(|consumer| {
-                let connection = connections.get_mut(&consumer.connection);
-                let room = |it: &&mut Connection| it.output.len() < OUTPUT_HIGH_BYTES;
-                let connection = connection.filter(room);
-                connection.is_some_and(|it| it.deliver(consumer, name, first))
-            });
-            let Some(consumer) = served.and_then(|place| queue.consumers.remove(place)) else {
-                return;
-            };
-            queue.ready.pop_first();
-            dirty.insert(consumer.connection);
-            if queue.arguments.single_active_consumer {
-                queue.consumers.push_front(consumer);
-            } else {
-                queue.consumers.push_back(consumer);
-            }
-        }
-    }
-
-    pub(super) fn deliver_all(&mut self) {
-        for name in self.queues.keys().cloned().collect::<Vec<_>>() {
-            self.deliver(&name);
-        }
-    }
-
     /// Deletes a queue with its bindings; its consumers are told.
     pub(super) fn delete_queue(&mut self, name: &str) -> Option<u32> {
         let queue = self.queues.remove(name)?;
@@ -259,12 +205,4 @@ impl Broker {
     pub(super) fn mark_dirty(&mut self, id: ConnectionId) {
         self.dirty.insert(id);
     }
-}
-
-pub(super) fn no_exchange(name: &str) -> Refusal {
-    Refusal::channel(ReplyCode::NOT_FOUND, format!("no exchange '{name}' in vhost '/'"))
-}
-
-pub(super) fn no_queue(name: &str) -> Refusal {
-    Refusal::channel(ReplyCode::NOT_FOUND, format!("no queue '{name}' in vhost '/'"))
 }

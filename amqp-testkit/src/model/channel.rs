@@ -1,18 +1,34 @@
-//! One channel: its state, and who handles which method.
+//! One channel: a view that borrows the broker, the channel's state, and who handles which method.
+//!
+//! [`Channel`] is made for a frame of a channel that is there, and lent to what handles the frame:
+//! `publishing`, `consuming`, `acking`, `transactions`, `topology`. Nothing that they do removes a channel
+//! but the close of that channel, which consumes the view.
 
 use std::collections::BTreeMap;
 
-use amqp_proto::method::{Method, access, basic, channel as wire, confirm, tx};
+use amqp_proto::method::{Method, WireMethod, access, basic, channel};
 use amqp_proto::{ReplyCode, ShortStr};
 
-use super::broker::{Broker, ConnectionId, Refusal};
-use super::connection::unexpected;
+use super::acking::{Outcome, Unacked};
+use super::broker::{Broker, ConnectionId};
+use super::connection::Connection;
+use super::fields::text;
+use super::message::Message;
 use super::publishing::Content;
-use super::queue::{ConsumerAt, Published, Queue, Queued};
-use super::topology::locked;
+use super::queue::{ConsumerAt, Queue};
+use super::refusal::Refusal;
+use super::transactions::Transaction;
+
+/// A channel of a connection, with the broker around it.
+#[derive(Debug)]
+pub(super) struct Channel<'b> {
+    pub(super) broker: &'b mut Broker,
+    pub(super) id: ConnectionId,
+    pub(super) number: u16,
+}
 
 #[derive(Debug, Default)]
-pub(super) struct Channel {
+pub(super) struct ChannelState {
     /// `channel.close` was sent: all but its answer is ignored.
     pub(super) closing: bool,
     pub(super) mode: Mode,
@@ -23,10 +39,11 @@ pub(super) struct Channel {
     /// The consumer of direct replies.
     pub(super) reply_consumer: Option<Vec<u8>>,
     pub(super) unacked: BTreeMap<u64, Unacked>,
-    pub(super) next_tag: u64,
+    /// The tag of the last delivery.
+    pub(super) last_tag: u64,
     pub(super) content: Content,
     pub(super) last_queue: String,
-    /// The consumers that the channel has had.
+    /// The number of consumers that the channel has had.
     pub(super) consumers_made: u64,
 }
 
@@ -37,21 +54,6 @@ pub(super) enum Mode {
     /// The number of the last publish.
     Confirm(u64),
     Transaction(Transaction),
-}
-
-/// What waits for a commit.
-#[derive(Debug, Default)]
-pub(super) struct Transaction {
-    pub(super) publishes: Vec<(bool, Published)>,
-    pub(super) settlements: Vec<(Vec<(u64, Unacked)>, Outcome)>,
-}
-
-/// What becomes of a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    Acknowledged,
-    Requeued,
-    Rejected,
 }
 
 #[derive(Debug)]
@@ -65,26 +67,150 @@ pub(super) struct Consumer {
     pub(super) priority: i64,
 }
 
-#[derive(Debug)]
-pub(super) struct Unacked {
-    pub(super) queue: String,
-    pub(super) consumer: Vec<u8>,
-    /// The consumer's number.
-    pub(super) number: u64,
-    pub(super) queued: Queued,
+impl Channel<'_> {
+    /// Handles a method of this channel.
+    pub(super) fn handle_method(mut self, method: &Method<'_>) -> Result<(), Refusal> {
+        if let Method::ChannelOpen(_) = method {
+            let text = "second 'channel.open' seen";
+            return Err(Refusal::connection(ReplyCode::CHANNEL_ERROR, text));
+        }
+        if self.state().closing {
+            self.handle_while_closing(method);
+            return Ok(());
+        }
+        if !matches!(self.state().content, Content::None) {
+            return Err(Refusal::unexpected_frame("a method where content is due"));
+        }
+        match method {
+            Method::ChannelClose(_) => self.close(),
+            Method::ChannelFlow(flow) if flow.active => {
+                self.send(&channel::FlowOk { active: true });
+            }
+            Method::ChannelFlow(_) => {
+                return Err(Refusal::connection(ReplyCode::NOT_IMPLEMENTED, "active=false"));
+            }
+            Method::AccessRequest(_) => self.send(&access::RequestOk { ticket: 1 }),
+            Method::ConfirmSelect(select) => return self.select_confirms(select.nowait),
+            Method::TxSelect(_) => return self.select_transactions(),
+            Method::TxCommit(_) => return self.commit(),
+            Method::TxRollback(_) => return self.roll_back(),
+            Method::ExchangeDeclare(declare) => return self.exchange_declare(declare),
+            Method::ExchangeDelete(delete) => return self.exchange_delete(delete),
+            Method::ExchangeBind(bind) => return self.exchange_bind(bind),
+            Method::ExchangeUnbind(unbind) => return self.exchange_unbind(unbind),
+            Method::QueueDeclare(declare) => return self.queue_declare(declare),
+            Method::QueueBind(bind) => return self.queue_bind(bind),
+            Method::QueueUnbind(unbind) => return self.queue_unbind(unbind),
+            Method::QueuePurge(purge) => return self.queue_purge(purge),
+            Method::QueueDelete(delete) => return self.queue_delete(delete),
+            Method::BasicPublish(publish) => return self.begin_publish(publish),
+            Method::BasicQos(qos) => return self.qos(*qos),
+            Method::BasicConsume(consume) => return self.consume(consume),
+            Method::BasicCancel(cancel) => self.cancel(cancel),
+            Method::BasicGet(get) => return self.get(get),
+            Method::BasicAck(ack) => {
+                return self.acknowledge(ack.delivery_tag, ack.multiple, Outcome::Acknowledged);
+            }
+            Method::BasicNack(nack) => {
+                let outcome = Outcome::of_nack(nack.requeue);
+                return self.acknowledge(nack.delivery_tag, nack.multiple, outcome);
+            }
+            Method::BasicReject(reject) => {
+                let outcome = Outcome::of_nack(reject.requeue);
+                return self.acknowledge(reject.delivery_tag, false, outcome);
+            }
+            Method::BasicRecover(basic::Recover { requeue: true }) => self.recover(true),
+            Method::BasicRecoverAsync(basic::RecoverAsync { requeue: true }) => self.recover(false),
+            Method::BasicRecover(_) | Method::BasicRecoverAsync(_) => {
+                return Err(Refusal::connection(ReplyCode::NOT_IMPLEMENTED, "requeue=false"));
+            }
+            method => return Err(Refusal::not_implemented(&method.id().to_string())),
+        }
+        Ok(())
+    }
+
+    /// Where both sides have sent a close, each is answered.
+    fn handle_while_closing(mut self, method: &Method<'_>) {
+        match method {
+            Method::ChannelClose(_) => self.send(&channel::CloseOk::default()),
+            Method::ChannelCloseOk(_) => {
+                let number = self.number;
+                self.connection().channels.remove(&number);
+            }
+            _ => {}
+        }
+    }
+
+    fn close(mut self) {
+        self.send(&channel::CloseOk::default());
+        let Self { broker, id, number } = self;
+        let connection = broker.connections.get_mut(&id);
+        if let Some(state) = connection.and_then(|found| found.channels.remove(&number)) {
+            broker.release_channel(id, number, state);
+            broker.deliver_all();
+        }
+    }
+
+    pub(super) fn state(&mut self) -> &mut ChannelState {
+        let number = self.number;
+        let state = self.connection().channels.get_mut(&number);
+        state.expect("a view is of a channel that is there")
+    }
+
+    pub(super) fn connection(&mut self) -> &mut Connection {
+        let connection = self.broker.connections.get_mut(&self.id);
+        connection.expect("a view is of a connection that is there")
+    }
+
+    /// The queue that a method means: an empty name is the one declared last on the channel.
+    pub(super) fn named_queue(&mut self, name: ShortStr<'_>) -> Result<String, Refusal> {
+        let last = &self.state().last_queue;
+        match name.is_empty() {
+            false => Ok(text(name)),
+            true if !last.is_empty() => Ok(last.clone()),
+            true => {
+                let text = "no previously declared queue";
+                Err(Refusal::channel(ReplyCode::NOT_FOUND, text))
+            }
+        }
+    }
+
+    /// A queue that this connection may use.
+    pub(super) fn queue(&mut self, name: &str) -> Result<&mut Queue, Refusal> {
+        let queue = self.broker.queues.get_mut(name).ok_or_else(|| Refusal::no_queue(name))?;
+        queue.check_owner(name, self.id)?;
+        Ok(queue)
+    }
+
+    /// Sends the answer to a method, unless the client does not want it.
+    pub(super) fn answer<'a>(&mut self, no_wait: bool, method: &impl WireMethod<'a>) {
+        if !no_wait {
+            self.send(method);
+        }
+    }
+
+    pub(super) fn send<'a>(&mut self, method: &impl WireMethod<'a>) {
+        let number = self.number;
+        self.connection().send(number, method);
+    }
+
+    pub(super) fn send_message<'a>(&mut self, method: &impl WireMethod<'a>, message: &Message) {
+        let number = self.number;
+        self.connection().send_message(number, method, message);
+    }
 }
 
-impl Channel {
+impl ChannelState {
     /// A channel that awaits the answer to its close.
     pub(super) fn closing() -> Self {
         Self { closing: true, ..Self::default() }
     }
 
-    /// Deliveries that are not acknowledged; those that wait for a commit are among them.
+    /// The number of deliveries that are not acknowledged; those that wait for a commit are among them.
     pub(super) fn unacknowledged(&self) -> usize {
         let uncommitted = match &self.mode {
             Mode::Transaction(transaction) => {
-                transaction.settlements.iter().map(|(settled, _)| settled.len()).sum()
+                transaction.acks.iter().map(|acked| acked.deliveries.len()).sum()
             }
             _ => 0,
         };
@@ -93,173 +219,34 @@ impl Channel {
 }
 
 impl Broker {
-    pub(super) fn handle_channel_method(
+    pub(super) fn channel(&mut self, id: ConnectionId, number: u16) -> Option<Channel<'_>> {
+        let connection = self.connections.get(&id)?;
+        let known = connection.channels.contains_key(&number);
+        known.then_some(Channel { broker: self, id, number })
+    }
+
+    /// Requeues the deliveries of a channel that is gone, and removes its consumers.
+    pub(super) fn release_channel(
         &mut self,
         id: ConnectionId,
         number: u16,
-        method: &Method<'_>,
-    ) -> Result<(), Refusal> {
-        let Some(channel) = self.channel(id, number) else { return Ok(()) };
-        if !matches!(channel.content, Content::None) {
-            return Err(unexpected("a method where content is due"));
-        }
-        match method {
-            Method::ChannelClose(_) => {
-                self.answer(id, number, false, &wire::CloseOk::default());
-                let connection = self.connections.get_mut(&id);
-                let channel = connection.and_then(|found| found.channels.remove(&number));
-                if let Some(channel) = channel {
-                    self.release_channel(id, number, channel);
-                    self.deliver_all();
-                }
-                Ok(())
-            }
-            Method::ChannelFlow(flow) if flow.active => {
-                self.answer(id, number, false, &wire::FlowOk { active: true });
-                Ok(())
-            }
-            Method::ChannelFlow(_) => {
-                Err(Refusal::connection(ReplyCode::NOT_IMPLEMENTED, "active=false"))
-            }
-            Method::AccessRequest(_) => {
-                self.answer(id, number, false, &access::RequestOk { ticket: 1 });
-                Ok(())
-            }
-            Method::ConfirmSelect(select) => {
-                match channel.mode {
-                    Mode::Plain => channel.mode = Mode::Confirm(0),
-                    Mode::Confirm(_) => {}
-                    Mode::Transaction(_) => {
-                        return Err(mode("cannot switch from tx to confirm mode"));
-                    }
-                }
-                self.answer(id, number, select.nowait, &confirm::SelectOk::default());
-                Ok(())
-            }
-            Method::TxSelect(_) => {
-                match channel.mode {
-                    Mode::Plain => channel.mode = Mode::Transaction(Transaction::default()),
-                    Mode::Confirm(_) => return Err(mode("cannot switch from confirm to tx mode")),
-                    Mode::Transaction(_) => {}
-                }
-                self.answer(id, number, false, &tx::SelectOk::default());
-                Ok(())
-            }
-            Method::TxCommit(_) => self.commit(id, number),
-            Method::TxRollback(_) => self.roll_back(id, number),
-            Method::BasicQos(qos) => self.qos(id, number, *qos),
-            Method::BasicPublish(publish) => self.begin_publish(id, number, publish),
-            Method::ExchangeDeclare(declare) => self.exchange_declare(id, number, declare),
-            Method::ExchangeDelete(delete) => self.exchange_delete(id, number, delete),
-            Method::ExchangeBind(bind) => self.exchange_bind(id, number, bind),
-            Method::ExchangeUnbind(unbind) => self.exchange_unbind(id, number, unbind),
-            Method::QueueDeclare(declare) => self.queue_declare(id, number, declare),
-            Method::QueueBind(bind) => self.queue_bind(id, number, bind),
-            Method::QueueUnbind(unbind) => self.queue_unbind(id, number, unbind),
-            Method::QueuePurge(purge) => self.queue_purge(id, number, purge),
-            Method::QueueDelete(delete) => self.queue_delete(id, number, delete),
-            Method::BasicConsume(consume) => self.consume(id, number, consume),
-            Method::BasicGet(get) => self.get(id, number, get),
-            Method::BasicCancel(cancel) => self.cancel_consumer(id, number, cancel),
-            Method::BasicAck(ack) => {
-                let outcome = Outcome::Acknowledged;
-                self.settle(id, number, ack.delivery_tag, ack.multiple, outcome)
-            }
-            Method::BasicNack(nack) => {
-                let outcome = refused(nack.requeue);
-                self.settle(id, number, nack.delivery_tag, nack.multiple, outcome)
-            }
-            Method::BasicReject(reject) => {
-                let outcome = refused(reject.requeue);
-                self.settle(id, number, reject.delivery_tag, false, outcome)
-            }
-            Method::BasicRecover(basic::Recover { requeue: true }) => {
-                self.recover(id, number, true);
-                Ok(())
-            }
-            Method::BasicRecoverAsync(basic::RecoverAsync { requeue: true }) => {
-                self.recover(id, number, false);
-                Ok(())
-            }
-            Method::BasicRecover(_) | Method::BasicRecoverAsync(_) => {
-                Err(Refusal::connection(ReplyCode::NOT_IMPLEMENTED, "requeue=false"))
-            }
-            method => Err(Refusal::not_implemented(&method.id().to_string())),
-        }
-    }
-
-    /// A channel is gone: its deliveries are requeued, its consumers leave.
-    pub(super) fn release_channel(&mut self, id: ConnectionId, number: u16, mut channel: Channel) {
-        if let Mode::Transaction(transaction) = channel.mode {
-            let settled = transaction.settlements.into_iter().flat_map(|(settled, _)| settled);
-            channel.unacked.extend(settled);
-        }
-        for unacked in channel.unacked.into_values() {
-            if let Some(queue) = self.queues.get_mut(&unacked.queue) {
-                queue.requeue(unacked.queued);
-            }
-        }
-        for (tag, consumer) in channel.consumers {
-            let at =
-                ConsumerAt { connection: id, channel: number, tag, priority: consumer.priority };
-            self.remove_consumer(&consumer.queue, &at);
-        }
-    }
-
-    pub(super) fn remove_consumer(&mut self, name: &str, at: &ConsumerAt) {
-        let Some(queue) = self.queues.get_mut(name) else { return };
-        queue.consumers.retain(|consumer| consumer != at);
-        queue.taken &= !queue.consumers.is_empty();
-        if queue.auto_delete && queue.consumed && queue.consumers.is_empty() {
-            self.delete_queue(name);
-        }
-    }
-
-    /// The queue that a method means: an empty name is the one declared last on the channel.
-    pub(super) fn named_queue(
-        &mut self,
-        id: ConnectionId,
-        number: u16,
-        name: ShortStr<'_>,
-    ) -> Result<String, Refusal> {
-        if !name.is_empty() {
-            return Ok(text(name));
-        }
-        match self.channel(id, number) {
-            Some(channel) if !channel.last_queue.is_empty() => Ok(channel.last_queue.clone()),
-            _ => Err(Refusal::channel(ReplyCode::NOT_FOUND, "no previously declared queue")),
-        }
-    }
-
-    pub(super) fn answer<'a>(
-        &mut self,
-        id: ConnectionId,
-        number: u16,
-        no_wait: bool,
-        method: &impl amqp_proto::method::WireMethod<'a>,
+        mut state: ChannelState,
     ) {
-        if let (false, Some(connection)) = (no_wait, self.connections.get_mut(&id)) {
-            connection.send(number, method);
+        if let Mode::Transaction(transaction) = state.mode {
+            state.unacked.extend(transaction.acks.into_iter().flat_map(|acked| acked.deliveries));
+        }
+        for unacked in state.unacked.into_values() {
+            self.requeue(unacked);
+        }
+        for (tag, Consumer { queue, priority, .. }) in state.consumers {
+            let at = ConsumerAt { connection: id, channel: number, tag, priority };
+            self.remove_consumer(&queue, &at);
         }
     }
 
-    pub(super) fn channel(&mut self, id: ConnectionId, number: u16) -> Option<&mut Channel> {
-        self.connections.get_mut(&id)?.channels.get_mut(&number)
+    pub(super) fn requeue(&mut self, unacked: Unacked) {
+        if let Some(queue) = self.queues.get_mut(&unacked.queue) {
+            queue.requeue(unacked.queued);
+        }
     }
-}
-
-pub(super) fn text(name: ShortStr<'_>) -> String {
-    String::from_utf8_lossy(name.as_bytes()).into_owned()
-}
-
-pub(super) fn check_owner(queue: &Queue, name: &str, id: ConnectionId) -> Result<(), Refusal> {
-    if queue.exclusive.is_some_and(|owner| owner != id) { Err(locked(name)) } else { Ok(()) }
-}
-
-fn mode(text: &str) -> Refusal {
-    Refusal::channel(ReplyCode::PRECONDITION_FAILED, text)
-}
-
-const fn refused(requeue: bool) -> Outcome {
-    if requeue { Outcome::Requeued } else { Outcome::Rejected }
 }

@@ -7,16 +7,27 @@
 //! mandatory returns, transactions, consumers, `basic.get`, direct replies, alarms. What it does not
 //! know it refuses with 540 NOT_IMPLEMENTED, so that no test passes by accident.
 
-mod arguments;
+mod acking;
 mod broker;
 mod channel;
 mod connection;
 mod consuming;
-mod front;
+mod dead_letters;
+mod delivering;
+mod direct_replies;
+mod fields;
+mod handshake;
+mod input;
+mod message;
 mod publishing;
 mod queue;
+mod queue_arguments;
+mod readable;
+mod refusal;
 mod routing;
+mod server;
 mod topology;
+mod transactions;
 
 pub use broker::{Broker, ConnectionId, Held};
-pub use front::ModelBroker;
+pub use server::ModelBroker;

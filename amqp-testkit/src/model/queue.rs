@@ -4,57 +4,17 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use amqp_proto::{FieldTable, Properties, PropertiesRef, RawProperties, TABLE_DEPTH_MAX};
-
-use super::arguments::QueueArguments;
 use super::broker::ConnectionId;
-
-/// A message as it is delivered.
-#[derive(Clone, Debug)]
-pub(super) struct Message(pub(super) Arc<Published>);
-
-/// A message as it was published.
-#[derive(Clone, Debug)]
-pub(super) struct Published {
-    pub(super) exchange: String,
-    pub(super) routing_key: String,
-    /// The routing key as on the wire, which need not be text.
-    pub(super) wire_key: Vec<u8>,
-    /// Flags and values as on the wire.
-    pub(super) properties: Vec<u8>,
-    pub(super) body: Vec<u8>,
-}
-
-impl Published {
-    pub(super) fn headers(&self) -> FieldTable {
-        let headers = self.view().headers;
-        headers.and_then(|raw| raw.decode(TABLE_DEPTH_MAX).ok()).unwrap_or_default()
-    }
-
-    /// The properties where they lie, as far as they can be read.
-    pub(super) fn view(&self) -> PropertiesRef<'_> {
-        RawProperties::new(&self.properties).decode().unwrap_or_default()
-    }
-
-    /// Changes the properties, unless they cannot be read or written; whether it did.
-    pub(super) fn change_properties(&mut self, change: impl FnOnce(&mut Properties)) -> bool {
-        let Ok(mut properties) = self.view().to_owned(TABLE_DEPTH_MAX) else { return false };
-        change(&mut properties);
-        let mut encoded = Vec::new();
-        let written = properties.encode(&mut encoded).is_ok();
-        if written {
-            self.properties = encoded;
-        }
-        written
-    }
-}
+use super::message::Message;
+use super::queue_arguments::QueueArguments;
+use super::refusal::Refusal;
 
 /// A message with its place in its queue.
 #[derive(Clone, Debug)]
 pub(super) struct Queued {
     /// Higher priorities first, then first come first served.
     pub(super) position: (u8, u64),
-    pub(super) message: Message,
+    pub(super) message: Arc<Message>,
     pub(super) redelivered: bool,
 }
 
@@ -84,9 +44,17 @@ pub(super) struct ConsumerAt {
 }
 
 impl Queue {
-    pub(super) fn push(&mut self, message: Message) {
+    /// Refuses a queue that is exclusive to another connection.
+    pub(super) fn check_owner(&self, name: &str, id: ConnectionId) -> Result<(), Refusal> {
+        match self.exclusive {
+            Some(owner) if owner != id => Err(Refusal::locked_queue(name)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn push(&mut self, message: Arc<Message>) {
         let highest = self.arguments.max_priority;
-        let priority = if highest > 0 { message.0.view().priority.unwrap_or(0) } else { 0 };
+        let priority = if highest > 0 { message.properties().priority.unwrap_or(0) } else { 0 };
         let position = (u8::MAX - priority.min(highest), self.next_position);
         self.next_position += 1;
         self.ready.insert(position, Queued { position, message, redelivered: false });

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use amqp_proto::{FieldTable, FieldValue, ReplyCode};
 
-use super::broker::{Broker, Refusal, no_exchange};
+use super::broker::Broker;
+use super::refusal::Refusal;
 
 #[derive(Debug)]
 pub(super) struct Exchange {
@@ -93,7 +94,7 @@ impl Broker {
             return Ok(queues);
         }
         let Some(found) = self.exchanges.get(exchange) else {
-            return Err(no_exchange(exchange));
+            return Err(Refusal::no_exchange(exchange));
         };
         if found.internal {
             let text = format!("cannot publish to internal exchange '{exchange}' in vhost '/'");

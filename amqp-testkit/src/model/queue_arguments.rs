@@ -1,8 +1,8 @@
 //! The arguments of queues that the model heeds.
 
-use amqp_proto::{FieldTable, FieldValue, ReplyCode};
+use amqp_proto::FieldTable;
 
-use super::broker::Refusal;
+use super::refusal::Refusal;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct QueueArguments {
@@ -75,27 +75,5 @@ impl QueueArguments {
 
 fn invalid(queue: &str, name: &str, wrong: &str) -> Refusal {
     let text = format!("invalid arg '{name}' for queue '{queue}' in vhost '/': {wrong}");
-    Refusal::channel(ReplyCode::PRECONDITION_FAILED, text)
-}
-
-/// Decodes a table of arguments.
-pub(super) fn arguments(raw: amqp_proto::RawTable<'_>) -> Result<FieldTable, Refusal> {
-    raw.decode(amqp_proto::TABLE_DEPTH_MAX)
-        .map_err(|error| Refusal::connection(ReplyCode::SYNTAX_ERROR, error.to_string()))
-}
-
-/// A consumer's priority, if it has one.
-pub(super) fn consumer_priority(arguments: &FieldTable) -> Result<i64, Refusal> {
-    match arguments.get("x-priority") {
-        None => Ok(0),
-        Some(value) => value.as_i64().ok_or_else(|| {
-            let wrong = "invalid arg 'x-priority': expected integer";
-            Refusal::channel(ReplyCode::PRECONDITION_FAILED, wrong)
-        }),
-    }
-}
-
-/// The exchange that takes what an exchange cannot route.
-pub(super) fn alternate(arguments: &FieldTable) -> Option<String> {
-    arguments.get("alternate-exchange").and_then(FieldValue::as_str).map(str::to_owned)
+    Refusal::precondition_failed(text)
 }

@@ -1,0 +1,85 @@
+//! Which consumer gets the next message of a queue.
+//!
+//! A queue's consumers take turns, those of a higher priority first. A consumer is passed over while its
+//! prefetch is used up, or while more than 1 MiB waits to be written to its connection.
+
+use std::sync::Arc;
+
+use amqp_proto::method::basic;
+
+use super::acking::Unacked;
+use super::broker::{Broker, OUTPUT_HIGH_BYTES};
+use super::connection::Connection;
+use super::fields::short;
+use super::queue::{ConsumerAt, Queued};
+
+impl Broker {
+    /// Delivers what is ready in a queue to consumers that may have it.
+    pub(super) fn deliver(&mut self, name: &str) {
+        let Self { queues, connections, dirty, .. } = self;
+        let Some(queue) = queues.get_mut(name) else { return };
+        while let Some((_, first)) = queue.ready.first_key_value() {
+            let taker = queue.first_taker(|consumer| {
+                let connection = connections.get_mut(&consumer.connection);
+                connection.is_some_and(|it| it.deliver(consumer, name, first))
+            });
+            let Some(consumer) = taker.and_then(|place| queue.consumers.remove(place)) else {
+                return;
+            };
+            queue.ready.pop_first();
+            dirty.insert(consumer.connection);
+            if queue.arguments.single_active_consumer {
+                queue.consumers.push_front(consumer);
+            } else {
+                queue.consumers.push_back(consumer);
+            }
+        }
+    }
+
+    pub(super) fn deliver_all(&mut self) {
+        for name in self.queues.keys().cloned().collect::<Vec<_>>() {
+            self.deliver(&name);
+        }
+    }
+}
+
+impl Connection {
+    /// Delivers a message to a consumer. Returns whether the consumer may have it.
+    fn deliver(&mut self, consumer: &ConsumerAt, queue: &str, queued: &Queued) -> bool {
+        if self.output.len() >= OUTPUT_HIGH_BYTES {
+            return false;
+        }
+        let Some(channel) = self.channels.get_mut(&consumer.channel) else { return false };
+        if channel.global_prefetch > 0
+            && channel.unacknowledged() >= usize::from(channel.global_prefetch)
+        {
+            return false;
+        }
+        let Some(state) = channel.consumers.get_mut(&consumer.tag) else { return false };
+        if state.prefetch > 0 && state.unacked >= u32::from(state.prefetch) {
+            return false;
+        }
+        channel.last_tag += 1;
+        let delivery_tag = channel.last_tag;
+        if !state.no_ack {
+            state.unacked += 1;
+            let unacked = Unacked {
+                queue: queue.to_owned(),
+                consumer: consumer.tag.clone(),
+                number: state.number,
+                queued: queued.clone(),
+            };
+            channel.unacked.insert(delivery_tag, unacked);
+        }
+        let message = Arc::clone(&queued.message);
+        let deliver = basic::Deliver {
+            consumer_tag: short(&consumer.tag),
+            delivery_tag,
+            redelivered: queued.redelivered,
+            exchange: short(message.exchange.as_bytes()),
+            routing_key: short(&message.wire_key),
+        };
+        self.send_message(consumer.channel, &deliver, &message);
+        true
+    }
+}

@@ -1,0 +1,108 @@
+//! Channel 0: the handshake, and the end of a connection.
+
+use amqp_proto::frame;
+use amqp_proto::method::{Method, connection};
+use amqp_proto::{FieldTable, FieldValue, PROTOCOL_HEADER, RawTable, ReplyCode, TABLE_DEPTH_MAX};
+
+use super::connection::{CHANNEL_MAX, Connection, FRAME_MAX, Phase};
+use super::refusal::Refusal;
+
+impl Connection {
+    /// The first eight bytes of a client.
+    pub(super) fn greet(&mut self, header: &[u8]) {
+        if header != PROTOCOL_HEADER {
+            self.output.extend_from_slice(&PROTOCOL_HEADER);
+            self.finished = true;
+            return;
+        }
+        let capabilities = [
+            "authentication_failure_close",
+            "basic.nack",
+            "connection.blocked",
+            "consumer_cancel_notify",
+            "consumer_priorities",
+            "direct_reply_to",
+            "exchange_exchange_bindings",
+            "per_consumer_qos",
+            "publisher_confirms",
+        ];
+        let capabilities: FieldTable =
+            capabilities.into_iter().map(|name| (name, FieldValue::Bool(true))).collect();
+        let properties = FieldTable::from([
+            ("product", "model broker".into()),
+            ("version", env!("CARGO_PKG_VERSION").into()),
+            ("capabilities", capabilities.into()),
+        ]);
+        let mut table = Vec::new();
+        // Short texts and booleans can always be encoded.
+        let _ = properties.encode(&mut table);
+        let start = connection::Start {
+            version_major: 0,
+            version_minor: 9,
+            server_properties: RawTable::new(&table[4..]),
+            mechanisms: b"PLAIN",
+            locales: b"en_US",
+        };
+        self.send(0, &start);
+        self.phase = Phase::StartOk;
+    }
+
+    /// A method on channel 0.
+    pub(super) fn handle_method(&mut self, method: &Method<'_>) -> Result<(), Refusal> {
+        match (self.phase, method) {
+            (_, Method::ConnectionClose(_)) => {
+                self.send(0, &connection::CloseOk::default());
+                // RabbitMQ leaves it to the client to close the transport.
+                self.phase = Phase::Closing;
+            }
+            (Phase::Closing, Method::ConnectionCloseOk(_)) => self.finished = true,
+            (Phase::Closing, _) => {}
+            (Phase::StartOk, Method::ConnectionStartOk(start_ok)) => {
+                if start_ok.mechanism.as_bytes() != b"PLAIN"
+                    || start_ok.response != b"\0guest\0guest"
+                {
+                    let text = "Login was refused using authentication mechanism PLAIN.";
+                    return Err(Refusal::connection(ReplyCode::ACCESS_REFUSED, text));
+                }
+                let properties = start_ok.client_properties.decode(TABLE_DEPTH_MAX);
+                let properties = properties.unwrap_or_default();
+                if let Some(FieldValue::Table(capabilities)) = properties.get("capabilities") {
+                    let has = |name| {
+                        capabilities.get(name).and_then(FieldValue::as_bool).unwrap_or(false)
+                    };
+                    self.cancel_notify = has("consumer_cancel_notify");
+                    self.blocked_notify = has("connection.blocked");
+                }
+                let (channel_max, frame_max) = (CHANNEL_MAX, FRAME_MAX);
+                self.send(0, &connection::Tune { channel_max, frame_max, heartbeat: 0 });
+                self.phase = Phase::TuneOk;
+            }
+            (Phase::TuneOk, Method::ConnectionTuneOk(tune_ok)) => {
+                let legal = (1..=CHANNEL_MAX).contains(&tune_ok.channel_max)
+                    && (frame::FRAME_MIN_SIZE..=FRAME_MAX).contains(&tune_ok.frame_max);
+                // RabbitMQ resets the transport without a word.
+                self.finished = !legal;
+                self.frame_max = tune_ok.frame_max.max(frame::FRAME_MIN_SIZE);
+                self.channel_max = tune_ok.channel_max;
+                self.heartbeat = tune_ok.heartbeat;
+                self.phase = Phase::Open;
+            }
+            (Phase::Open, Method::ConnectionOpen(open)) => {
+                if open.virtual_host.as_bytes() != b"/" {
+                    let text = format!("vhost {} not found", open.virtual_host);
+                    return Err(Refusal::connection(ReplyCode::NOT_ALLOWED, text));
+                }
+                self.send(0, &connection::OpenOk::default());
+                self.phase = Phase::Running;
+            }
+            (Phase::Running, Method::ConnectionUpdateSecret(_)) => {
+                self.send(0, &connection::UpdateSecretOk::default());
+            }
+            (_, method) => {
+                let text = format!("unexpected {} in handshake or on channel 0", method.id());
+                return Err(Refusal::connection(ReplyCode::COMMAND_INVALID, text));
+            }
+        }
+        Ok(())
+    }
+}
