@@ -9,7 +9,7 @@ use amqp_async::core::proto::method::connection::{OpenOk, Tune};
 use amqp_async::core::proto::method::{WireMethod, channel, tx};
 use amqp_blocking::connect;
 use amqp_testkit::alloc::{Counting, Region, counting};
-use amqp_testkit::wire::start;
+use amqp_testkit::raw_connection::start;
 
 #[global_allocator]
 static ALLOCATOR: &Counting = counting();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use amqp_async::core::proto::frame::{self, HEARTBEAT};
 use amqp_async::core::proto::method::connection::{OpenOk, Tune};
-use amqp_testkit::wire::start;
+use amqp_testkit::raw_connection::start;
 use amqp_tokio::{CloseCause, Config, Connection, Connector, Error, limits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::{Instant, interval, sleep};

@@ -7,11 +7,11 @@ pub mod alloc;
 pub mod model;
 pub mod proxy;
 pub mod rabbitmq;
+pub mod raw_connection;
 pub mod scripted;
-pub mod wire;
 
 pub use model::ModelBroker;
 pub use proxy::{Direction, Fault, Proxy};
 pub use rabbitmq::RabbitMq;
+pub use raw_connection::RawConnection;
 pub use scripted::Scripted;
-pub use wire::Wire;

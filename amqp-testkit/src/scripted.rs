@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 
 use amqp_proto::method::connection;
 
-use crate::wire::Wire;
+use crate::raw_connection::RawConnection;
 
 /// A peer on a free port of 127.0.0.1 that plays one conversation, byte for byte as a script says, on
 /// a thread of its own.
@@ -18,7 +18,7 @@ use crate::wire::Wire;
 ///     wire.expect("connection.Close");
 ///     wire.send(0, &amqp_proto::method::connection::CloseOk::default());
 /// })?;
-/// # amqp_testkit::Wire::connect(peer.port());
+/// # amqp_testkit::RawConnection::connect(peer.port());
 /// println!("connect a client to {}", peer.uri());
 /// # Ok::<(), std::io::Error>(())
 /// ```
@@ -33,12 +33,12 @@ impl Scripted {
     ///
     /// # Errors
     /// If no port can be listened on.
-    pub fn start(script: impl FnOnce(Wire) + Send + 'static) -> io::Result<Self> {
+    pub fn start(script: impl FnOnce(RawConnection) + Send + 'static) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
         let playing = thread::spawn(move || {
             if let Ok((stream, _)) = listener.accept() {
-                script(Wire::new(stream));
+                script(RawConnection::new(stream));
             }
         });
         Ok(Self { port, playing: Some(playing) })
@@ -49,7 +49,7 @@ impl Scripted {
     ///
     /// # Errors
     /// If no port can be listened on.
-    pub fn open(script: impl FnOnce(Wire) + Send + 'static) -> io::Result<Self> {
+    pub fn open(script: impl FnOnce(RawConnection) + Send + 'static) -> io::Result<Self> {
         Self::start(|mut wire| {
             wire.accept(connection::Tune { channel_max: 9, frame_max: 131_072, heartbeat: 0 });
             script(wire);

@@ -3,7 +3,7 @@
 use amqp_core::proto::method::basic;
 use amqp_core::proto::{ShortStr, frame};
 use amqp_core::{BasicConsume, ChannelId, CloseCause, ConsumerKey, Fault, Malformed, limits};
-use amqp_testkit::wire::nested_headers;
+use amqp_testkit::raw_connection::nested_headers;
 
 use crate::contents::{self, each_way, to};
 use crate::peer::Peer;

@@ -8,7 +8,7 @@ use amqp_proto::method::{
     Method, access, basic, channel, confirm, connection, exchange, queue, tx,
 };
 use amqp_proto::{FieldTable, FieldValue, PROTOCOL_HEADER, RawTable, ShortStr, TABLE_DEPTH_MAX};
-use amqp_testkit::Wire;
+use amqp_testkit::RawConnection;
 
 use crate::support::version;
 
@@ -56,8 +56,8 @@ on_both_ports! {
     br_36_a_broker_says_what_it_can
 }
 
-fn open(port: u16) -> Wire {
-    let mut wire = Wire::connect(port);
+fn open(port: u16) -> RawConnection {
+    let mut wire = RawConnection::connect(port);
     wire.log_in(u16::MAX);
     wire
 }
@@ -67,7 +67,7 @@ fn short(text: &str) -> ShortStr<'_> {
 }
 
 /// An exclusive queue that the broker names.
-fn declare(wire: &mut Wire) -> String {
+fn declare(wire: &mut RawConnection) -> String {
     wire.send(1, &queue::Declare { exclusive: true, ..Default::default() });
     let frame = wire.expect("queue.DeclareOk");
     let Some(Method::QueueDeclareOk(ok)) = frame.method() else { panic!() };
@@ -75,18 +75,18 @@ fn declare(wire: &mut Wire) -> String {
 }
 
 /// Asks for a consumer of the tag `t`.
-fn consume(wire: &mut Wire, queue: &str) {
+fn consume(wire: &mut RawConnection, queue: &str) {
     let (queue, consumer_tag) = (short(queue), short("t"));
     wire.send(1, &basic::Consume { queue, consumer_tag, ..Default::default() });
 }
 
-fn publish(wire: &mut Wire, queue: &str, properties: &[u8]) {
+fn publish(wire: &mut RawConnection, queue: &str, properties: &[u8]) {
     wire.send(1, &basic::Publish { routing_key: short(queue), ..Default::default() });
     wire.send_content(1, properties, b"body");
 }
 
 /// Gets the message that was published a moment ago.
-fn get(wire: &mut Wire, name: &str) -> u64 {
+fn get(wire: &mut RawConnection, name: &str) -> u64 {
     loop {
         wire.send(1, &basic::Get { queue: short(name), ..Default::default() });
         let frame = wire.next_frame().unwrap();
@@ -100,7 +100,7 @@ fn get(wire: &mut Wire, name: &str) -> u64 {
 }
 
 #[track_caller]
-fn refused(wire: &mut Wire, code: u16, scope: &str) {
+fn refused(wire: &mut RawConnection, code: u16, scope: &str) {
     let (found, text) = wire.expect_refusal();
     assert!(found == code && text.starts_with(scope), "{found} {text}, not {code} {scope}");
 }
@@ -154,14 +154,14 @@ fn own_header(port: u16) -> [u8; 8] {
 
 fn br_7_another_protocol_is_answered_with_ours(port: u16) {
     for greeting in [b"AMQP\0\x01\0\0".as_slice(), b"HTTP/1.1"] {
-        let mut wire = Wire::connect(port);
+        let mut wire = RawConnection::connect(port);
         wire.send_bytes(greeting);
         assert_eq!(wire.read_to_end(), own_header(port));
     }
 }
 
 fn br_8_a_wrong_password_is_refused_at_once(port: u16) {
-    let mut wire = Wire::connect(port);
+    let mut wire = RawConnection::connect(port);
     wire.send_bytes(&PROTOCOL_HEADER);
     wire.expect("connection.Start");
     let capabilities = FieldTable::from([("authentication_failure_close", true.into())]);
@@ -264,7 +264,7 @@ fn br_26_a_frame_too_large_ends_the_connection(port: u16) {
 }
 
 fn br_27_one_channel_too_many_ends_the_connection(port: u16) {
-    let mut wire = Wire::connect(port);
+    let mut wire = RawConnection::connect(port);
     wire.log_in(2);
     wire.send(2, &channel::Open::default());
     wire.expect("channel.OpenOk");
@@ -390,7 +390,7 @@ fn br_34_closes_are_answered_and_the_socket_stays(port: u16) {
 }
 
 fn br_36_a_broker_says_what_it_can(port: u16) {
-    let (start, tune) = Wire::connect(port).log_in(u16::MAX);
+    let (start, tune) = RawConnection::connect(port).log_in(u16::MAX);
     let Some(Method::ConnectionStart(start)) = start.method() else { panic!() };
     assert_eq!((start.version_major, start.version_minor, start.locales), (0, 9, &b"en_US"[..]));
     let mut mechanisms = start.mechanisms.split(|byte| *byte == b' ');
@@ -420,7 +420,7 @@ fn br_24_br_25_a_tuning_that_rabbitmq_refuses_is_reset() {
     use amqp_proto::method::connection::{StartOk, TuneOk};
     use amqp_proto::{PROTOCOL_HEADER, ShortStr};
     for (channel_max, frame_max) in [(0, 131_072), (2_047, 1_024), (2_047, 0), (2_047, 262_144)] {
-        let mut wire = Wire::connect(crate::support::rabbitmq().port());
+        let mut wire = RawConnection::connect(crate::support::rabbitmq().port());
         wire.send_bytes(&PROTOCOL_HEADER);
         wire.expect("connection.Start");
         let start_ok = StartOk {
@@ -444,7 +444,7 @@ fn br_7_br_8_br_21_rabbitmq_heeds_what_a_client_can() {
     use amqp_proto::{PROTOCOL_HEADER, ShortStr};
     let port = crate::support::rabbitmq().port();
     for greeting in [b"AMQP\x01\x01\x08\0", b"AMQP\x01\x01\0\x09"] {
-        let mut wire = Wire::connect(port);
+        let mut wire = RawConnection::connect(port);
         wire.send_bytes(greeting);
         if version(port) < (4, 0) || *greeting == *b"AMQP\x01\x01\0\x09" {
             wire.expect("connection.Start");
@@ -453,7 +453,7 @@ fn br_7_br_8_br_21_rabbitmq_heeds_what_a_client_can() {
         }
     }
     // Without `authentication_failure_close` a wrong password is answered by a reset, three seconds later.
-    let mut wire = Wire::connect(port);
+    let mut wire = RawConnection::connect(port);
     wire.send_bytes(&PROTOCOL_HEADER);
     wire.expect("connection.Start");
     let start_ok = StartOk {

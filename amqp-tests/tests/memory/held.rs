@@ -6,7 +6,7 @@ use amqp_async::core::{BasicConsume, ChannelId, CloseCause, ConsumerKey, Deliver
 use amqp_proto::method::{basic, channel, connection};
 use amqp_proto::{ContentHeader, RawProperties, ShortStr, frame};
 use amqp_testkit::alloc::live_bytes;
-use amqp_testkit::wire::start;
+use amqp_testkit::raw_connection::start;
 use bytes::{Bytes, BytesMut};
 
 use crate::{ALLOCATOR, Peer};

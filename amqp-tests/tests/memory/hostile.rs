@@ -11,8 +11,8 @@ use amqp_proto::frame::{self, FRAME_END, HEARTBEAT};
 use amqp_proto::method::{Method, WireMethod, basic, channel, confirm, connection, queue};
 use amqp_proto::{ContentHeader, RawProperties, ShortStr};
 use amqp_testkit::alloc::live_bytes;
-use amqp_testkit::wire::start;
-use amqp_testkit::{Scripted, Wire};
+use amqp_testkit::raw_connection::start;
+use amqp_testkit::{RawConnection, Scripted};
 use amqp_tokio::{
     BasicConsume, BasicQos, Channel, CloseCause, ConnectError, ConnectFailure, Connection,
     Connector, Consumer, Error, Misuse, Publish, PublishError, Publisher, QueueDeclare,
@@ -252,7 +252,7 @@ struct Client {
 }
 
 /// Plays the broker until the client is set up; nothing it asks is answered from there on.
-fn set_up(wire: &mut Wire) {
+fn set_up(wire: &mut RawConnection) {
     wire.expect("channel.Open");
     wire.send(1, &channel::OpenOk::default());
     wire.expect("basic.Consume");

@@ -12,7 +12,7 @@ use amqp_proto::method::{basic, channel, connection};
 use amqp_proto::{ContentHeader, RawProperties, RawTable, ShortStr, TABLE_DEPTH_MAX, frame};
 use amqp_testkit::RabbitMq;
 use amqp_testkit::alloc::{Counting, counting, live_bytes};
-use amqp_testkit::wire::start;
+use amqp_testkit::raw_connection::start;
 use amqp_tokio::{BasicConsume, Config, Connection, Publish, QueueDeclare, connect, limits};
 use bytes::{Bytes, BytesMut};
 

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use amqp_proto::frame;
 use amqp_proto::method::{basic, channel, confirm, connection};
-use amqp_testkit::{Scripted, Wire};
+use amqp_testkit::{RawConnection, Scripted};
 use amqp_tokio::{CloseCause, Connection, Connector, Publish, PublishError, Publisher};
 
 use crate::support::within;
 
 /// A broker that opens a connection and a channel in confirm mode, then does as it is told.
-fn peer(act: impl FnOnce(Wire) + Send + 'static) -> Scripted {
-    let script = |mut wire: Wire| {
+fn peer(act: impl FnOnce(RawConnection) + Send + 'static) -> Scripted {
+    let script = |mut wire: RawConnection| {
         wire.expect("channel.Open");
         wire.send(1, &channel::OpenOk::default());
         wire.expect("confirm.Select");
@@ -133,7 +133,7 @@ async fn a_close_is_answered_behind_a_write_in_progress() {
 }
 
 /// Reads to the end, which must be a close-ok; the content before it may be cut short.
-fn expect_close_ok(mut wire: Wire) {
+fn expect_close_ok(mut wire: RawConnection) {
     let rest = wire.read_to_end();
     let mut close_ok = Vec::new();
     frame::write_method(&mut close_ok, 0, &connection::CloseOk::default());

@@ -1,7 +1,7 @@
 //! Messages that are larger than is let in: they cost no memory, and the connection lives on.
 
 use amqp_proto::frame::FRAME_END;
-use amqp_testkit::{Scripted, Wire};
+use amqp_testkit::{RawConnection, Scripted};
 use amqp_tokio::{CloseCause, Error, Fault, limits};
 
 use super::{Client, FLOOD_BYTES, body, bounded, client, deliver, header, method, played, set_up};
@@ -67,7 +67,7 @@ pub(super) async fn large_bodies() {
 }
 
 /// The peer hears that its message is rejected, and sends another.
-fn next_message(wire: &mut Wire) {
+fn next_message(wire: &mut RawConnection) {
     wire.expect("basic.Reject");
     wire.send(1, &deliver(2));
     wire.send_content(1, &[0, 0], b"next");

@@ -7,8 +7,8 @@ use super::api::{
 };
 use amqp_proto::ShortStr;
 use amqp_proto::method::{basic, queue};
-use amqp_testkit::Wire;
-use amqp_testkit::wire::nested_headers;
+use amqp_testkit::RawConnection;
+use amqp_testkit::raw_connection::nested_headers;
 
 use crate::support::{exclusive, unique, within};
 
@@ -30,7 +30,7 @@ async fn c6_poison_is_delivered_with_its_fault(at: At) {
     let bind = QueueBind::new(&name, "amq.topic", "poison.#");
     channel.queue_bind(bind).await.unwrap();
     let publishing = smol::unblock(move || {
-        let mut wire = Wire::connect(port);
+        let mut wire = RawConnection::connect(port);
         wire.log_in(u16::MAX);
         // 16,000 levels are 112 KB: beyond what a client's stack would bear.
         let messages: [(&[u8], Vec<u8>); 5] = [

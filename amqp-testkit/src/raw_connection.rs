@@ -15,7 +15,7 @@ use amqp_proto::{
 ///
 /// Everything here panics where a test cannot go on, naming what was awaited.
 #[derive(Debug)]
-pub struct Wire {
+pub struct RawConnection {
     stream: TcpStream,
     input: Vec<u8>,
 }
@@ -50,7 +50,7 @@ impl ReceivedFrame {
     }
 }
 
-impl Wire {
+impl RawConnection {
     /// Reads give up after 20 s.
     ///
     /// # Panics
