@@ -320,3 +320,91 @@ fn append(body: &mut Vec<u8>, size: u64, bytes: &[u8]) {
     }
     body.extend_from_slice(bytes);
 }
+
+#[cfg(test)]
+mod tests {
+    use amqp_proto::properties::CONTENT_CLASS;
+    use amqp_proto::{ContentHeader, RawProperties, ShortStr};
+
+    use super::{Content, LargeBody, Piece, Staging, Target, append};
+    use crate::limits::{
+        INCOMPLETE_BYTES, MESSAGE_BYTES, STAGING_BUFFER_BYTES, STAGING_BUFFERS_MAX,
+    };
+    use crate::message::Fault;
+
+    /// The properties of a message with a message id.
+    const PROPERTIES: RawProperties<'_> = RawProperties::new(&[0, 0x80, 3, b'a', b'b', b'c']);
+
+    /// A content whose header is due.
+    fn begun(staging: &mut Staging) -> Content {
+        let mut content = Content::default();
+        content.begin(staging, Target::Nobody, ShortStr::default(), ShortStr::default());
+        content
+    }
+
+    fn header(body_size: u64) -> ContentHeader<'static> {
+        ContentHeader { class_id: CONTENT_CLASS, body_size, properties: PROPERTIES }
+    }
+
+    /// Whether the body is kept, as far as it has arrived.
+    fn grows(content: &Content) -> bool {
+        matches!(content.partial.as_ref().unwrap().body, LargeBody::Growing(_))
+    }
+
+    #[test]
+    fn what_has_arrived_is_kept_up_to_the_limit_and_no_further() {
+        for (over, kept) in [(0, true), (1, false)] {
+            let mut staging = Staging::default();
+            let mut content = begun(&mut staging);
+            staging.incomplete = INCOMPLETE_BYTES - PROPERTIES.as_bytes().len() + over;
+            let complete = content.header(&mut staging, &header(0)).unwrap().unwrap();
+            let fault = (!kept).then_some(Fault::Crowded { size: 0 });
+            assert_eq!(complete.message.missing(), fault);
+
+            let mut staging = Staging::default();
+            let mut content = begun(&mut staging);
+            content.header(&mut staging, &header(10_000)).unwrap();
+            staging.incomplete = INCOMPLETE_BYTES - 1_000 + over;
+            content.body(&mut staging, Piece::Borrowed(&[7; 1_000])).unwrap();
+            assert_eq!(grows(&content), kept);
+        }
+    }
+
+    #[test]
+    fn a_body_is_kept_up_to_the_limit_and_no_further() {
+        for (size, kept) in [(MESSAGE_BYTES, true), (MESSAGE_BYTES + 1, false)] {
+            let mut staging = Staging::default();
+            let mut content = begun(&mut staging);
+            assert!(content.header(&mut staging, &header(size)).unwrap().is_none());
+            assert_eq!(grows(&content), kept);
+        }
+    }
+
+    #[test]
+    fn a_few_small_buffers_are_used_again() {
+        let mut staging = Staging::default();
+        staging.reuse(Vec::with_capacity(STAGING_BUFFER_BYTES + 1));
+        assert!(staging.spare.is_empty());
+        let mut largest = Vec::with_capacity(STAGING_BUFFER_BYTES);
+        largest.push(7);
+        staging.reuse(largest);
+        assert_eq!(staging.spare, [Vec::<u8>::new()]);
+        (0..2 * STAGING_BUFFERS_MAX).for_each(|_| staging.reuse(Vec::new()));
+        assert_eq!(staging.spare.len(), STAGING_BUFFERS_MAX);
+    }
+
+    /// Never more than twice what has arrived, and no more than the whole.
+    #[test]
+    fn memory_grows_with_what_arrives() {
+        let mut body = Vec::new();
+        let capacities = [2_000, 2_000, 6_000, 6_000, 6_000, 6_000, 8_500].map(|expected| {
+            append(&mut body, 8_500, &[7; 1_000]);
+            (body.capacity(), expected)
+        });
+        assert!(
+            capacities.iter().all(|(capacity, expected)| capacity == expected),
+            "{capacities:?}"
+        );
+        assert_eq!(body, [7; 7_000]);
+    }
+}

@@ -5,7 +5,7 @@ use amqp_core::proto::{RawProperties, ShortStr, frame};
 use amqp_core::{
     AckError, BasicConsume, BasicGet, BasicQos, BasicRecover, ChannelCause, ChannelFlow,
     ConfirmSelect, Error, Event, ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeUnbind,
-    Publish, PublishRefused, QueueBind, QueueDeclare, QueueDelete, QueuePurge, QueueUnbind,
+    Misuse, Publish, PublishRefused, QueueBind, QueueDeclare, QueueDelete, QueuePurge, QueueUnbind,
     TxCommit, TxRollback, TxSelect,
 };
 use bytes::Bytes;
@@ -182,7 +182,8 @@ fn a_close_in_the_middle_of_our_content() {
 fn pk_22_a_number_is_free_again_only_after_close_ok() {
     let mut peer = Peer::open();
     let ids: Vec<_> = (1..=10).map(|number| peer.channel(number)).collect();
-    assert!(peer.session.open_channel(peer.now).is_err());
+    let full = Misuse::NoFreeChannels { channel_max: 10, by_broker: true };
+    assert_eq!(peer.session.open_channel(peer.now).unwrap_err(), full.into());
     peer.session.channel(ids[4]).close(peer.now);
     peer.methods();
     assert!(peer.session.open_channel(peer.now).is_err());

@@ -1,9 +1,9 @@
 //! Ends of a connection.
 
 use amqp_core::proto::ShortStr;
-use amqp_core::proto::method::{connection, queue};
+use amqp_core::proto::method::{channel, connection, queue};
 use amqp_core::{
-    Action, BasicQos, CloseCause, Error, Event, Publish, QueueDeclare, TransportError,
+    Action, BasicQos, CloseCause, Error, Event, Publish, QueueDeclare, Transmit, TransportError,
 };
 use bytes::Bytes;
 
@@ -58,6 +58,24 @@ fn close_goes_out_behind_everything_queued() {
     assert_eq!(frames, ["basic.Publish", "Header", "Body", "Body", "Body", "connection.Close"]);
     peer.send(0, &connection::CloseOk::default());
     assert_eq!(peer.cause(), CloseCause::ByClient);
+}
+
+/// A large content keeps our close waiting, unless the broker's close of the channel drops it.
+#[test]
+fn close_waits_for_no_content_of_a_closed_channel() {
+    let mut peer = Peer::open();
+    let id = peer.channel(1);
+    let body = Bytes::from(vec![0; 10_000]);
+    peer.session.channel(id).publish(&Publish::new("", "q", &body)).unwrap();
+    peer.session.close(peer.now);
+    peer.send(1, &channel::Close { reply_code: 404, ..Default::default() });
+    // Both leave with the next write.
+    let mut out = Transmit::new();
+    assert!(peer.session.poll_transmit(peer.now, &mut out));
+    peer.written = out.to_vec();
+    out.advance(peer.written.len());
+    assert!(!peer.session.poll_transmit(peer.now, &mut out));
+    assert_eq!(peer.methods(), ["channel.CloseOk", "connection.Close"]);
 }
 
 #[test]

@@ -167,6 +167,49 @@ fn a_confirm_of_nothing_is_a_protocol_error() {
     }
 }
 
+/// The publish that an ack of several names may be confirmed already, and so may all before it.
+#[test]
+fn an_ack_of_several_may_name_a_confirmed_publish() {
+    let mut peer = Peer::open();
+    let id = confirming(&mut peer);
+    let seqs = [(); 4].map(|()| publish(&mut peer, id, &Bytes::from_static(b"x")));
+    peer.write();
+    let confirmed = |peer: &mut Peer| {
+        let mut channel = peer.session.channel(id);
+        seqs.map(|seq| channel.confirmed(seq).is_some())
+    };
+    peer.send(1, &basic::Ack { delivery_tag: 3, multiple: false });
+    assert_eq!(confirmed(&mut peer), [false, false, true, false]);
+    for delivery_tag in [3, 3, 2] {
+        peer.send(1, &basic::Ack { delivery_tag, multiple: true });
+        assert_eq!(confirmed(&mut peer), [true, true, true, false]);
+    }
+    let stats = peer.session.connection().stats();
+    assert_eq!((stats.confirmed, stats.unconfirmed), (3, 1));
+    peer.send(1, &basic::Ack { delivery_tag: 4, multiple: false });
+    assert_eq!(peer.session.cause(), None);
+    // The next one has not been made.
+    peer.send(1, &basic::Ack { delivery_tag: 5, multiple: true });
+    assert!(matches!(peer.cause(), CloseCause::Protocol(_)));
+}
+
+/// The quick look may miss a confirm, and takes nothing else for one.
+#[test]
+fn a_confirm_is_plain_to_see_while_there_is_nothing_else() {
+    let mut peer = Peer::open();
+    let id = confirming(&mut peer);
+    let seqs = [(); 3].map(|()| publish(&mut peer, id, &Bytes::from_static(b"x")));
+    peer.write();
+    let plain = |peer: &mut Peer| seqs.map(|seq| peer.session.channel(id).is_confirmed(seq));
+    assert_eq!(plain(&mut peer), [false, false, false]);
+    peer.send(1, &basic::Ack { delivery_tag: 1, multiple: false });
+    assert_eq!(plain(&mut peer), [true, false, false]);
+    peer.send(1, &basic::Nack { delivery_tag: 2, multiple: false, requeue: false });
+    assert_eq!(plain(&mut peer), [false, false, false]);
+    assert_eq!(peer.session.channel(id).confirmed(seqs[1]), Some(Confirmation::Nacked));
+    assert_eq!(plain(&mut peer), [true, true, false]);
+}
+
 /// R2: bodies of the user's that will not be sent are handed out, not dropped inside.
 #[test]
 fn bodies_that_will_not_be_sent_are_handed_out() {

@@ -30,6 +30,7 @@ fn limits_are_negotiated() {
         (default(), (65_535, u32::MAX, 60), (2047, 131_072, 60)),
         (default(), (10, 4_096, 60), (10, 4_096, 60)),
         (default().channel_max(7).frame_max(5_000), (2047, 131_072, 60), (7, 5_000, 60)),
+        (default().channel_max(7).frame_max(5_000), (0, 0, 60), (7, 5_000, 60)),
         (default().heartbeat(Heartbeat::Seconds(3)), (2047, 131_072, 60), (2047, 131_072, 3)),
         (default().heartbeat(Heartbeat::Seconds(0)), (2047, 131_072, 60), (2047, 131_072, 0)),
         (default().frame_max(1), (2047, 131_072, 60), (2047, 4_096, 60)),
@@ -244,6 +245,28 @@ fn reports_of_an_earlier_attempt_change_nothing() {
         peer.send_bytes(&frame::HEARTBEAT);
     }
     assert!(matches!(peer.cause(), CloseCause::WriteTimeout { .. }), "{:?}", peer.cause());
+}
+
+/// An answer to an earlier question, to one that was not asked, or to one that nobody asks any more.
+#[test]
+fn answers_that_are_not_awaited_change_nothing() {
+    let now = Instant::now();
+    let config = Config::from_uri("amqp://one,two").unwrap();
+    let mut session = Session::new(Arc::new(config), now).unwrap();
+    let addresses = || Ok(vec![([127, 0, 0, 1], 5672).into()]);
+    let not_found = || TransportError::new(ErrorKind::NotFound, "no such host");
+    let Some(Action::Resolve { attempt: first, .. }) = session.poll_action() else { panic!() };
+    session.handle_resolved(now, first, Err(not_found()));
+    let Some(Action::Resolve { attempt: second, .. }) = session.poll_action() else { panic!() };
+    session.handle_resolved(now, first, addresses());
+    // No address has been dialled.
+    session.handle_connected(now, second);
+    session.handle_disconnected(now, second, not_found(), 0);
+    assert!(session.poll_action().is_none() && !session.connection().wants_transmit());
+    session.close(now);
+    assert!(matches!(session.poll_action(), Some(Action::Disconnect { .. })));
+    session.handle_resolved(now, second, addresses());
+    assert!(session.poll_action().is_none());
 }
 
 /// Resolving that never ends, then dialling that never ends.

@@ -310,6 +310,27 @@ fn answers_about_consumers_find_their_calls() {
     assert!(peer.session.cause().is_some(), "nobody cancelled b");
 }
 
+/// A tag serves again once the broker has cancelled its consumer, be that before it was started.
+#[test]
+fn answers_about_consumers_of_one_tag_come_in_order() {
+    let mut peer = Peer::open();
+    let id = peer.channel(1);
+    let consumer_tag = ShortStr::new("t").unwrap();
+    let begin = |peer: &mut Peer| {
+        let call = peer.session.channel(id).consume(peer.now, &consume("t")).unwrap();
+        peer.send(1, &basic::Cancel { consumer_tag, no_wait: true });
+        call
+    };
+    let calls = [begin(&mut peer), begin(&mut peer), begin(&mut peer)];
+    for (at, call) in calls.iter().enumerate() {
+        peer.send(1, &basic::ConsumeOk { consumer_tag });
+        assert_eq!(peer.session.take_reply(call).unwrap().unwrap().consumer_tag, "t");
+        let later = calls.get(at + 1);
+        assert!(later.is_none_or(|call| peer.session.take_reply(call).is_none()));
+    }
+    assert_eq!(peer.session.cause(), None);
+}
+
 /// RabbitMQ 4.3 keeps a consumer that it has cancelled, for it was too slow, until that is answered.
 #[test]
 fn a_brokers_cancel_is_answered() {

@@ -67,9 +67,20 @@ pub(crate) fn content<'a>(
     properties: &[u8],
     body: &[u8],
 ) -> Vec<Vec<u8>> {
+    content_in_frames(4_096, channel, method, properties, body)
+}
+
+/// The frames of a content, with bodies as large as a frame of this many bytes may carry.
+pub(crate) fn content_in_frames<'a>(
+    frame_max: usize,
+    channel: u16,
+    method: &impl WireMethod<'a>,
+    properties: &[u8],
+    body: &[u8],
+) -> Vec<Vec<u8>> {
     let mut frames = vec![Vec::new(), header(channel, properties, body.len() as u64)];
     frame::write_method(&mut frames[0], channel, method);
-    for piece in body.chunks(4_096 - frame::FRAME_OVERHEAD) {
+    for piece in body.chunks(frame_max - frame::FRAME_OVERHEAD) {
         frames.push(Vec::new());
         frame::write_body(frames.last_mut().unwrap(), channel, piece);
     }

@@ -53,6 +53,13 @@ fn breaches_of_the_protocol_have_their_codes() {
     ends_with(504, |peer| peer.send(65_535, &channel::CloseOk::default()));
     ends_with(505, |peer| peer.send_bytes(&header(1, 60, 1)));
     ends_with(505, |peer| peer.send_bytes(&body(1, 1)));
+    ends_with(504, |peer| peer.send_bytes(&header(0, 60, 1)));
+    for size in [0, 1] {
+        ends_with(505, |peer| {
+            peer.send(1, &basic::Deliver { delivery_tag: 1, ..Default::default() });
+            peer.send_bytes(&body(1, size));
+        });
+    }
     ends_with(505, |peer| {
         peer.send(1, &basic::Deliver { delivery_tag: 1, ..Default::default() });
         peer.send_bytes(&header(1, 50, 1));

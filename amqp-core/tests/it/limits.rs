@@ -4,14 +4,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use amqp_core::proto::ShortStr;
 use amqp_core::proto::frame;
 use amqp_core::proto::method::{WireMethod, connection, queue};
+use amqp_core::proto::{RawProperties, ShortStr};
 use amqp_core::{
     BasicConsume, ChannelFlow, Config, ConnectError, Error, FieldTable, InvalidReason, Properties,
     Publish, PublishRefused, QueueDeclare, Secret, Session,
 };
 
+use crate::contents::{consuming, header, to};
 use crate::peer::Peer;
 
 const FRAME_MAX: usize = 4_096;
@@ -106,6 +107,29 @@ fn a_secret_fills_a_frame_and_no_more() {
             too_large(&error, FRAME_MAX + over);
         }
         assert_eq!(peer.methods().len(), usize::from(!refused));
+    }
+}
+
+/// In both directions, from the end of the handshake on.
+#[test]
+fn bodies_fill_frames_of_the_negotiated_size() {
+    const BODY_MAX: usize = 20_000 - frame::FRAME_OVERHEAD;
+    for (size, frames) in [(BODY_MAX, 1), (BODY_MAX + 1, 2)] {
+        let mut peer = Peer::open_with_frames(20_000);
+        let (id, consumer) = consuming(&mut peer, &BasicConsume::new("q"));
+        let body = vec![7; size];
+        peer.session.channel(id).publish(&Publish::new("", "q", &body)).unwrap();
+        let bodies = peer.methods().iter().filter(|name| *name == "Body").count();
+        assert_eq!(bodies, frames);
+        // The broker's frame is one, and too large where two are due.
+        peer.send(1, &to("t", 1));
+        peer.send_bytes(&header(1, RawProperties::NONE.as_bytes(), size as u64));
+        let mut bytes = Vec::new();
+        frame::write_body(&mut bytes, 1, &body);
+        peer.send_bytes(&bytes);
+        let delivery = peer.session.channel(id).next_delivery(consumer);
+        assert_eq!(delivery.is_some_and(|it| it.message.body() == body), frames == 1);
+        assert_eq!(peer.session.cause().is_none(), frames == 1);
     }
 }
 

@@ -26,6 +26,30 @@ fn a_channel_that_is_not_open_yet_says_so() {
     peer.session.channel(id).call(peer.now, &BasicQos::new(1)).unwrap();
 }
 
+/// Ahead of open-ok, a copy of the close that the number's last channel had is let pass; an older one cannot
+/// come any more.
+#[test]
+fn a_close_ahead_of_open_ok_is_a_copy_or_refuses_the_open() {
+    let mut peer = Peer::open();
+    let close = channel::Close { reply_code: 406, ..Default::default() };
+    for number in 1..=10 {
+        peer.channel(number);
+    }
+    peer.send(1, &close);
+    let (id, opening) = peer.session.open_channel(peer.now).unwrap();
+    peer.methods();
+    peer.send(1, &close);
+    peer.send(1, &channel::OpenOk::default());
+    peer.session.take_reply(&opening).unwrap().unwrap();
+    peer.session.channel(id).close(peer.now);
+    peer.send(1, &channel::CloseOk::default());
+    let (_, opening) = peer.session.open_channel(peer.now).unwrap();
+    peer.send(1, &close);
+    let refused = peer.session.take_reply(&opening).unwrap().unwrap_err();
+    assert_eq!(refused.reply_code().unwrap().code(), 406);
+    assert_eq!(peer.session.cause(), None);
+}
+
 /// AMQP 0-9-1, 4.2.7: it is no content.
 #[test]
 fn a_heartbeat_on_a_channel_is_named() {

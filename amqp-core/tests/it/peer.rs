@@ -75,6 +75,14 @@ impl Peer {
         peer
     }
 
+    /// A session that is open, with frames of this many bytes.
+    pub(crate) fn open_with_frames(frame_max: u32) -> Self {
+        let mut peer = Self::connected(Config::default());
+        peer.send(0, &start(b"PLAIN"));
+        peer.tune_to(frame_max);
+        peer
+    }
+
     /// A session that is open, with a RabbitMQ of this version.
     pub(crate) fn open_at(version: &str) -> Self {
         let mut peer = Self::connected(Config::default());
@@ -92,8 +100,12 @@ impl Peer {
 
     /// The broker's part of the handshake, behind its greeting.
     pub(crate) fn tune(&mut self) {
+        self.tune_to(4_096);
+    }
+
+    fn tune_to(&mut self, frame_max: u32) {
         assert_eq!(self.methods(), ["connection.StartOk"]);
-        self.send(0, &connection::Tune { channel_max: 10, frame_max: 4_096, heartbeat: 10 });
+        self.send(0, &connection::Tune { channel_max: 10, frame_max, heartbeat: 10 });
         assert_eq!(self.methods(), ["connection.TuneOk", "connection.Open"]);
         self.send(0, &connection::OpenOk::default());
         assert_eq!(self.events(), [Event::Opened]);

@@ -169,6 +169,27 @@ fn a_return_is_known_by_every_property() {
     }
 }
 
+/// The same message at other addresses, of which two have the same letters.
+#[test]
+fn a_return_is_known_by_exchange_and_routing_key() {
+    let addresses = [("e", "k"), ("f", "k"), ("e", "l"), ("k", "e"), ("ek", ""), ("", "ek")];
+    for (returned, (exchange, routing_key)) in addresses.into_iter().enumerate() {
+        let (mut peer, id) = confirming();
+        for (exchange, routing_key) in addresses {
+            let publish = Publish::new(exchange, routing_key, b"same").mandatory();
+            peer.session.channel(id).publish(&publish).unwrap();
+        }
+        peer.methods();
+        let [exchange, routing_key] = [exchange, routing_key].map(|it| ShortStr::new(it).unwrap());
+        let back = basic::Return { exchange, routing_key, ..self::returned() };
+        peer.send_content(1, &back, RawProperties::NONE.as_bytes(), b"same");
+        ack(&mut peer, 6, true);
+        let outcomes = outcomes(&mut peer, id, 6);
+        assert_eq!(outcomes.find('r'), Some(returned), "{outcomes}");
+        assert_eq!(outcomes.matches('c').count(), 5, "{outcomes}");
+    }
+}
+
 /// Each return of equal messages goes to one of them, and to no other.
 #[test]
 fn equal_publishes_share_their_returns() {

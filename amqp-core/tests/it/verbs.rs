@@ -283,6 +283,11 @@ fn a_drain_ends_by_its_deadline() {
     assert_eq!(error, Error::DrainTimeout { unconfirmed: 0, unsettled: 1 });
     peer.session.channel(id).ack(delivery.tag, false).unwrap();
     assert_eq!(peer.session.connection().stats().open_calls, 0);
+    // The next one does not wait for it.
+    let drain = peer.session.drain(peer.now, Duration::from_secs(3)).unwrap();
+    peer.write();
+    peer.events();
+    assert_eq!(peer.session.take_reply(&drain), Some(Ok(())));
     // One that the connection does not survive.
     let drain = peer.session.drain(peer.now, Duration::from_secs(3)).unwrap();
     peer.lose();

@@ -5,8 +5,9 @@ use amqp_core::proto::frame::{self, FRAME_END};
 use amqp_core::proto::method::{basic, channel, connection};
 use amqp_core::proto::{RawProperties, ShortStr};
 use amqp_core::{BasicConsume, BasicRecover, ChannelId, CloseCause, ConsumerKey};
+use bytes::BytesMut;
 
-use crate::contents::{consume_on, consuming, content, each_way, header, to};
+use crate::contents::{consume_on, consuming, content, content_in_frames, each_way, header, to};
 use crate::peer::Peer;
 
 const NONE: &[u8] = RawProperties::NONE.as_bytes();
@@ -213,5 +214,33 @@ fn contents_that_do_not_fit_are_breaches() {
             let CloseCause::Protocol(error) = peer.cause() else { panic!("{:?}", peer.cause()) };
             assert_eq!(error.code.code(), code);
         });
+    }
+}
+
+#[test]
+fn a_content_of_another_class_is_a_breach() {
+    each_way(|mut peer| {
+        consuming(&mut peer, &consume());
+        let mut frames = content(1, &to("t", 1), NONE, b"body");
+        frames[1][frame::FRAME_HEAD + 1] = 50;
+        peer.send_frames(&frames);
+        let CloseCause::Protocol(error) = peer.cause() else { panic!("{:?}", peer.cause()) };
+        assert_eq!(error.code.code(), 505);
+    });
+}
+
+/// From 4,096 bytes on, a body that fills its frame is taken without copying.
+#[test]
+fn a_large_body_stays_where_it_was_read() {
+    for (size, stays) in [(4_095, false), (4_096, true)] {
+        let mut peer = Peer::open_with_frames(131_072);
+        let (id, consumer) = consuming(&mut peer, &consume());
+        let frames = content_in_frames(131_072, 1, &to("t", 1), NONE, &vec![7; size]).concat();
+        let mut input = BytesMut::from(&frames[..]);
+        let memory = input.as_ptr_range();
+        assert!(!peer.session.handle_input(peer.now, &mut input));
+        let delivery = peer.session.channel(id).next_delivery(consumer).unwrap();
+        assert_eq!(delivery.message.body().len(), size);
+        assert_eq!(memory.contains(&delivery.message.body().as_ptr()), stays, "{size} bytes");
     }
 }
