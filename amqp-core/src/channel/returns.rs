@@ -102,6 +102,7 @@ mod tests {
 
     use super::Returns;
     use crate::channel::fingerprint::{Fingerprint, Returned};
+    use crate::limits::RETURNED_UNCLAIMED_BYTES;
     use crate::message::{Apart, Message, PROPERTIES_GAP, ROUTING_KEY_GAP, ReturnedMessage};
     use amqp_proto::{FieldTable, Properties, RawProperties, ShortStr};
     use bytes::Bytes;
@@ -214,6 +215,26 @@ mod tests {
         }
         assert!(returns.is_idle());
         assert!((17..250).contains(&most), "{most} comparisons");
+    }
+
+    /// The first one is kept whole, and so are others as far as there is memory for them.
+    #[test]
+    fn what_waits_for_its_ack_is_kept_up_to_the_limit() {
+        const LIMIT: usize = RETURNED_UNCLAIMED_BYTES;
+        for (sizes, stripped) in [
+            ([LIMIT + 1, 1], [false, true]),
+            ([LIMIT - 1, 1], [false, false]),
+            ([LIMIT - 1, 2], [false, true]),
+        ] {
+            let mut returns = Returns::new();
+            for (seq, size) in (1..).zip(sizes) {
+                returns.publish(seq, plain(b"same"));
+                returns.claim(seq, message(vec![0; size].into()));
+            }
+            let returned = returns.settle(1, 2);
+            let flags: Vec<_> = returned.iter().map(|(_, it)| it.is_stripped).collect();
+            assert_eq!(flags, stripped, "{sizes:?}");
+        }
     }
 
     #[test]

@@ -215,6 +215,20 @@ mod tests {
         assert!(unsettled.settle(12, true) && !unsettled.settle(13, true));
     }
 
+    /// Where a delivery before them is open, settled ones are marked. The marks go with the one that makes
+    /// them the greater part.
+    #[test]
+    fn marks_are_swept_when_they_are_the_greater_part() {
+        let mut unsettled = Unsettled::default();
+        (1..=100).for_each(|tag| unsettled.push(tag));
+        assert!((2..=51).all(|tag| unsettled.settle(tag, false)));
+        assert_eq!((unsettled.in_hand(), unsettled.tags.len()), (50, 100));
+        assert!(unsettled.settle(52, false));
+        assert_eq!((unsettled.in_hand(), unsettled.tags.len()), (49, 49));
+        assert!(!unsettled.settle(52, false) && unsettled.settle(53, false));
+        assert_eq!(unsettled.lowest(), Some(1));
+    }
+
     /// Where a delivery before them is open, settled ones are marked: the marks go.
     #[test]
     fn a_rollback_leaves_each_delivery_once() {

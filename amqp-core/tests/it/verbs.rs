@@ -278,7 +278,9 @@ fn a_drain_ends_by_its_deadline() {
     let drain = peer.session.drain(peer.now, Duration::from_secs(3)).unwrap();
     peer.send(1, &basic::CancelOk { consumer_tag: ShortStr::new("t").unwrap() });
     peer.write();
-    peer.pass(Duration::from_secs(3));
+    peer.pass(Duration::from_secs(2));
+    assert_eq!(peer.session.take_reply(&drain), None);
+    peer.pass(Duration::from_secs(1));
     let error = peer.session.take_reply(&drain).unwrap().unwrap_err();
     assert_eq!(error, Error::DrainTimeout { unconfirmed: 0, unsettled: 1 });
     peer.session.channel(id).ack(delivery.tag, false).unwrap();
