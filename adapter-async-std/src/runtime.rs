@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use amqp_async::{Carries, Clock, FuturesIo, Runtime, dial_tcp};
+use amqp_async::{Clock, FuturesIo, Over, Runtime, dial_tcp};
 use async_std::net::{TcpStream, ToSocketAddrs};
 use async_std::task;
 use futures_io::{AsyncRead, AsyncWrite};
@@ -51,10 +51,10 @@ impl Runtime for AsyncStd {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Carries<S> for AsyncStd {
-    type Carrier = FuturesIo<S>;
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Over<S> for AsyncStd {
+    type Wrapped = FuturesIo<S>;
 
-    fn carry(&self, stream: S) -> FuturesIo<S> {
+    fn wrap(&self, stream: S) -> FuturesIo<S> {
         FuturesIo::new(stream)
     }
 }

@@ -1,10 +1,21 @@
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use amqp_async::core::Error;
+use amqp_async::core::{BasicConsume, Error};
 
+use crate::channel::Channel;
 use crate::delivery::Delivery;
 use crate::wait::{wait, wait_until};
+
+impl Channel {
+    /// Starts a consumer (AMQP 0-9-1, 1.8.3.3).
+    ///
+    /// # Errors
+    /// Those of a [call](Self#calls), and [`Misuse::DuplicateConsumerTag`](amqp_async::core::Misuse).
+    pub fn basic_consume(&self, consume: BasicConsume) -> Result<Consumer, Error> {
+        wait(self.shared().basic_consume(consume)).map(Consumer::new)
+    }
+}
 
 /// A consumer of a queue: an iterator that waits for the next delivery, in the order in which the broker
 /// sent them.

@@ -1,12 +1,24 @@
 use std::fmt;
 
 use amqp_async::core::{
-    AckError, Body, DeliveryTag, Error, Fault, FieldTable, Malformed, Message, Properties, Publish,
-    ShortStr,
+    AckError, BasicGet, Body, DeliveryTag, Error, Fault, FieldTable, Malformed, Message,
+    Properties, Publish, ShortStr,
 };
 use bytes::Bytes;
 
+use crate::channel::Channel;
 use crate::wait::wait;
+
+impl Channel {
+    /// Asks for one message (AMQP 0-9-1, 1.8.3.10): the name of a queue, or a [`BasicGet`]. A consumer
+    /// is the better way to get more than now and then one. `None` if the queue is empty.
+    ///
+    /// # Errors
+    /// Those of a [call](Self#calls).
+    pub fn basic_get(&self, get: impl Into<BasicGet>) -> Result<Option<Delivery>, Error> {
+        wait(self.shared().basic_get(get)).map(|got| got.map(Delivery::new))
+    }
+}
 
 /// A message delivered to a consumer, or got.
 ///

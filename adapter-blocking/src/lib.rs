@@ -49,6 +49,7 @@ mod publisher;
 mod runtime;
 mod stream;
 mod tx;
+mod unconfirmed;
 mod wait;
 
 #[doc(inline)]

@@ -1,9 +1,22 @@
 use std::time::{Duration, Instant};
 
 use amqp_async::PublishError;
-use amqp_async::core::{Publish, PublishSeq};
+use amqp_async::core::{Error, Publish, PublishSeq};
 
+use crate::channel::Channel;
 use crate::wait::{wait, wait_until};
+
+impl Channel {
+    /// Puts the channel into confirm mode
+    /// (<https://www.rabbitmq.com/docs/confirms#publisher-confirms>). Called again, it returns another
+    /// handle to the same channel.
+    ///
+    /// # Errors
+    /// Those of a [call](Self#calls).
+    pub fn confirm_select(&self) -> Result<Publisher, Error> {
+        wait(self.shared().confirm_select()).map(Publisher::new)
+    }
+}
 
 /// A channel in confirm mode.
 ///

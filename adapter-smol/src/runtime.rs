@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use amqp_async::{Carries, Clock, FuturesIo, Runtime, dial_tcp};
+use amqp_async::{Clock, FuturesIo, Over, Runtime, dial_tcp};
 use futures_io::{AsyncRead, AsyncWrite};
 use smol::net::TcpStream;
 
@@ -48,10 +48,10 @@ impl Runtime for Smol {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Carries<S> for Smol {
-    type Carrier = FuturesIo<S>;
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Over<S> for Smol {
+    type Wrapped = FuturesIo<S>;
 
-    fn carry(&self, stream: S) -> FuturesIo<S> {
+    fn wrap(&self, stream: S) -> FuturesIo<S> {
         FuturesIo::new(stream)
     }
 }

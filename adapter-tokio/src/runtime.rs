@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use amqp_async::{Carries, Clock, Runtime, Timer, Transport, dial_tcp};
+use amqp_async::{Clock, Over, Runtime, Timer, Transport, dial_tcp};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
@@ -105,10 +105,10 @@ impl Timer for TokioTimer {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Carries<S> for Tokio {
-    type Carrier = Stream<S>;
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Over<S> for Tokio {
+    type Wrapped = Stream<S>;
 
-    fn carry(&self, stream: S) -> Stream<S> {
+    fn wrap(&self, stream: S) -> Stream<S> {
         Stream { stream, poll_readable: |_, _| Poll::Ready(Ok(())) }
     }
 }

@@ -6,53 +6,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use amqp_core::{
-    Call, ChannelCause, ChannelId, CloseCause, Config, ConnectError, Error, FieldTable, Secret,
-    Session, Stats, Tuning,
+    Call, ChannelCause, ChannelId, CloseCause, Error, FieldTable, Secret, Stats, Tuning,
 };
 use futures_core::FusedFuture;
 
-use crate::calling::{Calling, Drain, UpdateSecret};
-use crate::channel::{Channel, ChannelInner};
-use crate::connector::On;
-use crate::driver::Driver;
+use crate::call::{Calling, Drain, UpdateSecret};
+use crate::channel::Channel;
 use crate::events::Events;
-use crate::pump::Pump;
-use crate::runtime::{Runtime, Transport};
+use crate::holders::{ChannelHolder, ConnectionHolder};
 use crate::shared::Shared;
-use crate::trace::{self, Life};
-
-/// A connection that will be driven by the returned [`Driver`]. Applications have their adapter's
-/// connector; this is what it calls.
-///
-/// # Errors
-/// [`ConnectError`] where the configuration itself cannot work.
-pub fn connect<R: Runtime>(
-    runtime: R,
-    config: Config,
-) -> Result<(Connecting, Driver<R>), ConnectError> {
-    let session = Session::new(Arc::new(config), runtime.now())?;
-    Ok(driven(runtime, session))
-}
-
-/// A connection over a transport that is connected already, and its driver.
-///
-/// # Errors
-/// [`ConnectError`] where the configuration itself cannot work.
-pub fn connect_with<R: Runtime, T: Transport>(
-    runtime: R,
-    config: Config,
-    transport: T,
-) -> Result<(Connecting, Driver<On<R, T>>), ConnectError> {
-    let (session, attempt) = Session::connected(Arc::new(config), runtime.now())?;
-    let (connecting, driver) = driven(On::new(runtime), session);
-    Ok((connecting, driver.on(attempt, transport)))
-}
-
-fn driven<R: Runtime>(runtime: R, session: Session) -> (Connecting, Driver<R>) {
-    let shared = Arc::new(Shared::new(session, runtime.clock()));
-    let driver = Driver::new(runtime, Pump::new(Arc::clone(&shared)));
-    (Connecting { inner: Some(Arc::new(ConnectionInner { shared })), ticket: None }, driver)
-}
+use crate::trace::{self, Lifecycle};
 
 /// A connection to a broker, from `connection.open-ok` until it is closed or lost.
 ///
@@ -61,23 +24,14 @@ fn driven<R: Runtime>(runtime: R, session: Session) -> (Connecting, Driver<R>) {
 /// everything that was queued.
 #[derive(Clone, Debug)]
 pub struct Connection {
-    inner: Arc<ConnectionInner>,
-}
-
-#[derive(Debug)]
-#[allow(unreachable_pub, reason = "it stands in a sealed trait")]
-pub struct ConnectionInner {
-    pub(crate) shared: Arc<Shared>,
-}
-
-impl Drop for ConnectionInner {
-    fn drop(&mut self) {
-        let now = self.shared.now();
-        self.shared.with(|state| state.session.close(now));
-    }
+    inner: Arc<ConnectionHolder>,
 }
 
 impl Connection {
+    pub(crate) const fn new(inner: Arc<ConnectionHolder>) -> Self {
+        Self { inner }
+    }
+
     /// Opens a channel (`channel.open`).
     pub fn open_channel(&self) -> OpeningChannel {
         OpeningChannel { connection: Arc::clone(&self.inner), sent: None, done: false }
@@ -204,55 +158,6 @@ impl Connection {
     }
 }
 
-/// A connection that is being opened.
-///
-/// # Errors
-/// [`ConnectError`], with every attempt that failed, within the connect time-out (30 s unless
-/// configured).
-///
-/// # Cancel safety
-/// Dropped, the attempt is given up; a transport that was connected is closed.
-#[must_use = "futures do nothing unless awaited"]
-#[derive(Debug)]
-pub struct Connecting {
-    inner: Option<Arc<ConnectionInner>>,
-    ticket: Option<u64>,
-}
-
-impl Future for Connecting {
-    type Output = Result<Connection, ConnectError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { inner, ticket } = &mut *self;
-        let Some(connection) = inner else { return Poll::Pending };
-        let result = connection.shared.with(|state| {
-            match state.session.cause() {
-                None if state.session.connection().is_open() => Poll::Ready(Ok(())),
-                None => {
-                    state.lifecycle.wait(ticket, cx.waker(), &mut state.released);
-                    Poll::Pending
-                }
-                Some(CloseCause::Connect(error)) => Poll::Ready(Err((**error).clone())),
-                // It was opened and lost again before this was polled: its handles will say so.
-                Some(_) => Poll::Ready(Ok(())),
-            }
-        });
-        let Poll::Ready(result) = result else { return Poll::Pending };
-        connection.shared.with(|state| state.lifecycle.leave(ticket, &mut state.released));
-        match (result, inner.take()) {
-            (Ok(()), Some(inner)) => Poll::Ready(Ok(Connection { inner })),
-            (Err(error), _) => Poll::Ready(Err(error)),
-            (Ok(()), None) => Poll::Pending,
-        }
-    }
-}
-
-impl FusedFuture for Connecting {
-    fn is_terminated(&self) -> bool {
-        self.inner.is_none()
-    }
-}
-
 /// A channel that is being opened.
 ///
 /// # Errors
@@ -265,7 +170,7 @@ impl FusedFuture for Connecting {
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct OpeningChannel {
-    connection: Arc<ConnectionInner>,
+    connection: Arc<ConnectionHolder>,
     sent: Option<(ChannelId, Call<()>)>,
     done: bool,
 }
@@ -303,9 +208,9 @@ impl Future for OpeningChannel {
         let Poll::Ready(result) = result else { return Poll::Pending };
         (*sent, *done) = (None, true);
         if let Ok(id) = result {
-            trace::life(|| Life::ChannelOpened(id));
+            trace::log(|| Lifecycle::ChannelOpened(id));
         }
-        Poll::Ready(result.map(|id| Channel::new(ChannelInner::new(Arc::clone(connection), id))))
+        Poll::Ready(result.map(|id| Channel::new(ChannelHolder::new(Arc::clone(connection), id))))
     }
 }
 

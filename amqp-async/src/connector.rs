@@ -1,17 +1,19 @@
-//! Ways to connect: the same on every runtime whose drivers are tasks.
+//! Ways to connect: a connector on any runtime whose drivers are tasks, and what it and every other connector call.
 
-use std::future::ready;
-use std::io;
-use std::marker::PhantomData;
-use std::net::SocketAddr;
-use std::task::Context;
-use std::time::Instant;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use amqp_core::{Config, ConnectError};
+use amqp_core::{CloseCause, Config, ConnectError, Session};
+use futures_core::FusedFuture;
 
-use crate::connection::{self, Connecting, Connection};
+use crate::connection::Connection;
 use crate::driver::Driver;
-use crate::runtime::{Carries, Clock, Runtime, Transport};
+use crate::holders::ConnectionHolder;
+use crate::over::{DriverOver, Over, OverTransport};
+use crate::pump::Pump;
+use crate::runtime::{Runtime, Transport};
+use crate::shared::Shared;
 
 /// A way to connect: a configuration, for one connection or many.
 ///
@@ -70,7 +72,7 @@ impl<R: Runtime> Connector<R> {
     /// Dropped, the attempt is given up, and the stream is closed.
     pub async fn connect_with<S>(&self, stream: S) -> Result<Connection, ConnectError>
     where
-        R: Carries<S>,
+        R: Over<S>,
     {
         self.check()?;
         let (connecting, driver) = self.driver_with(stream)?;
@@ -84,7 +86,7 @@ impl<R: Runtime> Connector<R> {
     /// [`ConnectError`] where the configuration itself cannot work. The runtime is not checked: a driver
     /// that is polled where the runtime's timers are missing panics as they do.
     pub fn driver(&self) -> Result<(Connecting, Driver<R>), ConnectError> {
-        connection::connect(self.runtime.clone(), self.config.clone())
+        connect(self.runtime.clone(), self.config.clone())
     }
 
     /// The connection over a stream that is there already, and its driver; see
@@ -92,12 +94,12 @@ impl<R: Runtime> Connector<R> {
     ///
     /// # Errors
     /// [`ConnectError`] where the configuration itself cannot work.
-    pub fn driver_with<S>(&self, stream: S) -> Result<(Connecting, DriverOn<R, S>), ConnectError>
+    pub fn driver_with<S>(&self, stream: S) -> Result<(Connecting, DriverOver<R, S>), ConnectError>
     where
-        R: Carries<S>,
+        R: Over<S>,
     {
-        let carrier = self.runtime.carry(stream);
-        connection::connect_with(self.runtime.clone(), self.config.clone(), carrier)
+        let transport = self.runtime.wrap(stream);
+        connect_with(self.runtime.clone(), self.config.clone(), transport)
     }
 
     fn check(&self) -> Result<(), ConnectError> {
@@ -111,67 +113,84 @@ impl<R: Default> From<Config> for Connector<R> {
     }
 }
 
-/// The driver of a connection over a stream of the kind `S`.
-pub type DriverOn<R, S> = Driver<On<R, <R as Carries<S>>::Carrier>>;
-
-/// A runtime on whose one transport a connection is: it reaches no other.
-#[derive(Debug)]
-pub struct On<R, T> {
+/// A connection that will be driven by the returned [`Driver`]. Applications have their adapter's
+/// connector; this is what it calls.
+///
+/// # Errors
+/// [`ConnectError`] where the configuration itself cannot work.
+pub fn connect<R: Runtime>(
     runtime: R,
-    transport: PhantomData<fn() -> T>,
+    config: Config,
+) -> Result<(Connecting, Driver<R>), ConnectError> {
+    let session = Session::new(Arc::new(config), runtime.now())?;
+    Ok(driven(runtime, session))
 }
 
-impl<R, T> On<R, T> {
-    pub(crate) const fn new(runtime: R) -> Self {
-        Self { runtime, transport: PhantomData }
+/// A connection over a transport that is connected already, and its driver.
+///
+/// # Errors
+/// [`ConnectError`] where the configuration itself cannot work.
+pub fn connect_with<R: Runtime, T: Transport>(
+    runtime: R,
+    config: Config,
+    transport: T,
+) -> Result<(Connecting, Driver<OverTransport<R, T>>), ConnectError> {
+    let (session, attempt) = Session::connected(Arc::new(config), runtime.now())?;
+    let (connecting, driver) = driven(OverTransport::new(runtime), session);
+    Ok((connecting, driver.on(attempt, transport)))
+}
+
+fn driven<R: Runtime>(runtime: R, session: Session) -> (Connecting, Driver<R>) {
+    let shared = Arc::new(Shared::new(session, runtime.clock()));
+    let driver = Driver::new(runtime, Pump::new(Arc::clone(&shared)));
+    (Connecting { inner: Some(Arc::new(ConnectionHolder { shared })), ticket: None }, driver)
+}
+
+/// A connection that is being opened.
+///
+/// # Errors
+/// [`ConnectError`], with every attempt that failed, within the connect time-out (30 s unless
+/// configured).
+///
+/// # Cancel safety
+/// Dropped, the attempt is given up; a transport that was connected is closed.
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct Connecting {
+    inner: Option<Arc<ConnectionHolder>>,
+    ticket: Option<u64>,
+}
+
+impl Future for Connecting {
+    type Output = Result<Connection, ConnectError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { inner, ticket } = &mut *self;
+        let Some(connection) = inner else { return Poll::Pending };
+        let result = connection.shared.with(|state| {
+            match state.session.cause() {
+                None if state.session.connection().is_open() => Poll::Ready(Ok(())),
+                None => {
+                    state.lifecycle.wait(ticket, cx.waker(), &mut state.released);
+                    Poll::Pending
+                }
+                Some(CloseCause::Connect(error)) => Poll::Ready(Err((**error).clone())),
+                // It was opened and lost again before this was polled: its handles will say so.
+                Some(_) => Poll::Ready(Ok(())),
+            }
+        });
+        let Poll::Ready(result) = result else { return Poll::Pending };
+        connection.shared.with(|state| state.lifecycle.leave(ticket, &mut state.released));
+        match (result, inner.take()) {
+            (Ok(()), Some(inner)) => Poll::Ready(Ok(Connection::new(inner))),
+            (Err(error), _) => Poll::Ready(Err(error)),
+            (Ok(()), None) => Poll::Pending,
+        }
     }
 }
 
-impl<R: Clone, T> Clone for On<R, T> {
-    fn clone(&self) -> Self {
-        Self { runtime: self.runtime.clone(), transport: self.transport }
-    }
-}
-
-impl<R: Clock, T> Clock for On<R, T> {
-    fn now(&self) -> Instant {
-        self.runtime.now()
-    }
-}
-
-impl<R: Runtime, T: Transport> Runtime for On<R, T> {
-    type Transport = T;
-    type Timer = R::Timer;
-
-    fn check(&self) -> io::Result<()> {
-        self.runtime.check()
-    }
-
-    fn resolve(
-        &self,
-        _: &str,
-        _: u16,
-    ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static {
-        ready(Err(io::ErrorKind::Unsupported.into()))
-    }
-
-    fn dial(&self, _: SocketAddr, _: &str) -> impl Future<Output = io::Result<T>> + Send + 'static {
-        ready(Err(io::ErrorKind::Unsupported.into()))
-    }
-
-    fn clock(&self) -> Box<dyn Clock> {
-        self.runtime.clock()
-    }
-
-    fn timer(&self) -> R::Timer {
-        self.runtime.timer()
-    }
-
-    fn reschedule(&self, cx: &mut Context<'_>) {
-        self.runtime.reschedule(cx);
-    }
-
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.runtime.spawn(task);
+impl FusedFuture for Connecting {
+    fn is_terminated(&self) -> bool {
+        self.inner.is_none()
     }
 }

@@ -6,12 +6,22 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use amqp_core::limits::PULLED_TOLD_BYTES;
-use amqp_core::{ConsumerKey, Error};
+use amqp_core::{BasicConsume, ConsumerKey, Error};
 use futures_core::{FusedFuture, FusedStream, Stream};
 
 use crate::budget::{self, Cost};
-use crate::calling::{Calling, CancelConsumer};
+use crate::call::{Calling, CancelConsumer, Cancelling, StartConsumer};
+use crate::channel::Channel;
 use crate::delivery::{Delivery, Origin};
+
+impl Channel {
+    /// Starts a consumer (AMQP 0-9-1, 1.8.3.3).
+    pub fn basic_consume(&self, consume: BasicConsume) -> Consuming {
+        let (no_ack, requeue_on_drop) = (consume.is_no_ack(), consume.is_requeue_on_drop());
+        let calling = self.call(StartConsumer(consume));
+        Consuming { calling, no_ack, requeue_on_drop }
+    }
+}
 
 /// A consumer of a queue: a stream of deliveries, in the order in which the broker sent them.
 ///
@@ -192,8 +202,46 @@ impl Drop for Consumer {
     }
 }
 
-/// A consumer that is being cancelled. For errors and cancel safety see [`Calling`].
-pub type Cancelling = Calling<CancelConsumer>;
+/// A consumer that is being started.
+///
+/// # Errors
+/// Those of [`Calling`], and [`Misuse::DuplicateConsumerTag`](amqp_core::Misuse::DuplicateConsumerTag).
+///
+/// # Cancel safety
+/// Dropped before the first poll, nothing was sent. Dropped later, the consumer is cancelled as soon
+/// as it has started, and what was delivered to it is requeued; without acknowledgement it is lost, and
+/// of a stream it is acknowledged.
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct Consuming {
+    calling: Calling<StartConsumer>,
+    no_ack: bool,
+    requeue_on_drop: bool,
+}
+
+impl Future for Consuming {
+    type Output = Result<Consumer, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Poll::Ready(result) = Pin::new(&mut self.calling).poll(cx) else {
+            return Poll::Pending;
+        };
+        let channel = Arc::clone(self.calling.holder());
+        let Self { no_ack, requeue_on_drop, .. } = *self;
+        Poll::Ready(result.map(|ok| {
+            let consumer = Some((ok.consumer, ok.consumer_tag));
+            let message_count = None;
+            let origin = Origin { channel, consumer, message_count, no_ack, requeue_on_drop };
+            Consumer::new(origin, ok.consumer)
+        }))
+    }
+}
+
+impl FusedFuture for Consuming {
+    fn is_terminated(&self) -> bool {
+        self.calling.is_terminated()
+    }
+}
 
 /// The next delivery of a consumer.
 ///

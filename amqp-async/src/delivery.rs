@@ -9,9 +9,8 @@ use amqp_core::{
 };
 use bytes::Bytes;
 
-use crate::calling::{Calling, CancelConsumer};
-use crate::channel::ChannelInner;
-use crate::consumer::Cancelling;
+use crate::call::{Calling, CancelConsumer, Cancelling};
+use crate::holders::ChannelHolder;
 
 /// A message delivered to a consumer, or got.
 ///
@@ -34,7 +33,7 @@ pub struct Delivery {
 /// Where deliveries come from.
 #[derive(Debug)]
 pub(crate) struct Origin {
-    pub(crate) channel: Arc<ChannelInner>,
+    pub(crate) channel: Arc<ChannelHolder>,
     /// The consumer; none for a message that was asked for.
     pub(crate) consumer: Option<(ConsumerKey, String)>,
     /// The messages behind one that was asked for.

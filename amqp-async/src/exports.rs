@@ -16,12 +16,12 @@ pub mod values {
     };
 }
 
-/// The handles, and the futures that they give.
+/// The handles, and the futures that they return.
 pub mod handles {
     pub use crate::{
-        BasicPublish, Calling, Cancelling, Carries, Channel, Closed, Closing, Confirm, Connecting,
-        Connection, Consumer, Consuming, Delivery, DriverOn, Events, Getting, Next, NextEvent,
-        NotAwaited, OpeningChannel, Publisher, Publishing, Returned, SelectingConfirms,
-        SelectingTx, Sending, Tx,
+        BasicPublish, Calling, Cancelling, Channel, Closed, Closing, Confirm, Connecting,
+        Connection, Consumer, Consuming, Delivery, DriverOver, Events, Getting, Next, NextEvent,
+        OpeningChannel, Over, Publisher, Publishing, Returned, SelectingConfirms, SelectingTx,
+        Sending, SendingNoWait, Tx,
     };
 }

@@ -12,7 +12,8 @@
 //! the cloning of a waker.
 
 mod budget;
-mod calling;
+mod buffer_space;
+mod call;
 mod channel;
 mod connection;
 mod connector;
@@ -23,35 +24,41 @@ mod events;
 mod exports;
 #[cfg(feature = "futures-io")]
 mod futures_io;
+mod get;
 pub mod guide;
+mod holders;
+mod listeners;
+mod over;
+mod plain_calls;
 mod publisher;
 mod pump;
 mod runtime;
 mod shared;
 mod trace;
 mod tx;
+mod unconfirmed;
 mod wakers;
 
 pub use amqp_core as core;
 
-pub use calling::Calling;
-pub use channel::{
-    BasicPublish, Channel, Consuming, Getting, NotAwaited, Returned, SelectingConfirms,
-};
-pub use connection::{
-    Closed, Closing, Connecting, Connection, OpeningChannel, connect, connect_with,
-};
-pub use connector::{Connector, DriverOn, On};
-pub use consumer::{Cancelling, Consumer, Next};
+pub use call::{Calling, Cancelling};
+pub use channel::{Channel, SendingNoWait};
+pub use connection::{Closed, Closing, Connection, OpeningChannel};
+pub use connector::{Connecting, Connector, connect, connect_with};
+pub use consumer::{Consumer, Consuming, Next};
 pub use delivery::Delivery;
 pub use driver::Driver;
-pub use events::{ConnectionEvent, Events, NextEvent};
+pub use events::{Events, NextEvent};
 #[doc(no_inline)]
 pub use exports::values::*;
 pub use exports::{handles, values};
 #[cfg(feature = "futures-io")]
 pub use futures_io::FuturesIo;
-pub use publisher::{Confirm, PublishError, Publisher, Publishing, Sending};
+pub use get::Getting;
+pub use listeners::ConnectionEvent;
+pub use over::{DriverOver, Over, OverTransport};
+pub use publisher::{Confirm, PublishError, Publisher, Publishing, SelectingConfirms, Sending};
 pub use pump::{Pump, Turn};
-pub use runtime::{Carries, Clock, Runtime, Timer, Transport, dial_tcp};
+pub use runtime::{Clock, Runtime, Timer, Transport, dial_tcp};
 pub use tx::{SelectingTx, Tx};
+pub use unconfirmed::{BasicPublish, Returned};

@@ -5,29 +5,36 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use amqp_core::{
-    Confirmation, Error, InvalidArgument, Misuse, Publish, PublishRefused, PublishSeq,
+    ConfirmSelect, Confirmation, Error, InvalidArgument, Misuse, Publish, PublishSeq,
     ReturnedMessage,
 };
-
 use futures_core::FusedFuture;
 
 use crate::budget::{self, Cost};
-use crate::channel::ChannelInner;
+use crate::buffer_space::PendingSend;
+use crate::call::Calling;
+use crate::channel::Channel;
+use crate::holders::ChannelHolder;
+
+impl Channel {
+    /// Puts the channel into confirm mode
+    /// (<https://www.rabbitmq.com/docs/confirms#publisher-confirms>). Called again, it resolves with
+    /// another handle to the same channel.
+    pub fn confirm_select(&self) -> SelectingConfirms {
+        SelectingConfirms { calling: self.call(ConfirmSelect::default()) }
+    }
+}
 
 /// A channel in confirm mode.
 ///
 /// Clones are handles to the same channel, for use from any task or thread. Publishes go out in the
-/// order in which their futures queue them; each is settled on its own.
+/// order in which their futures queue them; each is confirmed on its own.
 #[derive(Clone, Debug)]
 pub struct Publisher {
-    channel: Arc<ChannelInner>,
+    channel: Arc<ChannelHolder>,
 }
 
 impl Publisher {
-    pub(crate) const fn new(channel: Arc<ChannelInner>) -> Self {
-        Self { channel }
-    }
-
     /// Publishes, and waits until the broker has taken responsibility for the message.
     ///
     /// A message that is not [`mandatory`](Publish::mandatory) is confirmed even if it reached no
@@ -36,13 +43,13 @@ impl Publisher {
         Publishing { sending: self.send(publish), confirm: None }
     }
 
-    /// Publishes, and waits for room alone: the returned [`Confirm`] waits for the broker's answer.
+    /// Publishes, and waits for buffer space alone: the returned [`Confirm`] waits for the broker's answer.
     ///
     /// It resolves when the message is queued to be written. A program that ends then, without awaiting
     /// the [`Confirm`] and without [`close`](crate::Connection::close), loses it (see [graceful
     /// shutdown](crate::guide::backpressure#graceful-shutdown)).
     pub fn send<'a>(&'a self, publish: Publish<'a>) -> Sending<'a> {
-        Sending { room: RoomFor::new(&self.channel, publish) }
+        Sending { send: PendingSend::new(&self.channel, publish) }
     }
 }
 
@@ -95,85 +102,32 @@ fn outcome(confirmation: Confirmation) -> Result<(), PublishError> {
     }
 }
 
-/// Something to be sent that waits for room, first come first served.
+/// A channel that is being put into confirm mode. For errors and cancel safety see [`Calling`].
+#[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
-pub(crate) struct RoomFor<'a, M> {
-    /// Nothing once it is sent, or refused.
-    channel: Option<&'a Arc<ChannelInner>>,
-    message: M,
-    ticket: Option<u64>,
+pub struct SelectingConfirms {
+    calling: Calling<ConfirmSelect>,
 }
 
-impl<'a, M> RoomFor<'a, M> {
-    pub(crate) const fn new(channel: &'a Arc<ChannelInner>, message: M) -> Self {
-        Self { channel: Some(channel), message, ticket: None }
-    }
+impl Future for SelectingConfirms {
+    type Output = Result<Publisher, Error>;
 
-    #[inline]
-    pub(crate) fn poll_send<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut send: impl FnMut(&mut amqp_core::Channel<'_>, &M) -> Result<T, PublishRefused>,
-    ) -> Poll<Result<T, Error>> {
-        let Self { channel, message, ticket } = self;
-        let Some(on) = *channel else { return Poll::Pending };
-        ready!(budget::poll_spend(Cost::Publish, cx));
-        let id = on.id();
-        on.shared().with(|state| {
-            let may_pass = state.channel(id).room.may_pass(*ticket);
-            let result = if may_pass {
-                send(&mut state.session.channel(id), message)
-            } else if let Some(cause) = state.session.channel(id).cause() {
-                // No line moves on a closed channel.
-                Err(PublishRefused::Error(Error::from(cause)))
-            } else {
-                Err(PublishRefused::Full)
-            };
-            let done = match result {
-                Ok(done) => Ok(done),
-                Err(PublishRefused::Error(error)) => Err(error),
-                // Whatever else keeps it out passes.
-                Err(_) => {
-                    let room = &mut state.channels[id.index()].room;
-                    room.wait(ticket, cx.waker(), &mut state.released);
-                    return Poll::Pending;
-                }
-            };
-            if ticket.is_some() {
-                state.channels[id.index()].room.leave(ticket, &mut state.released);
-            }
-            *channel = None;
-            Poll::Ready(done)
-        })
-    }
-
-    pub(crate) const fn is_done(&self) -> bool {
-        self.channel.is_none()
-    }
-
-    /// Leaves the queue. Kept out of line: nearly every publish is dropped without a ticket.
-    #[cold]
-    #[inline(never)]
-    fn leave(&mut self) {
-        let Self { channel, ticket, .. } = self;
-        if let Some(channel) = channel {
-            channel.shared().with(|state| {
-                state.channels[channel.id().index()].room.leave(ticket, &mut state.released);
-            });
-        }
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Poll::Ready(result) = Pin::new(&mut self.calling).poll(cx) else {
+            return Poll::Pending;
+        };
+        let channel = Arc::clone(self.calling.holder());
+        Poll::Ready(result.map(|()| Publisher { channel }))
     }
 }
 
-impl<M> Drop for RoomFor<'_, M> {
-    #[inline]
-    fn drop(&mut self) {
-        if self.ticket.is_some() {
-            self.leave();
-        }
+impl FusedFuture for SelectingConfirms {
+    fn is_terminated(&self) -> bool {
+        self.calling.is_terminated()
     }
 }
 
-/// A confirmed publish that waits for room; resolves with its [`Confirm`].
+/// A confirmed publish that waits for buffer space; resolves with its [`Confirm`].
 ///
 /// # Errors
 /// [`PublishError`] where the message cannot be sent.
@@ -183,7 +137,7 @@ impl<M> Drop for RoomFor<'_, M> {
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct Sending<'a> {
-    room: RoomFor<'a, Publish<'a>>,
+    send: PendingSend<'a, Publish<'a>>,
 }
 
 impl Future for Sending<'_> {
@@ -191,8 +145,8 @@ impl Future for Sending<'_> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(channel) = self.room.channel else { return Poll::Pending };
-        let result = ready!(self.room.poll_send(cx, |channel, publish| channel.publish(publish)));
+        let Some(channel) = self.send.channel else { return Poll::Pending };
+        let result = ready!(self.send.poll_send(cx, |channel, publish| channel.publish(publish)));
         Poll::Ready(match result {
             Ok(seq) => Ok(Confirm { channel: Arc::clone(channel), seq, done: false }),
             Err(error) => Err(PublishError::refused(error)),
@@ -202,18 +156,18 @@ impl Future for Sending<'_> {
 
 impl FusedFuture for Sending<'_> {
     fn is_terminated(&self) -> bool {
-        self.room.is_done()
+        self.send.is_done()
     }
 }
 
-/// A confirmed publish: waits for room, then for the broker's answer.
+/// A confirmed publish: waits for buffer space, then for the broker's answer.
 ///
 /// # Errors
 /// [`PublishError`].
 ///
 /// # Cancel safety
 /// Dropped before the message is queued, nothing was sent. Dropped later, the message is on its way,
-/// and what becomes of it is not told.
+/// and its outcome is not reported.
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct Publishing<'a> {
@@ -250,11 +204,11 @@ impl FusedFuture for Publishing<'_> {
 /// [`PublishError`].
 ///
 /// # Cancel safety
-/// Dropped, the message is on its way all the same, and what becomes of it is not told.
+/// Dropped, the message is on its way all the same, and its outcome is not reported.
 #[must_use = "a publish whose confirm is dropped may be lost unnoticed"]
 #[derive(Debug)]
 pub struct Confirm {
-    channel: Arc<ChannelInner>,
+    channel: Arc<ChannelHolder>,
     seq: PublishSeq,
     done: bool,
 }

@@ -14,7 +14,7 @@ use amqp_core::{Action, Attempt, CloseCause, Recycler, Transmit, TransportError}
 use bytes::BytesMut;
 
 use crate::shared::{Shared, Sleep};
-use crate::trace::{Direction, Frames, Life};
+use crate::trace::{Direction, Frames, Lifecycle};
 
 /// The I/O-free part of a driver: see [`turn`](Self::turn).
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Pump {
     shared: Arc<Shared>,
     input: BytesMut,
     transmit: Transmit,
-    /// Bytes of `input` that were told of.
+    /// Bytes of `input` that were logged.
     traced: usize,
     received: Frames,
     sent: Frames,
@@ -78,7 +78,7 @@ impl Pump {
         }
     }
 
-    /// Hands in what was read, lets deadlines pass, and tells what to do next. `waker` is woken when
+    /// Hands in what was read, lets deadlines pass, and returns what to do next. `waker` is woken when
     /// there is something to do before that.
     ///
     /// Read before a turn whenever the last one said so: a peer counts as silent only if there was
@@ -148,24 +148,24 @@ impl Pump {
         }
         let least = if self.lacking > 0 { self.lacking } else { READ_MIN_BYTES };
         if self.buffer_size >= want && spare >= least {
-            // Bodies in it are in use, but there is some room behind them.
+            // Bodies in it are in use, but there is some space behind them.
             return (&mut self.input, spare);
         }
-        let mut room = self.input.len() + want;
+        let mut size = self.input.len() + want;
         if want >= READ_MAX_BYTES {
-            room = room.max(READ_BUFFER_BYTES);
+            size = size.max(READ_BUFFER_BYTES);
         }
-        let mut next = self.full.reclaim(room).unwrap_or_default();
+        let mut next = self.full.reclaim(size).unwrap_or_default();
         // With nothing at hand no memory is set aside until there is something to read.
         if !self.input.is_empty() {
-            next.reserve(room);
+            next.reserve(size);
             next.extend_from_slice(&self.input);
         }
         let full = std::mem::replace(&mut self.input, next);
         if self.buffer_size >= READ_BUFFER_BYTES {
             self.full.retire(full);
         }
-        self.buffer_size = if self.input.capacity() > 0 { room } else { want };
+        self.buffer_size = if self.input.capacity() > 0 { size } else { want };
         (&mut self.input, want)
     }
 
@@ -269,10 +269,10 @@ impl Drop for Pump {
             let taken = if transmit.is_empty() { 0 } else { stats.bytes_sent - *written };
             let unsent = stats.unsent_bytes + taken;
             if unsent > 0 {
-                state.released.tell(|| Life::Unsent(unsent));
+                state.released.log(|| Lifecycle::Unsent(unsent));
             }
             state.session.abort(CloseCause::DriverGone);
-            state.driver_goes();
+            state.driver_dropped();
         });
     }
 }
@@ -410,7 +410,7 @@ mod tests {
             state.channel(id);
             let channel = &mut state.channels[id.index()];
             channel.confirms.register(seq, &waker, &mut state.released);
-            channel.room.wait(&mut None, &waker, &mut state.released);
+            channel.space.wait(&mut None, &waker, &mut state.released);
             channel.returned.wait(&mut None, &waker, &mut state.released);
         });
         while pump.turn(now, &waker).write {

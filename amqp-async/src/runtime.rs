@@ -81,15 +81,6 @@ pub async fn dial_tcp<S, T>(
     Ok(wrap(socket))
 }
 
-/// A runtime that can carry a connection over streams of the kind `S`.
-pub trait Carries<S>: Runtime {
-    /// The stream as a transport.
-    type Carrier: Transport;
-
-    /// Makes a transport of the stream.
-    fn carry(&self, stream: S) -> Self::Carrier;
-}
-
 /// A timer that can be moved.
 pub trait Timer: Send + Unpin {
     /// Ready once `deadline` has come, never before. Each call replaces the deadline.

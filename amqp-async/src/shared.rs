@@ -16,10 +16,10 @@ use std::time::Instant;
 
 use amqp_core::{ChannelId, CloseCause, Event, Session};
 
-use crate::events::Listeners;
+use crate::listeners::Listeners;
 use crate::runtime::Clock;
-use crate::trace::Life;
-use crate::wakers::{Line, Released, SeqWakers, WakerTable, register};
+use crate::trace::Lifecycle;
+use crate::wakers::{Released, SeqWakers, WaitQueue, WakerTable, register};
 
 #[allow(unreachable_pub, reason = "it stands in a sealed trait")]
 pub struct Shared {
@@ -34,8 +34,8 @@ pub(crate) struct State {
     pub(crate) calls: WakerTable,
     pub(crate) consumers: WakerTable,
     pub(crate) channels: Vec<ChannelWakers>,
-    /// Those who wait for the connection to open or to close.
-    pub(crate) lifecycle: Line,
+    /// Tasks that wait for the connection to open or to close.
+    pub(crate) lifecycle: WaitQueue,
     pub(crate) listeners: Listeners,
     /// The driver, while it sleeps.
     driver: Option<Waker>,
@@ -53,12 +53,13 @@ pub(crate) struct Sleep {
     pub(crate) until: Option<Instant>,
 }
 
-/// Those who wait for a channel.
+/// Tasks that wait for a channel.
 #[derive(Debug, Default)]
 pub(crate) struct ChannelWakers {
     pub(crate) confirms: SeqWakers,
-    pub(crate) room: Line,
-    pub(crate) returned: Line,
+    /// Publishes that wait for buffer space.
+    pub(crate) space: WaitQueue,
+    pub(crate) returned: WaitQueue,
 }
 
 impl Shared {
@@ -69,7 +70,7 @@ impl Shared {
             calls: WakerTable::default(),
             consumers: WakerTable::default(),
             channels: Vec::new(),
-            lifecycle: Line::default(),
+            lifecycle: WaitQueue::default(),
             listeners: Listeners::default(),
             driver: None,
             sleep: Sleep::default(),
@@ -134,8 +135,8 @@ impl State {
         self.sleep = sleep;
     }
 
-    /// Nobody drives any more: what the driver's waker holds is let go.
-    pub(crate) fn driver_goes(&mut self) {
+    /// The driver is dropped: so is what its waker holds.
+    pub(crate) fn driver_dropped(&mut self) {
         let driver = self.driver.take();
         self.released.drop_waker(driver);
     }
@@ -192,25 +193,26 @@ impl State {
 
     fn handle_event(&mut self, event: &Event) {
         let released = &mut self.released;
-        self.listeners.tell(event, released);
+        self.listeners.report(event, released);
         match *event {
             Event::CallDone(key) => released.wake(self.calls.take(key.index())),
             Event::Deliverable(key) => released.wake(self.consumers.take(key.index())),
             Event::Settled { channel, first, last } => {
                 if let Some(wakers) = self.channels.get_mut(channel.index()) {
-                    wakers.confirms.settled(first, last, released);
-                    wakers.room.wake_front(released);
+                    wakers.confirms.resolved(first, last, released);
+                    wakers.space.wake_front(released);
                 }
             }
             Event::ChannelClosed(channel) | Event::ChannelClosing(channel) => {
                 if let Some(wakers) = self.channels.get_mut(channel.index()) {
-                    wakers.room.wake_all(released);
+                    wakers.space.wake_all(released);
                     wakers.returned.wake_all(released);
                 }
                 if matches!(event, Event::ChannelClosed(_)) {
                     let session = &mut self.session;
-                    released
-                        .tell(|| Life::ChannelClosed(channel, session.channel(channel).cause()));
+                    released.log(|| {
+                        Lifecycle::ChannelClosed(channel, session.channel(channel).cause())
+                    });
                 }
             }
             Event::Returned(channel) => {
@@ -220,20 +222,20 @@ impl State {
             }
             Event::Room => {
                 for wakers in &mut self.channels {
-                    wakers.room.wake_front(released);
+                    wakers.space.wake_front(released);
                 }
             }
             Event::Opened => {
                 self.lifecycle.wake_all(released);
-                released.tell(|| Life::Opened);
+                released.log(|| Lifecycle::Opened);
             }
-            Event::Blocked(ref reason) => released.tell(|| Life::Blocked(Arc::clone(reason))),
-            Event::Unblocked => released.tell(|| Life::Unblocked),
+            Event::Blocked(ref reason) => released.log(|| Lifecycle::Blocked(Arc::clone(reason))),
+            Event::Unblocked => released.log(|| Lifecycle::Unblocked),
             Event::Closed(ref cause) => {
-                released.tell(|| Life::Closed(cause.clone()));
+                released.log(|| Lifecycle::Closed(cause.clone()));
                 self.lifecycle.wake_all(released);
                 for wakers in &mut self.channels {
-                    wakers.room.wake_all(released);
+                    wakers.space.wake_all(released);
                 }
             }
             _ => {}

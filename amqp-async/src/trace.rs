@@ -1,14 +1,14 @@
-//! What is told to `tracing`, with the feature of that name: the life of connections and channels at
-//! DEBUG, what is lost without an error at WARN, every frame at TRACE. Names and sizes only: no argument, no body, no secret.
+//! What is logged, with the feature `tracing`: the lifecycle of connections and channels at DEBUG, what is lost
+//! without an error at WARN, every frame at TRACE. Names and sizes only: no argument, no body, no secret.
 //!
-//! Nothing is told under the lock, for a subscriber is the user's code.
+//! Nothing is logged under the lock, for a subscriber is the application's code.
 
 use amqp_core::{ChannelCause, ChannelId, CloseCause};
 
-/// A step in the life of a connection or a channel.
+/// A step in the lifecycle of a connection or a channel.
 #[derive(Debug)]
-#[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "nobody listens"))]
-pub(crate) enum Life {
+#[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "nothing is logged"))]
+pub(crate) enum Lifecycle {
     Blocked(std::sync::Arc<str>),
     ChannelClosed(ChannelId, Option<ChannelCause>),
     ChannelOpened(ChannelId),
@@ -21,27 +21,22 @@ pub(crate) enum Life {
 
 /// A direction of frames.
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "nobody listens"))]
+#[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "nothing is logged"))]
 pub(crate) enum Direction {
     Received,
     Sent,
 }
 
 #[cfg(not(feature = "tracing"))]
-mod told {
-    use super::{Direction, Life};
+mod logging {
+    use super::{Direction, Lifecycle};
 
-    /// Whether somebody may listen to the life of connections.
+    pub(crate) const IS_ENABLED: bool = false;
+
     #[inline]
-    pub(crate) const fn may_hear_life() -> bool {
-        false
-    }
+    pub(crate) fn log(_: impl FnOnce() -> Lifecycle) {}
 
-    /// Tells one step.
-    #[inline]
-    pub(crate) fn life(_: impl FnOnce() -> Life) {}
-
-    /// The frames of one direction, told as their bytes pass.
+    /// The frames of one direction, logged as their bytes pass.
     #[derive(Debug)]
     pub(crate) struct Frames;
 
@@ -60,32 +55,30 @@ mod told {
 }
 
 #[cfg(feature = "tracing")]
-mod told {
+mod logging {
     use amqp_core::proto::frame::{FRAME_HEAD, FRAME_OVERHEAD, FrameHead, FrameKind, FrameLimits};
     use amqp_core::proto::method::MethodId;
     use tracing::{Level, debug, enabled, trace, warn};
 
-    use super::{Direction, Life};
+    use super::{Direction, Lifecycle};
 
-    /// Whether somebody may listen to the life of connections. Who does is not asked under the lock: a
-    /// subscriber's answer is the user's code too.
-    pub(crate) const fn may_hear_life() -> bool {
-        true
-    }
+    /// Whether steps may be logged. Subscribers are not asked under the lock: their answer is the
+    /// application's code too.
+    pub(crate) const IS_ENABLED: bool = true;
 
-    /// Tells one step.
-    pub(crate) fn life(step: impl FnOnce() -> Life) {
+    /// Logs one step.
+    pub(crate) fn log(step: impl FnOnce() -> Lifecycle) {
         match step() {
-            Life::Blocked(reason) => debug!(%reason, "connection blocked"),
-            Life::ChannelClosed(channel, Some(cause)) => {
+            Lifecycle::Blocked(reason) => debug!(%reason, "connection blocked"),
+            Lifecycle::ChannelClosed(channel, Some(cause)) => {
                 debug!(?channel, %cause, "channel closed");
             }
-            Life::ChannelClosed(channel, None) => debug!(?channel, "channel closed"),
-            Life::ChannelOpened(channel) => debug!(?channel, "channel opened"),
-            Life::Closed(cause) => debug!(%cause, "connection closed"),
-            Life::Opened => debug!("connection opened"),
-            Life::Unblocked => debug!("connection unblocked"),
-            Life::Unsent(bytes) => {
+            Lifecycle::ChannelClosed(channel, None) => debug!(?channel, "channel closed"),
+            Lifecycle::ChannelOpened(channel) => debug!(?channel, "channel opened"),
+            Lifecycle::Closed(cause) => debug!(%cause, "connection closed"),
+            Lifecycle::Opened => debug!("connection opened"),
+            Lifecycle::Unblocked => debug!("connection unblocked"),
+            Lifecycle::Unsent(bytes) => {
                 warn!(
                     bytes,
                     "driver dropped with unsent bytes: close or drain the connection first"
@@ -94,17 +87,17 @@ mod told {
         }
     }
 
-    /// What is too large is told too.
+    /// What is too large is logged too.
     const ANY_SIZE: FrameLimits =
         FrameLimits { body: u32::MAX, header: u32::MAX, method: u32::MAX };
 
-    /// The frames of one direction, told as their bytes pass.
+    /// The frames of one direction, logged as their bytes pass.
     #[derive(Debug)]
     pub(crate) struct Frames {
         direction: Direction,
-        /// Whether somebody listened when the transport was connected: later it is anybody's guess
-        /// where a frame begins.
-        heard: bool,
+        /// Whether frames were logged when the transport was connected. Whoever enables them later does not
+        /// know where a frame begins.
+        enabled: bool,
         /// The beginning of a frame, as far as it is looked at.
         head: Vec<u8>,
         /// Bytes of a frame that are not looked at.
@@ -113,16 +106,16 @@ mod told {
 
     impl Frames {
         pub(crate) fn new(direction: Direction) -> Self {
-            let heard = enabled!(Level::TRACE);
-            Self { direction, heard, head: Vec::new(), skipped: 0 }
+            let enabled = enabled!(Level::TRACE);
+            Self { direction, enabled, head: Vec::new(), skipped: 0 }
         }
 
         pub(crate) const fn wants_bytes(&self) -> bool {
-            self.heard
+            self.enabled
         }
 
         pub(crate) fn pass(&mut self, mut bytes: &[u8]) {
-            while self.heard && !bytes.is_empty() {
+            while self.enabled && !bytes.is_empty() {
                 let skipped = self.skipped.min(bytes.len());
                 self.skipped -= skipped;
                 bytes = &bytes[skipped..];
@@ -131,7 +124,7 @@ mod told {
                 self.head.extend_from_slice(&bytes[..taken]);
                 bytes = &bytes[taken..];
                 if self.skipped == 0 && self.wanted() == Some(self.head.len()) {
-                    self.tell();
+                    self.log();
                 }
             }
         }
@@ -142,7 +135,7 @@ mod told {
                 // The protocol header is no frame.
                 Err(_) if self.head.first() == Some(&b'A') => Some(8),
                 Err(_) => {
-                    self.heard = false;
+                    self.enabled = false;
                     None
                 }
                 Ok(Some(head)) if head.kind == FrameKind::Method => Some(FRAME_HEAD + 4),
@@ -150,7 +143,7 @@ mod told {
             }
         }
 
-        fn tell(&mut self) {
+        fn log(&mut self) {
             let direction = match self.direction {
                 Direction::Received => "received",
                 Direction::Sent => "sent",
@@ -173,4 +166,4 @@ mod told {
     }
 }
 
-pub(crate) use told::{Frames, life, may_hear_life};
+pub(crate) use logging::{Frames, IS_ENABLED, log};

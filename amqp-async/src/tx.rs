@@ -7,37 +7,54 @@ use std::task::{Context, Poll};
 use amqp_core::{Error, TxCommit, TxRollback, TxSelect};
 use futures_core::FusedFuture;
 
-use crate::calling::Calling;
-use crate::channel::{Channel, ChannelInner};
+use crate::call::Calling;
+use crate::channel::Channel;
+use crate::holders::ChannelHolder;
+use crate::plain_calls::plain_calls;
+
+impl Channel {
+    /// Puts the channel into transaction mode (AMQP 0-9-1, 1.9.2.1). Called again, it resolves with
+    /// another handle to the same channel.
+    pub fn tx_select(&self) -> SelectingTx {
+        SelectingTx { calling: self.call(TxSelect::default()) }
+    }
+}
 
 /// A channel in transaction mode (AMQP 0-9-1, 1.9; <https://www.rabbitmq.com/docs/semantics#tx>).
 ///
-/// What is published and settled on the channel takes effect when it is committed. A transaction is
+/// What is published and acknowledged on the channel takes effect when it is committed. A transaction is
 /// always open: a commit or a rollback ends it, and begins the next.
 ///
 /// A transaction on more than one queue is not atomic, and if the connection is lost while a commit is
 /// on its way, it may have taken effect.
 #[derive(Clone, Debug)]
 pub struct Tx {
-    channel: Arc<ChannelInner>,
+    channel: Arc<ChannelHolder>,
+}
+
+macro_rules! calls {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident() -> $reply:ty = $request:ty, $value:expr;
+    )*) => {
+        $(
+            $(#[$doc])*
+            ///
+            /// # Errors
+            /// Those of a [call](Channel#calls).
+            ///
+            /// # Cancel safety
+            /// Dropped before the first poll, nothing was sent. Dropped later, the request was sent, and its
+            /// reply is consumed.
+            pub fn $name(&self) -> Calling<$request> {
+                Calling::new(Arc::clone(&self.channel), $value)
+            }
+        )*
+    };
 }
 
 impl Tx {
-    pub(crate) const fn new(channel: Arc<ChannelInner>) -> Self {
-        Self { channel }
-    }
-
-    /// Commits: publishes and settlements since the last commit take effect. Messages that reached no
-    /// queue come back before it resolves: see [`Channel::take_returned`].
-    pub fn commit(&self) -> Calling<TxCommit> {
-        Calling::new(Arc::clone(&self.channel), TxCommit::default())
-    }
-
-    /// Rolls back: publishes and settlements since the last commit have no effect. Deliveries are not
-    /// requeued by that; they stay unacknowledged.
-    pub fn rollback(&self) -> Calling<TxRollback> {
-        Calling::new(Arc::clone(&self.channel), TxRollback::default())
-    }
+    plain_calls!(Tx => calls);
 
     /// The channel, to publish on and consume from.
     pub fn channel(&self) -> Channel {
@@ -52,12 +69,6 @@ pub struct SelectingTx {
     calling: Calling<TxSelect>,
 }
 
-impl SelectingTx {
-    pub(crate) const fn new(calling: Calling<TxSelect>) -> Self {
-        Self { calling }
-    }
-}
-
 impl Future for SelectingTx {
     type Output = Result<Tx, Error>;
 
@@ -66,7 +77,7 @@ impl Future for SelectingTx {
             return Poll::Pending;
         };
         let channel = Arc::clone(self.calling.holder());
-        Poll::Ready(result.map(|()| Tx::new(channel)))
+        Poll::Ready(result.map(|()| Tx { channel }))
     }
 }
 

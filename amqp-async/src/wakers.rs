@@ -13,7 +13,7 @@ use std::task::Waker;
 use amqp_core::{PublishSeq, Session};
 use bytes::Bytes;
 
-use crate::trace::{self, Life};
+use crate::trace::{self, Lifecycle};
 
 /// What is to be woken and dropped once the lock is released.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ struct More {
     woken: Vec<Waker>,
     dropped: Vec<Waker>,
     bodies: Vec<Bytes>,
-    life: Vec<Life>,
+    steps: Vec<Lifecycle>,
     session: Option<Box<Session>>,
 }
 
@@ -60,11 +60,11 @@ impl Released {
         self.more().session = Some(Box::new(session));
     }
 
-    /// Tells a step once the lock is released, if somebody listens.
+    /// Logs a step once the lock is released.
     #[inline]
-    pub(crate) fn tell(&mut self, step: impl FnOnce() -> Life) {
-        if trace::may_hear_life() {
-            self.more().life.push(step());
+    pub(crate) fn log(&mut self, step: impl FnOnce() -> Lifecycle) {
+        if trace::IS_ENABLED {
+            self.more().steps.push(step());
         }
     }
 
@@ -94,12 +94,12 @@ impl Released {
 impl More {
     #[cold]
     fn release(self) {
-        let Self { woken, dropped, bodies, life, session } = self;
+        let Self { woken, dropped, bodies, steps, session } = self;
         for waker in woken {
             run(|| waker.wake());
         }
-        for step in life {
-            run(|| trace::life(|| step));
+        for step in steps {
+            run(|| trace::log(|| step));
         }
         for waker in dropped {
             run(|| drop(waker));
@@ -169,7 +169,12 @@ impl SeqWakers {
         register(&mut self.ring[at], waker, released);
     }
 
-    pub(crate) fn settled(&mut self, first: PublishSeq, last: PublishSeq, released: &mut Released) {
+    pub(crate) fn resolved(
+        &mut self,
+        first: PublishSeq,
+        last: PublishSeq,
+        released: &mut Released,
+    ) {
         let end = self.base + self.ring.len() as u64;
         for seq in first.number().max(self.base)..(last.number() + 1).min(end) {
             released.wake(self.ring[(seq - self.base) as usize].take());
@@ -197,15 +202,15 @@ impl SeqWakers {
     }
 }
 
-/// Those who wait in line. The front one alone may go on; when it has, or gives up, the next is
-/// woken.
+/// Tasks that wait, first come first served. The front one alone may go on. When it has, or stops waiting, the
+/// next is woken.
 #[derive(Debug, Default)]
-pub(crate) struct Line {
+pub(crate) struct WaitQueue {
     next: u64,
     waiting: BTreeMap<u64, Option<Waker>>,
 }
 
-impl Line {
+impl WaitQueue {
     /// Whether the holder of `ticket`, or one without, may go on.
     #[inline]
     pub(crate) fn may_pass(&self, ticket: Option<u64>) -> bool {
@@ -222,7 +227,7 @@ impl Line {
         register(self.waiting.entry(number).or_default(), waker, out);
     }
 
-    /// Leaves the line, having gone on or given up. The next in line is woken if this was the front.
+    /// Leaves the queue, having gone on or stopped waiting. The next is woken if this was the front.
     pub(crate) fn leave(&mut self, ticket: &mut Option<u64>, released: &mut Released) {
         let Some(ticket) = ticket.take() else { return };
         let was_front = self.waiting.keys().next() == Some(&ticket);
@@ -239,7 +244,7 @@ impl Line {
         }
     }
 
-    /// Everyone is to look: there is nothing left to wait for.
+    /// All may go on: there is nothing left to wait for.
     pub(crate) fn wake_all(&mut self, released: &mut Released) {
         for waker in self.waiting.values_mut() {
             released.wake(waker.take());
@@ -255,7 +260,7 @@ mod tests {
 
     use bytes::Bytes;
 
-    use super::{Line, Released};
+    use super::{Released, WaitQueue};
 
     /// Counts, and panics, when it is woken and when it is dropped.
     struct Panics(Arc<AtomicUsize>);
@@ -297,22 +302,22 @@ mod tests {
     }
 
     #[test]
-    fn the_line_is_first_in_first_out_and_survives_those_who_give_up() {
-        let (mut line, mut released) = (Line::default(), Released::default());
+    fn the_queue_is_first_in_first_out_and_survives_those_who_leave() {
+        let (mut queue, mut released) = (WaitQueue::default(), Released::default());
         let mut tickets = [None, None, None];
         for ticket in &mut tickets {
             assert!(ticket.is_none());
-            line.wait(ticket, Waker::noop(), &mut released);
+            queue.wait(ticket, Waker::noop(), &mut released);
         }
-        assert!(!line.may_pass(None), "a newcomer does not push in");
-        assert!(line.may_pass(tickets[0]) && !line.may_pass(tickets[1]));
-        line.wake_front(&mut released);
+        assert!(!queue.may_pass(None), "a newcomer does not overtake");
+        assert!(queue.may_pass(tickets[0]) && !queue.may_pass(tickets[1]));
+        queue.wake_front(&mut released);
         assert!(released.first.take().is_some());
-        line.leave(&mut tickets[0], &mut released);
+        queue.leave(&mut tickets[0], &mut released);
         assert!(released.first.take().is_some(), "the next one is woken in its place");
-        line.leave(&mut tickets[2], &mut released);
+        queue.leave(&mut tickets[2], &mut released);
         assert!(released.first.is_none(), "nobody is woken for one from the back");
-        line.leave(&mut tickets[1], &mut released);
-        assert!(line.may_pass(None));
+        queue.leave(&mut tickets[1], &mut released);
+        assert!(queue.may_pass(None));
     }
 }

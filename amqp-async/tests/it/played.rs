@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use amqp_async::core::Config;
 use amqp_async::core::proto::frame;
 use amqp_async::core::proto::method::{WireMethod, channel, connection};
-use amqp_async::{Channel, Clock, Connection, Driver, On, Runtime, Timer, Transport, connect_with};
+use amqp_async::{
+    Channel, Clock, Connection, Driver, OverTransport, Runtime, Timer, Transport, connect_with,
+};
 use bytes::BytesMut;
 
 /// The runtime, shared with the test.
@@ -39,7 +41,7 @@ pub(crate) struct Inner {
 /// A connection whose driver the test polls.
 pub(crate) struct Peer {
     pub(crate) played: Played,
-    driver: Driver<On<Played, Socket>>,
+    driver: Driver<OverTransport<Played, Socket>>,
     woken: Arc<Woken>,
 }
 

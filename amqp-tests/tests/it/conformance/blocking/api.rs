@@ -127,6 +127,15 @@ macro_rules! calls {
     };
 }
 
+macro_rules! plain_calls {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident($($argument:ident: $type:ty)?) -> $reply:ty = $request:ty, $value:expr;
+    )*) => {
+        calls! { $($name($($argument: $type)?) -> Result<$reply, Error>;)* }
+    };
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Connection(amqp_blocking::Connection);
 
@@ -180,19 +189,9 @@ impl Events {
 pub(crate) struct Channel(amqp_blocking::Channel);
 
 impl Channel {
+    amqp_async::plain_calls!(Channel => plain_calls);
+
     calls! {
-        exchange_declare(declare: ExchangeDeclare) -> Result<(), Error>;
-        exchange_delete(delete: ExchangeDelete) -> Result<(), Error>;
-        exchange_bind(bind: ExchangeBind) -> Result<(), Error>;
-        exchange_unbind(binding: ExchangeBind) -> Result<(), Error>;
-        queue_declare(declare: QueueDeclare) -> Result<QueueDeclareOk, Error>;
-        queue_bind(bind: QueueBind) -> Result<(), Error>;
-        queue_unbind(binding: QueueBind) -> Result<(), Error>;
-        queue_purge(purge: QueuePurge) -> Result<MessageCount, Error>;
-        queue_delete(delete: QueueDelete) -> Result<MessageCount, Error>;
-        basic_qos(qos: BasicQos) -> Result<(), Error>;
-        basic_recover() -> Result<(), Error>;
-        flow(active: bool) -> Result<bool, Error>;
         close() -> Result<(), Error>;
         returned() -> Result<ReturnedMessage, Error>;
     }
@@ -289,10 +288,7 @@ impl IntoFuture for Confirm {
 pub(crate) struct Tx(amqp_blocking::Tx);
 
 impl Tx {
-    calls! {
-        commit() -> Result<(), Error>;
-        rollback() -> Result<(), Error>;
-    }
+    amqp_async::plain_calls!(Tx => plain_calls);
 
     pub(crate) fn channel(&self) -> Channel {
         Channel(self.0.channel())

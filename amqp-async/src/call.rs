@@ -1,4 +1,4 @@
-//! One future for everything that has an answer.
+//! Calls: one future for every request that the broker answers.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,13 +8,9 @@ use std::time::{Duration, Instant};
 use amqp_core::{
     BasicConsume, Call, ConsumeOk, ConsumerKey, Error, FromReply, Rpc, Secret, Session,
 };
-
 use futures_core::FusedFuture;
 
-use crate::channel::ChannelInner;
-use crate::connection::ConnectionInner;
-use crate::shared::Shared;
-use sealed::Holder;
+use crate::holders::{ChannelHolder, ConnectionHolder, Holder};
 
 /// A call on a channel, or on its connection, that awaits its reply.
 ///
@@ -44,20 +40,8 @@ enum State<S: Start> {
 /// A request that can begin a call: sealed.
 pub trait Start: sealed::Start {}
 
-impl Holder for Arc<ChannelInner> {
-    fn shared(&self) -> &Shared {
-        ChannelInner::shared(self)
-    }
-}
-
-impl Holder for Arc<ConnectionInner> {
-    fn shared(&self) -> &Shared {
-        &self.shared
-    }
-}
-
 pub(crate) mod sealed {
-    use super::{Call, Error, FromReply, Instant, Session, Shared};
+    use super::{Call, Error, FromReply, Holder, Instant, Session};
 
     #[doc(hidden)]
     #[allow(unreachable_pub, reason = "the trait seals a public one")]
@@ -70,13 +54,6 @@ pub(crate) mod sealed {
             holder: &Self::Holder,
             now: Instant,
         ) -> Result<Call<Self::Reply>, Error>;
-    }
-
-    /// What a call keeps alive until it is answered: a channel or a connection.
-    #[doc(hidden)]
-    #[allow(unreachable_pub, reason = "it stands in a trait that seals a public one")]
-    pub trait Holder: Unpin + std::fmt::Debug {
-        fn shared(&self) -> &Shared;
     }
 }
 
@@ -139,16 +116,19 @@ impl<S: Start> Drop for Calling<S> {
     }
 }
 
+/// A consumer that is being cancelled. For errors and cancel safety see [`Calling`].
+pub type Cancelling = Calling<CancelConsumer>;
+
 impl<R: Rpc + Unpin> Start for R {}
 
 impl<R: Rpc + Unpin> sealed::Start for R {
     type Reply = R::Reply;
-    type Holder = Arc<ChannelInner>;
+    type Holder = Arc<ChannelHolder>;
 
     fn start(
         &self,
         session: &mut Session,
-        channel: &Arc<ChannelInner>,
+        channel: &Arc<ChannelHolder>,
         now: Instant,
     ) -> Result<Call<R::Reply>, Error> {
         session.channel(channel.id()).call(now, self)
@@ -187,17 +167,17 @@ macro_rules! starts {
 
 starts! {
     /// Starts a consumer.
-    StartConsumer(BasicConsume) on ChannelInner => ConsumeOk,
+    StartConsumer(BasicConsume) on ChannelHolder => ConsumeOk,
     |this, session, on, now| session.channel(on.id()).consume(now, &this.0);
     /// Ends a consumer.
-    CancelConsumer(Option<ConsumerKey>) on ChannelInner => (),
+    CancelConsumer(Option<ConsumerKey>) on ChannelHolder => (),
     |this, session, on, now| session.channel(on.id()).cancel(now, this.0);
     /// Closes the channel.
-    CloseChannel on ChannelInner => (),
+    CloseChannel on ChannelHolder => (),
     |this, session, on, now| Ok(session.channel(on.id()).close(now));
     /// Updates the login's secret.
-    UpdateSecret(Secret, String) on ConnectionInner => (),
+    UpdateSecret(Secret, String) on ConnectionHolder => (),
     |this, session, on, now| session.update_secret(now, &this.0, &this.1);
     /// Waits until nothing is under way.
-    Drain(Duration) on ConnectionInner => (), |this, session, on, now| session.drain(now, this.0);
+    Drain(Duration) on ConnectionHolder => (), |this, session, on, now| session.drain(now, this.0);
 }

@@ -1,0 +1,59 @@
+//! Single messages: `basic.get`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use amqp_core::{BasicGet, Error};
+use futures_core::FusedFuture;
+
+use crate::call::Calling;
+use crate::channel::Channel;
+use crate::delivery::{Delivery, Origin};
+
+impl Channel {
+    /// Asks for one message (AMQP 0-9-1, 1.8.3.10): the name of a queue, or a [`BasicGet`]. A consumer
+    /// is the better way to get more than now and then one.
+    pub fn basic_get(&self, get: impl Into<BasicGet>) -> Getting {
+        let get = get.into();
+        let (no_ack, requeue_on_drop) = (get.is_no_ack(), get.is_requeue_on_drop());
+        Getting { calling: self.call(get), no_ack, requeue_on_drop }
+    }
+}
+
+/// A message that is asked for; resolves with `None` if the queue is empty.
+///
+/// # Errors
+/// Those of [`Calling`].
+///
+/// # Cancel safety
+/// Dropped before the first poll, nothing was sent. Dropped later, the message is requeued when it
+/// comes; without acknowledgement it is lost.
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct Getting {
+    calling: Calling<BasicGet>,
+    no_ack: bool,
+    requeue_on_drop: bool,
+}
+
+impl Future for Getting {
+    type Output = Result<Option<Delivery>, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Poll::Ready(result) = Pin::new(&mut self.calling).poll(cx) else {
+            return Poll::Pending;
+        };
+        let channel = Arc::clone(self.calling.holder());
+        let Self { no_ack, requeue_on_drop, .. } = *self;
+        let (consumer, message_count) = (None, None);
+        let origin = Origin { channel, consumer, message_count, no_ack, requeue_on_drop };
+        Poll::Ready(result.map(|got| got.map(|got| Delivery::got(origin, got))))
+    }
+}
+
+impl FusedFuture for Getting {
+    fn is_terminated(&self) -> bool {
+        self.calling.is_terminated()
+    }
+}

@@ -1,0 +1,74 @@
+//! Holders: what handles share, and what their last one closes.
+//!
+//! A [`ChannelHolder`] stands for a channel, a [`ConnectionHolder`] for a connection. Every handle and every
+//! future of a channel has a reference to the channel's holder, which has one to the connection's. The last
+//! reference that is dropped closes the channel, and then the connection.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use amqp_core::ChannelId;
+
+use crate::shared::Shared;
+
+#[derive(Debug)]
+#[allow(unreachable_pub, reason = "it stands in a sealed trait")]
+pub struct ConnectionHolder {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Drop for ConnectionHolder {
+    fn drop(&mut self) {
+        let now = self.shared.now();
+        self.shared.with(|state| state.session.close(now));
+    }
+}
+
+#[derive(Debug)]
+#[allow(unreachable_pub, reason = "it stands in a sealed trait")]
+pub struct ChannelHolder {
+    connection: Arc<ConnectionHolder>,
+    id: ChannelId,
+}
+
+impl ChannelHolder {
+    pub(crate) fn new(connection: Arc<ConnectionHolder>, id: ChannelId) -> Arc<Self> {
+        Arc::new(Self { connection, id })
+    }
+
+    #[inline]
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.connection.shared
+    }
+
+    #[inline]
+    pub(crate) const fn id(&self) -> ChannelId {
+        self.id
+    }
+}
+
+impl Drop for ChannelHolder {
+    fn drop(&mut self) {
+        let now = self.shared().now();
+        self.shared().with(|state| state.session.channel(self.id).release(now));
+    }
+}
+
+/// What a call keeps open until it is answered.
+#[doc(hidden)]
+#[allow(unreachable_pub, reason = "it stands in a trait that seals a public one")]
+pub trait Holder: Unpin + Debug {
+    fn shared(&self) -> &Shared;
+}
+
+impl Holder for Arc<ChannelHolder> {
+    fn shared(&self) -> &Shared {
+        ChannelHolder::shared(self)
+    }
+}
+
+impl Holder for Arc<ConnectionHolder> {
+    fn shared(&self) -> &Shared {
+        &self.shared
+    }
+}

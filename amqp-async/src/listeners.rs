@@ -1,0 +1,165 @@
+//! Listeners to what happens to a connection, and their events.
+//!
+//! Each listener has a queue of its own. When it is full, the oldest event goes, and the listener is told how
+//! many are missing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::task::Waker;
+
+use amqp_core::limits::EVENTS_MAX;
+use amqp_core::{CloseCause, Event};
+
+use crate::wakers::{Released, register};
+
+/// Something that happened to a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectionEvent {
+    /// The broker is short of memory or disk, and reads nothing of this connection until
+    /// [`Unblocked`](Self::Unblocked): publishes and calls wait, deliveries go on
+    /// (<https://www.rabbitmq.com/docs/connection-blocked>).
+    Blocked(Arc<str>),
+    /// The connection closed. It is the last event.
+    Closed(CloseCause),
+    /// The number of deliveries that were dropped without an ack or nack: they stay unacknowledged until their
+    /// channels close.
+    DeliveriesDropped(u64),
+    /// The number of events that were lost because they were not taken.
+    Missed(u64),
+    /// Reading pauses because of unread deliveries that no prefetch bounds: consumers without
+    /// acknowledgement or with prefetch 0 are slower than the broker.
+    ///
+    /// Emitted at the first pause (8 MiB), and again at 64 MiB, from where on not even replies to calls
+    /// are read. A flood pauses reading many times; that is reported once, until
+    /// [`ReadingResumed`](Self::ReadingResumed).
+    ReadingPaused {
+        /// Bytes of those deliveries.
+        unread_bytes: usize,
+    },
+    /// Reading goes on after a pause: 4 MiB or less of those deliveries are unread.
+    ReadingResumed,
+    /// The broker reads again.
+    Unblocked,
+}
+
+/// The listeners of a connection, by number.
+#[derive(Debug, Default)]
+pub(crate) struct Listeners {
+    next: u64,
+    listeners: BTreeMap<u64, Listener>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Listener {
+    events: VecDeque<ConnectionEvent>,
+    missed: u64,
+    waker: Option<Waker>,
+    ended: bool,
+}
+
+impl Listeners {
+    /// Adds a listener. To one of a connection that has ended, only the cause is reported.
+    pub(crate) fn add(&mut self, cause: Option<CloseCause>) -> u64 {
+        self.next += 1;
+        let closed = cause.map(ConnectionEvent::Closed);
+        let listener = Listener { events: closed.into_iter().collect(), ..Listener::default() };
+        self.listeners.insert(self.next, listener);
+        self.next
+    }
+
+    pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut Listener> {
+        self.listeners.get_mut(&number)
+    }
+
+    pub(crate) fn remove(&mut self, number: u64, released: &mut Released) {
+        if let Some(listener) = self.listeners.remove(&number) {
+            released.drop_waker(listener.waker);
+        }
+    }
+
+    /// Reports an event to every listener, if it is one that is reported to applications.
+    pub(crate) fn report(&mut self, event: &Event, released: &mut Released) {
+        if self.listeners.is_empty() {
+            return;
+        }
+        let event = match event {
+            Event::Blocked(reason) => ConnectionEvent::Blocked(Arc::clone(reason)),
+            Event::Closed(cause) => ConnectionEvent::Closed(cause.clone()),
+            Event::Dropped(_) => ConnectionEvent::DeliveriesDropped(1),
+            Event::InputPaused { unread_bytes } => {
+                ConnectionEvent::ReadingPaused { unread_bytes: *unread_bytes }
+            }
+            Event::InputResumed => ConnectionEvent::ReadingResumed,
+            Event::Unblocked => ConnectionEvent::Unblocked,
+            _ => return,
+        };
+        for listener in self.listeners.values_mut() {
+            listener.push(event.clone());
+            released.wake(listener.waker.take());
+        }
+    }
+}
+
+impl Listener {
+    /// Takes the oldest event.
+    pub(crate) fn take(&mut self) -> Option<ConnectionEvent> {
+        if self.missed > 0 {
+            return Some(ConnectionEvent::Missed(std::mem::take(&mut self.missed)));
+        }
+        let event = self.events.pop_front()?;
+        self.ended |= matches!(event, ConnectionEvent::Closed(_));
+        Some(event)
+    }
+
+    /// Wakes `waker` with the next event.
+    pub(crate) fn wait(&mut self, waker: &Waker, released: &mut Released) {
+        register(&mut self.waker, waker, released);
+    }
+
+    /// Whether the last event was taken.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.ended && self.events.is_empty()
+    }
+
+    fn push(&mut self, event: ConnectionEvent) {
+        if let (ConnectionEvent::DeliveriesDropped(more), Some(last)) =
+            (&event, self.events.back_mut())
+            && let ConnectionEvent::DeliveriesDropped(count) = last
+        {
+            *count += more;
+            return;
+        }
+        if self.events.len() == EVENTS_MAX {
+            self.events.pop_front();
+            self.missed += 1;
+        }
+        self.events.push_back(event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ConnectionEvent, Listener};
+    use amqp_core::limits::EVENTS_MAX;
+
+    #[test]
+    fn the_newest_events_are_kept_and_the_rest_counted() {
+        let mut listener = Listener::default();
+        for _ in 0..EVENTS_MAX + 3 {
+            listener.push(ConnectionEvent::Unblocked);
+        }
+        assert_eq!(listener.take(), Some(ConnectionEvent::Missed(3)));
+        assert_eq!(std::iter::from_fn(|| listener.take()).count(), EVENTS_MAX);
+    }
+
+    #[test]
+    fn dropped_deliveries_are_reported_together() {
+        let mut listener = Listener::default();
+        for _ in 0..1_000 {
+            listener.push(ConnectionEvent::DeliveriesDropped(1));
+        }
+        assert_eq!(listener.take(), Some(ConnectionEvent::DeliveriesDropped(1_000)));
+        assert_eq!(listener.take(), None);
+    }
+}

@@ -1,0 +1,141 @@
+//! Publishing without confirms, and the messages that come back from it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use amqp_core::{Error, Misuse, Publish, PublishRefused, ReturnedMessage};
+use futures_core::FusedFuture;
+
+use crate::buffer_space::PendingSend;
+use crate::channel::Channel;
+use crate::holders::ChannelHolder;
+
+impl Channel {
+    /// Publishes without waiting for the broker's answer (AMQP 0-9-1, 1.8.3.7): resolves when the
+    /// message is queued to be written.
+    ///
+    /// `Ok` does not mean that the message was sent. It is lost if the program ends before the driver has
+    /// written it: [`close`](crate::Connection::close) the connection first, or
+    /// [`drain`](crate::Connection::drain) it (see [graceful shutdown](crate::guide::backpressure#graceful-shutdown)).
+    pub fn basic_publish<'a>(&'a self, publish: Publish<'a>) -> BasicPublish<'a> {
+        BasicPublish { send: PendingSend::new(self.holder(), publish) }
+    }
+
+    /// Waits for the next message that comes back from [`basic_publish`](Self::basic_publish). The
+    /// newest 256 that were not taken are kept, and 1 MiB of them.
+    ///
+    /// In confirm mode the publish itself reports its return. A return that belongs to no publish awaiting
+    /// its confirm comes from here.
+    pub fn returned(&self) -> Returned {
+        Returned { channel: Arc::clone(self.holder()), ticket: None, done: false }
+    }
+
+    /// The oldest message that came back from [`basic_publish`](Self::basic_publish), if one is there.
+    pub fn take_returned(&self) -> Option<ReturnedMessage> {
+        self.with(|channel| channel.take_returned())
+    }
+
+    /// Returns the oldest message that came back from [`basic_publish`](Self::basic_publish) as an error, once.
+    /// Messages come back in the order of publishing, before the answer to any call that follows.
+    ///
+    /// # Errors
+    /// [`Error::Returned`].
+    pub fn check_returned(&self) -> Result<(), Error> {
+        self.take_returned().map_or(Ok(()), |message| Err(Error::Returned(Box::new(message))))
+    }
+}
+
+/// An unconfirmed publish that waits for buffer space.
+///
+/// # Errors
+/// What is known: the channel or the connection is closed, an argument cannot be sent, or
+/// [`Misuse::ConfirmModeUsePublisher`]. That the broker takes the message is not known.
+///
+/// # Cancel safety
+/// The message is queued whole in the poll that resolves, or not at all.
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct BasicPublish<'a> {
+    send: PendingSend<'a, Publish<'a>>,
+}
+
+impl Future for BasicPublish<'_> {
+    type Output = Result<(), Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.send.poll_send(cx, |channel, publish| {
+            if channel.confirms() && channel.cause().is_none() {
+                return Err(PublishRefused::Error(Misuse::ConfirmModeUsePublisher.into()));
+            }
+            channel.publish(publish).map(|_| ())
+        })
+    }
+}
+
+impl FusedFuture for BasicPublish<'_> {
+    fn is_terminated(&self) -> bool {
+        self.send.is_done()
+    }
+}
+
+/// Waits for a message that comes back unconfirmed.
+///
+/// # Errors
+/// Why the channel is closed, once what had come back before is taken.
+///
+/// # Cancel safety
+/// A message is taken in the poll that resolves, or not at all.
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct Returned {
+    channel: Arc<ChannelHolder>,
+    ticket: Option<u64>,
+    done: bool,
+}
+
+impl Future for Returned {
+    type Output = Result<ReturnedMessage, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { channel, ticket, done } = &mut *self;
+        if *done {
+            return Poll::Pending;
+        }
+        let id = channel.id();
+        let result = channel.shared().with(|state| {
+            let may_pass = state.channel(id).returned.may_pass(*ticket);
+            let mut core = state.session.channel(id);
+            let result = match (if may_pass { core.take_returned() } else { None }, core.cause()) {
+                (Some(message), _) => Ok(message),
+                (None, Some(cause)) => Err(Error::from(cause)),
+                (None, None) => {
+                    let returned = &mut state.channels[id.index()].returned;
+                    returned.wait(ticket, cx.waker(), &mut state.released);
+                    return Poll::Pending;
+                }
+            };
+            state.channels[id.index()].returned.leave(ticket, &mut state.released);
+            Poll::Ready(result)
+        });
+        *done = result.is_ready();
+        result
+    }
+}
+
+impl FusedFuture for Returned {
+    fn is_terminated(&self) -> bool {
+        self.done
+    }
+}
+
+impl Drop for Returned {
+    fn drop(&mut self) {
+        let Self { channel, ticket, .. } = self;
+        if ticket.is_some() {
+            channel.shared().with(|state| {
+                state.channels[channel.id().index()].returned.leave(ticket, &mut state.released);
+            });
+        }
+    }
+}
