@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::limits::DISPATCHED_MAX;
 use amqp_async::ConnectionEvent;
-use amqp_async::core::limits::DISPATCHED_MAX;
 use amqp_async::core::{BasicConsume, CloseCause, Error};
 
 use crate::channel::Channel;

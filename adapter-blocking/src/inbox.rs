@@ -8,8 +8,8 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use crate::limits::SUBMITTED_MAX;
 use amqp_async::core::CloseCause;
-use amqp_async::core::limits::SUBMITTED_MAX;
 
 /// Why a closure will not run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

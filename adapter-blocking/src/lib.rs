@@ -44,6 +44,7 @@ mod delivery;
 mod dispatcher;
 mod inbox;
 mod io_thread;
+pub mod limits;
 mod lookup;
 mod publisher;
 mod runtime;

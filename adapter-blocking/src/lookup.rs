@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 
-use amqp_async::core::limits::LOOKUP_THREADS_MAX;
+use crate::limits::LOOKUP_THREADS_MAX;
 
 type Addresses = io::Result<Vec<SocketAddr>>;
 type Work = Box<dyn FnOnce() -> Addresses + Send>;

@@ -6,8 +6,8 @@ use std::net::Shutdown;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use crate::limits::READ_BUFFER_BYTES;
 use amqp_async::Transport;
-use amqp_async::core::limits::READ_BUFFER_BYTES;
 use bytes::BytesMut;
 use mio::event::Source;
 

@@ -13,7 +13,7 @@
 use std::cell::Cell;
 use std::task::{Context, Poll};
 
-use amqp_core::limits::{TURN_DELIVERIES_MAX, TURN_PUBLISHES_MAX};
+use crate::limits::{TURN_DELIVERIES_MAX, TURN_PUBLISHES_MAX};
 
 /// What an operation takes from the budget.
 #[derive(Clone, Copy, Debug)]

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use amqp_core::limits::PULLED_TOLD_BYTES;
+use crate::limits::PULLED_REPORTED_BYTES;
 use amqp_core::{BasicConsume, ConsumerKey, Error};
 use futures_core::{FusedFuture, FusedStream, Stream};
 
@@ -131,7 +131,7 @@ impl Consumer {
                 }
             }
         }
-        if self.pulled.len() == 1 && self.pulled_bytes > PULLED_TOLD_BYTES {
+        if self.pulled.len() == 1 && self.pulled_bytes > PULLED_REPORTED_BYTES {
             return self.take_last();
         }
         // It is large: put together here, it is copied once.

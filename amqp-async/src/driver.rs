@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Instant;
 
-use amqp_core::limits::{DRIVER_ROUNDS_MAX, LINGER_TIMEOUT, WRITE_SLICES_MAX};
+use crate::limits::{DRIVER_ROUNDS_MAX, LINGER_TIMEOUT, WRITE_SLICES_MAX};
 use amqp_core::{Action, Attempt, TransportError};
 use futures_core::FusedFuture;
 

@@ -2,7 +2,7 @@
 
 /// What goes into calls and comes out of them, in whatever way they are waited for.
 pub mod values {
-    pub use crate::{ConnectionEvent, PublishError, guide};
+    pub use crate::{ConnectionEvent, PublishError, guide, limits};
     pub use amqp_core::{
         AckError, AmqpUri, BasicConsume, BasicGet, BasicQos, BasicRecover, Body, BrokerError,
         ChannelCause, ChannelFlow, CloseCause, Config, ConfirmSelect, ConnectError, ConnectFailure,
@@ -12,7 +12,7 @@ pub mod values {
         Message, MessageCount, Misuse, NoWait, Overflow, Properties, PropertiesRef, ProtocolDetail,
         ProtocolError, Publish, PublishSeq, QueueBind, QueueDeclare, QueueDeclareOk, QueueDelete,
         QueuePurge, QueueUnbind, ReplyCode, ReturnedMessage, Secret, ShortStr, Stats, StreamOffset,
-        TransportError, Tuning, TxCommit, TxRollback, TxSelect, UriError, limits,
+        TransportError, Tuning, TxCommit, TxRollback, TxSelect, UriError,
     };
 }
 

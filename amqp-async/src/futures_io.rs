@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use amqp_core::limits::READ_BUFFER_BYTES;
+use crate::limits::READ_BUFFER_BYTES;
 use bytes::BytesMut;
 use futures_io::{AsyncRead, AsyncWrite};
 

@@ -27,6 +27,7 @@ mod futures_io;
 mod get;
 pub mod guide;
 mod holders;
+pub mod limits;
 mod listeners;
 mod over;
 mod plain_calls;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 
-use amqp_core::limits::EVENTS_MAX;
+use crate::limits::EVENTS_MAX;
 use amqp_core::{CloseCause, Event};
 
 use crate::wakers::{Released, register};
@@ -141,7 +141,7 @@ impl Listener {
 #[cfg(test)]
 mod tests {
     use super::{ConnectionEvent, Listener};
-    use amqp_core::limits::EVENTS_MAX;
+    use crate::limits::EVENTS_MAX;
 
     #[test]
     fn the_newest_events_are_kept_and_the_rest_counted() {

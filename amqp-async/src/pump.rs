@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
-use amqp_core::limits::{READ_BUFFER_BYTES, READ_BUFFERS_MAX, READ_MAX_BYTES, READ_MIN_BYTES};
+use crate::limits::{READ_BUFFER_BYTES, READ_BUFFERS_MAX, READ_MAX_BYTES, READ_MIN_BYTES};
 use amqp_core::{Action, Attempt, CloseCause, Recycler, Transmit, TransportError};
 use bytes::BytesMut;
 

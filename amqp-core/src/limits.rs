@@ -1,4 +1,4 @@
-//! Every bound of the client, in one place: the number, its unit in the name, and why.
+//! Limits of the core: the number, its unit in the name, and why. Crates above have files of their own for theirs.
 //!
 //! What an application may change has its default here and its setter on [`crate::Config`].
 
@@ -116,9 +116,6 @@ pub const READ_BUFFER_BYTES: usize = 136 << 10;
 /// for a body of 64 KiB, which does not fill half of a buffer for two.
 pub const READ_BUFFER_SLACK_BYTES: usize = READ_BUFFER_BYTES - 2 * READ_MAX_BYTES;
 
-/// Buffers for reading that wait for their bodies to go, and are then used again.
-pub const READ_BUFFERS_MAX: usize = 4;
-
 /// Input that is copied for small deliveries at one go: enough that the copy is cheap for each, little
 /// enough to be no waste where other frames lie between them.
 pub const ARENA_RUN_BYTES: usize = 2 << 10;
@@ -132,39 +129,15 @@ pub const STAGING_BUFFERS_MAX: usize = 4;
 /// Capacity beyond which a staging buffer is not kept.
 pub const STAGING_BUFFER_BYTES: usize = 16 << 10;
 
-/// The first read; it doubles while reads fill their room.
-pub const READ_MIN_BYTES: usize = 4 << 10;
-
 /// The largest read: half the frame size of a default connection, so that its frames fit two reads.
 pub const READ_MAX_BYTES: usize = 64 << 10;
-
-/// Slices in one vectored write.
-pub const WRITE_SLICES_MAX: usize = 64;
-
-/// Publishes that find buffer space after which a task yields once to the others of its thread.
-pub const TURN_PUBLISHES_MAX: u32 = 1_024;
-
-/// Buffered deliveries after which a task yields once: fewer than publishes, for each is handled.
-pub const TURN_DELIVERIES_MAX: u32 = 128;
-
-/// Rounds of reading and writing in one poll of a driver, before other tasks get their turn: what four
-/// large reads bring is still in the processor's cache when its consumers look at it.
-pub const DRIVER_ROUNDS_MAX: usize = 4;
 
 /// Memory of the deliveries that a consumer's handle takes under one lock, and one delivery.
 pub const PULLED_BYTES: usize = 1 << 20;
 
-/// Memory of deliveries above which their reader tells at once that all are read: fewer are told when
-/// it comes for more.
-pub const PULLED_TOLD_BYTES: usize = 4 << 10;
-
 /// Deliveries for whose queue a consumer keeps memory when its reader finds nothing. What reads of the
 /// largest size bring at once.
 pub const IDLE_UNREAD_MAX: usize = 8 << 10;
-
-/// How long the last bytes of a connection that has ended may take to be written, or to be read where
-/// writing has failed.
-pub const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Capacity that an idle buffer keeps.
 pub const IDLE_BUFFER_BYTES: usize = 4 << 10;
@@ -184,20 +157,5 @@ pub const RETURNED_BYTES: usize = 1 << 20;
 /// properties and its body. RabbitMQ sends the ack soon after the message, with few others between.
 pub const RETURNED_UNCLAIMED_BYTES: usize = 8 << 20;
 
-/// Events of a connection that wait for one listener; beyond, the oldest go, and the listener is told
-/// how many.
-pub const EVENTS_MAX: usize = 256;
-
 /// Text of the peer that is kept in errors.
 pub const PEER_TEXT_BYTES: usize = 1024;
-
-/// Closures that wait in a blocking dispatcher's inbox; further ones are refused. More than the largest
-/// prefetch, so that each unacknowledged delivery of a consumer may have one.
-pub const SUBMITTED_MAX: usize = 1 << 16;
-
-/// Threads of the process that look up names for blocking connections. The system's resolver may hang, and
-/// keeps its thread for as long.
-pub const LOOKUP_THREADS_MAX: usize = 8;
-
-/// Callbacks that a blocking dispatcher runs before it returns to its caller, however many more there are.
-pub const DISPATCHED_MAX: usize = 1_000;

@@ -1,8 +1,8 @@
 //! M1: what is counted is what is held, within a factor of two. What counts is unread deliveries and contents
 //! of which a part has arrived.
 
-use amqp_async::core::limits::{READ_BUFFER_BYTES, READ_BUFFERS_MAX, READ_MAX_BYTES};
 use amqp_async::core::{BasicConsume, ChannelId, CloseCause, ConsumerKey, Delivery, Recycler};
+use amqp_async::limits::{READ_BUFFER_BYTES, READ_BUFFERS_MAX, READ_MAX_BYTES};
 use amqp_proto::method::{basic, channel, connection};
 use amqp_proto::{ContentHeader, RawProperties, ShortStr, frame};
 use amqp_testkit::alloc::live_bytes;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use amqp_async::core::limits::{TURN_DELIVERIES_MAX, TURN_PUBLISHES_MAX};
 use amqp_async::core::{BasicConsume, Publish, QueueDeclare};
+use amqp_async::limits::{TURN_DELIVERIES_MAX, TURN_PUBLISHES_MAX};
 use amqp_async::{Channel, Connection};
 
 use super::staged::World;
