@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use amqp_async::{Clock, FuturesIo, Over, Runtime, dial_tcp};
+use amqp_async::{Clock, Executor, FuturesIo, Over, Runtime, dial_tcp};
 use async_std::net::{TcpStream, ToSocketAddrs};
 use async_std::task;
 use futures_io::{AsyncRead, AsyncWrite};
@@ -21,9 +21,24 @@ impl Clock for AsyncStd {
     }
 }
 
+impl Executor for AsyncStd {
+    type Timer = Timer;
+
+    fn timer(&self) -> Timer {
+        Timer(None)
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        task::spawn(task);
+    }
+
+    fn spawn_blocking(&self, work: impl FnOnce() + Send + 'static) {
+        task::spawn_blocking(work);
+    }
+}
+
 impl Runtime for AsyncStd {
     type Transport = FuturesIo<TcpStream>;
-    type Timer = Timer;
 
     fn resolve(
         &self,
@@ -40,14 +55,6 @@ impl Runtime for AsyncStd {
         _server_name: &str,
     ) -> impl Future<Output = io::Result<Self::Transport>> + Send + 'static {
         dial_tcp(TcpStream::connect(address), TcpStream::set_nodelay, FuturesIo::new)
-    }
-
-    fn timer(&self) -> Timer {
-        Timer(None)
-    }
-
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        task::spawn(task);
     }
 }
 

@@ -49,12 +49,14 @@ mod lookup;
 mod publisher;
 mod runtime;
 mod stream;
+mod threads;
+mod timer;
 mod tx;
 mod unconfirmed;
 mod wait;
 
 #[doc(inline)]
-pub use amqp_async::values::*;
+pub use amqp_async::{Clock, Executor, Timer, values::*};
 
 pub use channel::Channel;
 pub use connection::{Connection, Events};
@@ -66,4 +68,6 @@ pub use inbox::SubmitError;
 pub use io_thread::Driver;
 pub use publisher::{Confirm, Publisher};
 pub use stream::Stream;
+pub use threads::Threads;
+pub use timer::ThreadTimer;
 pub use tx::Tx;

@@ -1,19 +1,19 @@
-//! What the driver reaches the world by: all of it serves one connection on one thread.
+//! What the driver of a connection reaches the world by: all of it serves one connection on one thread.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::thread;
 use std::time::Instant;
 
-use amqp_async::{Clock, Runtime, Timer, dial_tcp};
+use amqp_async::{Clock, Executor, Runtime, Timer, dial_tcp};
 use mio::net::TcpStream;
 
 use crate::io_thread::Io;
 use crate::lookup::{Resolving, look_up};
 use crate::stream::{Socket, Stream};
+use crate::threads::Threads;
 
 /// The I/O thread as a runtime of `amqp-async`.
 #[derive(Clone, Debug)]
@@ -25,25 +25,35 @@ impl Blocking {
     }
 }
 
-/// What handles keep of it: no poller, which is two files of the system's.
-#[derive(Clone, Copy, Debug)]
-struct SystemClock;
-
-impl Clock for SystemClock {
+impl Clock for Blocking {
     fn now(&self) -> Instant {
-        Instant::now()
+        Threads.now()
     }
 }
 
-impl Clock for Blocking {
-    fn now(&self) -> Instant {
-        SystemClock.now()
+impl Executor for Blocking {
+    type Timer = Deadline;
+
+    fn clock(&self) -> Box<dyn Clock> {
+        // Handles keep no poller, which is two files of the system.
+        Box::new(Threads)
+    }
+
+    fn timer(&self) -> Deadline {
+        Deadline(Arc::clone(&self.0))
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        Threads.spawn(task);
+    }
+
+    fn spawn_blocking(&self, work: impl FnOnce() + Send + 'static) {
+        Threads.spawn_blocking(work);
     }
 }
 
 impl Runtime for Blocking {
     type Transport = Socket;
-    type Timer = Deadline;
 
     fn resolve(
         &self,
@@ -75,21 +85,9 @@ impl Runtime for Blocking {
             Socket::registered(io, Stream::from(stream))
         })
     }
-
-    fn clock(&self) -> Box<dyn Clock> {
-        Box::new(SystemClock)
-    }
-
-    fn timer(&self) -> Deadline {
-        Deadline(Arc::clone(&self.0))
-    }
-
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        thread::spawn(move || crate::wait::wait(task));
-    }
 }
 
-/// A socket that is being connected: polled again with everything the poller tells.
+/// A socket that is being connected: polled again with everything the poller reports.
 struct Dialling {
     io: Arc<Io>,
     dialled: Option<io::Result<TcpStream>>,

@@ -12,6 +12,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Instant;
 
+use crate::timer::wake_due;
+
 pub(crate) fn wait<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     loop {
@@ -85,11 +87,16 @@ impl Sleeper {
     fn sleep(&self, deadline: Option<Instant>) {
         // The application may have used up the thread's token, or left one behind.
         while !self.alarm.rung.swap(false, Ordering::Acquire) {
-            match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-                None => thread::park(),
-                Some(left) if left.is_zero() => return,
-                Some(left) => thread::park_timeout(left),
+            // A timer that is due rings the alarm: then parking ends at once.
+            let Some(until) = [wake_due(), deadline].into_iter().flatten().min() else {
+                thread::park();
+                continue;
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() && deadline == Some(until) {
+                return;
             }
+            thread::park_timeout(left);
         }
     }
 }

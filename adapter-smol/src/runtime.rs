@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use amqp_async::{Clock, FuturesIo, Over, Runtime, dial_tcp};
+use amqp_async::{Clock, Executor, FuturesIo, Over, Runtime, dial_tcp};
 use futures_io::{AsyncRead, AsyncWrite};
 use smol::net::TcpStream;
 
@@ -19,9 +19,24 @@ impl Clock for Smol {
     }
 }
 
+impl Executor for Smol {
+    type Timer = Timer;
+
+    fn timer(&self) -> Timer {
+        Timer(None)
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        smol::spawn(task).detach();
+    }
+
+    fn spawn_blocking(&self, work: impl FnOnce() + Send + 'static) {
+        smol::unblock(work).detach();
+    }
+}
+
 impl Runtime for Smol {
     type Transport = FuturesIo<TcpStream>;
-    type Timer = Timer;
 
     fn resolve(
         &self,
@@ -37,14 +52,6 @@ impl Runtime for Smol {
         _server_name: &str,
     ) -> impl Future<Output = io::Result<Self::Transport>> + Send + 'static {
         dial_tcp(TcpStream::connect(address), TcpStream::set_nodelay, FuturesIo::new)
-    }
-
-    fn timer(&self) -> Timer {
-        Timer(None)
-    }
-
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        smol::spawn(task).detach();
     }
 }
 

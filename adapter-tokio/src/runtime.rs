@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use amqp_async::{Clock, Over, Runtime, Timer, Transport, dial_tcp};
+use amqp_async::{Clock, Executor, Over, Runtime, Timer, Transport, dial_tcp};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
@@ -29,8 +29,7 @@ impl Clock for Tokio {
     }
 }
 
-impl Runtime for Tokio {
-    type Transport = Stream<TcpStream>;
+impl Executor for Tokio {
     type Timer = TokioTimer;
 
     fn check(&self) -> io::Result<()> {
@@ -43,6 +42,27 @@ impl Runtime for Tokio {
         catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO)))
             .map_err(|_| missing("the tokio runtime has no timer: build it with enable_time()"))
     }
+
+    fn timer(&self) -> TokioTimer {
+        TokioTimer(None)
+    }
+
+    fn reschedule(&self, cx: &mut Context<'_>) {
+        // It is pending once, and wakes the task when the scheduler has been through all others.
+        let _ = pin!(tokio::task::yield_now()).poll(cx);
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(task);
+    }
+
+    fn spawn_blocking(&self, work: impl FnOnce() + Send + 'static) {
+        tokio::task::spawn_blocking(work);
+    }
+}
+
+impl Runtime for Tokio {
+    type Transport = Stream<TcpStream>;
 
     fn resolve(
         &self,
@@ -63,19 +83,6 @@ impl Runtime for Tokio {
             poll_fn(|cx| poll_io(|| connecting.as_mut().poll(cx))).await
         };
         dial_tcp(connecting, TcpStream::set_nodelay, Stream::tcp)
-    }
-
-    fn timer(&self) -> TokioTimer {
-        TokioTimer(None)
-    }
-
-    fn reschedule(&self, cx: &mut Context<'_>) {
-        // It is pending once, and wakes the task when the scheduler has been through all others.
-        let _ = pin!(tokio::task::yield_now()).poll(cx);
-    }
-
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        tokio::spawn(task);
     }
 }
 

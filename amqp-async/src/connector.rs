@@ -9,6 +9,7 @@ use futures_core::FusedFuture;
 
 use crate::connection::Connection;
 use crate::driver::Driver;
+use crate::executor::Executor;
 use crate::holders::ConnectionHolder;
 use crate::over::{DriverOver, Over, OverTransport};
 use crate::pump::Pump;
@@ -130,7 +131,7 @@ pub fn connect<R: Runtime>(
 ///
 /// # Errors
 /// [`ConnectError`] where the configuration itself cannot work.
-pub fn connect_with<R: Runtime, T: Transport>(
+pub fn connect_with<R: Executor, T: Transport>(
     runtime: R,
     config: Config,
     transport: T,

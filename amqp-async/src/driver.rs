@@ -4,7 +4,7 @@
 //!
 //! A deadline that has come is not acted on at once. A runtime reports timers and sockets separately, and after a
 //! process was suspended it may report the timer first, while the bytes that disprove the deadline are in the
-//! socket. So the driver asks the runtime to look at its sockets ([`Runtime::reschedule`]) and waits for that wake,
+//! socket. So the driver asks the runtime to look at its sockets (`Executor::reschedule`) and waits for that wake,
 //! whatever else wakes it meanwhile. Then it reads until nothing is left, and acts if the deadline still stands.
 //! That is one wake more for each deadline, whatever it is for: a late reply, a late `connect` and a socket that
 //! takes bytes again count as well.
@@ -21,8 +21,9 @@ use crate::limits::{DRIVER_ROUNDS_MAX, LINGER_TIMEOUT, WRITE_SLICES_MAX};
 use amqp_core::{Action, Attempt, TransportError};
 use futures_core::FusedFuture;
 
+use crate::executor::Timer;
 use crate::pump::Pump;
-use crate::runtime::{Runtime, Timer, Transport};
+use crate::runtime::{Runtime, Transport};
 
 type Boxed<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
 

@@ -21,6 +21,7 @@ mod consumer;
 mod delivery;
 mod driver;
 mod events;
+mod executor;
 mod exports;
 #[cfg(feature = "futures-io")]
 mod futures_io;
@@ -50,6 +51,7 @@ pub use consumer::{Consumer, Consuming, Next};
 pub use delivery::Delivery;
 pub use driver::Driver;
 pub use events::{Events, NextEvent};
+pub use executor::{Clock, Executor, Timer};
 #[doc(no_inline)]
 pub use exports::values::*;
 pub use exports::{handles, values};
@@ -60,6 +62,6 @@ pub use listeners::ConnectionEvent;
 pub use over::{DriverOver, Over, OverTransport};
 pub use publisher::{Confirm, PublishError, Publisher, Publishing, SelectingConfirms, Sending};
 pub use pump::{Pump, Turn};
-pub use runtime::{Clock, Runtime, Timer, Transport, dial_tcp};
+pub use runtime::{Runtime, Transport, dial_tcp};
 pub use tx::{SelectingTx, Tx};
 pub use unconfirmed::{BasicPublish, Returned};

@@ -8,10 +8,11 @@ use std::task::Context;
 use std::time::Instant;
 
 use crate::driver::Driver;
-use crate::runtime::{Clock, Runtime, Transport};
+use crate::executor::{Clock, Executor};
+use crate::runtime::{Runtime, Transport};
 
-/// A runtime on which a connection can be over streams of the type `S`.
-pub trait Over<S>: Runtime {
+/// An executor on which a connection can be over streams of the type `S`.
+pub trait Over<S>: Executor {
     /// The stream as a transport.
     type Wrapped: Transport;
 
@@ -22,7 +23,7 @@ pub trait Over<S>: Runtime {
 /// The driver of a connection over a stream of the type `S`.
 pub type DriverOver<R, S> = Driver<OverTransport<R, <R as Over<S>>::Wrapped>>;
 
-/// A runtime that reaches nothing: its connection has a transport already.
+/// A runtime that reaches nothing, for a connection that has a transport already.
 #[derive(Debug)]
 pub struct OverTransport<R, T> {
     runtime: R,
@@ -47,24 +48,11 @@ impl<R: Clock, T> Clock for OverTransport<R, T> {
     }
 }
 
-impl<R: Runtime, T: Transport> Runtime for OverTransport<R, T> {
-    type Transport = T;
+impl<R: Executor, T: 'static> Executor for OverTransport<R, T> {
     type Timer = R::Timer;
 
     fn check(&self) -> io::Result<()> {
         self.runtime.check()
-    }
-
-    fn resolve(
-        &self,
-        _: &str,
-        _: u16,
-    ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static {
-        ready(Err(io::ErrorKind::Unsupported.into()))
-    }
-
-    fn dial(&self, _: SocketAddr, _: &str) -> impl Future<Output = io::Result<T>> + Send + 'static {
-        ready(Err(io::ErrorKind::Unsupported.into()))
     }
 
     fn clock(&self) -> Box<dyn Clock> {
@@ -81,5 +69,25 @@ impl<R: Runtime, T: Transport> Runtime for OverTransport<R, T> {
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.runtime.spawn(task);
+    }
+
+    fn spawn_blocking(&self, work: impl FnOnce() + Send + 'static) {
+        self.runtime.spawn_blocking(work);
+    }
+}
+
+impl<R: Executor, T: Transport> Runtime for OverTransport<R, T> {
+    type Transport = T;
+
+    fn resolve(
+        &self,
+        _: &str,
+        _: u16,
+    ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static {
+        ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+
+    fn dial(&self, _: SocketAddr, _: &str) -> impl Future<Output = io::Result<T>> + Send + 'static {
+        ready(Err(io::ErrorKind::Unsupported.into()))
     }
 }

@@ -294,7 +294,7 @@ mod tests {
     };
 
     use super::Pump;
-    use crate::runtime::Clock;
+    use crate::executor::Clock;
     use crate::shared::Shared;
 
     struct Still(Instant);

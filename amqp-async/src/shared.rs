@@ -16,8 +16,8 @@ use std::time::Instant;
 
 use amqp_core::{ChannelId, CloseCause, Event, Session};
 
+use crate::executor::Clock;
 use crate::listeners::Listeners;
-use crate::runtime::Clock;
 use crate::trace::Lifecycle;
 use crate::wakers::{Released, SeqWakers, WaitQueue, WakerTable, register};
 

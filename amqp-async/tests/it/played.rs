@@ -1,8 +1,6 @@
 //! A runtime with one socket, whose peer is the test.
 
-use std::future::ready;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,7 +11,7 @@ use amqp_async::core::Config;
 use amqp_async::core::proto::frame;
 use amqp_async::core::proto::method::{WireMethod, channel, connection};
 use amqp_async::{
-    Channel, Clock, Connection, Driver, OverTransport, Runtime, Timer, Transport, connect_with,
+    Channel, Clock, Connection, Driver, Executor, OverTransport, Timer, Transport, connect_with,
 };
 use bytes::BytesMut;
 
@@ -163,25 +161,8 @@ impl Clock for Played {
     }
 }
 
-impl Runtime for Played {
-    type Transport = Socket;
+impl Executor for Played {
     type Timer = Self;
-
-    fn resolve(
-        &self,
-        _: &str,
-        _: u16,
-    ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static {
-        ready(Err(io::ErrorKind::Unsupported.into()))
-    }
-
-    fn dial(
-        &self,
-        _: SocketAddr,
-        _: &str,
-    ) -> impl Future<Output = io::Result<Socket>> + Send + 'static {
-        ready(Err(io::ErrorKind::Unsupported.into()))
-    }
 
     fn timer(&self) -> Self {
         self.clone()
@@ -194,6 +175,8 @@ impl Runtime for Played {
     }
 
     fn spawn(&self, _: impl Future<Output = ()> + Send + 'static) {}
+
+    fn spawn_blocking(&self, _: impl FnOnce() + Send + 'static) {}
 }
 
 impl Timer for Played {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
-use amqp_async::{Clock, Connecting, Runtime, Timer, Transport};
+use amqp_async::{Clock, Connecting, Executor, Runtime, Timer, Transport};
 use amqp_core::Config;
 use amqp_proto::frame::{self, FrameKind, FrameLimits, Peek};
 use amqp_proto::method::MethodId;
@@ -172,9 +172,24 @@ impl Clock for World {
     }
 }
 
+impl Executor for World {
+    type Timer = Never;
+
+    fn timer(&self) -> Never {
+        Never
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.inner.lock().unwrap().tasks.push(Box::pin(task));
+    }
+
+    fn spawn_blocking(&self, work: impl FnOnce() + Send + 'static) {
+        self.spawn(async { work() });
+    }
+}
+
 impl Runtime for World {
     type Transport = Line;
-    type Timer = Never;
 
     #[allow(clippy::manual_async_fn, reason = "the future must not borrow the arguments")]
     fn resolve(
@@ -200,14 +215,6 @@ impl Runtime for World {
             };
             Ok(Line { inner, id })
         }
-    }
-
-    fn timer(&self) -> Never {
-        Never
-    }
-
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.inner.lock().unwrap().tasks.push(Box::pin(task));
     }
 }
 
