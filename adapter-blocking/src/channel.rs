@@ -20,7 +20,7 @@ use crate::wait::wait;
 /// # Calls
 /// A call blocks the calling thread until the broker has answered. It fails with [`Error`]: the channel or
 /// the connection is closed or closes meanwhile, an argument cannot be sent, or no reply comes within the
-/// call time-out (30 s unless configured).
+/// call timeout (30 s unless configured).
 #[derive(Clone, Debug)]
 pub struct Channel(amqp_async::Channel);
 

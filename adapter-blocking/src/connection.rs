@@ -72,7 +72,7 @@ impl Connection {
     }
 
     /// Cancels every consumer, and waits until nothing is under way: no call, no unconfirmed publish,
-    /// no delivery that is to be read or settled, no byte to be written. Deliveries that had come
+    /// no delivery that is to be read or acknowledged, no byte to be written. Deliveries that had come
     /// before still reach their consumers; everything may still be used meanwhile. A
     /// [`close`](Self::close) after that loses nothing. Not waited for is what the handle of a consumer
     /// without acknowledgement has taken in, 1 MiB at most, which can be read from it after the close too.
@@ -83,8 +83,8 @@ impl Connection {
         wait(self.0.drain(timeout))
     }
 
-    /// Ends the connection at once, with [`CloseCause::Aborted`]: nothing more is sent, the broker is
-    /// not told, and whatever waits for it ends.
+    /// Ends the connection at once, with [`CloseCause::Aborted`]: nothing more is sent, not even a close, and
+    /// everything that waits for it ends.
     pub fn abort(&self) {
         self.0.abort();
     }
@@ -108,19 +108,19 @@ impl Connection {
     /// Closes the connection: what is queued goes out, then `connection.close`.
     ///
     /// Returns the cause: [`CloseCause::ByClient`] if the broker confirmed,
-    /// [`CloseCause::ByClientForced`] if it did not within the close time-out (10 s unless
+    /// [`CloseCause::ByClientForced`] if it did not within the close timeout (10 s unless
     /// configured). Closing a closed connection returns at once, with the cause that closed it.
     pub fn close(&self) -> CloseCause {
         wait(self.0.close())
     }
 
-    /// Waits until the connection is closed, whoever closes it.
+    /// Waits until the connection is closed, from either side.
     pub fn closed(&self) -> CloseCause {
         wait(self.0.closed())
     }
 
-    /// Waits until the connection is closed, whoever closes it, for so long at most; `None` if it is
-    /// not.
+    /// Waits until the connection is closed, from either side, for `timeout` at most; `None` if it
+    /// is not.
     pub fn closed_timeout(&self, timeout: Duration) -> Option<CloseCause> {
         wait_until(self.0.closed(), Instant::now().checked_add(timeout))
     }

@@ -46,25 +46,25 @@ impl Connector {
     }
 
     /// Connects, with a thread as the connection's driver that ends when the connection does. Every
-    /// address of every host is tried in order, each within its time-out.
+    /// address of every host is tried in order, each within its timeout.
     ///
     /// Names are looked up on at most [`LOOKUP_THREADS_MAX`](crate::limits::LOOKUP_THREADS_MAX) threads of
-    /// the process, and wait for one if all are busy. The time that they wait counts towards the time-out
+    /// the process, and wait for one if all are busy. The time that they wait counts towards the timeout
     /// of the attempt.
     ///
     /// # Errors
-    /// [`ConnectError`], with every attempt that failed, within the connect time-out.
+    /// [`ConnectError`], with every attempt that failed, within the connect timeout.
     pub fn connect(&self) -> Result<Connection, ConnectError> {
         let (connecting, driver) = self.driver()?;
         driver.spawn()?;
         connecting.wait()
     }
 
-    /// Connects over a stream that is there already, such as a Unix socket or a tunnel. Of the
+    /// Connects over a stream that is connected already, such as a Unix socket or a tunnel. Of the
     /// configuration's hosts the first one counts alone, as the name in errors.
     ///
     /// # Errors
-    /// [`ConnectError`], with the one attempt that failed, within the time-outs of an address and of
+    /// [`ConnectError`], with the one attempt that failed, within the timeouts of an address and of
     /// connecting.
     pub fn connect_with(&self, stream: Stream) -> Result<Connection, ConnectError> {
         let (connecting, driver) = self.driver_with(stream)?;
@@ -83,7 +83,7 @@ impl Connector {
         })
     }
 
-    /// The connection over a stream that is there already, and its driver; see
+    /// The connection over a stream that is connected already, and its driver; see
     /// [`connect_with`](Self::connect_with).
     ///
     /// # Errors
@@ -107,8 +107,8 @@ impl From<Config> for Connector {
 
 /// A connection that is being opened by a driver.
 ///
-/// Dropped, the attempt is given up.
-#[must_use = "dropped, the attempt is given up"]
+/// When it is dropped, the attempt ends.
+#[must_use = "when it is dropped, the attempt ends"]
 #[derive(Debug)]
 pub struct Connecting(amqp_async::Connecting);
 
@@ -116,7 +116,7 @@ impl Connecting {
     /// Waits until the connection is open, which it is not before its driver runs.
     ///
     /// # Errors
-    /// [`ConnectError`], with every attempt that failed, within the connect time-out (30 s unless
+    /// [`ConnectError`], with every attempt that failed, within the connect timeout (30 s unless
     /// configured) once the driver runs.
     pub fn wait(self) -> Result<Connection, ConnectError> {
         wait(self.0).map(Connection::new)

@@ -39,8 +39,8 @@ impl Consumer {
         self.0.tag()
     }
 
-    /// The next delivery if one is there; `None` if there is none, be it for the moment or for good (see
-    /// [`is_ended`](Self::is_ended)).
+    /// Returns a buffered delivery without waiting. `None` means that nothing is buffered now, or that the
+    /// consumer has ended: see [`is_ended`](Self::is_ended).
     ///
     /// # Errors
     /// Why the consumer has ended, once: [`Error::Channel`], [`Error::Connection`],

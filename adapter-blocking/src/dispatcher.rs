@@ -170,7 +170,7 @@ impl<'a> Dispatcher<'a> {
     }
 
     /// From here on, consumers that the broker cancels, because their queue is deleted or its node is down,
-    /// are told to `callback`. Without it they end unnoticed.
+    /// are reported to `callback`. Without it they end unnoticed.
     pub fn on_cancel(&mut self, callback: impl FnMut(ConsumerId) + 'a) {
         self.on_cancel = Some(Box::new(callback));
     }

@@ -2,12 +2,12 @@
 //!
 //! It polls the driver, which is the same future as on any runtime, and sleeps in the system's poller in
 //! between: until the socket is ready, a handle has something to send, or a deadline comes. What the
-//! driver's socket and timer tell the thread, and it them ([`Io`]), no other thread touches: it is made of
+//! driver's socket and timer share with the thread ([`Io`]), no other thread touches: it is made of
 //! atomics and a lock because a driver may be handed to a thread before it runs.
 //!
-//! The poller tells each change once. The socket therefore counts as ready from the moment that the
-//! poller tells until a read or a write finds it not to be. A read that leaves room has emptied it,
-//! unless the peer has closed its side: that is told once too, perhaps together with the last bytes.
+//! The poller reports each change once. The socket therefore counts as ready from that report until a read or a
+//! write finds it not to be. A read that leaves space has emptied it, unless the peer has closed its side: that
+//! is reported once too, perhaps together with the last bytes.
 
 use std::io::{self, Read};
 use std::pin::Pin;
@@ -130,7 +130,7 @@ pub(crate) fn not_started(error: io::Error) -> ConnectError {
     ConnectError::DriverNotStarted(TransportError::from(error))
 }
 
-/// What the driver's parts and its thread tell each other.
+/// What the parts of the driver share with its thread.
 #[derive(Debug)]
 pub(crate) struct Io {
     registry: Registry,
@@ -199,7 +199,7 @@ impl Io {
         result
     }
 
-    /// Writes if the socket may have room.
+    /// Writes if the socket may take bytes.
     pub(crate) fn poll_write<T>(
         &self,
         write: impl FnMut() -> io::Result<T>,
@@ -230,7 +230,7 @@ impl Io {
         passed
     }
 
-    /// The poller is about to tell what has happened, until now at least.
+    /// The poller is about to report what has happened, until now at least.
     fn is_asked(&self, now: Instant) {
         self.timing().asked = now;
     }
@@ -318,7 +318,7 @@ mod tests {
         fn fail(self: Box<Self>, _: TransportError) {}
     }
 
-    /// The connection that is being opened, on a thread whose poller fails once it is told to.
+    /// The connection that is being opened, on a thread whose poller fails once `fails` is set.
     fn open(broker: &ModelBroker, fails: &Arc<AtomicBool>) -> crate::Connecting {
         let (connecting, driver) = Connector::new(&broker.uri()).unwrap().driver().unwrap();
         let fails = Arc::clone(fails);

@@ -25,13 +25,13 @@
 //! A thread of each connection moves its bytes and sends its heartbeats, whatever the application's
 //! threads do meanwhile: a handler may take as long as it likes, and may block on its own connection, as
 //! long as what it has not read yet is less than 64 MiB (the prefetch times the size of a message).
-//! Handles may be cloned and used from any thread; deliveries are settled from any thread. Where
-//! callbacks are wanted, on a thread of the application's choice, there is the [`Dispatcher`].
+//! Handles may be cloned and used from any thread; deliveries are acknowledged from any thread. The
+//! [`Dispatcher`] runs callbacks on a thread of the application's choice.
 //!
-//! The [`guide`] says what goes wrong and how it is told, what dropping does, and who waits for whom: it
-//! speaks of futures, and every call here waits for one.
-//! With the feature `tracing`, the life of connections is told at DEBUG, and every frame at TRACE: names
-//! and sizes only.
+//! The [`guide`] has pages on errors, cancellation, backpressure and graceful shutdown, among others. It
+//! speaks of futures: every call here waits for one.
+//! The `tracing` feature logs connection and channel events at DEBUG and every frame (name and size, no
+//! contents) at TRACE. What is lost without an error is logged at WARN.
 //!
 //! TLS (`amqps`) is not supported by this release: such a URI is refused with
 //! [`ConnectError::TlsUnsupported`].

@@ -21,7 +21,7 @@ impl Channel {
 /// A channel in confirm mode.
 ///
 /// Clones are handles to the same channel, for use from any thread. Publishes go out in the order in which
-/// they are queued; each is settled on its own.
+/// they are queued; each is confirmed on its own.
 #[derive(Clone, Debug)]
 pub struct Publisher(amqp_async::Publisher);
 
@@ -35,7 +35,7 @@ impl Publisher {
     /// A message that is not [`mandatory`](Publish::mandatory) is confirmed even if it reached no
     /// queue (<https://www.rabbitmq.com/docs/confirms#when-publishes-are-confirmed>). One message after
     /// the other takes a journey to the broker and back for each: [`send`](Self::send) is for many.
-    /// There is no time-out: [`send_timeout`](Self::send_timeout) and [`Confirm::wait_timeout`] have one.
+    /// There is no timeout: [`send_timeout`](Self::send_timeout) and [`Confirm::wait_timeout`] have one.
     ///
     /// # Errors
     /// [`PublishError`].
@@ -43,7 +43,8 @@ impl Publisher {
         wait(self.0.publish(publish))
     }
 
-    /// Publishes, and waits for room alone, for as long as it takes: the returned [`Confirm`] waits for the broker's answer.
+    /// Publishes, and waits for buffer space alone, for as long as it takes: the returned [`Confirm`] waits for
+    /// the broker's answer.
     ///
     /// # Errors
     /// [`PublishError`] where the message cannot be sent.
@@ -51,8 +52,8 @@ impl Publisher {
         wait(self.0.send(publish)).map(Confirm::new)
     }
 
-    /// As [`send`](Self::send), but waits for room for so long at most: `None` if there was none, and
-    /// nothing was sent.
+    /// As [`send`](Self::send), but waits for buffer space for `timeout` at most: `None` if there was none,
+    /// and nothing was sent.
     ///
     /// # Errors
     /// Those of [`send`](Self::send).
@@ -68,7 +69,7 @@ impl Publisher {
 
 /// The broker's answer to a publish.
 ///
-/// Dropped, the message is on its way all the same, and what becomes of it is not told.
+/// When it is dropped, the message is on its way all the same, and its outcome is not reported.
 #[must_use = "a publish whose confirm is dropped may be lost unnoticed"]
 #[derive(Debug)]
 pub struct Confirm {
@@ -89,7 +90,7 @@ impl Confirm {
         self.outcome.unwrap_or_else(|| wait(self.confirm))
     }
 
-    /// Waits for it, for so long at most; `None` if it has not come. Asked again, it tells the same.
+    /// Waits for it, for `timeout` at most; `None` if it has not come. Called again, it returns the same.
     pub fn wait_timeout(&mut self, timeout: Duration) -> Option<Result<(), PublishError>> {
         if self.outcome.is_none() {
             let deadline = Instant::now().checked_add(timeout);

@@ -25,14 +25,15 @@
 //! # }
 //! ```
 //!
-//! The [`guide`] says what goes wrong and how it is told, what dropping does, and who waits for whom.
-//! With the feature `tracing`, the life of connections is told at DEBUG, and every frame at TRACE: names
-//! and sizes only.
+//! The [`guide`] has pages on errors, cancellation, backpressure and graceful shutdown, among others.
+//! The `tracing` feature logs connection and channel events at DEBUG and every frame (name and size, no
+//! contents) at TRACE. What is lost without an error is logged at WARN.
 //!
-//! The connection is driven by a task of smol's global executor; [`Connector::driver`] gives the driver to
-//! be spawned on an executor of one's own. When the driver is dropped, the connection ends with
-//! [`CloseCause::DriverGone`]. TLS (`amqps`) is not supported by this release: such a URI is refused with
-//! [`ConnectError::TlsUnsupported`].
+//! The connection is driven by a task of smol's global executor. [`Connector::driver`] returns the driver, to be
+//! spawned on another executor. When the driver is dropped, the connection ends with
+//! [`CloseCause::DriverGone`].
+//!
+//! TLS (`amqps`) is not supported by this release: such a URI is refused with [`ConnectError::TlsUnsupported`].
 
 mod runtime;
 

@@ -24,13 +24,14 @@
 //! # }
 //! ```
 //!
-//! The [`guide`] says what goes wrong and how it is told, what dropping does, and who waits for whom.
-//! With the feature `tracing`, the life of connections is told at DEBUG, and every frame at TRACE: names
-//! and sizes only. What is lost without an error is logged at WARN.
+//! The [`guide`] has pages on errors, cancellation, backpressure and graceful shutdown, among others.
+//! The `tracing` feature logs connection and channel events at DEBUG and every frame (name and size, no
+//! contents) at TRACE. What is lost without an error is logged at WARN.
 //!
-//! The connection is driven by a task of the runtime in which it was opened: when that runtime ends,
-//! so does the connection, and what is queued is lost. End with `connection.close().await`. TLS (`amqps`) is not supported by this release: such a URI is refused with
-//! [`ConnectError::TlsUnsupported`].
+//! The connection is driven by a task of the runtime in which it was opened: when that runtime ends, so does
+//! the connection, and what is queued is lost. End with `connection.close().await`.
+//!
+//! TLS (`amqps`) is not supported by this release: such a URI is refused with [`ConnectError::TlsUnsupported`].
 
 mod runtime;
 

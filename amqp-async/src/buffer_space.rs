@@ -1,8 +1,8 @@
 //! Waiting for buffer space.
 //!
 //! A publish finds space in the connection's buffers, or waits for it. Those that wait on a channel stand in a
-//! queue, first come first served: one that is woken tries again, and whoever does not wait yet joins the queue
-//! behind it. Dropping one that was woken wakes the next.
+//! queue, first come first served: one that is woken tries again, and one that does not wait yet joins the
+//! queue behind it. Dropping one that was woken wakes the next.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};

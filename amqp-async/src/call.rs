@@ -18,7 +18,7 @@ use crate::holders::{ChannelHolder, ConnectionHolder, Holder};
 ///
 /// # Errors
 /// [`Error`]: the channel or the connection is closed or closes meanwhile, an argument cannot be
-/// sent, or no reply comes within the call time-out (30 s unless configured).
+/// sent, or no reply comes within the call timeout (30 s unless configured).
 ///
 /// # Cancel safety
 /// Dropped before the first poll, nothing was sent. Dropped later, the request was sent and its reply

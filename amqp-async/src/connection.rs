@@ -90,7 +90,7 @@ impl Connection {
     }
 
     /// Cancels every consumer, and waits until nothing is under way: no call, no unconfirmed publish,
-    /// no delivery that is to be read or settled, no byte to be written. Deliveries that had come
+    /// no delivery that is to be read or acknowledged, no byte to be written. Deliveries that had come
     /// before still reach their consumers; everything may still be used meanwhile. A
     /// [`close`](Self::close) after that loses nothing. Not waited for is what the handle of a consumer
     /// without acknowledgement has taken in, 1 MiB at most, which can be read from it after the close too.
@@ -100,8 +100,8 @@ impl Connection {
         Calling::new(Arc::clone(&self.inner), Drain(timeout))
     }
 
-    /// Ends the connection at once, with [`CloseCause::Aborted`]: nothing more is sent, the broker is
-    /// not told, and whatever waits for it ends.
+    /// Ends the connection at once, with [`CloseCause::Aborted`]: nothing more is sent, not even a close, and
+    /// everything that waits for it ends.
     pub fn abort(&self) {
         self.inner.shared.with(|state| state.session.abort(CloseCause::Aborted));
     }
@@ -125,14 +125,13 @@ impl Connection {
     /// Closes the connection: what is queued goes out, then `connection.close`.
     ///
     /// Resolves with the cause: [`CloseCause::ByClient`] if the broker confirmed,
-    /// [`CloseCause::ByClientForced`] if it did not within the close time-out (10 s unless
+    /// [`CloseCause::ByClientForced`] if it did not within the close timeout (10 s unless
     /// configured). Closing a closed connection resolves at once, with the cause that closed it.
     pub fn close(&self) -> Closing {
         Closing { closed: self.closed(), sent: false }
     }
 
-    /// Waits until the connection is closed, whoever closes it. The future is no handle: it does not
-    /// keep the connection.
+    /// Waits until the connection is closed, from either side. The future does not keep the connection open.
     pub fn closed(&self) -> Closed {
         Closed { shared: Arc::clone(&self.inner.shared), ticket: None, done: false }
     }

@@ -11,7 +11,7 @@ use crate::connection::Connection;
 use crate::driver::Driver;
 use crate::executor::Executor;
 use crate::holders::ConnectionHolder;
-use crate::over::{DriverOver, Over, OverTransport};
+use crate::over_stream::{DriverOver, Over, OverTransport};
 use crate::pump::Pump;
 use crate::runtime::{Runtime, Transport};
 use crate::shared::Shared;
@@ -43,18 +43,18 @@ impl<R: Runtime> Connector<R> {
     }
 
     /// Connects, with a task of the runtime as the connection's driver. Every address of every host is
-    /// tried in order, each within its time-out.
+    /// tried in order, each within its timeout.
     ///
     /// The runtime drops that task when it ends, and what is queued is lost with it:
     /// [`close`](Connection::close) the connection, or [`drain`](Connection::drain) it, before `main`
     /// returns (see [graceful shutdown](crate::guide::backpressure#graceful-shutdown)).
     ///
     /// # Errors
-    /// [`ConnectError`], with every attempt that failed, within the connect time-out;
+    /// [`ConnectError`], with every attempt that failed, within the connect timeout;
     /// [`ConnectError::DriverNotStarted`] where the runtime is missing, or lacks what a connection needs.
     ///
     /// # Cancel safety
-    /// Dropped, the attempt is given up.
+    /// When the future is dropped, the attempt ends.
     pub async fn connect(&self) -> Result<Connection, ConnectError> {
         self.check()?;
         let (connecting, driver) = self.driver()?;
@@ -62,15 +62,15 @@ impl<R: Runtime> Connector<R> {
         connecting.await
     }
 
-    /// Connects over a stream that is there already, such as a Unix socket, a tunnel, or one that lives
-    /// in memory. Of the configuration's hosts the first one counts alone, as the name in errors.
+    /// Connects over a stream that is connected already, such as a Unix socket, a tunnel, or one in memory.
+    /// Of the configuration's hosts only the first one counts, as the name in errors.
     ///
     /// # Errors
-    /// [`ConnectError`], with the one attempt that failed, within the time-outs of an address and of
+    /// [`ConnectError`], with the one attempt that failed, within the timeouts of an address and of
     /// connecting; [`ConnectError::DriverNotStarted`] as for [`connect`](Self::connect).
     ///
     /// # Cancel safety
-    /// Dropped, the attempt is given up, and the stream is closed.
+    /// When the future is dropped, the attempt ends, and the stream is closed.
     pub async fn connect_with<S>(&self, stream: S) -> Result<Connection, ConnectError>
     where
         R: Over<S>,
@@ -90,7 +90,7 @@ impl<R: Runtime> Connector<R> {
         connect(self.runtime.clone(), self.config.clone())
     }
 
-    /// The connection over a stream that is there already, and its driver; see
+    /// The connection over a stream that is connected already, and its driver; see
     /// [`connect_with`](Self::connect_with).
     ///
     /// # Errors
@@ -150,11 +150,11 @@ fn driven<R: Runtime>(runtime: R, session: Session) -> (Connecting, Driver<R>) {
 /// A connection that is being opened.
 ///
 /// # Errors
-/// [`ConnectError`], with every attempt that failed, within the connect time-out (30 s unless
+/// [`ConnectError`], with every attempt that failed, within the connect timeout (30 s unless
 /// configured).
 ///
 /// # Cancel safety
-/// Dropped, the attempt is given up; a transport that was connected is closed.
+/// When the future is dropped, the attempt ends, and a transport that was connected is closed.
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct Connecting {

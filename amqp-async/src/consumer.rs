@@ -62,8 +62,8 @@ impl Consumer {
         Next { consumer: Some(self) }
     }
 
-    /// The next delivery, if one is there; `None` if there is none, be it for the moment or for good
-    /// (see [`is_ended`](Self::is_ended)).
+    /// Returns a buffered delivery without waiting. `None` means that nothing is buffered now, or that the
+    /// consumer has ended: see [`is_ended`](Self::is_ended).
     ///
     /// # Errors
     /// Those of [`next`](Self::next).
@@ -99,7 +99,7 @@ impl Consumer {
     pub async fn cancel_and_requeue(&mut self) -> Result<usize, Error> {
         self.cancel().await?;
         let mut requeued = 0;
-        // To its end: somebody else's cancel may be on its way still.
+        // To its end: a cancel from elsewhere may be on its way still.
         while !self.origin.no_ack
             && let Some(delivery) = self.next().await
         {

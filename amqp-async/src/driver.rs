@@ -48,7 +48,7 @@ pub struct Driver<R: Runtime> {
     /// Writing failed: what the peer sent before is read to its end, or until then; then the transport
     /// counts as lost.
     write_error: Option<(TransportError, Instant)>,
-    /// When the last bytes are given up.
+    /// When the last bytes are no longer waited for.
     linger_until: Option<Instant>,
     ended: bool,
 }
@@ -215,7 +215,7 @@ impl<R: Runtime> Driver<R> {
     }
 
     fn lost(&mut self, error: TransportError) {
-        // The first error is the one that tells.
+        // The first error is the cause of the others.
         let error = self.write_error.take().map_or(error, |(first, _)| first);
         if let Some((attempt, _)) = self.transport.take() {
             self.pump.disconnected(self.runtime.now(), attempt, error);
@@ -303,7 +303,7 @@ impl<R: Runtime> Driver<R> {
             let heard_all = !progress || round == DRIVER_ROUNDS_MAX;
             let now = self.runtime.now();
             let turn = self.pump.turn(now, cx.waker());
-            // After a pause the socket is to be asked before it will tell.
+            // After a pause the socket reports nothing until it is read.
             progress |= turn.read && !self.reads;
             self.reads = turn.read;
             if let Some(action) = turn.action {
@@ -317,8 +317,8 @@ impl<R: Runtime> Driver<R> {
             if (turn.write || self.flushing) && self.write_error.is_none() {
                 progress |= self.poll_write(cx).is_ready();
             }
-            let give_up = self.write_error.as_ref().map(|(_, until)| *until);
-            let deadline = [turn.deadline, give_up].into_iter().flatten().min();
+            let read_until = self.write_error.as_ref().map(|(_, until)| *until);
+            let deadline = [turn.deadline, read_until].into_iter().flatten().min();
             progress |= self.poll_deadline(cx, deadline, heard_all && may_act == deadline);
             if !progress {
                 if self.due.is_some() {

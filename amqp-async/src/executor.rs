@@ -17,7 +17,7 @@ pub trait Timer: Send + Unpin {
     fn poll_until(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()>;
 }
 
-/// What runs tasks, and tells them the time.
+/// What runs tasks, and wakes them in time.
 pub trait Executor: Clock + Clone + Unpin + 'static {
     /// A timer.
     type Timer: Timer;

@@ -1,15 +1,15 @@
 //! Handles and futures over the state machine of `amqp-core`, for any runtime.
 //!
 //! Applications use an adapter crate, such as `amqp-tokio`, which brings its runtime's sockets
-//! and timers and hands out the handles defined here: [`Connection`], [`Channel`], [`Publisher`],
+//! and timers and returns the handles defined here: [`Connection`], [`Channel`], [`Publisher`],
 //! [`Consumer`], [`Delivery`]. Authors of adapters implement [`Runtime`] and [`Transport`] and drive
 //! a [`Driver`], or a [`Pump`] from a loop of their own.
 //!
-//! The [`guide`] says what goes wrong and how it is told, what dropping does, and who waits for whom.
+//! The [`guide`] has pages on errors, cancellation, backpressure and graceful shutdown, among others.
 //!
 //! Every handle may be used from any thread. Nothing here starts a thread, reads a clock or blocks:
-//! one lock is held for microseconds, never across I/O and never while code of the user's runs, but for
-//! the cloning of a waker.
+//! one lock is held for microseconds, never across I/O and never while code of the application runs, except for
+//! cloning a waker.
 
 mod budget;
 mod buffer_space;
@@ -30,7 +30,7 @@ pub mod guide;
 mod holders;
 pub mod limits;
 mod listeners;
-mod over;
+mod over_stream;
 mod plain_calls;
 mod publisher;
 mod pump;
@@ -59,7 +59,7 @@ pub use exports::{handles, values};
 pub use futures_io::FuturesIo;
 pub use get::Getting;
 pub use listeners::ConnectionEvent;
-pub use over::{DriverOver, Over, OverTransport};
+pub use over_stream::{DriverOver, Over, OverTransport};
 pub use publisher::{Confirm, PublishError, Publisher, Publishing, SelectingConfirms, Sending};
 pub use pump::{Pump, Turn};
 pub use runtime::{Runtime, Transport, dial_tcp};

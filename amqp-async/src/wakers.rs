@@ -316,7 +316,7 @@ mod tests {
         queue.leave(&mut tickets[0], &mut released);
         assert!(released.first.take().is_some(), "the next one is woken in its place");
         queue.leave(&mut tickets[2], &mut released);
-        assert!(released.first.is_none(), "nobody is woken for one from the back");
+        assert!(released.first.is_none(), "no task is woken for one from the back");
         queue.leave(&mut tickets[1], &mut released);
         assert!(queue.may_pass(None));
     }

@@ -249,7 +249,7 @@ fn is_ours(name: &str) -> bool {
 #[test]
 fn adapters_are_thin() {
     for adapter in ADAPTERS {
-        let most = if adapter == "adapter-blocking" { 2_400 } else { 260 };
+        let most = if adapter == "adapter-blocking" { 2_500 } else { 260 };
         let lines = code_lines(adapter).len();
         assert!(lines <= most, "{adapter} has {lines} lines");
     }
