@@ -223,17 +223,15 @@ impl Future for Consuming {
     type Output = Result<Consumer, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Poll::Ready(result) = Pin::new(&mut self.calling).poll(cx) else {
-            return Poll::Pending;
-        };
-        let channel = Arc::clone(self.calling.holder());
-        let Self { no_ack, requeue_on_drop, .. } = *self;
-        Poll::Ready(result.map(|ok| {
+        let started = Pin::new(&mut self.calling).poll(cx);
+        started.map_ok(|ok| {
+            let channel = Arc::clone(self.calling.holder());
+            let Self { no_ack, requeue_on_drop, .. } = *self;
             let consumer = Some((ok.consumer, ok.consumer_tag));
             let message_count = None;
             let origin = Origin { channel, consumer, message_count, no_ack, requeue_on_drop };
             Consumer::new(origin, ok.consumer)
-        }))
+        })
     }
 }
 

@@ -41,14 +41,14 @@ impl Future for Getting {
     type Output = Result<Option<Delivery>, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Poll::Ready(result) = Pin::new(&mut self.calling).poll(cx) else {
-            return Poll::Pending;
-        };
-        let channel = Arc::clone(self.calling.holder());
-        let Self { no_ack, requeue_on_drop, .. } = *self;
-        let (consumer, message_count) = (None, None);
-        let origin = Origin { channel, consumer, message_count, no_ack, requeue_on_drop };
-        Poll::Ready(result.map(|got| got.map(|got| Delivery::got(origin, got))))
+        let got = Pin::new(&mut self.calling).poll(cx);
+        got.map_ok(|got| {
+            let channel = Arc::clone(self.calling.holder());
+            let Self { no_ack, requeue_on_drop, .. } = *self;
+            let (consumer, message_count) = (None, None);
+            let origin = Origin { channel, consumer, message_count, no_ack, requeue_on_drop };
+            got.map(|got| Delivery::got(origin, got))
+        })
     }
 }
 

@@ -113,11 +113,8 @@ impl Future for SelectingConfirms {
     type Output = Result<Publisher, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Poll::Ready(result) = Pin::new(&mut self.calling).poll(cx) else {
-            return Poll::Pending;
-        };
-        let channel = Arc::clone(self.calling.holder());
-        Poll::Ready(result.map(|()| Publisher { channel }))
+        let selected = Pin::new(&mut self.calling).poll(cx);
+        selected.map_ok(|()| Publisher { channel: Arc::clone(self.calling.holder()) })
     }
 }
 

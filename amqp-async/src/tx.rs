@@ -73,11 +73,8 @@ impl Future for SelectingTx {
     type Output = Result<Tx, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Poll::Ready(result) = Pin::new(&mut self.calling).poll(cx) else {
-            return Poll::Pending;
-        };
-        let channel = Arc::clone(self.calling.holder());
-        Poll::Ready(result.map(|()| Tx { channel }))
+        let selected = Pin::new(&mut self.calling).poll(cx);
+        selected.map_ok(|()| Tx { channel: Arc::clone(self.calling.holder()) })
     }
 }
 
