@@ -12,22 +12,22 @@ use bytes::Bytes;
 use crate::call::{Calling, CancelConsumer, Cancelling};
 use crate::holders::ChannelHolder;
 
-/// A message delivered to a consumer, or got.
+/// A message delivered to a consumer, or fetched with `basic.get`.
 ///
-/// It is to be acknowledged or refused, from any thread, unless the consumer is without
-/// acknowledgement. A stream takes no message back: where a consumer was given a
-/// [`stream_offset`](amqp_core::BasicConsume::stream_offset), refusing is acknowledging. Without it, refusing
-/// what may come from a stream is [`AckError::MaybeStream`] on RabbitMQ before 3.11.
+/// Ack, nack or reject it, from any thread, unless the consumer is without acknowledgement. A stream takes no
+/// message back: where a consumer has a [`stream_offset`](amqp_core::BasicConsume::stream_offset), a nack or
+/// reject acknowledges. Without it, a nack of what may come from a stream is [`AckError::MaybeStream`] on
+/// RabbitMQ before 3.11.
 ///
-/// Dropped without being settled, nothing is sent: the message stays unacknowledged until its channel
-/// closes, takes one place of the prefetch until then, and
-/// [`ConnectionEvent::DeliveriesDropped`](crate::ConnectionEvent::DeliveriesDropped) tells. With
+/// When it is dropped without an ack or nack, nothing is sent. The message stays unacknowledged until its
+/// channel closes, counts towards the prefetch until then, and
+/// [`ConnectionEvent::DeliveriesDropped`](crate::ConnectionEvent::DeliveriesDropped) reports it. With
 /// [`requeue_on_drop`](amqp_core::BasicConsume::requeue_on_drop) it is requeued.
 pub struct Delivery {
     origin: Arc<Origin>,
     delivery: amqp_core::Delivery,
-    /// Or without need to be.
-    settled: bool,
+    /// Or does not need to be.
+    acknowledged: bool,
 }
 
 /// Where deliveries come from.
@@ -51,8 +51,8 @@ impl Origin {
 impl Delivery {
     #[inline]
     pub(crate) fn new(origin: Arc<Origin>, delivery: amqp_core::Delivery) -> Self {
-        let settled = origin.no_ack;
-        Self { origin, delivery, settled }
+        let acknowledged = origin.no_ack;
+        Self { origin, delivery, acknowledged }
     }
 
     pub(crate) fn got(origin: Origin, got: Got) -> Self {
@@ -68,16 +68,15 @@ impl Delivery {
     /// `basic.recover` was called since. In each case the broker has it back, or has forgotten it.
     #[inline]
     pub fn ack(self) -> Result<(), AckError> {
-        self.settle(|channel, tag| channel.ack(tag, false))
+        self.acknowledge(|channel, tag| channel.ack(tag, false))
     }
 
-    /// Acknowledges it and every earlier delivery of the channel that is not settled, from whatever
-    /// consumer.
+    /// Acknowledges it and every earlier unacknowledged delivery of the channel, from any consumer.
     ///
     /// # Errors
     /// Those of [`ack`](Self::ack).
     pub fn ack_multiple(self) -> Result<(), AckError> {
-        self.settle(|channel, tag| channel.ack(tag, true))
+        self.acknowledge(|channel, tag| channel.ack(tag, true))
     }
 
     /// Refuses it (`basic.nack`; <https://www.rabbitmq.com/docs/nack>): requeued, or else
@@ -86,17 +85,16 @@ impl Delivery {
     /// # Errors
     /// Those of [`ack`](Self::ack), and [`AckError::MaybeStream`]: then this delivery is as if dropped.
     pub fn nack(self, requeue: bool) -> Result<(), AckError> {
-        self.settle(|channel, tag| channel.nack(tag, false, requeue))
+        self.acknowledge(|channel, tag| channel.nack(tag, false, requeue))
     }
 
-    /// Refuses it and every earlier delivery of the channel that is not settled, from whatever
-    /// consumer.
+    /// Refuses it and every earlier unacknowledged delivery of the channel, from any consumer.
     ///
     /// # Errors
     /// Those of [`ack`](Self::ack), and [`AckError::Stream`] if the channel has consumed a stream: then
-    /// nothing is settled, and this delivery is as if dropped.
+    /// nothing is sent, as if this delivery was dropped.
     pub fn nack_multiple(self, requeue: bool) -> Result<(), AckError> {
-        self.settle(|channel, tag| channel.nack(tag, true, requeue))
+        self.acknowledge(|channel, tag| channel.nack(tag, true, requeue))
     }
 
     /// Refuses it (`basic.reject`; AMQP 0-9-1, 1.8.3.14): requeued, or else dead-lettered or dropped.
@@ -104,7 +102,7 @@ impl Delivery {
     /// # Errors
     /// Those of [`nack`](Self::nack).
     pub fn reject(self, requeue: bool) -> Result<(), AckError> {
-        self.settle(|channel, tag| channel.reject(tag, requeue))
+        self.acknowledge(|channel, tag| channel.reject(tag, requeue))
     }
 
     /// The body; empty if the message was too large.
@@ -119,7 +117,7 @@ impl Delivery {
     }
 
     /// What is wrong with the message, if anything is: it was too large, or its properties are
-    /// malformed. It can be settled all the same. Looks through the properties without copying them.
+    /// malformed. It can be acknowledged or refused all the same. Checks the properties without copying them.
     pub fn fault(&self) -> Option<Fault> {
         self.delivery.fault()
     }
@@ -192,22 +190,22 @@ impl Delivery {
     }
 
     #[inline]
-    fn settle(
+    fn acknowledge(
         mut self,
-        settle: impl FnOnce(&mut amqp_core::Channel<'_>, DeliveryTag) -> Result<(), AckError>,
+        send: impl FnOnce(&mut amqp_core::Channel<'_>, DeliveryTag) -> Result<(), AckError>,
     ) -> Result<(), AckError> {
-        if self.settled {
+        if self.acknowledged {
             return Ok(());
         }
         let channel = &self.origin.channel;
         let tag = self.delivery.tag;
         let result =
-            channel.shared().with(|state| settle(&mut state.session.channel(channel.id()), tag));
-        self.settled = result.is_ok();
+            channel.shared().with(|state| send(&mut state.session.channel(channel.id()), tag));
+        self.acknowledged = result.is_ok();
         result
     }
 
-    fn give_up(&self) {
+    fn drop_unacknowledged(&self) {
         let Origin { channel, requeue_on_drop, .. } = &*self.origin;
         let tag = self.delivery.tag;
         channel.shared().with(|state| {
@@ -233,8 +231,8 @@ impl fmt::Debug for Delivery {
 impl Drop for Delivery {
     #[inline]
     fn drop(&mut self) {
-        if !self.settled {
-            self.give_up();
+        if !self.acknowledged {
+            self.drop_unacknowledged();
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The session behind one lock, and the wakers beside it.
 //!
-//! Three rules hold. No I/O under the lock. Nothing of the user's runs under the lock: no waker is
-//! woken, replaced or dropped, no body of the user's is dropped. One function locks:
+//! Three rules hold. No I/O under the lock. Nothing of the application's runs under the lock: no waker is
+//! woken, replaced or dropped, no body of the application's is dropped. One function locks:
 //! [`Shared::with`], which drains the session's events before it unlocks and releases afterwards.
 //!
 //! A panic under the lock, which can only come of a waker that panics when it is cloned or of a fault of this
@@ -85,7 +85,7 @@ impl Shared {
         let panicked = Panicked(self);
         let mut state = self.state.lock().unwrap_or_else(|it| self.recover(it));
         let result = f(&mut state);
-        let released = state.settle();
+        let released = state.dispatch_events();
         drop(state);
         std::mem::forget(panicked);
         released.release();
@@ -157,18 +157,18 @@ impl State {
 
     /// Turns events into wakers, and takes what is to be released.
     #[inline]
-    fn settle(&mut self) -> Released {
-        // Most often nobody waits, and the driver is awake.
+    fn dispatch_events(&mut self) -> Released {
+        // Most often no task waits, and the driver is awake.
         if self.driver.is_some()
             || self.session.has_events()
             || self.session.connection().has_discarded()
         {
-            self.settle_all();
+            self.dispatch_all();
         }
         std::mem::take(&mut self.released)
     }
 
-    fn settle_all(&mut self) {
+    fn dispatch_all(&mut self) {
         while let Some(event) = self.session.poll_event() {
             self.handle_event(&event);
         }
