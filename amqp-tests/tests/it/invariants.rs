@@ -170,6 +170,31 @@ fn no_file_is_too_long() {
     }
 }
 
+/// The files of a crate use each other in one direction. The crate's root and its re-exports do not count.
+#[test]
+fn files_form_no_circle() {
+    for crate_name in ADAPTERS.into_iter().chain(["amqp-async"]) {
+        let mut uses = BTreeMap::<String, BTreeSet<String>>::new();
+        for (place, line) in code_lines(crate_name) {
+            let file = Path::new(&place).file_name().unwrap().to_str().unwrap();
+            let used = uses.entry(file.split('.').next().unwrap().to_owned()).or_default();
+            for path in line.split("crate::").skip(1) {
+                let end = path.find(|it: char| !it.is_alphanumeric() && it != '_');
+                used.insert(path[..end.unwrap_or(path.len())].to_owned());
+            }
+        }
+        // What rests on nothing that is left is taken away.
+        while let Some(file) = uses
+            .iter()
+            .find(|(_, used)| used.iter().all(|it| !uses.contains_key(it)))
+            .map(|(file, _)| file.clone())
+        {
+            uses.remove(&file);
+        }
+        assert!(uses.is_empty(), "files of {crate_name} that use each other: {uses:#?}");
+    }
+}
+
 #[test]
 fn files_are_tidy() {
     for ending in [".rs", ".toml", ".md"] {
