@@ -187,7 +187,7 @@ impl State {
         (!writes && session.connection().wants_transmit())
             || session.wants_action()
             || (!reads && session.wants_input())
-            || (session.timeout_moved()
+            || (session.has_new_timeout()
                 && session.poll_timeout().is_some_and(|(at, _)| until.is_none_or(|it| at < it)))
     }
 

@@ -4,58 +4,50 @@ use std::time::Instant;
 
 use crate::event::TimeoutReason;
 
+/// Every kind, at the index that is its number.
+const REASONS: [TimeoutReason; 9] = [
+    TimeoutReason::Address,
+    TimeoutReason::Blocked,
+    TimeoutReason::Call,
+    TimeoutReason::Close,
+    TimeoutReason::Connect,
+    TimeoutReason::HeartbeatReceive,
+    TimeoutReason::HeartbeatSend,
+    TimeoutReason::Trickle,
+    TimeoutReason::WriteStall,
+];
+
 /// At most one deadline of each kind.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
-    address: Option<Instant>,
-    blocked: Option<Instant>,
-    call: Option<Instant>,
-    close: Option<Instant>,
-    connect: Option<Instant>,
-    heartbeat_receive: Option<Instant>,
-    heartbeat_send: Option<Instant>,
-    trickle: Option<Instant>,
-    write_stall: Option<Instant>,
-    /// One was set since they were last looked at.
-    moved: bool,
+    deadlines: [Option<Instant>; REASONS.len()],
+    /// One was set since they were last polled.
+    has_new: bool,
 }
 
 impl Timers {
-    pub(crate) const fn set(&mut self, reason: TimeoutReason, deadline: Option<Instant>) {
-        self.moved |= deadline.is_some();
-        *match reason {
-            TimeoutReason::Address => &mut self.address,
-            TimeoutReason::Blocked => &mut self.blocked,
-            TimeoutReason::Call => &mut self.call,
-            TimeoutReason::Close => &mut self.close,
-            TimeoutReason::Connect => &mut self.connect,
-            TimeoutReason::HeartbeatReceive => &mut self.heartbeat_receive,
-            TimeoutReason::HeartbeatSend => &mut self.heartbeat_send,
-            TimeoutReason::Trickle => &mut self.trickle,
-            TimeoutReason::WriteStall => &mut self.write_stall,
-        } = deadline;
+    pub(crate) fn set(&mut self, reason: TimeoutReason, deadline: Option<Instant>) {
+        self.has_new |= deadline.is_some();
+        if let Some(place) = self.deadlines.get_mut(reason as usize) {
+            *place = deadline;
+        }
     }
 
-    /// Whether one was set since the last [`look`](Self::look).
+    /// Whether one was set since the last [`poll`](Self::poll).
     #[inline]
-    pub(crate) const fn moved(&self) -> bool {
-        self.moved
+    pub(crate) const fn has_new(&self) -> bool {
+        self.has_new
     }
 
-    /// The earliest deadline, for whoever waits for it.
-    pub(crate) fn look(&mut self) -> Option<(Instant, TimeoutReason)> {
-        self.moved = false;
-        self.next()
+    /// The earliest deadline, for a driver that waits for it.
+    pub(crate) fn poll(&mut self) -> Option<(Instant, TimeoutReason)> {
+        self.has_new = false;
+        self.earliest()
     }
 
-    /// The earliest deadline.
-    fn next(&self) -> Option<(Instant, TimeoutReason)> {
-        self.all().into_iter().flatten().min()
-    }
-
-    /// Takes a deadline that is over, if there is one.
+    /// Takes a deadline that has passed, if there is one.
     pub(crate) fn expired(&mut self, now: Instant) -> Option<TimeoutReason> {
-        let (deadline, reason) = self.next()?;
+        let (deadline, reason) = self.earliest()?;
         if deadline > now {
             return None;
         }
@@ -63,18 +55,29 @@ impl Timers {
         Some(reason)
     }
 
-    fn all(&self) -> [Option<(Instant, TimeoutReason)>; 9] {
-        let entry = |deadline: Option<Instant>, reason| deadline.map(|deadline| (deadline, reason));
-        [
-            entry(self.address, TimeoutReason::Address),
-            entry(self.blocked, TimeoutReason::Blocked),
-            entry(self.call, TimeoutReason::Call),
-            entry(self.close, TimeoutReason::Close),
-            entry(self.connect, TimeoutReason::Connect),
-            entry(self.heartbeat_receive, TimeoutReason::HeartbeatReceive),
-            entry(self.heartbeat_send, TimeoutReason::HeartbeatSend),
-            entry(self.trickle, TimeoutReason::Trickle),
-            entry(self.write_stall, TimeoutReason::WriteStall),
-        ]
+    fn earliest(&self) -> Option<(Instant, TimeoutReason)> {
+        let all = self.deadlines.iter().zip(REASONS);
+        all.filter_map(|(deadline, reason)| Some(((*deadline)?, reason))).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{REASONS, Timers};
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn each_kind_has_a_deadline_of_its_own() {
+        assert!(REASONS.iter().enumerate().all(|(index, reason)| *reason as usize == index));
+        let (mut timers, start) = (Timers::default(), Instant::now());
+        for (index, reason) in REASONS.into_iter().enumerate().rev() {
+            let deadline = start + Duration::from_secs(index as u64);
+            timers.set(reason, Some(deadline));
+            assert_eq!(timers.poll(), Some((deadline, reason)));
+        }
+        for reason in REASONS {
+            assert_eq!(timers.expired(start + Duration::from_secs(60)), Some(reason));
+        }
+        assert_eq!((timers.poll(), timers.expired(start)), (None, None));
     }
 }

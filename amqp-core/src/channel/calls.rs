@@ -7,128 +7,12 @@
 //! closed again.
 
 use std::collections::BTreeSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
-use amqp_proto::method::{
-    MethodId, MethodSpec, TABLE, WireMethod, basic, channel, confirm, connection, queue, tx,
-};
-
 use crate::error::Error;
-use crate::ids::{CallKey, ChannelId, ConsumerKey};
-use crate::request::Reply;
+use crate::ids::CallKey;
+use crate::request::{Pending, Reply};
 use crate::slab::Slab;
-
-/// What a call awaits.
-#[doc(hidden)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(unreachable_pub, reason = "it stands in a sealed trait")]
-pub enum Pending {
-    /// A close of a channel that is closing already: no frame answers it.
-    AlsoClose(ChannelId),
-    ChannelClose,
-    ChannelOpen(ChannelId),
-    ConfirmSelect,
-    Consume(ConsumerKey),
-    Cancel(ConsumerKey),
-    /// The connection is idle: no frame answers it.
-    Drain,
-    Flow {
-        active: bool,
-    },
-    /// Answered by `get-ok` with a message, or by `get-empty`.
-    Get {
-        no_ack: bool,
-    },
-    /// `basic.qos`.
-    Qos {
-        count: u16,
-        global: bool,
-    },
-    /// A reply without fields that matter.
-    Done(MethodId),
-    /// With a digest of the queue's name, unless the broker is to choose one.
-    QueueDeclare {
-        name: Option<u64>,
-    },
-    QueueDelete,
-    QueuePurge,
-    Recover,
-    TxCommit,
-    TxRollback,
-    TxSelect,
-    UpdateSecret,
-}
-
-impl Pending {
-    pub(crate) const fn done(reply: MethodId) -> Self {
-        Self::Done(reply)
-    }
-
-    /// A declaration of the queue of this name.
-    pub(crate) fn queue_declare(name: &str) -> Self {
-        // RabbitMQ drops line ends from names.
-        let name = name.replace(['\r', '\n'], "");
-        Self::QueueDeclare { name: (!name.is_empty()).then(|| digest(name.as_bytes())) }
-    }
-
-    /// Whether a reply to this declaration may name that queue.
-    pub(crate) fn names(self, queue: &[u8]) -> bool {
-        match self {
-            Self::QueueDeclare { name: Some(name) } => name == digest(queue),
-            _ => true,
-        }
-    }
-
-    /// The method that was sent.
-    pub(crate) fn request(self) -> MethodId {
-        let reply = self.reply();
-        let answers = |spec: &&MethodSpec| {
-            let name = reply.spec().map(|reply| reply.name);
-            spec.id.class == reply.class && name.is_some_and(|name| spec.replies.contains(&name))
-        };
-        TABLE.iter().find(answers).map_or(reply, |spec| spec.id)
-    }
-
-    /// The consumer whose tag the reply names.
-    pub(crate) const fn consumer(self) -> Option<ConsumerKey> {
-        match self {
-            Self::Consume(consumer) | Self::Cancel(consumer) => Some(consumer),
-            _ => None,
-        }
-    }
-
-    /// The reply that is due.
-    pub(crate) const fn reply(self) -> MethodId {
-        match self {
-            Self::AlsoClose(_) | Self::ChannelClose => channel::CloseOk::ID,
-            Self::ChannelOpen(_) => channel::OpenOk::ID,
-            Self::ConfirmSelect => confirm::SelectOk::ID,
-            Self::Consume(_) => basic::ConsumeOk::ID,
-            Self::Cancel(_) => basic::CancelOk::ID,
-            // What it ends with is a close.
-            Self::Drain => connection::CloseOk::ID,
-            Self::Flow { .. } => channel::FlowOk::ID,
-            Self::Get { .. } => basic::GetEmpty::ID,
-            Self::Qos { .. } => basic::QosOk::ID,
-            Self::Done(reply) => reply,
-            Self::QueueDeclare { .. } => queue::DeclareOk::ID,
-            Self::QueueDelete => queue::DeleteOk::ID,
-            Self::QueuePurge => queue::PurgeOk::ID,
-            Self::Recover => basic::RecoverOk::ID,
-            Self::TxCommit => tx::CommitOk::ID,
-            Self::TxRollback => tx::RollbackOk::ID,
-            Self::TxSelect => tx::SelectOk::ID,
-            Self::UpdateSecret => connection::UpdateSecretOk::ID,
-        }
-    }
-}
-
-fn digest(name: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    name.hash(&mut hasher);
-    hasher.finish()
-}
 
 #[derive(Debug)]
 struct Slot {
@@ -147,13 +31,13 @@ pub(crate) struct Calls {
     deadlines: BTreeSet<(Instant, CallKey)>,
     /// Calls whose reply has not come, those whose time is over among them.
     awaited: usize,
-    /// One was added since they were last looked at.
-    moved: bool,
+    /// A deadline was added since they were last polled.
+    has_new_deadline: bool,
 }
 
 impl Calls {
     pub(crate) const fn new() -> Self {
-        Self { slots: Slab::new(), deadlines: BTreeSet::new(), awaited: 0, moved: false }
+        Self { slots: Slab::new(), deadlines: BTreeSet::new(), awaited: 0, has_new_deadline: false }
     }
 
     pub(crate) fn insert(&mut self, pending: Pending, deadline: Instant) -> CallKey {
@@ -161,7 +45,7 @@ impl Calls {
         let key = CallKey(self.slots.insert(slot));
         self.deadlines.insert((deadline, key));
         self.awaited += 1;
-        self.moved = true;
+        self.has_new_deadline = true;
         key
     }
 
@@ -237,15 +121,15 @@ impl Calls {
         result.map(|result| (pending, result))
     }
 
-    /// Whether a deadline was added since the last [`look`](Self::look).
+    /// Whether a deadline was added since the last [`poll_deadline`](Self::poll_deadline).
     #[inline]
-    pub(crate) const fn moved(&self) -> bool {
-        self.moved
+    pub(crate) const fn has_new_deadline(&self) -> bool {
+        self.has_new_deadline
     }
 
-    /// The earliest deadline, for whoever waits for it.
-    pub(crate) fn look(&mut self) -> Option<Instant> {
-        self.moved = false;
+    /// The earliest deadline, for a timer.
+    pub(crate) fn poll_deadline(&mut self) -> Option<Instant> {
+        self.has_new_deadline = false;
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 

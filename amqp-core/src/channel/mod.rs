@@ -28,11 +28,10 @@ use crate::ids::{CallKey, ConsumerKey};
 use crate::limits::{RETURNED_BYTES, RETURNED_MESSAGES};
 use crate::machine::{self, Transition};
 use crate::message::ReturnedMessage;
+use crate::request::Pending;
 
 pub(crate) use awaited::Awaited;
 pub(crate) use calls::Calls;
-#[allow(unreachable_pub, reason = "it stands in a sealed trait")]
-pub use calls::Pending;
 pub use confirms::Confirmation;
 pub(crate) use confirms::Confirms;
 pub(crate) use consumers::{Consumer, ConsumerPhase, Consumers};

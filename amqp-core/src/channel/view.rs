@@ -9,8 +9,7 @@ use amqp_proto::frame;
 use amqp_proto::method::{WireMethod, basic, channel as wire};
 
 use crate::channel::{
-    ChannelState, Confirmation, Consumer, ConsumerPhase, Inbox, Pending, Phase, PhaseInput,
-    PublishRefused,
+    ChannelState, Confirmation, Consumer, ConsumerPhase, Inbox, Phase, PhaseInput, PublishRefused,
 };
 use crate::connection::Connection;
 use crate::error::{AckError, ChannelCause, Error, InvalidArgument, InvalidReason, Misuse};
@@ -19,7 +18,7 @@ use crate::ids::{Call, CallKey, ChannelId, ConsumerKey, DeliveryTag, PublishSeq,
 use crate::limits::CALLS_MAX;
 use crate::message::{Delivery, ReturnedMessage};
 use crate::request::sealed::Request;
-use crate::request::{BasicConsume, ConsumeOk, NoWait, Reply, Rpc, short};
+use crate::request::{BasicConsume, ConsumeOk, NoWait, Pending, Reply, Rpc, short};
 
 /// A channel of a connection, borrowed for one or more operations.
 ///

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use crate::channel::{ConsumerPhase, Pending};
+use crate::channel::ConsumerPhase;
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::event::Event;
 use crate::ids::{Call, CallKey};
 use crate::limits::TIMEOUT_MAX;
-use crate::request::Reply;
+use crate::request::{Pending, Reply};
 
 impl Connection {
     /// Cancels every consumer, and waits until nothing is under way: no call, no unconfirmed publish,

@@ -4,14 +4,14 @@ use amqp_proto::ShortStr;
 use amqp_proto::frame;
 use amqp_proto::method::connection as wire_connection;
 
-use crate::channel::{Awaited, ChannelState, ConsumerPhase, Pending, Phase, PhaseInput};
+use crate::channel::{Awaited, ChannelState, ConsumerPhase, Phase, PhaseInput};
 use crate::connection::{Connection, End, State};
 use crate::error::{
     ChannelCause, CloseCause, ConnectFailure, Error, ProtocolDetail, ProtocolError,
 };
 use crate::event::{Event, TimeoutReason};
 use crate::ids::{ChannelId, ConsumerKey, PublishSeq};
-use crate::request::Reply;
+use crate::request::{Pending, Reply};
 
 impl Connection {
     /// Why the connection ended, if it was open and has.

@@ -26,7 +26,7 @@ use amqp_proto::method::{channel as wire, connection as wire_connection};
 use amqp_proto::{FieldTable, ShortStr};
 use bytes::Bytes;
 
-use crate::channel::{Calls, Channel, ChannelState, Consumers, Numbers, Pending, Phase, Staging};
+use crate::channel::{Calls, Channel, ChannelState, Consumers, Numbers, Phase, Staging};
 use crate::config::Config;
 use crate::error::{
     ChannelCause, CloseCause, ConnectFailure, ConnectStep, Error, InvalidArgument, Misuse,
@@ -35,7 +35,7 @@ use crate::error::{
 use crate::event::{Event, TimeoutReason};
 use crate::ids::{Call, CallKey, ChannelId, Epoch};
 use crate::limits::{HEADER_FRAME_BYTES, SKIPPED_HEADER_FRAME_BYTES};
-use crate::request::{FromReply, Reply};
+use crate::request::{FromReply, Pending, Reply};
 use crate::slab::Slab;
 use crate::timers::Timers;
 use crate::transmit::{Outbound, Transmit};
@@ -406,13 +406,13 @@ impl Connection {
     /// call.
     pub fn poll_timeout(&mut self) -> Option<(Instant, TimeoutReason)> {
         self.arm();
-        self.timers.look()
+        self.timers.poll()
     }
 
     /// Whether a deadline was set since [`poll_timeout`](Self::poll_timeout).
     #[inline]
-    pub fn timeout_moved(&self) -> bool {
-        self.timers.moved() || self.calls.moved()
+    pub fn has_new_timeout(&self) -> bool {
+        self.timers.has_new() || self.calls.has_new_deadline()
     }
 
     /// Whether there are bytes for `poll_transmit`.
@@ -502,7 +502,7 @@ impl Connection {
         self.timers.set(TimeoutReason::WriteStall, stalled_at);
         self.timers.set(TimeoutReason::HeartbeatReceive, dead_at);
         self.timers.set(TimeoutReason::HeartbeatSend, send_at);
-        self.timers.set(TimeoutReason::Call, self.calls.look());
+        self.timers.set(TimeoutReason::Call, self.calls.poll_deadline());
         if self.end_state().is_some() {
             self.timers.set(TimeoutReason::Close, None);
         }

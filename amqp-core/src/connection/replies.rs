@@ -7,12 +7,12 @@ use amqp_proto::ShortStr;
 use amqp_proto::frame;
 use amqp_proto::method::{Method, basic, channel as wire, connection as wire_connection};
 
-use crate::channel::{ConsumerPhase, Fate, Numbers, Pending, Phase, PhaseInput, Target};
+use crate::channel::{ConsumerPhase, Fate, Numbers, Phase, PhaseInput, Target};
 use crate::connection::{Connection, State};
 use crate::error::{BrokerError, ChannelCause, CloseCause, Error, ProtocolDetail, peer_text};
 use crate::event::{Event, TimeoutReason};
 use crate::ids::{CallKey, ChannelId, ConsumerKey, DeliveryTag, TagKind};
-use crate::request::{ConsumeOk, Got, MessageCount, QueueDeclareOk, Reply};
+use crate::request::{Got, Pending, Reply};
 use crate::transmit::Outbound;
 
 impl Connection {
@@ -152,31 +152,7 @@ impl Connection {
         if pending.reply() != method.id() {
             return stray(&mut self.numbers);
         }
-        let reply = match (pending, method) {
-            (declare, Method::QueueDeclareOk(ok)) if !declare.names(ok.queue.as_bytes()) => {
-                return Err(ProtocolDetail::QueueName);
-            }
-            (Pending::QueueDeclare { .. }, Method::QueueDeclareOk(ok)) => {
-                Reply::Queue(QueueDeclareOk {
-                    queue: ok.queue.as_str()?.to_owned(),
-                    message_count: ok.message_count,
-                    consumer_count: ok.consumer_count,
-                })
-            }
-            (Pending::QueueDelete, Method::QueueDeleteOk(ok)) => {
-                Reply::Count(MessageCount { message_count: ok.message_count })
-            }
-            (Pending::QueuePurge, Method::QueuePurgeOk(ok)) => {
-                Reply::Count(MessageCount { message_count: ok.message_count })
-            }
-            (Pending::Consume(consumer), Method::BasicConsumeOk(ok)) => {
-                let consumer_tag = ok.consumer_tag.as_str()?.to_owned();
-                Reply::Consume(ConsumeOk { consumer, consumer_tag })
-            }
-            (Pending::Get { .. }, _) => Reply::Got(None),
-            (Pending::Flow { .. }, Method::ChannelFlowOk(ok)) => Reply::Flow(ok.active),
-            _ => Reply::Done,
-        };
+        let reply = pending.read(method)?;
         match tag {
             Some(tag) => state.calls.remove_tagged(tag, call),
             // It goes with the channel.

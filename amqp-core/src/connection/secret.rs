@@ -5,13 +5,12 @@ use std::time::Instant;
 use amqp_proto::frame;
 use amqp_proto::method::connection as wire;
 
-use crate::channel::Pending;
 use crate::config::Secret;
 use crate::connection::Connection;
 use crate::error::{Error, InvalidArgument, InvalidReason, Misuse};
 use crate::ids::Call;
 use crate::limits::CALLS_MAX;
-use crate::request::short;
+use crate::request::{Pending, short};
 
 impl Connection {
     /// Gives the broker a new secret for the login, such as a token about to expire

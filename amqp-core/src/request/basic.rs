@@ -1,10 +1,9 @@
 use amqp_proto::method;
 use amqp_proto::{FieldTable, FieldValue, frame};
 
-use crate::channel::Pending;
 use crate::error::InvalidArgument;
 use crate::ids::TagKind;
-use crate::request::{Got, raw, requests, short};
+use crate::request::{Got, Pending, raw, requests, short};
 
 pub(crate) const STREAM_OFFSET: &str = "x-stream-offset";
 

@@ -1,8 +1,7 @@
 use amqp_proto::method::{self, WireMethod};
 use amqp_proto::{FieldTable, FieldValue};
 
-use crate::channel::Pending;
-use crate::request::{raw, requests, short};
+use crate::request::{Pending, raw, requests, short};
 
 /// The types of exchanges that every broker has; plugins bring more
 /// (<https://www.rabbitmq.com/docs/exchanges>).

@@ -5,12 +5,12 @@
 mod basic;
 mod exchange;
 mod mode;
+mod pending;
 mod queue;
 mod queue_declare;
 
 use amqp_proto::{FieldTable, RawTable, ShortStr};
 
-use crate::channel::Pending;
 use crate::error::{InvalidArgument, InvalidReason};
 use crate::ids::ConsumerKey;
 use crate::message::Delivery;
@@ -78,7 +78,7 @@ pub struct Got {
 }
 
 pub(crate) mod sealed {
-    use super::{InvalidArgument, Pending};
+    use super::{InvalidArgument, Pending, Reply};
 
     /// How a call is sent and what is awaited.
     #[doc(hidden)]
@@ -100,28 +100,16 @@ pub(crate) mod sealed {
     pub trait FromReply: Sized {
         fn from_reply(reply: Reply) -> Option<Self>;
     }
-
-    /// The reply to a call of any type.
-    #[doc(hidden)]
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    #[allow(unreachable_pub, reason = "the trait seals a public one")]
-    pub enum Reply {
-        Done,
-        Queue(super::QueueDeclareOk),
-        Count(super::MessageCount),
-        Consume(super::ConsumeOk),
-        Flow(bool),
-        Got(Option<Box<super::Got>>),
-    }
 }
 
 pub(crate) use basic::STREAM_OFFSET;
 pub use basic::{BasicConsume, BasicGet, BasicQos, BasicRecover, StreamOffset};
 pub use exchange::{ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeType, ExchangeUnbind};
 pub use mode::{ChannelFlow, ConfirmSelect, TxCommit, TxRollback, TxSelect};
+#[allow(unreachable_pub, reason = "they stand in a sealed trait")]
+pub use pending::{Pending, Reply};
 pub use queue::{QueueBind, QueueDelete, QueuePurge, QueueUnbind};
 pub use queue_declare::{Overflow, QueueDeclare};
-pub(crate) use sealed::Reply;
 
 macro_rules! replies {
     ($($type:ty: $pattern:pat => $value:expr;)*) => {
@@ -183,7 +171,7 @@ macro_rules! requests {
                     Ok(())
                 }
 
-                fn pending(&self) -> crate::channel::Pending {
+                fn pending(&self) -> crate::request::Pending {
                     let $this = self;
                     let _ = $this;
                     $pending

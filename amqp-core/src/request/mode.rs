@@ -2,8 +2,7 @@
 
 use amqp_proto::method;
 
-use crate::channel::Pending;
-use crate::request::requests;
+use crate::request::{Pending, requests};
 
 /// Puts the channel into transaction mode (`tx.select`;
 /// <https://www.rabbitmq.com/docs/semantics#tx>). Asked again, nothing changes.

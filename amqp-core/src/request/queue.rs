@@ -1,8 +1,7 @@
 use amqp_proto::method::{self, WireMethod};
 use amqp_proto::{FieldTable, FieldValue};
 
-use crate::channel::Pending;
-use crate::request::{MessageCount, raw, requests, short};
+use crate::request::{MessageCount, Pending, raw, requests, short};
 
 /// Binds a queue to an exchange (`queue.bind`).
 #[derive(Clone, Debug, PartialEq)]

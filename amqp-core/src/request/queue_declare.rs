@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use amqp_proto::{FieldTable, FieldValue, method};
 
-use crate::channel::Pending;
-use crate::request::{QueueDeclareOk, raw, requests, short};
+use crate::request::{Pending, QueueDeclareOk, raw, requests, short};
 
 /// Declares a queue, or checks that it exists (`queue.declare`).
 #[derive(Clone, Debug, PartialEq)]

@@ -285,14 +285,14 @@ impl Session {
     /// When to call [`handle_timeout`](Self::handle_timeout), and why. May change after any other
     /// call.
     pub fn poll_timeout(&mut self) -> Option<(Instant, TimeoutReason)> {
-        [self.timers.look(), self.connection.poll_timeout()].into_iter().flatten().min()
+        [self.timers.poll(), self.connection.poll_timeout()].into_iter().flatten().min()
     }
 
     /// Whether a deadline was set since [`poll_timeout`](Self::poll_timeout): that it need not be asked
     /// after every publish.
     #[inline]
-    pub fn timeout_moved(&self) -> bool {
-        self.timers.moved() || self.connection.timeout_moved()
+    pub fn has_new_timeout(&self) -> bool {
+        self.timers.has_new() || self.connection.has_new_timeout()
     }
 
     /// Whether there is something for `poll_action`.

@@ -9,7 +9,15 @@ use std::collections::{BTreeMap, VecDeque};
 use amqp_proto::frame::{self, FRAME_END};
 use bytes::Bytes;
 
-use super::{Chunk, Dealt};
+use crate::transmit::chunk::Chunk;
+
+/// A content larger than a frame has had its first frame dealt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Dealt {
+    pub(crate) channel: u16,
+    pub(crate) seq: u64,
+    pub(crate) offset: u64,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Lanes {

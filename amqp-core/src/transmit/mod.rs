@@ -2,7 +2,7 @@
 //!
 //! Frames are encoded into one flat buffer in wire order; bodies from 4 KiB are inserted into it by
 //! reference, at positions that are kept beside it. The driver swaps the whole away into its
-//! [`Transmit`] and writes it without any lock; meanwhile the other buffer fills.
+//! [`Transmit`] ([`chunk`]) and writes it without any lock; meanwhile the other buffer fills.
 //!
 //! Contents larger than a frame wait in lanes ([`lanes`]) and are cut into frames only when the
 //! driver asks for bytes.
@@ -10,10 +10,8 @@
 //! Every byte has an offset in the stream, so that after a loss a publish that was not written can
 //! be told from one that may have arrived.
 
+mod chunk;
 mod lanes;
-
-use std::collections::VecDeque;
-use std::io::IoSlice;
 
 use amqp_proto::frame::{self, FRAME_END, FRAME_OVERHEAD};
 use amqp_proto::method::basic;
@@ -25,135 +23,10 @@ use crate::limits::{
 };
 use crate::message::Body;
 
+use chunk::Chunk;
+pub use chunk::Transmit;
+pub(crate) use lanes::Dealt;
 use lanes::Lanes;
-
-/// Bytes that the driver is writing.
-#[derive(Debug, Default)]
-pub struct Transmit {
-    chunk: Chunk,
-    /// Bytes of `chunk.flat` that were written.
-    flat_written: usize,
-    /// Bytes of the front insert that were written.
-    insert_written: usize,
-}
-
-impl Transmit {
-    /// Nothing to write.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Whether everything was written.
-    pub fn is_empty(&self) -> bool {
-        self.flat_written == self.chunk.flat.len() && self.chunk.inserts.is_empty()
-    }
-
-    /// Fills `slices` with what is to be written next, and returns how many were filled.
-    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let mut filled = 0;
-        let mut flat_from = self.flat_written;
-        let mut insert_from = self.insert_written;
-        let mut fill = |bytes: &'a [u8]| match slices.get_mut(filled) {
-            Some(slice) => {
-                *slice = IoSlice::new(bytes);
-                filled += 1;
-                true
-            }
-            None => false,
-        };
-        for insert in &self.chunk.inserts {
-            let before = self.chunk.flat.get(flat_from..insert.at).unwrap_or_default();
-            let body = insert.bytes.get(insert_from..).unwrap_or_default();
-            if (!before.is_empty() && !fill(before)) || !fill(body) {
-                return filled;
-            }
-            (flat_from, insert_from) = (insert.at, 0);
-        }
-        let rest = self.chunk.flat.get(flat_from..).unwrap_or_default();
-        if !rest.is_empty() {
-            fill(rest);
-        }
-        filled
-    }
-
-    /// Notes that `written` more bytes reached the socket.
-    pub fn advance(&mut self, mut written: usize) {
-        while written > 0 {
-            let flat_to = self.chunk.inserts.front().map_or(self.chunk.flat.len(), |i| i.at);
-            let from_flat = written.min(flat_to - self.flat_written);
-            self.flat_written += from_flat;
-            written -= from_flat;
-            let Some(insert) = self.chunk.inserts.front() else { break };
-            let from_insert = written.min(insert.bytes.len() - self.insert_written);
-            self.insert_written += from_insert;
-            written -= from_insert;
-            if self.insert_written == insert.bytes.len() {
-                self.chunk.inserts.pop_front();
-                self.insert_written = 0;
-            } else {
-                break;
-            }
-        }
-        if self.is_empty() {
-            self.chunk.clear();
-            self.flat_written = 0;
-        }
-    }
-
-    /// Everything that is still to be written, in one piece: for tests and simple loops.
-    pub fn to_vec(&self) -> Vec<u8> {
-        let mut all = Vec::new();
-        let mut flat_from = self.flat_written;
-        let mut insert_from = self.insert_written;
-        for insert in &self.chunk.inserts {
-            all.extend_from_slice(self.chunk.flat.get(flat_from..insert.at).unwrap_or_default());
-            all.extend_from_slice(insert.bytes.get(insert_from..).unwrap_or_default());
-            (flat_from, insert_from) = (insert.at, 0);
-        }
-        all.extend_from_slice(self.chunk.flat.get(flat_from..).unwrap_or_default());
-        all
-    }
-}
-
-/// Flat bytes, with larger ones inserted by reference.
-#[derive(Debug, Default)]
-struct Chunk {
-    flat: Vec<u8>,
-    inserts: VecDeque<Insert>,
-    inserted: usize,
-}
-
-#[derive(Debug)]
-struct Insert {
-    /// The position in the flat bytes before which these come.
-    at: usize,
-    bytes: Bytes,
-}
-
-impl Chunk {
-    fn len(&self) -> usize {
-        self.flat.len() + self.inserted
-    }
-
-    fn clear(&mut self) {
-        self.flat.clear();
-        self.inserts.clear();
-        self.inserted = 0;
-    }
-
-    fn insert(&mut self, bytes: Bytes) {
-        self.inserted += bytes.len();
-        self.inserts.push_back(Insert { at: self.flat.len(), bytes });
-    }
-}
-
-/// A content larger than a frame has had its first frame dealt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Dealt {
-    pub(crate) channel: u16,
-    pub(crate) seq: u64,
-    pub(crate) offset: u64,
-}
 
 /// Which publishes of a channel were handed to the driver whole: those that begin before this offset,
 /// and have a lower number than what waits in the channel's lane.
@@ -441,8 +314,7 @@ impl Outbound {
             round = round.saturating_sub(1);
             self.lanes.deal(&mut self.chunk, self.offset, self.body_max, dealt);
         }
-        out.chunk.clear();
-        (out.flat_written, out.insert_written) = (0, 0);
+        out.clear();
         if self.chunk.len() == 0 {
             self.idle_polls = self.idle_polls.saturating_add(1);
             if self.idle_polls > IDLE_POLLS_MAX {
@@ -474,7 +346,7 @@ impl Outbound {
     /// Everything queued goes: the transport is gone.
     pub(crate) fn clear(&mut self) {
         self.last_ack = None;
-        self.discarded.extend(self.chunk.inserts.drain(..).map(|insert| insert.bytes));
+        self.discarded.extend(self.chunk.drain_inserts());
         self.chunk.clear();
         self.lanes.clear(&mut self.discarded);
     }

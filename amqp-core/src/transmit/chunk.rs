@@ -1,0 +1,136 @@
+//! Bytes in wire order: flat ones, with larger ones inserted by reference.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::Bytes;
+
+/// Bytes that the driver is writing.
+#[derive(Debug, Default)]
+pub struct Transmit {
+    pub(super) chunk: Chunk,
+    /// Bytes of `chunk.flat` that were written.
+    flat_written: usize,
+    /// Bytes of the front insert that were written.
+    insert_written: usize,
+}
+
+impl Transmit {
+    /// Nothing to write.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether everything was written.
+    pub fn is_empty(&self) -> bool {
+        self.flat_written == self.chunk.flat.len() && self.chunk.inserts.is_empty()
+    }
+
+    /// Fills `slices` with what is to be written next, and returns how many were filled.
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut filled = 0;
+        let mut flat_from = self.flat_written;
+        let mut insert_from = self.insert_written;
+        let mut fill = |bytes: &'a [u8]| match slices.get_mut(filled) {
+            Some(slice) => {
+                *slice = IoSlice::new(bytes);
+                filled += 1;
+                true
+            }
+            None => false,
+        };
+        for insert in &self.chunk.inserts {
+            let before = self.chunk.flat.get(flat_from..insert.at).unwrap_or_default();
+            let body = insert.bytes.get(insert_from..).unwrap_or_default();
+            if (!before.is_empty() && !fill(before)) || !fill(body) {
+                return filled;
+            }
+            (flat_from, insert_from) = (insert.at, 0);
+        }
+        let rest = self.chunk.flat.get(flat_from..).unwrap_or_default();
+        if !rest.is_empty() {
+            fill(rest);
+        }
+        filled
+    }
+
+    /// Notes that `written` more bytes reached the socket.
+    pub fn advance(&mut self, mut written: usize) {
+        while written > 0 {
+            let flat_to = self.chunk.inserts.front().map_or(self.chunk.flat.len(), |i| i.at);
+            let from_flat = written.min(flat_to - self.flat_written);
+            self.flat_written += from_flat;
+            written -= from_flat;
+            let Some(insert) = self.chunk.inserts.front() else { break };
+            let from_insert = written.min(insert.bytes.len() - self.insert_written);
+            self.insert_written += from_insert;
+            written -= from_insert;
+            if self.insert_written == insert.bytes.len() {
+                self.chunk.inserts.pop_front();
+                self.insert_written = 0;
+            } else {
+                break;
+            }
+        }
+        if self.is_empty() {
+            self.clear();
+        }
+    }
+
+    /// Everything that is still to be written, in one piece: for tests and simple loops.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut all = Vec::new();
+        let mut flat_from = self.flat_written;
+        let mut insert_from = self.insert_written;
+        for insert in &self.chunk.inserts {
+            all.extend_from_slice(self.chunk.flat.get(flat_from..insert.at).unwrap_or_default());
+            all.extend_from_slice(insert.bytes.get(insert_from..).unwrap_or_default());
+            (flat_from, insert_from) = (insert.at, 0);
+        }
+        all.extend_from_slice(self.chunk.flat.get(flat_from..).unwrap_or_default());
+        all
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.chunk.clear();
+        (self.flat_written, self.insert_written) = (0, 0);
+    }
+}
+
+/// Flat bytes, with larger ones inserted by reference.
+#[derive(Debug, Default)]
+pub(super) struct Chunk {
+    pub(super) flat: Vec<u8>,
+    inserts: VecDeque<Insert>,
+    inserted: usize,
+}
+
+#[derive(Debug)]
+struct Insert {
+    /// The position in the flat bytes before which these come.
+    at: usize,
+    bytes: Bytes,
+}
+
+impl Chunk {
+    pub(super) fn len(&self) -> usize {
+        self.flat.len() + self.inserted
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.flat.clear();
+        self.inserts.clear();
+        self.inserted = 0;
+    }
+
+    /// Adds bytes behind the flat ones that are there, by reference.
+    pub(super) fn insert(&mut self, bytes: Bytes) {
+        self.inserted += bytes.len();
+        self.inserts.push_back(Insert { at: self.flat.len(), bytes });
+    }
+
+    /// Removes what was inserted.
+    pub(super) fn drain_inserts(&mut self) -> impl Iterator<Item = Bytes> {
+        self.inserts.drain(..).map(|insert| insert.bytes)
+    }
+}
