@@ -108,10 +108,12 @@ pub use transmit::Transmit;
 pub use uri::{AmqpUri, UriError};
 
 /// The state machines as Mermaid diagrams, printed from their tables: name and text.
-pub fn state_diagrams() -> [(&'static str, String); 3] {
+pub fn state_diagrams() -> [(&'static str, String); 5] {
     [
         ("Session", session::diagram()),
+        ("Connection", connection::link_diagram()),
         ("Handshake", connection::handshake_diagram()),
         ("Channel", channel::diagram()),
+        ("Consumer", channel::consumer_diagram()),
     ]
 }

@@ -15,6 +15,18 @@ pub(crate) fn next<S: Copy + PartialEq, I: Copy + PartialEq>(
     table.iter().find(|row| row.0 == state && row.1 == input).map(|row| row.2)
 }
 
+/// Moves `state` on `input`. What the table does not list is a fault of the caller, who knows the state:
+/// a debug build stops at it, and a release build ignores the input.
+pub(crate) fn step<S: Copy + PartialEq + Debug, I: Copy + PartialEq + Debug>(
+    table: &[Transition<S, I>],
+    state: &mut S,
+    input: I,
+) {
+    let next = next(table, *state, input);
+    debug_assert!(next.is_some(), "no transition from {state:?} on {input:?}");
+    *state = next.unwrap_or(*state);
+}
+
 /// The table as a Mermaid state diagram.
 pub(crate) fn diagram<S: Debug, I: Debug>(table: &[Transition<S, I>]) -> String {
     let mut text = String::from("stateDiagram-v2\n");

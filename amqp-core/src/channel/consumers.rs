@@ -18,17 +18,44 @@ use crate::arena::Arena;
 use crate::channel::inbox::{Backlog, Inbox};
 use crate::error::Error;
 use crate::ids::{CallKey, ChannelId, ConsumerKey, TagKind};
+use crate::machine::{self, Transition};
 use crate::message::Delivery;
 use crate::slab::Slab;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConsumerPhase {
-    /// Consume or cancel is on its way, or the consumer runs.
+    /// From the moment `basic.consume` is queued.
     Running,
     /// `basic.cancel` is on its way.
     Cancelling,
     /// No more deliveries will come.
     Ended,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ConsumerInput {
+    /// Its request cannot be sent.
+    Refused,
+    Cancel,
+    CancelOk,
+    BrokerCancel,
+    ChannelClosed,
+}
+
+/// A broker's cancel that meets one of ours is ignored: ours is answered all the same.
+const TRANSITIONS: &[Transition<ConsumerPhase, ConsumerInput>] = &[
+    (ConsumerPhase::Running, ConsumerInput::Refused, ConsumerPhase::Ended),
+    (ConsumerPhase::Running, ConsumerInput::Cancel, ConsumerPhase::Cancelling),
+    (ConsumerPhase::Running, ConsumerInput::BrokerCancel, ConsumerPhase::Ended),
+    (ConsumerPhase::Running, ConsumerInput::ChannelClosed, ConsumerPhase::Ended),
+    (ConsumerPhase::Cancelling, ConsumerInput::CancelOk, ConsumerPhase::Ended),
+    (ConsumerPhase::Cancelling, ConsumerInput::ChannelClosed, ConsumerPhase::Ended),
+    (ConsumerPhase::Ended, ConsumerInput::ChannelClosed, ConsumerPhase::Ended),
+];
+
+/// The states of a consumer as a diagram.
+pub(crate) fn diagram() -> String {
+    machine::diagram(TRANSITIONS)
 }
 
 #[derive(Debug)]
@@ -154,9 +181,9 @@ impl Consumers {
     }
 
     /// No more deliveries will come.
-    pub(crate) fn end(&mut self, key: ConsumerKey) {
+    pub(crate) fn end(&mut self, key: ConsumerKey, input: ConsumerInput) {
         if let Some((consumer, backlog, _)) = self.find_with_memory(key) {
-            consumer.phase = ConsumerPhase::Ended;
+            consumer.step(input);
             consumer.inbox.stop_waiting(backlog);
         }
     }
@@ -191,6 +218,10 @@ impl Consumers {
 }
 
 impl Consumer {
+    pub(crate) fn step(&mut self, input: ConsumerInput) {
+        machine::step(TRANSITIONS, &mut self.phase, input);
+    }
+
     /// Whether its deliveries count as acknowledged when they are sent.
     #[inline]
     pub(crate) fn no_ack(&self) -> bool {

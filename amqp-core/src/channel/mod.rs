@@ -34,7 +34,8 @@ pub(crate) use awaited::Awaited;
 pub(crate) use calls::Calls;
 pub use confirms::Confirmation;
 pub(crate) use confirms::Confirms;
-pub(crate) use consumers::{Consumer, ConsumerPhase, Consumers};
+pub(crate) use consumers::diagram as consumer_diagram;
+pub(crate) use consumers::{Consumer, ConsumerInput, ConsumerPhase, Consumers};
 pub(crate) use content::{Complete, Content, Piece, Staging, Target};
 pub(crate) use fingerprint::{Fingerprint, Returned};
 pub(crate) use inbox::Inbox;
@@ -161,15 +162,8 @@ impl ChannelState {
         self.phase == Phase::Open && self.cause.is_none()
     }
 
-    /// Moves on `input`; whether the machine lets it happen.
-    pub(crate) fn step(&mut self, input: PhaseInput) -> bool {
-        match machine::next(TRANSITIONS, self.phase, input) {
-            Some(next) => {
-                self.phase = next;
-                true
-            }
-            None => false,
-        }
+    pub(crate) fn step(&mut self, input: PhaseInput) {
+        machine::step(TRANSITIONS, &mut self.phase, input);
     }
 
     /// The deliveries that are to be settled.
@@ -243,6 +237,11 @@ impl ChannelState {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The number of readers, 1 or none, that awaited a returned message.
+    pub(crate) fn stop_awaiting_returned(&mut self) -> usize {
+        usize::from(std::mem::take(&mut self.awaits_returned))
     }
 
     /// Keeps a returned message of an unconfirmed publish; the oldest go if there are too many.

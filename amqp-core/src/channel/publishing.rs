@@ -10,7 +10,7 @@ use amqp_proto::{Properties, PropertiesRef, RawProperties};
 
 use crate::channel::view::too_large;
 use crate::channel::{Channel, Fingerprint};
-use crate::connection::Connection;
+use crate::connection::{Connection, Link};
 use crate::error::{Error, InvalidArgument};
 use crate::ids::PublishSeq;
 use crate::limits::UNCONFIRMED_SPAN;
@@ -43,8 +43,9 @@ impl Channel<'_> {
     /// [`PublishRefused`]: nothing was queued.
     #[inline]
     pub fn publish(&mut self, publish: &Publish<'_>) -> Result<PublishSeq, PublishRefused> {
-        let Connection { channels, outbound, scratch, tuning, unconfirmed, counters, .. } =
+        let Connection { channels, link, scratch, unconfirmed, counters, .. } =
             &mut *self.connection;
+        let Link { outbound, tuning, .. } = link;
         let Some(state) = channels.find_mut(self.id.0) else { return Err(self.closed().into()) };
         if !state.is_open() {
             return Err(self.closed().into());

@@ -9,9 +9,10 @@ use amqp_proto::frame;
 use amqp_proto::method::{WireMethod, basic, channel as wire};
 
 use crate::channel::{
-    ChannelState, Confirmation, Consumer, ConsumerPhase, Inbox, Phase, PhaseInput, PublishRefused,
+    ChannelState, Confirmation, Consumer, ConsumerInput, ConsumerPhase, Inbox, Phase, PhaseInput,
+    PublishRefused,
 };
-use crate::connection::Connection;
+use crate::connection::{Connection, Link};
 use crate::error::{AckError, ChannelCause, Error, InvalidArgument, InvalidReason, Misuse};
 use crate::event::Event;
 use crate::ids::{Call, CallKey, ChannelId, ConsumerKey, DeliveryTag, PublishSeq, TagKind};
@@ -56,7 +57,8 @@ impl<'c> Channel<'c> {
     /// [`PublishRefused`]: nothing was queued.
     pub fn call_no_wait<R: NoWait>(&mut self, request: &R) -> Result<(), PublishRefused> {
         self.check_open()?;
-        let Connection { channels, outbound, tuning, scratch, .. } = &mut *self.connection;
+        let Connection { channels, link, scratch, .. } = &mut *self.connection;
+        let Link { outbound, tuning, .. } = link;
         let Some(state) = channels.find_mut(self.id.0) else { return Err(self.closed().into()) };
         scratch.clear();
         request.encode(state.number, true, scratch).map_err(Error::from)?;
@@ -82,7 +84,7 @@ impl<'c> Channel<'c> {
     ) -> Result<Call<ConsumeOk>, Error> {
         self.check_open()?;
         self.check_calls()?;
-        let (id, old_broker) = (self.id, self.connection.refused_streams_are_fatal);
+        let (id, old_broker) = (self.id, self.connection.link.refused_streams_are_fatal);
         let Some(state) = self.state() else { return Err(self.closed()) };
         let (kind, own) = (request.tag_kind(), request.prefetch);
         let start = match kind {
@@ -142,7 +144,7 @@ impl<'c> Channel<'c> {
                     state.streams |= request.is_stream();
                     state.prefetch = start.next;
                 }
-                self.connection.outbound.count_frames((before.len() + behind.len()) as u64);
+                self.connection.link.outbound.count_frames((before.len() + behind.len()) as u64);
                 Ok(Call::new(call))
             }
             Err(error) => {
@@ -188,7 +190,7 @@ impl<'c> Channel<'c> {
             Ok(())
         })?;
         if let Some(consumer) = self.connection.consumers.find_mut(key) {
-            consumer.phase = ConsumerPhase::Cancelling;
+            consumer.step(ConsumerInput::Cancel);
         }
         Ok(Call::new(call))
     }
@@ -220,7 +222,7 @@ impl<'c> Channel<'c> {
     /// to be settled. One that may be a stream's at an old RabbitMQ is given up: see
     /// [`AckError::MaybeStream`].
     pub fn requeue(&mut self, tag: DeliveryTag) {
-        if tag.epoch == self.connection.epoch && tag.channel == self.id {
+        if tag.epoch == self.connection.link.epoch && tag.channel == self.id {
             self.connection.requeue(tag);
         }
     }
@@ -262,7 +264,7 @@ impl<'c> Channel<'c> {
     #[inline(always)]
     pub fn ack(&mut self, tag: DeliveryTag, multiple: bool) -> Result<(), AckError> {
         let (number, lowest) = self.settle(tag, multiple)?;
-        self.connection.outbound.ack(number, tag.tag, multiple, lowest);
+        self.connection.link.outbound.ack(number, tag.tag, multiple, lowest);
         Ok(())
     }
 
@@ -281,7 +283,7 @@ impl<'c> Channel<'c> {
         if tag.kind == TagKind::NoAck {
             return Err(AckError::NoAck(tag.tag));
         }
-        let (id, epoch) = (self.id, self.connection.epoch);
+        let (id, epoch) = (self.id, self.connection.link.epoch);
         let streams = self.state().is_some_and(|state| state.is_open() && state.streams);
         if multiple && streams && tag.channel == id && tag.epoch == epoch {
             return Err(AckError::Stream(tag.tag));
@@ -293,7 +295,7 @@ impl<'c> Channel<'c> {
         }
         let nack = basic::Nack { delivery_tag: tag.tag, multiple, requeue };
         let (number, _) = self.settle(tag, multiple)?;
-        self.connection.outbound.frames(number, |out| frame::write_method(out, number, &nack));
+        self.connection.link.outbound.frames(number, |out| frame::write_method(out, number, &nack));
         Ok(())
     }
 
@@ -310,7 +312,7 @@ impl<'c> Channel<'c> {
         }
         let reject = basic::Reject { delivery_tag: tag.tag, requeue };
         let (number, _) = self.settle(tag, false)?;
-        self.connection.outbound.frames(number, |out| frame::write_method(out, number, &reject));
+        self.connection.link.outbound.frames(number, |out| frame::write_method(out, number, &reject));
         Ok(())
     }
 
@@ -318,7 +320,7 @@ impl<'c> Channel<'c> {
     /// unacknowledged until the channel closes. [`Event::Dropped`] says so, unless there is nothing
     /// left to settle.
     pub fn give_up(&mut self, tag: DeliveryTag) {
-        if tag.epoch == self.connection.epoch
+        if tag.epoch == self.connection.link.epoch
             && tag.channel == self.id
             && self.state().is_some_and(|state| state.is_open())
         {
@@ -382,22 +384,23 @@ impl<'c> Channel<'c> {
         let Some(state) = self.state() else {
             return Call::new(self.connection.calls.insert_done(pending, now, Reply::Done));
         };
-        if !state.step(PhaseInput::Close) {
-            // A second close waits for the first, or finds the channel closed.
-            let call = if state.phase == Phase::Closing {
+        match state.phase {
+            Phase::Opening | Phase::Open => state.step(PhaseInput::Close),
+            // A second close waits for the first.
+            Phase::Closing => {
                 let deadline = now + self.connection.config.call_timeout;
                 let pending = Pending::AlsoClose(self.id);
                 let call = self.connection.calls.insert(pending, deadline);
                 if let Some(state) = self.state() {
                     state.also_closing.insert(call);
                 }
-                call
-            } else {
+                return Call::new(call);
+            }
+            Phase::Closed => {
                 let call = self.connection.calls.insert_done(pending, now, Reply::Done);
                 self.connection.events.push_back(Event::CallDone(call));
-                call
-            };
-            return Call::new(call);
+                return Call::new(call);
+            }
         }
         state.cause.get_or_insert(ChannelCause::ByClient);
         self.connection.events.push_back(Event::ChannelClosing(self.id));
@@ -434,11 +437,11 @@ impl<'c> Channel<'c> {
         if tag.kind == TagKind::NoAck {
             return Err(AckError::NoAck(tag.tag));
         }
-        let Connection { channels, epoch, counters, .. } = &mut *self.connection;
+        let Connection { channels, link, counters, .. } = &mut *self.connection;
         let Some(state) = channels.find_mut(self.id.0) else {
             return Err(AckError::Stale(self.closed()));
         };
-        if !state.is_open() || tag.epoch != *epoch {
+        if !state.is_open() || tag.epoch != link.epoch {
             return Err(AckError::Stale(self.closed()));
         }
         if tag.channel != self.id {
@@ -487,8 +490,9 @@ impl<'c> Channel<'c> {
         behind: &[Pending],
         encode: impl FnOnce(u16, &mut Vec<u8>) -> Result<(), InvalidArgument>,
     ) -> Result<CallKey, Error> {
-        let Connection { channels, calls, consumers, outbound, config, tuning, scratch, .. } =
+        let Connection { channels, calls, consumers, link, config, scratch, .. } =
             &mut *self.connection;
+        let Link { outbound, tuning, .. } = link;
         let Some(state) = channels.find_mut(self.id.0) else { return Err(self.closed()) };
         scratch.clear();
         encode(state.number, scratch)?;

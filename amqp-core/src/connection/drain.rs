@@ -24,7 +24,7 @@ impl Connection {
     /// # Errors
     /// [`Error::Connection`] unless the connection is open.
     pub fn drain(&mut self, now: Instant, timeout: Duration) -> Result<Call<()>, Error> {
-        self.check_open()?;
+        self.link.check_open()?;
         for key in self.consumers.keys() {
             let running = self.consumers.find(key).filter(|it| it.phase == ConsumerPhase::Running);
             let Some(channel) = running.map(|consumer| consumer.channel) else { continue };
@@ -63,8 +63,8 @@ impl Connection {
             // The drains themselves await no reply.
             && self.calls.awaited() == self.draining.len()
             && !self.consumers.backlog().has_unread()
-            && self.outbound.is_empty()
-            && self.written >= self.outbound.handed_over()
+            && self.link.outbound.is_empty()
+            && self.link.written >= self.link.outbound.handed_over()
             && !self.has_in_hand()
     }
 

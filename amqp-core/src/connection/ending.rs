@@ -4,70 +4,69 @@ use amqp_proto::ShortStr;
 use amqp_proto::frame;
 use amqp_proto::method::connection as wire_connection;
 
-use crate::channel::{Awaited, ChannelState, ConsumerPhase, Phase, PhaseInput};
-use crate::connection::{Connection, End, State};
+use crate::channel::{Awaited, ChannelState, ConsumerInput, ConsumerPhase, Phase, PhaseInput};
+use crate::connection::Connection;
+use crate::connection::link::{End, Input, State};
 use crate::error::{
     ChannelCause, CloseCause, ConnectFailure, Error, ProtocolDetail, ProtocolError,
 };
-use crate::event::{Event, TimeoutReason};
+use crate::event::Event;
 use crate::ids::{ChannelId, ConsumerKey, PublishSeq};
 use crate::request::{Pending, Reply};
 
 impl Connection {
     /// Why the connection ended, if it was open and has.
     pub(crate) const fn cause(&self) -> Option<&CloseCause> {
-        match &self.state {
-            State::Ended(End::Closed(cause)) => Some(cause),
-            _ => None,
-        }
+        self.link.cause()
     }
 
-    pub(super) fn fail(&mut self, failure: ConnectFailure) {
+    /// Ends a connection that was never open.
+    pub(super) fn fail_to_open(&mut self, failure: ConnectFailure) {
         if self.end_state().is_none() {
-            self.state = State::Ended(End::Failed(failure));
+            self.link.enter(Input::End, State::Ended(End::Failed(failure)));
         }
     }
 
     /// The peer broke the protocol: it is told, and the connection ends.
     pub(super) fn protocol_error(&mut self, detail: ProtocolDetail) {
         let error = ProtocolError::new(detail);
-        match &self.state {
+        match self.link.state() {
             State::Ended(_) => return,
             State::Idle | State::Handshake(_) => {
-                return self.fail(ConnectFailure::Protocol(error));
+                return self.fail_to_open(ConnectFailure::Protocol(error));
             }
-            State::Open | State::Closing { .. } => {}
+            State::Open | State::Closing | State::CloseSent => {}
         }
         let text = error.detail.to_string();
-        self.end_now(CloseCause::Protocol(error.clone()));
+        self.end(CloseCause::Protocol(error.clone()));
         let close = wire_connection::Close {
             reply_code: error.code.code(),
             reply_text: ShortStr::new(&text).unwrap_or_default(),
             ..Default::default()
         };
-        self.outbound.urgent_frame(|out| frame::write_method(out, 0, &close));
+        self.link.outbound.urgent_frame(|out| frame::write_method(out, 0, &close));
     }
 
     /// The broker has read no publishes for longer than it may.
     pub(super) fn blocked_for_too_long(&mut self) {
         let timeout = self.config.blocked_timeout.unwrap_or_default();
-        let reason = self.blocked.clone().unwrap_or_default();
-        self.end_now(CloseCause::BlockedTimeout { reason, timeout });
+        let reason = self.link.blocked.clone().unwrap_or_default();
+        self.end(CloseCause::BlockedTimeout { reason, timeout });
     }
 
     /// Ends the connection where the driver's progress is not known: everything handed to it counts
     /// as written.
-    pub(super) fn end_now(&mut self, cause: CloseCause) {
-        let handed_over = self.outbound.handed_over();
-        self.end(cause, handed_over);
+    pub(super) fn end(&mut self, cause: CloseCause) {
+        let handed_over = self.link.outbound.handed_over();
+        self.end_with_written(cause, handed_over);
     }
 
-    pub(super) fn end(&mut self, cause: CloseCause, written: u64) {
-        let cause = match (&self.state, cause) {
+    pub(super) fn end_with_written(&mut self, cause: CloseCause, written: u64) {
+        let cause = match (self.link.state(), cause) {
             (State::Ended(_), _) => return,
             // However it ended, it was to be closed.
             (
-                State::Closing { .. },
+                State::Closing | State::CloseSent,
                 CloseCause::BlockedTimeout { .. }
                 | CloseCause::HeartbeatTimeout { .. }
                 | CloseCause::Protocol(_)
@@ -76,21 +75,18 @@ impl Connection {
             ) => CloseCause::ByClientForced,
             (_, cause) => cause,
         };
-        self.state = State::Ended(End::Closed(cause.clone()));
-        self.outbound.clear();
+        self.link.end(cause.clone());
         for key in self.channels.keys() {
             let cause = ChannelCause::Connection(cause.clone());
             self.close_channel(ChannelId(key), PhaseInput::ConnectionLost, cause, written);
         }
         let draining = std::mem::take(&mut self.draining);
-        let waiting = self.secret_calls.drain(..).chain(draining);
+        let waiting = self.link.secret_calls.drain(..).chain(draining);
         for call in waiting.collect::<Vec<_>>() {
             if self.calls.complete(call, Err(Error::Connection(cause.clone()))) {
                 self.events.push_back(Event::CallDone(call));
             }
         }
-        self.blocked = None;
-        self.timers.set(TimeoutReason::Blocked, None);
         self.arm();
     }
 
@@ -103,9 +99,10 @@ impl Connection {
         written: u64,
     ) {
         let Some(state) = self.channels.find_mut(id.0) else { return };
-        if !state.step(input) {
+        if state.phase == Phase::Closed {
             return;
         }
+        state.step(input);
         // What closed it first stays the reason that is told.
         let cause = match &state.cause {
             Some(ChannelCause::Connection(CloseCause::ByClient)) | None => cause,
@@ -113,9 +110,9 @@ impl Connection {
         };
         state.cause = Some(cause.clone());
         state.content.clear(&mut self.staging);
-        self.intake.returned(&mut state.awaits_returned);
+        self.returns_awaited -= state.stop_awaiting_returned();
         state.clear_unsettled();
-        self.numbers.free(state.number);
+        self.link.numbers.free(state.number);
         let calls = std::mem::take(&mut state.calls);
         let also_closing = std::mem::take(&mut state.also_closing);
         self.fail_calls(calls, &cause);
@@ -137,7 +134,7 @@ impl Connection {
             let error = cause.clone().into_error();
             let by_client = matches!(cause, ChannelCause::ByClient)
                 || matches!(cause, ChannelCause::Connection(CloseCause::ByClient));
-            self.end_consumer(key, (!by_client).then_some(error));
+            self.end_consumer(key, ConsumerInput::ChannelClosed, (!by_client).then_some(error));
         }
         self.events.push_back(Event::ChannelClosed(id));
         self.sweep_channel(id);
@@ -166,7 +163,12 @@ impl Connection {
 
     /// No more deliveries will come. The broker has requeued unread ones that were to be
     /// acknowledged; those without acknowledgement are still to be read.
-    pub(super) fn end_consumer(&mut self, key: ConsumerKey, error: Option<Error>) {
+    pub(super) fn end_consumer(
+        &mut self,
+        key: ConsumerKey,
+        input: ConsumerInput,
+        error: Option<Error>,
+    ) {
         let Some(consumer) = self.consumers.find_mut(key) else { return };
         let ended_before = consumer.phase == ConsumerPhase::Ended;
         let channel_open =
@@ -176,7 +178,7 @@ impl Connection {
         if !ended_before {
             consumer.error = error;
         }
-        self.consumers.end(key);
+        self.consumers.end(key, input);
         if drop_unread {
             self.consumers.take_unread(key);
         }
@@ -200,7 +202,7 @@ impl Connection {
     /// A consumer whose request was refused.
     pub(crate) fn discard_consumer(&mut self, key: ConsumerKey) {
         if let Some(consumer) = self.consumers.find_mut(key) {
-            consumer.phase = ConsumerPhase::Ended;
+            consumer.step(ConsumerInput::Refused);
             consumer.released = true;
         }
         self.consumers.sweep(key);

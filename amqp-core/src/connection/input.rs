@@ -13,8 +13,9 @@ use amqp_proto::properties::CONTENT_HEADER_MIN;
 use bytes::{Buf, BytesMut};
 
 use crate::channel::{Complete, Phase, Piece, Returned, Target};
+use crate::connection::Connection;
 use crate::connection::handshake::{Greeting, Progress};
-use crate::connection::{Connection, State};
+use crate::connection::link::State;
 use crate::error::{ProtocolDetail, peer_text};
 use crate::event::Event;
 use crate::ids::{ChannelId, ConsumerKey, DeliveryTag, TagKind};
@@ -30,12 +31,24 @@ enum Step {
     Lacking(usize),
 }
 
+/// The frame at the front of the input that is not there in whole.
+#[derive(Debug, Default)]
+pub(super) struct PartialInput {
+    /// Bytes of a frame that are still to be read past.
+    pub(super) skipped: usize,
+    /// Bytes of an incomplete frame that were there at the last input.
+    incomplete: usize,
+    /// Bytes that this frame lacks.
+    pub(super) lacking: usize,
+    buffer: InputBuffer,
+}
+
 /// The allocation in which the input lies, as far as it was seen.
 ///
 /// Frames are taken off the front, and the buffer may be moved or replaced between two inputs. Its end
 /// tells whether it is still the same.
 #[derive(Debug, Default)]
-pub(super) struct InputBuffer {
+struct InputBuffer {
     start: usize,
     end: usize,
 }
@@ -45,16 +58,16 @@ impl Connection {
     /// be more. An incomplete frame stays; [`lacking`](Self::lacking) tells what to make room for.
     pub fn handle_input(&mut self, now: Instant, input: &mut BytesMut) -> bool {
         // The rest of a frame that is handed in again is no sign of life.
-        if input.len() > self.incomplete {
-            self.heartbeat.received(now);
+        if input.len() > self.link.input.incomplete {
+            self.link.heartbeat.received(now);
         }
         let length = input.len();
-        self.input_buffer.look(input);
-        self.lacking = 0;
+        self.link.input.buffer.see(input);
+        self.link.input.lacking = 0;
         let more = self.handle_frames(now, input);
-        self.intake.read(length - input.len());
+        self.link.intake.read(length - input.len());
         self.counters.bytes_received += (length - input.len()) as u64;
-        self.incomplete = if more { 0 } else { input.len() };
+        self.link.input.incomplete = if more { 0 } else { input.len() };
         more
     }
 
@@ -72,7 +85,7 @@ impl Connection {
                 Ok(Step::Taken(length)) => consumed += length,
                 Ok(Step::Lacking(length)) => {
                     input.advance(done);
-                    self.lacking = length;
+                    self.link.input.lacking = length;
                     return false;
                 }
                 Err(detail) => self.protocol_error(detail),
@@ -95,20 +108,20 @@ impl Connection {
             *done += length;
             return Ok(Step::Taken(length));
         }
-        if let State::Handshake(handshake) = &self.state {
+        if let State::Handshake(handshake) = self.link.state() {
             match handshake.greeting(rest) {
                 Greeting::Frames => {}
                 Greeting::Incomplete => return Ok(Step::Lacking(0)),
                 Greeting::Failed(failure) => {
-                    self.fail(failure);
+                    self.fail_to_open(failure);
                     return Ok(Step::Taken(0));
                 }
             }
         }
-        if self.skipped > 0 {
+        if self.link.input.skipped > 0 {
             return self.skip(rest, done);
         }
-        let Some(head) = FrameHead::parse(rest, self.frame_limits)? else {
+        let Some(head) = FrameHead::parse(rest, self.link.frame_limits)? else {
             return Ok(Step::Lacking(FRAME_HEAD));
         };
         if head.size > HEADER_FRAME_BYTES && head.kind == FrameKind::Header {
@@ -129,7 +142,7 @@ impl Connection {
             FrameKind::Method => self.method(now, head.channel, payload)?,
             FrameKind::Header => self.header(head.channel, payload)?,
             FrameKind::Body => {
-                if self.input_buffer.is_mostly(payload.len())
+                if self.link.input.buffer.is_mostly(payload.len())
                     && self.takes_whole(head.channel, payload.len())
                 {
                     input.advance(*done + FRAME_HEAD);
@@ -165,7 +178,7 @@ impl Connection {
         let body_size = header.body_size;
         *done += fixed;
         self.counters.frames_received += 1;
-        self.skipped = head.frame_len() - fixed;
+        self.link.input.skipped = head.frame_len() - fixed;
         if let Some(id) = self.live_channel(head.channel)?
             && let Some(state) = self.channels.find_mut(id.0)
             && let Some(complete) =
@@ -178,15 +191,15 @@ impl Connection {
 
     /// Goes on reading past a frame.
     fn skip(&mut self, rest: &[u8], done: &mut usize) -> Result<Step, ProtocolDetail> {
-        let length = rest.len().min(self.skipped);
+        let length = rest.len().min(self.link.input.skipped);
         let Some(last) = rest.get(..length).and_then(<[u8]>::last) else {
             return Ok(Step::Lacking(FRAME_HEAD));
         };
-        if length == self.skipped && *last != FRAME_END {
+        if length == self.link.input.skipped && *last != FRAME_END {
             return Err(amqp_proto::Malformed::BadFrameEnd(*last).into());
         }
         *done += length;
-        self.skipped -= length;
+        self.link.input.skipped -= length;
         Ok(Step::Taken(length))
     }
 
@@ -266,13 +279,16 @@ impl Connection {
         now: Instant,
         method: Method<'_>,
     ) -> Result<(), ProtocolDetail> {
-        let State::Handshake(handshake) = &mut self.state else {
+        let Some((handshake, outbound)) = self.link.handshake() else {
             return self.open_connection_method(now, &method);
         };
-        match handshake.handle(&method, &self.config, self.outbound.urgent()) {
+        match handshake.handle(&method, &self.config, outbound.urgent()) {
             Progress::Awaiting => {}
-            Progress::Open => self.opened(now),
-            Progress::Failed(failure) => self.fail(failure),
+            Progress::Open => {
+                self.link.opened(now);
+                self.events.push_back(Event::Opened);
+            }
+            Progress::Failed(failure) => self.fail_to_open(failure),
         }
         Ok(())
     }
@@ -309,7 +325,7 @@ impl Connection {
 
     #[inline]
     fn takes_whole(&self, number: u16, length: usize) -> bool {
-        let id = self.numbers.channel(number);
+        let id = self.link.numbers.channel(number);
         let state = id.and_then(|id| self.channels.find(id.0));
         state.is_some_and(|state| state.content.takes_whole(length))
     }
@@ -317,9 +333,9 @@ impl Connection {
     /// The channel of this number. `None` if it has closed, so that the frame is late.
     #[inline]
     fn live_channel(&self, number: u16) -> Result<Option<ChannelId>, ProtocolDetail> {
-        match self.numbers.channel(number) {
+        match self.link.numbers.channel(number) {
             Some(id) => Ok(Some(id)),
-            None if self.numbers.was_used(number) => Ok(None),
+            None if self.link.numbers.was_used(number) => Ok(None),
             None => Err(ProtocolDetail::NotOpen(number)),
         }
     }
@@ -329,7 +345,7 @@ impl Connection {
         let Complete { target, message } = complete;
         match target {
             Target::Deliver { consumer, tag, redelivered } => {
-                let tag = DeliveryTag { channel, epoch: self.epoch, tag, kind: TagKind::Ack };
+                let tag = DeliveryTag { channel, epoch: self.link.epoch, tag, kind: TagKind::Ack };
                 self.counters.delivered += 1;
                 self.deliver(consumer, Delivery { tag, redelivered, message });
             }
@@ -342,19 +358,19 @@ impl Connection {
                     Some(confirms) if state.confirming => {
                         let returned =
                             Returned::new(&message.message, body.as_deref(), &mut self.scratch);
-                        confirms.returned(returned, message, self.outbound.sent(state.number))
+                        confirms.returned(returned, message, self.link.outbound.sent(state.number))
                     }
                     _ => Some(message),
                 };
                 if let Some(message) = unclaimed {
-                    self.intake.returned(&mut state.awaits_returned);
+                    self.returns_awaited -= state.stop_awaiting_returned();
                     state.keep_returned(message);
                     self.events.push_back(Event::Returned(channel));
                 }
             }
             Target::Got { tag, redelivered, message_count } => {
                 // RabbitMQ does not give messages of streams one by one.
-                let tag = DeliveryTag { channel, epoch: self.epoch, tag, kind: TagKind::Ack };
+                let tag = DeliveryTag { channel, epoch: self.link.epoch, tag, kind: TagKind::Ack };
                 self.counters.delivered += 1;
                 let delivery = Delivery { tag, redelivered, message };
                 self.got(channel, Got { delivery, message_count });
@@ -369,7 +385,8 @@ impl Connection {
         let found = consumer.and_then(|key| Some((key, self.consumers.find_mut(key)?)));
         let Some((key, consumer)) = found else {
             // The broker knows a consumer that this side does not.
-            if self.refused_streams_are_fatal && delivery.message.has_stream_offset() == Some(true)
+            if self.link.refused_streams_are_fatal
+                && delivery.message.has_stream_offset() == Some(true)
             {
                 delivery.tag.kind = TagKind::MaybeStream;
             }
@@ -404,7 +421,8 @@ impl Connection {
             return Err(ProtocolDetail::ConfirmUnknown(tag));
         };
         let before = confirms.span();
-        let settled = confirms.settle(tag, multiple, acked, self.outbound.sent(state.number))?;
+        let settled =
+            confirms.settle(tag, multiple, acked, self.link.outbound.sent(state.number))?;
         self.unconfirmed = self.unconfirmed.saturating_sub(before - confirms.span());
         let Some((first, last, count)) = settled else { return Ok(()) };
         let counters = &mut self.counters;
@@ -424,7 +442,7 @@ impl Connection {
 }
 
 impl InputBuffer {
-    fn look(&mut self, input: &BytesMut) {
+    fn see(&mut self, input: &BytesMut) {
         let start = input.as_ptr().addr();
         let end = start + input.capacity();
         self.start = if end == self.end { start.min(self.start) } else { start };

@@ -25,7 +25,7 @@
 
 use std::time::Instant;
 
-use crate::connection::{Connection, State};
+use crate::connection::Connection;
 use crate::event::Event;
 use crate::ids::ChannelId;
 use crate::limits::{INBOUND_HARD_BYTES, INBOUND_HIGH_BYTES, INBOUND_LOW_BYTES, TRICKLE_BYTES};
@@ -39,8 +39,6 @@ pub(super) struct Intake {
     resumed: bool,
     /// Bytes that may be read during a pause.
     trickle: usize,
-    /// Channels whose reader of returned messages found none.
-    returns_awaited: usize,
     told: Told,
 }
 
@@ -65,8 +63,8 @@ impl Connection {
         let unread = self.consumers.backlog().beyond();
         let full = unread >= INBOUND_HARD_BYTES;
         let pauses = full || (unread >= INBOUND_HIGH_BYTES && !self.is_input_awaited());
-        let overfull = self.outbound.is_overfull();
-        let intake = &mut self.intake;
+        let overfull = self.link.outbound.is_overfull();
+        let intake = &mut self.link.intake;
         if full || overfull || !pauses {
             intake.trickle = 0;
         }
@@ -93,18 +91,18 @@ impl Connection {
     fn is_input_awaited(&self) -> bool {
         self.calls.in_flight() > self.draining.len()
             || self.unconfirmed > 0
-            || self.blocked.is_some()
-            || self.intake.returns_awaited > 0
+            || self.link.blocked.is_some()
+            || self.returns_awaited > 0
             || self.consumers.backlog().is_awaited()
-            || !matches!(self.state, State::Open)
+            || !self.link.is_open()
     }
 
     /// A little is to be read although reading is paused.
     pub(super) fn trickle(&mut self, now: Instant) {
-        self.intake.trickle = TRICKLE_BYTES;
+        self.link.intake.trickle = TRICKLE_BYTES;
         if self.wants_input() {
-            self.heartbeat.received(now);
-            self.intake.resumed = false;
+            self.link.heartbeat.received(now);
+            self.link.intake.resumed = false;
         }
     }
 
@@ -114,19 +112,12 @@ impl Connection {
             && state.is_open()
             && !std::mem::replace(&mut state.awaits_returned, true)
         {
-            self.intake.returns_awaited += 1;
+            self.returns_awaited += 1;
         }
     }
 }
 
 impl Intake {
-    /// A returned message is no longer awaited.
-    pub(super) fn returned(&mut self, awaits: &mut bool) {
-        if std::mem::take(awaits) {
-            self.returns_awaited -= 1;
-        }
-    }
-
     /// Whether the broker's silence counts.
     pub(super) const fn listens(&self) -> bool {
         !self.paused && !self.resumed

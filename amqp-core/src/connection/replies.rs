@@ -7,8 +7,9 @@ use amqp_proto::ShortStr;
 use amqp_proto::frame;
 use amqp_proto::method::{Method, basic, channel as wire, connection as wire_connection};
 
-use crate::channel::{ConsumerPhase, Fate, Numbers, Phase, PhaseInput, Target};
-use crate::connection::{Connection, State};
+use crate::channel::{ConsumerInput, ConsumerPhase, Fate, Numbers, Phase, PhaseInput, Target};
+use crate::connection::Connection;
+use crate::connection::link::State;
 use crate::error::{BrokerError, ChannelCause, CloseCause, Error, ProtocolDetail, peer_text};
 use crate::event::{Event, TimeoutReason};
 use crate::ids::{CallKey, ChannelId, ConsumerKey, DeliveryTag, TagKind};
@@ -31,34 +32,34 @@ impl Connection {
                     close.method_id,
                 );
                 // A close of ours that crosses the broker's has what it wanted.
-                let cause = match self.state {
-                    State::Closing { sent: true } => CloseCause::ByClient,
+                let cause = match self.link.state() {
+                    State::CloseSent => CloseCause::ByClient,
                     _ => CloseCause::ByBroker(error),
                 };
-                self.end_now(cause);
+                self.end(cause);
                 let close_ok = wire_connection::CloseOk::default();
-                self.outbound.urgent_frame(|out| frame::write_method(out, 0, &close_ok));
+                self.link.outbound.urgent_frame(|out| frame::write_method(out, 0, &close_ok));
             }
-            Method::ConnectionCloseOk(_) if matches!(self.state, State::Closing { sent: true }) => {
-                self.end_now(CloseCause::ByClient);
+            Method::ConnectionCloseOk(_) if matches!(self.link.state(), State::CloseSent) => {
+                self.end(CloseCause::ByClient);
             }
             Method::ConnectionBlocked(blocked) => {
                 let reason = peer_text(blocked.reason.as_bytes());
-                if self.blocked.is_none() {
+                if self.link.blocked.is_none() {
                     let deadline = self.config.blocked_timeout.map(|timeout| now + timeout);
-                    self.timers.set(TimeoutReason::Blocked, deadline);
+                    self.link.timers.set(TimeoutReason::Blocked, deadline);
                 }
-                self.blocked = Some(Arc::clone(&reason));
+                self.link.blocked = Some(Arc::clone(&reason));
                 self.events.push_back(Event::Blocked(reason));
             }
             Method::ConnectionUnblocked(_) => {
-                self.blocked = None;
-                self.timers.set(TimeoutReason::Blocked, None);
-                self.write_progress = now;
+                self.link.blocked = None;
+                self.link.timers.set(TimeoutReason::Blocked, None);
+                self.link.write_progress = now;
                 self.events.push_back(Event::Unblocked);
             }
-            Method::ConnectionUpdateSecretOk(_) if !self.secret_calls.is_empty() => {
-                if let Some(call) = self.secret_calls.pop_front()
+            Method::ConnectionUpdateSecretOk(_) if !self.link.secret_calls.is_empty() => {
+                if let Some(call) = self.link.secret_calls.pop_front()
                     && self.calls.complete(call, Ok(Reply::Done))
                 {
                     self.events.push_back(Event::CallDone(call));
@@ -89,7 +90,7 @@ impl Connection {
                 state.flow_stopped = !flow.active;
                 let number = state.number;
                 let flow_ok = wire::FlowOk { active: flow.active };
-                self.outbound.frames(number, |out| frame::write_method(out, number, &flow_ok));
+                self.link.outbound.frames(number, |out| frame::write_method(out, number, &flow_ok));
                 if flow.active {
                     self.events.push_back(Event::Room);
                 }
@@ -138,19 +139,19 @@ impl Connection {
             {
                 return Ok(());
             }
-            return stray(&mut self.numbers);
+            return stray(&mut self.link.numbers);
         };
         let Some((pending, awaited)) = self.calls.pending(call) else { return Err(unexpected) };
         if closes && matches!(pending, Pending::ChannelOpen(_)) && state.phase == Phase::Closing {
             // RabbitMQ answers the open first. A peer that answers the close has answered both, unless it
             // still owes one for the channel that had the number before.
-            if !self.numbers.settle_close_ok(number) {
+            if !self.link.numbers.settle_close_ok(number) {
                 self.closed_by_client(id);
             }
             return Ok(());
         }
         if pending.reply() != method.id() {
-            return stray(&mut self.numbers);
+            return stray(&mut self.link.numbers);
         }
         let reply = pending.read(method)?;
         match tag {
@@ -161,7 +162,7 @@ impl Connection {
         }
         match pending {
             Pending::ChannelOpen(_) => {
-                self.numbers.opened(number);
+                self.link.numbers.opened(number);
                 state.step(PhaseInput::OpenOk);
             }
             Pending::ConfirmSelect => state.confirming = true,
@@ -172,7 +173,7 @@ impl Connection {
             }
             Pending::Cancel(consumer) => {
                 self.forget_tag(id, consumer);
-                self.end_consumer(consumer, None);
+                self.end_consumer(consumer, ConsumerInput::CancelOk, None);
             }
             _ => {}
         }
@@ -254,7 +255,7 @@ impl Connection {
 
     /// Our close is answered.
     fn closed_by_client(&mut self, id: ChannelId) {
-        let handed_over = self.outbound.handed_over();
+        let handed_over = self.link.outbound.handed_over();
         self.close_channel(id, PhaseInput::CloseOk, ChannelCause::ByClient, handed_over);
     }
 
@@ -265,25 +266,25 @@ impl Connection {
             BrokerError::new(close.reply_code, close.reply_text, close.class_id, close.method_id);
         // RabbitMQ repeats a close until it is answered; a second answer would be one too many.
         let opening = |call| matches!(self.calls.pending(call), Some((Pending::ChannelOpen(_), _)));
-        if self.numbers.is_copy(number, &error) && state.calls.front().is_some_and(opening) {
+        if self.link.numbers.is_copy(number, &error) && state.calls.front().is_some_and(opening) {
             return;
         }
-        self.numbers.closed_by_broker(number, error.clone());
+        self.link.numbers.closed_by_broker(number, error.clone());
         // What has begun goes on to its end: RabbitMQ ends the connection on a close-ok in the middle
         // of a content. Nothing else of the channel does.
-        self.outbound.abandon(number);
+        self.link.outbound.abandon(number);
         if state.phase == Phase::Closing {
-            self.numbers.owe_close_ok(number);
+            self.link.numbers.owe_close_ok(number);
         }
         let close_ok = wire::CloseOk::default();
-        self.outbound.frames(number, |out| frame::write_method(out, number, &close_ok));
+        self.link.outbound.frames(number, |out| frame::write_method(out, number, &close_ok));
         state.content.clear(&mut self.staging);
         let cause = ChannelCause::ByBroker(error);
         match state.cause {
             Some(ChannelCause::ByClient) | None => state.cause = Some(cause.clone()),
             Some(_) => {}
         }
-        let handed_over = self.outbound.handed_over();
+        let handed_over = self.link.outbound.handed_over();
         self.close_channel(id, PhaseInput::BrokerClose, cause, handed_over);
     }
 
@@ -292,7 +293,7 @@ impl Connection {
         let number = state.number;
         if !cancel.no_wait {
             let cancel_ok = basic::CancelOk { consumer_tag: cancel.consumer_tag };
-            self.outbound.frames(number, |out| frame::write_method(out, number, &cancel_ok));
+            self.link.outbound.frames(number, |out| frame::write_method(out, number, &cancel_ok));
         }
         let tag = cancel.consumer_tag.as_bytes();
         let Some(key) = state.consumers.find(tag) else { return };
@@ -305,10 +306,10 @@ impl Connection {
         state.consumers.remove(tag);
         state.strays.get_or_insert_default().remember(tag, consumer.no_ack(), consumer.prefetch);
         if cancel.no_wait {
-            cancel_no_wait(&mut self.outbound, number, cancel.consumer_tag);
+            cancel_no_wait(&mut self.link.outbound, number, cancel.consumer_tag);
         }
         let error = Error::ConsumerCancelled { queue, consumer_tag };
-        self.end_consumer(key, Some(error));
+        self.end_consumer(key, ConsumerInput::BrokerCancel, Some(error));
     }
 
     /// A delivery for a consumer that is not there begins; see `channel/strays.rs`.
@@ -332,7 +333,7 @@ impl Connection {
         let target = match fate {
             Fate::Requeue { first } => {
                 if first {
-                    cancel_no_wait(&mut self.outbound, state.number, deliver.consumer_tag);
+                    cancel_no_wait(&mut self.link.outbound, state.number, deliver.consumer_tag);
                 }
                 Target::Deliver { consumer: None, tag, redelivered: deliver.redelivered }
             }
@@ -341,7 +342,7 @@ impl Connection {
         state.content.begin(&mut self.staging, target, deliver.exchange, deliver.routing_key);
         if fate == Fate::Keep {
             let kind = TagKind::Ack;
-            self.give_up(DeliveryTag { channel: id, epoch: self.epoch, tag, kind });
+            self.give_up(DeliveryTag { channel: id, epoch: self.link.epoch, tag, kind });
         }
         Ok(())
     }
@@ -382,7 +383,7 @@ impl Connection {
         self.counters.settled += 1;
         let number = state.number;
         let (delivery_tag, multiple) = (tag.tag, false);
-        self.outbound.frames(number, |out| match tag.kind == TagKind::Stream {
+        self.link.outbound.frames(number, |out| match tag.kind == TagKind::Stream {
             true => frame::write_method(out, number, &basic::Ack { delivery_tag, multiple }),
             false => {
                 let nack = basic::Nack { delivery_tag, multiple, requeue: true };

@@ -24,8 +24,8 @@ impl Connection {
         secret: &Secret,
         reason: &str,
     ) -> Result<Call<()>, Error> {
-        self.check_open()?;
-        if self.secret_calls.len() >= CALLS_MAX {
+        self.link.check_open()?;
+        if self.link.secret_calls.len() >= CALLS_MAX {
             return Err(Misuse::TooManyCalls.into());
         }
         let update = wire::UpdateSecret {
@@ -34,14 +34,14 @@ impl Connection {
         };
         let mut bytes = Vec::new();
         frame::write_method(&mut bytes, 0, &update);
-        let (size, frame_max) = (bytes.len(), self.tuning.frame_max);
+        let (size, frame_max) = (bytes.len(), self.link.tuning.frame_max);
         if size > frame_max as usize {
             let reason = InvalidReason::FrameTooLarge { size, frame_max };
             return Err(InvalidArgument::new("new-secret", reason).into());
         }
-        self.outbound.urgent_frame(|out| out.extend_from_slice(&bytes));
+        self.link.outbound.urgent_frame(|out| out.extend_from_slice(&bytes));
         let call = self.calls.insert(Pending::UpdateSecret, now + self.config.call_timeout);
-        self.secret_calls.push_back(call);
+        self.link.secret_calls.push_back(call);
         Ok(Call::new(call))
     }
 }

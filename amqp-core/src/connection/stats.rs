@@ -70,9 +70,9 @@ impl Connection {
         let counters = &self.counters;
         let mut stats = Stats {
             bytes_received: counters.bytes_received,
-            bytes_sent: self.outbound.handed_over(),
+            bytes_sent: self.link.outbound.handed_over(),
             frames_received: counters.frames_received,
-            frames_sent: self.outbound.frames_queued(),
+            frames_sent: self.link.outbound.frames_queued(),
             published: counters.published,
             confirmed: counters.acked,
             nacked: counters.nacked,
@@ -84,7 +84,7 @@ impl Connection {
             unconfirmed: self.unconfirmed,
             unread_bytes: self.consumers.backlog().bytes() as u64,
             incomplete_bytes: self.staging.incomplete_bytes() as u64,
-            unsent_bytes: self.outbound.queued_bytes() as u64,
+            unsent_bytes: self.link.outbound.queued_bytes() as u64,
             ..Stats::default()
         };
         for state in self.channels.values() {

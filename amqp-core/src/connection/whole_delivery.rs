@@ -24,16 +24,18 @@ impl Connection {
     /// of all its frames.
     #[inline]
     pub(super) fn whole_delivery(&mut self, input: &[u8]) -> Result<Option<usize>, ProtocolDetail> {
-        if self.skipped > 0 {
+        if self.link.input.skipped > 0 {
             return Ok(None);
         }
-        let Some((number, payload)) = method(input, self.frame_limits) else { return Ok(None) };
+        let Some((number, payload)) = method(input, self.link.frame_limits) else {
+            return Ok(None);
+        };
         let Ok((basic::Deliver::ID, arguments)) = MethodId::split(payload) else { return Ok(None) };
         let length = FRAME_OVERHEAD + payload.len();
         let after = input.get(length..).unwrap_or_default();
-        let Some(content) = content(number, after, self.frame_limits) else { return Ok(None) };
-        let Some(channel) = self.numbers.channel(number) else { return Ok(None) };
-        let Self { channels, consumers, counters, events, epoch, .. } = self;
+        let Some(content) = content(number, after, self.link.frame_limits) else { return Ok(None) };
+        let Some(channel) = self.link.numbers.channel(number) else { return Ok(None) };
+        let Self { channels, consumers, counters, events, link, .. } = self;
         let Some(state) = channels.find_mut(channel.0) else { return Ok(None) };
         if state.phase != Phase::Open || state.recovering > 0 || !state.content.is_none() {
             return Ok(None);
@@ -50,8 +52,12 @@ impl Connection {
         if !consumer.no_ack() {
             state.delivered(deliver.delivery_tag)?;
         }
-        let tag =
-            DeliveryTag { channel, epoch: *epoch, tag: deliver.delivery_tag, kind: consumer.kind };
+        let tag = DeliveryTag {
+            channel,
+            epoch: link.epoch,
+            tag: deliver.delivery_tag,
+            kind: consumer.kind,
+        };
         let (exchange, routing_key) = (deliver.exchange, deliver.routing_key);
         // The method ends with exchange, the key's length, and key.
         let start = length - 1 - routing_key.len() - ROUTING_KEY_GAP - exchange.len();

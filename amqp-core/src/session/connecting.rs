@@ -5,10 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::connection::Connection;
 use crate::error::{CloseCause, ConnectError, ConnectFailure, ConnectStep, TransportError};
 use crate::event::{Action, TimeoutReason};
-use crate::ids::{Attempt, Epoch};
+use crate::ids::Attempt;
 use crate::session::{Phase, PhaseInput, Session};
 
 impl Session {
@@ -51,7 +50,7 @@ impl Session {
     fn dial(&mut self, now: Instant) {
         let Some(address) = self.endpoints.address() else { return };
         self.attempt = Attempt(self.attempt.0.wrapping_add(1));
-        self.connection = Connection::unchecked(Arc::clone(&self.config), Epoch(1), now);
+        self.connection.relink(now);
         self.timers.set(TimeoutReason::Address, Some(now + self.config.address_timeout));
         let server_name = Arc::clone(&self.endpoints.host().host);
         self.action = Some(Action::Dial { attempt: self.attempt, address, server_name });
@@ -72,7 +71,7 @@ impl Session {
             self.dial(now);
         } else if !refused && self.endpoints.next_host() {
             self.step(PhaseInput::NextHost);
-            self.connection = Connection::unchecked(Arc::clone(&self.config), Epoch(1), now);
+            self.connection.relink(now);
             self.resolve();
         } else {
             let attempts = self.endpoints.failures();

@@ -353,9 +353,7 @@ impl Session {
     }
 
     fn step(&mut self, input: PhaseInput) {
-        if let Some(next) = machine::next(TRANSITIONS, self.phase, input) {
-            self.phase = next;
-        }
+        machine::step(TRANSITIONS, &mut self.phase, input);
     }
 
     /// Draws the consequences of what became of the connection.

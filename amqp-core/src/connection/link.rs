@@ -1,0 +1,261 @@
+//! One transport, from before it is connected until after it is lost.
+//!
+//! Whatever ends with the transport is here, in one value: to begin with another transport is to
+//! replace it. What lives longer (channels, consumers, calls, events) is in the [`Connection`].
+//!
+//! A link that has ended keeps its cause, and what is queued on it may still be written: the answer to
+//! the broker's close, or the reason why the broker is left.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use amqp_proto::FieldTable;
+use amqp_proto::frame::{self, FrameLimits};
+
+use crate::channel::Numbers;
+use crate::config::Config;
+use crate::connection::handshake::{self, Handshake, Tuning};
+use crate::connection::heartbeat::Heartbeat;
+use crate::connection::input::PartialInput;
+use crate::connection::intake::Intake;
+use crate::error::{CloseCause, ConnectFailure, ConnectStep, Error, Misuse};
+use crate::event::TimeoutReason;
+use crate::ids::{CallKey, Epoch};
+use crate::limits::{HEADER_FRAME_BYTES, SKIPPED_HEADER_FRAME_BYTES};
+use crate::machine::{self, Transition};
+use crate::timers::Timers;
+use crate::transmit::Outbound;
+
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) epoch: Epoch,
+    state: State,
+    pub(crate) tuning: Tuning,
+    pub(super) frame_limits: FrameLimits,
+    pub(super) server_properties: FieldTable,
+    /// The broker ends the connection if a stream's delivery is refused: RabbitMQ before 3.11.
+    pub(crate) refused_streams_are_fatal: bool,
+    pub(super) numbers: Numbers,
+    pub(crate) outbound: Outbound,
+    pub(super) timers: Timers,
+    pub(super) heartbeat: Heartbeat,
+    /// Calls of `connection.update-secret` in their order.
+    pub(super) secret_calls: VecDeque<CallKey>,
+    /// Why the broker reads no publishes, while it does not.
+    pub(super) blocked: Option<Arc<str>>,
+    /// Bytes of the stream that are known to have reached the socket, and since when no more have.
+    pub(super) written: u64,
+    pub(super) write_progress: Instant,
+    pub(super) input: PartialInput,
+    pub(super) intake: Intake,
+}
+
+#[derive(Debug)]
+pub(super) enum State {
+    /// No transport yet.
+    Idle,
+    Handshake(Handshake),
+    Open,
+    /// `connection.close` is to be sent, behind what is queued.
+    Closing,
+    /// `connection.close` is queued.
+    CloseSent,
+    Ended(End),
+}
+
+/// How a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum End {
+    /// It was never opened.
+    Failed(ConnectFailure),
+    /// It was open.
+    Closed(CloseCause),
+}
+
+/// A [`State`] without what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Handshake,
+    Open,
+    Closing,
+    CloseSent,
+    Ended,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Input {
+    Connected,
+    OpenOk,
+    Close,
+    CloseQueued,
+    End,
+}
+
+const TRANSITIONS: &[Transition<Phase, Input>] = &[
+    (Phase::Idle, Input::Connected, Phase::Handshake),
+    (Phase::Idle, Input::End, Phase::Ended),
+    (Phase::Handshake, Input::OpenOk, Phase::Open),
+    (Phase::Handshake, Input::End, Phase::Ended),
+    (Phase::Open, Input::Close, Phase::Closing),
+    (Phase::Open, Input::End, Phase::Ended),
+    (Phase::Closing, Input::CloseQueued, Phase::CloseSent),
+    (Phase::Closing, Input::End, Phase::Ended),
+    (Phase::CloseSent, Input::End, Phase::Ended),
+];
+
+/// The states of a connection as a diagram.
+pub(crate) fn diagram() -> String {
+    machine::diagram(TRANSITIONS)
+}
+
+impl Link {
+    /// A link whose transport is not connected yet.
+    pub(super) fn new(config: &Config, epoch: Epoch, now: Instant) -> Self {
+        let tuning = Tuning {
+            channel_max: config.channel_max,
+            frame_max: frame::FRAME_MIN_SIZE,
+            heartbeat: 0,
+        };
+        Self {
+            epoch,
+            state: State::Idle,
+            tuning,
+            frame_limits: frame_limits(tuning.frame_max),
+            server_properties: FieldTable::new(),
+            refused_streams_are_fatal: false,
+            numbers: Numbers::new(tuning.channel_max),
+            outbound: Outbound::new(tuning.frame_max),
+            timers: Timers::default(),
+            heartbeat: Heartbeat::new(0, now),
+            secret_calls: VecDeque::new(),
+            blocked: None,
+            written: 0,
+            write_progress: now,
+            input: PartialInput::default(),
+            intake: Intake::default(),
+        }
+    }
+
+    /// The transport is connected: the handshake begins.
+    pub(super) fn connected(&mut self, now: Instant, config: &Config) {
+        self.heartbeat.received(now);
+        let handshake = Handshake::begin(self.outbound.urgent(), config);
+        self.enter(Input::Connected, State::Handshake(handshake));
+    }
+
+    /// The handshake is done.
+    pub(super) fn opened(&mut self, now: Instant) {
+        let State::Handshake(handshake) = &mut self.state else { return };
+        self.tuning = handshake.tuning();
+        self.server_properties = handshake.take_server_properties();
+        let version = handshake::rabbitmq_version(&self.server_properties);
+        self.refused_streams_are_fatal = version.is_some_and(|version| version < (3, 11));
+        self.frame_limits = frame_limits(self.tuning.frame_max);
+        self.numbers.limit(self.tuning.channel_max);
+        self.outbound.limit_frames(self.tuning.frame_max);
+        self.heartbeat = Heartbeat::new(self.tuning.heartbeat, now);
+        // Start-ok, tune-ok and open have been sent.
+        self.outbound.count_frames(3);
+        self.enter(Input::OpenOk, State::Open);
+    }
+
+    /// Ends it: what is queued is dropped.
+    pub(super) fn end(&mut self, cause: CloseCause) {
+        self.enter(Input::End, State::Ended(End::Closed(cause)));
+        self.outbound.clear();
+        self.blocked = None;
+        self.timers.set(TimeoutReason::Blocked, None);
+    }
+
+    /// Goes to the next state, which the table lists.
+    pub(super) fn enter(&mut self, input: Input, next: State) {
+        debug_assert_eq!(
+            machine::next(TRANSITIONS, self.state.phase(), input),
+            Some(next.phase()),
+            "{:?} on {input:?}",
+            self.state.phase(),
+        );
+        self.state = next;
+    }
+
+    #[inline]
+    pub(super) const fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The handshake, while it lasts.
+    pub(super) fn handshake(&mut self) -> Option<(&mut Handshake, &mut Outbound)> {
+        match &mut self.state {
+            State::Handshake(handshake) => Some((handshake, &mut self.outbound)),
+            _ => None,
+        }
+    }
+
+    pub(super) const fn is_open(&self) -> bool {
+        matches!(self.state, State::Open)
+    }
+
+    /// Whether the handshake is done and the transport in use.
+    pub(super) const fn is_up(&self) -> bool {
+        matches!(self.state, State::Open | State::Closing | State::CloseSent)
+    }
+
+    /// How it ended, if it has.
+    #[inline]
+    pub(super) const fn end_state(&self) -> Option<&End> {
+        match &self.state {
+            State::Ended(end) => Some(end),
+            _ => None,
+        }
+    }
+
+    /// Why it ended, if it was open and has.
+    pub(super) const fn cause(&self) -> Option<&CloseCause> {
+        match &self.state {
+            State::Ended(End::Closed(cause)) => Some(cause),
+            _ => None,
+        }
+    }
+
+    /// What is awaited while connecting.
+    pub(super) const fn handshake_step(&self) -> ConnectStep {
+        match &self.state {
+            State::Handshake(handshake) => handshake.step(),
+            _ => ConnectStep::Dial,
+        }
+    }
+
+    /// The error of a link that is not open.
+    pub(super) fn check_open(&self) -> Result<(), Error> {
+        match &self.state {
+            State::Open => Ok(()),
+            State::Ended(End::Closed(cause)) => Err(Error::Connection(cause.clone())),
+            State::Idle | State::Handshake(_) => Err(Misuse::NotConnected.into()),
+            _ => Err(Error::Connection(CloseCause::ByClient)),
+        }
+    }
+}
+
+impl State {
+    const fn phase(&self) -> Phase {
+        match self {
+            Self::Idle => Phase::Idle,
+            Self::Handshake(_) => Phase::Handshake,
+            Self::Open => Phase::Open,
+            Self::Closing => Phase::Closing,
+            Self::CloseSent => Phase::CloseSent,
+            Self::Ended(_) => Phase::Ended,
+        }
+    }
+}
+
+const fn frame_limits(frame_max: u32) -> FrameLimits {
+    FrameLimits {
+        body: frame_max - frame::FRAME_OVERHEAD as u32,
+        header: SKIPPED_HEADER_FRAME_BYTES,
+        method: HEADER_FRAME_BYTES,
+    }
+}

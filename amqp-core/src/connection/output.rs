@@ -1,0 +1,84 @@
+//! Output: what is queued is handed to the driver, which reports how much of it was written.
+
+use std::time::Instant;
+
+use amqp_proto::ShortStr;
+use amqp_proto::frame;
+use amqp_proto::method::connection as wire;
+use bytes::Bytes;
+
+use crate::connection::Connection;
+use crate::connection::link::{Input, State};
+use crate::event::Event;
+use crate::transmit::Transmit;
+
+impl Connection {
+    /// Fills `out`, which must be empty, with bytes to write. Call it again once they are written.
+    pub fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
+        if !out.is_empty() {
+            return false;
+        }
+        self.handle_written(now, self.link.outbound.handed_over());
+        if matches!(self.link.state(), State::Closing) && !self.link.outbound.has_lanes() {
+            self.link.enter(Input::CloseQueued, State::CloseSent);
+            let close = wire::Close {
+                reply_code: 200,
+                reply_text: ShortStr::new("closed by the client").unwrap_or_default(),
+                ..Default::default()
+            };
+            self.link.outbound.urgent_frame(|out| frame::write_method(out, 0, &close));
+            self.link.outbound.seal();
+        }
+        // Whoever asks has written what was taken before. To tell earlier would have publishers fill one
+        // buffer while the other is written, each slowed down by the other.
+        if self.link.outbound.room_again() {
+            self.events.push_back(Event::Room);
+        }
+        let mut dealt = Vec::new();
+        let any = self.link.outbound.transmit(out, &mut dealt);
+        if self.link.outbound.room_at_last() {
+            self.events.push_back(Event::Room);
+        }
+        for dealt in dealt {
+            let id = self.link.numbers.channel(dealt.channel);
+            if let Some(state) = id.and_then(|id| self.channels.find_mut(id.0))
+                && let Some(confirms) = &mut state.confirms
+            {
+                confirms.dealt(dealt.seq, dealt.offset);
+            }
+        }
+        if any {
+            self.link.heartbeat.sent(now);
+            self.link.write_progress = now;
+        }
+        any
+    }
+
+    /// So many bytes of the stream have reached the socket. Without this, only a call of
+    /// `poll_transmit` with everything written shows that the transport takes bytes, and a slow one
+    /// may count as stalled.
+    pub fn handle_written(&mut self, now: Instant, written: u64) {
+        if written > self.link.written {
+            self.link.written = written;
+            self.link.write_progress = now;
+        }
+    }
+
+    /// Whether there are bytes for `poll_transmit`.
+    #[inline]
+    pub fn wants_transmit(&self) -> bool {
+        !self.link.outbound.is_empty() || matches!(self.link.state(), State::Closing)
+    }
+
+    /// Whether there is something for `take_discarded`.
+    #[inline]
+    pub const fn has_discarded(&self) -> bool {
+        self.link.outbound.has_discarded()
+    }
+
+    /// Bodies of the user's that will not be sent. Their `Drop` is the user's code: drop them where
+    /// that may run.
+    pub fn take_discarded(&mut self) -> Vec<Bytes> {
+        self.link.outbound.take_discarded()
+    }
+}
