@@ -58,6 +58,8 @@ pub(crate) struct Confirms {
     ring: VecDeque<Slot>,
     side: BTreeMap<u64, Confirmation>,
     returns: Returns,
+    /// `confirm.select-ok` has come: what is returned from here on was confirmed.
+    is_selected: bool,
     ended: Option<Ended>,
 }
 
@@ -74,8 +76,19 @@ impl Confirms {
             ring: VecDeque::new(),
             side: BTreeMap::new(),
             returns: Returns::new(),
+            is_selected: false,
             ended: None,
         }
+    }
+
+    /// `confirm.select-ok` has come.
+    pub(crate) const fn selected(&mut self) {
+        self.is_selected = true;
+    }
+
+    /// Whether a message that is returned was confirmed.
+    pub(crate) const fn is_selected(&self) -> bool {
+        self.is_selected
     }
 
     /// The number that the next publish gets.

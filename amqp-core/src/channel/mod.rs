@@ -115,17 +115,45 @@ pub(crate) struct ChannelState {
     pub(crate) prefetch: Prefetch,
     /// It has had a consumer of a stream, or one that may have been of a stream.
     pub(crate) streams: bool,
-    /// In confirm mode, from the moment `confirm.select` is queued.
-    pub(crate) confirms: Option<Box<Confirms>>,
-    /// In transaction mode, from the moment `tx.select` is queued.
-    pub(crate) transactional: bool,
-    /// `confirm.select-ok` has come: what is returned from here on was confirmed.
-    pub(crate) confirming: bool,
+    pub(crate) mode: Mode,
     /// Returned messages of unconfirmed publishes, from the first one on.
     returned: Option<Box<ReturnedMessages>>,
     /// Whoever looked for a returned message found none, and none has come since.
     pub(crate) awaits_returned: bool,
     pub(crate) tags_made: u32,
+}
+
+/// Confirm mode and transaction mode exclude each other.
+#[derive(Debug)]
+pub(crate) enum Mode {
+    Plain,
+    /// From the moment `confirm.select` is queued.
+    Confirm(Box<Confirms>),
+    /// From the moment `tx.select` is queued.
+    Tx,
+}
+
+impl Mode {
+    #[inline]
+    pub(crate) fn confirms(&self) -> Option<&Confirms> {
+        match self {
+            Self::Confirm(confirms) => Some(confirms),
+            Self::Plain | Self::Tx => None,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn confirms_mut(&mut self) -> Option<&mut Confirms> {
+        match self {
+            Self::Confirm(confirms) => Some(confirms),
+            Self::Plain | Self::Tx => None,
+        }
+    }
+
+    #[inline]
+    pub(crate) const fn is_tx(&self) -> bool {
+        matches!(self, Self::Tx)
+    }
 }
 
 impl ChannelState {
@@ -147,9 +175,7 @@ impl ChannelState {
             strays: None,
             prefetch: Prefetch::default(),
             streams: false,
-            confirms: None,
-            transactional: false,
-            confirming: false,
+            mode: Mode::Plain,
             returned: None,
             awaits_returned: false,
             tags_made: 0,
@@ -214,17 +240,20 @@ impl ChannelState {
                 self.unsettled().recover();
                 Ok(())
             }
-            Pending::ConfirmSelect if self.transactional => Err(Misuse::TransactionMode),
-            Pending::ConfirmSelect => {
-                self.confirms.get_or_insert_with(|| Box::new(Confirms::new()));
-                Ok(())
-            }
-            Pending::TxSelect if self.confirms.is_some() => Err(Misuse::ConfirmMode),
+            Pending::ConfirmSelect => match self.mode {
+                Mode::Plain => {
+                    self.mode = Mode::Confirm(Box::new(Confirms::new()));
+                    Ok(())
+                }
+                Mode::Confirm(_) => Ok(()),
+                Mode::Tx => Err(Misuse::TransactionMode),
+            },
+            Pending::TxSelect if self.mode.confirms().is_some() => Err(Misuse::ConfirmMode),
             Pending::TxSelect => {
-                self.transactional = true;
+                self.mode = Mode::Tx;
                 Ok(())
             }
-            Pending::TxCommit | Pending::TxRollback if !self.transactional => {
+            Pending::TxCommit | Pending::TxRollback if !self.mode.is_tx() => {
                 Err(Misuse::NotTransactionMode)
             }
             Pending::TxCommit => {

@@ -57,7 +57,7 @@ impl Channel<'_> {
         if state.flow_stopped || !admitted {
             return Err(PublishRefused::Full);
         }
-        let seq = match &state.confirms {
+        let seq = match state.mode.confirms() {
             Some(confirms) if confirms.span() >= UNCONFIRMED_SPAN => {
                 return Err(PublishRefused::Unconfirmed);
             }
@@ -91,7 +91,7 @@ impl Channel<'_> {
                 buffer.truncate(start);
                 return Err(too_large("properties", header_size, tuning.frame_max).into());
             }
-            let fingerprint = (publish.mandatory && state.confirms.is_some()).then(|| {
+            let fingerprint = (publish.mandatory && state.mode.confirms().is_some()).then(|| {
                 // Frame head, class, weight and size come before the properties, the end octet after.
                 let properties = header_start + frame::FRAME_HEAD + 12..buffer.len() - 1;
                 let properties = RawProperties::new(buffer.get(properties).unwrap_or_default());
@@ -101,7 +101,7 @@ impl Channel<'_> {
             outbound.body(number, start, &publish.body, seq);
             (offset, fingerprint)
         };
-        if let Some(confirms) = &mut state.confirms {
+        if let Some(confirms) = state.mode.confirms_mut() {
             confirms.publish(offset, fingerprint);
             *unconfirmed += 1;
         }

@@ -331,7 +331,7 @@ impl<'c> Channel<'c> {
     /// Whether the publish was confirmed, as far as that is plain to see: `false` says nothing.
     #[inline]
     pub fn is_confirmed(&mut self, seq: PublishSeq) -> bool {
-        let confirms = self.state().and_then(|state| state.confirms.as_ref());
+        let confirms = self.state().and_then(|state| state.mode.confirms());
         confirms.is_some_and(|confirms| confirms.is_confirmed(seq))
     }
 
@@ -342,7 +342,7 @@ impl<'c> Channel<'c> {
         let Some(state) = self.state() else {
             return Some(Confirmation::Unknown(self.closed()));
         };
-        match &mut state.confirms {
+        match state.mode.confirms_mut() {
             Some(confirms) => confirms.take(seq),
             None => Some(Confirmation::Unknown(Misuse::NotConfirmMode.into())),
         }
@@ -350,14 +350,14 @@ impl<'c> Channel<'c> {
 
     /// Drops what became of the publish, or what becomes of it later.
     pub fn forget_publish(&mut self, seq: PublishSeq) {
-        if let Some(confirms) = self.state().and_then(|state| state.confirms.as_mut()) {
+        if let Some(confirms) = self.state().and_then(|state| state.mode.confirms_mut()) {
             confirms.forget(seq);
         }
     }
 
     /// Whether publishes are confirmed here.
     pub fn confirms(&mut self) -> bool {
-        self.state().is_some_and(|state| state.confirms.is_some())
+        self.state().is_some_and(|state| state.mode.confirms().is_some())
     }
 
     /// The oldest returned message of an unconfirmed publish. If there is none, one is awaited from here
@@ -450,7 +450,7 @@ impl<'c> Channel<'c> {
         if tag.tag == 0 || tag.tag > state.delivered {
             return Err(AckError::Unknown(tag.tag));
         }
-        let (number, transactional) = (state.number, state.transactional);
+        let (number, transactional) = (state.number, state.mode.is_tx());
         let recovered = state.recovering > 0 || state.recovered_to > 0;
         let unsettled = state.unsettled();
         let settled = match multiple {

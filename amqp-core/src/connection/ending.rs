@@ -122,7 +122,7 @@ impl Connection {
             }
         }
         let Some(state) = self.channels.find_mut(id.0) else { return };
-        if let Some(confirms) = &mut state.confirms {
+        if let Some(confirms) = state.mode.confirms_mut() {
             self.unconfirmed = self.unconfirmed.saturating_sub(confirms.span());
             if let Some((first, last)) = confirms.end(cause.clone(), written) {
                 let (first, last) = (PublishSeq(first), PublishSeq(last));

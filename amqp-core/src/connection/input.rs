@@ -354,8 +354,8 @@ impl Connection {
                 self.counters.returned += 1;
                 let message =
                     ReturnedMessage { code: code.into(), text, message, is_stripped: false };
-                let unclaimed = match &mut state.confirms {
-                    Some(confirms) if state.confirming => {
+                let unclaimed = match state.mode.confirms_mut() {
+                    Some(confirms) if confirms.is_selected() => {
                         let returned =
                             Returned::new(&message.message, body.as_deref(), &mut self.scratch);
                         confirms.returned(returned, message, self.link.outbound.sent(state.number))
@@ -417,7 +417,7 @@ impl Connection {
         acked: bool,
     ) -> Result<(), ProtocolDetail> {
         let Some(state) = self.channels.find_mut(channel.0) else { return Ok(()) };
-        let Some(confirms) = &mut state.confirms else {
+        let Some(confirms) = state.mode.confirms_mut() else {
             return Err(ProtocolDetail::ConfirmUnknown(tag));
         };
         let before = confirms.span();

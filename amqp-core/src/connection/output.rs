@@ -42,7 +42,7 @@ impl Connection {
         for dealt in dealt {
             let id = self.link.numbers.channel(dealt.channel);
             if let Some(state) = id.and_then(|id| self.channels.find_mut(id.0))
-                && let Some(confirms) = &mut state.confirms
+                && let Some(confirms) = state.mode.confirms_mut()
             {
                 confirms.dealt(dealt.seq, dealt.offset);
             }

@@ -165,7 +165,11 @@ impl Connection {
                 self.link.numbers.opened(number);
                 state.step(PhaseInput::OpenOk);
             }
-            Pending::ConfirmSelect => state.confirming = true,
+            Pending::ConfirmSelect => {
+                if let Some(confirms) = state.mode.confirms_mut() {
+                    confirms.selected();
+                }
+            }
             Pending::Recover => self.recovered(id),
             Pending::ChannelClose => {
                 self.closed_by_client(id);
@@ -374,7 +378,7 @@ impl Connection {
         if tag.kind == TagKind::MaybeStream {
             return self.give_up(tag);
         }
-        let transactional = state.transactional;
+        let transactional = state.mode.is_tx();
         // A rollback opens it again, for nobody.
         state.unsettled().give_up(tag.tag);
         if !state.unsettled().settle(tag.tag, transactional) {

@@ -3,11 +3,12 @@
 //! RabbitMQ's extensions.
 
 mod basic;
+mod channel;
 mod exchange;
-mod mode;
 mod pending;
 mod queue;
 mod queue_declare;
+mod tx;
 
 use amqp_proto::{FieldTable, RawTable, ShortStr};
 
@@ -104,12 +105,13 @@ pub(crate) mod sealed {
 
 pub(crate) use basic::STREAM_OFFSET;
 pub use basic::{BasicConsume, BasicGet, BasicQos, BasicRecover, StreamOffset};
+pub use channel::{ChannelFlow, ConfirmSelect};
 pub use exchange::{ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeType, ExchangeUnbind};
-pub use mode::{ChannelFlow, ConfirmSelect, TxCommit, TxRollback, TxSelect};
 #[allow(unreachable_pub, reason = "they stand in a sealed trait")]
 pub use pending::{Pending, Reply};
 pub use queue::{QueueBind, QueueDelete, QueuePurge, QueueUnbind};
 pub use queue_declare::{Overflow, QueueDeclare};
+pub use tx::{TxCommit, TxRollback, TxSelect};
 
 macro_rules! replies {
     ($($type:ty: $pattern:pat => $value:expr;)*) => {

@@ -1,26 +1,8 @@
-//! Calls that change how a channel works.
+//! Calls that change how a channel works: confirm mode and flow.
 
 use amqp_proto::method;
 
 use crate::request::{Pending, requests};
-
-/// Puts the channel into transaction mode (`tx.select`;
-/// <https://www.rabbitmq.com/docs/semantics#tx>). Asked again, nothing changes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TxSelect {}
-
-/// Commits the open transaction (`tx.commit`): its publishes and settlements take effect, and the
-/// next one begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TxCommit {}
-
-/// Drops the open transaction (`tx.rollback`): its publishes and settlements have no effect, and the
-/// next one begins. Deliveries are not requeued by that: they may be settled again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TxRollback {}
 
 /// Puts the channel into confirm mode
 /// (`confirm.select`; <https://www.rabbitmq.com/docs/confirms#publisher-confirms>).
@@ -47,12 +29,6 @@ impl ChannelFlow {
 }
 
 requests! {
-    TxSelect -> (), Pending::TxSelect,
-    |this, table, no_wait| method::tx::Select::default();
-    TxCommit -> (), Pending::TxCommit,
-    |this, table, no_wait| method::tx::Commit::default();
-    TxRollback -> (), Pending::TxRollback,
-    |this, table, no_wait| method::tx::Rollback::default();
     ConfirmSelect -> (), Pending::ConfirmSelect,
     |this, table, no_wait| method::confirm::Select::default();
     ChannelFlow -> bool, Pending::Flow { active: this.active },
