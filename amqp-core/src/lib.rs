@@ -85,9 +85,9 @@ pub use amqp_proto::{
     RawProperties, RawTable, ReplyCode, ShortStr,
 };
 
-pub use channel::{Channel, Confirmation, PublishRefused};
+pub use channel::Confirmation;
 pub use config::{Config, Credentials, Endpoint, Heartbeat, Secret};
-pub use connection::{Connection, End, Stats, Tuning};
+pub use connection::{Channel, Connection, End, PublishRefused, Stats, Tuning};
 pub use error::{
     AckError, BrokerError, ChannelCause, CloseCause, ConnectError, ConnectFailure, ConnectStep,
     Error, FailedAttempt, InvalidArgument, InvalidReason, Misuse, ProtocolDetail, ProtocolError,

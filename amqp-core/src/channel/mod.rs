@@ -13,11 +13,9 @@ mod fingerprint;
 mod inbox;
 mod numbers;
 mod prefetch;
-mod publishing;
 mod returns;
 mod strays;
 mod unsettled;
-mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -41,11 +39,9 @@ pub(crate) use fingerprint::{Fingerprint, Returned};
 pub(crate) use inbox::Inbox;
 pub(crate) use numbers::Numbers;
 use prefetch::Prefetch;
-pub use publishing::PublishRefused;
 pub(crate) use strays::Fate;
 use strays::Strays;
 use unsettled::Unsettled;
-pub use view::Channel;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {

@@ -1,7 +1,7 @@
 //! One transport: handshake, then open, then closed. It never reconnects.
 //!
 //! Input goes through [`input`], which cuts frames and hands methods to [`replies`] and contents to
-//! the channels. Commands go through [`Channel`], a view. Output, events and deadlines are polled.
+//! the channels. Commands on channels go through [`Channel`], a view ([`verbs`]). Output, events and deadlines are polled.
 //!
 //! What ends with the transport is in one value, the [`link`]; the rest of the connection is records.
 //!
@@ -20,6 +20,7 @@ mod output;
 mod replies;
 mod secret;
 mod stats;
+mod verbs;
 mod whole_delivery;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -30,7 +31,7 @@ use amqp_proto::FieldTable;
 use amqp_proto::frame;
 use amqp_proto::method::channel as wire;
 
-use crate::channel::{Calls, Channel, ChannelState, Consumers, Phase, Staging};
+use crate::channel::{Calls, ChannelState, Consumers, Phase, Staging};
 use crate::config::Config;
 use crate::error::{
     ChannelCause, CloseCause, ConnectFailure, ConnectStep, Error, InvalidArgument, Misuse,
@@ -47,6 +48,7 @@ pub(crate) use link::Link;
 use link::{Input, State};
 pub(crate) use stats::Counters;
 pub use stats::Stats;
+pub use verbs::{Channel, PublishRefused};
 
 pub(crate) use handshake::{diagram as handshake_diagram, validate};
 pub(crate) use link::diagram as link_diagram;

@@ -14,9 +14,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::channel::Channel;
 use crate::config::{Config, Secret};
-use crate::connection::{Connection, End, validate};
+use crate::connection::{Channel, Connection, End, validate};
 use crate::error::{CloseCause, ConnectError, Error, TransportError};
 use crate::event::{Action, Event, TimeoutReason};
 use crate::ids::{Attempt, Call, CallKey, ChannelId, Epoch};

@@ -1,4 +1,4 @@
-//! Publishing.
+//! Publishing, and what becomes of a publish.
 //!
 //! A publish is refused before anything is queued, or laid down whole: its number, its place in the
 //! stream and its frames in one call, so that confirms cannot drift from the order on the wire. Most
@@ -8,13 +8,13 @@ use amqp_proto::frame;
 use amqp_proto::method::basic;
 use amqp_proto::{Properties, PropertiesRef, RawProperties};
 
-use crate::channel::view::too_large;
-use crate::channel::{Channel, Fingerprint};
-use crate::connection::{Connection, Link};
-use crate::error::{Error, InvalidArgument};
+use crate::channel::{Confirmation, Fingerprint};
+use crate::connection::verbs::too_large;
+use crate::connection::{Channel, Connection, Link};
+use crate::error::{Error, InvalidArgument, Misuse};
 use crate::ids::PublishSeq;
 use crate::limits::UNCONFIRMED_SPAN;
-use crate::message::Publish;
+use crate::message::{Publish, ReturnedMessage};
 use crate::request::short;
 
 /// Why a publish was not queued; nothing was.
@@ -107,6 +107,48 @@ impl Channel<'_> {
         }
         counters.published += 1;
         Ok(PublishSeq(seq))
+    }
+
+    /// Whether the publish was confirmed, as far as that is plain to see: `false` says nothing.
+    #[inline]
+    pub fn is_confirmed(&mut self, seq: PublishSeq) -> bool {
+        let confirms = self.state().and_then(|state| state.mode.confirms());
+        confirms.is_some_and(|confirms| confirms.is_confirmed(seq))
+    }
+
+    /// Returns what became of a publish, `None` while that is open. A nack and a return are reported
+    /// once: asked again, the publish looks confirmed.
+    #[inline]
+    pub fn confirmed(&mut self, seq: PublishSeq) -> Option<Confirmation> {
+        let Some(state) = self.state() else {
+            return Some(Confirmation::Unknown(self.closed()));
+        };
+        match state.mode.confirms_mut() {
+            Some(confirms) => confirms.take(seq),
+            None => Some(Confirmation::Unknown(Misuse::NotConfirmMode.into())),
+        }
+    }
+
+    /// Drops what became of the publish, or what becomes of it later.
+    pub fn forget_publish(&mut self, seq: PublishSeq) {
+        if let Some(confirms) = self.state().and_then(|state| state.mode.confirms_mut()) {
+            confirms.forget(seq);
+        }
+    }
+
+    /// Whether publishes are confirmed here.
+    pub fn confirms(&mut self) -> bool {
+        self.state().is_some_and(|state| state.mode.confirms().is_some())
+    }
+
+    /// The oldest returned message of an unconfirmed publish. If there is none, one is awaited from here
+    /// on, for which reading goes on beside unread deliveries.
+    pub fn take_returned(&mut self) -> Option<ReturnedMessage> {
+        let message = self.state()?.take_returned();
+        if message.is_none() {
+            self.connection.returned_is_awaited(self.id);
+        }
+        message
     }
 }
 

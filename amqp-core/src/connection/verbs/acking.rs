@@ -1,0 +1,132 @@
+//! What becomes of a delivery: it is acknowledged, refused, requeued or dropped.
+
+use amqp_proto::frame;
+use amqp_proto::method::basic;
+
+use crate::connection::{Channel, Connection};
+use crate::error::AckError;
+use crate::ids::{DeliveryTag, TagKind};
+
+impl Channel<'_> {
+    /// Acknowledges a delivery, or with `multiple` all up to it (`basic.ack`).
+    ///
+    /// # Errors
+    /// [`AckError`]: nothing was queued.
+    #[inline(always)]
+    pub fn ack(&mut self, tag: DeliveryTag, multiple: bool) -> Result<(), AckError> {
+        let (number, lowest) = self.settle(tag, multiple)?;
+        self.connection.link.outbound.ack(number, tag.tag, multiple, lowest);
+        Ok(())
+    }
+
+    /// Refuses a delivery, or with `multiple` all up to it (`basic.nack`): they are requeued, or else
+    /// dead-lettered or dropped. A stream takes no message back: one of its deliveries is acknowledged.
+    ///
+    /// # Errors
+    /// [`AckError`]: nothing was queued. [`AckError::MaybeStream`] is among them, and with `multiple`
+    /// [`AckError::Stream`].
+    pub fn nack(
+        &mut self,
+        tag: DeliveryTag,
+        multiple: bool,
+        requeue: bool,
+    ) -> Result<(), AckError> {
+        if tag.kind == TagKind::NoAck {
+            return Err(AckError::NoAck(tag.tag));
+        }
+        let (id, epoch) = (self.id, self.connection.link.epoch);
+        let streams = self.state().is_some_and(|state| state.is_open() && state.streams);
+        if multiple && streams && tag.channel == id && tag.epoch == epoch {
+            return Err(AckError::Stream(tag.tag));
+        }
+        match tag.kind {
+            TagKind::Stream => return self.ack(tag, false),
+            TagKind::MaybeStream => return Err(AckError::MaybeStream(tag.tag)),
+            TagKind::Ack | TagKind::NoAck => {}
+        }
+        let nack = basic::Nack { delivery_tag: tag.tag, multiple, requeue };
+        let (number, _) = self.settle(tag, multiple)?;
+        self.connection.link.outbound.frames(number, |out| frame::write_method(out, number, &nack));
+        Ok(())
+    }
+
+    /// Refuses a delivery (`basic.reject`): it is requeued, or else dead-lettered or dropped; or
+    /// acknowledged if it is a stream's.
+    ///
+    /// # Errors
+    /// [`AckError`]: nothing was queued. [`AckError::MaybeStream`] is among them.
+    pub fn reject(&mut self, tag: DeliveryTag, requeue: bool) -> Result<(), AckError> {
+        match tag.kind {
+            TagKind::Stream => return self.ack(tag, false),
+            TagKind::MaybeStream => return Err(AckError::MaybeStream(tag.tag)),
+            TagKind::Ack | TagKind::NoAck => {}
+        }
+        let reject = basic::Reject { delivery_tag: tag.tag, requeue };
+        let (number, _) = self.settle(tag, false)?;
+        self.connection
+            .link
+            .outbound
+            .frames(number, |out| frame::write_method(out, number, &reject));
+        Ok(())
+    }
+
+    /// Whoever held the delivery has dropped it without settling it. Nothing is sent: it stays
+    /// unacknowledged until the channel closes. [`Event::Dropped`] says so, unless there is nothing
+    /// left to settle.
+    pub fn give_up(&mut self, tag: DeliveryTag) {
+        if tag.epoch == self.connection.link.epoch
+            && tag.channel == self.id
+            && self.state().is_some_and(|state| state.is_open())
+        {
+            self.connection.give_up(tag);
+        }
+    }
+
+    /// Nobody holds the delivery: it is requeued, or acknowledged if it is a stream's, if it is still
+    /// to be settled. One that may be a stream's at an old RabbitMQ is given up: see
+    /// [`AckError::MaybeStream`].
+    pub fn requeue(&mut self, tag: DeliveryTag) {
+        if tag.epoch == self.connection.link.epoch && tag.channel == self.id {
+            self.connection.requeue(tag);
+        }
+    }
+
+    #[inline(always)]
+    fn settle(&mut self, tag: DeliveryTag, multiple: bool) -> Result<(u16, Option<u64>), AckError> {
+        if tag.kind == TagKind::NoAck {
+            return Err(AckError::NoAck(tag.tag));
+        }
+        let Connection { channels, link, counters, .. } = &mut *self.connection;
+        let Some(state) = channels.find_mut(self.id.0) else {
+            return Err(AckError::Stale(self.closed()));
+        };
+        if !state.is_open() || tag.epoch != link.epoch {
+            return Err(AckError::Stale(self.closed()));
+        }
+        if tag.channel != self.id {
+            return Err(AckError::OtherChannel(tag.tag));
+        }
+        if tag.tag == 0 || tag.tag > state.delivered {
+            return Err(AckError::Unknown(tag.tag));
+        }
+        let (number, transactional) = (state.number, state.mode.is_tx());
+        let recovered = state.recovering > 0 || state.recovered_to > 0;
+        let unsettled = state.unsettled();
+        let settled = match multiple {
+            true => unsettled.settle_up_to(tag.tag, transactional),
+            false => unsettled.settle(tag.tag, transactional),
+        };
+        if !settled {
+            let recovered = state.recovering > 0 || tag.tag <= state.recovered_to;
+            return Err(match recovered {
+                true => AckError::Recovered(tag.tag),
+                false => AckError::Settled(tag.tag),
+            });
+        }
+        counters.settled += 1;
+        // A rollback opens settled ones again, and what came about the time of a recover is not known
+        // here: then all count as open.
+        let lowest = if transactional || recovered { Some(0) } else { unsettled.lowest() };
+        Ok((number, lowest))
+    }
+}

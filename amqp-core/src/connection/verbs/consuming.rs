@@ -1,0 +1,195 @@
+//! Consumers: they start, end and hand their deliveries over.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use amqp_proto::frame;
+use amqp_proto::method::{WireMethod, basic};
+
+use crate::channel::{Consumer, ConsumerInput, ConsumerPhase, Inbox};
+use crate::connection::{Channel, Connection};
+use crate::error::{Error, InvalidArgument, InvalidReason, Misuse};
+use crate::event::Event;
+use crate::ids::{Call, ConsumerKey, DeliveryTag, TagKind};
+use crate::message::Delivery;
+use crate::request::sealed::Request;
+use crate::request::{BasicConsume, ConsumeOk, Pending, Reply, short};
+
+impl Channel<'_> {
+    /// Starts a consumer: `basic.consume`, with `basic.qos` where its prefetch needs that.
+    ///
+    /// # Errors
+    /// [`Error`]: nothing was queued. [`Misuse::DuplicateConsumerTag`], [`Misuse::StreamNeedsAck`] and
+    /// [`Misuse::StreamNeedsPrefetch`] are among them: RabbitMQ would close the connection or the channel.
+    pub fn consume(
+        &mut self,
+        now: Instant,
+        request: &BasicConsume,
+    ) -> Result<Call<ConsumeOk>, Error> {
+        self.check_open()?;
+        self.check_calls()?;
+        let (id, old_broker) = (self.id, self.connection.link.refused_streams_are_fatal);
+        let Some(state) = self.state() else { return Err(self.closed()) };
+        let (kind, own) = (request.tag_kind(), request.prefetch);
+        let start = match kind {
+            TagKind::NoAck => state.prefetch.start_without_ack(),
+            TagKind::Stream => state.prefetch.start(state.prefetch.of_stream(own)),
+            _ => state.prefetch.start(own),
+        };
+        if request.is_stream() && kind == TagKind::NoAck {
+            return Err(Misuse::StreamNeedsAck.into());
+        } else if request.is_stream() && start.prefetch == 0 {
+            return Err(Misuse::StreamNeedsPrefetch.into());
+        }
+        let tag: Arc<str> = match request.consumer_tag.as_deref() {
+            Some("") => {
+                return Err(InvalidArgument::new("consumer-tag", InvalidReason::Empty).into());
+            }
+            Some(tag) if state.consumers.contains(tag.as_bytes()) => {
+                return Err(Misuse::DuplicateConsumerTag.into());
+            }
+            Some(tag) => tag.into(),
+            None => loop {
+                state.tags_made += 1;
+                let tag = format!("ctag-{}.{}", state.number, state.tags_made);
+                if !state.consumers.contains(tag.as_bytes()) {
+                    break tag.into();
+                }
+            },
+        };
+        let consumer = Consumer {
+            channel: id,
+            tag: Arc::clone(&tag),
+            queue: request.queue.as_str().into(),
+            kind,
+            suspected: old_broker && kind == TagKind::Ack,
+            prefetch: start.prefetch,
+            cancels: Vec::new(),
+            phase: ConsumerPhase::Running,
+            error: None,
+            released: false,
+            inbox: Inbox::new(start.prefetch.into()),
+        };
+        let key = self.connection.consumers.insert(consumer);
+        let encode = |number, out: &mut Vec<u8>| {
+            start.before.iter().try_for_each(|qos| qos.encode(number, false, out))?;
+            request.encode_with_tag(number, &tag, out)?;
+            start.behind.iter().try_for_each(|qos| qos.encode(number, false, out))
+        };
+        let before: Vec<_> = start.before.iter().map(Request::pending).collect();
+        let behind: Vec<_> = start.behind.iter().map(Request::pending).collect();
+        match self.send_calls(now, &before, Pending::Consume(key), &behind, encode) {
+            Ok(call) => {
+                if let Some(state) = self.state() {
+                    if let Some(strays) = &mut state.strays {
+                        strays.forget(tag.as_bytes());
+                    }
+                    state.consumers.insert(tag, key);
+                    state.streams |= request.is_stream();
+                    state.prefetch = start.next;
+                }
+                self.connection.link.outbound.count_frames((before.len() + behind.len()) as u64);
+                Ok(Call::new(call))
+            }
+            Err(error) => {
+                self.connection.discard_consumer(key);
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends a consumer. Deliveries that are on their way still come, until the reply. A second cancel
+    /// waits for the reply to the first.
+    ///
+    /// # Errors
+    /// [`Error`]: nothing was queued. A consumer that has ended already, or none, is no error.
+    pub fn cancel(
+        &mut self,
+        now: Instant,
+        consumer: impl Into<Option<ConsumerKey>>,
+    ) -> Result<Call<()>, Error> {
+        let Connection { consumers, calls, config, events, .. } = &mut *self.connection;
+        let found = consumer.into().and_then(|key| Some((key, consumers.find_mut(key)?)));
+        let of_channel = found.filter(|(_, consumer)| consumer.channel == self.id);
+        let (key, tag) = match of_channel {
+            Some((key, consumer)) if consumer.phase == ConsumerPhase::Running => {
+                (key, Arc::clone(&consumer.tag))
+            }
+            Some((key, consumer)) if consumer.phase == ConsumerPhase::Cancelling => {
+                let call = calls.insert(Pending::Cancel(key), now + config.call_timeout);
+                consumer.cancels.push(call);
+                return Ok(Call::new(call));
+            }
+            _ => {
+                let pending = Pending::done(basic::CancelOk::ID);
+                let call = calls.insert_done(pending, now, Reply::Done);
+                events.push_back(Event::CallDone(call));
+                return Ok(Call::new(call));
+            }
+        };
+        self.check_open()?;
+        let call = self.send_call(now, Pending::Cancel(key), |number, out| {
+            let consumer_tag = short("consumer-tag", &tag)?;
+            frame::write_method(out, number, &basic::Cancel { consumer_tag, no_wait: false });
+            Ok(())
+        })?;
+        if let Some(consumer) = self.connection.consumers.find_mut(key) {
+            consumer.step(ConsumerInput::Cancel);
+        }
+        Ok(Call::new(call))
+    }
+
+    /// The consumer's handle is gone: it is cancelled, and its unread deliveries are requeued, as are
+    /// those that were `taken` and that nobody will read.
+    pub fn release_consumer(
+        &mut self,
+        now: Instant,
+        key: ConsumerKey,
+        taken: impl IntoIterator<Item = DeliveryTag>,
+    ) {
+        let Some(consumer) = self.connection.consumers.find_mut(key) else { return };
+        let phase = consumer.phase;
+        let unread = self.connection.consumers.release(key);
+        if phase == ConsumerPhase::Running
+            && let Ok(call) = self.cancel(now, key)
+        {
+            self.connection.forget(now, call.key());
+        }
+        let unread = unread.into_iter().map(|delivery| delivery.tag);
+        for tag in taken.into_iter().chain(unread) {
+            self.requeue(tag);
+        }
+        self.connection.consumers.sweep(key);
+    }
+
+    /// The next unread delivery.
+    #[inline]
+    pub fn next_delivery(&mut self, consumer: ConsumerKey) -> Option<Delivery> {
+        self.connection.consumers.pop(consumer)
+    }
+
+    /// Moves unread deliveries behind those in `into`: all, or 1 MiB of them. Returns the bytes of
+    /// memory that they take, which count against the limit of unread ones until the next time: it is
+    /// best as soon as they are read.
+    #[inline]
+    pub fn pull_deliveries(
+        &mut self,
+        consumer: ConsumerKey,
+        into: &mut VecDeque<Delivery>,
+    ) -> usize {
+        self.connection.consumers.pull(consumer, into)
+    }
+
+    /// Whether the consumer gets no more deliveries, and why unless it was cancelled from here.
+    pub fn consumer_end(&mut self, key: ConsumerKey) -> Option<Result<(), Error>> {
+        let Some(consumer) = self.connection.consumers.find_mut(key) else {
+            let cause = self.connection.cause().cloned();
+            return Some(cause.map_or(Ok(()), |cause| Err(Error::Connection(cause))));
+        };
+        if consumer.phase != ConsumerPhase::Ended || !consumer.inbox.is_empty() {
+            return None;
+        }
+        Some(consumer.error.take().map_or(Ok(()), Err))
+    }
+}
