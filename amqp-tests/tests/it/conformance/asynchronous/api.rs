@@ -49,22 +49,9 @@ impl At {
         &self.uri
     }
 
-    pub(crate) fn port(&self) -> u16 {
-        support::port(&self.uri)
-    }
-
-    /// The version that the broker behaves as.
-    pub(crate) fn version(&self) -> (u32, u32) {
-        support::version(self.port())
-    }
-
     /// Another broker, by the same adapter.
     pub(crate) fn to(&self, uri: impl Into<String>) -> Self {
         Self { uri: uri.into(), ..*self }
-    }
-
-    pub(crate) async fn connect(&self) -> Connection {
-        self.open(|config| config).await.unwrap()
     }
 
     pub(crate) async fn open(
@@ -166,16 +153,6 @@ impl At {
     }
 }
 
-/// Waits until so many messages are ready. RabbitMQ's queues count before they take what was sent to
-/// them a moment ago.
-pub(crate) async fn ready(channel: &Channel, queue: &str, expected: u32) {
-    support::within("the messages", async {
-        let passive = QueueDeclare::passive(queue);
-        while channel.queue_declare(passive.clone()).await.unwrap().message_count != expected {}
-    })
-    .await;
-}
-
 /// Cancels the consumer that the delivery came to.
 pub(crate) async fn cancel_consumer(delivery: &Delivery) -> Result<(), Error> {
     delivery.cancel_consumer().await
@@ -191,41 +168,38 @@ pub(crate) async fn is_open(confirm: &mut Confirm, time: Duration) -> bool {
     support::timeout(time, confirm).await.is_none()
 }
 
-/// Turns each `async fn name(at: At)` into a test for every adapter.
-macro_rules! on_every_adapter {
+/// Turns each `async fn name(at: At)` into tests on the model broker.
+macro_rules! on_model {
     ($($name:ident)*) => {
-        mod on_model {
-            $(
-                #[test]
-                fn $name() {
-                    let uri = crate::support::model().uri();
-                    super::super::api::At::run(super::super::api::Adapter::TokioCurrentThread, uri, super::$name);
-                }
-            )*
-        }
-        super::api::on_rabbitmq! { $($name)* }
+        super::api::tests_on! { on_model model TokioCurrentThread $($name)* }
+        super::api::tests_on! { on_model_with_async_std model AsyncStd $($name)* }
+        super::api::tests_on! { on_model_with_smol model Smol $($name)* }
     };
 }
 
-/// As `on_every_adapter`, of what the model does not do.
+/// Turns each `async fn name(at: At)` into tests on RabbitMQ.
 macro_rules! on_rabbitmq {
     ($($name:ident)*) => {
-        super::api::on_rabbitmq! { @ on_async_std AsyncStd $($name)* }
-        super::api::on_rabbitmq! { @ on_smol Smol $($name)* }
-        super::api::on_rabbitmq! { @ on_tokio_current_thread TokioCurrentThread $($name)* }
-        super::api::on_rabbitmq! { @ on_tokio_multi_thread TokioMultiThread $($name)* }
+        super::api::tests_on! { on_async_std rabbitmq AsyncStd $($name)* }
+        super::api::tests_on! { on_smol rabbitmq Smol $($name)* }
+        super::api::tests_on! { on_tokio_current_thread rabbitmq TokioCurrentThread $($name)* }
+        super::api::tests_on! { on_tokio_multi_thread rabbitmq TokioMultiThread $($name)* }
     };
-    (@ $module:ident $adapter:ident $($name:ident)*) => {
+}
+
+macro_rules! tests_on {
+    ($module:ident $broker:ident $adapter:ident $($name:ident)*) => {
         mod $module {
+            use super::super::api::{Adapter, At};
+
             $(
                 #[test]
                 fn $name() {
-                    let uri = crate::support::rabbitmq().uri();
-                    super::super::api::At::run(super::super::api::Adapter::$adapter, uri, super::$name);
+                    At::run(Adapter::$adapter, crate::support::$broker().uri(), super::$name);
                 }
             )*
         }
     };
 }
 
-pub(crate) use {on_every_adapter, on_rabbitmq};
+pub(crate) use {on_model, on_rabbitmq, tests_on};

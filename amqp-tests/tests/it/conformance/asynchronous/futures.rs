@@ -8,9 +8,10 @@ use std::task::Poll;
 use futures_core::Stream;
 
 use super::api::{
-    At, BasicConsume, BasicGet, Channel, ChannelCause, CloseCause, Error, Publish, PublishError,
-    QueueDeclare, QueueDelete, on_every_adapter, ready,
+    At, BasicConsume, BasicGet, ChannelCause, CloseCause, Error, Publish, PublishError,
+    QueueDeclare, QueueDelete,
 };
+use super::suite::at::{Scene, consumer_of, on_every_adapter, publish, ready};
 use crate::support::{exclusive, unique, within};
 
 on_every_adapter! {
@@ -20,12 +21,6 @@ on_every_adapter! {
     na_17_a_consumer_is_a_stream
     pk_58_gets_under_way_at_once_are_answered_in_order
     pk_55_a_close_lets_earlier_calls_finish
-}
-
-async fn publish(channel: &Channel, queue: &str, bodies: impl IntoIterator<Item = &str>) {
-    for body in bodies {
-        channel.basic_publish(Publish::new("", queue, body)).await.unwrap();
-    }
 }
 
 async fn dropped_calls_do_no_harm(at: At) {
@@ -55,9 +50,7 @@ async fn dropped_calls_do_no_harm(at: At) {
 }
 
 async fn a_dropped_get_gives_its_message_back(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("get-dropped")).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("get-dropped").await;
     let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
     publisher.publish(Publish::new("", queue.name(), b"kept")).await.unwrap();
     for _ in 0..20 {
@@ -78,11 +71,9 @@ async fn a_dropped_get_gives_its_message_back(at: At) {
 
 /// NA-17: by name and as a stream, the same messages.
 async fn na_17_a_consumer_is_a_stream(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("stream")).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("stream").await;
     publish(&channel, queue.name(), ["1", "2", "3"]).await;
-    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let mut consumer = consumer_of(&channel, queue.name()).await;
     let mut bodies = Vec::new();
     while bodies.len() < 3 {
         let item = poll_fn(|cx| Pin::new(&mut consumer).poll_next(cx));
@@ -108,9 +99,7 @@ async fn na_17_a_consumer_is_a_stream(at: At) {
 }
 
 async fn pk_58_gets_under_way_at_once_are_answered_in_order(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("get")).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("get").await;
     assert!(channel.basic_get(queue.name()).await.unwrap().is_none());
     let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
     let large = vec![7; 300_000];
@@ -168,7 +157,7 @@ async fn a_driver_that_is_dropped_ends_every_handle(at: At) {
     let connection = at.connect_until(dropped).await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("gone")).await.unwrap();
-    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let mut consumer = consumer_of(&channel, queue.name()).await;
     let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
     drop_it.send(()).await.unwrap();
     assert_eq!(within("the end", connection.closed()).await, CloseCause::DriverGone);

@@ -9,8 +9,6 @@ use std::time::Duration;
 use amqp_blocking::Connector;
 pub(crate) use amqp_blocking::*;
 
-use crate::support;
-
 /// A broker that is reached by the blocking adapter.
 #[derive(Clone, Debug)]
 pub(crate) struct At {
@@ -37,23 +35,10 @@ impl At {
         &self.uri
     }
 
-    pub(crate) fn port(&self) -> u16 {
-        support::port(&self.uri)
-    }
-
-    /// The version that the broker behaves as.
-    pub(crate) fn version(&self) -> (u32, u32) {
-        support::version(self.port())
-    }
-
     /// Another broker.
     #[allow(clippy::unused_self, reason = "it has the adapter, where there are several")]
     pub(crate) fn to(&self, uri: impl Into<String>) -> Self {
         Self { uri: uri.into() }
-    }
-
-    pub(crate) async fn connect(&self) -> Connection {
-        self.open(|config| config).await.unwrap()
     }
 
     pub(crate) async fn open(
@@ -295,16 +280,6 @@ impl Tx {
     }
 }
 
-/// Waits until so many messages are ready. RabbitMQ's queues count before they take what was sent to
-/// them a moment ago.
-pub(crate) async fn ready(channel: &Channel, queue: &str, expected: u32) {
-    support::within("the messages", async {
-        let passive = QueueDeclare::passive(queue);
-        while channel.queue_declare(passive.clone()).await.unwrap().message_count != expected {}
-    })
-    .await;
-}
-
 /// Cancels the consumer that the delivery came to.
 pub(crate) async fn cancel_consumer(delivery: &Delivery) -> Result<(), Error> {
     delivery.cancel_consumer()
@@ -320,33 +295,33 @@ pub(crate) async fn is_open(confirm: &mut Confirm, time: Duration) -> bool {
     confirm.0.wait_timeout(time).is_none()
 }
 
-/// Turns each `async fn name(at: At)` into a test for each broker.
-macro_rules! on_every_adapter {
+/// Turns each `async fn name(at: At)` into a test on the model broker.
+macro_rules! on_model {
     ($($name:ident)*) => {
-        mod on_model {
-            $(
-                #[test]
-                fn $name() {
-                    super::super::api::At::run(crate::support::model().uri(), super::$name);
-                }
-            )*
-        }
-        super::api::on_rabbitmq! { $($name)* }
+        super::api::tests_on! { on_model model $($name)* }
     };
 }
 
-/// As `on_every_adapter`, of what the model does not do.
+/// Turns each `async fn name(at: At)` into a test on RabbitMQ.
 macro_rules! on_rabbitmq {
     ($($name:ident)*) => {
-        mod on_rabbitmq {
+        super::api::tests_on! { on_rabbitmq rabbitmq $($name)* }
+    };
+}
+
+macro_rules! tests_on {
+    ($module:ident $broker:ident $($name:ident)*) => {
+        mod $module {
+            use super::super::api::At;
+
             $(
                 #[test]
                 fn $name() {
-                    super::super::api::At::run(crate::support::rabbitmq().uri(), super::$name);
+                    At::run(crate::support::$broker().uri(), super::$name);
                 }
             )*
         }
     };
 }
 
-pub(crate) use {on_every_adapter, on_rabbitmq};
+pub(crate) use {on_model, on_rabbitmq, tests_on};

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use amqp_testkit::{ModelBroker, RabbitMq};
 
 use super::api::{
-    self, At, BasicConsume, CloseCause, ConnectionEvent, Error, Publish, PublishError,
-    QueueDeclare, on_every_adapter, ready,
+    self, At, BasicConsume, CloseCause, ConnectionEvent, Error, Publish, PublishError, QueueDeclare,
 };
+use super::at::{next, on_every_adapter, ready};
 use crate::support::{self, within};
 
 on_every_adapter! {
@@ -94,7 +94,7 @@ async fn publishes_wait_and_resolve_once(at: &At, broker: &Broker) {
     }
     within("a confirm", last).await.unwrap();
     for at in 0..100 {
-        let delivery = within("a delivery", consumer.next()).await.unwrap().unwrap();
+        let delivery = next(&mut consumer).await;
         assert_eq!(delivery.body().len(), if at == 0 { 1 } else { 3_000 });
         delivery.ack().unwrap();
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::api::{
     At, BasicConsume, Channel, Connection, Consumer, Delivery, Error, Heartbeat, Properties,
-    Publish, QueueDelete, on_every_adapter,
+    Publish, QueueDelete,
 };
+use super::at::{consumer_of, next, on_every_adapter};
 use crate::support::{exclusive, sleep, within};
 
 on_every_adapter! {
@@ -23,10 +24,6 @@ const SIZES: [usize; 4] = [20_000, 50_000, 100_000, 1_000_000];
 
 /// More than one consumer without a prefetch may have unread.
 const UNREAD_BYTES: usize = 12 << 20;
-
-async fn next(consumer: &mut Consumer) -> Delivery {
-    within("a delivery", consumer.next()).await.unwrap().unwrap()
-}
 
 /// A queue that holds `count` messages of `size` bytes.
 async fn filled(connection: &Connection, channel: &Channel, size: usize, count: usize) -> String {
@@ -106,7 +103,7 @@ async fn n_5_a_busy_consumer_stops_no_other_one(at: At) {
         let busy = Busy::start(&connection, size).await;
         let channel = connection.open_channel().await.unwrap();
         let queue = channel.queue_declare(exclusive("other")).await.unwrap().queue;
-        let mut other = channel.basic_consume(BasicConsume::new(&queue)).await.unwrap();
+        let mut other = consumer_of(&channel, &queue).await;
         let publishing = at.connect().await;
         let publisher = publishing.open_channel().await.unwrap();
         for _ in 0..20 {
@@ -125,7 +122,7 @@ async fn n_5_a_handler_asks_a_service_on_its_own_connection(at: At) {
         let service = at.connect().await;
         let serving = service.open_channel().await.unwrap();
         let requests = serving.queue_declare(exclusive("requests")).await.unwrap().queue;
-        let mut server = serving.basic_consume(BasicConsume::new(&requests)).await.unwrap();
+        let mut server = consumer_of(&serving, &requests).await;
         let served = at.spawn(async move {
             for _ in 0..3 {
                 let request = next(&mut server).await;
@@ -163,7 +160,7 @@ async fn n_5_returns_cancels_and_closes_are_seen_beside_a_busy_consumer(at: At) 
         assert_eq!(returned.message.body(), b"x");
 
         let queue = channel.queue_declare(exclusive("deleted")).await.unwrap().queue;
-        let mut other = channel.basic_consume(BasicConsume::new(&queue)).await.unwrap();
+        let mut other = consumer_of(&channel, &queue).await;
         let deleting = connection.open_channel().await.unwrap();
         deleting.queue_delete(QueueDelete::new(&queue)).await.unwrap();
         let end = within("the cancel", other.next()).await.unwrap();

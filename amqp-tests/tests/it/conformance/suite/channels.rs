@@ -2,8 +2,9 @@ use std::sync::Arc;
 
 use super::api::{
     self, At, CloseCause, Error, ExchangeDeclare, ExchangeDelete, Misuse, Publish, PublishError,
-    QueueBind, QueueDeclare, QueueDelete, QueuePurge, on_every_adapter,
+    QueueBind, QueueDeclare, QueueDelete, QueuePurge,
 };
+use super::at::on_every_adapter;
 
 use crate::support::{exclusive, unique, within};
 

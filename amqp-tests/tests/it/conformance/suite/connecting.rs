@@ -3,9 +3,8 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use super::api::{
-    At, Config, ConnectError, ConnectFailure, ConnectStep, Credentials, Heartbeat, on_every_adapter,
-};
+use super::api::{At, Config, ConnectError, ConnectFailure, ConnectStep, Credentials, Heartbeat};
+use super::at::on_every_adapter;
 use crate::support::{timeout, within};
 
 on_every_adapter! {

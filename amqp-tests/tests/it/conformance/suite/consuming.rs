@@ -1,10 +1,10 @@
 use std::time::Duration;
 
 use super::api::{
-    self, AckError, At, BasicConsume, BasicGet, BasicQos, Channel, Consumer, Delivery, Error,
-    Misuse, Properties, Publish, QueueBind, QueueDeclare, QueueDelete, limits, on_every_adapter,
-    ready,
+    self, AckError, At, BasicConsume, BasicGet, BasicQos, Delivery, Error, Misuse, Properties,
+    Publish, QueueBind, QueueDeclare, QueueDelete, limits,
 };
+use super::at::{Scene, consumer_of, next, on_every_adapter, publish, ready};
 
 use crate::support::{exclusive, within};
 
@@ -34,23 +34,11 @@ on_every_adapter! {
     settling_twice_and_dropping_do_no_harm
 }
 
-async fn publish(channel: &Channel, queue: &str, bodies: impl IntoIterator<Item = &str>) {
-    for body in bodies {
-        channel.basic_publish(Publish::new("", queue, body)).await.unwrap();
-    }
-}
-
-async fn next(consumer: &mut Consumer) -> Delivery {
-    within("a delivery", consumer.next()).await.unwrap().unwrap()
-}
-
 async fn deliveries_come_in_order(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("order")).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("order").await;
     let bodies: Vec<String> = (0..1_000).map(|number| number.to_string()).collect();
     publish(&channel, queue.name(), bodies.iter().map(String::as_str)).await;
-    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let mut consumer = consumer_of(&channel, queue.name()).await;
     for body in &bodies {
         let delivery = next(&mut consumer).await;
         assert_eq!(delivery.body(), body.as_bytes());
@@ -61,11 +49,9 @@ async fn deliveries_come_in_order(at: At) {
 }
 
 async fn a_nacked_message_is_redelivered(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("nack")).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("nack").await;
     publish(&channel, queue.name(), ["again"]).await;
-    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let mut consumer = consumer_of(&channel, queue.name()).await;
     let first = next(&mut consumer).await;
     let first_tag = first.tag().number();
     first.nack(true).unwrap();
@@ -78,11 +64,9 @@ async fn a_nacked_message_is_redelivered(at: At) {
 }
 
 async fn na_21_a_rejected_message_is_gone(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("reject")).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("reject").await;
     publish(&channel, queue.name(), ["back", "gone", "gone too"]).await;
-    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let mut consumer = consumer_of(&channel, queue.name()).await;
     let [back, gone, gone_too] =
         [next(&mut consumer).await, next(&mut consumer).await, next(&mut consumer).await];
     gone.reject(false).unwrap();
@@ -98,9 +82,7 @@ async fn na_21_a_rejected_message_is_gone(at: At) {
 }
 
 async fn prefetch_limits_what_is_unacknowledged(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("prefetch")).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("prefetch").await;
     publish(&channel, queue.name(), ["1", "2", "3", "4", "5"]).await;
     channel.basic_qos(BasicQos::new(7)).await.unwrap();
     let consume = BasicConsume::new(queue.name()).prefetch(2);
@@ -117,11 +99,9 @@ async fn prefetch_limits_what_is_unacknowledged(at: At) {
 }
 
 async fn multiple_settles_all_up_to_it(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("multiple")).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("multiple").await;
     publish(&channel, queue.name(), ["1", "2", "3", "4", "5", "6"]).await;
-    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let mut consumer = consumer_of(&channel, queue.name()).await;
     let mut deliveries = Vec::new();
     for _ in 0..6 {
         deliveries.push(next(&mut consumer).await);
@@ -137,9 +117,7 @@ async fn multiple_settles_all_up_to_it(at: At) {
 }
 
 async fn no_ack_needs_no_acknowledgement(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("no-ack")).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("no-ack").await;
     publish(&channel, queue.name(), ["1", "2", "3"]).await;
     let consume = BasicConsume::new(queue.name()).no_ack().prefetch(1);
     let mut consumer = channel.basic_consume(consume).await.unwrap();
@@ -194,11 +172,9 @@ async fn reading_pauses_for_a_slow_consumer_and_goes_on(at: At) {
 }
 
 async fn na_18_a_cancelled_consumer_ends_after_what_was_sent(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("cancel")).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("cancel").await;
     publish(&channel, queue.name(), ["1", "2"]).await;
-    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let mut consumer = consumer_of(&channel, queue.name()).await;
     next(&mut consumer).await.ack().unwrap();
     consumer.cancel().await.unwrap();
     publish(&channel, queue.name(), ["3"]).await;
@@ -213,14 +189,12 @@ async fn na_18_a_cancelled_consumer_ends_after_what_was_sent(at: At) {
 }
 
 async fn a_dropped_consumer_gives_back_what_was_not_taken(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("drop")).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("drop").await;
     publish(&channel, queue.name(), ["1", "2", "3", "4"]).await;
-    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let mut consumer = consumer_of(&channel, queue.name()).await;
     let kept = next(&mut consumer).await;
     drop(consumer);
-    let mut another = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let mut another = consumer_of(&channel, queue.name()).await;
     for body in ["2", "3", "4"] {
         let delivery = next(&mut another).await;
         assert_eq!(delivery.body(), body.as_bytes());
@@ -233,10 +207,8 @@ async fn a_dropped_consumer_gives_back_what_was_not_taken(at: At) {
 }
 
 async fn na_19_a_deleted_queue_ends_its_consumer_with_the_reason(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("deleted")).await.unwrap();
-    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("deleted").await;
+    let mut consumer = consumer_of(&channel, queue.name()).await;
     publish(&channel, queue.name(), ["unread"]).await;
     next(&mut consumer).await.ack().unwrap();
     let deleted = channel.queue_delete(QueueDelete::new(queue.name())).await.unwrap();
@@ -260,9 +232,7 @@ async fn na_19_a_deleted_queue_ends_its_consumer_with_the_reason(at: At) {
 
 /// BR-13: RabbitMQ would close the connection.
 async fn pk_56_a_duplicate_tag_is_refused_locally(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("tag")).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("tag").await;
     let consume = BasicConsume::new(queue.name()).consumer_tag("mine");
     let first = channel.basic_consume(consume.clone()).await.unwrap();
     assert_eq!(first.tag(), "mine");
@@ -274,11 +244,9 @@ async fn pk_56_a_duplicate_tag_is_refused_locally(at: At) {
 }
 
 async fn a_delivery_outlives_its_channel_and_is_stale(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("stale")).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("stale").await;
     publish(&channel, queue.name(), ["1", "2"]).await;
-    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let mut consumer = consumer_of(&channel, queue.name()).await;
     let [first, second] = [next(&mut consumer).await, next(&mut consumer).await];
     channel.close().await.unwrap();
     let error = first.ack().unwrap_err();
@@ -290,11 +258,9 @@ async fn a_delivery_outlives_its_channel_and_is_stale(at: At) {
 }
 
 async fn deliveries_are_settled_from_any_thread(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("threads")).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("threads").await;
     publish(&channel, queue.name(), ["x"; 300]).await;
-    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let mut consumer = consumer_of(&channel, queue.name()).await;
     let (hand_over, deliveries) = std::sync::mpsc::channel::<Delivery>();
     let worker = std::thread::spawn(move || deliveries.iter().map(|it| it.ack().unwrap()).count());
     for _ in 0..300 {
@@ -311,9 +277,7 @@ async fn deliveries_are_settled_from_any_thread(at: At) {
 
 /// NA-21: a delivery knows its consumer.
 async fn na_21_a_delivery_cancels_its_consumer(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("enough")).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("enough").await;
     publish(&channel, queue.name(), ["1", "2", "3"]).await;
     let consume = BasicConsume::new(queue.name()).prefetch(1);
     let mut consumer = channel.basic_consume(consume).await.unwrap();
@@ -330,11 +294,9 @@ async fn na_21_a_delivery_cancels_its_consumer(at: At) {
 
 /// PK-57: what comes while the cancel is on its way goes back.
 async fn pk_57_a_cancel_at_the_first_message_leaves_the_others(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("hundred")).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("hundred").await;
     publish(&channel, queue.name(), ["x"; 100]).await;
-    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let mut consumer = consumer_of(&channel, queue.name()).await;
     next(&mut consumer).await.ack().unwrap();
     drop(consumer);
     ready(&channel, queue.name(), 99).await;
@@ -346,13 +308,11 @@ async fn pk_57_a_cancel_at_the_first_message_leaves_the_others(at: At) {
 
 /// NA-22: to where the message came from.
 async fn na_22_a_reply_goes_where_its_message_went(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("echo")).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("echo").await;
     let key = crate::support::unique("echo");
     channel.queue_bind(QueueBind::new(queue.name(), "amq.topic", &key)).await.unwrap();
     channel.basic_publish(Publish::new("amq.topic", &key, b"question")).await.unwrap();
-    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let mut consumer = consumer_of(&channel, queue.name()).await;
     let question = next(&mut consumer).await;
     channel.basic_publish(question.reply(b"answer").unwrap()).await.unwrap();
     question.ack().unwrap();
@@ -392,7 +352,7 @@ async fn br_31_replies_come_directly(at: At) {
     let connection = at.connect().await;
     let serving = connection.open_channel().await.unwrap();
     let requests = serving.queue_declare(exclusive("requests")).await.unwrap().queue;
-    let mut server = serving.basic_consume(BasicConsume::new(&requests)).await.unwrap();
+    let mut server = consumer_of(&serving, &requests).await;
     let asking = connection.open_channel().await.unwrap();
     let consume = BasicConsume::new("amq.rabbitmq.reply-to").no_ack();
     let mut replies = asking.basic_consume(consume).await.unwrap();
@@ -435,11 +395,9 @@ async fn br_31_replies_come_directly(at: At) {
 
 /// N3, N4: what RabbitMQ would close the channel for, and what is dropped.
 async fn settling_twice_and_dropping_do_no_harm(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("once")).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("once").await;
     publish(&channel, queue.name(), ["1", "2", "3"]).await;
-    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let mut consumer = consumer_of(&channel, queue.name()).await;
     let [first, second, third] =
         [next(&mut consumer).await, next(&mut consumer).await, next(&mut consumer).await];
     let (first_tag, third_tag) = (first.tag(), third.tag());
@@ -464,9 +422,7 @@ async fn settling_twice_and_dropping_do_no_harm(at: At) {
 }
 
 async fn na_23_pk_58_pk_74_messages_are_got_one_by_one(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("get")).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("get").await;
     assert!(channel.basic_get(queue.name()).await.unwrap().is_none());
     let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
     let large = vec![7; 300_000];
@@ -492,11 +448,9 @@ async fn na_23_pk_58_pk_74_messages_are_got_one_by_one(at: At) {
 
 /// PK-71, PK-73: with the true number.
 async fn pk_71_cancelling_gives_back_what_was_not_taken(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("given-back")).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("given-back").await;
     publish(&channel, queue.name(), ["1", "2", "3"]).await;
-    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let mut consumer = consumer_of(&channel, queue.name()).await;
     next(&mut consumer).await.ack().unwrap();
     while connection.stats().delivered < 3 {
         crate::support::yield_now().await;
@@ -544,8 +498,8 @@ async fn pk_70_two_consumers_share_a_channel(at: At) {
     let channel = connection.open_channel().await.unwrap();
     let one = channel.queue_declare(exclusive("one")).await.unwrap();
     let other = channel.queue_declare(exclusive("other")).await.unwrap();
-    let mut first = channel.basic_consume(BasicConsume::new(one.name())).await.unwrap();
-    let mut second = channel.basic_consume(BasicConsume::new(other.name())).await.unwrap();
+    let mut first = consumer_of(&channel, one.name()).await;
+    let mut second = consumer_of(&channel, other.name()).await;
     assert_ne!(first.tag(), second.tag());
     publish(&channel, other.name(), ["other"]).await;
     publish(&channel, one.name(), ["one"]).await;

@@ -8,8 +8,8 @@ use amqp_testkit::{Direction, Fault, Proxy};
 
 use super::api::{
     self, At, CloseCause, Config, ConnectError, ConnectFailure, Error, Publish, QueueDeclare,
-    on_every_adapter,
 };
+use super::at::on_every_adapter;
 use crate::support::{exclusive, sleep, within};
 
 on_every_adapter! {

@@ -1,8 +1,7 @@
 //! How a connection ends that the application did not close.
 
-use super::api::{
-    At, BasicConsume, CloseCause, Error, Publish, PublishError, QueueDeclare, on_rabbitmq,
-};
+use super::api::{At, CloseCause, Error, Publish, PublishError, QueueDeclare, on_rabbitmq};
+use super::at::consumer_of;
 use crate::support::{exclusive, fragile, unique, within};
 
 on_rabbitmq! {
@@ -26,7 +25,7 @@ async fn pk_24_br_38_an_operators_close_reaches_every_handle(at: At) {
     let connection = at.to(node.uri()).connect().await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("forced")).await.unwrap();
-    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let mut consumer = consumer_of(&channel, queue.name()).await;
     node.ctl(&["close_all_connections", &reason]).unwrap();
     let cause = within("the end", connection.closed()).await;
     let CloseCause::ByBroker(error) = &cause else { panic!("{cause:?}") };

@@ -2,19 +2,15 @@
 //! 40 of the fault matrix): each costs itself alone.
 
 use super::api::{
-    self, At, BasicConsume, Consumer, Delivery, Fault, FieldTable, Malformed, Properties, Publish,
-    QueueBind, QueueDeclare, on_every_adapter, ready,
+    self, At, Fault, FieldTable, Malformed, Properties, Publish, QueueBind, QueueDeclare,
 };
+use super::at::{consumer_of, next, on_every_adapter, ready};
 use amqp_proto::ShortStr;
 use amqp_proto::method::{basic, queue};
 use amqp_testkit::RawConnection;
 use amqp_testkit::raw_connection::nested_headers;
 
-use crate::support::{exclusive, unique, within};
-
-async fn next(consumer: &mut Consumer) -> Delivery {
-    within("a delivery", consumer.next()).await.unwrap().unwrap()
-}
+use crate::support::{exclusive, unique};
 
 on_every_adapter! {
     c6_poison_is_delivered_with_its_fault
@@ -56,7 +52,7 @@ async fn c6_poison_is_delivered_with_its_fault(at: At) {
     ready(&channel, &name, 5).await;
     channel.basic_publish(Publish::new("", &name, b"sound")).await.unwrap();
 
-    let mut consumer = channel.basic_consume(BasicConsume::new(&name)).await.unwrap();
+    let mut consumer = consumer_of(&channel, &name).await;
     for fault in [Malformed::TooDeep].into_iter().chain([Malformed::NotUtf8; 4]) {
         let delivery = next(&mut consumer).await;
         assert_eq!(delivery.fault(), Some(Fault::Malformed(fault)));

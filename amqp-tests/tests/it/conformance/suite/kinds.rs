@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::api::{
     AckError, At, BasicConsume, BasicQos, Error, Misuse, Publish, QueueDeclare, QueueDelete,
-    StreamOffset, on_rabbitmq, ready,
+    StreamOffset, on_rabbitmq,
 };
+use super::at::{consumer_of, next, ready};
 
 use crate::support::{unique, within};
 
@@ -48,7 +49,7 @@ async fn returned_to_a_quorum_queue(at: &At, back: Back, counts: bool) {
     let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
     publisher.publish(Publish::new("", &name, b"poison").persistent().mandatory()).await.unwrap();
     let mut consuming = connection.open_channel().await.unwrap();
-    let mut consumer = consuming.basic_consume(BasicConsume::new(&name)).await.unwrap();
+    let mut consumer = consumer_of(&consuming, &name).await;
     // Where returns count, the third one is one too many: a fourth delivery shows that they do not.
     for _ in 0..if counts { 3 } else { 5 } {
         let what = format!("a delivery before {back:?}");
@@ -60,7 +61,7 @@ async fn returned_to_a_quorum_queue(at: &At, back: Back, counts: bool) {
             Back::ChannelClose => {
                 consuming.close().await.unwrap();
                 consuming = connection.open_channel().await.unwrap();
-                consumer = consuming.basic_consume(BasicConsume::new(&name)).await.unwrap();
+                consumer = consumer_of(&consuming, &name).await;
             }
         }
     }
@@ -123,18 +124,18 @@ async fn a_stream_is_read_from_any_point_and_takes_nothing_back(at: At) {
             .stream_offset(StreamOffset::Offset(offset))
             .requeue_on_drop();
         let mut consumer = consuming.basic_consume(consume).await.unwrap();
-        let first = within("a delivery", consumer.next()).await.unwrap().unwrap();
+        let first = next(&mut consumer).await;
         let headers = first.headers().unwrap();
         assert_eq!(headers.get("x-stream-offset").and_then(|it| it.as_i64()), Some(offset as i64));
         first.ack().unwrap();
         // Refused, dropped by the application, unread, and some of them in the handle's own hands.
-        within("a delivery", consumer.next()).await.unwrap().unwrap().nack(true).unwrap();
-        drop(within("a delivery", consumer.next()).await.unwrap().unwrap());
-        let refused = within("a delivery", consumer.next()).await.unwrap().unwrap();
+        next(&mut consumer).await.nack(true).unwrap();
+        drop(next(&mut consumer).await);
+        let refused = next(&mut consumer).await;
         consuming.basic_nack(refused.tag(), false, true).unwrap();
         assert!(matches!(refused.reject(true), Err(AckError::Settled(_))));
         // As if dropped, which requeues here: of a stream, acknowledges.
-        let refused = within("a delivery", consumer.next()).await.unwrap().unwrap();
+        let refused = next(&mut consumer).await;
         assert!(matches!(refused.nack_multiple(true), Err(AckError::Stream(_))));
         drop(consumer);
         consuming.queue_declare(QueueDeclare::passive(&name)).await.unwrap();
@@ -161,17 +162,17 @@ async fn a_stream_that_was_not_announced_takes_nothing_back(at: At) {
         for number in 0..8 {
             publisher.publish(Publish::new("", &name, number.to_string())).await.unwrap();
         }
-        let first = within("a delivery", consumer.next()).await.unwrap().unwrap();
+        let first = next(&mut consumer).await;
         let (tag, number) = (first.tag(), first.tag().number());
         let expected = if fragile { Err(AckError::MaybeStream(number)) } else { Ok(()) };
         assert_eq!(consuming.basic_nack(tag, false, true), expected);
         if fragile {
             first.ack().unwrap();
         }
-        let second = within("a delivery", consumer.next()).await.unwrap().unwrap();
+        let second = next(&mut consumer).await;
         assert_eq!(second.reject(true).is_err(), fragile);
         // It is dropped, as others are, in the application's hands and unread.
-        drop(within("a delivery", consumer.next()).await.unwrap().unwrap());
+        drop(next(&mut consumer).await);
         if dropped {
             drop(consumer);
         } else {

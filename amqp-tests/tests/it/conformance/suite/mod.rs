@@ -3,6 +3,7 @@
 use super::api;
 
 mod alarms;
+pub(super) mod at;
 mod beside;
 mod channels;
 mod connecting;

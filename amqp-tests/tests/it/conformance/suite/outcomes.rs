@@ -6,6 +6,7 @@ use super::api::{
     At, BasicConsume, Connection, ExchangeDeclare, FieldTable, FieldValue, Properties, Publish,
     PublishError, QueueBind, QueueDeclare, QueueDelete, on_rabbitmq,
 };
+use super::at::next;
 
 use crate::support::{unique, within};
 
@@ -173,7 +174,7 @@ async fn drain(connection: &Connection, queue: &str) -> Vec<u64> {
     let mut consumer = channel.basic_consume(consume).await.unwrap();
     let mut ids = Vec::new();
     for _ in 0..count {
-        let delivery = within("a delivery", consumer.next()).await.unwrap().unwrap();
+        let delivery = next(&mut consumer).await;
         let body = std::str::from_utf8(delivery.body()).unwrap();
         ids.push(body.trim_start_matches('x').parse().unwrap());
     }

@@ -4,9 +4,8 @@ use std::time::{Duration, Instant};
 
 use amqp_testkit::{Direction, Fault, Proxy};
 
-use super::api::{
-    self, At, BasicConsume, CloseCause, Config, Heartbeat, Publish, on_every_adapter,
-};
+use super::api::{At, CloseCause, Config, Heartbeat, Publish};
+use super::at::{consumer_of, next, on_every_adapter, ready};
 use crate::support::{exclusive, sleep, within};
 
 on_every_adapter! {
@@ -23,13 +22,13 @@ async fn pk_46_a_consumer_may_take_ten_heartbeats_over_one_message(at: At) {
     let connection = at.open(each_second).await.unwrap();
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("slow")).await.unwrap().queue;
-    let mut consumer = channel.basic_consume(BasicConsume::new(&queue)).await.unwrap();
+    let mut consumer = consumer_of(&channel, &queue).await;
     channel.basic_publish(Publish::new("", &queue, b"hard work")).await.unwrap();
-    let delivery = within("a delivery", consumer.next()).await.unwrap().unwrap();
+    let delivery = next(&mut consumer).await;
     at.pause(Duration::from_secs(10)).await;
     assert!(connection.is_open(), "{:?}", connection.close_cause());
     delivery.ack().unwrap();
-    api::ready(&channel, &queue, 0).await;
+    ready(&channel, &queue, 0).await;
     connection.close().await;
 }
 

@@ -1,8 +1,7 @@
 //! How many deliveries a consumer holds, and which of them are to be acknowledged.
 
-use super::api::{
-    AckError, At, BasicConsume, BasicGet, BasicQos, Channel, Publish, on_every_adapter, ready,
-};
+use super::api::{AckError, At, BasicConsume, BasicGet, BasicQos, Publish};
+use super::at::{Scene, consumer_of, next, on_every_adapter, publish, ready};
 
 use crate::support::{exclusive, within};
 
@@ -10,12 +9,6 @@ on_every_adapter! {
     the_channels_prefetch_holds_where_a_consumer_has_none
     a_limit_for_the_channel_survives_its_consumers
     a_tag_without_acknowledgement_settles_nothing
-}
-
-async fn publish(channel: &Channel, queue: &str, count: usize) {
-    for _ in 0..count {
-        channel.basic_publish(Publish::new("", queue, b"x")).await.unwrap();
-    }
 }
 
 /// RabbitMQ's meaning, and pika's: the consumer's own, the channel's, the default.
@@ -34,7 +27,7 @@ async fn the_channels_prefetch_holds_where_a_consumer_has_none(at: At) {
             channel.basic_qos(BasicQos::new(count)).await.unwrap();
         }
         let queue = channel.queue_declare(exclusive("held")).await.unwrap();
-        publish(&channel, queue.name(), 300).await;
+        publish(&channel, queue.name(), ["x"; 300]).await;
         let consume = BasicConsume::new(queue.name());
         let consume = if let Some(count) = own { consume.prefetch(count) } else { consume };
         consumers.push(channel.basic_consume(consume).await.unwrap());
@@ -54,7 +47,7 @@ async fn a_limit_for_the_channel_survives_its_consumers(at: At) {
     let second = channel.basic_consume(consume.clone().prefetch(1)).await.unwrap();
     let third = channel.basic_consume(consume.no_ack().priority(-1)).await.unwrap();
     drop(third);
-    publish(&channel, queue.name(), 6).await;
+    publish(&channel, queue.name(), ["x"; 6]).await;
     let held = if at.version() < (4, 3) { 2 } else { 3 };
     ready(&channel, queue.name(), 6 - held).await;
     drop((first, second));
@@ -63,13 +56,11 @@ async fn a_limit_for_the_channel_survives_its_consumers(at: At) {
 
 /// Direct replies repeat the tag of the delivery that comes next.
 async fn a_tag_without_acknowledgement_settles_nothing(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("counted")).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("counted").await;
     let other = channel.queue_declare(exclusive("not-counted")).await.unwrap();
     let consume = BasicConsume::new("amq.rabbitmq.reply-to").no_ack();
     let mut replies = channel.basic_consume(consume).await.unwrap();
-    let mut counted = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let mut counted = consumer_of(&channel, queue.name()).await;
     let properties = amqp_async::core::Properties::new().reply_to("amq.rabbitmq.reply-to");
     channel
         .basic_publish(Publish::new("", other.name(), b"ask").properties(&properties))
@@ -86,9 +77,9 @@ async fn a_tag_without_acknowledgement_settles_nothing(at: At) {
     .await;
     let address = got.properties().unwrap().reply_to.unwrap();
     channel.basic_publish(Publish::new("", &address, b"answer")).await.unwrap();
-    let reply = within("a reply", replies.next()).await.unwrap().unwrap();
-    publish(&channel, queue.name(), 1).await;
-    let held = within("a delivery", counted.next()).await.unwrap().unwrap();
+    let reply = next(&mut replies).await;
+    publish(&channel, queue.name(), ["x"]).await;
+    let held = next(&mut counted).await;
     for tag in [got.tag(), reply.tag()] {
         let refused = Err(AckError::NoAck(tag.number()));
         assert_eq!(channel.basic_ack(tag, true), refused);
@@ -97,7 +88,7 @@ async fn a_tag_without_acknowledgement_settles_nothing(at: At) {
     }
     ready(&channel, queue.name(), 0).await;
     held.nack(true).unwrap();
-    let again = within("a delivery", counted.next()).await.unwrap().unwrap();
+    let again = next(&mut counted).await;
     again.ack().unwrap();
     connection.close().await;
 }

@@ -1,7 +1,8 @@
 use super::api::{
-    At, BasicConsume, Error, ExchangeDeclare, FieldTable, Misuse, Properties, Publish,
-    PublishError, QueueBind, QueueDeclare, on_every_adapter,
+    At, Error, ExchangeDeclare, FieldTable, Misuse, Properties, Publish, PublishError, QueueBind,
+    QueueDeclare,
 };
+use super::at::{Scene, consumer_of, next, on_every_adapter};
 use bytes::Bytes;
 
 use crate::support::{exclusive, unique, within};
@@ -36,8 +37,8 @@ async fn na_20_a_confirmed_message_arrives_as_it_was_sent(at: At) {
         Publish::new(&exchange, "key", "hello").properties(&properties).persistent().mandatory();
     publisher.publish(publish).await.unwrap();
 
-    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
-    let delivery = within("the delivery", consumer.next()).await.unwrap().unwrap();
+    let mut consumer = consumer_of(&channel, queue.name()).await;
+    let delivery = next(&mut consumer).await;
     assert_eq!(delivery.body(), b"hello");
     assert_eq!(delivery.exchange(), *exchange.as_str());
     assert_eq!(delivery.routing_key(), *"key");
@@ -50,9 +51,7 @@ async fn na_20_a_confirmed_message_arrives_as_it_was_sent(at: At) {
 
 /// Sizes around those at which a body is copied, sent by reference, or cut into frames.
 async fn pk_106_bodies_of_every_size_arrive_whole(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("sizes")).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("sizes").await;
     let publisher = channel.confirm_select().await.unwrap();
     let frame = connection.tuning().frame_max as usize - 8;
     let sizes = [
@@ -75,9 +74,9 @@ async fn pk_106_bodies_of_every_size_arrive_whole(at: At) {
         let shared = Bytes::from(borrowed);
         publisher.publish(Publish::new("", queue.name(), shared)).await.unwrap();
     }
-    let mut consumer = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let mut consumer = consumer_of(&channel, queue.name()).await;
     for size in sizes.into_iter().flat_map(|size| [size, size]) {
-        let delivery = within("a delivery", consumer.next()).await.unwrap().unwrap();
+        let delivery = next(&mut consumer).await;
         assert!(delivery.body() == body(size), "{size} bytes came as {}", delivery.body().len());
         assert_eq!(delivery.shared_body().len(), size);
         delivery.ack().unwrap();
@@ -133,9 +132,7 @@ async fn a_missing_exchange_closes_the_channel_and_says_so(at: At) {
 }
 
 async fn pk_105_pk_113_what_cannot_be_sent_is_refused_whole(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("refused")).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("refused").await;
     let publisher = channel.confirm_select().await.unwrap();
     let long = "x".repeat(256);
     let long_property = Properties::new().message_id(long.as_str());
@@ -165,9 +162,7 @@ async fn pk_105_pk_113_what_cannot_be_sent_is_refused_whole(at: At) {
 }
 
 async fn a_second_select_gives_another_publisher(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("twice")).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("twice").await;
     let first = channel.confirm_select().await.unwrap();
     let open = first.send(Publish::new("", queue.name(), b"1")).await.unwrap();
     let second = channel.confirm_select().await.unwrap();
@@ -189,19 +184,19 @@ async fn na_30_a_large_body_keeps_no_other_channel_waiting(at: At) {
     let pattern = |seed: usize, size: usize| {
         Bytes::from((0..size).map(|at| (at * seed % 251) as u8).collect::<Vec<_>>())
     };
-    let (body, next) = (pattern(7, 40 << 20), pattern(11, 1 << 20));
+    let (body, rest) = (pattern(7, 40 << 20), pattern(11, 1 << 20));
     let first = large.send(Publish::new("", queue.name(), &body)).await.unwrap();
     let quick = small.publish(Publish::new("", queue.name(), b"tiny"));
     // The window of bytes is full: the second large one waits for the first.
-    let second = async { large.publish(Publish::new("", queue.name(), &next)).await };
+    let second = async { large.publish(Publish::new("", queue.name(), &rest)).await };
     let (quick, second) = within("both", async { tokio::join!(quick, second) }).await;
     quick.unwrap();
     second.unwrap();
     first.await.unwrap();
 
-    let mut consumer = small_channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
-    for expected in [&b"tiny"[..], &body, &next] {
-        let delivery = within("a delivery", consumer.next()).await.unwrap().unwrap();
+    let mut consumer = consumer_of(&small_channel, queue.name()).await;
+    for expected in [&b"tiny"[..], &body, &rest] {
+        let delivery = next(&mut consumer).await;
         assert!(delivery.body() == expected, "{} bytes of another", delivery.body().len());
         delivery.ack().unwrap();
     }
@@ -265,9 +260,7 @@ async fn h3_a_close_in_the_middle_of_a_content_costs_the_channel_alone(at: At) {
 
 /// PK-69: what came back before stays what it was, and is no error of a later publish.
 async fn pk_69_confirms_that_begin_behind_an_unroutable_message_are_their_own(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("later")).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("later").await;
     let nowhere = unique("nowhere");
     channel.basic_publish(Publish::new("", &nowhere, b"before").mandatory()).await.unwrap();
     let publisher = channel.confirm_select().await.unwrap();

@@ -3,8 +3,9 @@
 use super::api::{
     self, At, BasicConsume, BasicQos, Channel, ChannelCause, CloseCause, ConnectionEvent, Error,
     ExchangeBind, ExchangeDeclare, ExchangeDelete, Misuse, Overflow, Publish, PublishError,
-    QueueBind, QueueDeclare, QueueDelete, QueuePurge, on_every_adapter, ready,
+    QueueBind, QueueDeclare, QueueDelete, QueuePurge,
 };
+use super::at::{consumer_of, next, on_every_adapter, ready};
 use std::time::Duration;
 
 use crate::support::{code, exclusive, unique, within};
@@ -100,11 +101,11 @@ async fn na_9_one_channel_publishes_consumes_and_confirms(at: At) {
     let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("all")).await.unwrap().queue;
-    let mut consumer = channel.basic_consume(BasicConsume::new(&queue)).await.unwrap();
+    let mut consumer = consumer_of(&channel, &queue).await;
     let publisher = channel.confirm_select().await.unwrap();
     for _ in 0..100 {
         publisher.publish(Publish::new("", &queue, b"x").mandatory()).await.unwrap();
-        within("a delivery", consumer.next()).await.unwrap().unwrap().ack().unwrap();
+        next(&mut consumer).await.ack().unwrap();
     }
     connection.close().await;
 }
@@ -267,7 +268,7 @@ async fn br_32_settlements_take_effect_when_they_are_committed(at: At) {
     let tx = channel.tx_select().await.unwrap();
     let consume = BasicConsume::new(&queue).prefetch(1);
     let mut consumer = channel.basic_consume(consume).await.unwrap();
-    let first = within("a delivery", consumer.next()).await.unwrap().unwrap();
+    let first = next(&mut consumer).await;
     let tag = first.tag();
     first.ack().unwrap();
     tx.rollback().await.unwrap();
@@ -276,11 +277,11 @@ async fn br_32_settlements_take_effect_when_they_are_committed(at: At) {
     assert!(channel.basic_ack(tag, false).is_err(), "within one transaction once");
     assert!(consumer.try_next().is_none(), "its place is free at the commit");
     tx.commit().await.unwrap();
-    let second = within("a delivery", consumer.next()).await.unwrap().unwrap();
+    let second = next(&mut consumer).await;
     assert_eq!(second.body(), b"2");
     second.nack(true).unwrap();
     tx.commit().await.unwrap();
-    let again = within("a delivery", consumer.next()).await.unwrap().unwrap();
+    let again = next(&mut consumer).await;
     assert!(again.redelivered());
     again.ack().unwrap();
     // Uncommitted at the close: the message goes back.
@@ -344,8 +345,8 @@ async fn na_27_pk_59_every_method_has_its_answer(at: At) {
     let got = channel.basic_get(queue.as_str()).await.unwrap().unwrap();
     channel.basic_recover().await.unwrap();
     assert!(got.ack().is_err(), "it is requeued");
-    let mut consumer = channel.basic_consume(BasicConsume::new(&queue)).await.unwrap();
-    let again = within("a delivery", consumer.next()).await.unwrap().unwrap();
+    let mut consumer = consumer_of(&channel, &queue).await;
+    let again = next(&mut consumer).await;
     assert!(again.redelivered());
     again.ack().unwrap();
     consumer.cancel().await.unwrap();
@@ -390,7 +391,7 @@ async fn na_29_a_handler_may_wait_on_its_own_connection(at: At) {
 async fn na_34_a_drain_leaves_nothing_behind(at: At) {
     let (connection, channel, queue) = queue_with(&at, &["1", "2", "3"]).await;
     let mut consumer = channel.basic_consume(BasicConsume::new(&queue).prefetch(2)).await.unwrap();
-    let slow = within("a delivery", consumer.next()).await.unwrap().unwrap();
+    let slow = next(&mut consumer).await;
     within("the second one", async {
         while connection.stats().unsettled < 2 {
             crate::support::yield_now().await;
@@ -425,7 +426,7 @@ async fn na_34_a_drain_leaves_nothing_behind(at: At) {
 
 async fn an_abort_ends_everything_at_once(at: At) {
     let (connection, channel, queue) = queue_with(&at, &[]).await;
-    let mut consumer = channel.basic_consume(BasicConsume::new(&queue)).await.unwrap();
+    let mut consumer = consumer_of(&channel, &queue).await;
     let mut events = connection.events();
     connection.abort();
     let end = consumer.next().await.unwrap().unwrap_err();
@@ -466,9 +467,9 @@ async fn pk_33_what_happens_is_counted(at: At) {
     let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
     let returned = publisher.publish(Publish::new("", &nowhere, b"x").mandatory()).await;
     assert!(matches!(returned, Err(PublishError::Returned(_))));
-    let mut consumer = channel.basic_consume(BasicConsume::new(&queue)).await.unwrap();
-    within("a delivery", consumer.next()).await.unwrap().unwrap().ack().unwrap();
-    let kept = within("a delivery", consumer.next()).await.unwrap().unwrap();
+    let mut consumer = consumer_of(&channel, &queue).await;
+    next(&mut consumer).await.ack().unwrap();
+    let kept = next(&mut consumer).await;
     let stats = connection.stats();
     assert_eq!((stats.published, stats.confirmed, stats.returned, stats.nacked), (3, 3, 1, 0));
     assert_eq!((stats.delivered, stats.settled, stats.unsettled), (2, 1, 1));

@@ -6,8 +6,8 @@ use std::thread;
 
 use super::api::{
     At, BasicConsume, Overflow, Publish, PublishError, QueueDeclare, QueueDelete, on_rabbitmq,
-    ready,
 };
+use super::at::ready;
 
 use crate::support::{unique, within};
 

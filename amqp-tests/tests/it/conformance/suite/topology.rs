@@ -5,10 +5,11 @@ use std::time::Duration;
 use super::api::{
     self, At, BasicConsume, Channel, Error, ExchangeBind, ExchangeDeclare, ExchangeDelete,
     ExchangeType, FieldTable, FieldValue, Overflow, Properties, Publish, PublishError, Publisher,
-    QueueBind, QueueDeclare, QueueDelete, QueuePurge, on_every_adapter, ready,
+    QueueBind, QueueDeclare, QueueDelete, QueuePurge,
 };
+use super::at::{Scene, consumer_of, next, on_every_adapter, ready};
 
-use crate::support::{code, exclusive, unique, within};
+use crate::support::{code, exclusive, unique};
 
 on_every_adapter! {
     br_6_an_unknown_type_of_exchange_is_refused
@@ -72,7 +73,7 @@ async fn br_14_a_locked_queue_and_an_exclusive_consumer(at: At) {
     assert_eq!(code(&error), 403);
     drop(alone);
     let channel = connection.open_channel().await.unwrap();
-    let _one = channel.basic_consume(BasicConsume::new(&queue)).await.unwrap();
+    let _one = consumer_of(&channel, &queue).await;
     let error = channel.basic_consume(BasicConsume::new(&queue).exclusive()).await.unwrap_err();
     assert_eq!(code(&error), 403);
     connection.close().await;
@@ -134,7 +135,7 @@ async fn br_22_an_empty_name_is_the_queue_declared_last(at: At) {
     channel.queue_bind(QueueBind::new("", "amq.direct", &key)).await.unwrap();
     let mut consumer = channel.basic_consume(BasicConsume::new("")).await.unwrap();
     channel.basic_publish(Publish::new("amq.direct", &key, b"x")).await.unwrap();
-    within("a delivery", consumer.next()).await.unwrap().unwrap().ack().unwrap();
+    next(&mut consumer).await.ack().unwrap();
     let passive = channel.queue_declare(QueueDeclare::passive(last.name())).await.unwrap();
     assert_eq!(passive.consumer_count, 1);
     let fresh = connection.open_channel().await.unwrap();
@@ -205,7 +206,7 @@ async fn br_37_preconditions_close_the_channel(at: At) {
         assert!(refusal.is_channel());
     }
     let channel = connection.open_channel().await.unwrap();
-    let _consumer = channel.basic_consume(BasicConsume::new(&queue)).await.unwrap();
+    let _consumer = consumer_of(&channel, &queue).await;
     let other = connection.open_channel().await.unwrap();
     let error = other.queue_delete(QueueDelete::new(&queue).if_unused()).await.unwrap_err();
     assert_eq!(code(&error), 406);
@@ -412,12 +413,12 @@ async fn a_single_active_consumer_is_replaced(at: At) {
     let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("sac").single_active_consumer()).await.unwrap();
-    let mut first = channel.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let mut first = consumer_of(&channel, queue.name()).await;
     let other = connection.open_channel().await.unwrap();
-    let mut second = other.basic_consume(BasicConsume::new(queue.name())).await.unwrap();
+    let mut second = consumer_of(&other, queue.name()).await;
     for _ in 0..10 {
         channel.basic_publish(Publish::new("", queue.name(), b"x")).await.unwrap();
-        within("a delivery", first.next()).await.unwrap().unwrap().ack().unwrap();
+        next(&mut first).await.ack().unwrap();
     }
     assert!(second.try_next().is_none());
     // The next one takes over with what is ready.
@@ -426,24 +427,22 @@ async fn a_single_active_consumer_is_replaced(at: At) {
     }
     drop(first);
     for _ in 0..300 {
-        within("a delivery", second.next()).await.unwrap().unwrap().ack().unwrap();
+        next(&mut second).await.ack().unwrap();
     }
     connection.close().await;
 }
 
 async fn consumers_of_higher_priority_are_served_first(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("ranks")).await.unwrap();
+    let Scene { connection, channel, queue } = at.scene("ranks").await;
     let consume = BasicConsume::new(queue.name()).prefetch(2);
     let mut low = channel.basic_consume(consume.clone()).await.unwrap();
     let mut high = channel.basic_consume(consume.priority(10)).await.unwrap();
     for _ in 0..3 {
         channel.basic_publish(Publish::new("", queue.name(), b"x")).await.unwrap();
     }
-    let first = within("a delivery", high.next()).await.unwrap().unwrap();
-    let second = within("a delivery", high.next()).await.unwrap().unwrap();
-    let third = within("a delivery", low.next()).await.unwrap().unwrap();
+    let first = next(&mut high).await;
+    let second = next(&mut high).await;
+    let third = next(&mut low).await;
     for delivery in [first, second, third] {
         delivery.ack().unwrap();
     }
