@@ -78,23 +78,9 @@ impl RawConnection {
     /// # Panics
     /// If the broker does not play along.
     pub fn log_in(&mut self, channel_max: u16) -> (ReceivedFrame, connection::Tune) {
-        self.send_bytes(&PROTOCOL_HEADER);
-        let start = self.expect("connection.Start");
-        let capabilities: FieldTable =
-            ["authentication_failure_close", "connection.blocked", "consumer_cancel_notify"]
-                .map(|name| (name, FieldValue::Bool(true)))
-                .into();
-        let properties = FieldTable::from([("capabilities", capabilities.into())]);
-        let mut table = Vec::new();
-        let encoded = properties.encode(&mut table);
-        encoded.unwrap_or_else(|error| panic!("client properties: {error}"));
-        let start_ok = connection::StartOk {
-            client_properties: RawTable::new(&table[4..]),
-            mechanism: short("PLAIN"),
-            response: b"\0guest\0guest",
-            locale: short("en_US"),
-        };
-        self.send(0, &start_ok);
+        let capabilities =
+            ["authentication_failure_close", "connection.blocked", "consumer_cancel_notify"];
+        let start = self.begin_login("guest", &capabilities);
         let tune = self.expect("connection.Tune");
         let Some(Method::ConnectionTune(tune)) = tune.method() else { panic!("{tune:?}") };
         let (channel_max, frame_max) = (channel_max.min(tune.channel_max), tune.frame_max);
@@ -104,6 +90,31 @@ impl RawConnection {
         self.send(1, &channel::Open::default());
         self.expect("channel.OpenOk");
         (start, tune)
+    }
+
+    /// Sends the protocol header and `connection.start-ok`, with the user `guest`, this password and these
+    /// capabilities. Returns the broker's `connection.start`.
+    ///
+    /// # Panics
+    /// If the broker does not greet.
+    pub fn begin_login(&mut self, password: &str, capabilities: &[&str]) -> ReceivedFrame {
+        self.send_bytes(&PROTOCOL_HEADER);
+        let start = self.expect("connection.Start");
+        let capabilities: FieldTable =
+            capabilities.iter().map(|name| (*name, FieldValue::Bool(true))).collect();
+        let properties = FieldTable::from([("capabilities", capabilities.into())]);
+        let mut table = Vec::new();
+        let encoded = properties.encode(&mut table);
+        encoded.unwrap_or_else(|error| panic!("client properties: {error}"));
+        let response = format!("\0guest\0{password}");
+        let start_ok = connection::StartOk {
+            client_properties: RawTable::new(&table[4..]),
+            mechanism: short("PLAIN"),
+            response: response.as_bytes(),
+            locale: short("en_US"),
+        };
+        self.send(0, &start_ok);
+        start
     }
 
     /// Plays a broker's part of the handshake, offering `tune`.

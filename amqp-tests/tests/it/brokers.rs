@@ -7,7 +7,7 @@ use amqp_proto::frame::{self, HEARTBEAT};
 use amqp_proto::method::{
     Method, access, basic, channel, confirm, connection, exchange, queue, tx,
 };
-use amqp_proto::{FieldTable, FieldValue, PROTOCOL_HEADER, RawTable, ShortStr, TABLE_DEPTH_MAX};
+use amqp_proto::{FieldValue, PROTOCOL_HEADER, RawTable, ShortStr, TABLE_DEPTH_MAX};
 use amqp_testkit::RawConnection;
 
 use crate::support::version;
@@ -162,18 +162,7 @@ fn br_7_another_protocol_is_answered_with_ours(port: u16) {
 
 fn br_8_a_wrong_password_is_refused_at_once(port: u16) {
     let mut wire = RawConnection::connect(port);
-    wire.send_bytes(&PROTOCOL_HEADER);
-    wire.expect("connection.Start");
-    let capabilities = FieldTable::from([("authentication_failure_close", true.into())]);
-    let mut table = Vec::new();
-    FieldTable::from([("capabilities", capabilities.into())]).encode(&mut table).unwrap();
-    let start_ok = connection::StartOk {
-        client_properties: RawTable::new(&table[4..]),
-        mechanism: short("PLAIN"),
-        response: b"\0guest\0wrong",
-        locale: short("en_US"),
-    };
-    wire.send(0, &start_ok);
+    wire.begin_login("wrong", &["authentication_failure_close"]);
     let frame = wire.expect("connection.Close");
     let Some(Method::ConnectionClose(close)) = frame.method() else { panic!() };
     assert_eq!((close.reply_code, close.class_id, close.method_id), (403, 0, 0));
@@ -417,21 +406,11 @@ fn br_36_a_broker_says_what_it_can(port: u16) {
 /// refused, and never sends such.
 #[test]
 fn br_24_br_25_a_tuning_that_rabbitmq_refuses_is_reset() {
-    use amqp_proto::method::connection::{StartOk, TuneOk};
-    use amqp_proto::{PROTOCOL_HEADER, ShortStr};
     for (channel_max, frame_max) in [(0, 131_072), (2_047, 1_024), (2_047, 0), (2_047, 262_144)] {
         let mut wire = RawConnection::connect(crate::support::rabbitmq().port());
-        wire.send_bytes(&PROTOCOL_HEADER);
-        wire.expect("connection.Start");
-        let start_ok = StartOk {
-            mechanism: ShortStr::new("PLAIN").unwrap(),
-            response: b"\0guest\0guest",
-            locale: ShortStr::new("en_US").unwrap(),
-            ..Default::default()
-        };
-        wire.send(0, &start_ok);
+        wire.begin_login("guest", &[]);
         wire.expect("connection.Tune");
-        wire.send(0, &TuneOk { channel_max, frame_max, heartbeat: 0 });
+        wire.send(0, &connection::TuneOk { channel_max, frame_max, heartbeat: 0 });
         let said = wire.read_to_end();
         assert!(said.is_empty(), "{channel_max} {frame_max}: {said:?}");
     }
@@ -440,8 +419,6 @@ fn br_24_br_25_a_tuning_that_rabbitmq_refuses_is_reset() {
 /// Older protocols are answered; what the client cannot do, the broker does without.
 #[test]
 fn br_7_br_8_br_21_rabbitmq_heeds_what_a_client_can() {
-    use amqp_proto::method::connection::StartOk;
-    use amqp_proto::{PROTOCOL_HEADER, ShortStr};
     let port = crate::support::rabbitmq().port();
     for greeting in [b"AMQP\x01\x01\x08\0", b"AMQP\x01\x01\0\x09"] {
         let mut wire = RawConnection::connect(port);
@@ -454,16 +431,8 @@ fn br_7_br_8_br_21_rabbitmq_heeds_what_a_client_can() {
     }
     // Without `authentication_failure_close` a wrong password is answered by a reset, three seconds later.
     let mut wire = RawConnection::connect(port);
-    wire.send_bytes(&PROTOCOL_HEADER);
-    wire.expect("connection.Start");
-    let start_ok = StartOk {
-        mechanism: ShortStr::new("PLAIN").unwrap(),
-        response: b"\0guest\0wrong",
-        locale: ShortStr::new("en_US").unwrap(),
-        ..Default::default()
-    };
     let begun = Instant::now();
-    wire.send(0, &start_ok);
+    wire.begin_login("wrong", &[]);
     assert!(wire.read_to_end().is_empty());
     assert!(begun.elapsed() > Duration::from_secs(2));
 }
