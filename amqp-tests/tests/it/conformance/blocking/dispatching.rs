@@ -418,7 +418,7 @@ fn n_5_a_callback_asks_a_service_beside_its_tasks() {
                 }
                 let properties = Properties::new().reply_to(DIRECT);
                 asking.basic_publish(Publish::new("", &requests, b"?").properties(&properties))?;
-                let reply = replies.recv_timeout(Duration::from_secs(20))?.expect("an answer");
+                let reply = replies.recv_timeout(Duration::from_secs(60))?.expect("an answer");
                 assert_eq!(reply.body(), b"answer");
                 delivery.ack()?;
                 asked += 1;

@@ -190,6 +190,6 @@ async fn pk_85_a_long_line_is_used_to_the_full(at: At) {
     }
     // One behind the other they would take 16 s.
     let taken = begun.elapsed();
-    assert!(taken >= 2 * LATENCY && taken < 200 * LATENCY, "{taken:?}");
+    assert!(taken >= 2 * LATENCY && taken < 400 * LATENCY, "{taken:?}");
     connection.close().await;
 }
