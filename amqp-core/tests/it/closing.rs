@@ -118,3 +118,14 @@ fn blocked_and_unblocked_are_told() {
     peer.send(0, &connection::Unblocked::default());
     assert_eq!(peer.events(), [Event::Blocked("low on memory".into()), Event::Unblocked]);
 }
+
+#[test]
+fn an_abort_writes_nothing_more() {
+    let mut peer = Peer::open();
+    let id = peer.channel(1);
+    peer.session.channel(id).publish(&Publish::new("", "q", b"x")).unwrap();
+    peer.session.abort(CloseCause::Aborted);
+    let action = peer.session.poll_action();
+    assert!(matches!(action, Some(Action::Disconnect { at_once: true, .. })));
+    assert!(peer.methods().is_empty());
+}

@@ -12,16 +12,6 @@ use bytes::Bytes;
 
 use crate::peer::Peer;
 
-fn confirming(peer: &mut Peer) -> ChannelId {
-    let id = peer.channel(1);
-    let call = peer.session.channel(id).call(peer.now, &ConfirmSelect::default()).unwrap();
-    peer.send(1, &confirm::SelectOk::default());
-    peer.session.take_reply(&call).unwrap().unwrap();
-    peer.methods();
-    peer.events();
-    id
-}
-
 fn publish(peer: &mut Peer, id: ChannelId, body: &Bytes) -> PublishSeq {
     let publish = Publish::new("", "q", body).mandatory();
     peer.session.channel(id).publish(&publish).unwrap()
@@ -31,7 +21,7 @@ fn publish(peer: &mut Peer, id: ChannelId, body: &Bytes) -> PublishSeq {
 #[test]
 fn outcomes_find_their_publishes() {
     let mut peer = Peer::open();
-    let id = confirming(&mut peer);
+    let id = peer.confirming();
     let seqs: Vec<_> =
         (0..6).map(|number| publish(&mut peer, id, &Bytes::from(vec![number]))).collect();
     peer.write();
@@ -85,7 +75,7 @@ fn returns_before_select_ok_are_of_unconfirmed_publishes() {
 #[test]
 fn a_loss_tells_not_sent_from_unknown() {
     let mut peer = Peer::open();
-    let id = confirming(&mut peer);
+    let id = peer.confirming();
     let small = Bytes::from_static(b"small");
     let sent = publish(&mut peer, id, &small);
     let large = publish(&mut peer, id, &Bytes::from(vec![0; 300_000]));
@@ -110,7 +100,7 @@ fn a_loss_tells_not_sent_from_unknown() {
 #[test]
 fn what_left_a_lane_counts_as_written() {
     let mut peer = Peer::open();
-    let id = confirming(&mut peer);
+    let id = peer.confirming();
     let large = publish(&mut peer, id, &Bytes::from(vec![0; 50_000]));
     let behind = publish(&mut peer, id, &Bytes::from_static(b"behind"));
     peer.write();
@@ -125,7 +115,7 @@ fn what_left_a_lane_counts_as_written() {
 #[test]
 fn publishes_wait_at_the_limits() {
     let mut peer = Peer::open();
-    let id = confirming(&mut peer);
+    let id = peer.confirming();
     let body = Bytes::from(vec![0; 1_000]);
     let mut published = 0_u64;
     let refused = loop {
@@ -158,7 +148,7 @@ fn publishes_wait_at_the_limits() {
 fn a_confirm_of_nothing_is_a_protocol_error() {
     for tag in [0, 2, u64::MAX] {
         let mut peer = Peer::open();
-        let id = confirming(&mut peer);
+        let id = peer.confirming();
         publish(&mut peer, id, &Bytes::from_static(b"x"));
         peer.methods();
         peer.send(1, &basic::Ack { delivery_tag: tag, multiple: false });
@@ -171,7 +161,7 @@ fn a_confirm_of_nothing_is_a_protocol_error() {
 #[test]
 fn an_ack_of_several_may_name_a_confirmed_publish() {
     let mut peer = Peer::open();
-    let id = confirming(&mut peer);
+    let id = peer.confirming();
     let seqs = [(); 4].map(|()| publish(&mut peer, id, &Bytes::from_static(b"x")));
     peer.write();
     let confirmed = |peer: &mut Peer| {
@@ -197,7 +187,7 @@ fn an_ack_of_several_may_name_a_confirmed_publish() {
 #[test]
 fn a_confirm_is_plain_to_see_while_there_is_nothing_else() {
     let mut peer = Peer::open();
-    let id = confirming(&mut peer);
+    let id = peer.confirming();
     let seqs = [(); 3].map(|()| publish(&mut peer, id, &Bytes::from_static(b"x")));
     peer.write();
     let plain = |peer: &mut Peer| seqs.map(|seq| peer.session.channel(id).is_confirmed(seq));
@@ -214,7 +204,7 @@ fn a_confirm_is_plain_to_see_while_there_is_nothing_else() {
 #[test]
 fn bodies_that_will_not_be_sent_are_handed_out() {
     let mut peer = Peer::open();
-    let id = confirming(&mut peer);
+    let id = peer.confirming();
     publish(&mut peer, id, &Bytes::from(vec![0; 4_096]));
     publish(&mut peer, id, &Bytes::from(vec![0; 400_000]));
     peer.session.abort(CloseCause::DriverGone);
@@ -225,7 +215,7 @@ fn bodies_that_will_not_be_sent_are_handed_out() {
 #[test]
 fn settled_publishes_are_counted_once() {
     let mut peer = Peer::open();
-    let id = confirming(&mut peer);
+    let id = peer.confirming();
     for _ in 0..5 {
         publish(&mut peer, id, &Bytes::new());
     }
@@ -241,7 +231,7 @@ fn settled_publishes_are_counted_once() {
 #[test]
 fn returns_without_acks_lose_their_bodies() {
     let mut peer = Peer::open();
-    let id = confirming(&mut peer);
+    let id = peer.confirming();
     let body = vec![0; 4_000];
     let count = limits::RETURNED_UNCLAIMED_BYTES / 4_000 + 100;
     for _ in 0..count {
@@ -273,7 +263,7 @@ fn returns_without_acks_lose_their_bodies() {
 fn a_confirm_of_what_was_not_sent_is_a_protocol_error() {
     for (delivery_tag, multiple) in [(2, false), (2, true), (3, false), (3, true)] {
         let mut peer = Peer::open();
-        let id = confirming(&mut peer);
+        let id = peer.confirming();
         let sent = publish(&mut peer, id, &Bytes::from_static(b"sent"));
         peer.methods();
         let unsent = publish(&mut peer, id, &Bytes::from_static(b"waits"));
@@ -292,7 +282,7 @@ fn a_confirm_of_what_was_not_sent_is_a_protocol_error() {
 fn a_confirm_of_what_is_half_sent_is_a_protocol_error() {
     for delivery_tag in [2, 3] {
         let mut peer = Peer::open();
-        let id = confirming(&mut peer);
+        let id = peer.confirming();
         let first = publish(&mut peer, id, &Bytes::from_static(b"first"));
         publish(&mut peer, id, &Bytes::from(vec![0; 600_000]));
         publish(&mut peer, id, &Bytes::from_static(b"behind"));
@@ -305,7 +295,7 @@ fn a_confirm_of_what_is_half_sent_is_a_protocol_error() {
         assert!(matches!(peer.cause(), CloseCause::Protocol(_)), "tag {delivery_tag}");
     }
     let mut peer = Peer::open();
-    let id = confirming(&mut peer);
+    let id = peer.confirming();
     publish(&mut peer, id, &Bytes::from(vec![0; 600_000]));
     let behind = publish(&mut peer, id, &Bytes::from_static(b"behind"));
     peer.write();
@@ -317,7 +307,7 @@ fn a_confirm_of_what_is_half_sent_is_a_protocol_error() {
 #[test]
 fn a_confirm_of_all_covers_what_was_sent() {
     let mut peer = Peer::open();
-    let id = confirming(&mut peer);
+    let id = peer.confirming();
     peer.send(1, &basic::Ack { delivery_tag: 0, multiple: true });
     let mut seqs = vec![publish(&mut peer, id, &Bytes::from_static(b"1"))];
     peer.send(1, &basic::Ack { delivery_tag: 0, multiple: true });
@@ -340,7 +330,7 @@ fn closed_by_broker(peer: &mut Peer, reply_code: u16) {
 #[test]
 fn a_closed_channel_tells_not_sent_from_unknown() {
     let mut peer = Peer::open();
-    let id = confirming(&mut peer);
+    let id = peer.confirming();
     let small = Bytes::from_static(b"small");
     let large = Bytes::from(vec![0; 600_000]);
     let sent = publish(&mut peer, id, &small);
@@ -378,7 +368,7 @@ fn a_closed_channel_tells_not_sent_from_unknown() {
 #[test]
 fn a_publish_that_a_closed_channel_left_in_the_buffer_was_not_sent() {
     let mut peer = Peer::open();
-    let id = confirming(&mut peer);
+    let id = peer.confirming();
     let sent = publish(&mut peer, id, &Bytes::from_static(b"sent"));
     peer.write();
     let unsent = publish(&mut peer, id, &Bytes::from_static(b"unsent"));
@@ -394,7 +384,7 @@ fn a_publish_that_a_closed_channel_left_in_the_buffer_was_not_sent() {
 #[test]
 fn a_closed_channel_leaves_its_buffer_space_to_others() {
     let mut peer = Peer::open();
-    let id = confirming(&mut peer);
+    let id = peer.confirming();
     let other = peer.channel(2);
     let large = Bytes::from(vec![0; 200_000]);
     let fill = |peer: &mut Peer, id| {
@@ -413,7 +403,7 @@ fn a_closed_channel_leaves_its_buffer_space_to_others() {
 #[test]
 fn runs_of_confirms_make_one_event() {
     let mut peer = Peer::open();
-    let id = confirming(&mut peer);
+    let id = peer.confirming();
     for _ in 0..8 {
         publish(&mut peer, id, &Bytes::from_static(b"x"));
     }
@@ -453,7 +443,7 @@ fn a_header_must_fit_a_frame() {
     let fits = 4_096 - (8 + 14 + 4 + 2 + 1 + 4);
     for waits_in_lane in [false, true] {
         let mut peer = Peer::open();
-        let id = confirming(&mut peer);
+        let id = peer.confirming();
         let mut expected = Vec::new();
         if waits_in_lane {
             publish(&mut peer, id, &Bytes::from(vec![0; 4_089]));

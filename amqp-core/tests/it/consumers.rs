@@ -1,13 +1,14 @@
 //! Consumers: their prefetch, the kinds of their tags, and how they end.
 
 use amqp_core::proto::frame::{self, FrameKind, FrameLimits, Peek};
-use amqp_core::proto::method::{Method, WireMethod, basic, channel};
-use amqp_core::proto::{ContentHeader, FieldTable, Properties, RawProperties, ShortStr};
+use amqp_core::proto::method::{Method, basic, channel};
+use amqp_core::proto::{FieldTable, Properties, ShortStr};
 use amqp_core::{
     AckError, BasicConsume, BasicGet, BasicQos, ChannelId, ConsumerKey, DeliveryTag, Error, Event,
     Misuse, StreamOffset,
 };
 
+use crate::contents::{each_way, each_way_with, encoded, to};
 use crate::peer::Peer;
 
 /// What the session has written: the arguments that matter, of the methods that matter here.
@@ -68,29 +69,9 @@ fn qos(peer: &mut Peer, id: ChannelId, qos: BasicQos) {
     assert_eq!(peer.session.take_reply(&call), Some(Ok(())));
 }
 
-/// The frames of a delivery to consumer `tag`.
-fn delivery(tag: &str, number: u64, properties: &Properties) -> Vec<u8> {
-    let consumer_tag = ShortStr::new(tag).unwrap();
-    let deliver = basic::Deliver { consumer_tag, delivery_tag: number, ..Default::default() };
-    content(&deliver, properties)
-}
-
-fn content<'a>(method: &impl WireMethod<'a>, properties: &Properties) -> Vec<u8> {
-    let mut raw = Vec::new();
-    properties.encode(&mut raw).unwrap();
-    let properties = RawProperties::new(&raw);
-    let mut bytes = Vec::new();
-    frame::write_method(&mut bytes, 1, method);
-    frame::write_header(&mut bytes, 1, &ContentHeader { class_id: 60, body_size: 2, properties });
-    frame::write_body(&mut bytes, 1, b"hi");
-    bytes
-}
-
-/// In one piece and cut into single bytes: a delivery is taken in two ways.
-fn deliver(peer: &mut Peer, whole: bool, bytes: &[u8]) {
-    for piece in bytes.chunks(if whole { bytes.len() } else { 1 }) {
-        peer.send_bytes(piece);
-    }
+/// The broker delivers a message with these properties.
+fn deliver(peer: &mut Peer, tag: &str, number: u64, properties: &Properties) {
+    peer.send_content(1, &to(tag, number), &encoded(properties), b"hi");
 }
 
 fn next(peer: &mut Peer, id: ChannelId, consumer: ConsumerKey) -> DeliveryTag {
@@ -100,20 +81,20 @@ fn next(peer: &mut Peer, id: ChannelId, consumer: ConsumerKey) -> DeliveryTag {
 /// Direct replies repeat the tag of the delivery that comes next.
 #[test]
 fn a_tag_without_acknowledgement_settles_nothing() {
-    for whole in [true, false] {
-        let mut peer = Peer::open();
+    each_way(|mut peer| {
         let id = peer.channel(1);
         let (counted, _) = start(&mut peer, id, &consume("t"));
         let (replies, _) = start(&mut peer, id, &consume("n").no_ack());
         let none = Properties::new();
-        deliver(&mut peer, whole, &delivery("n", 1, &none));
-        deliver(&mut peer, whole, &delivery("t", 1, &none));
-        deliver(&mut peer, whole, &delivery("n", 2, &none));
+        deliver(&mut peer, "n", 1, &none);
+        deliver(&mut peer, "t", 1, &none);
+        deliver(&mut peer, "n", 2, &none);
         let first = next(&mut peer, id, replies);
         let held = next(&mut peer, id, counted);
         let get = peer.session.channel(id).call(peer.now, &BasicGet::new("q").no_ack()).unwrap();
         wire(&mut peer);
-        peer.send_bytes(&content(&basic::GetOk { delivery_tag: 1, ..Default::default() }, &none));
+        let got = basic::GetOk { delivery_tag: 1, ..Default::default() };
+        peer.send_content(1, &got, &encoded(&none), b"hi");
         let got = peer.session.take_reply(&get).unwrap().unwrap().unwrap().delivery.tag;
         peer.events();
         for tag in [first, got] {
@@ -135,7 +116,7 @@ fn a_tag_without_acknowledgement_settles_nothing() {
         assert_eq!((dropped, peer.session.connection().stats().unsettled), (false, 1));
         peer.session.channel(id).ack(held, false).unwrap();
         assert_eq!(wire(&mut peer), ["ack 1"]);
-    }
+    });
 }
 
 /// An explicit prefetch wins; otherwise the channel's last `basic.qos` counts, otherwise 256.
@@ -338,7 +319,7 @@ fn a_brokers_cancel_is_answered() {
     let id = peer.channel(1);
     let consumer_tag = ShortStr::new("t").unwrap();
     let (consumer, _) = start(&mut peer, id, &consume("t"));
-    deliver(&mut peer, true, &delivery("t", 1, &Properties::new()));
+    deliver(&mut peer, "t", 1, &Properties::new());
     let held = next(&mut peer, id, consumer);
     wire(&mut peer);
     peer.send(1, &basic::Cancel { consumer_tag, no_wait: true });
@@ -359,30 +340,31 @@ fn a_brokers_cancel_is_answered() {
 /// way is requeued, but never what would come again and again.
 #[test]
 fn a_delivery_to_an_ended_consumer_is_no_loop() {
-    for (whole, cancelled) in [(true, true), (true, false), (false, true), (false, false)] {
-        let mut peer = Peer::open();
-        let id = peer.channel(1);
-        let consumer_tag = ShortStr::new("t").unwrap();
-        if cancelled {
-            start(&mut peer, id, &consume("t").prefetch(2));
-            peer.send(1, &basic::Cancel { consumer_tag, no_wait: true });
-        }
-        let mut answers = wire(&mut peer);
-        for number in 1..=2_000 {
-            deliver(&mut peer, whole, &delivery("t", number, &Properties::new()));
-        }
-        answers.extend(wire(&mut peer));
-        let cancels = answers.iter().filter(|it| *it == "cancel t nowait").count();
-        let nacks = answers.iter().filter(|it| it.starts_with("nack ")).count();
-        assert_eq!(cancels, 1, "{whole} {cancelled}");
-        assert_eq!(nacks, if cancelled { 4 } else { 512 });
-        assert_eq!(answers.len(), cancels + nacks);
-        assert_eq!(peer.session.connection().stats().unsettled, 0, "nobody holds the rest");
-        // The tag serves again.
-        let (consumer, _) = start(&mut peer, id, &consume("t"));
-        deliver(&mut peer, whole, &delivery("t", 3_000, &Properties::new()));
-        let held = next(&mut peer, id, consumer);
-        peer.session.channel(id).ack(held, false).unwrap();
+    for cancelled in [true, false] {
+        each_way(|mut peer| {
+            let id = peer.channel(1);
+            let consumer_tag = ShortStr::new("t").unwrap();
+            if cancelled {
+                start(&mut peer, id, &consume("t").prefetch(2));
+                peer.send(1, &basic::Cancel { consumer_tag, no_wait: true });
+            }
+            let mut answers = wire(&mut peer);
+            for number in 1..=2_000 {
+                deliver(&mut peer, "t", number, &Properties::new());
+            }
+            answers.extend(wire(&mut peer));
+            let cancels = answers.iter().filter(|it| *it == "cancel t nowait").count();
+            let nacks = answers.iter().filter(|it| it.starts_with("nack ")).count();
+            assert_eq!(cancels, 1, "{cancelled}");
+            assert_eq!(nacks, if cancelled { 4 } else { 512 });
+            assert_eq!(answers.len(), cancels + nacks);
+            assert_eq!(peer.session.connection().stats().unsettled, 0, "nobody holds the rest");
+            // The tag serves again.
+            let (consumer, _) = start(&mut peer, id, &consume("t"));
+            deliver(&mut peer, "t", 3_000, &Properties::new());
+            let held = next(&mut peer, id, consumer);
+            peer.session.channel(id).ack(held, false).unwrap();
+        });
     }
 }
 
@@ -396,7 +378,7 @@ fn a_late_delivery_without_acknowledgement_is_dropped() {
     peer.send(1, &basic::Cancel { consumer_tag, no_wait: true });
     assert_eq!(wire(&mut peer), ["cancel n nowait"]);
     for _ in 0..3 {
-        deliver(&mut peer, true, &delivery("n", 1, &Properties::new()));
+        deliver(&mut peer, "n", 1, &Properties::new());
     }
     assert!(wire(&mut peer).is_empty());
     assert_eq!(peer.session.cause(), None);
@@ -408,12 +390,12 @@ fn unknown_tags_are_forgotten_in_their_order() {
     let mut peer = Peer::open();
     peer.channel(1);
     for number in 1..=1_000 {
-        deliver(&mut peer, true, &delivery(&format!("t{number}"), number, &Properties::new()));
+        deliver(&mut peer, &format!("t{number}"), number, &Properties::new());
     }
     assert_eq!(wire(&mut peer).len(), 2_000, "each is cancelled, and its delivery requeued");
-    deliver(&mut peer, true, &delivery("t1000", 1_001, &Properties::new()));
+    deliver(&mut peer, "t1000", 1_001, &Properties::new());
     assert_eq!(wire(&mut peer), ["nack 1001"]);
-    deliver(&mut peer, true, &delivery("t1", 1_002, &Properties::new()));
+    deliver(&mut peer, "t1", 1_002, &Properties::new());
     assert_eq!(wire(&mut peer), ["cancel t1 nowait", "nack 1002"]);
 }
 
@@ -427,57 +409,65 @@ fn offset(number: i64) -> Properties {
 /// deliveries gives it away; but who republishes a message republishes its headers.
 #[test]
 fn what_may_be_a_streams_is_never_refused() {
-    for whole in [true, false] {
-        let mut peer = Peer::open_at("3.10.8");
-        let id = peer.channel(1);
-        let (consumer, _) = start(&mut peer, id, &consume("t"));
-        for number in 1..=5 {
-            deliver(&mut peer, whole, &delivery("t", number, &offset(number as i64)));
-        }
-        let [first, second, third] = [(); 3].map(|()| next(&mut peer, id, consumer));
-        let mut channel = peer.session.channel(id);
-        assert_eq!(channel.nack(first, false, true), Err(AckError::MaybeStream(1)));
-        assert_eq!(channel.nack(first, true, false), Err(AckError::Stream(1)));
-        assert_eq!(channel.reject(second, true), Err(AckError::MaybeStream(2)));
-        channel.ack(first, false).unwrap();
-        channel.requeue(second);
-        peer.session.channel(id).release_consumer(peer.now, consumer, [third]);
-        assert_eq!(wire(&mut peer), ["ack 1", "cancel t"]);
-        assert_eq!(peer.session.connection().stats().unsettled, 0);
-        // While the cancel is on its way.
-        deliver(&mut peer, whole, &delivery("t", 6, &offset(6)));
-        peer.send(1, &basic::CancelOk { consumer_tag: ShortStr::new("t").unwrap() });
-        deliver(&mut peer, whole, &delivery("t", 7, &offset(7)));
-        assert_eq!(wire(&mut peer), ["cancel t nowait"]);
-    }
+    each_way_with(
+        || Peer::open_at("3.10.8"),
+        |mut peer| {
+            let id = peer.channel(1);
+            let (consumer, _) = start(&mut peer, id, &consume("t"));
+            for number in 1..=5 {
+                deliver(&mut peer, "t", number, &offset(number as i64));
+            }
+            let [first, second, third] = [(); 3].map(|()| next(&mut peer, id, consumer));
+            let mut channel = peer.session.channel(id);
+            assert_eq!(channel.nack(first, false, true), Err(AckError::MaybeStream(1)));
+            assert_eq!(channel.nack(first, true, false), Err(AckError::Stream(1)));
+            assert_eq!(channel.reject(second, true), Err(AckError::MaybeStream(2)));
+            channel.ack(first, false).unwrap();
+            channel.requeue(second);
+            peer.session.channel(id).release_consumer(peer.now, consumer, [third]);
+            assert_eq!(wire(&mut peer), ["ack 1", "cancel t"]);
+            assert_eq!(peer.session.connection().stats().unsettled, 0);
+            // While the cancel is on its way.
+            deliver(&mut peer, "t", 6, &offset(6));
+            peer.send(1, &basic::CancelOk { consumer_tag: ShortStr::new("t").unwrap() });
+            deliver(&mut peer, "t", 7, &offset(7));
+            assert_eq!(wire(&mut peer), ["cancel t nowait"]);
+        },
+    );
 }
 
 /// One message without the header shows that its queue is no stream; and RabbitMQ 3.11 and later
 /// bear it.
 #[test]
 fn what_is_no_streams_is_refused_as_ever() {
-    for whole in [true, false] {
-        let mut peer = Peer::open_at("3.10.8");
-        let id = peer.channel(1);
-        let (consumer, _) = start(&mut peer, id, &consume("t"));
-        deliver(&mut peer, whole, &delivery("t", 1, &offset(1)));
-        deliver(&mut peer, whole, &delivery("t", 2, &Properties::new()));
-        deliver(&mut peer, whole, &delivery("t", 3, &offset(2)));
-        let [first, second, third] = [(); 3].map(|()| next(&mut peer, id, consumer));
-        let mut channel = peer.session.channel(id);
-        assert_eq!(channel.nack(first, false, true), Err(AckError::MaybeStream(1)));
-        channel.nack(second, false, true).unwrap();
-        channel.nack(third, false, true).unwrap();
-        assert_eq!(wire(&mut peer), ["nack 2", "nack 3"]);
-        for version in ["3.11.0", "4.3.6", "x"] {
-            let mut peer = Peer::open_at(version);
+    each_way_with(
+        || Peer::open_at("3.10.8"),
+        |mut peer| {
             let id = peer.channel(1);
             let (consumer, _) = start(&mut peer, id, &consume("t"));
-            deliver(&mut peer, whole, &delivery("t", 1, &offset(1)));
-            let held = next(&mut peer, id, consumer);
-            peer.session.channel(id).nack(held, true, true).unwrap();
-            assert_eq!(wire(&mut peer), ["nack 1"]);
-        }
+            deliver(&mut peer, "t", 1, &offset(1));
+            deliver(&mut peer, "t", 2, &Properties::new());
+            deliver(&mut peer, "t", 3, &offset(2));
+            let [first, second, third] = [(); 3].map(|()| next(&mut peer, id, consumer));
+            let mut channel = peer.session.channel(id);
+            assert_eq!(channel.nack(first, false, true), Err(AckError::MaybeStream(1)));
+            channel.nack(second, false, true).unwrap();
+            channel.nack(third, false, true).unwrap();
+            assert_eq!(wire(&mut peer), ["nack 2", "nack 3"]);
+        },
+    );
+    for version in ["3.11.0", "4.3.6", "x"] {
+        each_way_with(
+            || Peer::open_at(version),
+            |mut peer| {
+                let id = peer.channel(1);
+                let (consumer, _) = start(&mut peer, id, &consume("t"));
+                deliver(&mut peer, "t", 1, &offset(1));
+                let held = next(&mut peer, id, consumer);
+                peer.session.channel(id).nack(held, true, true).unwrap();
+                assert_eq!(wire(&mut peer), ["nack 1"]);
+            },
+        );
     }
 }
 

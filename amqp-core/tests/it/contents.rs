@@ -5,7 +5,7 @@
 //! same outcome, so a test in which a delivery matters runs [`each_way`].
 
 use amqp_core::proto::method::{WireMethod, basic};
-use amqp_core::proto::{ContentHeader, RawProperties, ShortStr, frame};
+use amqp_core::proto::{ContentHeader, Properties, RawProperties, ShortStr, frame};
 use amqp_core::{BasicConsume, ChannelId, ConsumerKey};
 
 use super::peer::Peer;
@@ -21,11 +21,18 @@ pub(crate) enum Cut {
     Bytes(usize),
 }
 
+const CUTS: [Cut; 5] = [Cut::Whole, Cut::Frames, Cut::Bytes(1), Cut::Bytes(7), Cut::Bytes(29)];
+
 /// Runs a test once for each way in which contents may arrive, with an open session.
 pub(crate) fn each_way(test: impl Fn(Peer)) {
-    for cut in [Cut::Whole, Cut::Frames, Cut::Bytes(1), Cut::Bytes(7), Cut::Bytes(29)] {
+    each_way_with(Peer::open, test);
+}
+
+/// As [`each_way`], with a session of the test's choice.
+pub(crate) fn each_way_with(open: impl Fn() -> Peer, test: impl Fn(Peer)) {
+    for cut in CUTS {
         println!("contents arrive as {cut:?}");
-        let mut peer = Peer::open();
+        let mut peer = open();
         peer.cut = cut;
         test(peer);
     }
@@ -103,6 +110,18 @@ pub(crate) fn header(channel: u16, properties: &[u8], body_size: u64) -> Vec<u8>
 pub(crate) fn to(consumer_tag: &str, delivery_tag: u64) -> basic::Deliver<'_> {
     let consumer_tag = ShortStr::new(consumer_tag).unwrap();
     basic::Deliver { consumer_tag, delivery_tag, ..Default::default() }
+}
+
+/// A consumer with everything by default.
+pub(crate) fn consume() -> BasicConsume {
+    BasicConsume::new("q")
+}
+
+/// Properties as on the wire.
+pub(crate) fn encoded(properties: &Properties) -> Vec<u8> {
+    let mut raw = Vec::new();
+    properties.encode(&mut raw).unwrap();
+    raw
 }
 
 /// An open channel 1 with a consumer whose tag is "t".

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use amqp_core::proto::frame;
+use amqp_core::proto::ShortStr;
 use amqp_core::proto::method::{basic, confirm, connection, tx};
-use amqp_core::proto::{ContentHeader, RawProperties, ShortStr};
 use amqp_core::{
-    BasicConsume, BasicQos, Call, ChannelId, ConfirmSelect, ConsumerKey, Publish, Secret,
-    TxRollback, TxSelect,
+    BasicQos, Call, ConfirmSelect, Error, Event, Publish, Secret, TxRollback, TxSelect,
 };
 
+use crate::contents::{consume, consuming, each_way};
 use crate::peer::Peer;
 
 fn drain(peer: &mut Peer) -> Call<()> {
@@ -22,27 +21,6 @@ fn is_done(peer: &mut Peer, drain: &Call<()>) -> bool {
     peer.write();
     peer.events();
     peer.session.take_reply(drain).is_some()
-}
-
-fn consuming(peer: &mut Peer, consume: &BasicConsume) -> (ChannelId, ConsumerKey) {
-    let id = peer.channel(1);
-    let call = peer.session.channel(id).consume(peer.now, consume).unwrap();
-    if !consume.is_no_ack() {
-        peer.send(1, &basic::QosOk::default());
-    }
-    let consumer_tag = ShortStr::new("t").unwrap();
-    peer.send(1, &basic::ConsumeOk { consumer_tag });
-    (id, peer.session.take_reply(&call).unwrap().unwrap().consumer)
-}
-
-fn deliver(peer: &mut Peer, tag: u64) {
-    let consumer_tag = ShortStr::new("t").unwrap();
-    let mut bytes = Vec::new();
-    let deliver = basic::Deliver { consumer_tag, delivery_tag: tag, ..Default::default() };
-    frame::write_method(&mut bytes, 1, &deliver);
-    let header = ContentHeader { class_id: 60, body_size: 0, properties: RawProperties::NONE };
-    frame::write_header(&mut bytes, 1, &header);
-    peer.send_bytes(&bytes);
 }
 
 fn cancelled(peer: &mut Peer) {
@@ -80,7 +58,7 @@ fn calls_are_waited_for_until_their_answers() {
 
     // The cancels of the drain itself are calls too.
     let mut peer = Peer::open();
-    consuming(&mut peer, &BasicConsume::new("q").consumer_tag("t"));
+    consuming(&mut peer, &consume());
     let draining = drain(&mut peer);
     assert!(!is_done(&mut peer, &draining));
     cancelled(&mut peer);
@@ -90,32 +68,33 @@ fn calls_are_waited_for_until_their_answers() {
 #[test]
 fn deliveries_are_waited_for_until_they_are_settled_or_dropped() {
     for drop in [false, true] {
-        let mut peer = Peer::open();
-        let (id, consumer) = consuming(&mut peer, &BasicConsume::new("q").consumer_tag("t"));
-        deliver(&mut peer, 1);
-        let held = peer.session.channel(id).next_delivery(consumer).unwrap().tag;
-        let draining = drain(&mut peer);
-        cancelled(&mut peer);
-        assert!(!is_done(&mut peer, &draining));
-        match drop {
-            true => peer.session.channel(id).give_up(held),
-            false => peer.session.channel(id).ack(held, false).unwrap(),
-        }
-        assert!(is_done(&mut peer, &draining));
+        each_way(|mut peer| {
+            let (id, consumer) = consuming(&mut peer, &consume());
+            peer.deliver(1, 1, b"");
+            let held = peer.session.channel(id).next_delivery(consumer).unwrap().tag;
+            let draining = drain(&mut peer);
+            cancelled(&mut peer);
+            assert!(!is_done(&mut peer, &draining));
+            match drop {
+                true => peer.session.channel(id).give_up(held),
+                false => peer.session.channel(id).ack(held, false).unwrap(),
+            }
+            assert!(is_done(&mut peer, &draining));
+        });
     }
 }
 
 #[test]
 fn what_needs_no_acknowledgement_is_waited_for_until_it_is_read() {
-    let mut peer = Peer::open();
-    let consume = BasicConsume::new("q").consumer_tag("t").no_ack();
-    let (id, consumer) = consuming(&mut peer, &consume);
-    deliver(&mut peer, 1);
-    let draining = drain(&mut peer);
-    cancelled(&mut peer);
-    assert!(!is_done(&mut peer, &draining));
-    peer.session.channel(id).next_delivery(consumer).unwrap();
-    assert!(is_done(&mut peer, &draining));
+    each_way(|mut peer| {
+        let (id, consumer) = consuming(&mut peer, &consume().no_ack());
+        peer.deliver(1, 1, b"");
+        let draining = drain(&mut peer);
+        cancelled(&mut peer);
+        assert!(!is_done(&mut peer, &draining));
+        peer.session.channel(id).next_delivery(consumer).unwrap();
+        assert!(is_done(&mut peer, &draining));
+    });
 }
 
 #[test]
@@ -141,29 +120,100 @@ fn bytes_are_waited_for_until_they_are_written() {
 /// again by tag, and is not waited for.
 #[test]
 fn what_a_rollback_opens_again_is_not_waited_for() {
-    let mut peer = Peer::open();
-    let (id, consumer) = consuming(&mut peer, &BasicConsume::new("q").consumer_tag("t"));
-    peer.session.channel(id).call(peer.now, &TxSelect::default()).unwrap();
-    peer.send(1, &tx::SelectOk::default());
-    (1..=4).for_each(|tag| deliver(&mut peer, tag));
-    let mut channel = peer.session.channel(id);
-    let tags: [_; 4] = std::array::from_fn(|_| channel.next_delivery(consumer).unwrap().tag);
-    // One is settled, one dropped, one settled after it was dropped, one is held.
-    channel.ack(tags[0], false).unwrap();
-    channel.give_up(tags[1]);
-    channel.give_up(tags[2]);
-    channel.nack(tags[2], false, true).unwrap();
-    channel.call(peer.now, &TxRollback::default()).unwrap();
-    peer.send(1, &tx::RollbackOk::default());
-    assert_eq!(peer.session.connection().stats().unsettled, 1);
-    let draining = drain(&mut peer);
-    cancelled(&mut peer);
-    assert!(!is_done(&mut peer, &draining));
-    let mut channel = peer.session.channel(id);
-    channel.ack(tags[3], false).unwrap();
-    assert!(is_done(&mut peer, &draining), "settled, committed or not");
-    for tag in &tags[..3] {
-        peer.session.channel(id).ack(*tag, false).unwrap();
-    }
-    assert!(peer.session.channel(id).ack(tags[3], false).is_err());
+    each_way(|mut peer| {
+        let (id, consumer) = consuming(&mut peer, &consume());
+        peer.session.channel(id).call(peer.now, &TxSelect::default()).unwrap();
+        peer.send(1, &tx::SelectOk::default());
+        (1..=4).for_each(|tag| peer.deliver(1, tag, b""));
+        let mut channel = peer.session.channel(id);
+        let tags: [_; 4] = std::array::from_fn(|_| channel.next_delivery(consumer).unwrap().tag);
+        // One is settled, one dropped, one settled after it was dropped, one is held.
+        channel.ack(tags[0], false).unwrap();
+        channel.give_up(tags[1]);
+        channel.give_up(tags[2]);
+        channel.nack(tags[2], false, true).unwrap();
+        channel.call(peer.now, &TxRollback::default()).unwrap();
+        peer.send(1, &tx::RollbackOk::default());
+        assert_eq!(peer.session.connection().stats().unsettled, 1);
+        let draining = drain(&mut peer);
+        cancelled(&mut peer);
+        assert!(!is_done(&mut peer, &draining));
+        let mut channel = peer.session.channel(id);
+        channel.ack(tags[3], false).unwrap();
+        assert!(is_done(&mut peer, &draining), "settled, committed or not");
+        for tag in &tags[..3] {
+            peer.session.channel(id).ack(*tag, false).unwrap();
+        }
+        assert!(peer.session.channel(id).ack(tags[3], false).is_err());
+    });
+}
+
+#[test]
+fn a_drain_ends_when_nothing_is_under_way() {
+    each_way(|mut peer| {
+        let (id, consumer) = consuming(&mut peer, &consume());
+        peer.deliver(1, 1, b"");
+        peer.events();
+        let drain = peer.session.drain(peer.now, Duration::from_secs(30)).unwrap();
+        assert_eq!(peer.methods(), ["basic.Cancel"]);
+        let delivery = peer.session.channel(id).next_delivery(consumer).unwrap();
+        cancelled(&mut peer);
+        assert!(peer.session.take_reply(&drain).is_none());
+        peer.session.channel(id).ack(delivery.tag, false).unwrap();
+        peer.events();
+        assert!(peer.session.take_reply(&drain).is_none(), "the ack is not written");
+        peer.write();
+        peer.write();
+        assert_eq!(peer.events(), [Event::CallDone(drain.key())]);
+        assert_eq!(peer.session.take_reply(&drain), Some(Ok(())));
+
+        let drain = peer.session.drain(peer.now, Duration::from_secs(30)).unwrap();
+        assert_eq!(peer.events(), [Event::CallDone(drain.key())], "there was nothing to do");
+    });
+}
+
+#[test]
+fn a_drain_ends_by_its_deadline() {
+    each_way(|mut peer| {
+        let (id, consumer) = consuming(&mut peer, &consume());
+        peer.deliver(1, 1, b"");
+        let delivery = peer.session.channel(id).next_delivery(consumer).unwrap();
+        let drain = peer.session.drain(peer.now, Duration::from_secs(3)).unwrap();
+        cancelled(&mut peer);
+        peer.write();
+        peer.pass(Duration::from_secs(2));
+        assert_eq!(peer.session.take_reply(&drain), None);
+        peer.pass(Duration::from_secs(1));
+        let error = peer.session.take_reply(&drain).unwrap().unwrap_err();
+        assert_eq!(error, Error::DrainTimeout { unconfirmed: 0, unsettled: 1 });
+        peer.session.channel(id).ack(delivery.tag, false).unwrap();
+        assert_eq!(peer.session.connection().stats().open_calls, 0);
+        // The next one does not wait for it.
+        let drain = peer.session.drain(peer.now, Duration::from_secs(3)).unwrap();
+        peer.write();
+        peer.events();
+        assert_eq!(peer.session.take_reply(&drain), Some(Ok(())));
+        // One that the connection does not survive.
+        let drain = peer.session.drain(peer.now, Duration::from_secs(3)).unwrap();
+        peer.lose();
+        assert!(matches!(peer.session.take_reply(&drain), Some(Err(Error::Connection(_)))));
+    });
+}
+
+#[test]
+fn a_drain_that_nobody_awaits_ends() {
+    each_way(|mut peer| {
+        let (id, consumer) = consuming(&mut peer, &consume());
+        peer.deliver(1, 1, b"");
+        let held = peer.session.channel(id).next_delivery(consumer).unwrap();
+        for _ in 0..10 {
+            let drain = peer.session.drain(peer.now, Duration::from_secs(3_600)).unwrap();
+            peer.session.forget(peer.now, drain.key());
+        }
+        cancelled(&mut peer);
+        assert_eq!(peer.session.connection().stats().open_calls, 0);
+        let (_, reason) = peer.session.poll_timeout().unwrap();
+        assert_ne!(reason, amqp_core::TimeoutReason::Call);
+        peer.session.channel(id).ack(held.tag, false).unwrap();
+    });
 }

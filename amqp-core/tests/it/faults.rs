@@ -2,15 +2,11 @@
 
 use amqp_core::proto::method::basic;
 use amqp_core::proto::{ShortStr, frame};
-use amqp_core::{BasicConsume, ChannelId, CloseCause, ConsumerKey, Fault, Malformed, limits};
+use amqp_core::{Fault, Malformed, limits};
 use amqp_testkit::raw_connection::nested_headers;
 
-use crate::contents::{self, each_way, to};
+use crate::contents::{consume, consuming, each_way, to};
 use crate::peer::Peer;
-
-fn consuming(peer: &mut Peer) -> (ChannelId, ConsumerKey) {
-    contents::consuming(peer, &BasicConsume::new("q"))
-}
 
 fn deliver(peer: &mut Peer, tag: u64, routing_key: &[u8], properties: &[u8], body: &[u8]) {
     let routing_key = ShortStr::from_bytes(routing_key).unwrap();
@@ -20,7 +16,7 @@ fn deliver(peer: &mut Peer, tag: u64, routing_key: &[u8], properties: &[u8], bod
 #[test]
 fn malformed_properties_are_a_fault_and_the_body_is_there() {
     each_way(|mut peer| {
-        let (id, consumer) = consuming(&mut peer);
+        let (id, consumer) = consuming(&mut peer, &consume());
         let header_name = [&[0x20, 0, 0, 0, 0, 4, 2, 0xff, 0xfe, b'V'][..]].concat();
         let cases: [(&[u8], Vec<u8>, Malformed); 7] = [
             (b"k", nested_headers(33), Malformed::TooDeep),
@@ -72,7 +68,7 @@ fn large_header(peer: &mut Peer, size: usize, body_size: u64, end: u8) {
 #[test]
 fn a_header_frame_up_to_the_limit_is_kept_and_one_above_is_read_past() {
     let mut peer = Peer::open();
-    let (id, consumer) = consuming(&mut peer);
+    let (id, consumer) = consuming(&mut peer, &consume());
     let most = limits::HEADER_FRAME_BYTES as usize - 12;
     for (tag, size) in [(1, most), (2, most + 1), (3, 5 << 20)] {
         peer.send(1, &to("t", tag));
@@ -98,9 +94,8 @@ fn a_header_frame_up_to_the_limit_is_kept_and_one_above_is_read_past() {
 #[test]
 fn a_frame_that_is_read_past_must_end_as_frames_do() {
     let mut peer = Peer::open();
-    consuming(&mut peer);
+    consuming(&mut peer, &consume());
     peer.send(1, &to("t", 1));
     large_header(&mut peer, 2 << 20, 0, 0xcf);
-    let CloseCause::Protocol(error) = peer.cause() else { panic!("{:?}", peer.cause()) };
-    assert_eq!(error.code.code(), 501);
+    assert_eq!(peer.breach(), 501);
 }

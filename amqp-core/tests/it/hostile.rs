@@ -3,9 +3,9 @@
 use amqp_core::proto::frame::{self, HEARTBEAT};
 use amqp_core::proto::method::{basic, channel, confirm, connection, queue};
 use amqp_core::proto::{ContentHeader, RawProperties, ShortStr};
-use amqp_core::{BasicConsume, CloseCause, Fault, limits};
+use amqp_core::{CloseCause, Fault, limits};
 
-use crate::contents::{self, each_way, to};
+use crate::contents::{consume, consuming, each_way, to};
 use crate::peer::Peer;
 
 fn header(number: u16, class_id: u16, body_size: u64) -> Vec<u8> {
@@ -83,15 +83,11 @@ fn breaches_of_the_protocol_have_their_codes() {
     ends_with(503, |peer| peer.send(1, &basic::GetOk { delivery_tag: 1, ..Default::default() }));
 }
 
-fn consuming(peer: &mut Peer) -> (amqp_core::ChannelId, amqp_core::ConsumerKey) {
-    contents::consuming(peer, &BasicConsume::new("q"))
-}
-
 /// N12: thrown away as it arrives, and settled like any other.
 #[test]
 fn an_oversize_message_costs_that_message_alone() {
     let mut peer = Peer::open();
-    let (id, consumer) = consuming(&mut peer);
+    let (id, consumer) = consuming(&mut peer, &consume());
     let size = limits::MESSAGE_BYTES + 1;
     peer.send(1, &to("t", 1));
     peer.send_bytes(&header(1, 60, size));
@@ -119,7 +115,7 @@ fn an_oversize_message_costs_that_message_alone() {
 #[test]
 fn a_delivery_for_nobody_is_requeued() {
     each_way(|mut peer| {
-        consuming(&mut peer);
+        consuming(&mut peer, &consume());
         peer.methods();
         peer.send_content(1, &to("unknown", 1), RawProperties::NONE.as_bytes(), b"");
         assert_eq!(peer.methods(), ["basic.Cancel", "basic.Nack"]);

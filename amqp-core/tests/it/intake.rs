@@ -3,15 +3,14 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use amqp_core::proto::frame;
 use amqp_core::proto::method::{basic, channel, connection};
-use amqp_core::proto::{RawProperties, ShortStr};
+use amqp_core::proto::{RawProperties, ShortStr, frame};
 use amqp_core::{
     BasicConsume, BasicQos, ChannelId, CloseCause, Config, ConsumerKey, Event, Fault, Heartbeat,
     limits,
 };
 
-use crate::contents::{consume_on, content, header, to};
+use crate::contents::{consume, consume_on, consuming, content, each_way, header, to};
 use crate::peer::Peer;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -419,4 +418,25 @@ fn half_a_content_goes_with_its_channel() {
         end(&mut source.peer);
         assert_eq!(source.peer.session.connection().stats().incomplete_bytes, 0);
     }
+}
+
+/// What was handed over counts until its reader comes again.
+#[test]
+fn deliveries_that_were_read_do_not_keep_reading_paused() {
+    each_way(|mut peer| {
+        let (id, consumer) = consuming(&mut peer, &consume());
+        let unread = |peer: &Peer| peer.session.connection().stats().unread_bytes;
+        (1..=5).for_each(|tag| peer.deliver(1, tag, b""));
+        let all = unread(&peer);
+        assert!(all > 0);
+        let mut pulled = VecDeque::new();
+        let bytes = peer.session.channel(id).pull_deliveries(consumer, &mut pulled);
+        assert_eq!((bytes as u64, unread(&peer), pulled.len()), (all, all, 5));
+        assert_eq!(peer.session.channel(id).pull_deliveries(consumer, &mut pulled), 0);
+        assert_eq!((unread(&peer), pulled.len()), (0, 5));
+        peer.deliver(1, 6, b"");
+        peer.session.channel(id).pull_deliveries(consumer, &mut pulled);
+        peer.session.channel(id).release_consumer(peer.now, consumer, []);
+        assert_eq!(unread(&peer), 0);
+    });
 }

@@ -4,12 +4,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use amqp_core::proto::frame;
 use amqp_core::proto::method::{WireMethod, connection, queue};
-use amqp_core::proto::{RawProperties, ShortStr};
+use amqp_core::proto::{RawProperties, ShortStr, frame};
 use amqp_core::{
-    BasicConsume, ChannelFlow, Config, ConnectError, Error, FieldTable, InvalidReason, Properties,
-    Publish, PublishRefused, QueueDeclare, Secret, Session,
+    BasicConsume, ChannelFlow, Config, ConnectError, Error, Event, FieldTable, InvalidReason,
+    Properties, Publish, PublishRefused, QueueDeclare, Secret, Session,
 };
 
 use crate::contents::{consuming, header, to};
@@ -149,4 +148,27 @@ fn the_login_fills_a_frame_and_no_more() {
     let ConnectError::InvalidArgument(invalid) = refused else { panic!("{refused:?}") };
     let (size, frame_max) = (FRAME_MAX + 1, FRAME_MAX as u32);
     assert_eq!(invalid.reason, InvalidReason::FrameTooLarge { size, frame_max });
+}
+
+/// Whoever waits for room gets it, though others fill the buffer as fast as it is written.
+#[test]
+fn a_refused_publish_has_its_turn() {
+    let mut peer = Peer::open();
+    let id = peer.channel(1);
+    peer.events();
+    let body = [0; 1_000];
+    let publish = Publish::new("", "q", &body);
+    while peer.session.channel(id).publish(&publish).is_ok() {}
+    let mut out = amqp_core::Transmit::new();
+    let mut rounds = 0;
+    while !peer.events().contains(&Event::Room) {
+        rounds += 1;
+        assert!(rounds < 4, "no room after {rounds} writes");
+        assert!(peer.session.poll_transmit(peer.now, &mut out));
+        out.advance(out.to_vec().len());
+        // Another publisher, which never was refused.
+        for _ in 0..400 {
+            peer.session.channel(id).publish(&publish).unwrap();
+        }
+    }
 }

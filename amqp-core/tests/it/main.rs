@@ -1,6 +1,7 @@
 //! Tests of the core through its public surface, in virtual time and without sockets.
 
 mod acks;
+mod calls;
 mod channels;
 mod closing;
 mod confirms;
@@ -17,7 +18,8 @@ mod limits;
 mod opening;
 mod peer;
 mod returns;
+mod stats;
 mod timing;
+mod unsettled;
 mod uri;
-mod verbs;
 mod whole;

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use amqp_core::proto::frame::{self, FrameLimits, Peek};
-use amqp_core::proto::method::{Method, MethodId, WireMethod, channel, connection};
+use amqp_core::proto::method::{Method, MethodId, WireMethod, channel, confirm, connection};
 use amqp_core::proto::{FieldTable, PROTOCOL_HEADER, RawTable};
 use amqp_core::{
-    Action, Attempt, ChannelId, CloseCause, Config, ConnectError, ConnectFailure, Event, Session,
-    Transmit, TransportError,
+    Action, Attempt, ChannelId, CloseCause, Config, ConfirmSelect, ConnectError, ConnectFailure,
+    Event, Session, Transmit, TransportError,
 };
 use bytes::BytesMut;
 
@@ -123,6 +123,17 @@ impl Peer {
         id
     }
 
+    /// An open channel 1 in confirm mode.
+    pub(crate) fn confirming(&mut self) -> ChannelId {
+        let id = self.channel(1);
+        let call = self.session.channel(id).call(self.now, &ConfirmSelect::default()).unwrap();
+        self.send(1, &confirm::SelectOk::default());
+        self.session.take_reply(&call).unwrap().unwrap();
+        self.methods();
+        self.events();
+        id
+    }
+
     /// The broker sends a method.
     pub(crate) fn send<'a>(&mut self, channel: u16, method: &impl WireMethod<'a>) {
         let mut bytes = Vec::new();
@@ -203,6 +214,12 @@ impl Peer {
 
     pub(crate) fn cause(&self) -> CloseCause {
         self.session.cause().expect("the session has ended").clone()
+    }
+
+    /// The code of the breach of the protocol that has ended the session.
+    pub(crate) fn breach(&self) -> u16 {
+        let CloseCause::Protocol(error) = self.cause() else { panic!("{:?}", self.cause()) };
+        error.code.code()
     }
 
     /// Why connecting failed, at the one address there is.

@@ -1,20 +1,16 @@
 //! Which publish a return belongs to.
 
-use amqp_core::proto::method::{basic, confirm};
+use amqp_core::proto::method::basic;
 use amqp_core::proto::{ContentHeader, FieldTable, Properties, RawProperties, ShortStr, frame};
-use amqp_core::{ChannelId, ConfirmSelect, Confirmation, Event, Publish, PublishSeq};
+use amqp_core::{ChannelId, Confirmation, Event, Publish, PublishSeq};
 use bytes::Bytes;
 
+use crate::contents::encoded;
 use crate::peer::Peer;
 
 fn confirming() -> (Peer, ChannelId) {
     let mut peer = Peer::open();
-    let id = peer.channel(1);
-    let call = peer.session.channel(id).call(peer.now, &ConfirmSelect::default()).unwrap();
-    peer.send(1, &confirm::SelectOk::default());
-    peer.session.take_reply(&call).unwrap().unwrap();
-    peer.methods();
-    peer.events();
+    let id = peer.confirming();
     (peer, id)
 }
 
@@ -27,9 +23,7 @@ fn publish(peer: &mut Peer, id: ChannelId, properties: &Properties, body: &[u8])
 
 /// The broker returns a message.
 fn give_back(peer: &mut Peer, properties: &Properties, body: &[u8]) {
-    let mut raw = Vec::new();
-    properties.encode(&mut raw).unwrap();
-    give_back_raw(peer, &raw, body);
+    give_back_raw(peer, &encoded(properties), body);
 }
 
 fn give_back_raw(peer: &mut Peer, properties: &[u8], body: &[u8]) {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use amqp_core::proto::frame;
-use amqp_core::proto::method::{basic, queue};
+use amqp_core::proto::method::{basic, connection, queue};
+use amqp_core::proto::{ShortStr, frame};
 use amqp_core::{
     BasicQos, CloseCause, Config, Error, Event, Heartbeat, QueueDeclare, TimeoutReason,
 };
@@ -99,7 +99,7 @@ fn a_late_reply_does_no_harm() {
     let next = peer.session.channel(channel).call(peer.now, &declare).unwrap();
     peer.send(1, &basic::QosOk::default());
     assert_eq!(peer.events(), []);
-    let queue = amqp_core::ShortStr::new("q").unwrap();
+    let queue = ShortStr::new("q").unwrap();
     peer.send(1, &queue::DeclareOk { queue, message_count: 7, consumer_count: 0 });
     assert_eq!(peer.events(), [Event::CallDone(next.key())]);
     assert_eq!(peer.session.take_reply(&next).unwrap().unwrap().message_count, 7);
@@ -126,4 +126,61 @@ fn handle_timeout_is_idempotent() {
     peer.session.handle_timeout(peer.now);
     assert_eq!(peer.session.poll_timeout(), before);
     assert_eq!(peer.methods(), [] as [&str; 0]);
+}
+
+/// PK-32: the first `blocked` counts, and `unblocked` ends the wait.
+#[test]
+fn a_connection_that_is_blocked_for_too_long_ends() {
+    let config = || Config::default().blocked_timeout(Duration::from_secs(5));
+    let blocked = connection::Blocked { reason: ShortStr::new("low on memory").unwrap() };
+    let mut peer = Peer::open_with(config());
+    peer.send(0, &blocked);
+    peer.pass(Duration::from_secs(4));
+    peer.send(0, &blocked);
+    peer.send(0, &connection::Unblocked::default());
+    peer.pass(Duration::from_secs(6));
+    assert_eq!(peer.session.cause(), None);
+    peer.send(0, &blocked);
+    peer.pass(Duration::from_secs(4));
+    peer.send(0, &blocked);
+    peer.pass(Duration::from_secs(1));
+    let cause = peer.cause();
+    assert_eq!(cause.to_string(), "blocked by the broker for 5 s: low on memory");
+}
+
+/// Row 15 of the fault matrix.
+#[test]
+fn a_transport_that_takes_no_bytes_is_dead_unless_the_broker_has_said_so() {
+    let stall = |peer: &mut Peer, blocked: bool| {
+        if blocked {
+            peer.send(0, &connection::Blocked::default());
+        }
+        let mut out = amqp_core::Transmit::new();
+        let id = peer.session.open_channel(peer.now).unwrap().0;
+        let _ = id;
+        assert!(peer.session.poll_transmit(peer.now, &mut out));
+        for _ in 0..6 {
+            peer.pass(Duration::from_secs(6));
+            // It lives, and talks.
+            peer.send_bytes(&frame::HEARTBEAT);
+        }
+        peer.session.cause().cloned()
+    };
+    let cause = stall(&mut Peer::open(), false);
+    let Some(CloseCause::WriteTimeout { stalled }) = cause else { panic!("{cause:?}") };
+    assert_eq!(stalled, Duration::from_secs(20));
+    assert_eq!(stall(&mut Peer::open(), true), None);
+
+    // A slow one lives: some bytes are progress.
+    let mut peer = Peer::open();
+    let mut out = amqp_core::Transmit::new();
+    peer.session.open_channel(peer.now).unwrap();
+    let before = peer.written_in_all;
+    assert!(peer.session.poll_transmit(peer.now, &mut out));
+    for byte in 1..8 {
+        peer.pass(Duration::from_secs(15));
+        peer.send_bytes(&frame::HEARTBEAT);
+        peer.session.handle_written(peer.now, peer.attempt, before + byte);
+    }
+    assert_eq!(peer.session.cause(), None);
 }

@@ -4,17 +4,15 @@
 use amqp_core::proto::frame::{self, FRAME_END};
 use amqp_core::proto::method::{basic, channel, connection};
 use amqp_core::proto::{RawProperties, ShortStr};
-use amqp_core::{BasicConsume, BasicRecover, ChannelId, CloseCause, ConsumerKey};
+use amqp_core::{BasicRecover, ChannelId, CloseCause, ConsumerKey};
 use bytes::BytesMut;
 
-use crate::contents::{consume_on, consuming, content, content_in_frames, each_way, header, to};
+use crate::contents::{
+    consume, consume_on, consuming, content, content_in_frames, each_way, header, to,
+};
 use crate::peer::Peer;
 
 const NONE: &[u8] = RawProperties::NONE.as_bytes();
-
-fn consume() -> BasicConsume {
-    BasicConsume::new("q")
-}
 
 /// Tags and bodies of what the consumer may read.
 fn read(peer: &mut Peer, id: ChannelId, consumer: ConsumerKey) -> Vec<(u64, Vec<u8>)> {
@@ -141,8 +139,7 @@ fn a_delivery_in_the_middle_of_a_content_is_a_breach() {
         peer.deliver(2, 1, b"other");
         assert_eq!(read(&mut peer, other, consumer), [(1, b"other".to_vec())]);
         peer.deliver(1, 2, b"early");
-        let CloseCause::Protocol(error) = peer.cause() else { panic!("{:?}", peer.cause()) };
-        assert_eq!(error.code.code(), 505);
+        assert_eq!(peer.breach(), 505);
     });
 }
 
@@ -193,8 +190,7 @@ fn tags_to_be_acknowledged_rise() {
         consuming(&mut peer, &consume());
         peer.deliver(1, 2, b"");
         peer.deliver(1, 2, b"");
-        let CloseCause::Protocol(error) = peer.cause() else { panic!("{:?}", peer.cause()) };
-        assert_eq!(error.code.code(), 503);
+        assert_eq!(peer.breach(), 503);
     });
 }
 
@@ -211,8 +207,7 @@ fn contents_that_do_not_fit_are_breaches() {
             frames.push(Vec::new());
             frame::write_body(&mut frames[2], channel, b"body");
             peer.send_frames(&frames);
-            let CloseCause::Protocol(error) = peer.cause() else { panic!("{:?}", peer.cause()) };
-            assert_eq!(error.code.code(), code);
+            assert_eq!(peer.breach(), code);
         });
     }
 }
@@ -224,8 +219,7 @@ fn a_content_of_another_class_is_a_breach() {
         let mut frames = content(1, &to("t", 1), NONE, b"body");
         frames[1][frame::FRAME_HEAD + 1] = 50;
         peer.send_frames(&frames);
-        let CloseCause::Protocol(error) = peer.cause() else { panic!("{:?}", peer.cause()) };
-        assert_eq!(error.code.code(), 505);
+        assert_eq!(peer.breach(), 505);
     });
 }
 
