@@ -4,6 +4,7 @@
 mod broker;
 mod codec;
 mod connection;
+pub mod corpus;
 mod ops;
 
 pub use codec::{frame, method, properties, table, uri};
@@ -12,7 +13,7 @@ pub use connection::connection_bytes;
 /// A fuzz target.
 pub type Target = fn(&[u8]);
 
-/// Every target by its name, which is also the name of its corpus.
+/// Every target by its name, which is also the name of its corpus: see [`corpus`].
 pub const TARGETS: [(&str, Target); 6] = [
     ("connection_bytes", connection_bytes),
     ("frame", frame),

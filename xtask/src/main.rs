@@ -1,10 +1,12 @@
 //! The repository's chores. `cargo xtask test` runs every test and ends with a summary of what failed; it
 //! installs RabbitMQ from the distribution when it is missing. `cargo xtask counts [--write]` counts
 //! instructions and allocations a message. `features`, `oldest-rust`, `deny` and `package` check what is
-//! published. `cargo xtask fuzz TARGET [SECONDS]` looks for inputs that break the codec or the state machine.
+//! published. `cargo xtask fuzz TARGET [SECONDS]` looks for inputs that break the codec or the state machine,
+//! and `minimise TARGET` commits those that reach new code.
 
 mod checks;
 mod counts;
+mod fuzzing;
 mod package;
 mod testing;
 
@@ -13,7 +15,7 @@ use std::process::{Command, ExitCode};
 
 const USAGE: &str =
     "usage: cargo xtask test | counts [--write] | features | oldest-rust | deny | package
-     | fuzz TARGET [SECONDS]
+     | fuzz TARGET [SECONDS] | minimise TARGET
 targets: connection_bytes frame method properties table uri";
 
 fn main() -> ExitCode {
@@ -26,8 +28,9 @@ fn main() -> ExitCode {
         ["oldest-rust"] => checks::oldest_rust(),
         ["deny"] => checks::deny(),
         ["package"] => package::package(),
-        ["fuzz", target] => fuzz(target, "0"),
-        ["fuzz", target, seconds] => fuzz(target, seconds),
+        ["fuzz", target] => fuzzing::fuzz(target, "0"),
+        ["fuzz", target, seconds] => fuzzing::fuzz(target, seconds),
+        ["minimise", target] => fuzzing::minimise(target),
         _ => Err(USAGE.to_owned()),
     };
     match result {
@@ -51,23 +54,6 @@ fn counts(write: bool) -> Result<(), String> {
         install("valgrind")?;
     }
     counts::counts(write)
-}
-
-/// Explores with the nightly toolchain and `cargo fuzz`, from the committed corpus on; what it finds on
-/// the way stays in the target folder.
-fn fuzz(target: &str, seconds: &str) -> Result<(), String> {
-    let found = format!("target/fuzz/{target}");
-    std::fs::create_dir_all(&found).map_err(|error| format!("cannot make {found}: {error}"))?;
-    let committed = format!("fuzz/corpus/{target}");
-    let time = format!("-max_total_time={seconds}");
-    let fuzzer = ["+nightly", "fuzz", "run", "--features", "libfuzzer", target, &found, &committed];
-    let options = ["--", "-dict=fuzz/amqp.dict", "-max_len=2048", &time];
-    let mut command = Command::new("cargo");
-    // Linking releases as one loses the marks that tell the fuzzer where it has been.
-    command.args(fuzzer).args(options).env("CARGO_PROFILE_RELEASE_LTO", "off");
-    run_command(&mut command).map_err(|error| {
-        format!("{error}\n(needs `cargo install cargo-fuzz` and a nightly toolchain)")
-    })
 }
 
 fn is_installed(program: &str) -> bool {
