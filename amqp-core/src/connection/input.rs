@@ -164,6 +164,7 @@ impl Connection {
     }
 
     /// A header frame that is too large to be kept: what is fixed in it is read, the rest skipped.
+    #[cold]
     fn skip_header(
         &mut self,
         head: FrameHead,
@@ -190,6 +191,7 @@ impl Connection {
     }
 
     /// Goes on reading past a frame.
+    #[cold]
     fn skip(&mut self, rest: &[u8], done: &mut usize) -> Result<Step, ProtocolDetail> {
         let length = rest.len().min(self.link.input.skipped);
         let Some(last) = rest.get(..length).and_then(<[u8]>::last) else {
@@ -274,6 +276,7 @@ impl Connection {
         }
     }
 
+    #[cold]
     fn connection_method(
         &mut self,
         now: Instant,
