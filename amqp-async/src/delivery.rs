@@ -213,7 +213,7 @@ impl Delivery {
             if *requeue_on_drop {
                 channel.requeue(tag);
             } else {
-                channel.give_up(tag);
+                channel.drop_unacked(tag);
             }
         });
     }

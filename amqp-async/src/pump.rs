@@ -10,7 +10,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use crate::limits::{READ_BUFFER_BYTES, READ_BUFFERS_MAX, READ_MAX_BYTES, READ_MIN_BYTES};
-use amqp_core::{Action, Attempt, CloseCause, Recycler, Transmit, TransportError};
+use amqp_core::{Action, Attempt, BufferPool, CloseCause, Transmit, TransportError};
 use bytes::BytesMut;
 
 use crate::shared::{Shared, Sleep};
@@ -36,7 +36,7 @@ pub struct Pump {
     /// Bytes that the frame in front of the input lacks.
     lacking: usize,
     /// Used up, while bodies that came in them are in use.
-    full: Recycler,
+    full: BufferPool,
     /// The deadline of the last turn has passed.
     due: bool,
     finished: bool,
@@ -72,7 +72,7 @@ impl Pump {
             read_size: READ_MIN_BYTES,
             buffer_size: 0,
             lacking: 0,
-            full: Recycler::new(READ_BUFFERS_MAX),
+            full: BufferPool::new(READ_BUFFERS_MAX),
             due: false,
             finished: false,
         }

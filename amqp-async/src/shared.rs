@@ -197,7 +197,7 @@ impl State {
         match *event {
             Event::CallDone(key) => released.wake(self.calls.take(key.index())),
             Event::Deliverable(key) => released.wake(self.consumers.take(key.index())),
-            Event::Settled { channel, first, last } => {
+            Event::Resolved { channel, first, last } => {
                 if let Some(wakers) = self.channels.get_mut(channel.index()) {
                     wakers.confirms.resolved(first, last, released);
                     wakers.space.wake_front(released);
@@ -220,7 +220,7 @@ impl State {
                     wakers.returned.wake_front(released);
                 }
             }
-            Event::Room => {
+            Event::BufferSpace => {
                 for wakers in &mut self.channels {
                     wakers.space.wake_front(released);
                 }

@@ -16,16 +16,16 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::buffer_pool::BufferPool;
 use crate::ids::ConsumerKey;
 use crate::limits::{
     ARENA_CHUNK_BYTES, ARENA_CHUNKS_MAX, ARENA_FIRST_BYTES, ARENA_IDLE_INPUTS_MAX, ARENA_RUN_BYTES,
 };
-use crate::recycler::Recycler;
 
 /// What the consumers of a connection share.
 #[derive(Debug)]
 pub(crate) struct Arena {
-    full: Recycler,
+    full: BufferPool,
     /// Inputs since a chunk was needed.
     idle_inputs: u8,
     run: Run,
@@ -55,7 +55,7 @@ struct Run {
 
 impl Default for Arena {
     fn default() -> Self {
-        Self { full: Recycler::new(ARENA_CHUNKS_MAX), idle_inputs: 0, run: Run::default() }
+        Self { full: BufferPool::new(ARENA_CHUNKS_MAX), idle_inputs: 0, run: Run::default() }
     }
 }
 

@@ -14,7 +14,7 @@ pub enum Event {
     Blocked(Arc<str>),
     /// A call has its reply, or never will: see `take_reply`.
     CallDone(CallKey),
-    /// A channel closed: later calls say why. Its open publishes are settled, its consumers end.
+    /// A channel closed: later calls say why. Its open publishes are resolved, its consumers end.
     ChannelClosed(ChannelId),
     /// A channel is being closed from here: nothing more is let in.
     ChannelClosing(ChannelId),
@@ -23,7 +23,7 @@ pub enum Event {
     /// A consumer has deliveries to pull, or has ended. Told of the first unread one: pull until there is
     /// none, and ask [`consumer_end`](crate::Channel::consumer_end).
     Deliverable(ConsumerKey),
-    /// A delivery was dropped without being settled: see `give_up`.
+    /// A delivery was dropped without an ack or nack: see [`drop_unacked`](crate::Channel::drop_unacked).
     Dropped(ChannelId),
     /// Reading pauses because of unread deliveries that no prefetch bounds. Emitted at the first pause,
     /// and again where not even what is awaited lets reading go on. Until [`Event::InputResumed`], reading
@@ -38,10 +38,11 @@ pub enum Event {
     Opened,
     /// A message came back that belongs to no publish awaiting its confirm: see `take_returned`.
     Returned(ChannelId),
-    /// There is room for publishes again after one was refused for lack of it.
-    Room,
-    /// Publishes from `first` to `last` are settled: see `confirmed`. Some may have been before.
-    Settled {
+    /// There is buffer space for publishes again, after one was refused for lack of it.
+    BufferSpace,
+    /// Publishes from `first` to `last` are resolved: see [`confirmed`](crate::Channel::confirmed). Some may
+    /// have been before.
+    Resolved {
         /// The channel.
         channel: ChannelId,
         /// The first publish.

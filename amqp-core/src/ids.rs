@@ -79,7 +79,7 @@ pub struct Attempt(pub(crate) u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub(crate) u32);
 
-/// A delivery's tag, with the channel and the epoch in which alone it may be settled.
+/// A delivery's tag, with the channel and the epoch in which alone it may be acked or nacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DeliveryTag {
     pub(crate) channel: ChannelId,

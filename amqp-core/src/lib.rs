@@ -61,6 +61,7 @@
 extern crate self as amqp_core;
 
 mod arena;
+mod buffer_pool;
 mod channel;
 mod config;
 mod connection;
@@ -71,7 +72,6 @@ mod ids;
 pub mod limits;
 mod machine;
 mod message;
-mod recycler;
 mod request;
 mod session;
 mod slab;
@@ -85,6 +85,7 @@ pub use amqp_proto::{
     RawProperties, RawTable, ReplyCode, ShortStr,
 };
 
+pub use buffer_pool::BufferPool;
 pub use channel::Confirmation;
 pub use config::{Config, Credentials, Endpoint, Heartbeat, Secret};
 pub use connection::{Channel, Connection, End, PublishRefused, Stats, Tuning};
@@ -96,7 +97,6 @@ pub use error::{
 pub use event::{Action, Event, TimeoutReason};
 pub use ids::{Attempt, Call, CallKey, ChannelId, ConsumerKey, DeliveryTag, Epoch, PublishSeq};
 pub use message::{Body, Delivery, Fault, Message, Publish, ReturnedMessage};
-pub use recycler::Recycler;
 pub use request::{
     BasicConsume, BasicGet, BasicQos, BasicRecover, ChannelFlow, ConfirmSelect, ConsumeOk,
     ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeType, ExchangeUnbind, FromReply, Got,

@@ -139,7 +139,7 @@ pub struct Message {
     routing_key_len: u8,
     properties_len: u32,
     /// What few messages have stands apart: messages are moved often.
-    apart: Option<Box<Apart>>,
+    detached: Option<Box<Detached>>,
 }
 
 /// Between exchange and routing key: the key's length.
@@ -152,7 +152,7 @@ pub(crate) const BODY_GAP: usize = FRAME_OVERHEAD;
 
 /// What takes the place of a small body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Apart {
+pub(crate) enum Detached {
     /// A large body.
     Body(Bytes),
     /// The body, or all but the envelope, was not received whole.
@@ -166,9 +166,9 @@ impl Message {
     pub(crate) const fn new(
         data: Bytes,
         (exchange_len, routing_key_len, properties_len): (u8, u8, u32),
-        apart: Option<Box<Apart>>,
+        detached: Option<Box<Detached>>,
     ) -> Self {
-        Self { data, exchange_len, routing_key_len, properties_len, apart }
+        Self { data, exchange_len, routing_key_len, properties_len, detached }
     }
 
     /// The exchange that the message was published to.
@@ -186,9 +186,9 @@ impl Message {
     /// The body.
     #[inline]
     pub fn body(&self) -> &[u8] {
-        match self.apart.as_deref() {
-            Some(Apart::Body(body)) => body,
-            Some(Apart::Missing(_)) => &[],
+        match self.detached.as_deref() {
+            Some(Detached::Body(body)) => body,
+            Some(Detached::Missing(_)) => &[],
             None => self.body_in_data(),
         }
     }
@@ -197,9 +197,9 @@ impl Message {
     /// the memory that it shares with other messages. A larger one is not: it holds no more than about
     /// twice its size.
     pub fn into_body(mut self) -> Bytes {
-        match self.apart.take().map(|apart| *apart) {
-            Some(Apart::Body(body)) => body,
-            Some(Apart::Missing(_)) => Bytes::new(),
+        match self.detached.take().map(|detached| *detached) {
+            Some(Detached::Body(body)) => body,
+            Some(Detached::Missing(_)) => Bytes::new(),
             None => Bytes::copy_from_slice(self.body_in_data()),
         }
     }
@@ -272,16 +272,16 @@ impl Message {
     /// Bytes of memory that its parts take.
     #[inline]
     pub(crate) fn size(&self) -> usize {
-        match self.apart.as_deref() {
-            Some(Apart::Body(body)) => self.data.len() + body.len(),
+        match self.detached.as_deref() {
+            Some(Detached::Body(body)) => self.data.len() + body.len(),
             _ => self.data.len(),
         }
     }
 
     /// Why it was not received whole, if so.
     pub(crate) fn missing(&self) -> Option<Fault> {
-        match self.apart.as_deref() {
-            Some(Apart::Missing(fault)) => Some(*fault),
+        match self.detached.as_deref() {
+            Some(Detached::Missing(fault)) => Some(*fault),
             _ => None,
         }
     }
@@ -329,7 +329,7 @@ impl fmt::Debug for Message {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Delivery {
-    /// The tag to settle it with.
+    /// The tag to ack or nack it with.
     pub tag: DeliveryTag,
     /// Whether the message may have been delivered before.
     pub redelivered: bool,
@@ -338,7 +338,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// What is wrong with the message, if anything is. It can be settled all the same.
+    /// What is wrong with the message, if anything is. It can be acked or nacked all the same.
     ///
     /// Looks through the properties, so that what they hold can then be decoded.
     pub fn fault(&self) -> Option<Fault> {

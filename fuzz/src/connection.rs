@@ -369,7 +369,7 @@ impl World {
             2 => channel.nack(*tag, how & 64 > 0, true),
             3 => channel.reject(*tag, false),
             _ => {
-                channel.give_up(*tag);
+                channel.drop_unacked(*tag);
                 return;
             }
         };
@@ -512,7 +512,7 @@ impl World {
         assert!(!self.session.connection().wants_transmit(), "an ended session writes no more");
         assert_eq!(self.session.poll_timeout(), None);
         let stats = self.session.connection().stats();
-        assert_eq!((stats.unsettled, stats.unconfirmed, stats.open_calls), (0, 0, 0));
+        assert_eq!((stats.unacked, stats.unconfirmed, stats.open_calls), (0, 0, 0));
         assert_eq!(stats.unread_bytes, 0);
     }
 }

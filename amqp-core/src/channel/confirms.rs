@@ -1,7 +1,7 @@
 //! Publisher confirms (<https://www.rabbitmq.com/docs/confirms#publisher-confirms>).
 //!
-//! Publishes on a channel are numbered from 1, and the broker settles them by number, one or all up
-//! to one. A ring holds a slot for each publish from the oldest open one on; its settled front is
+//! Publishes on a channel are numbered from 1, and the broker resolves them by number, one or all up
+//! to one. A ring holds a slot for each publish from the oldest open one on; its resolved front is
 //! popped at once, so that a publish before the ring is confirmed unless the side table says
 //! otherwise. The side table holds what was nacked or returned until its publisher takes it.
 //!
@@ -48,7 +48,7 @@ enum Slot {
     Forgotten {
         offset: u64,
     },
-    Settled,
+    Resolved,
 }
 
 #[derive(Debug)]
@@ -135,9 +135,9 @@ impl Confirms {
     }
 
     /// Takes an ack or a nack, which may cover what was `sent`. Returns the first and the last number that
-    /// it settles, and how many of them were open.
+    /// it resolves, and how many of them were open.
     #[inline]
-    pub(crate) fn settle(
+    pub(crate) fn resolve(
         &mut self,
         tag: u64,
         multiple: bool,
@@ -146,8 +146,8 @@ impl Confirms {
     ) -> Result<Option<(u64, u64, u64)>, ProtocolDetail> {
         // Publishes are sent in the order of their numbers: if the last one was, all were.
         let (first, last) = match self.slot(tag).copied() {
-            Some(Slot::Settled) if multiple => (self.base, tag),
-            Some(slot) if slot != Slot::Settled && slot.is_sent(tag, sent) => {
+            Some(Slot::Resolved) if multiple => (self.base, tag),
+            Some(slot) if slot != Slot::Resolved && slot.is_sent(tag, sent) => {
                 (if multiple { self.base } else { tag }, tag)
             }
             // 0 with `multiple` stands for all (AMQP 0-9-1, 1.8.3.13).
@@ -170,15 +170,16 @@ impl Confirms {
         }
         let mut count = 1;
         if first == self.base {
-            let settled = (last - first + 1) as usize;
-            count = self.ring.drain(..settled).filter(|slot| *slot != Slot::Settled).count() as u64;
+            let resolved = (last - first + 1) as usize;
+            count =
+                self.ring.drain(..resolved).filter(|slot| *slot != Slot::Resolved).count() as u64;
             self.base = last + 1;
-            while self.ring.front() == Some(&Slot::Settled) {
+            while self.ring.front() == Some(&Slot::Resolved) {
                 self.ring.pop_front();
                 self.base += 1;
             }
         } else if let Some(slot) = self.slot(tag) {
-            *slot = Slot::Settled;
+            *slot = Slot::Resolved;
         }
         Ok(Some((first, last, count)))
     }
@@ -201,7 +202,7 @@ impl Confirms {
             return Some(Confirmation::Confirmed);
         }
         match (self.slot(seq).copied()?, &self.ended) {
-            (Slot::Settled, _) => Some(Confirmation::Confirmed),
+            (Slot::Resolved, _) => Some(Confirmation::Confirmed),
             (_, None) => None,
             (slot, Some(ended)) => Some(ended.outcome(slot)),
         }
@@ -218,7 +219,7 @@ impl Confirms {
     }
 
     /// The channel has closed, when at most `written` bytes of the stream had been written. Returns
-    /// the first and last number that this settles.
+    /// the first and last number that this resolves.
     pub(crate) fn end(&mut self, cause: ChannelCause, written: u64) -> Option<(u64, u64)> {
         if self.ended.is_some() {
             return None;
@@ -229,16 +230,16 @@ impl Confirms {
         (!self.ring.is_empty()).then(|| (self.base, self.next() - 1))
     }
 
-    /// The publishes from `first` to `last` are settled: those that came back say so.
+    /// The publishes from `first` to `last` are resolved: those that came back say so.
     fn report_returned(&mut self, first: u64, last: u64) {
-        for (seq, message) in self.returns.settle(first, last) {
+        for (seq, message) in self.returns.resolve(first, last) {
             if matches!(self.slot(seq), Some(Slot::Open { .. })) {
                 self.side.insert(seq, Confirmation::Returned(message));
             }
         }
     }
 
-    /// The last publish that was sent, if it is not settled with all before it.
+    /// The last publish that was sent, if it is not resolved with all before it.
     fn last_sent(&self, sent: Sent) -> Option<u64> {
         let waiting = usize::try_from(sent.in_lane.saturating_sub(self.base)).unwrap_or(usize::MAX);
         let is_sent = |slot: &Slot| slot.begins_before(sent.offset);
@@ -257,7 +258,7 @@ impl Slot {
     const fn begins_before(self, end: u64) -> bool {
         match self {
             Self::Open { offset } | Self::Forgotten { offset } => offset < end,
-            Self::Settled => true,
+            Self::Resolved => true,
         }
     }
 
@@ -312,15 +313,15 @@ mod tests {
     #[test]
     fn out_of_order_and_multiple() {
         let mut confirms = confirms(8);
-        assert_eq!(confirms.settle(3, false, true, ALL), Ok(Some((3, 3, 1))));
+        assert_eq!(confirms.resolve(3, false, true, ALL), Ok(Some((3, 3, 1))));
         assert_eq!(outcomes(&mut confirms, 8), "..c.....");
-        assert_eq!(confirms.settle(1, false, true, ALL), Ok(Some((1, 1, 1))));
-        assert_eq!(confirms.settle(2, false, true, ALL), Ok(Some((2, 2, 1))));
+        assert_eq!(confirms.resolve(1, false, true, ALL), Ok(Some((1, 1, 1))));
+        assert_eq!(confirms.resolve(2, false, true, ALL), Ok(Some((2, 2, 1))));
         assert_eq!(confirms.span(), 5);
-        assert_eq!(confirms.settle(6, true, false, ALL), Ok(Some((4, 6, 3))));
+        assert_eq!(confirms.resolve(6, true, false, ALL), Ok(Some((4, 6, 3))));
         assert_eq!(outcomes(&mut confirms, 8), "cccnnn..");
-        assert_eq!(confirms.settle(0, true, true, ALL), Ok(Some((7, 8, 2))));
-        assert_eq!(confirms.settle(0, true, true, ALL), Ok(None));
+        assert_eq!(confirms.resolve(0, true, true, ALL), Ok(Some((7, 8, 2))));
+        assert_eq!(confirms.resolve(0, true, true, ALL), Ok(None));
         assert_eq!(confirms.span(), 0);
     }
 
@@ -329,12 +330,12 @@ mod tests {
         let mut confirms = confirms(3);
         for (tag, multiple) in [(4, false), (4, true), (0, false)] {
             assert_eq!(
-                confirms.settle(tag, multiple, true, ALL),
+                confirms.resolve(tag, multiple, true, ALL),
                 Err(ProtocolDetail::ConfirmUnknown(tag))
             );
         }
-        confirms.settle(2, false, true, ALL).unwrap();
-        assert_eq!(confirms.settle(2, false, false, ALL), Err(ProtocolDetail::ConfirmUnknown(2)));
+        confirms.resolve(2, false, true, ALL).unwrap();
+        assert_eq!(confirms.resolve(2, false, false, ALL), Err(ProtocolDetail::ConfirmUnknown(2)));
         assert_eq!(outcomes(&mut confirms, 3), ".c.");
     }
 
@@ -342,7 +343,7 @@ mod tests {
     fn a_nack_is_told_once_and_not_kept_for_those_who_left() {
         let mut confirms = confirms(2);
         confirms.forget(PublishSeq(1));
-        confirms.settle(2, true, false, ALL).unwrap();
+        confirms.resolve(2, true, false, ALL).unwrap();
         assert_eq!(confirms.take(PublishSeq(2)), Some(Confirmation::Nacked));
         assert!(confirms.side.is_empty());
     }
@@ -350,7 +351,7 @@ mod tests {
     #[test]
     fn a_loss_tells_what_was_not_sent_from_what_may_have_arrived() {
         let mut confirms = confirms(5);
-        confirms.settle(2, false, true, ALL).unwrap();
+        confirms.resolve(2, false, true, ALL).unwrap();
         let cause = ChannelCause::Connection(CloseCause::DriverGone);
         // The third publish begins at byte 200, the fourth at 300: one byte of it was written.
         assert_eq!(confirms.end(cause, 301), Some((1, 5)));
@@ -364,10 +365,10 @@ mod tests {
             for (tag, multiple) in [(3, false), (3, true), (4, true), (5, false)] {
                 let mut confirms = confirms(5);
                 confirms.forget(PublishSeq(3));
-                let refused = confirms.settle(tag, multiple, true, sent);
+                let refused = confirms.resolve(tag, multiple, true, sent);
                 assert_eq!(refused, Err(ProtocolDetail::ConfirmUnknown(tag)), "{sent:?}");
-                assert_eq!(confirms.settle(0, true, true, sent), Ok(Some((1, 2, 2))), "{sent:?}");
-                assert_eq!(confirms.settle(0, true, true, sent), Ok(None), "{sent:?}");
+                assert_eq!(confirms.resolve(0, true, true, sent), Ok(Some((1, 2, 2))), "{sent:?}");
+                assert_eq!(confirms.resolve(0, true, true, sent), Ok(None), "{sent:?}");
                 assert_eq!(outcomes(&mut confirms, 5), "cc...");
             }
         }

@@ -21,7 +21,7 @@ use crate::ids::ConsumerKey;
 use crate::limits::{
     COPIED_BODY_BYTES, INCOMPLETE_BYTES, MESSAGE_BYTES, STAGING_BUFFER_BYTES, STAGING_BUFFERS_MAX,
 };
-use crate::message::{Apart, BODY_GAP, Fault, Message, PROPERTIES_GAP, ROUTING_KEY_GAP};
+use crate::message::{BODY_GAP, Detached, Fault, Message, PROPERTIES_GAP, ROUTING_KEY_GAP};
 
 /// What a content is for.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub(crate) enum Target {
         message_count: u32,
     },
     /// The channel is closing: what was to be acknowledged is read and dropped.
-    Nobody,
+    Discard,
 }
 
 impl Target {
@@ -284,14 +284,17 @@ impl Partial {
     fn complete(self, staging: &mut Staging) -> Complete {
         let data = Bytes::copy_from_slice(&self.staged);
         staging.reuse(self.staged);
-        let apart = match self.body {
+        let detached = match self.body {
             LargeBody::Staged => None,
-            LargeBody::Whole(bytes) => Some(Apart::Body(bytes)),
-            LargeBody::Growing(bytes) => Some(Apart::Body(bytes.into())),
-            LargeBody::Discarded(fault) => Some(Apart::Missing(fault)),
+            LargeBody::Whole(bytes) => Some(Detached::Body(bytes)),
+            LargeBody::Growing(bytes) => Some(Detached::Body(bytes.into())),
+            LargeBody::Discarded(fault) => Some(Detached::Missing(fault)),
         };
         let lengths = (self.exchange_len, self.routing_key_len, self.properties_len);
-        Complete { target: self.target, message: Message::new(data, lengths, apart.map(Box::new)) }
+        Complete {
+            target: self.target,
+            message: Message::new(data, lengths, detached.map(Box::new)),
+        }
     }
 }
 
@@ -338,7 +341,7 @@ mod tests {
     /// A content whose header is due.
     fn begun(staging: &mut Staging) -> Content {
         let mut content = Content::default();
-        content.begin(staging, Target::Nobody, ShortStr::default(), ShortStr::default());
+        content.begin(staging, Target::Discard, ShortStr::default(), ShortStr::default());
         content
     }
 

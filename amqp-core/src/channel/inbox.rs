@@ -3,7 +3,7 @@
 //! A prefetch of n bounds a consumer by what its application asked for: its first n unread deliveries are
 //! *within* the bound. Everything else is *beyond* it: deliveries without acknowledgement, with a
 //! prefetch of 0, and what a broker sends although the prefetch is used up. Reading pauses for the latter
-//! alone (`connection/intake.rs`). The sums of all consumers stand in one [`Backlog`], so that no walk
+//! alone (`connection/read_pause.rs`). The sums of all consumers stand in one [`Backlog`], so that no walk
 //! is needed to know them.
 //!
 //! A handle takes up to [`PULLED_BYTES`] under one lock, and does not report each one that is read.

@@ -4,7 +4,6 @@
 //! number goes back to the broker when the channel has closed on both sides, while the record stays
 //! for as long as a handle may ask why it closed.
 
-mod awaited;
 mod calls;
 mod confirms;
 mod consumers;
@@ -13,9 +12,10 @@ mod fingerprint;
 mod inbox;
 mod numbers;
 mod prefetch;
+mod reply_queue;
 mod returns;
 mod strays;
-mod unsettled;
+mod unacked;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -28,7 +28,6 @@ use crate::machine::{self, Transition};
 use crate::message::ReturnedMessage;
 use crate::request::Pending;
 
-pub(crate) use awaited::Awaited;
 pub(crate) use calls::Calls;
 pub use confirms::Confirmation;
 pub(crate) use confirms::Confirms;
@@ -39,9 +38,10 @@ pub(crate) use fingerprint::{Fingerprint, Returned};
 pub(crate) use inbox::Inbox;
 pub(crate) use numbers::Numbers;
 use prefetch::Prefetch;
+pub(crate) use reply_queue::ReplyQueue;
 pub(crate) use strays::Fate;
 use strays::Strays;
-use unsettled::Unsettled;
+use unacked::Unacked;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -91,17 +91,17 @@ pub(crate) struct ChannelState {
     pub(crate) cause: Option<ChannelCause>,
     /// Its handle is gone.
     pub(crate) released: bool,
-    pub(crate) calls: Awaited,
+    pub(crate) calls: ReplyQueue,
     /// Closes that wait for the one that was sent.
     pub(crate) also_closing: BTreeSet<CallKey>,
     pub(crate) content: Content,
-    /// The highest tag received of a delivery that is to be settled.
+    /// The highest tag received of a delivery that is to be acked or nacked.
     pub(crate) delivered: u64,
-    /// Present from the first delivery on that is to be settled.
-    unsettled: Option<Box<Unsettled>>,
+    /// Present from the first delivery on that is to be acked or nacked.
+    unacked: Option<Box<Unacked>>,
     /// Calls of `basic.recover` on their way: what was delivered before their answers is stale.
     pub(crate) recovering: u32,
-    /// What was delivered up to this tag was requeued by `basic.recover`, unless it was settled.
+    /// What was delivered up to this tag was requeued by `basic.recover`, unless it was acked or nacked.
     pub(crate) recovered_to: u64,
     /// The broker has asked for no more publishes.
     pub(crate) flow_stopped: bool,
@@ -159,11 +159,11 @@ impl ChannelState {
             phase: Phase::Opening,
             cause: None,
             released: false,
-            calls: Awaited::default(),
+            calls: ReplyQueue::default(),
             also_closing: BTreeSet::new(),
             content: Content::default(),
             delivered: 0,
-            unsettled: None,
+            unacked: None,
             recovering: 0,
             recovered_to: 0,
             flow_stopped: false,
@@ -188,16 +188,16 @@ impl ChannelState {
         machine::step(TRANSITIONS, &mut self.phase, input);
     }
 
-    /// The deliveries that are to be settled.
+    /// The deliveries that are to be acked or nacked.
     #[inline]
-    pub(crate) fn unsettled(&mut self) -> &mut Unsettled {
-        match &mut self.unsettled {
-            Some(unsettled) => unsettled,
+    pub(crate) fn unacked(&mut self) -> &mut Unacked {
+        match &mut self.unacked {
+            Some(unacked) => unacked,
             none => none.insert(Box::default()),
         }
     }
 
-    /// A delivery that is to be settled has come.
+    /// A delivery that is to be acked or nacked has come.
     #[inline(always)]
     pub(crate) fn delivered(&mut self, tag: u64) -> Result<(), ProtocolDetail> {
         // Nothing could come after the highest number there is.
@@ -207,19 +207,19 @@ impl ChannelState {
         self.delivered = tag;
         // What comes on a channel that closes or recovers goes back to its queue by that.
         if self.phase == Phase::Open && self.recovering == 0 {
-            self.unsettled().push(tag);
+            self.unacked().push(tag);
         }
         Ok(())
     }
 
     /// The broker has taken all deliveries back.
-    pub(crate) fn clear_unsettled(&mut self) {
-        self.unsettled = None;
+    pub(crate) fn clear_unacked(&mut self) {
+        self.unacked = None;
     }
 
-    /// Deliveries that somebody may yet settle.
-    pub(crate) fn in_hand(&self) -> usize {
-        self.unsettled.as_ref().map_or(0, |unsettled| unsettled.in_hand())
+    /// The number of deliveries whose holder may yet ack or nack them.
+    pub(crate) fn held(&self) -> usize {
+        self.unacked.as_ref().map_or(0, |unacked| unacked.held())
     }
 
     /// What a call does to the channel from the moment it is sent; refused if RabbitMQ would close
@@ -233,7 +233,7 @@ impl ChannelState {
             }
             Pending::Recover => {
                 self.recovering += 1;
-                self.unsettled().recover();
+                self.unacked().recover();
                 Ok(())
             }
             Pending::ConfirmSelect => match self.mode {
@@ -253,11 +253,11 @@ impl ChannelState {
                 Err(Misuse::NotTransactionMode)
             }
             Pending::TxCommit => {
-                self.unsettled().commit();
+                self.unacked().commit();
                 Ok(())
             }
             Pending::TxRollback => {
-                self.unsettled().roll_back();
+                self.unacked().roll_back();
                 Ok(())
             }
             _ => Ok(()),

@@ -77,7 +77,7 @@ impl Numbers {
     }
 
     /// A close-ok has come that answers nothing; whether it was owed.
-    pub(crate) fn settle_close_ok(&mut self, number: u16) -> bool {
+    pub(crate) fn take_owed_close_ok(&mut self, number: u16) -> bool {
         self.owed.remove(&number)
     }
 

@@ -3,7 +3,7 @@
 //! The broker keeps two numbers for a channel: the limit of each consumer that starts from here on, set
 //! by `basic.qos`, and a limit that all consumers share, set by `basic.qos` with `global`. A consumer
 //! with a prefetch of its own needs the first number to be that one, for the moment in which it starts.
-//! So the numbers that the broker has are tracked here, apart from those that the application asked
+//! So the numbers that the broker has are tracked here, detached from those that the application asked
 //! for, and only the frames that are needed are sent:
 //!
 //! * A consumer's own prefetch wins. Otherwise the application's last `basic.qos` counts, otherwise 256,

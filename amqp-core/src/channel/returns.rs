@@ -75,7 +75,7 @@ impl Returns {
     }
 
     /// The publishes from `first` to `last` are resolved. Returns those that were returned.
-    pub(crate) fn settle(&mut self, first: u64, last: u64) -> Vec<(u64, Box<ReturnedMessage>)> {
+    pub(crate) fn resolve(&mut self, first: u64, last: u64) -> Vec<(u64, Box<ReturnedMessage>)> {
         let mut returned = Vec::new();
         while let Some(seq) = self.open.range(first..=last).next().map(|(seq, _)| *seq) {
             match self.open.remove(&seq) {
@@ -103,7 +103,7 @@ mod tests {
     use super::Returns;
     use crate::channel::fingerprint::{Fingerprint, Returned};
     use crate::limits::RETURNED_UNCLAIMED_BYTES;
-    use crate::message::{Apart, Message, PROPERTIES_GAP, ROUTING_KEY_GAP, ReturnedMessage};
+    use crate::message::{Detached, Message, PROPERTIES_GAP, ROUTING_KEY_GAP, ReturnedMessage};
     use amqp_proto::{FieldTable, Properties, RawProperties, ShortStr};
     use bytes::Bytes;
 
@@ -132,7 +132,7 @@ mod tests {
             code: 312.into(),
             text: "".into(),
             is_stripped: false,
-            message: Message::new(Bytes::new(), (0, 0, 0), Some(Box::new(Apart::Body(body)))),
+            message: Message::new(Bytes::new(), (0, 0, 0), Some(Box::new(Detached::Body(body)))),
         }
     }
 
@@ -142,8 +142,8 @@ mod tests {
         Some(seq)
     }
 
-    fn settled(returns: &mut Returns, first: u64, last: u64) -> Vec<u64> {
-        returns.settle(first, last).into_iter().map(|(seq, _)| seq).collect()
+    fn resolved(returns: &mut Returns, first: u64, last: u64) -> Vec<u64> {
+        returns.resolve(first, last).into_iter().map(|(seq, _)| seq).collect()
     }
 
     #[test]
@@ -154,10 +154,10 @@ mod tests {
         }
         assert_eq!(give_back(&mut returns, plain(b"c"), true), None);
         assert_eq!(give_back(&mut returns, plain(b"a"), false), Some(1));
-        assert_eq!(settled(&mut returns, 3, 3), []);
+        assert_eq!(resolved(&mut returns, 3, 3), []);
         assert_eq!(give_back(&mut returns, plain(b"a"), false), Some(4));
         assert_eq!(give_back(&mut returns, plain(b"a"), true), None);
-        assert_eq!(settled(&mut returns, 1, 4), [1, 4]);
+        assert_eq!(resolved(&mut returns, 1, 4), [1, 4]);
         assert!(returns.is_idle() && returns.unclaimed.is_empty());
         assert_eq!(returns.bytes, 0);
     }
@@ -211,7 +211,7 @@ mod tests {
             cost(&mut || assert!(give_back(&mut returns, *print, true).is_some()));
         }
         for seq in (0..OPEN).rev() {
-            cost(&mut || drop(returns.settle(seq, seq)));
+            cost(&mut || drop(returns.resolve(seq, seq)));
         }
         assert!(returns.is_idle());
         assert!((17..250).contains(&most), "{most} comparisons");
@@ -231,7 +231,7 @@ mod tests {
                 returns.publish(seq, plain(b"same"));
                 returns.claim(seq, message(vec![0; size].into()));
             }
-            let returned = returns.settle(1, 2);
+            let returned = returns.resolve(1, 2);
             let flags: Vec<_> = returned.iter().map(|(_, it)| it.is_stripped).collect();
             assert_eq!(flags, stripped, "{sizes:?}");
         }
@@ -245,10 +245,10 @@ mod tests {
             returns.publish(seq, plain(b"same"));
             returns.claim(seq, message(body.clone()));
         }
-        assert_eq!(returns.settle(1, 2).iter().filter(|(_, it)| it.is_stripped).count(), 0);
+        assert_eq!(returns.resolve(1, 2).iter().filter(|(_, it)| it.is_stripped).count(), 0);
         returns.publish(5, plain(b"same"));
         returns.claim(5, message(body));
-        let stripped = returns.settle(3, 5);
+        let stripped = returns.resolve(3, 5);
         assert_eq!(
             stripped.iter().map(|(_, it)| it.is_stripped).collect::<Vec<_>>(),
             [true, true, false]

@@ -12,7 +12,7 @@ use crate::request::Pending;
 impl Connection {
     /// Deadlines may be over. Hand in what input there is first, so that silence is real.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.link.intake.take_resumed() {
+        if self.link.read_pause.take_resumed() {
             self.link.heartbeat.received(now);
         }
         self.arm();
@@ -68,9 +68,9 @@ impl Connection {
     pub(super) fn arm(&mut self) {
         let link = &mut self.link;
         let up = link.is_up();
-        let listening = up && link.intake.listens();
+        let listening = up && link.read_pause.listens();
         let dead_at = if listening { link.heartbeat.dead_at() } else { None };
-        let trickles = up && link.intake.trickles();
+        let trickles = up && link.read_pause.trickles();
         let trickle_at = if trickles { link.heartbeat.trickle_at() } else { None };
         let send_at = if up { link.heartbeat.send_at() } else { None };
         let unwritten = link.outbound.handed_over() > link.written;

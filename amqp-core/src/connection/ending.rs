@@ -4,7 +4,7 @@ use amqp_proto::ShortStr;
 use amqp_proto::frame;
 use amqp_proto::method::connection as wire_connection;
 
-use crate::channel::{Awaited, ChannelState, ConsumerInput, ConsumerPhase, Phase, PhaseInput};
+use crate::channel::{ChannelState, ConsumerInput, ConsumerPhase, Phase, PhaseInput, ReplyQueue};
 use crate::connection::Connection;
 use crate::connection::link::{End, Input, State};
 use crate::error::{
@@ -111,7 +111,7 @@ impl Connection {
         state.cause = Some(cause.clone());
         state.content.clear(&mut self.staging);
         self.returns_awaited -= state.stop_awaiting_returned();
-        state.clear_unsettled();
+        state.clear_unacked();
         self.link.numbers.free(state.number);
         let calls = std::mem::take(&mut state.calls);
         let also_closing = std::mem::take(&mut state.also_closing);
@@ -126,7 +126,7 @@ impl Connection {
             self.unconfirmed = self.unconfirmed.saturating_sub(confirms.span());
             if let Some((first, last)) = confirms.end(cause.clone(), written) {
                 let (first, last) = (PublishSeq(first), PublishSeq(last));
-                self.events.push_back(Event::Settled { channel: id, first, last });
+                self.events.push_back(Event::Resolved { channel: id, first, last });
             }
         }
         state.consumers.clear();
@@ -142,7 +142,7 @@ impl Connection {
 
     /// The channel has closed while these calls were on their way. A close or a cancel among them has
     /// got what it wanted.
-    pub(super) fn fail_calls(&mut self, calls: Awaited, cause: &ChannelCause) {
+    pub(super) fn fail_calls(&mut self, calls: ReplyQueue, cause: &ChannelCause) {
         for call in calls.into_keys() {
             let result = match self.calls.pending(call) {
                 Some((Pending::ChannelClose | Pending::Cancel(_), _)) => Ok(Reply::Done),

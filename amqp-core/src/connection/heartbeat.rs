@@ -3,7 +3,7 @@
 //! A heartbeat goes out once half an interval has passed without output. Any byte received counts as
 //! life; the peer is dead after two intervals without one. While reading is paused because of
 //! unread deliveries, silence proves nothing, and the clock of receiving stands still. The peer needs to
-//! write at intervals too: a quarter of one is the longest that a pause lasts (`connection/intake.rs`).
+//! write at intervals too: a quarter of one is the longest that a pause lasts (`connection/read_pause.rs`).
 
 use std::time::{Duration, Instant};
 

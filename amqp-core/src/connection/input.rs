@@ -65,7 +65,7 @@ impl Connection {
         self.link.input.buffer.see(input);
         self.link.input.lacking = 0;
         let more = self.handle_frames(now, input);
-        self.link.intake.read(length - input.len());
+        self.link.read_pause.read(length - input.len());
         self.counters.bytes_received += (length - input.len()) as u64;
         self.link.input.incomplete = if more { 0 } else { input.len() };
         more
@@ -235,7 +235,7 @@ impl Connection {
                 let target = if counts || no_ack {
                     Target::Deliver { consumer, tag, redelivered: deliver.redelivered }
                 } else {
-                    Target::Nobody
+                    Target::Discard
                 };
                 let (exchange, key) = (deliver.exchange, deliver.routing_key);
                 state.content.begin(&mut self.staging, target, exchange, key);
@@ -243,11 +243,11 @@ impl Connection {
             }
             basic::Ack::ID => {
                 let ack = basic::Ack::decode(arguments)?;
-                self.settle_publishes(id, ack.delivery_tag, ack.multiple, true)
+                self.resolve_publishes(id, ack.delivery_tag, ack.multiple, true)
             }
             basic::Nack::ID => {
                 let nack = basic::Nack::decode(arguments)?;
-                self.settle_publishes(id, nack.delivery_tag, nack.multiple, false)
+                self.resolve_publishes(id, nack.delivery_tag, nack.multiple, false)
             }
             basic::Return::ID => {
                 let returned = basic::Return::decode(arguments)?;
@@ -378,7 +378,7 @@ impl Connection {
                 let delivery = Delivery { tag, redelivered, message };
                 self.got(channel, Got { delivery, message_count });
             }
-            Target::Nobody => {}
+            Target::Discard => {}
         }
         Ok(())
     }
@@ -412,7 +412,7 @@ impl Connection {
     }
 
     #[inline]
-    fn settle_publishes(
+    fn resolve_publishes(
         &mut self,
         channel: ChannelId,
         tag: u64,
@@ -424,14 +424,14 @@ impl Connection {
             return Err(ProtocolDetail::ConfirmUnknown(tag));
         };
         let before = confirms.span();
-        let settled =
-            confirms.settle(tag, multiple, acked, self.link.outbound.sent(state.number))?;
+        let resolved =
+            confirms.resolve(tag, multiple, acked, self.link.outbound.sent(state.number))?;
         self.unconfirmed = self.unconfirmed.saturating_sub(before - confirms.span());
-        let Some((first, last, count)) = settled else { return Ok(()) };
+        let Some((first, last, count)) = resolved else { return Ok(()) };
         let counters = &mut self.counters;
         *(if acked { &mut counters.acked } else { &mut counters.nacked }) += count;
         // Runs of acks make one event.
-        if let Some(Event::Settled { channel: previous, last: end, .. }) = self.events.back_mut()
+        if let Some(Event::Resolved { channel: previous, last: end, .. }) = self.events.back_mut()
             && *previous == channel
             && end.0 + 1 == first
         {
@@ -439,7 +439,7 @@ impl Connection {
             return Ok(());
         }
         let (first, last) = (crate::ids::PublishSeq(first), crate::ids::PublishSeq(last));
-        self.events.push_back(Event::Settled { channel, first, last });
+        self.events.push_back(Event::Resolved { channel, first, last });
         Ok(())
     }
 }

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::connection::handshake::{self, Handshake, Tuning};
 use crate::connection::heartbeat::Heartbeat;
 use crate::connection::input::PartialInput;
-use crate::connection::intake::Intake;
+use crate::connection::read_pause::ReadPause;
 use crate::error::{CloseCause, ConnectFailure, ConnectStep, Error, Misuse};
 use crate::event::TimeoutReason;
 use crate::ids::{CallKey, Epoch};
@@ -48,7 +48,7 @@ pub(crate) struct Link {
     pub(super) written: u64,
     pub(super) write_progress: Instant,
     pub(super) input: PartialInput,
-    pub(super) intake: Intake,
+    pub(super) read_pause: ReadPause,
 }
 
 #[derive(Debug)]
@@ -135,7 +135,7 @@ impl Link {
             written: 0,
             write_progress: now,
             input: PartialInput::default(),
-            intake: Intake::default(),
+            read_pause: ReadPause::default(),
         }
     }
 

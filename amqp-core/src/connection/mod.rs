@@ -9,17 +9,17 @@
 //! of publishes, unread deliveries of consumers without acknowledgement.
 
 mod clock;
-mod drain;
 mod ending;
+mod graceful_drain;
 mod handshake;
 mod heartbeat;
 mod input;
-mod intake;
 mod link;
 mod output;
+mod read_pause;
 mod replies;
-mod secret;
 mod stats;
+mod update_secret;
 mod verbs;
 mod whole_delivery;
 

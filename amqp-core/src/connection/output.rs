@@ -31,13 +31,13 @@ impl Connection {
         }
         // Whoever asks has written what was taken before. To tell earlier would have publishers fill one
         // buffer while the other is written, each slowed down by the other.
-        if self.link.outbound.room_again() {
-            self.events.push_back(Event::Room);
+        if self.link.outbound.space_freed() {
+            self.events.push_back(Event::BufferSpace);
         }
         let mut dealt = Vec::new();
         let any = self.link.outbound.transmit(out, &mut dealt);
-        if self.link.outbound.room_at_last() {
-            self.events.push_back(Event::Room);
+        if self.link.outbound.space_freed_for_starved() {
+            self.events.push_back(Event::BufferSpace);
         }
         for dealt in dealt {
             let id = self.link.numbers.channel(dealt.channel);

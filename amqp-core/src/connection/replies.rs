@@ -92,7 +92,7 @@ impl Connection {
                 let flow_ok = wire::FlowOk { active: flow.active };
                 self.link.outbound.frames(number, |out| frame::write_method(out, number, &flow_ok));
                 if flow.active {
-                    self.events.push_back(Event::Room);
+                    self.events.push_back(Event::BufferSpace);
                 }
                 Ok(())
             }
@@ -117,7 +117,7 @@ impl Connection {
         let unexpected = ProtocolDetail::UnexpectedMethod(method.id());
         let Some(state) = self.channels.find_mut(id.0) else { return Err(unexpected) };
         let (number, closes) = (state.number, matches!(method, Method::ChannelCloseOk(_)));
-        let stray = |numbers: &mut Numbers| match closes && numbers.settle_close_ok(number) {
+        let stray = |numbers: &mut Numbers| match closes && numbers.take_owed_close_ok(number) {
             true => Ok(()),
             false => Err(unexpected),
         };
@@ -145,7 +145,7 @@ impl Connection {
         if closes && matches!(pending, Pending::ChannelOpen(_)) && state.phase == Phase::Closing {
             // RabbitMQ answers the open first. A peer that answers the close has answered both, unless it
             // still owes one for the channel that had the number before.
-            if !self.link.numbers.settle_close_ok(number) {
+            if !self.link.numbers.take_owed_close_ok(number) {
                 self.closed_by_client(id);
             }
             return Ok(());
@@ -341,12 +341,12 @@ impl Connection {
                 }
                 Target::Deliver { consumer: None, tag, redelivered: deliver.redelivered }
             }
-            Fate::Keep | Fate::Drop => Target::Nobody,
+            Fate::Keep | Fate::Drop => Target::Discard,
         };
         state.content.begin(&mut self.staging, target, deliver.exchange, deliver.routing_key);
         if fate == Fate::Keep {
             let kind = TagKind::Ack;
-            self.give_up(DeliveryTag { channel: id, epoch: self.link.epoch, tag, kind });
+            self.drop_unacked(DeliveryTag { channel: id, epoch: self.link.epoch, tag, kind });
         }
         Ok(())
     }
@@ -359,32 +359,32 @@ impl Connection {
         }
     }
 
-    /// Nobody holds the delivery any more. It stays unacknowledged until its channel closes.
-    pub(crate) fn give_up(&mut self, tag: DeliveryTag) {
+    /// Its holder has dropped the delivery, which stays unacknowledged until its channel closes.
+    pub(crate) fn drop_unacked(&mut self, tag: DeliveryTag) {
         let Some(state) = self.channels.find_mut(tag.channel.0) else { return };
-        if tag.kind != TagKind::NoAck && state.unsettled().give_up(tag.tag) {
+        if tag.kind != TagKind::NoAck && state.unacked().mark_dropped(tag.tag) {
             self.counters.dropped += 1;
             self.events.push_back(Event::Dropped(tag.channel));
         }
     }
 
-    /// Gives a delivery back that nobody holds, if it is still to be settled. A stream keeps its
-    /// messages: there it is acknowledged.
+    /// Requeues a delivery that no handle holds, if it is unacked. A stream keeps its messages: there it is
+    /// acknowledged.
     pub(crate) fn requeue(&mut self, tag: DeliveryTag) {
         let Some(state) = self.channels.find_mut(tag.channel.0) else { return };
         if state.phase != Phase::Open || tag.kind == TagKind::NoAck {
             return;
         }
         if tag.kind == TagKind::MaybeStream {
-            return self.give_up(tag);
+            return self.drop_unacked(tag);
         }
         let transactional = state.mode.is_tx();
         // A rollback opens it again, for nobody.
-        state.unsettled().give_up(tag.tag);
-        if !state.unsettled().settle(tag.tag, transactional) {
+        state.unacked().mark_dropped(tag.tag);
+        if !state.unacked().ack(tag.tag, transactional) {
             return;
         }
-        self.counters.settled += 1;
+        self.counters.acks_sent += 1;
         let number = state.number;
         let (delivery_tag, multiple) = (tag.tag, false);
         self.link.outbound.frames(number, |out| match tag.kind == TagKind::Stream {

@@ -28,10 +28,10 @@ pub struct Stats {
     /// Messages delivered, or got.
     pub delivered: u64,
     /// Acknowledgements and refusals sent; one for `multiple`.
-    pub settled: u64,
-    /// Deliveries dropped without being settled.
+    pub acks_sent: u64,
+    /// Deliveries dropped without an ack or nack.
     pub dropped: u64,
-    /// Channels that are open, or on their way to be or not to be.
+    /// Channels that are opening, open or closing.
     pub channels: u64,
     /// Consumers that get deliveries.
     pub consumers: u64,
@@ -39,8 +39,8 @@ pub struct Stats {
     pub open_calls: u64,
     /// Publishes from the oldest that awaits its confirm, on each channel.
     pub unconfirmed: u64,
-    /// Deliveries that are to be settled; dropped ones are not among them.
-    pub unsettled: u64,
+    /// Deliveries that are to be acked or nacked; dropped ones are not among them.
+    pub unacked: u64,
     /// Bytes of deliveries that are unread, as far as is known: what was handed over together counts
     /// until all of it is read.
     pub unread_bytes: u64,
@@ -60,7 +60,7 @@ pub(crate) struct Counters {
     pub(crate) nacked: u64,
     pub(crate) returned: u64,
     pub(crate) delivered: u64,
-    pub(crate) settled: u64,
+    pub(crate) acks_sent: u64,
     pub(crate) dropped: u64,
 }
 
@@ -78,7 +78,7 @@ impl Connection {
             nacked: counters.nacked,
             returned: counters.returned,
             delivered: counters.delivered,
-            settled: counters.settled,
+            acks_sent: counters.acks_sent,
             dropped: counters.dropped,
             open_calls: (self.calls.in_flight() - self.draining.len()) as u64,
             unconfirmed: self.unconfirmed,
@@ -89,7 +89,7 @@ impl Connection {
         };
         for state in self.channels.values() {
             stats.channels += u64::from(state.phase != Phase::Closed);
-            stats.unsettled += state.in_hand() as u64;
+            stats.unacked += state.held() as u64;
         }
         let consuming = self.consumers.all().filter(|it| it.phase != ConsumerPhase::Ended);
         stats.consumers = consuming.count() as u64;

@@ -287,9 +287,9 @@ const VERBS: &[Scenario] = &[
             it.own().requeue(tag);
         }
     }),
-    ("`Channel::give_up`", Amortized, nothing, |it| {
+    ("`Channel::drop_unacked`", Amortized, nothing, |it| {
         for tag in std::mem::take(&mut it.tags).into_iter().rev() {
-            it.own().give_up(tag);
+            it.own().drop_unacked(tag);
         }
     }),
     ("`Channel::publish`", Constant, nothing, |it| publish(&mut it.peer, it.own)),

@@ -43,13 +43,13 @@ pub enum Error {
     /// What was to be finished before a close was not, within the time for it; the connection is
     /// still open.
     #[error(
-        "not drained in time: {unconfirmed} publishes unconfirmed, {unsettled} deliveries unsettled"
+        "not drained in time: {unconfirmed} publishes unconfirmed, {unacked} deliveries neither acked nor nacked"
     )]
     DrainTimeout {
         /// Publishes that await their confirms.
         unconfirmed: u64,
-        /// Deliveries that are to be settled.
-        unsettled: u64,
+        /// Deliveries that are neither acked nor nacked.
+        unacked: u64,
     },
     /// No reply came in time. The broker may have done the work; a late reply is consumed, and what
     /// it opened is closed again.
@@ -430,7 +430,7 @@ pub enum Misuse {
     StreamNeedsPrefetch,
 }
 
-/// Why a delivery could not be settled; nothing was sent.
+/// Why a delivery could not be acked or nacked; nothing was sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AckError {
@@ -446,20 +446,20 @@ pub enum AckError {
     /// It came without acknowledgement: there is nothing to acknowledge or refuse.
     #[error("delivery {0} needs no acknowledgement")]
     NoAck(u64),
-    /// `basic.recover` was called since: the delivery is requeued, unless it was settled before.
+    /// `basic.recover` was called since: the delivery is requeued, unless it was acked or nacked before.
     #[error("delivery {0} was requeued by basic.recover")]
     Recovered(u64),
     /// It came on another channel, which is where it can be acked or nacked.
     #[error("delivery {0} came on another channel: ack or nack it there")]
     OtherChannel(u64),
-    /// It was settled before, maybe by `multiple`; the broker would close the channel.
-    #[error("delivery {0} is settled already")]
-    Settled(u64),
+    /// It was acked or nacked before, maybe by `multiple`; the broker would close the channel.
+    #[error("delivery {0} is acked or nacked already")]
+    AlreadyAcked(u64),
     /// Its channel or connection has closed: the broker has requeued it already.
     #[error("stale delivery: {0}")]
     Stale(Error),
     /// Refusing with `multiple` could cover a delivery of a stream, which takes no message back: RabbitMQ
-    /// before 3.11 would close the connection (540). Nothing was settled: refuse them one by one.
+    /// before 3.11 would close the connection (540). Nothing was refused: refuse them one by one.
     #[error("delivery {0} may not be refused with multiple: the channel has consumed a stream")]
     Stream(u64),
     /// The broker never delivered this tag on this channel; it would close the channel.

@@ -133,7 +133,7 @@ fn errors() -> Vec<Error> {
         Error::Channel(ChannelCause::ByBroker(broker())),
         Error::Channel(ChannelCause::ByClient),
         Error::ConsumerCancelled { queue: "q".into(), consumer_tag: "t".into() },
-        Error::DrainTimeout { unconfirmed: 1, unsettled: 2 },
+        Error::DrainTimeout { unconfirmed: 1, unacked: 2 },
         Error::Deadline { method: queue::Declare::ID, timeout: Duration::from_secs(30) },
     ];
     all.extend(close_causes().into_iter().map(Error::Connection));
@@ -179,7 +179,7 @@ fn everything() -> Vec<Text> {
         AckError::NoAck(1),
         AckError::OtherChannel(1),
         AckError::Recovered(1),
-        AckError::Settled(1),
+        AckError::AlreadyAcked(1),
         AckError::Stream(1),
         AckError::Unknown(1),
     ];

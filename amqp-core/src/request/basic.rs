@@ -122,7 +122,7 @@ impl BasicConsume {
         self.argument(STREAM_OFFSET, offset)
     }
 
-    /// A delivery that is dropped without being settled is requeued, or acknowledged if it is of a
+    /// A delivery that is dropped without an ack or nack is requeued, or acknowledged if it is of a
     /// stream. By default nothing is sent, and
     /// it stays unacknowledged until its channel closes.
     #[must_use]
@@ -143,7 +143,7 @@ impl BasicConsume {
         self.no_ack
     }
 
-    /// Whether a delivery that is dropped without being settled is requeued.
+    /// Whether a delivery that is dropped without an ack or nack is requeued.
     pub const fn is_requeue_on_drop(&self) -> bool {
         self.requeue_on_drop
     }
@@ -232,7 +232,7 @@ impl BasicGet {
         self
     }
 
-    /// If the message is dropped without being settled it is requeued. By default nothing is sent, and
+    /// If the message is dropped without an ack or nack it is requeued. By default nothing is sent, and
     /// it stays unacknowledged until its channel closes.
     #[must_use]
     pub const fn requeue_on_drop(mut self) -> Self {
@@ -240,7 +240,7 @@ impl BasicGet {
         self
     }
 
-    /// Whether the message is requeued if it is dropped without being settled.
+    /// Whether the message is requeued if it is dropped without an ack or nack.
     pub const fn is_requeue_on_drop(&self) -> bool {
         self.requeue_on_drop
     }

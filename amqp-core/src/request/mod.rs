@@ -72,7 +72,7 @@ pub struct ConsumeOk {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Got {
-    /// The message, to be settled like one that was delivered.
+    /// The message, to be acked or nacked like one that was delivered.
     pub delivery: Delivery,
     /// Messages that are ready behind it.
     pub message_count: u32,

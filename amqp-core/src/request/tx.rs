@@ -10,14 +10,14 @@ use crate::request::{Pending, requests};
 #[non_exhaustive]
 pub struct TxSelect {}
 
-/// Commits the open transaction (`tx.commit`): its publishes and settlements take effect, and the
+/// Commits the open transaction (`tx.commit`): its publishes and acks take effect, and the
 /// next one begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TxCommit {}
 
-/// Drops the open transaction (`tx.rollback`): its publishes and settlements have no effect, and the
-/// next one begins. Deliveries are not requeued by that: they may be settled again.
+/// Drops the open transaction (`tx.rollback`): its publishes and acks have no effect, and the
+/// next one begins. Deliveries are not requeued by that: they may be acked or nacked again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TxRollback {}

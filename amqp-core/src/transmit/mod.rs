@@ -52,12 +52,12 @@ pub(crate) struct Outbound {
     offset: u64,
     /// The largest payload of a body frame.
     body_max: usize,
-    /// A publish was refused for lack of room in the flat buffer.
+    /// A publish was refused for lack of space in the flat buffer.
     refused_flat: bool,
-    /// A publish was refused for lack of room in the lanes.
+    /// A publish was refused for lack of space in the lanes.
     refused_lanes: bool,
     /// A refusal outlived a whole write.
-    refused_long: bool,
+    starved: bool,
     sealed: bool,
     last_ack: Option<LastAck>,
     /// How often there was no output since there was much.
@@ -76,7 +76,7 @@ impl Outbound {
             body_max: frame_max as usize - FRAME_OVERHEAD,
             refused_flat: false,
             refused_lanes: false,
-            refused_long: false,
+            starved: false,
             sealed: false,
             last_ack: None,
             idle_polls: 0,
@@ -121,14 +121,14 @@ impl Outbound {
     }
 
     /// Whether a publish of `size` bytes is let in; if not, a later
-    /// [`room_again`](Self::room_again) will tell. What waits in lanes keeps out large contents and
+    /// [`space_freed`](Self::space_freed) returns `true`. What waits in lanes keeps out large contents and
     /// the lanes' own channels, and no others.
     #[inline]
     pub(crate) fn admit(&mut self, channel: u16, size: usize) -> bool {
         if size > self.body_max || self.lanes.has(channel) {
-            let room = self.lanes.bytes() < OUTBOUND_HIGH_BYTES;
-            self.refused_lanes |= !room;
-            return room;
+            let fits = self.lanes.bytes() < OUTBOUND_HIGH_BYTES;
+            self.refused_lanes |= !fits;
+            return fits;
         }
         self.admit_direct()
     }
@@ -136,13 +136,13 @@ impl Outbound {
     /// Whether a publish that is [direct](Self::is_direct) is let in.
     #[inline]
     pub(crate) fn admit_direct(&mut self) -> bool {
-        let room = self.chunk.len() < OUTBOUND_HIGH_BYTES;
-        self.refused_flat |= !room;
-        room
+        let fits = self.chunk.len() < OUTBOUND_HIGH_BYTES;
+        self.refused_flat |= !fits;
+        fits
     }
 
-    /// Whether there is room after a refusal; tells once.
-    pub(crate) fn room_again(&mut self) -> bool {
+    /// Whether there is space again after a refusal. Returns `true` once for it.
+    pub(crate) fn space_freed(&mut self) -> bool {
         let flat = self.refused_flat && self.chunk.len() < OUTBOUND_LOW_BYTES;
         let lanes = self.refused_lanes && self.lanes.bytes() < OUTBOUND_LOW_BYTES;
         self.refused_flat &= !flat;
@@ -152,9 +152,9 @@ impl Outbound {
 
     /// As before, after output was taken: once a refusal has outlived a whole write, for others fill
     /// the buffer as fast as it is written, its turn has come.
-    pub(crate) fn room_at_last(&mut self) -> bool {
+    pub(crate) fn space_freed_for_starved(&mut self) -> bool {
         let refused = self.refused_flat || self.refused_lanes;
-        std::mem::replace(&mut self.refused_long, refused) && refused && self.room_again()
+        std::mem::replace(&mut self.starved, refused) && refused && self.space_freed()
     }
 
     /// Queues a frame of channel 0 at the next frame boundary.
@@ -184,7 +184,7 @@ impl Outbound {
     }
 
     /// Queues an ack. If the channel's last frame is an ack that was not handed over, and nothing below
-    /// both is unsettled, that ack is made to cover both: `lowest` is the lowest unsettled tag.
+    /// both is unacked, that ack is made to cover both: `lowest` is the lowest unacked tag.
     #[inline(always)]
     pub(crate) fn ack(&mut self, channel: u16, tag: u64, multiple: bool, lowest: Option<u64>) {
         if let Some(last) = self.last_ack.as_mut().filter(|last| last.channel == channel) {
@@ -219,7 +219,7 @@ impl Outbound {
     /// The buffer at whose end the channel's next frames go.
     #[inline]
     pub(crate) fn buffer(&mut self, channel: u16) -> &mut Vec<u8> {
-        // What was settled before a frame of the channel stays before it.
+        // What was acked before a frame of the channel stays before it.
         if self.last_ack.is_some_and(|last| last.channel == channel) {
             self.last_ack = None;
         }

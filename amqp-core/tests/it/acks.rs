@@ -265,7 +265,7 @@ proptest! {
                 18 => play.settle(index, index.index(2) == 0, false),
                 19 if !play.held.is_empty() => {
                     let tag = play.held[index.index(play.held.len())];
-                    play.peer.session.channel(play.channel).give_up(tag);
+                    play.peer.session.channel(play.channel).drop_unacked(tag);
                 }
                 20 => play.publish(play.channel),
                 21 => play.publish(play.other),

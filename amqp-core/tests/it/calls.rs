@@ -57,7 +57,7 @@ fn flow_is_asked_for_and_heeded() {
     assert_eq!(peer.methods(), ["channel.FlowOk"]);
     assert_eq!(peer.session.channel(id).publish(&publish), Err(PublishRefused::Full));
     peer.send(1, &channel::Flow { active: true });
-    assert_eq!(peer.events(), [Event::Room]);
+    assert_eq!(peer.events(), [Event::BufferSpace]);
     peer.session.channel(id).publish(&publish).unwrap();
 }
 

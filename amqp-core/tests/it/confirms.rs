@@ -92,7 +92,7 @@ fn a_loss_tells_not_sent_from_unknown() {
     assert!(matches!(outcome(&mut peer, large), Confirmation::Unknown(_)));
     assert!(matches!(outcome(&mut peer, behind), Confirmation::NotSent(_)));
     assert!(matches!(outcome(&mut peer, later), Confirmation::NotSent(_)));
-    let settled = peer.events().iter().any(|event| matches!(event, Event::Settled { .. }));
+    let settled = peer.events().iter().any(|event| matches!(event, Event::Resolved { .. }));
     assert!(settled);
 }
 
@@ -127,9 +127,9 @@ fn publishes_wait_at_the_limits() {
     };
     assert_eq!(refused, PublishRefused::Full);
     assert!((950..1_050).contains(&published), "{published} publishes of 1 KB in 1 MiB");
-    assert!(!peer.events().contains(&Event::Room));
+    assert!(!peer.events().contains(&Event::BufferSpace));
     peer.methods();
-    assert!(peer.events().contains(&Event::Room));
+    assert!(peer.events().contains(&Event::BufferSpace));
 
     let refused = loop {
         match peer.session.channel(id).publish(&Publish::new("", "q", b"")) {
@@ -341,7 +341,7 @@ fn a_closed_channel_tells_not_sent_from_unknown() {
     let waiting = bodies.map(|body| publish(&mut peer, id, body));
     peer.events();
     closed_by_broker(&mut peer, 404);
-    let settled = Event::Settled { channel: id, first: sent, last: waiting[2] };
+    let settled = Event::Resolved { channel: id, first: sent, last: waiting[2] };
     assert!(peer.events().contains(&settled));
     for seq in [sent, begun] {
         let outcome = peer.session.channel(id).confirmed(seq);
@@ -415,7 +415,7 @@ fn runs_of_confirms_make_one_event() {
     peer.send(1, &basic::Nack { delivery_tag: 8, multiple: true, requeue: false });
     let settled = |first, last| {
         let (first, last) = (PublishSeq::new(first), PublishSeq::new(last));
-        Event::Settled { channel: id, first, last }
+        Event::Resolved { channel: id, first, last }
     };
     assert_eq!(peer.events(), [settled(1, 4), settled(6, 6), settled(5, 5), settled(7, 8)]);
 

@@ -107,13 +107,13 @@ fn a_tag_without_acknowledgement_settles_nothing() {
             }
             assert_eq!(channel.reject(tag, false).unwrap_err(), refused);
             channel.requeue(tag);
-            channel.give_up(tag);
+            channel.drop_unacked(tag);
         }
         // And those that the application took from a consumer that it drops.
         peer.session.channel(id).release_consumer(peer.now, replies, [first]);
         assert_eq!(wire(&mut peer), ["cancel n"]);
         let dropped = peer.events().contains(&Event::Dropped(id));
-        assert_eq!((dropped, peer.session.connection().stats().unsettled), (false, 1));
+        assert_eq!((dropped, peer.session.connection().stats().unacked), (false, 1));
         peer.session.channel(id).ack(held, false).unwrap();
         assert_eq!(wire(&mut peer), ["ack 1"]);
     });
@@ -358,7 +358,7 @@ fn a_delivery_to_an_ended_consumer_is_no_loop() {
             assert_eq!(cancels, 1, "{cancelled}");
             assert_eq!(nacks, if cancelled { 4 } else { 512 });
             assert_eq!(answers.len(), cancels + nacks);
-            assert_eq!(peer.session.connection().stats().unsettled, 0, "nobody holds the rest");
+            assert_eq!(peer.session.connection().stats().unacked, 0, "nobody holds the rest");
             // The tag serves again.
             let (consumer, _) = start(&mut peer, id, &consume("t"));
             deliver(&mut peer, "t", 3_000, &Properties::new());
@@ -426,7 +426,7 @@ fn what_may_be_a_streams_is_never_refused() {
             channel.requeue(second);
             peer.session.channel(id).release_consumer(peer.now, consumer, [third]);
             assert_eq!(wire(&mut peer), ["ack 1", "cancel t"]);
-            assert_eq!(peer.session.connection().stats().unsettled, 0);
+            assert_eq!(peer.session.connection().stats().unacked, 0);
             // While the cancel is on its way.
             deliver(&mut peer, "t", 6, &offset(6));
             peer.send(1, &basic::CancelOk { consumer_tag: ShortStr::new("t").unwrap() });

@@ -76,7 +76,7 @@ fn deliveries_are_waited_for_until_they_are_settled_or_dropped() {
             cancelled(&mut peer);
             assert!(!is_done(&mut peer, &draining));
             match drop {
-                true => peer.session.channel(id).give_up(held),
+                true => peer.session.channel(id).drop_unacked(held),
                 false => peer.session.channel(id).ack(held, false).unwrap(),
             }
             assert!(is_done(&mut peer, &draining));
@@ -129,12 +129,12 @@ fn what_a_rollback_opens_again_is_not_waited_for() {
         let tags: [_; 4] = std::array::from_fn(|_| channel.next_delivery(consumer).unwrap().tag);
         // One is settled, one dropped, one settled after it was dropped, one is held.
         channel.ack(tags[0], false).unwrap();
-        channel.give_up(tags[1]);
-        channel.give_up(tags[2]);
+        channel.drop_unacked(tags[1]);
+        channel.drop_unacked(tags[2]);
         channel.nack(tags[2], false, true).unwrap();
         channel.call(peer.now, &TxRollback::default()).unwrap();
         peer.send(1, &tx::RollbackOk::default());
-        assert_eq!(peer.session.connection().stats().unsettled, 1);
+        assert_eq!(peer.session.connection().stats().unacked, 1);
         let draining = drain(&mut peer);
         cancelled(&mut peer);
         assert!(!is_done(&mut peer, &draining));
@@ -185,7 +185,7 @@ fn a_drain_ends_by_its_deadline() {
         assert_eq!(peer.session.take_reply(&drain), None);
         peer.pass(Duration::from_secs(1));
         let error = peer.session.take_reply(&drain).unwrap().unwrap_err();
-        assert_eq!(error, Error::DrainTimeout { unconfirmed: 0, unsettled: 1 });
+        assert_eq!(error, Error::DrainTimeout { unconfirmed: 0, unacked: 1 });
         peer.session.channel(id).ack(delivery.tag, false).unwrap();
         assert_eq!(peer.session.connection().stats().open_calls, 0);
         // The next one does not wait for it.

@@ -161,7 +161,7 @@ fn a_refused_publish_has_its_turn() {
     while peer.session.channel(id).publish(&publish).is_ok() {}
     let mut out = amqp_core::Transmit::new();
     let mut rounds = 0;
-    while !peer.events().contains(&Event::Room) {
+    while !peer.events().contains(&Event::BufferSpace) {
         rounds += 1;
         assert!(rounds < 4, "no room after {rounds} writes");
         assert!(peer.session.poll_transmit(peer.now, &mut out));

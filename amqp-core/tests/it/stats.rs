@@ -18,7 +18,7 @@ fn what_happens_is_counted() {
         peer.write();
         let stats = peer.session.connection().stats();
         assert_eq!((stats.channels, stats.consumers, stats.open_calls), (1, 1, 0));
-        assert_eq!((stats.delivered, stats.settled, stats.published), (1, 1, 1));
+        assert_eq!((stats.delivered, stats.acks_sent, stats.published), (1, 1, 1));
         // Open-ok, qos-ok, consume-ok, and a delivery without a body.
         assert_eq!(stats.frames_received - before.frames_received, 5);
         // Open, qos, consume, ack, publish, header, three pieces of body.

@@ -18,12 +18,12 @@ fn a_delivery_is_settled_once() {
         let tags: Vec<_> =
             std::iter::from_fn(|| channel.next_delivery(consumer)).map(|it| it.tag).collect();
         channel.ack(tags[1], false).unwrap();
-        assert_eq!(channel.nack(tags[1], false, true), Err(AckError::Settled(2)));
-        assert_eq!(channel.ack(tags[1], true), Err(AckError::Settled(2)));
+        assert_eq!(channel.nack(tags[1], false, true), Err(AckError::AlreadyAcked(2)));
+        assert_eq!(channel.ack(tags[1], true), Err(AckError::AlreadyAcked(2)));
         channel.ack(tags[3], true).unwrap();
         // Nothing below is open: both acks are one.
         for tag in [0, 1, 2, 3] {
-            assert!(matches!(channel.reject(tags[tag], true), Err(AckError::Settled(_))));
+            assert!(matches!(channel.reject(tags[tag], true), Err(AckError::AlreadyAcked(_))));
         }
         channel.reject(tags[4], true).unwrap();
         assert_eq!(peer.methods(), ["basic.Ack", "basic.Reject"]);
@@ -38,16 +38,16 @@ fn a_delivery_that_is_given_up_is_told() {
         peer.deliver(1, 1, b"");
         peer.events();
         let delivery = peer.session.channel(id).next_delivery(consumer).unwrap();
-        assert_eq!(peer.session.connection().stats().unsettled, 1);
-        peer.session.channel(id).give_up(delivery.tag);
-        peer.session.channel(id).give_up(delivery.tag);
+        assert_eq!(peer.session.connection().stats().unacked, 1);
+        peer.session.channel(id).drop_unacked(delivery.tag);
+        peer.session.channel(id).drop_unacked(delivery.tag);
         assert_eq!(peer.events(), [Event::Dropped(id)]);
         let stats = peer.session.connection().stats();
-        assert_eq!((stats.unsettled, stats.dropped), (0, 1));
+        assert_eq!((stats.unacked, stats.dropped), (0, 1));
         assert!(peer.methods().is_empty());
         // Its tag is at hand, so it can be settled after all.
         peer.session.channel(id).ack(delivery.tag, false).unwrap();
-        peer.session.channel(id).give_up(delivery.tag);
+        peer.session.channel(id).drop_unacked(delivery.tag);
         assert!(peer.events().is_empty());
     });
 }
@@ -61,12 +61,12 @@ fn a_rollback_lets_deliveries_be_settled_again() {
         let mut channel = peer.session.channel(id);
         let tag = channel.next_delivery(consumer).unwrap().tag;
         channel.ack(tag, false).unwrap();
-        assert_eq!(channel.ack(tag, false), Err(AckError::Settled(1)));
+        assert_eq!(channel.ack(tag, false), Err(AckError::AlreadyAcked(1)));
         channel.call(peer.now, &TxRollback::default()).unwrap();
         channel.nack(tag, false, true).unwrap();
         channel.call(peer.now, &TxCommit::default()).unwrap();
         channel.call(peer.now, &TxRollback::default()).unwrap();
-        assert_eq!(channel.ack(tag, false), Err(AckError::Settled(1)));
+        assert_eq!(channel.ack(tag, false), Err(AckError::AlreadyAcked(1)));
     });
 }
 
@@ -84,7 +84,7 @@ fn recover_makes_earlier_deliveries_stale() {
         peer.send(1, &basic::RecoverOk::default());
         assert_eq!(peer.session.take_reply(&call), Some(Ok(())));
         assert_eq!(peer.session.channel(id).ack(first.tag, false), Err(AckError::Recovered(1)));
-        peer.session.channel(id).give_up(first.tag);
+        peer.session.channel(id).drop_unacked(first.tag);
         assert!(!peer.events().contains(&Event::Dropped(id)), "it is requeued");
         (4..=6).for_each(|tag| peer.deliver(1, tag, b""));
         peer.methods();
@@ -134,7 +134,7 @@ fn what_was_requeued_for_nobody_is_nobodys_after_a_rollback() {
         peer.session.channel(id).requeue(tag);
         peer.session.channel(id).call(peer.now, &TxRollback::default()).unwrap();
         assert_eq!(peer.methods(), ["tx.Select", "basic.Nack", "tx.Rollback"]);
-        assert_eq!(peer.session.connection().stats().unsettled, 0);
+        assert_eq!(peer.session.connection().stats().unacked, 0);
     });
 }
 
@@ -170,7 +170,7 @@ fn what_a_stream_delivered_is_never_written_as_refused() {
         channel.requeue(third);
         assert_eq!(channel.nack(fourth, true, true), Err(AckError::Stream(4)));
         channel.ack(fourth, true).unwrap();
-        assert_eq!(channel.nack(fourth, false, true), Err(AckError::Settled(4)));
+        assert_eq!(channel.nack(fourth, false, true), Err(AckError::AlreadyAcked(4)));
         assert_eq!(peer.methods(), ["basic.Ack"; 2]);
     });
 }

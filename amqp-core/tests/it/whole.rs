@@ -54,7 +54,7 @@ fn a_delivery_is_the_same_whichever_way_it_comes() {
         assert_eq!(stats.delivered - before.delivered, 6);
         // Twice a method and a header, four bodies of one or two frames, one of three.
         assert_eq!(stats.frames_received - before.frames_received, 12 + 1 + 1 + 2 + 2 + 3);
-        assert_eq!((stats.unread_bytes, stats.unsettled), (0, 6));
+        assert_eq!((stats.unread_bytes, stats.unacked), (0, 6));
     });
 }
 
@@ -152,7 +152,7 @@ fn a_delivery_to_a_released_consumer_is_requeued() {
         peer.deliver(1, 1, b"unread");
         assert_eq!(peer.methods(), ["basic.Cancel", "basic.Nack"]);
         let stats = peer.session.connection().stats();
-        assert_eq!((stats.unread_bytes, stats.unsettled), (0, 0));
+        assert_eq!((stats.unread_bytes, stats.unacked), (0, 0));
     });
 }
 
@@ -179,7 +179,7 @@ fn tags_without_acknowledgement_are_not_looked_at() {
             peer.deliver(1, 1, body);
         }
         assert_eq!(read(&mut peer, id, consumer), [(1, b"one".to_vec()), (1, b"two".to_vec())]);
-        assert_eq!(peer.session.connection().stats().unsettled, 0);
+        assert_eq!(peer.session.connection().stats().unacked, 0);
     });
 }
 

@@ -1,7 +1,7 @@
 //! M1: what is counted is what is held, within a factor of two. What counts is unread deliveries and contents
 //! of which a part has arrived.
 
-use amqp_async::core::{BasicConsume, ChannelId, CloseCause, ConsumerKey, Delivery, Recycler};
+use amqp_async::core::{BasicConsume, BufferPool, ChannelId, CloseCause, ConsumerKey, Delivery};
 use amqp_async::limits::{READ_BUFFER_BYTES, READ_BUFFERS_MAX, READ_MAX_BYTES};
 use amqp_proto::method::{basic, channel, connection};
 use amqp_proto::{ContentHeader, RawProperties, ShortStr, frame};
@@ -129,7 +129,7 @@ struct Reader {
     peer: Peer,
     channel: ChannelId,
     piece: usize,
-    full: Recycler,
+    full: BufferPool,
     wire: Vec<u8>,
     tag: u64,
     before: isize,
@@ -148,7 +148,7 @@ impl Reader {
         wire.clear();
         frame::write_method(&mut wire, 1, &channel::OpenOk::default());
         peer.feed(&wire);
-        let full = Recycler::new(READ_BUFFERS_MAX);
+        let full = BufferPool::new(READ_BUFFERS_MAX);
         let before = live_bytes(ALLOCATOR);
         Self { peer, channel, piece, full, wire, tag: 0, before }
     }

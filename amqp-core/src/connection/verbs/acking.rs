@@ -14,7 +14,7 @@ impl Channel<'_> {
     /// [`AckError`]: nothing was queued.
     #[inline(always)]
     pub fn ack(&mut self, tag: DeliveryTag, multiple: bool) -> Result<(), AckError> {
-        let (number, lowest) = self.settle(tag, multiple)?;
+        let (number, lowest) = self.record_ack(tag, multiple)?;
         self.connection.link.outbound.ack(number, tag.tag, multiple, lowest);
         Ok(())
     }
@@ -45,7 +45,7 @@ impl Channel<'_> {
             TagKind::Ack | TagKind::NoAck => {}
         }
         let nack = basic::Nack { delivery_tag: tag.tag, multiple, requeue };
-        let (number, _) = self.settle(tag, multiple)?;
+        let (number, _) = self.record_ack(tag, multiple)?;
         self.connection.link.outbound.frames(number, |out| frame::write_method(out, number, &nack));
         Ok(())
     }
@@ -62,7 +62,7 @@ impl Channel<'_> {
             TagKind::Ack | TagKind::NoAck => {}
         }
         let reject = basic::Reject { delivery_tag: tag.tag, requeue };
-        let (number, _) = self.settle(tag, false)?;
+        let (number, _) = self.record_ack(tag, false)?;
         self.connection
             .link
             .outbound
@@ -70,20 +70,19 @@ impl Channel<'_> {
         Ok(())
     }
 
-    /// Whoever held the delivery has dropped it without settling it. Nothing is sent: it stays
-    /// unacknowledged until the channel closes. [`Event::Dropped`] says so, unless there is nothing
-    /// left to settle.
-    pub fn give_up(&mut self, tag: DeliveryTag) {
+    /// Its holder has dropped the delivery without an ack or nack. Nothing is sent: it stays unacknowledged
+    /// until the channel closes. [`Event::Dropped`] is emitted, unless it was acked or nacked before.
+    pub fn drop_unacked(&mut self, tag: DeliveryTag) {
         if tag.epoch == self.connection.link.epoch
             && tag.channel == self.id
             && self.state().is_some_and(|state| state.is_open())
         {
-            self.connection.give_up(tag);
+            self.connection.drop_unacked(tag);
         }
     }
 
-    /// Nobody holds the delivery: it is requeued, or acknowledged if it is a stream's, if it is still
-    /// to be settled. One that may be a stream's at an old RabbitMQ is given up: see
+    /// Requeues a delivery whose holder has dropped it, unless it was acked or nacked before. A stream's
+    /// delivery is acknowledged. One that may be a stream's at an old RabbitMQ stays unacknowledged: see
     /// [`AckError::MaybeStream`].
     pub fn requeue(&mut self, tag: DeliveryTag) {
         if tag.epoch == self.connection.link.epoch && tag.channel == self.id {
@@ -92,7 +91,11 @@ impl Channel<'_> {
     }
 
     #[inline(always)]
-    fn settle(&mut self, tag: DeliveryTag, multiple: bool) -> Result<(u16, Option<u64>), AckError> {
+    fn record_ack(
+        &mut self,
+        tag: DeliveryTag,
+        multiple: bool,
+    ) -> Result<(u16, Option<u64>), AckError> {
         if tag.kind == TagKind::NoAck {
             return Err(AckError::NoAck(tag.tag));
         }
@@ -111,22 +114,22 @@ impl Channel<'_> {
         }
         let (number, transactional) = (state.number, state.mode.is_tx());
         let recovered = state.recovering > 0 || state.recovered_to > 0;
-        let unsettled = state.unsettled();
-        let settled = match multiple {
-            true => unsettled.settle_up_to(tag.tag, transactional),
-            false => unsettled.settle(tag.tag, transactional),
+        let unacked = state.unacked();
+        let open = match multiple {
+            true => unacked.ack_up_to(tag.tag, transactional),
+            false => unacked.ack(tag.tag, transactional),
         };
-        if !settled {
+        if !open {
             let recovered = state.recovering > 0 || tag.tag <= state.recovered_to;
             return Err(match recovered {
                 true => AckError::Recovered(tag.tag),
-                false => AckError::Settled(tag.tag),
+                false => AckError::AlreadyAcked(tag.tag),
             });
         }
-        counters.settled += 1;
-        // A rollback opens settled ones again, and what came about the time of a recover is not known
+        counters.acks_sent += 1;
+        // A rollback opens acked ones again, and what came about the time of a recover is not known
         // here: then all count as open.
-        let lowest = if transactional || recovered { Some(0) } else { unsettled.lowest() };
+        let lowest = if transactional || recovered { Some(0) } else { unacked.lowest() };
         Ok((number, lowest))
     }
 }

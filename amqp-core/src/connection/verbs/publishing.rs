@@ -21,10 +21,10 @@ use crate::request::short;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishRefused {
-    /// Too much waits to be written; [`Event::Room`](crate::Event::Room) tells when to try again.
+    /// Too much waits to be written; [`Event::BufferSpace`](crate::Event::BufferSpace) tells when to try again.
     #[error("too much waits to be written")]
     Full,
-    /// Too many publishes of the channel are unconfirmed; [`Event::Settled`](crate::Event::Settled) tells of progress.
+    /// Too many publishes of the channel are unconfirmed; [`Event::Resolved`](crate::Event::Resolved) tells of progress.
     #[error("too many publishes are unconfirmed")]
     Unconfirmed,
     /// It can never be sent here.

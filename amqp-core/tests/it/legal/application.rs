@@ -391,7 +391,7 @@ impl Application {
                 let (tag, multiple) = (delivery.tag, dice.chance(50));
                 assert!(session.channel(handle.id).ack(tag, multiple).is_err(), "{number}");
                 session.channel(handle.id).requeue(tag);
-                session.channel(handle.id).give_up(tag);
+                session.channel(handle.id).drop_unacked(tag);
             }
             log.count("read");
             log.read_in_order(at, &reader.tag, number, &mut reader.read);
@@ -424,7 +424,7 @@ impl Application {
                 (channel.reject(held.tag, requeue), Intent::Refuse { requeue })
             }
             8 => {
-                channel.give_up(held.tag);
+                channel.drop_unacked(held.tag);
                 handle.given_up.insert(held.number);
                 handle.held.swap_remove(which);
                 return;
@@ -456,7 +456,7 @@ impl Application {
                 let dead = is_dead(session, handle);
                 let recovered = handle.recovered && matches!(error, AckError::Recovered(_));
                 // A `multiple` covers what is unread as well.
-                let covered = matches!(error, AckError::Settled(_))
+                let covered = matches!(error, AckError::AlreadyAcked(_))
                     && !log.sent[held.number].intents.is_empty();
                 assert!(dead || recovered || covered, "{held:?}: {error}");
                 handle.held.swap_remove(which);

@@ -18,7 +18,7 @@ impl Application {
                     Some(owed) => self.answered(owed, session, log),
                     None => assert!(self.forgotten.remove(&key), "{key:?} is done twice"),
                 },
-                Event::Settled { channel, first, last } => {
+                Event::Resolved { channel, first, last } => {
                     let handle = self.handle(channel);
                     assert!(handle.confirms && first <= last, "{first:?} to {last:?}");
                     for outcome in &mut handle.outcomes {
@@ -36,7 +36,9 @@ impl Application {
                     assert!(!std::mem::replace(&mut handle.closed, true), "closed twice");
                 }
                 Event::ChannelClosing(channel) => assert!(!self.handle(channel).closed),
-                Event::Room => self.handles.iter_mut().for_each(|handle| handle.full = false),
+                Event::BufferSpace => {
+                    self.handles.iter_mut().for_each(|handle| handle.full = false)
+                }
                 Event::Returned(channel) => self.handle(channel).returned = true,
                 Event::Dropped(channel) => {
                     assert!(!self.handle(channel).given_up.is_empty());

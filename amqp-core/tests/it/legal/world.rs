@@ -267,7 +267,7 @@ impl World {
             && self.broker.is_idle()
             && self.out.is_empty()
             && !self.session.connection().wants_transmit()
-            && stats.open_calls + stats.unconfirmed + stats.unsettled == 0
+            && stats.open_calls + stats.unconfirmed + stats.unacked == 0
             && stats.unread_bytes + stats.unsent_bytes == 0
     }
 
@@ -343,7 +343,7 @@ impl World {
         assert!(self.application.owed.is_empty(), "{:?}", self.application.owed);
         assert!(self.application.handles.iter().all(|handle| handle.closed));
         let stats = self.session.connection().stats();
-        assert_eq!(stats.open_calls + stats.unconfirmed + stats.unsettled, 0, "{stats:?}");
+        assert_eq!(stats.open_calls + stats.unconfirmed + stats.unacked, 0, "{stats:?}");
         assert_eq!(stats.unread_bytes + stats.unsent_bytes, 0, "{stats:?}");
         assert_eq!(stats.channels + stats.consumers, 0, "{stats:?}");
         assert!(self.session.poll_timeout().is_none());

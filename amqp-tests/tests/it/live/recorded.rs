@@ -258,7 +258,7 @@ impl Client {
         match event {
             Event::Opened => self.phase = Phase::Channel,
             Event::CallDone(_) => self.call_done(),
-            Event::Settled { first, last, .. } => {
+            Event::Resolved { first, last, .. } => {
                 for seq in first.number()..=last.number() {
                     self.settled(seq);
                 }

@@ -99,7 +99,7 @@ fn staged(name: &str, operation: Operation, polls: u32) -> (BTreeSet<String>, bo
     let left = world.ready(&fixture.queue).unwrap() as u32;
     assert!((MESSAGES..=MESSAGES + 1).contains(&left), "{left} left by {name} after {polls} polls");
     let stats = fixture.connection.stats();
-    assert_eq!((stats.open_calls, stats.unsettled, stats.consumers), (0, 0, 0), "{name} {polls}");
+    assert_eq!((stats.open_calls, stats.unacked, stats.consumers), (0, 0, 0), "{name} {polls}");
     (world.sent(), ready)
 }
 

@@ -308,7 +308,7 @@ async fn pk_57_a_cancel_at_the_first_message_leaves_the_others(at: At) {
     ready(&channel, queue.name(), 99).await;
     let got = channel.basic_get(queue.name()).await.unwrap().unwrap();
     got.ack().unwrap();
-    assert_eq!(connection.stats().unsettled, 0);
+    assert_eq!(connection.stats().unacked, 0);
     connection.close().await;
 }
 
@@ -408,10 +408,13 @@ async fn settling_twice_and_dropping_do_no_harm(at: At) {
         [next(&mut consumer).await, next(&mut consumer).await, next(&mut consumer).await];
     let (first_tag, third_tag) = (first.tag(), third.tag());
     second.ack_multiple().unwrap();
-    assert_eq!(first.ack(), Err(AckError::Settled(first_tag.number())));
+    assert_eq!(first.ack(), Err(AckError::AlreadyAcked(first_tag.number())));
     drop(third);
     channel.basic_nack(third_tag, false, true).unwrap();
-    assert_eq!(channel.basic_reject(third_tag, true), Err(AckError::Settled(third_tag.number())));
+    assert_eq!(
+        channel.basic_reject(third_tag, true),
+        Err(AckError::AlreadyAcked(third_tag.number()))
+    );
     let again = next(&mut consumer).await;
     assert!(again.redelivered());
     again.ack().unwrap();

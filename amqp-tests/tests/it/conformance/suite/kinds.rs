@@ -133,13 +133,13 @@ async fn a_stream_is_read_from_any_point_and_takes_nothing_back(at: At) {
         drop(next(&mut consumer).await);
         let refused = next(&mut consumer).await;
         consuming.basic_nack(refused.tag(), false, true).unwrap();
-        assert!(matches!(refused.reject(true), Err(AckError::Settled(_))));
+        assert!(matches!(refused.reject(true), Err(AckError::AlreadyAcked(_))));
         // As if dropped, which requeues here: of a stream, acknowledges.
         let refused = next(&mut consumer).await;
         assert!(matches!(refused.nack_multiple(true), Err(AckError::Stream(_))));
         drop(consumer);
         consuming.queue_declare(QueueDeclare::passive(&name)).await.unwrap();
-        assert_eq!(connection.stats().unsettled, 0);
+        assert_eq!(connection.stats().unacked, 0);
         consuming.close().await.unwrap();
     }
     assert!(connection.is_open());

@@ -393,13 +393,13 @@ async fn na_34_a_drain_leaves_nothing_behind(at: At) {
     let mut consumer = channel.basic_consume(BasicConsume::new(&queue).prefetch(2)).await.unwrap();
     let slow = next(&mut consumer).await;
     within("the second one", async {
-        while connection.stats().unsettled < 2 {
+        while connection.stats().unacked < 2 {
             crate::support::yield_now().await;
         }
     })
     .await;
     let error = connection.drain(Duration::from_millis(50)).await.unwrap_err();
-    assert!(matches!(error, Error::DrainTimeout { unsettled: 2, .. }), "{error:?}");
+    assert!(matches!(error, Error::DrainTimeout { unacked: 2, .. }), "{error:?}");
     let publisher = connection.open_channel().await.unwrap().confirm_select().await.unwrap();
     let working = async {
         // What had come before still comes; then the stream ends.
@@ -415,7 +415,7 @@ async fn na_34_a_drain_leaves_nothing_behind(at: At) {
     .await;
     drained.unwrap();
     let stats = connection.stats();
-    assert_eq!((stats.unsettled, stats.unconfirmed, stats.consumers), (0, 0, 0));
+    assert_eq!((stats.unacked, stats.unconfirmed, stats.consumers), (0, 0, 0));
     ready(&channel, &queue, 2).await;
     let joined = at.spawn(connection.closed());
     connection.close().await;
@@ -472,14 +472,14 @@ async fn pk_33_what_happens_is_counted(at: At) {
     let kept = next(&mut consumer).await;
     let stats = connection.stats();
     assert_eq!((stats.published, stats.confirmed, stats.returned, stats.nacked), (3, 3, 1, 0));
-    assert_eq!((stats.delivered, stats.settled, stats.unsettled), (2, 1, 1));
+    assert_eq!((stats.delivered, stats.acks_sent, stats.unacked), (2, 1, 1));
     assert_eq!((stats.channels, stats.consumers, stats.open_calls), (2, 1, 0));
     assert!(stats.bytes_received > 0 && stats.frames_received > 0 && stats.frames_sent > 0);
     let mut events = connection.events();
     drop(kept);
     assert_eq!(events.next().await, Some(ConnectionEvent::DeliveriesDropped(1)));
     let stats = connection.stats();
-    assert_eq!((stats.dropped, stats.unsettled), (1, 0));
+    assert_eq!((stats.dropped, stats.unacked), (1, 0));
     connection.close().await;
 }
 

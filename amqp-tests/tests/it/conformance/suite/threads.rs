@@ -115,6 +115,6 @@ async fn h7_threads_that_share_handles_get_what_is_theirs(at: At) {
         channel.queue_delete(QueueDelete::new(queue)).await.unwrap();
     }
     let stats = connection.stats();
-    assert_eq!((stats.unsettled, stats.unconfirmed, stats.open_calls), (0, 0, 0));
+    assert_eq!((stats.unacked, stats.unconfirmed, stats.open_calls), (0, 0, 0));
     connection.close().await;
 }

@@ -12,12 +12,11 @@ use crate::request::{Pending, Reply};
 
 impl Connection {
     /// Cancels every consumer, and waits until nothing is under way: no call, no unconfirmed publish,
-    /// no delivery that is to be handed over or settled, no byte to be written. Everything may still be
+    /// no delivery that is to be handed over, acked or nacked, no byte to be written. Everything may still be
     /// used meanwhile.
     ///
-    /// Deliveries that were dropped without being settled are not waited for. In transaction mode a
-    /// delivery counts as settled once it was acked or nacked, committed or not, and it is not waited for
-    /// after a rollback either.
+    /// Deliveries that were dropped are not waited for. In transaction mode a delivery counts once it was
+    /// acked or nacked, committed or not, and it is not waited for after a rollback either.
     ///
     /// The call ends with [`Error::DrainTimeout`] after `timeout`.
     ///
@@ -55,7 +54,7 @@ impl Connection {
         // No answer is due.
         self.calls.abandon(call);
         let stats = self.stats();
-        Error::DrainTimeout { unconfirmed: stats.unconfirmed, unsettled: stats.unsettled }
+        Error::DrainTimeout { unconfirmed: stats.unconfirmed, unacked: stats.unacked }
     }
 
     fn is_idle(&mut self) -> bool {
@@ -65,14 +64,14 @@ impl Connection {
             && !self.consumers.backlog().has_unread()
             && self.link.outbound.is_empty()
             && self.link.written >= self.link.outbound.handed_over()
-            && !self.has_in_hand()
+            && !self.has_held()
     }
 
     /// Whether a channel has deliveries that are to be acked or nacked. The search goes on at the channel
     /// that had some the last time, so that a drain of many channels does not look at all of them for
     /// every event.
-    fn has_in_hand(&mut self) -> bool {
-        let found = self.channels.index_from(self.drain_at, |state| state.in_hand() > 0);
+    fn has_held(&mut self) -> bool {
+        let found = self.channels.index_from(self.drain_at, |state| state.held() > 0);
         self.drain_at = found.unwrap_or_default();
         found.is_some()
     }

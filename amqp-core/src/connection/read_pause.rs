@@ -31,7 +31,7 @@ use crate::ids::ChannelId;
 use crate::limits::{INBOUND_HARD_BYTES, INBOUND_HIGH_BYTES, INBOUND_LOW_BYTES, TRICKLE_BYTES};
 
 #[derive(Debug, Default)]
-pub(super) struct Intake {
+pub(super) struct ReadPause {
     paused: bool,
     /// The pause is to be interrupted after a time.
     interruptible: bool,
@@ -64,21 +64,21 @@ impl Connection {
         let full = unread >= INBOUND_HARD_BYTES;
         let pauses = full || (unread >= INBOUND_HIGH_BYTES && !self.is_input_awaited());
         let overfull = self.link.outbound.is_overfull();
-        let intake = &mut self.link.intake;
+        let pause = &mut self.link.read_pause;
         if full || overfull || !pauses {
-            intake.trickle = 0;
+            pause.trickle = 0;
         }
-        let paused = overfull || (pauses && intake.trickle == 0);
-        intake.resumed |= intake.paused && !paused;
-        intake.paused = paused;
-        intake.interruptible = paused && !full && !overfull;
-        let told = match intake.told {
+        let paused = overfull || (pauses && pause.trickle == 0);
+        pause.resumed |= pause.paused && !paused;
+        pause.paused = paused;
+        pause.interruptible = paused && !full && !overfull;
+        let told = match pause.told {
             _ if full => Told::Full,
             Told::Resumed if pauses => Told::Paused,
             _ if unread <= INBOUND_LOW_BYTES => Told::Resumed,
             told => told,
         };
-        if told != std::mem::replace(&mut intake.told, told) {
+        if told != std::mem::replace(&mut pause.told, told) {
             self.events.push_back(match told {
                 Told::Resumed => Event::InputResumed,
                 _ => Event::InputPaused { unread_bytes: unread },
@@ -99,10 +99,10 @@ impl Connection {
 
     /// A little is to be read although reading is paused.
     pub(super) fn trickle(&mut self, now: Instant) {
-        self.link.intake.trickle = TRICKLE_BYTES;
+        self.link.read_pause.trickle = TRICKLE_BYTES;
         if self.wants_input() {
             self.link.heartbeat.received(now);
-            self.link.intake.resumed = false;
+            self.link.read_pause.resumed = false;
         }
     }
 
@@ -117,7 +117,7 @@ impl Connection {
     }
 }
 
-impl Intake {
+impl ReadPause {
     /// Whether the broker's silence counts.
     pub(super) const fn listens(&self) -> bool {
         !self.paused && !self.resumed

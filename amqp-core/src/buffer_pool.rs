@@ -11,26 +11,26 @@ use bytes::BytesMut;
 /// Buffers that were given out in parts, the oldest first.
 ///
 /// ```
-/// use amqp_core::Recycler;
+/// use amqp_core::BufferPool;
 /// use bytes::BytesMut;
 ///
-/// let mut recycler = Recycler::new(2);
+/// let mut pool = BufferPool::new(2);
 /// let mut buffer = BytesMut::with_capacity(1_000);
 /// buffer.extend_from_slice(&[7; 600]);
 /// let part = buffer.split_to(500).freeze();
-/// recycler.retire(buffer);
-/// assert!(recycler.reclaim(1_000).is_none(), "a part of it is in use");
+/// pool.retire(buffer);
+/// assert!(pool.reclaim(1_000).is_none(), "a part of it is in use");
 /// drop(part);
-/// assert!(recycler.reclaim(1_000).unwrap().is_empty());
+/// assert!(pool.reclaim(1_000).unwrap().is_empty());
 /// ```
 #[derive(Debug)]
-pub struct Recycler {
+pub struct BufferPool {
     buffers: VecDeque<BytesMut>,
     max: usize,
 }
 
-impl Recycler {
-    /// A recycler of `max` buffers at most.
+impl BufferPool {
+    /// A pool of `max` buffers at most.
     pub const fn new(max: usize) -> Self {
         Self { buffers: VecDeque::new(), max }
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::ids::CallKey;
 
 #[derive(Debug, Default)]
-pub(crate) struct Awaited {
+pub(crate) struct ReplyQueue {
     /// The call answered next of those answered in order. Most channels have one call at a time, which
     /// allocates nothing.
     next: Option<CallKey>,
@@ -29,7 +29,7 @@ struct More {
     tagged: usize,
 }
 
-impl Awaited {
+impl ReplyQueue {
     /// The number of calls.
     pub(crate) fn len(&self) -> usize {
         let more = self.more.as_ref().map_or(0, |more| more.len());
