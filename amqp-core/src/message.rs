@@ -13,7 +13,9 @@ use amqp_proto::{
 use bytes::Bytes;
 
 use crate::ids::DeliveryTag;
-use crate::request::STREAM_OFFSET;
+
+/// The argument that makes a consumer one of a stream, and the header of a stream's deliveries.
+pub(crate) const STREAM_OFFSET: &str = "x-stream-offset";
 
 /// A message to publish (`basic.publish`; AMQP 0-9-1, 1.8.3.7).
 ///

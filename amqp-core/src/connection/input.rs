@@ -19,7 +19,7 @@ use crate::connection::link::State;
 use crate::error::{ProtocolDetail, peer_text};
 use crate::event::Event;
 use crate::ids::{ChannelId, ConsumerKey, DeliveryTag, TagKind};
-use crate::limits::{HEADER_FRAME_BYTES, INPUT_BUDGET_BYTES, READ_BUFFER_SLACK_BYTES};
+use crate::limits::{HEADER_FRAME_BYTES, INPUT_BUDGET_BYTES};
 use crate::message::{Delivery, ReturnedMessage};
 use crate::request::Got;
 
@@ -29,28 +29,6 @@ enum Step {
     Taken(usize),
     /// So many more, at least, are to come.
     Lacking(usize),
-}
-
-/// The frame at the front of the input that is not there in whole.
-#[derive(Debug, Default)]
-pub(super) struct PartialInput {
-    /// Bytes of a frame that are still to be read past.
-    pub(super) skipped: usize,
-    /// Bytes of an incomplete frame that were there at the last input.
-    incomplete: usize,
-    /// Bytes that this frame lacks.
-    pub(super) lacking: usize,
-    buffer: InputBuffer,
-}
-
-/// The allocation in which the input lies, as far as it was seen.
-///
-/// Frames are taken off the front, and the buffer may be moved or replaced between two inputs. Its end
-/// tells whether it is still the same.
-#[derive(Debug, Default)]
-struct InputBuffer {
-    start: usize,
-    end: usize,
 }
 
 impl Connection {
@@ -441,19 +419,5 @@ impl Connection {
         let (first, last) = (crate::ids::PublishSeq(first), crate::ids::PublishSeq(last));
         self.events.push_back(Event::Resolved { channel, first, last });
         Ok(())
-    }
-}
-
-impl InputBuffer {
-    fn see(&mut self, input: &BytesMut) {
-        let start = input.as_ptr().addr();
-        let end = start + input.capacity();
-        self.start = if end == self.end { start.min(self.start) } else { start };
-        self.end = end;
-    }
-
-    /// Whether a part of `length` bytes holds little memory beside its own.
-    const fn is_mostly(&self, length: usize) -> bool {
-        2 * length + READ_BUFFER_SLACK_BYTES >= self.end - self.start
     }
 }

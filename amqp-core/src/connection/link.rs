@@ -17,7 +17,7 @@ use crate::channel::Numbers;
 use crate::config::Config;
 use crate::connection::handshake::{self, Handshake, Tuning};
 use crate::connection::heartbeat::Heartbeat;
-use crate::connection::input::PartialInput;
+use crate::connection::partial_input::PartialInput;
 use crate::connection::read_pause::ReadPause;
 use crate::error::{CloseCause, ConnectFailure, ConnectStep, Error, Misuse};
 use crate::event::TimeoutReason;

@@ -16,6 +16,7 @@ mod heartbeat;
 mod input;
 mod link;
 mod output;
+mod partial_input;
 mod read_pause;
 mod replies;
 mod stats;

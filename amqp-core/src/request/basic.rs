@@ -3,9 +3,8 @@ use amqp_proto::{FieldTable, FieldValue, frame};
 
 use crate::error::InvalidArgument;
 use crate::ids::TagKind;
+use crate::message::STREAM_OFFSET;
 use crate::request::{Got, Pending, raw, requests, short};
-
-pub(crate) const STREAM_OFFSET: &str = "x-stream-offset";
 
 /// Sets how many deliveries may be unacknowledged
 /// (`basic.qos`; <https://www.rabbitmq.com/docs/consumer-prefetch>).

@@ -103,7 +103,6 @@ pub(crate) mod sealed {
     }
 }
 
-pub(crate) use basic::STREAM_OFFSET;
 pub use basic::{BasicConsume, BasicGet, BasicQos, BasicRecover, StreamOffset};
 pub use channel::{ChannelFlow, ConfirmSelect};
 pub use exchange::{ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeType, ExchangeUnbind};

@@ -37,7 +37,7 @@ impl Application {
                 }
                 Event::ChannelClosing(channel) => assert!(!self.handle(channel).closed),
                 Event::BufferSpace => {
-                    self.handles.iter_mut().for_each(|handle| handle.full = false)
+                    self.handles.iter_mut().for_each(|handle| handle.full = false);
                 }
                 Event::Returned(channel) => self.handle(channel).returned = true,
                 Event::Dropped(channel) => {
