@@ -1,4 +1,4 @@
-//! What a connection is asked to be: endpoints, credentials, limits. Defaults stand in
+//! The configuration of a connection: endpoints, credentials, limits. Defaults stand in
 //! [`crate::limits`].
 
 use std::fmt;
@@ -53,14 +53,14 @@ impl Config {
         self
     }
 
-    /// At most so many channels; the broker's limit counts if it is lower. 0 is taken as 1.
+    /// The maximum number of channels. The broker's limit counts if it is lower. 0 is taken as 1.
     #[must_use]
     pub fn channel_max(mut self, channels: u16) -> Self {
         self.channel_max = channels.max(1);
         self
     }
 
-    /// Frames of at most so many bytes; the broker's limit counts if it is lower. Taken into
+    /// The maximum size of a frame in bytes. The broker's limit counts if it is lower. Clamped to
     /// 4,096..=131,072.
     #[must_use]
     pub fn frame_max(mut self, bytes: u32) -> Self {
@@ -82,36 +82,36 @@ impl Config {
         self
     }
 
-    /// The time for connecting as a whole; 30 s by default.
+    /// The timeout for connecting as a whole; 30 s by default.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout.min(limits::TIMEOUT_MAX);
         self
     }
 
-    /// The time for one address: dialling and the handshake; 10 s by default.
+    /// The timeout for one address, that is dialling and the handshake; 10 s by default.
     #[must_use]
     pub fn address_timeout(mut self, timeout: Duration) -> Self {
         self.address_timeout = timeout.min(limits::TIMEOUT_MAX);
         self
     }
 
-    /// The time in which a call must be answered; 30 s by default.
+    /// The timeout of a call; 30 s by default.
     #[must_use]
     pub fn call_timeout(mut self, timeout: Duration) -> Self {
         self.call_timeout = timeout.min(limits::TIMEOUT_MAX);
         self
     }
 
-    /// The time after which a close no longer waits for the broker; 10 s by default.
+    /// How long a close waits for the broker; 10 s by default.
     #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout.min(limits::TIMEOUT_MAX);
         self
     }
 
-    /// The time for which the broker may read no publishes (`connection.blocked`), after which the
-    /// connection ends; none by default (<https://www.rabbitmq.com/docs/connection-blocked>).
+    /// How long the broker may block publishes (`connection.blocked`) before the connection ends; no limit by
+    /// default (<https://www.rabbitmq.com/docs/connection-blocked>).
     #[must_use]
     pub fn blocked_timeout(mut self, timeout: Duration) -> Self {
         self.blocked_timeout = Some(timeout.min(limits::TIMEOUT_MAX));
@@ -196,7 +196,7 @@ impl Endpoint {
     }
 }
 
-/// How often each side shows that it lives.
+/// The interval of heartbeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Heartbeat {
@@ -233,7 +233,7 @@ impl Default for Credentials {
     }
 }
 
-/// A text that is never shown.
+/// A secret text. `Debug` does not print it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Box<str>);
 

@@ -6,22 +6,22 @@ use std::sync::Arc;
 use crate::error::CloseCause;
 use crate::ids::{Attempt, CallKey, ChannelId, ConsumerKey, PublishSeq};
 
-/// Something has changed. Events say where to look; what there is to see is pulled.
+/// Something has changed. An event names the place, and the data is pulled from there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The broker is short of a resource and reads no publishes until [`Event::Unblocked`].
+    /// The broker is short of a resource and blocks publishes until [`Event::Unblocked`].
     Blocked(Arc<str>),
-    /// A call has its reply, or never will: see `take_reply`.
+    /// A call has its result: see `take_reply`.
     CallDone(CallKey),
-    /// A channel closed: later calls say why. Its open publishes are resolved, its consumers end.
+    /// A channel closed: later calls return the cause. Its open publishes are resolved, its consumers end.
     ChannelClosed(ChannelId),
-    /// A channel is being closed from here: nothing more is let in.
+    /// A channel is being closed by this client: later calls on it return an error.
     ChannelClosing(ChannelId),
     /// The session ended: nothing more comes from the broker.
     Closed(CloseCause),
-    /// A consumer has deliveries to pull, or has ended. Told of the first unread one: pull until there is
-    /// none, and ask [`consumer_end`](crate::Channel::consumer_end).
+    /// A consumer has deliveries to pull, or has ended. Emitted when its queue becomes non-empty: pull until
+    /// it is empty, and call [`consumer_end`](crate::Channel::consumer_end).
     Deliverable(ConsumerKey),
     /// A delivery was dropped without an ack or nack: see [`drop_unacked`](crate::Channel::drop_unacked).
     Dropped(ChannelId),
@@ -54,22 +54,22 @@ pub enum Event {
     Unblocked,
 }
 
-/// What the driver is to do.
+/// What the driver has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {
     /// Connect a transport to the address, then call `handle_connected`, or `handle_disconnected`
     /// if that fails. An earlier transport or attempt is to be dropped.
     Dial {
-        /// To be named in the report.
+        /// The attempt that the report must name.
         attempt: Attempt,
         /// The address.
         address: SocketAddr,
         /// The host that was asked for: the name that a TLS certificate must bear.
         server_name: Arc<str>,
     },
-    /// Write what is still to be written for as long as the driver sees fit, and close the
-    /// transport. No report is due.
+    /// Write what is still queued, for as long as the driver sees fit, and close the transport. No report
+    /// is due.
     Disconnect {
         /// The attempt whose transport it is.
         attempt: Attempt,
@@ -78,7 +78,7 @@ pub enum Action {
     },
     /// Resolve the host, then call `handle_resolved`.
     Resolve {
-        /// To be named in the report.
+        /// The attempt that the report must name.
         attempt: Attempt,
         /// The host: a name or an address.
         host: Arc<str>,
@@ -91,22 +91,22 @@ pub enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum TimeoutReason {
-    /// An address has had its time.
+    /// Dialling one address, or its handshake, takes too long.
     Address,
-    /// The broker has read no publishes for too long.
+    /// The broker has blocked publishes for too long.
     Blocked,
-    /// A call has had its time.
+    /// The deadline of a call.
     Call,
-    /// A close has had its time.
+    /// The deadline of a close.
     Close,
-    /// Connecting as a whole has had its time.
+    /// The deadline of connecting as a whole.
     Connect,
     /// The broker has been silent for too long.
     HeartbeatReceive,
-    /// A sign of life is due.
+    /// A heartbeat is due.
     HeartbeatSend,
-    /// Reading has been paused for so long that a little is to be read, or the broker, which cannot
-    /// write, would close the connection.
+    /// Reading has been paused for a long time. A little must be read, because a broker that cannot write
+    /// closes the connection.
     Trickle,
     /// The transport has taken no bytes for too long.
     WriteStall,

@@ -62,7 +62,7 @@ impl Calls {
         Some((slot.pending, slot.wanted && slot.result.is_none()))
     }
 
-    /// The reply has come or never will. Whether somebody is to be told.
+    /// The reply has come or never will. Returns whether a caller waits for it.
     pub(crate) fn complete(&mut self, key: CallKey, result: Result<Reply, Error>) -> bool {
         let Some(slot) = self.slots.find_mut(key.0) else { return false };
         self.deadlines.remove(&(slot.deadline, key));

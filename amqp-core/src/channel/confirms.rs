@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nack_is_told_once_and_not_kept_for_those_who_left() {
+    fn a_nack_is_reported_once_and_not_kept_for_callers_that_left() {
         let mut confirms = confirms(2);
         confirms.forget(PublishSeq(1));
         confirms.resolve(2, true, false, ALL).unwrap();

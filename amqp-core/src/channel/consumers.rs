@@ -67,7 +67,7 @@ pub(crate) struct Consumer {
     /// The kind of its deliveries' tags.
     pub(crate) kind: TagKind,
     pub(crate) phase: ConsumerPhase,
-    /// Why it ended, unless its own client cancelled it; told once.
+    /// Why it ended, unless its own client cancelled it; reported once.
     pub(crate) error: Option<Error>,
     /// Its queue may be a stream: each delivery is looked at.
     pub(crate) suspected: bool,

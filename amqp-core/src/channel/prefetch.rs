@@ -27,7 +27,7 @@ pub(crate) struct Prefetch {
     /// The limit of the next consumer at the broker; 0 is no limit.
     sent: u16,
     /// A `global` limit was sent since, which may have changed it.
-    moved: bool,
+    may_have_changed: bool,
 }
 
 /// How a consumer starts: what is sent before and behind `basic.consume`.
@@ -46,9 +46,9 @@ impl Prefetch {
     pub(crate) const fn ask(&mut self, count: u16, global: bool) {
         if global {
             self.shared = count;
-            self.moved = true;
+            self.may_have_changed = true;
         } else {
-            *self = Self { asked: Some(count), shared: 0, sent: count, moved: false };
+            *self = Self { asked: Some(count), shared: 0, sent: count, may_have_changed: false };
         }
     }
 
@@ -58,7 +58,7 @@ impl Prefetch {
         let (count, before, behind) = match (self.shared, own) {
             (0, own) => {
                 let count = own.or(self.asked).unwrap_or(PREFETCH);
-                let is_set = count == self.sent && !self.moved;
+                let is_set = count == self.sent && !self.may_have_changed;
                 let before = if is_set { vec![] } else { vec![BasicQos::new(count)] };
                 (count, before, None)
             }
@@ -71,7 +71,7 @@ impl Prefetch {
             }
         };
         let prefetch = if count == 0 { self.shared } else { count };
-        let next = Self { sent: count, moved: self.shared > 0, ..self };
+        let next = Self { sent: count, may_have_changed: self.shared > 0, ..self };
         Start { before, behind, prefetch, next }
     }
 

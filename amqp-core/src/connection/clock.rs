@@ -10,7 +10,8 @@ use crate::event::{Event, TimeoutReason};
 use crate::request::Pending;
 
 impl Connection {
-    /// Deadlines may be over. Hand in what input there is first, so that silence is real.
+    /// Acts on the deadlines that have passed. Hand in the input that has arrived first: it may prove that the
+    /// broker is alive.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.link.read_pause.take_resumed() {
             self.link.heartbeat.received(now);

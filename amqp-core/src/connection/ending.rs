@@ -1,4 +1,4 @@
-//! How connections, channels and consumers end, and who is told.
+//! How connections, channels and consumers end, and which calls and events report it.
 
 use amqp_proto::ShortStr;
 use amqp_proto::frame;
@@ -27,7 +27,7 @@ impl Connection {
         }
     }
 
-    /// The peer broke the protocol: it is told, and the connection ends.
+    /// Ends the connection because the peer broke the protocol, with a `connection.close` that says so.
     pub(super) fn protocol_error(&mut self, detail: ProtocolDetail) {
         let error = ProtocolError::new(detail);
         match self.link.state() {
@@ -47,7 +47,7 @@ impl Connection {
         self.link.outbound.urgent_frame(|out| frame::write_method(out, 0, &close));
     }
 
-    /// The broker has read no publishes for longer than it may.
+    /// The broker has blocked publishes for longer than it may.
     pub(super) fn blocked_for_too_long(&mut self) {
         let timeout = self.config.blocked_timeout.unwrap_or_default();
         let reason = self.link.blocked.clone().unwrap_or_default();
@@ -103,7 +103,7 @@ impl Connection {
             return;
         }
         state.step(input);
-        // What closed it first stays the reason that is told.
+        // What closed it first stays the reason that is reported.
         let cause = match &state.cause {
             Some(ChannelCause::Connection(CloseCause::ByClient)) | None => cause,
             Some(first) => first.clone(),

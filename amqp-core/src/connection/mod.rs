@@ -1,7 +1,8 @@
 //! One transport: handshake, then open, then closed. It never reconnects.
 //!
 //! Input goes through [`input`], which cuts frames and hands methods to [`replies`] and contents to
-//! the channels. Commands on channels go through [`Channel`], a view ([`verbs`]). Output, events and deadlines are polled.
+//! the channels. Commands on channels go through [`Channel`], a view ([`verbs`]). Output, events and
+//! deadlines are polled.
 //!
 //! What ends with the transport is in one value, the [`link`]; the rest of the connection is records.
 //!
@@ -57,9 +58,10 @@ pub(crate) use link::diagram as link_diagram;
 /// One connection over one transport.
 ///
 /// Methods are of four kinds: getters; `handle_*` for inputs; plain verbs for commands; `poll_*` for
-/// outputs. After any input or command, call [`poll_transmit`](Self::poll_transmit), which may make room
-/// and say so, then [`poll_event`](Self::poll_event) until it gives nothing, then
-/// [`poll_timeout`](Self::poll_timeout). It reads no clock: every verb that arms a timer takes `now`.
+/// outputs. After any input or command, call [`poll_transmit`](Self::poll_transmit), which may free buffer
+/// space and emit an event for it. Then call [`poll_event`](Self::poll_event) until it returns `None`, then
+/// [`poll_timeout`](Self::poll_timeout). A connection reads no clock: every verb that sets a timer takes
+/// `now`.
 #[derive(Debug)]
 pub struct Connection {
     pub(crate) config: Arc<Config>,
@@ -169,7 +171,7 @@ impl Connection {
         Channel::new(self, id)
     }
 
-    /// Takes the result of a call, once it is there.
+    /// Takes the result of a call, if it has come.
     pub fn take_reply<R: FromReply>(&mut self, call: &Call<R>) -> Option<Result<R, Error>> {
         match self.calls.take(call.key)? {
             Ok(reply) => Some(R::from_reply(reply).ok_or_else(|| {
@@ -180,7 +182,7 @@ impl Connection {
         }
     }
 
-    /// The caller is gone: the reply will be consumed, and what it opens is closed again.
+    /// Forgets a call whose caller has gone. Its reply is consumed, and what that opens is closed again.
     pub fn forget(&mut self, now: Instant, call: CallKey) {
         let mut answered = true;
         match self.calls.pending(call) {
@@ -233,12 +235,12 @@ impl Connection {
         }
     }
 
-    /// Ends the connection at once, for a reason that lies outside of it.
+    /// Ends the connection at once, for a cause outside of it.
     pub fn abort(&mut self, cause: CloseCause) {
         self.end(cause);
     }
 
-    /// What has changed. Call it until it gives `None`.
+    /// Returns what has changed. Call it until it returns `None`.
     #[inline]
     pub fn poll_event(&mut self) -> Option<Event> {
         if !self.draining.is_empty() {
@@ -253,8 +255,8 @@ impl Connection {
         !self.events.is_empty() || !self.draining.is_empty()
     }
 
-    /// Bytes that the incomplete frame at the front of the input lacks at least, its size checked
-    /// against the limits: with so much room behind it, it need not be moved.
+    /// The minimum number of bytes that the incomplete frame at the front of the input lacks. Its size was
+    /// checked against the limits. A buffer with this much space behind the input need not be moved.
     pub const fn lacking(&self) -> usize {
         self.link.input.lacking
     }
@@ -275,17 +277,17 @@ impl Connection {
         self.link.handshake_step()
     }
 
-    /// What was negotiated; of no meaning before the connection is open.
+    /// What was negotiated. Meaningless before the connection is open.
     pub const fn tuning(&self) -> Tuning {
         self.link.tuning
     }
 
-    /// What the broker says of itself.
+    /// The broker's properties: product, version, capabilities.
     pub const fn server_properties(&self) -> &FieldTable {
         &self.link.server_properties
     }
 
-    /// Why the broker reads no publishes, while it does not.
+    /// Why the broker has blocked publishes, while it does.
     pub fn blocked(&self) -> Option<&Arc<str>> {
         self.link.blocked.as_ref()
     }

@@ -29,8 +29,8 @@ impl Connection {
             self.link.outbound.urgent_frame(|out| frame::write_method(out, 0, &close));
             self.link.outbound.seal();
         }
-        // Whoever asks has written what was taken before. To tell earlier would have publishers fill one
-        // buffer while the other is written, each slowed down by the other.
+        // The caller has written what it took before. An earlier event would have publishers fill one buffer
+        // while the other is written, and each would slow the other down.
         if self.link.outbound.space_freed() {
             self.events.push_back(Event::BufferSpace);
         }
@@ -54,9 +54,9 @@ impl Connection {
         any
     }
 
-    /// So many bytes of the stream have reached the socket. Without this, only a call of
-    /// `poll_transmit` with everything written shows that the transport takes bytes, and a slow one
-    /// may count as stalled.
+    /// Notes that this many bytes of the stream have reached the socket. Without this, only a call of
+    /// `poll_transmit` with everything written shows that the transport takes bytes, and a slow transport may
+    /// count as stalled.
     pub fn handle_written(&mut self, now: Instant, written: u64) {
         if written > self.link.written {
             self.link.written = written;
@@ -76,8 +76,8 @@ impl Connection {
         self.link.outbound.has_discarded()
     }
 
-    /// Bodies of the user's that will not be sent. Their `Drop` is the user's code: drop them where
-    /// that may run.
+    /// Takes bodies of the application that will not be sent. Their `Drop` is the application's code: drop them
+    /// where that may run.
     pub fn take_discarded(&mut self) -> Vec<Bytes> {
         self.link.outbound.take_discarded()
     }

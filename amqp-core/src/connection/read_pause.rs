@@ -39,12 +39,12 @@ pub(super) struct ReadPause {
     resumed: bool,
     /// Bytes that may be read during a pause.
     trickle: usize,
-    told: Told,
+    reported: Reported,
 }
 
 /// The last event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Told {
+enum Reported {
     #[default]
     Resumed,
     Paused,
@@ -72,15 +72,15 @@ impl Connection {
         pause.resumed |= pause.paused && !paused;
         pause.paused = paused;
         pause.interruptible = paused && !full && !overfull;
-        let told = match pause.told {
-            _ if full => Told::Full,
-            Told::Resumed if pauses => Told::Paused,
-            _ if unread <= INBOUND_LOW_BYTES => Told::Resumed,
-            told => told,
+        let reported = match pause.reported {
+            _ if full => Reported::Full,
+            Reported::Resumed if pauses => Reported::Paused,
+            _ if unread <= INBOUND_LOW_BYTES => Reported::Resumed,
+            reported => reported,
         };
-        if told != std::mem::replace(&mut pause.told, told) {
-            self.events.push_back(match told {
-                Told::Resumed => Event::InputResumed,
+        if reported != std::mem::replace(&mut pause.reported, reported) {
+            self.events.push_back(match reported {
+                Reported::Resumed => Event::InputResumed,
                 _ => Event::InputPaused { unread_bytes: unread },
             });
         }

@@ -5,7 +5,7 @@ use crate::connection::Connection;
 
 /// What a connection has done, counted from the start of its transport, and what it holds.
 ///
-/// Taking it costs a walk over the channels and the consumers. Counts do not wrap within any life of a connection.
+/// Taking it costs a walk over the channels and the consumers. Counts do not wrap while a connection exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

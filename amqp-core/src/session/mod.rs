@@ -68,10 +68,10 @@ pub(crate) fn diagram() -> String {
 /// A connection that looks for its transport itself.
 ///
 /// Methods are of four kinds: getters; `handle_*` for inputs; plain verbs for commands; `poll_*` for
-/// outputs. After any input or command, call [`poll_transmit`](Self::poll_transmit), which may make room
-/// and say so, then [`poll_action`](Self::poll_action) and [`poll_event`](Self::poll_event) until they
-/// give nothing, then [`poll_timeout`](Self::poll_timeout). It reads no clock: every verb that arms a timer
-/// takes `now`.
+/// outputs. After any input or command, call [`poll_transmit`](Self::poll_transmit), which may free buffer
+/// space and emit an event for it. Then call [`poll_action`](Self::poll_action) and
+/// [`poll_event`](Self::poll_event) until they return `None`, then [`poll_timeout`](Self::poll_timeout). A
+/// session reads no clock: every verb that sets a timer takes `now`.
 #[derive(Debug)]
 pub struct Session {
     config: Arc<Config>,
@@ -83,15 +83,15 @@ pub struct Session {
     opened: bool,
     action: Option<Action>,
     events: std::collections::VecDeque<Event>,
-    /// The last event was given.
+    /// Why it ended, if it has.
     cause: Option<CloseCause>,
     begun: Instant,
-    /// It has taken the place of another, whose calls have ended with it.
+    /// It replaces another session, whose calls have ended.
     replaces: bool,
 }
 
 impl Session {
-    /// A session that begins to connect at once: see [`poll_action`](Self::poll_action).
+    /// Creates a session, which begins to connect at once: see [`poll_action`](Self::poll_action).
     ///
     /// # Errors
     /// [`ConnectError::InvalidArgument`] if the configuration cannot be sent,
@@ -105,9 +105,8 @@ impl Session {
         Ok(session)
     }
 
-    /// A session on a transport that is connected already; the attempt names it. It looks for no other:
-    /// of the configuration's hosts the first one counts alone, as the name in errors. Whether there is TLS
-    /// is the transport's matter.
+    /// Creates a session on a transport that is connected already; reports name it by the attempt. The session
+    /// never dials. The configuration's first host is only the name in errors, and TLS is up to the transport.
     ///
     /// # Errors
     /// [`ConnectError::InvalidArgument`] if the configuration cannot be sent.
@@ -150,7 +149,8 @@ impl Session {
         more
     }
 
-    /// Deadlines may be over. Hand in what input there is first, so that silence is real.
+    /// Acts on the deadlines that have passed. Hand in the input that has arrived first: it may prove that the
+    /// broker is alive.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(reason) = self.timers.expired(now) {
             match reason {
@@ -181,18 +181,18 @@ impl Session {
         self.connection.channel(id)
     }
 
-    /// Takes the result of a call, once it is there.
+    /// Takes the result of a call, if it has come.
     pub fn take_reply<R: FromReply>(&mut self, call: &Call<R>) -> Option<Result<R, Error>> {
         let reply = self.connection.take_reply(call);
         if reply.is_none() && self.replaces { self.check_ended().err().map(Err) } else { reply }
     }
 
-    /// The caller is gone: the reply will be consumed, and what it opens is closed again.
+    /// Forgets a call whose caller has gone. Its reply is consumed, and what that opens is closed again.
     pub fn forget(&mut self, now: Instant, call: CallKey) {
         self.connection.forget(now, call);
     }
 
-    /// Closes the connection, behind everything that is queued; gives up connecting.
+    /// Closes the connection, behind everything that is queued. A session that is still connecting stops.
     pub fn close(&mut self, now: Instant) {
         match self.phase {
             Phase::Connected if self.opened => {
@@ -206,7 +206,7 @@ impl Session {
         }
     }
 
-    /// Gives the broker a new secret for the login; see [`Connection::update_secret`].
+    /// Sends the broker a new secret for the login; see [`Connection::update_secret`].
     ///
     /// # Errors
     /// [`Error`]: nothing was queued.
@@ -237,8 +237,7 @@ impl Session {
         }
     }
 
-    /// The driver goes, or must: everything ends at once, for this reason. Before the connection is open
-    /// it is the reason why connecting failed.
+    /// Ends everything at once, for this cause. Before the connection is open, this is why connecting failed.
     pub fn abort(&mut self, cause: CloseCause) {
         let error = match cause {
             CloseCause::DriverGone if !self.opened => ConnectError::DriverGone,
@@ -248,9 +247,8 @@ impl Session {
         self.end(CloseCause::Connect(Arc::new(error)));
     }
 
-    /// A session that has ended for this cause, to take the place of one that a panic left halfway through a
-    /// change. Channels, calls, consumers and publishes of the other session are reported to have ended
-    /// with it.
+    /// Creates a session that has ended for this cause. It replaces one that a panic left halfway through a
+    /// change. Channels, calls, consumers and publishes of the other session are reported as ended.
     pub fn replacement(&self, cause: CloseCause) -> Self {
         let mut session = Self::unchecked(Arc::clone(&self.config), self.begun);
         (session.attempt, session.opened, session.replaces) = (self.attempt, true, true);
@@ -258,7 +256,7 @@ impl Session {
         session
     }
 
-    /// What the driver is to do.
+    /// Returns what the driver has to do.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.action.take()
     }
@@ -268,7 +266,7 @@ impl Session {
         self.connection.poll_transmit(now, out)
     }
 
-    /// What has changed. Call it until it gives `None`.
+    /// Returns what has changed. Call it until it returns `None`.
     #[inline]
     pub fn poll_event(&mut self) -> Option<Event> {
         // The session's own event is the last one.
@@ -287,8 +285,8 @@ impl Session {
         [self.timers.poll(), self.connection.poll_timeout()].into_iter().flatten().min()
     }
 
-    /// Whether a deadline was set since [`poll_timeout`](Self::poll_timeout): that it need not be asked
-    /// after every publish.
+    /// Whether a deadline was set since the last [`poll_timeout`](Self::poll_timeout). If not, `poll_timeout`
+    /// need not be called after a publish.
     #[inline]
     pub fn has_new_timeout(&self) -> bool {
         self.timers.has_new() || self.connection.has_new_timeout()
@@ -316,7 +314,7 @@ impl Session {
         self.cause.as_ref()
     }
 
-    /// Bodies of the user's that will not be sent; see [`Connection::take_discarded`].
+    /// Takes bodies of the application that will not be sent; see [`Connection::take_discarded`].
     pub fn take_discarded(&mut self) -> Vec<Bytes> {
         self.connection.take_discarded()
     }
@@ -355,7 +353,7 @@ impl Session {
         machine::step(TRANSITIONS, &mut self.phase, input);
     }
 
-    /// Draws the consequences of what became of the connection.
+    /// Follows the state of the connection.
     fn react(&mut self, now: Instant) {
         if self.phase != Phase::Connected && self.phase != Phase::Dialling {
             return;

@@ -99,8 +99,8 @@ impl Channel<'_> {
         }
     }
 
-    /// Ends a consumer. Deliveries that are on their way still come, until the reply. A second cancel
-    /// waits for the reply to the first.
+    /// Cancels a consumer. Deliveries that are on their way still come, until the reply. A second cancel waits
+    /// for the reply to the first.
     ///
     /// # Errors
     /// [`Error`]: nothing was queued. A consumer that has ended already, or none, is no error.
@@ -140,8 +140,8 @@ impl Channel<'_> {
         Ok(Call::new(call))
     }
 
-    /// The consumer's handle is gone: it is cancelled, and its unread deliveries are requeued, as are
-    /// those that were `taken` and that nobody will read.
+    /// Cancels a consumer whose handle has gone. Its unread deliveries are requeued, as are those that the
+    /// handle had `taken` and not read.
     pub fn release_consumer(
         &mut self,
         now: Instant,
@@ -163,7 +163,7 @@ impl Channel<'_> {
         self.connection.consumers.sweep(key);
     }
 
-    /// The next unread delivery.
+    /// Takes the next unread delivery.
     #[inline]
     pub fn next_delivery(&mut self, consumer: ConsumerKey) -> Option<Delivery> {
         self.connection.consumers.pop(consumer)

@@ -54,7 +54,7 @@ impl<'c> Channel<'c> {
         self.send_call(now, pending, encode).map(Call::new)
     }
 
-    /// Queues a call that the broker is not to answer. If it refuses, it closes the channel.
+    /// Queues a call that asks for no reply. A broker that refuses it closes the channel.
     ///
     /// # Errors
     /// [`PublishRefused`]: nothing was queued.
@@ -83,7 +83,7 @@ impl<'c> Channel<'c> {
         }
     }
 
-    /// Closes the channel, behind everything it has queued.
+    /// Closes the channel, behind everything that it has queued.
     pub fn close(&mut self, now: Instant) -> Call<()> {
         let pending = Pending::ChannelClose;
         let Some(state) = self.state() else {
@@ -124,7 +124,7 @@ impl<'c> Channel<'c> {
         Call::new(call)
     }
 
-    /// The channel's handle is gone: it is closed, and its record dropped once it has.
+    /// Closes a channel whose handle has gone, and drops its record when it has closed.
     pub fn release(&mut self, now: Instant) {
         let Some(state) = self.state() else { return };
         state.released = true;

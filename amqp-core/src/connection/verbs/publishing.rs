@@ -21,13 +21,14 @@ use crate::request::short;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishRefused {
-    /// Too much waits to be written; [`Event::BufferSpace`](crate::Event::BufferSpace) tells when to try again.
+    /// Too much waits to be written. [`Event::BufferSpace`](crate::Event::BufferSpace) says when to try again.
     #[error("too much waits to be written")]
     Full,
-    /// Too many publishes of the channel are unconfirmed; [`Event::Resolved`](crate::Event::Resolved) tells of progress.
+    /// Too many publishes of the channel are unconfirmed. [`Event::Resolved`](crate::Event::Resolved) reports
+    /// progress.
     #[error("too many publishes are unconfirmed")]
     Unconfirmed,
-    /// It can never be sent here.
+    /// It cannot be sent on this channel at all.
     #[error(transparent)]
     Error(#[from] Error),
 }
@@ -109,7 +110,8 @@ impl Channel<'_> {
         Ok(PublishSeq(seq))
     }
 
-    /// Whether the publish was confirmed, as far as that is plain to see: `false` says nothing.
+    /// A fast check for a confirmed publish. `false` does not mean that it is unconfirmed: see
+    /// [`confirmed`](Self::confirmed).
     #[inline]
     pub fn is_confirmed(&mut self, seq: PublishSeq) -> bool {
         let confirms = self.state().and_then(|state| state.mode.confirms());
