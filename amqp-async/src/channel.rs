@@ -102,11 +102,23 @@ impl Channel {
 
     /// Sends a declaration, a binding or a deletion without asking for a reply (`no-wait`): resolves when it
     /// is queued to be written. A broker that refuses it closes the channel, and later calls return why.
+    ///
+    /// # Errors
+    /// Those of [`SendingNoWait`].
+    ///
+    /// # Cancel safety
+    /// The request is queued whole in the poll that resolves, or not at all.
     pub fn no_wait<R: NoWait>(&self, request: R) -> SendingNoWait<'_, R> {
         SendingNoWait { send: PendingSend::new(&self.inner, request) }
     }
 
     /// Closes the channel, behind everything that is queued on it. Closing a closed channel is fine.
+    ///
+    /// # Errors
+    /// Those of a [call](Self#calls).
+    ///
+    /// # Cancel safety
+    /// Dropped before the first poll, nothing happens. Dropped later, the close goes on in the background.
     pub fn close(&self) -> Calling<CloseChannel> {
         Calling::new(Arc::clone(&self.inner), CloseChannel)
     }

@@ -32,15 +32,22 @@ impl Connection {
         Self { inner }
     }
 
-    /// Opens a channel (`channel.open`).
+    /// Opens a channel (`channel.open`). Resolves with it once the broker has opened it.
+    ///
+    /// # Errors
+    /// Those of [`OpeningChannel`].
+    ///
+    /// # Cancel safety
+    /// Dropped before the first poll, nothing was sent. Dropped later, the channel is closed as soon as the
+    /// broker has opened it.
     pub fn open_channel(&self) -> OpeningChannel {
         OpeningChannel { connection: Arc::clone(&self.inner), sent: None, done: false }
     }
 
     /// Opens a channel for `body`, and closes it when that is done.
     ///
-    /// What is known of the channel by then is raised: why the broker closed it, or else the oldest
-    /// message that came back unconfirmed. An error of `body` itself comes first.
+    /// What is known of the channel by then is returned as an error: why the broker closed it, or else the
+    /// oldest message that came back unconfirmed. An error of `body` itself comes first.
     ///
     /// ```
     /// # use amqp_async::core::{Error, Publish};
@@ -80,6 +87,12 @@ impl Connection {
 
     /// Gives the broker a new secret for the login, such as a token that is about to expire
     /// (`connection.update-secret`; <https://www.rabbitmq.com/docs/oauth2>).
+    ///
+    /// # Errors
+    /// Those of a [call](Channel#calls).
+    ///
+    /// # Cancel safety
+    /// Dropped before the first poll, nothing was sent. Dropped later, the secret is updated.
     pub fn update_secret(
         &self,
         secret: impl Into<String>,
@@ -95,7 +108,11 @@ impl Connection {
     /// [`close`](Self::close) after that loses nothing. Not waited for is what the handle of a consumer
     /// without acknowledgement has taken in, 1 MiB at most, which can be read from it after the close too.
     ///
-    /// Fails with [`Error::DrainTimeout`] after `timeout`; the connection stays open.
+    /// # Errors
+    /// [`Error::DrainTimeout`] after `timeout`; the connection stays open.
+    ///
+    /// # Cancel safety
+    /// Dropped before the first poll, nothing happens. Dropped later, the consumers are cancelled.
     pub fn drain(&self, timeout: Duration) -> Calling<Drain> {
         Calling::new(Arc::clone(&self.inner), Drain(timeout))
     }
@@ -127,11 +144,17 @@ impl Connection {
     /// Resolves with the cause: [`CloseCause::ByClient`] if the broker confirmed,
     /// [`CloseCause::ByClientForced`] if it did not within the close timeout (10 s unless
     /// configured). Closing a closed connection resolves at once, with the cause that closed it.
+    ///
+    /// # Cancel safety
+    /// Dropped before the first poll, nothing happens. Dropped later, the close goes on in the background.
     pub fn close(&self) -> Closing {
         Closing { closed: self.closed(), sent: false }
     }
 
     /// Waits until the connection is closed, from either side. The future does not keep the connection open.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
     pub fn closed(&self) -> Closed {
         Closed { shared: Arc::clone(&self.inner.shared), ticket: None, done: false }
     }

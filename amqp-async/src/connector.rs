@@ -138,7 +138,7 @@ pub fn connect_with<R: Executor, T: Transport>(
 ) -> Result<(Connecting, Driver<OverTransport<R, T>>), ConnectError> {
     let (session, attempt) = Session::connected(Arc::new(config), runtime.now())?;
     let (connecting, driver) = driven(OverTransport::new(runtime), session);
-    Ok((connecting, driver.on(attempt, transport)))
+    Ok((connecting, driver.with_transport(attempt, transport)))
 }
 
 fn driven<R: Runtime>(runtime: R, session: Session) -> (Connecting, Driver<R>) {

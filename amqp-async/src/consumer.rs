@@ -15,7 +15,13 @@ use crate::channel::Channel;
 use crate::delivery::{Delivery, Origin};
 
 impl Channel {
-    /// Starts a consumer (AMQP 0-9-1, 1.8.3.3).
+    /// Starts a consumer (AMQP 0-9-1, 1.8.3.3). Resolves with the [`Consumer`] once the broker has started it.
+    ///
+    /// # Errors
+    /// Those of a [call](Self#calls), and [`Misuse::DuplicateConsumerTag`](amqp_core::Misuse::DuplicateConsumerTag).
+    ///
+    /// # Cancel safety
+    /// That of [`Consuming`]: a consumer that starts after the drop is cancelled.
     pub fn basic_consume(&self, consume: BasicConsume) -> Consuming {
         let (no_ack, requeue_on_drop) = (consume.is_no_ack(), consume.is_requeue_on_drop());
         let calling = self.call(StartConsumer(consume));
@@ -55,8 +61,13 @@ impl Consumer {
         self.origin.tag()
     }
 
-    /// The next delivery; `None` once the consumer was cancelled from here. An error ends the
-    /// consumer: the channel or connection closed, or the broker cancelled it.
+    /// Waits for the next delivery. Resolves with `None` once the consumer was cancelled from here.
+    ///
+    /// # Errors
+    /// An error ends the consumer: the channel or connection closed, or the broker cancelled it.
+    ///
+    /// # Cancel safety
+    /// A delivery is taken in the poll that resolves, or not at all.
     #[allow(clippy::should_implement_trait, reason = "the stream's name for it")]
     pub fn next(&mut self) -> Next<'_> {
         Next { consumer: Some(self) }
@@ -81,21 +92,28 @@ impl Consumer {
 
     /// Cancels the consumer (`basic.cancel`). Deliveries that the broker had sent still come from
     /// [`next`](Self::next), then `None`.
+    ///
+    /// # Errors
+    /// Those of a [call](Channel#calls).
+    ///
+    /// # Cancel safety
+    /// Dropped before the first poll, nothing was sent. Dropped later, the consumer is cancelled.
     pub fn cancel(&mut self) -> Cancelling {
         Calling::new(Arc::clone(&self.origin.channel), CancelConsumer(Some(self.key)))
     }
 
-    /// Cancels the consumer, and gives back what was delivered and not taken: it is requeued. Resolves with
-    /// the number of those messages. Without acknowledgement nothing can be given back: 0, and what had
-    /// come still comes from [`next`](Self::next). A stream takes nothing back: of it they are
-    /// acknowledged.
+    /// Cancels the consumer, and requeues what was delivered and not taken. Resolves with the number of those
+    /// messages.
+    ///
+    /// Without acknowledgement nothing can be requeued: it resolves with 0, and what had come still comes from
+    /// [`next`](Self::next). A stream takes nothing back: its messages are acknowledged.
     ///
     /// # Errors
     /// Those of [`Calling`], and why the consumer has ended, if not by a cancel from here.
     ///
     /// # Cancel safety
     /// Dropped before the first poll, nothing was sent. Dropped later, the consumer is cancelled, and what
-    /// was not given back still comes from [`next`](Self::next).
+    /// was not requeued still comes from [`next`](Self::next).
     pub async fn cancel_and_requeue(&mut self) -> Result<usize, Error> {
         self.cancel().await?;
         let mut requeued = 0;

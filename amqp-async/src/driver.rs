@@ -98,10 +98,10 @@ impl<R: Runtime> Driver<R> {
     }
 
     /// Drives on a transport that is connected already.
-    pub(crate) fn on(mut self, attempt: Attempt, transport: R::Transport) -> Self {
+    pub(crate) fn with_transport(mut self, attempt: Attempt, transport: R::Transport) -> Self {
         self.transport = Some((attempt, transport));
         self.reads = true;
-        self.pump.on(attempt);
+        self.pump.begin_stream(attempt);
         self
     }
 

@@ -12,8 +12,16 @@ use crate::channel::Channel;
 use crate::delivery::{Delivery, Origin};
 
 impl Channel {
-    /// Asks for one message (AMQP 0-9-1, 1.8.3.10): the name of a queue, or a [`BasicGet`]. A consumer
-    /// is the better way to get more than now and then one.
+    /// Fetches one message from a queue (AMQP 0-9-1, 1.8.3.10); takes the queue's name, or a [`BasicGet`].
+    /// Resolves with `None` if the queue is empty.
+    ///
+    /// Each message costs a round trip: to read more than a few, start a consumer.
+    ///
+    /// # Errors
+    /// Those of a [call](Self#calls).
+    ///
+    /// # Cancel safety
+    /// That of [`Getting`]: a message that comes after the drop is requeued.
     pub fn basic_get(&self, get: impl Into<BasicGet>) -> Getting {
         let get = get.into();
         let (no_ack, requeue_on_drop) = (get.is_no_ack(), get.is_requeue_on_drop());
@@ -21,7 +29,7 @@ impl Channel {
     }
 }
 
-/// A message that is asked for; resolves with `None` if the queue is empty.
+/// A message that is being fetched; resolves with `None` if the queue is empty.
 ///
 /// # Errors
 /// Those of [`Calling`].

@@ -18,8 +18,14 @@ use crate::holders::ChannelHolder;
 
 impl Channel {
     /// Puts the channel into confirm mode
-    /// (<https://www.rabbitmq.com/docs/confirms#publisher-confirms>). Called again, it resolves with
-    /// another handle to the same channel.
+    /// (<https://www.rabbitmq.com/docs/confirms#publisher-confirms>). Resolves with the [`Publisher`]; called
+    /// again, with another handle to the same channel.
+    ///
+    /// # Errors
+    /// Those of a [call](Self#calls).
+    ///
+    /// # Cancel safety
+    /// Dropped before the first poll, nothing was sent. Dropped later, the channel is in confirm mode.
     pub fn confirm_select(&self) -> SelectingConfirms {
         SelectingConfirms { calling: self.call(ConfirmSelect::default()) }
     }
@@ -39,6 +45,13 @@ impl Publisher {
     ///
     /// A message that is not [`mandatory`](Publish::mandatory) is confirmed even if it reached no
     /// queue (<https://www.rabbitmq.com/docs/confirms#when-publishes-are-confirmed>).
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    ///
+    /// # Cancel safety
+    /// Dropped before the message is queued, nothing was sent. Dropped later, the message is on its way, and
+    /// its outcome is not reported.
     pub fn publish<'a>(&'a self, publish: Publish<'a>) -> Publishing<'a> {
         Publishing { sending: self.send(publish), confirm: None }
     }
@@ -48,6 +61,12 @@ impl Publisher {
     /// It resolves when the message is queued to be written. A program that ends then, without awaiting
     /// the [`Confirm`] and without [`close`](crate::Connection::close), loses it (see [graceful
     /// shutdown](crate::guide::backpressure#graceful-shutdown)).
+    ///
+    /// # Errors
+    /// [`PublishError`] where the message cannot be sent.
+    ///
+    /// # Cancel safety
+    /// The message is queued whole in the poll that resolves, or not at all.
     pub fn send<'a>(&'a self, publish: Publish<'a>) -> Sending<'a> {
         Sending { send: PendingSend::new(&self.channel, publish) }
     }

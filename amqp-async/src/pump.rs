@@ -215,13 +215,13 @@ impl Pump {
 
     /// Answers [`Action::Dial`]: the transport is connected.
     pub fn connected(&mut self, now: Instant, attempt: Attempt) {
-        self.on(attempt);
+        self.begin_stream(attempt);
         self.reset();
         self.shared.with(|state| state.session.handle_connected(now, attempt));
     }
 
-    /// The transport of this attempt is connected already.
-    pub(crate) const fn on(&mut self, attempt: Attempt) {
+    /// The transport of this attempt is connected: its stream is counted from the start.
+    pub(crate) const fn begin_stream(&mut self, attempt: Attempt) {
         (self.attempt, self.written) = (Some(attempt), 0);
     }
 

@@ -13,8 +13,14 @@ use crate::holders::ChannelHolder;
 use crate::plain_calls::plain_calls;
 
 impl Channel {
-    /// Puts the channel into transaction mode (AMQP 0-9-1, 1.9.2.1). Called again, it resolves with
-    /// another handle to the same channel.
+    /// Puts the channel into transaction mode (AMQP 0-9-1, 1.9.2.1). Resolves with the [`Tx`]; called again,
+    /// with another handle to the same channel.
+    ///
+    /// # Errors
+    /// Those of a [call](Self#calls).
+    ///
+    /// # Cancel safety
+    /// Dropped before the first poll, nothing was sent. Dropped later, the channel is in transaction mode.
     pub fn tx_select(&self) -> SelectingTx {
         SelectingTx { calling: self.call(TxSelect::default()) }
     }

@@ -18,6 +18,12 @@ impl Channel {
     /// `Ok` does not mean that the message was sent. It is lost if the program ends before the driver has
     /// written it: [`close`](crate::Connection::close) the connection first, or
     /// [`drain`](crate::Connection::drain) it (see [graceful shutdown](crate::guide::backpressure#graceful-shutdown)).
+    ///
+    /// # Errors
+    /// Those of [`BasicPublish`].
+    ///
+    /// # Cancel safety
+    /// The message is queued whole in the poll that resolves, or not at all.
     pub fn basic_publish<'a>(&'a self, publish: Publish<'a>) -> BasicPublish<'a> {
         BasicPublish { send: PendingSend::new(self.holder(), publish) }
     }
@@ -27,11 +33,17 @@ impl Channel {
     ///
     /// In confirm mode the publish itself reports its return. A return that belongs to no publish awaiting
     /// its confirm comes from here.
+    ///
+    /// # Errors
+    /// Why the channel is closed, once what had come back before is taken.
+    ///
+    /// # Cancel safety
+    /// A message is taken in the poll that resolves, or not at all.
     pub fn returned(&self) -> Returned {
         Returned { channel: Arc::clone(self.holder()), ticket: None, done: false }
     }
 
-    /// The oldest message that came back from [`basic_publish`](Self::basic_publish), if one is there.
+    /// Takes the oldest message that came back from [`basic_publish`](Self::basic_publish), without waiting.
     pub fn take_returned(&self) -> Option<ReturnedMessage> {
         self.with(|channel| channel.take_returned())
     }
