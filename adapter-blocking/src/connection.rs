@@ -149,7 +149,7 @@ impl Connection {
 /// The events of a connection, from the moment of asking: an iterator that waits for the next, and ends
 /// after [`ConnectionEvent::Closed`].
 ///
-/// The newest 256 that were not taken are kept. It is no handle: it does not keep the connection.
+/// The newest 256 that were not taken are kept. It does not keep the connection open.
 #[derive(Debug)]
 pub struct Events(pub(crate) amqp_async::Events);
 

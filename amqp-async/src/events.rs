@@ -12,7 +12,7 @@ use crate::shared::Shared;
 /// The events of a connection, from the moment of asking: a stream that ends after
 /// [`ConnectionEvent::Closed`].
 ///
-/// The newest 256 that were not taken are kept. It is no handle: it does not keep the connection.
+/// The newest 256 that were not taken are kept. It does not keep the connection open.
 #[derive(Debug)]
 pub struct Events {
     shared: Arc<Shared>,
