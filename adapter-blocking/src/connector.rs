@@ -2,7 +2,7 @@ use amqp_async::core::{Config, ConnectError};
 
 use crate::connection::Connection;
 use crate::io_thread::Driver;
-use crate::runtime::Blocking;
+use crate::runtime::IoRuntime;
 use crate::stream::{Socket, Stream};
 use crate::wait::wait;
 
@@ -78,7 +78,8 @@ impl Connector {
     /// [`ConnectError`] where the configuration itself cannot work, or the system has no poller.
     pub fn driver(&self) -> Result<(Connecting, Driver), ConnectError> {
         Driver::new(|io| {
-            let (connecting, driver) = amqp_async::connect(Blocking::new(io), self.config.clone())?;
+            let (connecting, driver) =
+                amqp_async::connect(IoRuntime::new(io), self.config.clone())?;
             Ok((Connecting(connecting), driver))
         })
     }
@@ -91,7 +92,7 @@ impl Connector {
     pub fn driver_with(&self, stream: Stream) -> Result<(Connecting, Driver), ConnectError> {
         Driver::new(|io| {
             let socket = Socket::new(io.clone(), stream).map_err(crate::io_thread::not_started)?;
-            let runtime = Blocking::new(io);
+            let runtime = IoRuntime::new(io);
             let (connecting, driver) =
                 amqp_async::connect_with(runtime, self.config.clone(), socket)?;
             Ok((Connecting(connecting), driver))

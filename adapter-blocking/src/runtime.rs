@@ -17,21 +17,21 @@ use crate::threads::Threads;
 
 /// The I/O thread as a runtime of `amqp-async`.
 #[derive(Clone, Debug)]
-pub(crate) struct Blocking(Arc<Io>);
+pub(crate) struct IoRuntime(Arc<Io>);
 
-impl Blocking {
+impl IoRuntime {
     pub(crate) const fn new(io: Arc<Io>) -> Self {
         Self(io)
     }
 }
 
-impl Clock for Blocking {
+impl Clock for IoRuntime {
     fn now(&self) -> Instant {
         Threads.now()
     }
 }
 
-impl Executor for Blocking {
+impl Executor for IoRuntime {
     type Timer = Deadline;
 
     fn clock(&self) -> Box<dyn Clock> {
@@ -52,7 +52,7 @@ impl Executor for Blocking {
     }
 }
 
-impl Runtime for Blocking {
+impl Runtime for IoRuntime {
     type Transport = Socket;
 
     fn resolve(

@@ -10,7 +10,8 @@ use crate::wait::wait;
 
 /// Threads as an executor: each task has a thread of its own, which sleeps while the task waits.
 ///
-/// Timers fire in tasks, and in what [`block_on`](Self::block_on) waits for.
+/// Timers fire in tasks, and in what [`block_on`](Self::block_on) waits for. Where the system starts no thread,
+/// `spawn` and `spawn_blocking` panic as [`std::thread::spawn`] does.
 ///
 /// ```
 /// use amqp_blocking::{Executor, Threads, Timer};

@@ -7,3 +7,4 @@
 
 mod asynchronous;
 mod blocking;
+mod executors;
