@@ -1,6 +1,6 @@
-//! What can be wrong with received bytes, and with values that are to be sent.
+//! Errors of decoding and encoding.
 
-/// The peer sent bytes that are no AMQP 0-9-1.
+/// Received bytes that are not valid AMQP 0-9-1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Malformed {
@@ -12,14 +12,14 @@ pub enum Malformed {
     FrameTooLarge {
         /// The payload size that the frame's head announces, in bytes.
         size: u32,
-        /// The limit that applies, in bytes.
+        /// The limit for this kind of frame, in bytes.
         limit: u32,
     },
     /// A heartbeat frame carries a payload.
     #[error("heartbeat frame with a payload")]
     HeartbeatPayload,
-    /// A text is not UTF-8.
-    #[error("text is not UTF-8")]
+    /// A string is not UTF-8.
+    #[error("string is not UTF-8")]
     NotUtf8,
     /// Tables or arrays are nested deeper than the limit.
     #[error("tables nested too deep")]
@@ -27,16 +27,16 @@ pub enum Malformed {
     /// Bytes remain after the last field.
     #[error("bytes left over after the last field")]
     TrailingBytes,
-    /// A field reaches beyond the bytes that hold it.
+    /// A field ends beyond the bytes that contain it.
     #[error("field cut short")]
     Truncated,
-    /// No field value has this type octet.
+    /// The type octet of a field value is unknown.
     #[error("unknown field type {0:#04x}")]
     UnknownFieldType(u8),
-    /// No frame has this type octet.
+    /// The type octet of a frame is unknown.
     #[error("unknown frame type {0}")]
     UnknownFrameType(u8),
-    /// No method has these ids.
+    /// The class id and method id of a method are unknown.
     #[error("unknown method {class}.{method}")]
     UnknownMethod {
         /// The class id.
@@ -44,25 +44,28 @@ pub enum Malformed {
         /// The method id.
         method: u16,
     },
-    /// The flags of a content header set bits that name no property.
+    /// The flags of a content header have bits that stand for no property.
     #[error("unknown property flags {0:#06x}")]
     UnknownPropertyFlags(u16),
 }
 
-/// A value has no representation on the wire that RabbitMQ accepts.
+/// A value that cannot be sent: the wire format has no place for it, or RabbitMQ refuses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {
     /// NaN or an infinity: RabbitMQ ends the connection on them.
     #[error("a floating-point number in a table is not finite")]
     NotFinite,
+    /// An unsigned number over [`i64::MAX`]: integers in tables are signed.
+    #[error("{0} in a table is over the maximum of a signed 64-bit integer")]
+    NotSigned(u64),
     /// A short string has more than 255 bytes.
-    #[error("text of {0} bytes is over the 255 of a short string")]
+    #[error("string of {0} bytes is over the limit of 255 of a short string")]
     StringTooLong(usize),
     /// Tables or arrays are nested deeper than [`crate::TABLE_DEPTH_MAX`].
     #[error("tables nested deeper than {} levels", crate::TABLE_DEPTH_MAX)]
     TooDeep,
-    /// A table, array or long string has more bytes than its length field can say.
+    /// A table, array or long string has more than 2^32 - 1 bytes.
     #[error("{0} bytes are over the limit of a table, array or long string")]
     TooLarge(usize),
 }

@@ -1,5 +1,4 @@
-//! Frames: a seven-byte head (type, channel, size), the payload, the octet 0xCE
-//! (AMQP 0-9-1, 4.2.3).
+//! Frames (AMQP 0-9-1, 4.2.3): a header of seven bytes (type, channel, size), the payload, and the octet 0xCE.
 
 use alloc::vec::Vec;
 
@@ -8,15 +7,15 @@ use crate::{ContentHeader, Malformed, PropertiesRef};
 
 pub use crate::publish::write_publish;
 
-/// Bytes before a payload.
+/// The number of bytes before a payload.
 pub const FRAME_HEAD: usize = 7;
-/// Bytes around a payload: the head and the end octet.
+/// The number of bytes around a payload: the head and the end octet.
 pub const FRAME_OVERHEAD: usize = 8;
 /// The octet that ends every frame.
 pub const FRAME_END: u8 = 0xce;
 /// The smallest frame size that peers may agree on (AMQP 0-9-1, `frame-min-size`).
 pub const FRAME_MIN_SIZE: u32 = 4096;
-/// A whole heartbeat frame (AMQP 0-9-1, 4.2.7).
+/// A complete heartbeat frame (AMQP 0-9-1, 4.2.7).
 pub const HEARTBEAT: [u8; 8] = [8, 0, 0, 0, 0, 0, 0, FRAME_END];
 
 /// What a frame carries.
@@ -27,27 +26,27 @@ pub enum FrameKind {
     Method,
     /// A content header.
     Header,
-    /// A piece of a content body.
+    /// A part of a content body.
     Body,
-    /// Nothing: a sign of life.
+    /// Nothing: it shows that the peer is alive.
     Heartbeat,
 }
 
-/// The largest payloads that are accepted, in bytes.
+/// The maximum size of a payload for each kind of frame, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs, reason = "one limit for each kind of frame")]
 pub struct FrameLimits {
     /// For body frames: the negotiated `frame_max` less [`FRAME_OVERHEAD`].
     pub body: u32,
-    /// For header frames, which RabbitMQ lets grow beyond `frame_max`: a dead-lettered message gains
-    /// headers on its way.
+    /// For header frames. RabbitMQ sends them even beyond `frame_max`: each time a message is
+    /// dead-lettered, its headers grow.
     pub header: u32,
     /// For method frames.
     pub method: u32,
 }
 
 impl Default for FrameLimits {
-    /// What holds for RabbitMQ's default `frame_max` of 131,072, and 1 MiB for the other frames.
+    /// The limits for RabbitMQ's default `frame_max` of 131,072, and 1 MiB for other frames.
     fn default() -> Self {
         Self { body: 131_072 - FRAME_OVERHEAD as u32, header: 1 << 20, method: 1 << 20 }
     }
@@ -59,17 +58,17 @@ impl Default for FrameLimits {
 pub struct FrameHead {
     /// What the frame carries.
     pub kind: FrameKind,
-    /// The channel's number, 0 for the connection itself.
+    /// The channel number, 0 for the connection itself.
     pub channel: u16,
     /// The payload's size in bytes.
     pub size: u32,
 }
 
 impl FrameHead {
-    /// Reads the head at the start of `input`; `None` while there are fewer than seven bytes.
+    /// Reads the head at the start of `input`. `None` means that fewer than seven bytes are there.
     ///
     /// # Errors
-    /// As soon as the head shows it: [`Malformed::UnknownFrameType`], [`Malformed::FrameTooLarge`],
+    /// As soon as the bytes show it: [`Malformed::UnknownFrameType`], [`Malformed::FrameTooLarge`],
     /// [`Malformed::HeartbeatPayload`].
     #[inline]
     pub const fn parse(input: &[u8], limits: FrameLimits) -> Result<Option<Self>, Malformed> {
@@ -100,7 +99,7 @@ impl FrameHead {
         Ok(Some(Self { kind, channel, size }))
     }
 
-    /// The size of the whole frame in bytes, head and end octet included.
+    /// The size of the complete frame in bytes, with head and end octet.
     #[inline]
     pub const fn frame_len(self) -> usize {
         self.size as usize + FRAME_OVERHEAD
@@ -128,37 +127,37 @@ impl FrameKind {
     }
 }
 
-/// A whole frame within an input buffer.
+/// A complete frame in an input buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs, reason = "the specification is frozen")]
 pub struct Frame<'a> {
     /// What the frame carries.
     pub kind: FrameKind,
-    /// The channel's number, 0 for the connection itself.
+    /// The channel number, 0 for the connection itself.
     pub channel: u16,
-    /// The payload; the end octet behind it was checked.
+    /// The payload. The end octet after it has been checked.
     pub payload: &'a [u8],
 }
 
 impl Frame<'_> {
-    /// The size of the whole frame in bytes: what to consume.
+    /// The size of the complete frame in bytes: how much of the input to consume.
     #[inline]
     pub const fn frame_len(&self) -> usize {
         self.payload.len() + FRAME_OVERHEAD
     }
 }
 
-/// What [`peek`] found at the start of an input buffer.
+/// The result of [`peek`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "a frame is there or it is not")]
 pub enum Peek<'a> {
-    /// A whole frame.
+    /// A complete frame.
     Complete(Frame<'a>),
-    /// At least so many more bytes are needed.
+    /// The frame is incomplete: at least this number of bytes is missing.
     Incomplete(usize),
 }
 
-/// Looks at the first frame of `input` without consuming it.
+/// Decodes the first frame of `input`, which the caller then consumes.
 ///
 /// # Errors
 /// Those of [`FrameHead::parse`], and [`Malformed::BadFrameEnd`].
@@ -178,8 +177,8 @@ pub fn peek(input: &[u8], limits: FrameLimits) -> Result<Peek<'_>, Malformed> {
     }
 }
 
-/// The payload of the frame at the start of `input`, if it is a whole and well-formed frame of this
-/// kind and channel, with a payload of at most `limit` bytes.
+/// Returns the payload of the frame at the start of `input`, if it is a complete and well-formed frame of this
+/// kind and channel with a payload of at most `limit` bytes.
 #[inline]
 pub fn peek_payload(input: &[u8], kind: FrameKind, channel: u16, limit: u32) -> Option<&[u8]> {
     let ([octet, c0, c1, size @ ..], rest) = input.split_first_chunk::<FRAME_HEAD>()?;
@@ -199,7 +198,7 @@ pub fn write_method<'a>(out: &mut Vec<u8>, channel: u16, method: &impl WireMetho
     frame.end(out);
 }
 
-/// Changes a frame of `basic.ack` that [`write_method`] laid down at the start of `frame`.
+/// Changes the arguments of a `basic.ack` frame at the start of `frame`, which [`write_method`] has written.
 #[inline]
 pub fn rewrite_ack(frame: &mut [u8], delivery_tag: u64, multiple: bool) {
     const TAG: usize = FRAME_HEAD + 4;
@@ -211,14 +210,14 @@ pub fn rewrite_ack(frame: &mut [u8], delivery_tag: u64, multiple: bool) {
     }
 }
 
-/// Appends a header frame for a basic content of `body_size` bytes.
+/// Appends a content header frame.
 pub fn write_header(out: &mut Vec<u8>, channel: u16, header: &ContentHeader<'_>) {
     let frame = FrameInProgress::begin(out, FrameKind::Header, channel);
     header.encode(out);
     frame.end(out);
 }
 
-/// Appends a header frame from borrowed properties.
+/// Appends a content header frame for a body of `body_size` bytes, from borrowed properties.
 #[inline]
 pub fn write_header_ref(
     out: &mut Vec<u8>,
@@ -232,8 +231,8 @@ pub fn write_header_ref(
     frame.end(out);
 }
 
-/// Appends the head of a body frame, for a payload that is sent from where it lies; the end octet
-/// [`FRAME_END`] must follow it.
+/// Appends the head of a body frame whose payload is sent from another buffer. The payload and the end
+/// octet [`FRAME_END`] must follow.
 #[inline]
 pub fn write_body_head(out: &mut Vec<u8>, channel: u16, size: u32) {
     out.extend_from_slice(&head_bytes(FrameKind::Body, channel, size));
@@ -254,7 +253,7 @@ const fn head_bytes(kind: FrameKind, channel: u16, size: u32) -> [u8; FRAME_HEAD
     [kind.octet(), c0, c1, s0, s1, s2, s3]
 }
 
-/// A frame whose payload is being appended: its size is filled in at the end.
+/// A frame whose payload is being appended. Its size is filled in at the end.
 struct FrameInProgress {
     payload_start: usize,
 }

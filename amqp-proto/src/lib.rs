@@ -1,16 +1,18 @@
 //! The wire format of AMQP 0-9-1 with RabbitMQ's extensions, in both directions.
 //!
-//! This crate knows frames ([`frame`]), methods ([`method`]), content headers and the fourteen
-//! message properties ([`properties`]), and field tables ([`FieldTable`]). It holds no state,
-//! reads no clock, touches no socket and needs no `std`.
+//! This crate encodes and decodes frames ([`frame`]), methods ([`method`]), content headers, the fourteen
+//! message properties ([`properties`]) and field tables ([`FieldTable`]). It has no state, no clock and no
+//! sockets, and is `no_std`. Applications use it through an adapter such as `amqp-tokio`.
 //!
-//! * Decoding borrows: a decoded method points into the bytes that it came from.
-//! * Tables and properties stay raw ([`RawTable`], [`RawProperties`]) until they are looked at, so
-//!   that a message whose headers are malformed can still be received, acknowledged or refused.
-//! * Every length is checked before it is used: nothing is allocated in proportion to a length that
-//!   the bytes at hand do not back.
-//! * Encoding appends to a `Vec<u8>`. What can be refused is refused before a byte is laid down
-//!   ([`EncodeError`]).
+//! * Decoding borrows: a decoded method points into the input.
+//! * Tables and properties stay encoded ([`RawTable`], [`RawProperties`]) until they are read. So a message
+//!   with malformed headers can still be received, acknowledged or rejected.
+//! * Every length is checked before it is used. A length that a peer announces allocates nothing before the
+//!   bytes have arrived.
+//! * Encoding appends to a `Vec<u8>`. A value that cannot be encoded is an [`EncodeError`].
+//!
+//! The feature `serde` implements `Serialize` and `Deserialize` for [`FieldTable`], [`FieldValue`] and
+//! [`Properties`].
 //!
 //! ```
 //! use amqp_proto::frame::{self, FrameKind, FrameLimits, Peek};
@@ -52,10 +54,10 @@ pub use properties::{ContentHeader, DeliveryMode, Properties, PropertiesRef, Raw
 pub use reply_code::ReplyCode;
 pub use short_str::ShortStr;
 
-/// The deepest nesting of tables and arrays that is decoded or encoded by default.
+/// The maximum depth of nested tables and arrays, by default.
 ///
-/// RabbitMQ relays header tables verbatim, tens of thousands of levels deep if a publisher sends
-/// them; recursing into those would overflow the stack.
+/// RabbitMQ relays header tables as they are, even tens of thousands of levels deep. Decoding those by
+/// recursion would overflow the stack.
 pub const TABLE_DEPTH_MAX: usize = 32;
 
 /// The first eight bytes of every connection: `AMQP` 0-0-9-1 (AMQP 0-9-1, 4.2.2).

@@ -1,7 +1,7 @@
 //! The macro behind the table of methods in [`crate::method`].
 //!
-//! Each entry of the table yields a struct with its codec, a variant of `Method`, and a row of
-//! `TABLE`, so that a method's wire form stands in one place.
+//! Each entry of the table becomes a struct with its codec, a variant of `Method`, and a row of `TABLE`. So the
+//! wire format of a method is defined in one place.
 
 macro_rules! methods {
     ($(
@@ -26,7 +26,7 @@ macro_rules! methods {
                     #[allow(clippy::exhaustive_structs, reason = "the specification is frozen")]
                     pub struct $name $(<$lt>)? {
                         $(
-                            #[doc = concat!("The specification's `", stringify!($field), "`.")]
+                            #[doc = concat!("The field `", stringify!($field), "` of the specification.")]
                             pub $field: $type,
                         )*
                     }
@@ -83,7 +83,7 @@ macro_rules! methods {
             /// Decodes the payload of a method frame: class id, method id, arguments.
             ///
             /// # Errors
-            /// Any [`Malformed`] of a method: unknown ids, cut short, bytes left over.
+            /// [`Malformed::UnknownMethod`], [`Malformed::Truncated`] or [`Malformed::TrailingBytes`].
             #[inline]
             pub fn decode(payload: &'a [u8]) -> Result<Self, Malformed> {
                 let (id, arguments) = MethodId::split(payload)?;
@@ -102,7 +102,7 @@ macro_rules! methods {
                 }
             }
 
-            /// The class and method ids.
+            /// Returns the class id and method id.
             pub const fn id(&self) -> MethodId {
                 match self {
                     $($(Self::$variant(_) => MethodId { class: $class_id, method: $id },)*)*
@@ -118,7 +118,7 @@ macro_rules! methods {
             }
         )*)*
 
-        /// Every method, as data: what the codec above was made from.
+        /// Every method as data, from the table that defines the codec.
         pub const TABLE: &[MethodSpec] = &[
             $($(
                 MethodSpec {

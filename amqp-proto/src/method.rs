@@ -1,9 +1,8 @@
-//! Classes and methods of AMQP 0-9-1 with RabbitMQ's extensions, from one declarative table.
+//! The classes and methods of AMQP 0-9-1 with RabbitMQ's extensions.
 //!
-//! The table below reads like the specification: class, method, the method's short name and its
-//! variant of [`Method`], its id, whether content follows, what answers it, and its fields in wire
-//! order. `reserved_*` fields are ignored when read and zero when written. A test compares
-//! [`TABLE`] with the official XML.
+//! One table defines them all. Each entry has the method's name, its variant of [`Method`], its id, whether
+//! content follows, the methods that answer it, and its fields in wire order. `reserved_*` fields are ignored
+//! when decoded and zero when encoded. A test compares [`TABLE`] with the official XML.
 //!
 //! RabbitMQ's extensions: `connection.blocked`, `connection.unblocked`, `connection.update-secret`,
 //! `exchange.bind`, `exchange.unbind`, `basic.nack`, the class `confirm`; `access.request` is a
@@ -19,14 +18,14 @@ use crate::{Malformed, RawTable, ShortStr};
 pub use crate::wire::{Domain, Reserved};
 
 methods! {
-    /// Work with connections (AMQP 0-9-1, 1.4).
+    /// Connections (AMQP 0-9-1, 1.4).
     class connection = 10 {
         /// The server's greeting.
         Start / ConnectionStart<'a> = 10 => StartOk {
             version_major: u8, version_minor: u8, server_properties: RawTable<'a>,
             mechanisms: &'a [u8], locales: &'a [u8],
         }
-        /// The client's choice of mechanism and locale, with its properties.
+        /// The client's choice of mechanism and locale, its response and its properties.
         StartOk / ConnectionStartOk<'a> = 11 {
             client_properties: RawTable<'a>, mechanism: ShortStr<'a>, response: &'a [u8],
             locale: ShortStr<'a>,
@@ -44,7 +43,7 @@ methods! {
             virtual_host: ShortStr<'a>, reserved_1: Reserved<ShortStr<'static>>,
             reserved_2: Reserved<bool>,
         }
-        /// The connection is ready.
+        /// The virtual host is open.
         OpenOk / ConnectionOpenOk = 41 { reserved_1: Reserved<ShortStr<'static>> }
         /// Closes the connection, with the reason.
         Close / ConnectionClose<'a> = 50 => CloseOk {
@@ -52,25 +51,25 @@ methods! {
         }
         /// Confirms the close.
         CloseOk / ConnectionCloseOk = 51 {}
-        /// The broker is short of a resource and reads no publishes (RabbitMQ).
+        /// The broker lacks memory or disk space and stops reading from publishers (RabbitMQ).
         Blocked / ConnectionBlocked<'a> = 60 { reason: ShortStr<'a> }
-        /// The broker reads publishes again (RabbitMQ).
+        /// The broker reads from publishers again (RabbitMQ).
         Unblocked / ConnectionUnblocked = 61 {}
         /// Replaces the credentials of an open connection (RabbitMQ).
         UpdateSecret / ConnectionUpdateSecret<'a> = 70 => UpdateSecretOk {
             new_secret: &'a [u8], reason: ShortStr<'a>,
         }
-        /// The new secret is in place.
+        /// The new secret is in use.
         UpdateSecretOk / ConnectionUpdateSecretOk = 71 {}
     }
 
-    /// Work with channels (AMQP 0-9-1, 1.5).
+    /// Channels (AMQP 0-9-1, 1.5).
     class channel = 20 {
         /// Opens a channel.
         Open / ChannelOpen = 10 => OpenOk { reserved_1: Reserved<ShortStr<'static>> }
-        /// The channel is ready.
+        /// The channel is open.
         OpenOk / ChannelOpenOk = 11 { reserved_1: Reserved<&'static [u8]> }
-        /// Asks the peer to stop or to go on with contents.
+        /// Asks the peer to stop or to resume sending contents.
         Flow / ChannelFlow = 20 => FlowOk { active: bool }
         /// Confirms the flow.
         FlowOk / ChannelFlowOk = 21 { active: bool }
@@ -82,7 +81,7 @@ methods! {
         CloseOk / ChannelCloseOk = 41 {}
     }
 
-    /// Access tickets: a remnant that RabbitMQ answers and ignores.
+    /// Access tickets, from AMQP 0-8. RabbitMQ answers requests for them and ignores them otherwise.
     class access = 30 {
         /// Asks for a ticket.
         Request / AccessRequest<'a> = 10 => RequestOk {
@@ -92,7 +91,7 @@ methods! {
         RequestOk / AccessRequestOk = 11 { ticket: u16 }
     }
 
-    /// Work with exchanges (AMQP 0-9-1, 1.6).
+    /// Exchanges (AMQP 0-9-1, 1.6).
     class exchange = 40 {
         /// Declares an exchange, or checks that it exists.
         Declare / ExchangeDeclare<'a> = 10 => DeclareOk {
@@ -100,38 +99,38 @@ methods! {
             durable: bool, auto_delete: bool, internal: bool, no_wait: bool,
             arguments: RawTable<'a>,
         }
-        /// The exchange is there.
+        /// The exchange exists.
         DeclareOk / ExchangeDeclareOk = 11 {}
         /// Deletes an exchange.
         Delete / ExchangeDelete<'a> = 20 => DeleteOk {
             reserved_1: Reserved<u16>, exchange: ShortStr<'a>, if_unused: bool, no_wait: bool,
         }
-        /// The exchange is gone.
+        /// The exchange is deleted.
         DeleteOk / ExchangeDeleteOk = 21 {}
         /// Binds an exchange to an exchange (RabbitMQ).
         Bind / ExchangeBind<'a> = 30 => BindOk {
             reserved_1: Reserved<u16>, destination: ShortStr<'a>, source: ShortStr<'a>, routing_key: ShortStr<'a>,
             no_wait: bool, arguments: RawTable<'a>,
         }
-        /// The binding is there (RabbitMQ).
+        /// The binding exists (RabbitMQ).
         BindOk / ExchangeBindOk = 31 {}
-        /// Takes a binding between exchanges away (RabbitMQ).
+        /// Removes a binding between exchanges (RabbitMQ).
         Unbind / ExchangeUnbind<'a> = 40 => UnbindOk {
             reserved_1: Reserved<u16>, destination: ShortStr<'a>, source: ShortStr<'a>, routing_key: ShortStr<'a>,
             no_wait: bool, arguments: RawTable<'a>,
         }
-        /// The binding is gone (RabbitMQ; its id is 51, not 41).
+        /// The binding is removed (RabbitMQ; its id is 51, not 41).
         UnbindOk / ExchangeUnbindOk = 51 {}
     }
 
-    /// Work with queues (AMQP 0-9-1, 1.7).
+    /// Queues (AMQP 0-9-1, 1.7).
     class queue = 50 {
         /// Declares a queue, or checks that it exists.
         Declare / QueueDeclare<'a> = 10 => DeclareOk {
             reserved_1: Reserved<u16>, queue: ShortStr<'a>, passive: bool, durable: bool,
             exclusive: bool, auto_delete: bool, no_wait: bool, arguments: RawTable<'a>,
         }
-        /// The queue is there.
+        /// The queue exists.
         DeclareOk / QueueDeclareOk<'a> = 11 {
             queue: ShortStr<'a>, message_count: u32, consumer_count: u32,
         }
@@ -140,46 +139,46 @@ methods! {
             reserved_1: Reserved<u16>, queue: ShortStr<'a>, exchange: ShortStr<'a>, routing_key: ShortStr<'a>,
             no_wait: bool, arguments: RawTable<'a>,
         }
-        /// The binding is there.
+        /// The binding exists.
         BindOk / QueueBindOk = 21 {}
         /// Removes the ready messages of a queue.
         Purge / QueuePurge<'a> = 30 => PurgeOk {
             reserved_1: Reserved<u16>, queue: ShortStr<'a>, no_wait: bool,
         }
-        /// So many messages were removed.
+        /// The number of messages that were removed.
         PurgeOk / QueuePurgeOk = 31 { message_count: u32 }
         /// Deletes a queue.
         Delete / QueueDelete<'a> = 40 => DeleteOk {
             reserved_1: Reserved<u16>, queue: ShortStr<'a>, if_unused: bool, if_empty: bool,
             no_wait: bool,
         }
-        /// The queue is gone, with so many messages.
+        /// The queue is deleted, with this number of messages.
         DeleteOk / QueueDeleteOk = 41 { message_count: u32 }
-        /// Takes a binding away.
+        /// Removes a binding.
         Unbind / QueueUnbind<'a> = 50 => UnbindOk {
             reserved_1: Reserved<u16>, queue: ShortStr<'a>, exchange: ShortStr<'a>, routing_key: ShortStr<'a>,
             arguments: RawTable<'a>,
         }
-        /// The binding is gone.
+        /// The binding is removed.
         UnbindOk / QueueUnbindOk = 51 {}
     }
 
-    /// Work with messages (AMQP 0-9-1, 1.8).
+    /// Messages (AMQP 0-9-1, 1.8).
     class basic = 60 {
         /// Sets the prefetch limits.
         Qos / BasicQos = 10 => QosOk { prefetch_size: u32, prefetch_count: u16, global: bool }
-        /// The limits hold.
+        /// The limits are set.
         QosOk / BasicQosOk = 11 {}
         /// Starts a consumer.
         Consume / BasicConsume<'a> = 20 => ConsumeOk {
             reserved_1: Reserved<u16>, queue: ShortStr<'a>, consumer_tag: ShortStr<'a>, no_local: bool,
             no_ack: bool, exclusive: bool, no_wait: bool, arguments: RawTable<'a>,
         }
-        /// The consumer runs.
+        /// The consumer has started.
         ConsumeOk / BasicConsumeOk<'a> = 21 { consumer_tag: ShortStr<'a> }
-        /// Ends a consumer; RabbitMQ sends it too, when the queue is gone.
+        /// Cancels a consumer. RabbitMQ sends it too, when the queue is deleted.
         Cancel / BasicCancel<'a> = 30 => CancelOk { consumer_tag: ShortStr<'a>, no_wait: bool }
-        /// The consumer has ended.
+        /// The consumer is cancelled.
         CancelOk / BasicCancelOk<'a> = 31 { consumer_tag: ShortStr<'a> }
         /// Publishes a message.
         Publish / BasicPublish<'a> = 40, content {
@@ -195,52 +194,52 @@ methods! {
             consumer_tag: ShortStr<'a>, delivery_tag: u64, redelivered: bool, exchange: ShortStr<'a>,
             routing_key: ShortStr<'a>,
         }
-        /// Asks for one message.
+        /// Requests one message.
         Get / BasicGet<'a> = 70 => GetOk | GetEmpty {
             reserved_1: Reserved<u16>, queue: ShortStr<'a>, no_ack: bool,
         }
-        /// The message asked for.
+        /// The message that was requested.
         GetOk / BasicGetOk<'a> = 71, content {
             delivery_tag: u64, redelivered: bool, exchange: ShortStr<'a>, routing_key: ShortStr<'a>,
             message_count: u32,
         }
         /// The queue is empty.
         GetEmpty / BasicGetEmpty = 72 { reserved_1: Reserved<ShortStr<'static>> }
-        /// Acknowledges deliveries; from RabbitMQ, confirms publishes.
+        /// Acknowledges deliveries. From RabbitMQ, it confirms publishes.
         Ack / BasicAck = 80 { delivery_tag: u64, multiple: bool }
         /// Rejects a delivery.
         Reject / BasicReject = 90 { delivery_tag: u64, requeue: bool }
-        /// Asks for redelivery, unanswered (deprecated).
+        /// Requests redelivery, without an answer (deprecated).
         RecoverAsync / BasicRecoverAsync = 100 { requeue: bool }
-        /// Asks for redelivery of what is unacknowledged.
+        /// Requests redelivery of unacknowledged messages.
         Recover / BasicRecover = 110 => RecoverOk { requeue: bool }
         /// Redelivery has begun.
         RecoverOk / BasicRecoverOk = 111 {}
-        /// Rejects deliveries (RabbitMQ); from RabbitMQ, refuses publishes.
+        /// Rejects deliveries (RabbitMQ). From RabbitMQ, it refuses publishes.
         Nack / BasicNack = 120 { delivery_tag: u64, multiple: bool, requeue: bool }
     }
 
     /// Publisher confirms (RabbitMQ).
     class confirm = 85 {
-        /// Puts the channel into confirm mode.
+        /// Selects confirm mode.
         Select / ConfirmSelect = 10 => SelectOk { nowait: bool }
-        /// Publishes are confirmed from here on.
+        /// Confirm mode is selected: later publishes are confirmed.
         SelectOk / ConfirmSelectOk = 11 {}
     }
 
     /// Transactions (AMQP 0-9-1, 1.9).
     class tx = 90 {
-        /// Puts the channel into transaction mode.
+        /// Selects transaction mode.
         Select / TxSelect = 10 => SelectOk {}
-        /// A transaction is open.
+        /// Transaction mode is selected: a transaction begins.
         SelectOk / TxSelectOk = 11 {}
-        /// Commits the open transaction; the next one begins.
+        /// Commits the transaction. The next one begins.
         Commit / TxCommit = 20 => CommitOk {}
-        /// The transaction took effect.
+        /// The transaction is committed.
         CommitOk / TxCommitOk = 21 {}
-        /// Drops the open transaction; the next one begins.
+        /// Rolls the transaction back. The next one begins.
         Rollback / TxRollback = 30 => RollbackOk {}
-        /// The transaction had no effect.
+        /// The transaction is rolled back.
         RollbackOk / TxRollbackOk = 31 {}
     }
 }
@@ -251,7 +250,7 @@ impl Method<'_> {
         self.id().spec()
     }
 
-    /// Whether a content header and body follow (AMQP 0-9-1, 4.2.6).
+    /// Whether a content header and a body follow (AMQP 0-9-1, 4.2.6).
     pub fn has_content(&self) -> bool {
         self.spec().is_some_and(|spec| spec.content)
     }
@@ -259,7 +258,7 @@ impl Method<'_> {
 
 /// A class id and a method id.
 ///
-/// Shown as the specification writes it, `queue.declare-ok`; for debugging as the type's name is,
+/// `Display` prints the specification's name, such as `queue.declare-ok`; `Debug` prints the type's, such as
 /// `queue.DeclareOk`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(clippy::exhaustive_structs, reason = "the specification is frozen")]
@@ -271,7 +270,7 @@ pub struct MethodId {
 }
 
 impl MethodId {
-    /// Splits the payload of a method frame into ids and arguments.
+    /// Splits the payload of a method frame into its ids and its arguments.
     ///
     /// # Errors
     /// [`Malformed::Truncated`] below four bytes.
@@ -323,7 +322,7 @@ impl fmt::Debug for MethodId {
     }
 }
 
-/// A method of the table, with its codec.
+/// A method with its codec.
 pub trait WireMethod<'a>: sealed::Sealed + Sized {
     /// The class and method ids.
     const ID: MethodId;
@@ -334,7 +333,7 @@ pub trait WireMethod<'a>: sealed::Sealed + Sized {
     /// [`Malformed::Truncated`] or [`Malformed::TrailingBytes`].
     fn decode(arguments: &'a [u8]) -> Result<Self, Malformed>;
 
-    /// Appends ids and arguments: the payload of a method frame.
+    /// Appends the ids and arguments: the payload of a method frame.
     fn encode(&self, out: &mut Vec<u8>);
 }
 
@@ -352,9 +351,9 @@ pub struct MethodSpec {
     pub class: &'static str,
     /// The method's name in `CamelCase`.
     pub name: &'static str,
-    /// Whether content follows.
+    /// Whether a content follows.
     pub content: bool,
-    /// The names of the methods of the same class that answer it.
+    /// The names of the methods of the same class that reply to it.
     pub replies: &'static [&'static str],
     /// The fields in wire order.
     pub fields: &'static [FieldSpec],
@@ -366,8 +365,8 @@ pub struct MethodSpec {
 pub struct FieldSpec {
     /// The field's name in `snake_case`.
     pub name: &'static str,
-    /// Its elementary type.
+    /// The elementary type of the field.
     pub domain: Domain,
-    /// Whether the specification reserves it.
+    /// Whether the field is reserved.
     pub reserved: bool,
 }

@@ -1,8 +1,8 @@
 //! Content headers and the fourteen message properties (AMQP 0-9-1, 4.2.6.1 and 1.8).
 //!
-//! A received header keeps its properties raw ([`RawProperties`]); [`RawProperties::decode`] gives
-//! a borrowed view ([`PropertiesRef`]) without allocating, [`PropertiesRef::to_owned`] an owned
-//! value ([`Properties`]), which is also what applications build to publish.
+//! The properties of a received header stay encoded ([`RawProperties`]). [`RawProperties::decode`] returns a
+//! borrowed view ([`PropertiesRef`]) without allocating, and [`PropertiesRef::to_owned`] an owned value
+//! ([`Properties`]). Applications build the latter to publish.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -12,20 +12,20 @@ use crate::field_table::octets;
 use crate::wire::{Reader, Writer};
 use crate::{EncodeError, FieldTable, Malformed, RawTable, ShortStr};
 
-/// The class id of every content of AMQP 0-9-1: basic.
+/// The class id of every content in AMQP 0-9-1: `basic`.
 pub const CONTENT_CLASS: u16 = 60;
 
-/// Bytes of the shortest payload of a header frame: class, weight, body size, no property.
+/// The minimum size of a header frame's payload in bytes: class, weight, body size, property flags.
 pub const CONTENT_HEADER_MIN: usize = 14;
 
-/// Whether a message outlives a restart of the broker, in a queue that does.
+/// Whether a message in a durable queue survives a restart of the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 #[allow(clippy::exhaustive_enums, reason = "the specification is frozen")]
 pub enum DeliveryMode {
-    /// It does not.
+    /// It is lost.
     Transient = 1,
-    /// It does.
+    /// It survives.
     Persistent = 2,
 }
 
@@ -39,16 +39,16 @@ impl From<DeliveryMode> for u8 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs, reason = "the specification is frozen")]
 pub struct ContentHeader<'a> {
-    /// The class of the method before it, 60 for all of AMQP 0-9-1.
+    /// The class of the method before it: 60 in all of AMQP 0-9-1.
     pub class_id: u16,
     /// The size of the body in bytes, over all its frames.
     pub body_size: u64,
-    /// Flags and values of the properties.
+    /// The flags and values of the properties.
     pub properties: RawProperties<'a>,
 }
 
 impl<'a> ContentHeader<'a> {
-    /// Decodes the payload of a header frame. The unused weight is ignored.
+    /// Decodes the payload of a header frame. Ignores the weight, which AMQP does not use.
     ///
     /// # Errors
     /// [`Malformed::Truncated`] below fourteen bytes.
@@ -77,7 +77,7 @@ impl<'a> ContentHeader<'a> {
         out.extend_from_slice(self.properties.0);
     }
 
-    /// Appends what comes before the property flags.
+    /// Appends everything before the property flags.
     #[inline]
     pub(crate) fn encode_head(out: &mut Vec<u8>, body_size: u64) {
         Self::encode_fixed(out, CONTENT_CLASS, body_size);
@@ -91,20 +91,20 @@ impl<'a> ContentHeader<'a> {
     }
 }
 
-/// Property flags and values as they stand on the wire, unchecked.
+/// Property flags and values in wire format. They are checked when they are decoded.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RawProperties<'a>(&'a [u8]);
 
 impl<'a> RawProperties<'a> {
-    /// No property.
+    /// No properties.
     pub const NONE: Self = RawProperties(&[0, 0]);
 
-    /// Properties from flags and values as on the wire.
+    /// Takes property flags and values in wire format.
     pub const fn new(bytes: &'a [u8]) -> Self {
         RawProperties(bytes)
     }
 
-    /// Flags and values as on the wire.
+    /// The flags and values in wire format.
     pub const fn as_bytes(self) -> &'a [u8] {
         self.0
     }
@@ -125,7 +125,7 @@ impl Default for RawProperties<'_> {
     }
 }
 
-/// How each type of property is read, written and owned.
+/// How each type of property is decoded, encoded and owned.
 macro_rules! property {
     (@read $reader:ident shortstr) => { $reader.short_str()? };
     (@read $reader:ident table) => { RawTable::new($reader.long_str()?) };
@@ -176,26 +176,31 @@ macro_rules! properties {
             $($(#[$doc])* pub $field: Option<property!(@borrowed $type)>,)*
         }
 
-        /// The properties of a message, owned.
+        /// The properties of a message.
         ///
-        /// Each has a field to read and a setter of the same name to build with:
+        /// Each property is a field, with a builder method of the same name:
         /// ```
         /// use amqp_proto::Properties;
         /// let properties = Properties::new().content_type("text/plain").delivery_mode(2);
         /// assert_eq!(properties.content_type.as_deref(), Some("text/plain"));
         /// ```
         #[derive(Clone, Debug, Default, PartialEq)]
+        #[cfg_attr(
+            feature = "serde",
+            derive(serde::Serialize, serde::Deserialize),
+            serde(default)
+        )]
         #[non_exhaustive]
         pub struct Properties {
             $($(#[$doc])* pub $field: Option<property!(@owned $type)>,)*
         }
 
         impl<'a> RawProperties<'a> {
-            /// Reads every property that is present.
+            /// Decodes every property that is present. Strings and tables are not checked.
             ///
             /// # Errors
             /// [`Malformed::Truncated`], [`Malformed::TrailingBytes`],
-            /// [`Malformed::UnknownPropertyFlags`]. Texts and tables are not looked into.
+            /// [`Malformed::UnknownPropertyFlags`].
             #[inline]
             pub fn decode(self) -> Result<PropertiesRef<'a>, Malformed> {
                 let mut reader = Reader::new(self.0);
@@ -215,7 +220,7 @@ macro_rules! properties {
         }
 
         impl PropertiesRef<'_> {
-            /// Appends flags and values.
+            /// Appends the flags and values in wire format.
             #[inline]
             pub fn encode(&self, out: &mut Vec<u8>) {
                 let mut flags = 0_u16;
@@ -228,7 +233,7 @@ macro_rules! properties {
                 )*
             }
 
-            /// Whether [`to_owned`](Self::to_owned) would succeed, without allocating.
+            /// Checks whether [`to_owned`](Self::to_owned) would succeed, without allocating.
             ///
             /// # Errors
             /// Those of [`to_owned`](Self::to_owned).
@@ -241,7 +246,7 @@ macro_rules! properties {
                 Ok(())
             }
 
-            /// Copies texts and decodes the headers, tables nested up to `depth_max` levels.
+            /// Copies the strings and decodes the headers. Tables may be nested `depth_max` levels deep.
             ///
             /// # Errors
             /// [`Malformed::NotUtf8`], and those of [`RawTable::decode`].
@@ -256,7 +261,7 @@ macro_rules! properties {
         }
 
         impl Properties {
-            /// A borrowed view, with `headers` as room for the encoded headers table.
+            /// Returns a borrowed view. `headers` is the buffer for the encoded headers table.
             ///
             /// # Errors
             /// Any [`EncodeError`].
@@ -285,53 +290,55 @@ macro_rules! properties {
 
         const KNOWN_FLAGS: u16 = 0 $(| 1 << $bit)*;
 
-        /// The properties in wire order, as data: the specification's name, the flag's bit, the
-        /// type.
+        /// The properties in wire order: the specification's name, the bit of the flag, the type.
         pub const TABLE: &[(&str, u8, &str)] = &[$(($spec_name, $bit, stringify!($type)),)*];
     };
 }
 
 properties! {
-    /// The body's MIME type.
+    /// The MIME type of the body.
     15 content_type "content-type" shortstr,
-    /// The body's MIME encoding.
+    /// The MIME encoding of the body.
     14 content_encoding "content-encoding" shortstr,
-    /// The application's headers, by which a headers exchange routes.
+    /// The application's headers. A headers exchange routes by them.
     13 headers "headers" table,
     /// 1 for transient, 2 for persistent.
     12 delivery_mode "delivery-mode" octet,
-    /// 0 to 9; queues with `x-max-priority` heed it.
+    /// The priority, 0 to 255. Queues with `x-max-priority` and quorum queues use it
+    /// (<https://www.rabbitmq.com/docs/priority>).
     11 priority "priority" octet,
-    /// Says which request a reply belongs to.
+    /// Identifies the request that a reply answers.
     10 correlation_id "correlation-id" shortstr,
-    /// The queue that replies go to.
+    /// The queue to which replies are published.
     9 reply_to "reply-to" shortstr,
-    /// How long the message lives, in milliseconds, as decimal text.
+    /// The time to live in a queue: milliseconds as decimal text
+    /// (<https://www.rabbitmq.com/docs/ttl#per-message-ttl-in-publishers>).
     8 expiration "expiration" shortstr,
-    /// The application's name for the message.
+    /// The application's identifier of the message.
     7 message_id "message-id" shortstr,
-    /// Seconds since 1970-01-01T00:00:00Z.
+    /// The application's timestamp: seconds since 1970-01-01T00:00:00Z.
     6 timestamp "timestamp" timestamp,
-    /// The application's name for the kind of message (`type` in the specification).
+    /// The application's name for this kind of message (`type` in the specification).
     5 kind "type" shortstr,
-    /// The publisher's login; RabbitMQ refuses any other.
+    /// The publisher's user name. RabbitMQ closes the channel if it is another one
+    /// (<https://www.rabbitmq.com/docs/validated-user-id>).
     4 user_id "user-id" shortstr,
-    /// The publishing application.
+    /// The name of the publishing application.
     3 app_id "app-id" shortstr,
-    /// Reserved; once the cluster's id.
+    /// Reserved. AMQP 0-8 used it as a cluster id.
     2 cluster_id "reserved" shortstr,
 }
 
 impl Properties {
-    /// No property.
+    /// Creates empty properties.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Appends flags and values.
+    /// Appends the flags and values in wire format.
     ///
     /// # Errors
-    /// Any [`EncodeError`], with nothing appended.
+    /// Any [`EncodeError`]: nothing was appended.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         self.view(&mut Vec::new())?.encode(out);
         Ok(())

@@ -3,7 +3,7 @@ use core::fmt;
 /// The reply codes of `connection.close`, `channel.close` and `basic.return`
 /// (AMQP 0-9-1, 1.2 "constants"; RabbitMQ adds 312).
 ///
-/// Codes that no specification names are kept: every `u16` is a `ReplyCode`.
+/// Unknown codes are kept: every `u16` is a `ReplyCode`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReplyCode(u16);
 
@@ -12,7 +12,7 @@ macro_rules! reply_codes {
         impl ReplyCode {
             $($(#[$doc])* pub const $name: Self = Self($code);)*
 
-            /// The code's name in the specification, for those that it names.
+            /// The name of the code in the specification, `None` for an unknown code.
             pub const fn name(self) -> Option<&'static str> {
                 match self.0 {
                     $($code => Some(stringify!($name)),)*
@@ -26,7 +26,7 @@ macro_rules! reply_codes {
 reply_codes! {
     /// The method completed.
     REPLY_SUCCESS = 200,
-    /// The content is larger than the peer takes.
+    /// The content is larger than the peer accepts.
     CONTENT_TOO_LARGE = 311,
     /// A mandatory message reached no queue (RabbitMQ).
     NO_ROUTE = 312,
@@ -34,53 +34,53 @@ reply_codes! {
     NO_CONSUMERS = 313,
     /// An operator closed the connection.
     CONNECTION_FORCED = 320,
-    /// The virtual host's name is no path.
+    /// The name of the virtual host is invalid.
     INVALID_PATH = 402,
-    /// Permission, password or exclusive consumer refused it.
+    /// The user has no permission, the login is wrong, or another consumer is exclusive.
     ACCESS_REFUSED = 403,
-    /// No such queue, exchange or virtual host.
+    /// There is no such queue, exchange or virtual host.
     NOT_FOUND = 404,
     /// The queue is exclusive to another connection.
     RESOURCE_LOCKED = 405,
-    /// A precondition failed, such as equal arguments at a second declaration.
+    /// A precondition failed, such as other arguments than in the first declaration.
     PRECONDITION_FAILED = 406,
-    /// A frame could not be read.
+    /// A frame could not be decoded.
     FRAME_ERROR = 501,
     /// A field held an illegal value.
     SYNTAX_ERROR = 502,
-    /// The sequence of frames made no sense.
+    /// The sequence of frames was invalid.
     COMMAND_INVALID = 503,
-    /// A method came for a channel that is not open.
+    /// A method was sent on a channel that is not open.
     CHANNEL_ERROR = 504,
-    /// A frame came that was not due.
+    /// A frame was not expected.
     UNEXPECTED_FRAME = 505,
-    /// The server is short of a resource.
+    /// The server lacks a resource.
     RESOURCE_ERROR = 506,
-    /// The request is not allowed, whatever the circumstances.
+    /// The request is never allowed.
     NOT_ALLOWED = 530,
     /// The server does not implement it.
     NOT_IMPLEMENTED = 540,
-    /// The server failed.
+    /// The server has failed.
     INTERNAL_ERROR = 541,
 }
 
 impl ReplyCode {
-    /// The code with this number.
+    /// Creates a code from its number.
     pub const fn new(code: u16) -> Self {
         Self(code)
     }
 
-    /// The number.
+    /// The number of the code.
     pub const fn code(self) -> u16 {
         self.0
     }
 
-    /// Whether the specification lets this code close a connection rather than one channel.
+    /// Whether the specification allows this code in `connection.close`.
     pub const fn is_hard(self) -> bool {
         matches!(self.0, 320 | 402 | 501..=506 | 530 | 540 | 541)
     }
 
-    /// Whether the specification lets this code close a channel alone.
+    /// Whether the specification allows this code in `channel.close`.
     pub const fn is_soft(self) -> bool {
         matches!(self.0, 311..=313 | 403..=406)
     }

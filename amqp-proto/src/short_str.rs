@@ -2,11 +2,19 @@ use core::fmt;
 
 use crate::{EncodeError, Malformed};
 
-/// A short string: at most 255 bytes, by the protocol UTF-8, in practice whatever a publisher sent
-/// (AMQP 0-9-1, 4.2.5.3).
+/// A short string: at most 255 bytes (AMQP 0-9-1, 4.2.5.3).
 ///
-/// RabbitMQ relays routing keys and properties that are not UTF-8, so a received one is bytes until
-/// [`as_str`](Self::as_str) is asked.
+/// The protocol says UTF-8, but RabbitMQ relays routing keys and properties that are not. So a received
+/// string is bytes, and [`as_str`](Self::as_str) checks them.
+///
+/// ```
+/// use amqp_proto::ShortStr;
+///
+/// let key = ShortStr::new("orders.eu")?;
+/// assert_eq!(key, "orders.eu");
+/// assert_eq!(key.as_str(), Ok("orders.eu"));
+/// # Ok::<(), amqp_proto::EncodeError>(())
+/// ```
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShortStr<'a>(&'a [u8]);
 
@@ -14,7 +22,7 @@ impl<'a> ShortStr<'a> {
     /// The empty string.
     pub const EMPTY: Self = ShortStr(&[]);
 
-    /// A short string from text.
+    /// Creates a short string from text.
     ///
     /// # Errors
     /// [`EncodeError::StringTooLong`] beyond 255 bytes.
@@ -22,7 +30,7 @@ impl<'a> ShortStr<'a> {
         Self::from_bytes(text.as_bytes())
     }
 
-    /// A short string from bytes, which need not be UTF-8.
+    /// Creates a short string from bytes, which may be other than UTF-8.
     ///
     /// # Errors
     /// [`EncodeError::StringTooLong`] beyond 255 bytes.
@@ -33,12 +41,12 @@ impl<'a> ShortStr<'a> {
         Ok(ShortStr(bytes))
     }
 
-    /// The bytes as they stand on the wire, without the length.
+    /// The bytes, without the length.
     pub const fn as_bytes(self) -> &'a [u8] {
         self.0
     }
 
-    /// The text.
+    /// Returns the text.
     ///
     /// # Errors
     /// [`Malformed::NotUtf8`].
@@ -46,7 +54,7 @@ impl<'a> ShortStr<'a> {
         core::str::from_utf8(self.0).map_err(|_| Malformed::NotUtf8)
     }
 
-    /// Whether there are no bytes.
+    /// Whether the string is empty.
     pub const fn is_empty(self) -> bool {
         self.0.is_empty()
     }
@@ -78,5 +86,31 @@ impl fmt::Display for ShortStr<'_> {
 impl PartialEq<str> for ShortStr<'_> {
     fn eq(&self, other: &str) -> bool {
         self.0 == other.as_bytes()
+    }
+}
+
+impl PartialEq<&str> for ShortStr<'_> {
+    fn eq(&self, other: &&str) -> bool {
+        self.0 == other.as_bytes()
+    }
+}
+
+impl PartialEq<ShortStr<'_>> for str {
+    fn eq(&self, other: &ShortStr<'_>) -> bool {
+        self.as_bytes() == other.0
+    }
+}
+
+impl PartialEq<ShortStr<'_>> for &str {
+    fn eq(&self, other: &ShortStr<'_>) -> bool {
+        self.as_bytes() == other.0
+    }
+}
+
+impl<'a> TryFrom<&'a str> for ShortStr<'a> {
+    type Error = EncodeError;
+
+    fn try_from(text: &'a str) -> Result<Self, EncodeError> {
+        Self::new(text)
     }
 }

@@ -1,10 +1,10 @@
-//! The elementary types of the wire, read and written.
+//! Decodes and encodes the elementary types of the wire format.
 //!
-//! Consecutive bits of a method share octets, lowest bit first; any other field starts a new octet.
-//! Reader and writer therefore carry the position within the current octet of bits.
+//! Consecutive bits of a method share octets, lowest bit first. Any other field starts a new octet. So reader
+//! and writer keep the position within the current octet of bits.
 //!
-//! Parsers are nom's in shape. The two primitives are our own: nom's numbers go byte by byte, and its
-//! `take` is not inlined, which costs a delivery as much as all the rest of its method.
+//! Parsers have nom's signature. The two primitives are custom: nom's numbers are read byte by byte, and its
+//! `take` is not inlined. For a delivery, that would cost as much as the rest of its method.
 
 use alloc::vec::Vec;
 

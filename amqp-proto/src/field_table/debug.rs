@@ -1,11 +1,11 @@
-//! Tables for people: `{"x-retries": 3, "name": "abc"}`, shortened where they are large.
+//! Debug output of tables: `{"x-retries": 3, "name": "abc"}`, cut off after 1 KiB.
 
 use core::fmt::{self, Debug, Formatter, Write};
 
 use super::{FieldTable, FieldValue, RawTable};
 use crate::TABLE_DEPTH_MAX;
 
-/// Bytes of text after which the rest is left out.
+/// The maximum number of bytes of text that are printed.
 const SHOWN_BYTES: usize = 1024;
 
 impl Debug for FieldTable {
@@ -29,7 +29,7 @@ impl Debug for RawTable<'_> {
     }
 }
 
-/// Writes bytes as `b"..."`, shortened where they are many.
+/// Writes bytes as `b"..."`, cut off after 1 KiB.
 pub(crate) fn octets(f: &mut Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     shortened(f, &Octets(bytes))
 }
@@ -81,6 +81,7 @@ impl Debug for Value<'_> {
             FieldValue::I32(value) => value.fmt(f),
             FieldValue::U32(value) => value.fmt(f),
             FieldValue::I64(value) => value.fmt(f),
+            FieldValue::U64(value) => value.fmt(f),
             FieldValue::F32(value) => value.fmt(f),
             FieldValue::F64(value) => value.fmt(f),
             FieldValue::Decimal(value) => write!(f, "{}e-{}", value.mantissa, value.scale),

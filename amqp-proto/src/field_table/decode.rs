@@ -5,7 +5,7 @@ use super::{FieldTable, levels_below};
 use crate::wire::Reader;
 use crate::{Decimal, FieldValue, Malformed};
 
-/// Decodes the fields of a table. `levels` counts down to the deepest that is let in.
+/// Decodes the fields of a table. `levels` is the number of levels that may still be nested.
 pub(super) fn table(bytes: &[u8], levels: usize) -> Result<FieldTable, Malformed> {
     let mut fields = Vec::new();
     let inner = levels_below(levels)?;

@@ -3,10 +3,10 @@ use alloc::vec::Vec;
 use crate::{EncodeError, FieldTable, FieldValue, ShortStr, TABLE_DEPTH_MAX};
 
 impl FieldTable {
-    /// Appends the table, its length first.
+    /// Appends the table in wire format, its length first.
     ///
     /// # Errors
-    /// Any [`EncodeError`]; what was appended until then stays.
+    /// Any [`EncodeError`]. Bytes that were appended before the error stay.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         table(self, out, TABLE_DEPTH_MAX)
     }
@@ -34,6 +34,7 @@ fn field(value: &FieldValue, out: &mut Vec<u8>, levels: usize) -> Result<(), Enc
         FieldValue::I32(value) => typed(out, b'I', &value.to_be_bytes()),
         FieldValue::U32(value) => typed(out, b'i', &value.to_be_bytes()),
         FieldValue::I64(value) => typed(out, b'l', &value.to_be_bytes()),
+        FieldValue::U64(value) => return Err(EncodeError::NotSigned(*value)),
         FieldValue::F32(value) if !value.is_finite() => return Err(EncodeError::NotFinite),
         FieldValue::F32(value) => typed(out, b'f', &value.to_be_bytes()),
         FieldValue::F64(value) if !value.is_finite() => return Err(EncodeError::NotFinite),

@@ -1,4 +1,4 @@
-use super::RawTable;
+use super::{RawTable, skip};
 use crate::wire::Reader;
 use crate::{Malformed, ShortStr};
 
@@ -8,14 +8,13 @@ use crate::{Malformed, ShortStr};
 pub struct RawField<'a> {
     /// The name.
     pub name: ShortStr<'a>,
-    /// Name, type and value as they stand on the wire.
+    /// The name, type and value in wire format.
     pub bytes: &'a [u8],
 }
 
 impl<'a> RawTable<'a> {
-    /// The fields in order, their values unchecked. The first error ends the iteration.
-    ///
-    /// Errors: [`Malformed::Truncated`] and [`Malformed::UnknownFieldType`].
+    /// Iterates over the fields in order, without checking their values. The first error ends the
+    /// iteration: [`Malformed::Truncated`] or [`Malformed::UnknownFieldType`].
     pub fn fields(self) -> impl Iterator<Item = Result<RawField<'a>, Malformed>> {
         let mut rest = self.0;
         core::iter::from_fn(move || {
@@ -34,19 +33,7 @@ impl<'a> RawTable<'a> {
 fn first(bytes: &[u8]) -> Result<RawField<'_>, Malformed> {
     let mut reader = Reader::new(bytes);
     let name = reader.short_str()?;
-    match reader.octet()? {
-        b't' | b'b' | b'B' => drop(reader.octet()?),
-        b's' | b'U' | b'u' => drop(reader.short()?),
-        b'I' | b'i' | b'f' => drop(reader.long()?),
-        b'l' | b'L' | b'd' | b'T' => drop(reader.long_long()?),
-        b'D' => {
-            reader.octet()?;
-            reader.long()?;
-        }
-        b'S' | b'x' | b'A' | b'F' => drop(reader.long_str()?),
-        b'V' => {}
-        unknown => return Err(Malformed::UnknownFieldType(unknown)),
-    }
+    skip::value(&mut reader, |_| Ok(()))?;
     let length = bytes.len() - reader.remaining();
     Ok(RawField { name, bytes: bytes.get(..length).unwrap_or_default() })
 }

@@ -63,6 +63,17 @@ fn properties() -> impl Strategy<Value = Properties> {
     })
 }
 
+#[cfg(feature = "serde")]
+proptest! {
+    #[test]
+    fn properties_through_serde(properties in properties()) {
+        let json = serde_json::to_string(&properties).unwrap();
+        assert_eq!(serde_json::from_str::<Properties>(&json).unwrap(), properties);
+        let bytes = postcard::to_allocvec(&properties).unwrap();
+        assert_eq!(postcard::from_bytes::<Properties>(&bytes).unwrap(), properties);
+    }
+}
+
 proptest! {
     #[test]
     fn tables(table in table_of(value())) {

@@ -251,6 +251,79 @@ fn types_that_are_read_and_never_written() {
     assert_eq!(written(f64::NAN.into()), Err(EncodeError::NotFinite));
     assert_eq!(written(f64::INFINITY.into()), Err(EncodeError::NotFinite));
     assert_eq!(written(f32::NEG_INFINITY.into()), Err(EncodeError::NotFinite));
+    assert_eq!(written(u64::MAX.into()), Err(EncodeError::NotSigned(u64::MAX)));
+}
+
+#[test]
+fn unsigned_numbers_become_signed_ones() {
+    assert_eq!(FieldValue::from(10_u64), FieldValue::I64(10));
+    assert_eq!(FieldValue::from(10_usize), FieldValue::I64(10));
+    assert_eq!(FieldValue::from(i64::MAX as u64), FieldValue::I64(i64::MAX));
+    assert_eq!(FieldValue::from(1_u64 << 63), FieldValue::U64(1 << 63));
+}
+
+#[test]
+fn values_are_read_by_their_type() {
+    let nested = FieldTable::from([("a", 1.into())]);
+    let table = FieldTable::from([
+        ("array", vec![FieldValue::from(1), "two".into()].into()),
+        ("bytes", FieldValue::Bytes(vec![0xff])),
+        ("float", 0.5_f32.into()),
+        ("table", nested.clone().into()),
+        ("text", (&String::from("text")).into()),
+        ("time", FieldValue::Timestamp(7)),
+    ]);
+    let field = |name: &str| table.get(name).unwrap();
+    assert_eq!(field("array").as_array(), Some(&[1.into(), "two".into()][..]));
+    assert_eq!(field("bytes").as_bytes(), Some(&[0xff][..]));
+    assert_eq!(field("float").as_f64(), Some(0.5));
+    assert_eq!(field("table").as_table(), Some(&nested));
+    assert_eq!(field("text").as_bytes(), Some(&b"text"[..]));
+    assert_eq!(field("time").as_timestamp(), Some(7));
+    let value = field("text");
+    assert_eq!((value.as_array(), value.as_table(), value.as_f64()), (None, None, None));
+    assert_eq!((value.as_timestamp(), field("time").as_bytes()), (None, None));
+
+    let borrowed: Vec<&str> = (&table).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(borrowed, ["array", "bytes", "float", "table", "text", "time"]);
+    assert_eq!((table.iter().len(), table.clone().into_iter().count()), (6, 6));
+    let mut extended = nested;
+    extended.extend([("a", 2.into()), ("b", 3.into())]);
+    assert_eq!(extended, FieldTable::from([("a", 2.into()), ("b", 3.into())]));
+}
+
+#[test]
+fn short_strings_compare_with_text() {
+    let key = ShortStr::new("orders").unwrap();
+    assert!(key == "orders" && "orders" == key && key == *"orders" && *"orders" == key);
+    assert!(key != "order" && "order" != key);
+    assert_eq!(ShortStr::try_from("orders"), Ok(key));
+    let long = "x".repeat(256);
+    assert_eq!(ShortStr::try_from(long.as_str()), Err(EncodeError::StringTooLong(256)));
+}
+
+/// The formats are part of the interface: applications keep them in files.
+#[cfg(feature = "serde")]
+#[test]
+fn tables_in_json_keep_their_types() {
+    let table = FieldTable::from([
+        ("bytes", FieldValue::Bytes(vec![1, 2])),
+        ("decimal", Decimal { scale: 1, mantissa: 15 }.into()),
+        ("latin", FieldValue::LongString(vec![0xe4])),
+        ("list", vec![FieldValue::from(true), FieldValue::Void].into()),
+        ("number", 10.into()),
+        ("table", FieldTable::from([("text", "abc".into())]).into()),
+    ]);
+    let json = concat!(
+        r#"{"bytes":{"bytes":[1,2]},"decimal":{"decimal":{"scale":1,"mantissa":15}},"#,
+        r#""latin":{"long_string":[228]},"list":{"array":[{"bool":true},"void"]},"#,
+        r#""number":{"i32":10},"table":{"table":{"text":{"long_string":"abc"}}}}"#,
+    );
+    assert_eq!(serde_json::to_string(&table).unwrap(), json);
+    assert_eq!(serde_json::from_str::<FieldTable>(json).unwrap(), table);
+    let bytes = postcard::to_allocvec(&table).unwrap();
+    assert_eq!(postcard::from_bytes::<FieldTable>(&bytes).unwrap(), table);
+    assert!(serde_json::from_str::<FieldTable>(r#"{"number":10}"#).is_err());
 }
 
 /// Fields of many types in one table.
