@@ -1,8 +1,8 @@
 use std::fmt;
 
 use amqp_async::core::{
-    AckError, BasicGet, Body, DeliveryTag, Error, Fault, FieldTable, Malformed, Message,
-    Properties, Publish, ShortStr,
+    AckError, BasicGet, Body, DeliveryTag, Error, Fault, FieldTable, Malformed, Properties,
+    Publish, ReceivedMessage, ShortStr,
 };
 use bytes::Bytes;
 
@@ -138,7 +138,7 @@ impl Delivery {
     }
 
     /// The message, for what else it offers.
-    pub const fn message(&self) -> &Message {
+    pub const fn message(&self) -> &ReceivedMessage {
         self.0.message()
     }
 

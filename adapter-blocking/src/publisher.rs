@@ -1,7 +1,6 @@
 use std::time::{Duration, Instant};
 
-use amqp_async::PublishError;
-use amqp_async::core::{Error, Publish, PublishSeq};
+use amqp_async::core::{Error, Publish, PublishError, PublishSeq};
 
 use crate::channel::Channel;
 use crate::wait::{wait, wait_until};

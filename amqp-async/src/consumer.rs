@@ -23,7 +23,7 @@ impl Channel {
     /// # Cancel safety
     /// That of [`Consuming`]: a consumer that starts after the drop is cancelled.
     pub fn basic_consume(&self, consume: BasicConsume) -> Consuming {
-        let (no_ack, requeue_on_drop) = (consume.is_no_ack(), consume.is_requeue_on_drop());
+        let (no_ack, requeue_on_drop) = (consume.no_ack, consume.requeue_on_drop);
         let calling = self.call(StartConsumer(consume));
         Consuming { calling, no_ack, requeue_on_drop }
     }

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use amqp_core::{
-    AckError, Body, ConsumerKey, DeliveryTag, Fault, FieldTable, Got, Malformed, Message,
-    Properties, Publish, ShortStr,
+    AckError, Body, ConsumerKey, DeliveryTag, Fault, FieldTable, Got, Malformed, Properties,
+    Publish, ReceivedMessage, ShortStr,
 };
 use bytes::Bytes;
 
@@ -154,7 +154,7 @@ impl Delivery {
     }
 
     /// The message, for what else it offers.
-    pub const fn message(&self) -> &Message {
+    pub const fn message(&self) -> &ReceivedMessage {
         &self.delivery.message
     }
 

@@ -2,7 +2,7 @@
 
 /// What goes into calls and comes out of them, in whatever way they are waited for.
 pub mod values {
-    pub use crate::{ConnectionEvent, PublishError, guide, limits};
+    pub use crate::{ConnectionEvent, guide, limits};
     pub use amqp_core::{
         AckError, AmqpUri, BasicConsume, BasicGet, BasicQos, BasicRecover, Body, BrokerError,
         ChannelCause, ChannelFlow, CloseCause, Config, ConfirmSelect, ConnectError, ConnectFailure,
@@ -10,9 +10,10 @@ pub mod values {
         ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeType, ExchangeUnbind, FailedAttempt,
         Fault, FieldTable, FieldValue, Heartbeat, InvalidArgument, InvalidReason, Malformed,
         Message, MessageCount, Misuse, NoWait, Overflow, Properties, PropertiesRef, ProtocolDetail,
-        ProtocolError, Publish, PublishSeq, QueueBind, QueueDeclare, QueueDeclareOk, QueueDelete,
-        QueuePurge, QueueUnbind, ReplyCode, ReturnedMessage, Secret, ShortStr, Stats, StreamOffset,
-        TransportError, Tuning, TxCommit, TxRollback, TxSelect, UriError,
+        ProtocolError, Publish, PublishError, PublishSeq, QueueBind, QueueDeclare, QueueDeclareOk,
+        QueueDelete, QueuePurge, QueueUnbind, ReceivedMessage, ReplyCode, ReturnedMessage, Secret,
+        ShortStr, Stats, StreamOffset, TransportError, Tuning, TxCommit, TxRollback, TxSelect,
+        UriError,
     };
 }
 

@@ -24,7 +24,7 @@ impl Channel {
     /// That of [`Getting`]: a message that comes after the drop is requeued.
     pub fn basic_get(&self, get: impl Into<BasicGet>) -> Getting {
         let get = get.into();
-        let (no_ack, requeue_on_drop) = (get.is_no_ack(), get.is_requeue_on_drop());
+        let (no_ack, requeue_on_drop) = (get.no_ack, get.requeue_on_drop);
         Getting { calling: self.call(get), no_ack, requeue_on_drop }
     }
 }

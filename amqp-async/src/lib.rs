@@ -60,7 +60,7 @@ pub use futures_io::FuturesIo;
 pub use get::Getting;
 pub use listeners::ConnectionEvent;
 pub use over_stream::{DriverOver, Over, OverTransport};
-pub use publisher::{Confirm, PublishError, Publisher, Publishing, SelectingConfirms, Sending};
+pub use publisher::{Confirm, Publisher, Publishing, SelectingConfirms, Sending};
 pub use pump::{Pump, Turn};
 pub use runtime::{Runtime, Transport, dial_tcp};
 pub use tx::{SelectingTx, Tx};

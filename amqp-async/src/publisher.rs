@@ -4,10 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use amqp_core::{
-    ConfirmSelect, Confirmation, Error, InvalidArgument, Misuse, Publish, PublishSeq,
-    ReturnedMessage,
-};
+use amqp_core::{ConfirmSelect, Error, Publish, PublishError, PublishSeq};
 use futures_core::FusedFuture;
 
 use crate::budget::{self, Cost};
@@ -69,55 +66,6 @@ impl Publisher {
     /// The message is queued whole in the poll that resolves, or not at all.
     pub fn send<'a>(&'a self, publish: Publish<'a>) -> Sending<'a> {
         Sending { send: PendingSend::new(&self.channel, publish) }
-    }
-}
-
-/// Why a message was not, or not surely, taken by the broker.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PublishError {
-    /// The message cannot be sent. Nothing was.
-    #[error("invalid message: {0}")]
-    Invalid(InvalidArgument),
-    /// The publisher's channel is used in a way that makes no sense. Nothing was sent.
-    #[error("misuse: {0}")]
-    Misuse(Misuse),
-    /// The broker refused the message, such as a full queue with `x-overflow=reject-publish`.
-    #[error("refused by the broker")]
-    Nacked,
-    /// The channel or the connection was closed, for this reason, before any byte of the message was
-    /// written: the broker did not take it.
-    #[error("not sent: {0}")]
-    NotSent(Error),
-    /// The message was mandatory and reached no queue.
-    #[error("returned by the broker: {0}")]
-    Returned(Box<ReturnedMessage>),
-    /// The channel or the connection closed, for this reason, after the message was written, in part at
-    /// least, and before the broker answered: the broker may have taken it.
-    #[error("sent, outcome unknown: {0}")]
-    Unknown(Error),
-}
-
-impl PublishError {
-    /// The error of a message that was refused before it was queued.
-    fn refused(error: Error) -> Self {
-        match error {
-            Error::InvalidArgument(invalid) => Self::Invalid(invalid),
-            Error::Misuse(misuse) => Self::Misuse(misuse),
-            closed => Self::NotSent(closed),
-        }
-    }
-}
-
-fn outcome(confirmation: Confirmation) -> Result<(), PublishError> {
-    match confirmation {
-        Confirmation::Confirmed => Ok(()),
-        Confirmation::Nacked => Err(PublishError::Nacked),
-        Confirmation::Returned(message) => Err(PublishError::Returned(message)),
-        Confirmation::NotSent(cause) => Err(PublishError::NotSent(cause)),
-        Confirmation::Unknown(cause) => Err(PublishError::Unknown(cause)),
-        // The core has no other, and says so where it gets one.
-        _ => Err(PublishError::Nacked),
     }
 }
 
@@ -276,7 +224,7 @@ impl Future for Confirm {
             }
         }));
         self.done = true;
-        Poll::Ready(failure.map_or(Ok(()), |failure| outcome(*failure)))
+        Poll::Ready(failure.map_or(Ok(()), |failure| failure.into_result()))
     }
 }
 

@@ -92,11 +92,11 @@ pub use connection::{Channel, Connection, End, PublishRefused, Stats, Tuning};
 pub use error::{
     AckError, BrokerError, ChannelCause, CloseCause, ConnectError, ConnectFailure, ConnectStep,
     Error, FailedAttempt, InvalidArgument, InvalidReason, Misuse, ProtocolDetail, ProtocolError,
-    TransportError,
+    PublishError, TransportError,
 };
 pub use event::{Action, Event, TimeoutReason};
 pub use ids::{Attempt, Call, CallKey, ChannelId, ConsumerKey, DeliveryTag, Epoch, PublishSeq};
-pub use message::{Body, Delivery, Fault, Message, Publish, ReturnedMessage};
+pub use message::{Body, Delivery, Fault, Message, Publish, ReceivedMessage, ReturnedMessage};
 pub use request::{
     BasicConsume, BasicGet, BasicQos, BasicRecover, ChannelFlow, ConfirmSelect, ConsumeOk,
     ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeType, ExchangeUnbind, FromReply, Got,

@@ -46,6 +46,8 @@ pub mod properties;
 mod publish;
 mod reply_code;
 mod short_str;
+#[cfg(feature = "serde")]
+pub mod text_or_bytes;
 mod wire;
 
 pub use error::{EncodeError, Malformed};

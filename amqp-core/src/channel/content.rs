@@ -21,7 +21,7 @@ use crate::ids::ConsumerKey;
 use crate::limits::{
     COPIED_BODY_BYTES, INCOMPLETE_BYTES, MESSAGE_BYTES, STAGING_BUFFER_BYTES, STAGING_BUFFERS_MAX,
 };
-use crate::message::{BODY_GAP, Detached, Fault, Message, PROPERTIES_GAP, ROUTING_KEY_GAP};
+use crate::message::{BODY_GAP, Detached, Fault, PROPERTIES_GAP, ROUTING_KEY_GAP, ReceivedMessage};
 
 /// What a content is for.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ enum LargeBody {
 #[derive(Debug)]
 pub(crate) struct Complete {
     pub(crate) target: Target,
-    pub(crate) message: Message,
+    pub(crate) message: ReceivedMessage,
 }
 
 /// A piece of a body.
@@ -293,7 +293,7 @@ impl Partial {
         let lengths = (self.exchange_len, self.routing_key_len, self.properties_len);
         Complete {
             target: self.target,
-            message: Message::new(data, lengths, detached.map(Box::new)),
+            message: ReceivedMessage::new(data, lengths, detached.map(Box::new)),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! * It removes the header `BCC`. `CC` does not count either.
 //! * From 4.0 on it sorts the headers by name, and keeps the first of those with the same name.
 //! * From 4.0 on it writes `expiration` without a plus sign and leading zeros.
-//! * Message interceptors, which an operator may configure, add the headers `timestamp_in_ms` and
+//! * ReceivedMessage interceptors, which an operator may configure, add the headers `timestamp_in_ms` and
 //!   `x-routed-by`, and set `timestamp`. The timestamp therefore stands beside the hash: see [`Returns`].
 //!
 //! An empty table of headers counts as none. Properties that are malformed, which this client cannot have
@@ -23,7 +23,7 @@ use std::fmt;
 use amqp_proto::{Malformed, PropertiesRef, RawProperties, RawTable, ShortStr};
 use twox_hash::XxHash3_128;
 
-use crate::message::Message;
+use crate::message::ReceivedMessage;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fingerprint {
@@ -60,7 +60,11 @@ impl Fingerprint {
 
 impl Returned {
     /// `body` has seen the body if that was not kept. What `scratch` held is lost.
-    pub(crate) fn new(message: &Message, body: Option<&BodyHash>, scratch: &mut Vec<u8>) -> Self {
+    pub(crate) fn new(
+        message: &ReceivedMessage,
+        body: Option<&BodyHash>,
+        scratch: &mut Vec<u8>,
+    ) -> Self {
         let body = match body {
             Some(body) => body.0.finish_128(),
             None => XxHash3_128::oneshot(message.body()),

@@ -17,7 +17,7 @@ use crate::error::ProtocolDetail;
 use crate::event::Event;
 use crate::ids::DeliveryTag;
 use crate::limits::{COPIED_BODY_BYTES, HEADER_FRAME_BYTES};
-use crate::message::{Delivery, Message, ROUTING_KEY_GAP};
+use crate::message::{Delivery, ROUTING_KEY_GAP, ReceivedMessage};
 
 impl Connection {
     /// Takes the delivery at the front of `input`, if there is one and it is whole. Returns the length
@@ -67,7 +67,7 @@ impl Connection {
         let lengths = (exchange.len() as u8, routing_key.len() as u8, properties_len);
         let more = || input.get(end..).is_some_and(|next| follows(next, number, payload));
         let data = arena.store_part(key, &mut consumer.inbox.shelf, input, whole, more);
-        let message = Message::new(data, lengths, None);
+        let message = ReceivedMessage::new(data, lengths, None);
         counters.delivered += 1;
         counters.frames_received += 1 + content.frames;
         let delivery = Delivery { tag, redelivered: deliver.redelivered, message };

@@ -5,6 +5,8 @@
 //! A channel and a connection that died keep their cause, and every later call repeats it.
 
 mod connect;
+mod publish;
+mod retry;
 
 use std::fmt;
 use std::io;
@@ -18,14 +20,21 @@ use crate::limits::PEER_TEXT_BYTES;
 use crate::message::ReturnedMessage;
 
 pub use connect::{ConnectError, ConnectFailure, ConnectStep, FailedAttempt};
+pub use publish::PublishError;
 
 /// Why an operation failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A delivery could not be acknowledged or rejected.
+    #[error("{0}")]
+    Ack(Box<AckError>),
     /// The channel is closed, for this reason; the connection may live on.
     #[error("channel closed: {0}")]
     Channel(ChannelCause),
+    /// The connection could not be opened.
+    #[error("{0}")]
+    Connect(Arc<ConnectError>),
     /// The connection is closed, for this reason.
     #[error("connection closed: {0}")]
     Connection(CloseCause),
@@ -66,7 +75,10 @@ pub enum Error {
     /// The call makes no sense here; nothing was sent.
     #[error("misuse: {0}")]
     Misuse(Misuse),
-    /// A mandatory message reached no queue and came back.
+    /// A message was not confirmed.
+    #[error("publish failed: {0}")]
+    Publish(Box<PublishError>),
+    /// A mandatory message reached no queue and was returned.
     #[error("returned by the broker: {0}")]
     Returned(Box<ReturnedMessage>),
 }
@@ -80,6 +92,14 @@ impl Error {
     /// The broker's refusal, if that is what it was.
     pub fn broker_error(&self) -> Option<&BrokerError> {
         match self {
+            Self::Publish(error) => match &**error {
+                PublishError::NotSent(error) | PublishError::Unknown(error) => error.broker_error(),
+                _ => None,
+            },
+            Self::Ack(error) => match &**error {
+                AckError::Stale(error) => error.broker_error(),
+                _ => None,
+            },
             Self::Channel(ChannelCause::ByBroker(error))
             | Self::Channel(ChannelCause::Connection(CloseCause::ByBroker(error)))
             | Self::Connection(CloseCause::ByBroker(error)) => Some(error),

@@ -9,7 +9,7 @@ use amqp_proto::{EncodeError, Malformed, ReplyCode};
 
 use super::{
     AckError, BrokerError, ChannelCause, CloseCause, Error, InvalidArgument, InvalidReason, Misuse,
-    ProtocolDetail, ProtocolError, TransportError,
+    ProtocolDetail, ProtocolError, PublishError, TransportError,
 };
 use crate::PublishRefused;
 use crate::error::{ConnectError, ConnectFailure, ConnectStep, FailedAttempt};
@@ -139,7 +139,21 @@ fn errors() -> Vec<Error> {
     all.extend(close_causes().into_iter().map(Error::Connection));
     all.extend(misuses().into_iter().map(Error::from));
     all.extend(invalid().into_iter().map(Error::from));
+    all.extend(connect_errors().into_iter().map(Error::from));
+    let closed = Error::Channel(ChannelCause::ByBroker(broker()));
+    all.extend(publish_errors(&closed).map(Error::from));
+    all.extend([AckError::Unknown(1), AckError::Stale(closed)].map(Error::from));
     all
+}
+
+fn publish_errors(closed: &Error) -> [PublishError; 5] {
+    [
+        PublishError::Invalid(InvalidArgument::new("routing-key", InvalidReason::Empty)),
+        PublishError::Misuse(Misuse::NotConfirmMode),
+        PublishError::Nacked,
+        PublishError::NotSent(closed.clone()),
+        PublishError::Unknown(closed.clone()),
+    ]
 }
 
 fn everything() -> Vec<Text> {
@@ -159,6 +173,7 @@ fn everything() -> Vec<Text> {
     ];
     let encode = [
         EncodeError::NotFinite,
+        EncodeError::NotSigned(1 << 63),
         EncodeError::StringTooLong(300),
         EncodeError::TooDeep,
         EncodeError::TooLarge(1),
@@ -278,4 +293,76 @@ fn texts_say_what_failed_where_and_what_to_do() {
     for (error, text) in cases {
         assert_eq!(error.to_string(), text);
     }
+}
+
+/// `?` turns each error into the common one, which keeps its details.
+#[test]
+fn errors_compose() {
+    fn publish() -> Result<(), Error> {
+        Err(PublishError::Nacked)?
+    }
+    fn ack() -> Result<(), Error> {
+        Err(AckError::Unknown(1))?
+    }
+    fn connect() -> Result<(), Error> {
+        Err(ConnectError::TlsUnsupported)?
+    }
+    assert_eq!(publish(), Err(Error::Publish(PublishError::Nacked.into())));
+    assert_eq!(ack(), Err(Error::Ack(AckError::Unknown(1).into())));
+    assert_eq!(connect(), Err(Error::Connect(ConnectError::TlsUnsupported.into())));
+    let closed = Error::Channel(ChannelCause::ByBroker(broker()));
+    let unknown = PublishError::Unknown(closed.clone());
+    assert!(unknown.may_have_been_taken());
+    assert!(!PublishError::NotSent(closed).may_have_been_taken());
+    assert_eq!(Error::from(unknown).broker_error(), Some(&broker()));
+}
+
+#[test]
+fn errors_say_whether_trying_again_may_help() {
+    let by_broker = |code: ReplyCode| {
+        let broker = BrokerError { code, text: "".into(), method: None };
+        Error::Channel(ChannelCause::ByBroker(broker))
+    };
+    for code in [320, 405, 506, 541] {
+        assert!(by_broker(ReplyCode::new(code)).is_retryable(), "{code}");
+    }
+    for code in [311, 312, 313, 402, 403, 404, 406, 501, 502, 503, 504, 505, 530, 540] {
+        assert!(!by_broker(ReplyCode::new(code)).is_retryable(), "{code}");
+    }
+    let lost = Error::Connection(CloseCause::Transport(transport()));
+    assert!(lost.is_retryable() && PublishError::NotSent(lost.clone()).is_retryable());
+    assert!(Error::from(PublishError::Unknown(lost)).is_retryable());
+    assert!(PublishError::Nacked.is_retryable());
+    for cause in [CloseCause::ByClient, CloseCause::Aborted, CloseCause::DriverGone] {
+        assert!(!Error::Connection(cause).is_retryable());
+    }
+    assert!(Error::from(Misuse::TooManyCalls).is_retryable());
+    assert!(!Error::from(Misuse::ConfirmMode).is_retryable());
+}
+
+#[test]
+fn a_refusal_is_told_from_a_host_that_was_not_reached() {
+    let failed = |failure| {
+        let attempt = FailedAttempt { host: "h".into(), port: 1, address: None, failure };
+        ConnectError::Failed { attempts: [attempt].into() }
+    };
+    let mut refusals = 0;
+    for failure in failures() {
+        let reached = !matches!(
+            failure,
+            ConnectFailure::Dial(_)
+                | ConnectFailure::Lost { .. }
+                | ConnectFailure::Resolve(_)
+                | ConnectFailure::TimedOut { .. }
+        );
+        let error = failed(failure);
+        assert_eq!(error.is_refusal(), reached, "{error}");
+        assert_eq!(error.is_retryable(), !reached, "{error}");
+        refusals += usize::from(reached);
+    }
+    assert_eq!(refusals, 10);
+    let code = ReplyCode::CONNECTION_FORCED;
+    let shutting_down = BrokerError { code, text: "".into(), method: None };
+    assert!(failed(ConnectFailure::Closed(shutting_down)).is_retryable());
+    assert!(!ConnectError::Aborted.is_refusal() && !ConnectError::Aborted.is_retryable());
 }

@@ -4,53 +4,71 @@ use amqp_proto::{FieldTable, FieldValue, frame};
 use crate::error::InvalidArgument;
 use crate::ids::TagKind;
 use crate::message::STREAM_OFFSET;
-use crate::request::{Got, Pending, raw, requests, short};
+use crate::request::{Got, Pending, flags, raw, requests, short};
 
-/// Sets how many deliveries may be unacknowledged
+/// Limits how many deliveries may be unacknowledged
 /// (`basic.qos`; <https://www.rabbitmq.com/docs/consumer-prefetch>).
 ///
-/// A consumer with a [`prefetch`](BasicConsume::prefetch) is not affected by a limit for each consumer, and
-/// counts towards a limit for the channel. Without either call a consumer has a prefetch of 256.
+/// A consumer with a [`prefetch`](BasicConsume::prefetch) ignores a limit for each consumer, and counts towards
+/// a limit for the channel. Without either, a consumer has a prefetch of 256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BasicQos {
-    prefetch_count: u16,
-    global: bool,
+    /// The maximum number of unacknowledged deliveries; 0 is no limit.
+    pub prefetch_count: u16,
+    /// Whether the limit is for the channel as a whole.
+    pub global: bool,
 }
 
 impl BasicQos {
-    /// For each consumer that is started on the channel from here on; 0 is no limit.
+    /// Sets a limit for each consumer that starts on the channel after this call; 0 is no limit.
     pub const fn new(prefetch_count: u16) -> Self {
         Self { prefetch_count, global: false }
     }
 
-    /// For the channel as a whole, at once; 0 is no limit. Sent without `global`, a later `basic.qos` ends
-    /// this limit.
-    ///
-    /// RabbitMQ 4.3 has no such limits: there it is one for each consumer that is started from here on.
-    /// Before, quorum queues and streams refuse consumers of a channel with such a limit (540).
-    #[must_use]
-    pub const fn global(mut self) -> Self {
-        self.global = true;
-        self
+    flags! {
+        /// Sets the limit for the channel as a whole, immediately; 0 is no limit. A later `basic.qos` without
+        /// `global` ends it.
+        ///
+        /// RabbitMQ 4.3 has no such limits: there it is a limit for each consumer that starts later. Before
+        /// 4.3, quorum queues and streams refuse consumers on a channel with such a limit (540).
+        global, global_if;
     }
 }
 
-/// Starts a consumer (`basic.consume`), preceded by `basic.qos` where its prefetch needs that.
+/// Starts a consumer (`basic.consume`), preceded by `basic.qos` if its prefetch needs that.
+///
+/// ```
+/// use amqp_core::{BasicConsume, StreamOffset};
+///
+/// let orders = BasicConsume::new("orders").prefetch(64).consumer_tag("worker-1");
+/// assert_eq!(orders.queue, "orders");
+/// let log = BasicConsume::new("log").stream_offset(StreamOffset::First);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct BasicConsume {
-    pub(crate) queue: String,
-    pub(crate) consumer_tag: Option<String>,
-    no_local: bool,
-    pub(crate) no_ack: bool,
-    exclusive: bool,
-    pub(crate) prefetch: Option<u16>,
-    requeue_on_drop: bool,
-    arguments: FieldTable,
+    /// The queue.
+    pub queue: String,
+    /// The consumer tag, `None` to generate one.
+    pub consumer_tag: Option<String>,
+    /// Whether messages published on the same connection are not wanted.
+    pub no_local: bool,
+    /// Whether deliveries need no acknowledgement.
+    pub no_ack: bool,
+    /// Whether this is the only consumer of the queue.
+    pub exclusive: bool,
+    /// The maximum number of unacknowledged deliveries, `None` for the limit of the channel.
+    pub prefetch: Option<u16>,
+    /// Whether deliveries that are dropped are requeued.
+    pub requeue_on_drop: bool,
+    /// The arguments, which [`priority`](Self::priority) and [`stream_offset`](Self::stream_offset) set too.
+    pub arguments: FieldTable,
 }
 
 impl BasicConsume {
-    /// Consumes from `queue`, each delivery to be acknowledged. As many may be unacknowledged as the
-    /// channel's last [`BasicQos`] says, or 256 without one.
+    /// Consumes from a queue with acknowledgement. The prefetch is the limit of the channel's last
+    /// [`BasicQos`], or 256 without one.
     pub fn new(queue: impl Into<String>) -> Self {
         Self {
             queue: queue.into(),
@@ -64,95 +82,68 @@ impl BasicConsume {
         }
     }
 
-    /// The consumer's tag on the channel; by default one is made up.
+    /// Sets the consumer tag, which must be unique on the channel. By default one is generated.
     #[must_use]
     pub fn consumer_tag(mut self, tag: impl Into<String>) -> Self {
         self.consumer_tag = Some(tag.into());
         self
     }
 
-    /// How many deliveries of this consumer may be unacknowledged, whatever the channel's [`BasicQos`] says;
-    /// 0 is no limit. It counts for this consumer alone, and has no effect without acknowledgement.
+    /// Sets the maximum number of unacknowledged deliveries of this consumer; 0 is no limit. It overrides the
+    /// channel's [`BasicQos`], and has no effect without acknowledgement.
     ///
-    /// A limit for the channel as a whole holds beside it. RabbitMQ before 4.3 lifts that limit for the moment
-    /// in which this consumer starts: other consumers of the channel may get more than it allows then.
+    /// A limit for the channel as a whole applies as well. RabbitMQ before 4.3 lifts that limit for a moment
+    /// while this consumer starts: other consumers of the channel may receive more than it allows then.
     #[must_use]
     pub const fn prefetch(mut self, count: u16) -> Self {
         self.prefetch = Some(count);
         self
     }
 
-    /// Deliveries count as acknowledged when they are sent: what is lost on the way is lost. A stream
-    /// refuses such a consumer.
-    #[must_use]
-    pub const fn no_ack(mut self) -> Self {
-        self.no_ack = true;
-        self
+    flags! {
+        /// Consumes without acknowledgement: the broker forgets a delivery when it has sent it, so that one
+        /// which is lost on the way is lost (at most once). Streams refuse such a consumer.
+        no_ack, no_ack_if;
+        /// Makes this the only consumer of the queue. Refused with 403 while there is another one.
+        exclusive, exclusive_if;
+        /// Asks not to deliver messages published on the same connection. RabbitMQ ignores it.
+        no_local, no_local_if;
+        /// Requeues a delivery that is dropped without ack, nack or reject; one from a stream is acknowledged.
+        /// By default nothing is sent, and the delivery stays unacknowledged until its channel closes.
+        requeue_on_drop, requeue_on_drop_if;
     }
 
-    /// Refused with 403 while there is another consumer, and refuses others.
-    #[must_use]
-    pub const fn exclusive(mut self) -> Self {
-        self.exclusive = true;
-        self
-    }
-
-    /// Asks not to deliver messages published on this connection; RabbitMQ ignores it.
-    #[must_use]
-    pub const fn no_local(mut self) -> Self {
-        self.no_local = true;
-        self
-    }
-
-    /// Deliveries go to consumers of the highest priority while those take them; 0 is the default
-    /// (`x-priority`; <https://www.rabbitmq.com/docs/consumer-priority>).
+    /// Sets the priority, 0 by default. Consumers of the highest priority receive deliveries first, while they
+    /// have prefetch left (`x-priority`; <https://www.rabbitmq.com/docs/consumer-priority>).
     #[must_use]
     pub fn priority(self, priority: i32) -> Self {
         self.argument("x-priority", priority)
     }
 
-    /// Where in a stream to begin
-    /// (`x-stream-offset`; <https://www.rabbitmq.com/docs/streams#consuming>). It also tells this client
-    /// that the queue is a stream, which takes no message back, and before RabbitMQ 3.11 closes the
-    /// connection on a nack or reject: its deliveries are acknowledged where others would be refused or
-    /// requeued.
+    /// Sets where in a stream to begin
+    /// (`x-stream-offset`; <https://www.rabbitmq.com/docs/streams#consuming>).
+    ///
+    /// It also tells this client that the queue is a stream. A stream does not requeue messages, and before
+    /// RabbitMQ 3.11 a nack or reject closes the connection. So where other deliveries would be refused or
+    /// requeued, those of a stream are acknowledged.
     #[must_use]
     pub fn stream_offset(self, offset: StreamOffset) -> Self {
         self.argument(STREAM_OFFSET, offset)
     }
 
-    /// A delivery that is dropped without an ack or nack is requeued, or acknowledged if it is of a
-    /// stream. By default nothing is sent, and
-    /// it stays unacknowledged until its channel closes.
-    #[must_use]
-    pub const fn requeue_on_drop(mut self) -> Self {
-        self.requeue_on_drop = true;
-        self
-    }
-
-    /// One argument, such as `x-cancel-on-ha-failover`.
+    /// Sets an argument, such as `x-cancel-on-ha-failover`.
     #[must_use]
     pub fn argument(mut self, name: &str, value: impl Into<FieldValue>) -> Self {
         self.arguments.insert(name, value);
         self
     }
 
-    /// Whether deliveries count as acknowledged when they are sent.
-    pub const fn is_no_ack(&self) -> bool {
-        self.no_ack
-    }
-
-    /// Whether a delivery that is dropped without an ack or nack is requeued.
-    pub const fn is_requeue_on_drop(&self) -> bool {
-        self.requeue_on_drop
-    }
-
-    /// Whether a stream's offset is given.
+    /// Whether a [`stream_offset`](Self::stream_offset) is set.
     pub fn is_stream(&self) -> bool {
         self.arguments.get(STREAM_OFFSET).is_some()
     }
 
-    /// What is known of the tags of its deliveries.
+    /// The kind of its delivery tags, as far as it is known.
     pub(crate) fn tag_kind(&self) -> TagKind {
         match () {
             () if self.no_ack => TagKind::NoAck,
@@ -186,15 +177,15 @@ impl BasicConsume {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StreamOffset {
-    /// With the oldest message there is.
+    /// The oldest message of the stream.
     First,
-    /// With the last chunk that was written.
+    /// The last chunk that was written.
     Last,
-    /// With what is published from here on.
+    /// The first message that is published after the consumer has started.
     Next,
-    /// With the message of this offset.
+    /// The message with this offset.
     Offset(u64),
-    /// With the chunk in which this moment lies, in seconds since 1970-01-01T00:00:00Z.
+    /// The chunk at this time, in seconds since 1970-01-01T00:00:00Z.
     Timestamp(u64),
 }
 
@@ -210,58 +201,39 @@ impl From<StreamOffset> for FieldValue {
     }
 }
 
-/// Asks for one message (`basic.get`; <https://www.rabbitmq.com/docs/consumers#polling>).
+/// Gets one message (`basic.get`; <https://www.rabbitmq.com/docs/consumers#polling>).
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct BasicGet {
-    queue: String,
-    no_ack: bool,
-    requeue_on_drop: bool,
+    /// The queue.
+    pub queue: String,
+    /// Whether the message needs no acknowledgement.
+    pub no_ack: bool,
+    /// Whether the message is requeued if it is dropped.
+    pub requeue_on_drop: bool,
 }
 
 impl BasicGet {
-    /// Takes the first ready message of `queue`, to be acknowledged.
+    /// Gets the first ready message of a queue, with acknowledgement.
     pub fn new(queue: impl Into<String>) -> Self {
         Self { queue: queue.into(), no_ack: false, requeue_on_drop: false }
     }
 
-    /// The message counts as acknowledged when it is sent: if it is lost on the way it is lost.
-    #[must_use]
-    pub const fn no_ack(mut self) -> Self {
-        self.no_ack = true;
-        self
-    }
-
-    /// If the message is dropped without an ack or nack it is requeued. By default nothing is sent, and
-    /// it stays unacknowledged until its channel closes.
-    #[must_use]
-    pub const fn requeue_on_drop(mut self) -> Self {
-        self.requeue_on_drop = true;
-        self
-    }
-
-    /// Whether the message is requeued if it is dropped without an ack or nack.
-    pub const fn is_requeue_on_drop(&self) -> bool {
-        self.requeue_on_drop
-    }
-
-    /// Whether the message counts as acknowledged when it is sent.
-    pub const fn is_no_ack(&self) -> bool {
-        self.no_ack
+    flags! {
+        /// Gets the message without acknowledgement: the broker forgets it when it has sent it.
+        no_ack, no_ack_if;
+        /// Requeues the message if it is dropped without ack, nack or reject. By default nothing is sent, and it
+        /// stays unacknowledged until its channel closes.
+        requeue_on_drop, requeue_on_drop_if;
     }
 }
 
-impl From<&str> for BasicGet {
-    fn from(queue: &str) -> Self {
-        Self::new(queue)
-    }
-}
-
-/// Asks for all unacknowledged deliveries of the channel again (`basic.recover`; AMQP 0-9-1,
-/// 1.8.3.16). They are requeued, and may go to other consumers; deliveries at hand become stale.
+/// Requeues all unacknowledged deliveries of the channel (`basic.recover`; AMQP 0-9-1, 1.8.3.16). The broker
+/// delivers them again, perhaps to other consumers. Their delivery tags become stale.
 ///
-/// RabbitMQ refuses to redeliver to the same consumer (`requeue` = 0) by closing the connection, so
-/// that there is no way to ask for it. `basic.recover-async`, which nothing answers, is not offered:
-/// there would be no telling which deliveries it made stale.
+/// RabbitMQ does not redeliver to the same consumer: it closes the connection for `requeue` = 0, so this cannot
+/// be requested. `basic.recover-async` is not offered either: it has no reply, so there is no way to know which
+/// deliveries it has made stale.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BasicRecover {}

@@ -4,25 +4,27 @@ use amqp_proto::method;
 
 use crate::request::{Pending, requests};
 
-/// Puts the channel into confirm mode
+/// Selects confirm mode
 /// (`confirm.select`; <https://www.rabbitmq.com/docs/confirms#publisher-confirms>).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConfirmSelect {}
 
-/// Asks the broker to start deliveries on the channel, or to stop them
-/// (`channel.flow`; AMQP 0-9-1, 1.5.2.3). Resolves with what the broker does.
+/// Asks the broker to start or stop deliveries on the channel (`channel.flow`; AMQP 0-9-1, 1.5.2.3). Resolves
+/// to whether deliveries are active.
 ///
-/// RabbitMQ knows `true` alone, and closes the connection on `false`; that is refused here with
-/// [`Misuse::FlowInactive`](crate::Misuse::FlowInactive). To stop deliveries, limit the prefetch or
-/// cancel the consumers.
+/// RabbitMQ supports only `true`, and closes the connection for `false`. So `false` returns
+/// [`Misuse::FlowInactive`](crate::Misuse::FlowInactive). To stop deliveries, lower the prefetch or cancel the
+/// consumers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ChannelFlow {
-    active: bool,
+    /// Whether deliveries are wanted.
+    pub active: bool,
 }
 
 impl ChannelFlow {
-    /// Asks for deliveries if `active`.
+    /// Asks the broker to start deliveries, or to stop them.
     pub const fn new(active: bool) -> Self {
         Self { active }
     }

@@ -1,25 +1,25 @@
 use amqp_proto::method::{self, WireMethod};
 use amqp_proto::{FieldTable, FieldValue};
 
-use crate::request::{Pending, raw, requests, short};
+use crate::request::{Pending, flags, raw, requests, short};
 
-/// The types of exchanges that every broker has; plugins bring more
+/// The types of exchanges that every broker has. Plugins add others
 /// (<https://www.rabbitmq.com/docs/exchanges>).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExchangeType {
     /// Routes by the exact routing key.
     Direct,
-    /// Routes to everything bound.
+    /// Routes to every bound queue and exchange.
     Fanout,
-    /// Routes by the message's headers.
+    /// Routes by the headers of the message.
     Headers,
     /// Routes by patterns of words.
     Topic,
 }
 
 impl ExchangeType {
-    /// Its name in the protocol.
+    /// Returns the name in the protocol.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Direct => "direct",
@@ -38,18 +38,26 @@ impl From<ExchangeType> for String {
 
 /// Declares an exchange, or checks that it exists (`exchange.declare`).
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ExchangeDeclare {
-    exchange: String,
-    kind: String,
-    passive: bool,
-    durable: bool,
-    auto_delete: bool,
-    internal: bool,
-    arguments: FieldTable,
+    /// The name of the exchange.
+    pub exchange: String,
+    /// The type of the exchange.
+    pub kind: String,
+    /// Whether the call only checks that the exchange exists.
+    pub passive: bool,
+    /// Whether the exchange survives a restart of the broker.
+    pub durable: bool,
+    /// Whether the exchange is deleted with its last binding.
+    pub auto_delete: bool,
+    /// Whether only other exchanges may publish to it.
+    pub internal: bool,
+    /// The arguments.
+    pub arguments: FieldTable,
 }
 
 impl ExchangeDeclare {
-    /// A transient exchange of a type: an [`ExchangeType`], or the name of a plugin's.
+    /// Declares a transient exchange. The type is an [`ExchangeType`], or the name of a plugin's type.
     pub fn new(exchange: impl Into<String>, kind: impl Into<String>) -> Self {
         Self {
             exchange: exchange.into(),
@@ -62,60 +70,48 @@ impl ExchangeDeclare {
         }
     }
 
-    /// Routes by the exact routing key.
+    /// Declares a transient exchange that routes by the exact routing key.
     pub fn direct(exchange: impl Into<String>) -> Self {
         Self::new(exchange, "direct")
     }
 
-    /// Routes to everything bound.
+    /// Declares a transient exchange that routes to every bound queue and exchange.
     pub fn fanout(exchange: impl Into<String>) -> Self {
         Self::new(exchange, "fanout")
     }
 
-    /// Routes by patterns: `*` stands for one word, `#` for any number of words.
+    /// Declares a transient exchange that routes by patterns: `*` matches one word, `#` any number of words.
     pub fn topic(exchange: impl Into<String>) -> Self {
         Self::new(exchange, "topic")
     }
 
-    /// Routes by the message's headers.
+    /// Declares a transient exchange that routes by the headers of the message.
     pub fn headers(exchange: impl Into<String>) -> Self {
         Self::new(exchange, "headers")
     }
 
-    /// Checks that the exchange exists, and declares nothing.
+    /// Checks that the exchange exists, without declaring it. If it does not, the broker closes the channel (404).
     pub fn passive(exchange: impl Into<String>) -> Self {
         Self { passive: true, ..Self::new(exchange, "") }
     }
 
-    /// Survives a restart of the broker.
-    #[must_use]
-    pub const fn durable(mut self) -> Self {
-        self.durable = true;
-        self
+    flags! {
+        /// Makes the exchange survive a restart of the broker.
+        durable, durable_if;
+        /// Deletes the exchange when its last binding to a queue or exchange is removed.
+        auto_delete, auto_delete_if;
+        /// Lets only other exchanges publish to it.
+        internal, internal_if;
     }
 
-    /// Deleted when the last binding from it goes.
-    #[must_use]
-    pub const fn auto_delete(mut self) -> Self {
-        self.auto_delete = true;
-        self
-    }
-
-    /// Takes messages from other exchanges only.
-    #[must_use]
-    pub const fn internal(mut self) -> Self {
-        self.internal = true;
-        self
-    }
-
-    /// Messages that match no binding go to this exchange
+    /// Sets the exchange for messages that match no binding
     /// (`alternate-exchange`; <https://www.rabbitmq.com/docs/ae>).
     #[must_use]
     pub fn alternate_exchange(self, exchange: &str) -> Self {
         self.argument("alternate-exchange", exchange)
     }
 
-    /// One argument, such as a plugin's.
+    /// Sets an argument, such as a plugin's.
     #[must_use]
     pub fn argument(mut self, name: &str, value: impl Into<FieldValue>) -> Self {
         self.arguments.insert(name, value);
@@ -123,11 +119,14 @@ impl ExchangeDeclare {
     }
 }
 
-/// Deletes an exchange (`exchange.delete`). RabbitMQ answers ok if there is none.
+/// Deletes an exchange (`exchange.delete`). RabbitMQ replies with success if it does not exist.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ExchangeDelete {
-    exchange: String,
-    if_unused: bool,
+    /// The name of the exchange.
+    pub exchange: String,
+    /// Whether the call fails while the exchange has bindings.
+    pub if_unused: bool,
 }
 
 impl ExchangeDelete {
@@ -136,25 +135,28 @@ impl ExchangeDelete {
         Self { exchange: exchange.into(), if_unused: false }
     }
 
-    /// Refused with 406 while something is bound to it.
-    #[must_use]
-    pub const fn if_unused(mut self) -> Self {
-        self.if_unused = true;
-        self
+    flags! {
+        /// Makes the call fail with 406 while a queue or exchange is bound to the exchange.
+        if_unused, if_unused_if;
     }
 }
 
 /// Binds an exchange to an exchange (`exchange.bind`; <https://www.rabbitmq.com/docs/e2e>).
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ExchangeBind {
-    destination: String,
-    source: String,
-    routing_key: String,
-    arguments: FieldTable,
+    /// The exchange that receives the messages.
+    pub destination: String,
+    /// The exchange to which they are published.
+    pub source: String,
+    /// The routing key or pattern.
+    pub routing_key: String,
+    /// The arguments.
+    pub arguments: FieldTable,
 }
 
 impl ExchangeBind {
-    /// Messages published to `source` with a matching `routing_key` go to `destination` too.
+    /// Routes messages that are published to `source` with a matching `routing_key` to `destination` too.
     pub fn new(
         destination: impl Into<String>,
         source: impl Into<String>,
@@ -168,7 +170,7 @@ impl ExchangeBind {
         }
     }
 
-    /// One argument, such as a header to match.
+    /// Sets an argument, such as a header to match.
     #[must_use]
     pub fn argument(mut self, name: &str, value: impl Into<FieldValue>) -> Self {
         self.arguments.insert(name, value);
@@ -176,14 +178,24 @@ impl ExchangeBind {
     }
 }
 
-/// Takes a binding between exchanges away (`exchange.unbind`). RabbitMQ answers ok if there is none.
+/// Removes a binding between exchanges (`exchange.unbind`). RabbitMQ replies with success if it does not exist.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ExchangeUnbind(ExchangeBind);
+#[non_exhaustive]
+pub struct ExchangeUnbind {
+    /// The binding.
+    pub binding: ExchangeBind,
+}
 
 impl ExchangeUnbind {
-    /// Takes away what [`ExchangeBind`] of the same arguments made.
+    /// Removes the binding that was made with the same names, key and arguments.
     pub const fn new(binding: ExchangeBind) -> Self {
-        Self(binding)
+        Self { binding }
+    }
+}
+
+impl From<ExchangeBind> for ExchangeUnbind {
+    fn from(binding: ExchangeBind) -> Self {
+        Self::new(binding)
     }
 }
 
@@ -199,10 +211,10 @@ requests! {
     };
     ExchangeUnbind -> (), Pending::done(method::exchange::UnbindOk::ID),
     |this, table, no_wait| method::exchange::Unbind {
-        destination: short("destination", &this.0.destination)?,
-        source: short("source", &this.0.source)?,
-        routing_key: short("routing-key", &this.0.routing_key)?,
-        arguments: raw(&this.0.arguments, table)?,
+        destination: short("destination", &this.binding.destination)?,
+        source: short("source", &this.binding.source)?,
+        routing_key: short("routing-key", &this.binding.routing_key)?,
+        arguments: raw(&this.binding.arguments, table)?,
         no_wait,
         ..Default::default()
     };

@@ -1,6 +1,7 @@
-//! The calls of a channel: one value each, with what is required as arguments of its constructor and
-//! the rest as setters. Each follows the method of the same name of AMQP 0-9-1, 1.5 to 1.8, with
-//! RabbitMQ's extensions.
+//! Requests: the arguments of a channel's calls.
+//!
+//! A constructor takes what is required. The rest are builder methods, and public fields to read. Each request
+//! follows the method of the same name in AMQP 0-9-1, 1.5 to 1.8, with RabbitMQ's extensions.
 
 mod basic;
 mod channel;
@@ -16,41 +17,41 @@ use crate::error::{InvalidArgument, InvalidReason};
 use crate::ids::ConsumerKey;
 use crate::message::Delivery;
 
-/// A call: a method that the broker answers.
+/// A call: a method to which the broker replies.
 ///
-/// Sealed: the methods of the protocol are what they are.
+/// Sealed: the protocol defines its methods.
 pub trait Rpc: sealed::Request {
     /// What the call resolves to.
     type Reply: FromReply;
 }
 
-/// A call that may also be sent without asking for an answer (`no-wait`): what the broker refuses
-/// then closes the channel, and later calls say why.
+/// A call that may also be sent without asking for a reply (`no-wait`). If the broker refuses it, it closes the
+/// channel, and later calls return the reason.
 pub trait NoWait: Rpc {}
 
 /// The result of a call.
 pub trait FromReply: sealed::FromReply + std::fmt::Debug {}
 
-/// The broker's answer to `queue.declare`.
+/// The reply to `queue.declare`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueueDeclareOk {
-    /// The queue's name: what was asked for, or what the broker chose.
+    /// The name of the queue: the requested one, or the one that the broker has chosen.
     pub queue: String,
-    /// Messages that are ready.
+    /// The number of ready messages.
     pub message_count: u32,
-    /// Consumers of the queue.
+    /// The number of consumers.
     pub consumer_count: u32,
 }
 
 impl QueueDeclareOk {
-    /// The queue's name.
+    /// Returns the name of the queue.
     pub fn name(&self) -> &str {
         &self.queue
     }
 }
 
-/// A count of messages: what `queue.delete` and `queue.purge` removed.
+/// The reply to `queue.delete` and `queue.purge`: how many messages were removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub struct MessageCount {
@@ -58,23 +59,23 @@ pub struct MessageCount {
     pub message_count: u32,
 }
 
-/// The answer to `basic.consume`.
+/// The reply to `basic.consume`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConsumeOk {
-    /// The consumer's name in this session.
+    /// The key of the consumer in this session.
     pub consumer: ConsumerKey,
-    /// Its tag on the channel.
+    /// The consumer tag.
     pub consumer_tag: String,
 }
 
-/// The message that `basic.get` took.
+/// The reply to `basic.get` with a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Got {
-    /// The message, to be acked or nacked like one that was delivered.
+    /// The message, to be acknowledged like a delivery to a consumer.
     pub delivery: Delivery,
-    /// Messages that are ready behind it.
+    /// The number of ready messages that remain in the queue.
     pub message_count: u32,
 }
 
@@ -147,6 +148,60 @@ no_wait! {
     ExchangeBind ExchangeDeclare ExchangeDelete ExchangeUnbind
     QueueBind QueueDeclare QueueDelete QueuePurge
 }
+
+/// Builder methods for fields of type `bool`: one that sets the field, and one that takes a value.
+macro_rules! flags {
+    ($($(#[$doc:meta])* $flag:ident, $flag_if:ident;)*) => {
+        $(
+            $(#[$doc])*
+            #[must_use]
+            pub const fn $flag(self) -> Self {
+                self.$flag_if(true)
+            }
+
+            #[doc = concat!(
+                "Sets [`", stringify!($flag), "`](Self::", stringify!($flag),
+                ") to a value, such as one from a configuration file."
+            )]
+            #[must_use]
+            pub const fn $flag_if(mut self, $flag: bool) -> Self {
+                self.$flag = $flag;
+                self
+            }
+        )*
+    };
+}
+
+/// Makes requests that need nothing but a name from that name.
+macro_rules! from_name {
+    ($($request:ident)*) => {
+        $(
+            impl From<&str> for $request {
+                fn from(name: &str) -> Self {
+                    Self::new(name)
+                }
+            }
+
+            impl From<&String> for $request {
+                fn from(name: &String) -> Self {
+                    Self::new(name)
+                }
+            }
+
+            impl From<String> for $request {
+                fn from(name: String) -> Self {
+                    Self::new(name)
+                }
+            }
+        )*
+    };
+}
+
+from_name! {
+    BasicConsume BasicGet ExchangeDelete QueueDeclare QueueDelete QueuePurge
+}
+
+pub(crate) use flags;
 
 /// How each call is encoded, and which reply it awaits.
 macro_rules! requests {

@@ -1,20 +1,25 @@
 use amqp_proto::method::{self, WireMethod};
 use amqp_proto::{FieldTable, FieldValue};
 
-use crate::request::{MessageCount, Pending, raw, requests, short};
+use crate::request::{MessageCount, Pending, flags, raw, requests, short};
 
 /// Binds a queue to an exchange (`queue.bind`).
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct QueueBind {
-    queue: String,
-    exchange: String,
-    routing_key: String,
-    arguments: FieldTable,
+    /// The name of the queue, empty for the queue declared last on the channel.
+    pub queue: String,
+    /// The exchange.
+    pub exchange: String,
+    /// The routing key or pattern.
+    pub routing_key: String,
+    /// The arguments.
+    pub arguments: FieldTable,
 }
 
 impl QueueBind {
-    /// Messages published to `exchange` with a matching `routing_key` go to `queue`; `""` is the
-    /// queue declared last on the channel.
+    /// Routes messages that are published to `exchange` with a matching `routing_key` to `queue`. An empty name
+    /// means the queue declared last on the channel.
     pub fn new(
         queue: impl Into<String>,
         exchange: impl Into<String>,
@@ -28,7 +33,7 @@ impl QueueBind {
         }
     }
 
-    /// One argument, such as a header to match.
+    /// Sets an argument, such as a header to match.
     #[must_use]
     pub fn argument(mut self, name: &str, value: impl Into<FieldValue>) -> Self {
         self.arguments.insert(name, value);
@@ -36,12 +41,16 @@ impl QueueBind {
     }
 }
 
-/// Deletes a queue (`queue.delete`). RabbitMQ answers ok with 0 if there is none.
+/// Deletes a queue (`queue.delete`). RabbitMQ replies with success and 0 messages if it does not exist.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct QueueDelete {
-    queue: String,
-    if_unused: bool,
-    if_empty: bool,
+    /// The name of the queue.
+    pub queue: String,
+    /// Whether the call fails while the queue has consumers.
+    pub if_unused: bool,
+    /// Whether the call fails while the queue has messages.
+    pub if_empty: bool,
 }
 
 impl QueueDelete {
@@ -50,40 +59,45 @@ impl QueueDelete {
         Self { queue: queue.into(), if_unused: false, if_empty: false }
     }
 
-    /// Refused with 406 while it has consumers.
-    #[must_use]
-    pub const fn if_unused(mut self) -> Self {
-        self.if_unused = true;
-        self
-    }
-
-    /// Refused with 406 while it has messages.
-    #[must_use]
-    pub const fn if_empty(mut self) -> Self {
-        self.if_empty = true;
-        self
+    flags! {
+        /// Makes the call fail with 406 while the queue has consumers.
+        if_unused, if_unused_if;
+        /// Makes the call fail with 406 while the queue has messages.
+        if_empty, if_empty_if;
     }
 }
 
-/// Takes a binding away (`queue.unbind`). RabbitMQ answers ok if there is none.
+/// Removes a binding (`queue.unbind`). RabbitMQ replies with success if it does not exist.
 #[derive(Clone, Debug, PartialEq)]
-pub struct QueueUnbind(QueueBind);
+#[non_exhaustive]
+pub struct QueueUnbind {
+    /// The binding.
+    pub binding: QueueBind,
+}
 
 impl QueueUnbind {
-    /// Takes away what [`QueueBind`] of the same arguments made.
+    /// Removes the binding that was made with the same names, key and arguments.
     pub const fn new(binding: QueueBind) -> Self {
-        Self(binding)
+        Self { binding }
+    }
+}
+
+impl From<QueueBind> for QueueUnbind {
+    fn from(binding: QueueBind) -> Self {
+        Self::new(binding)
     }
 }
 
 /// Removes the ready messages of a queue (`queue.purge`).
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct QueuePurge {
-    queue: String,
+    /// The name of the queue.
+    pub queue: String,
 }
 
 impl QueuePurge {
-    /// Removes what is ready; unacknowledged messages stay.
+    /// Removes the ready messages. Unacknowledged ones stay.
     pub fn new(queue: impl Into<String>) -> Self {
         Self { queue: queue.into() }
     }
@@ -92,10 +106,10 @@ impl QueuePurge {
 requests! {
     QueueUnbind -> (), Pending::done(method::queue::UnbindOk::ID),
     |this, table, no_wait| method::queue::Unbind {
-        queue: short("queue", &this.0.queue)?,
-        exchange: short("exchange", &this.0.exchange)?,
-        routing_key: short("routing-key", &this.0.routing_key)?,
-        arguments: raw(&this.0.arguments, table)?,
+        queue: short("queue", &this.binding.queue)?,
+        exchange: short("exchange", &this.binding.exchange)?,
+        routing_key: short("routing-key", &this.binding.routing_key)?,
+        arguments: raw(&this.binding.arguments, table)?,
         ..Default::default()
     };
     QueuePurge -> MessageCount, Pending::QueuePurge,

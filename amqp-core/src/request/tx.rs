@@ -4,20 +4,20 @@ use amqp_proto::method;
 
 use crate::request::{Pending, requests};
 
-/// Puts the channel into transaction mode (`tx.select`;
-/// <https://www.rabbitmq.com/docs/semantics#tx>). Asked again, nothing changes.
+/// Selects transaction mode (`tx.select`; <https://www.rabbitmq.com/docs/semantics#tx>). A second call has no
+/// effect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TxSelect {}
 
-/// Commits the open transaction (`tx.commit`): its publishes and acks take effect, and the
-/// next one begins.
+/// Commits the transaction (`tx.commit`): its publishes and acknowledgements take effect, and the next
+/// transaction begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TxCommit {}
 
-/// Drops the open transaction (`tx.rollback`): its publishes and acks have no effect, and the
-/// next one begins. Deliveries are not requeued by that: they may be acked or nacked again.
+/// Rolls the transaction back (`tx.rollback`): its publishes and acknowledgements have no effect, and the next
+/// transaction begins. Deliveries are not requeued: they can be acknowledged again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TxRollback {}

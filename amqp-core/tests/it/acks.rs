@@ -174,9 +174,9 @@ impl Play {
 }
 
 fn consume(peer: &mut Peer, channel: ChannelId, consume: &BasicConsume) -> ConsumerKey {
-    let tag = if consume.is_no_ack() { "n" } else { "t" };
+    let tag = if consume.no_ack { "n" } else { "t" };
     let call = peer.session.channel(channel).consume(peer.now, consume).unwrap();
-    if !consume.is_no_ack() {
+    if !consume.no_ack {
         peer.send(1, &basic::QosOk::default());
     }
     peer.send(1, &basic::ConsumeOk { consumer_tag: ShortStr::new(tag).unwrap() });

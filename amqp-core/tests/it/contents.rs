@@ -140,7 +140,7 @@ pub(crate) fn consume_on(
 ) -> ConsumerKey {
     let consume = consume.clone().consumer_tag("t");
     let call = peer.session.channel(id).consume(peer.now, &consume).unwrap();
-    if !consume.is_no_ack() {
+    if !consume.no_ack {
         peer.send(number, &basic::QosOk::default());
     }
     peer.send(number, &basic::ConsumeOk { consumer_tag: ShortStr::new("t").unwrap() });

@@ -15,6 +15,7 @@ mod hostile;
 mod intake;
 mod legal;
 mod limits;
+mod messages;
 mod opening;
 mod peer;
 mod returns;

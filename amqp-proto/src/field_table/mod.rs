@@ -18,6 +18,8 @@ use crate::Malformed;
 
 pub(crate) use debug::octets;
 pub use fields::RawField;
+#[cfg(feature = "serde")]
+pub(crate) use serialized::Bytes;
 
 /// An ordered map from names to values: the arguments of a declaration, the headers of a message.
 ///
@@ -180,7 +182,7 @@ pub enum FieldValue {
     /// `D`
     Decimal(Decimal),
     /// `S`: text by convention, but any bytes are allowed.
-    LongString(#[cfg_attr(feature = "serde", serde(with = "serialized::long_string"))] Vec<u8>),
+    LongString(#[cfg_attr(feature = "serde", serde(with = "crate::text_or_bytes"))] Vec<u8>),
     /// `x`
     Bytes(#[cfg_attr(feature = "serde", serde(with = "serialized::bytes"))] Vec<u8>),
     /// `T`: seconds since 1970-01-01T00:00:00Z.

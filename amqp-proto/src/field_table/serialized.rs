@@ -47,32 +47,6 @@ impl<'de> Deserialize<'de> for FieldTable {
     }
 }
 
-/// A long string: text where it is UTF-8, and bytes otherwise. Formats that do not describe themselves
-/// always hold bytes.
-pub(super) mod long_string {
-    use super::{Bytes, Deserializer, Serializer, Vec};
-
-    pub(in crate::field_table) fn serialize<S: Serializer>(
-        bytes: &[u8],
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        match core::str::from_utf8(bytes) {
-            Ok(text) if serializer.is_human_readable() => serializer.serialize_str(text),
-            _ => serializer.serialize_bytes(bytes),
-        }
-    }
-
-    pub(in crate::field_table) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Vec<u8>, D::Error> {
-        if deserializer.is_human_readable() {
-            deserializer.deserialize_any(Bytes)
-        } else {
-            deserializer.deserialize_byte_buf(Bytes)
-        }
-    }
-}
-
 /// Bytes, which some formats write as a sequence of numbers.
 pub(super) mod bytes {
     use super::{Bytes, Deserializer, Serializer, Vec};
@@ -91,7 +65,7 @@ pub(super) mod bytes {
     }
 }
 
-struct Bytes;
+pub(crate) struct Bytes;
 
 impl<'de> Visitor<'de> for Bytes {
     type Value = Vec<u8>;

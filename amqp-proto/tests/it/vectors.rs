@@ -295,8 +295,11 @@ fn values_are_read_by_their_type() {
 #[test]
 fn short_strings_compare_with_text() {
     let key = ShortStr::new("orders").unwrap();
-    assert!(key == "orders" && "orders" == key && key == *"orders" && *"orders" == key);
-    assert!(key != "order" && "order" != key);
+    assert_eq!(key, "orders");
+    assert_eq!("orders", key);
+    assert_eq!(key, *"orders");
+    assert_eq!(*"orders", key);
+    assert_ne!(key, "order");
     assert_eq!(ShortStr::try_from("orders"), Ok(key));
     let long = "x".repeat(256);
     assert_eq!(ShortStr::try_from(long.as_str()), Err(EncodeError::StringTooLong(256)));

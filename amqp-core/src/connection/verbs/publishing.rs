@@ -77,7 +77,7 @@ impl Channel<'_> {
             (outbound.publish(number, &method, persistent, body), None)
         } else {
             let offset = outbound.offset(number, body.len());
-            let mut properties = match publish.properties {
+            let mut properties = match publish.properties.as_ref() {
                 Some(owned) => view(owned, scratch)?,
                 None => PropertiesRef::default(),
             };

@@ -588,6 +588,6 @@ pub(super) fn is_dead(session: &mut Session, handle: &Handle) -> bool {
         || !handle.open
 }
 
-pub(super) fn read_number(message: &amqp_core::Message) -> usize {
+pub(super) fn read_number(message: &amqp_core::ReceivedMessage) -> usize {
     message.routing_key().as_str().unwrap().parse().unwrap()
 }

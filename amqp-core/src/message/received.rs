@@ -1,5 +1,4 @@
-//! Messages: what is published ([`Publish`]), what is delivered ([`Delivery`]), what comes back
-//! ([`ReturnedMessage`]).
+//! Messages from the broker: deliveries and returned messages.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,153 +16,42 @@ use crate::ids::DeliveryTag;
 /// The argument that makes a consumer one of a stream, and the header of a stream's deliveries.
 pub(crate) const STREAM_OFFSET: &str = "x-stream-offset";
 
-/// A message to publish (`basic.publish`; AMQP 0-9-1, 1.8.3.7).
+/// A message from the broker: its exchange, routing key, properties and body.
 ///
-/// ```
-/// use amqp_core::Publish;
-/// let publish = Publish::new("events", "order.created", b"{}").persistent().mandatory();
-/// ```
-#[derive(Clone, Debug, PartialEq)]
-pub struct Publish<'a> {
-    pub(crate) exchange: &'a str,
-    pub(crate) routing_key: &'a str,
-    pub(crate) body: Body<'a>,
-    pub(crate) properties: Option<&'a Properties>,
-    pub(crate) persistent: bool,
-    pub(crate) mandatory: bool,
-}
-
-impl<'a> Publish<'a> {
-    /// Whether it has no property but the delivery mode, and need not be known again if it returns.
-    #[inline]
-    pub(crate) const fn is_plain(&self) -> bool {
-        self.properties.is_none() && !self.mandatory
-    }
-
-    /// A transient message without properties. The exchange `""` is the default exchange: it routes
-    /// to the queue that the routing key names.
-    pub fn new(exchange: &'a str, routing_key: &'a str, body: impl Into<Body<'a>>) -> Self {
-        Self {
-            exchange,
-            routing_key,
-            body: body.into(),
-            properties: None,
-            persistent: false,
-            mandatory: false,
-        }
-    }
-
-    /// Asks for the message back if it reaches no queue.
-    #[must_use]
-    pub const fn mandatory(mut self) -> Self {
-        self.mandatory = true;
-        self
-    }
-
-    /// Delivery mode 2, whatever the properties say: a durable queue keeps the message over a restart
-    /// of the broker.
-    #[must_use]
-    pub const fn persistent(mut self) -> Self {
-        self.persistent = true;
-        self
-    }
-
-    /// The message's properties.
-    #[must_use]
-    pub const fn properties(mut self, properties: &'a Properties) -> Self {
-        self.properties = Some(properties);
-        self
-    }
-}
-
-/// A body: borrowed and copied when it is sent, or shared and sent from where it lies.
-#[derive(Clone, PartialEq)]
-#[non_exhaustive]
-pub enum Body<'a> {
-    /// Copied once when it is published.
-    Borrowed(&'a [u8]),
-    /// Kept by reference until it is written, from 4 KiB; copied below.
-    Shared(Bytes),
-}
-
-impl Body<'_> {
-    /// The bytes.
-    pub fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Borrowed(bytes) => bytes,
-            Self::Shared(bytes) => bytes,
-        }
-    }
-}
-
-impl fmt::Debug for Body<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.as_slice().len())
-    }
-}
-
-macro_rules! body_from {
-    ($($type:ty => |$value:ident| $body:expr;)*) => {
-        $(impl<'a> From<$type> for Body<'a> {
-            fn from($value: $type) -> Self {
-                $body
-            }
-        })*
-    };
-}
-
-body_from! {
-    &'a [u8] => |bytes| Self::Borrowed(bytes);
-    &'a Vec<u8> => |bytes| Self::Borrowed(bytes);
-    &'a str => |text| Self::Borrowed(text.as_bytes());
-    &'a String => |text| Self::Borrowed(text.as_bytes());
-    &'a Bytes => |bytes| Self::Shared(bytes.clone());
-    Bytes => |bytes| Self::Shared(bytes);
-    Vec<u8> => |bytes| Self::Shared(bytes.into());
-    String => |text| Self::Shared(text.into_bytes().into());
-}
-
-impl<'a, const LENGTH: usize> From<&'a [u8; LENGTH]> for Body<'a> {
-    fn from(bytes: &'a [u8; LENGTH]) -> Self {
-        Self::Borrowed(bytes)
-    }
-}
-
-/// A message as received: where it was published to, its properties, its body.
-///
-/// Small messages share one piece of memory; the properties stay raw until they are asked for.
+/// Properties are decoded when they are read. [`Message::try_from`](super::Message) makes an owned message of it,
+/// which can be changed and published.
 #[derive(Clone)]
-pub struct Message {
-    /// Exchange, routing key, raw properties, and a small body, with gaps between them as on the wire,
-    /// so that a message that lay in the input whole was copied at one go.
+pub struct ReceivedMessage {
+    /// Exchange, routing key, encoded properties, and a small body. There are gaps between them as in the input, so
+    /// that a message that is complete in the input is copied in one pass.
     data: Bytes,
     exchange_len: u8,
     routing_key_len: u8,
     properties_len: u32,
-    /// What few messages have stands apart: messages are moved often.
+    /// Few messages have it. It is boxed because messages are moved often.
     detached: Option<Box<Detached>>,
 }
 
-/// Between exchange and routing key: the key's length.
+/// The bytes between exchange and routing key: the length of the key.
 pub(crate) const ROUTING_KEY_GAP: usize = 1;
-/// Between routing key and properties: the end of a frame, the head of the next, and the fixed part of
-/// a content header.
+/// The bytes between routing key and properties: the end of a frame, the head of the next, and the fixed part
+/// of a content header.
 pub(crate) const PROPERTIES_GAP: usize = FRAME_OVERHEAD + CONTENT_HEADER_MIN - 2;
-/// Between properties and body: the end of a frame and the head of the next.
+/// The bytes between properties and body: the end of a frame and the head of the next.
 pub(crate) const BODY_GAP: usize = FRAME_OVERHEAD;
 
-/// What takes the place of a small body.
+/// What a message has instead of a small body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Detached {
     /// A large body.
     Body(Bytes),
-    /// The body, or all but the envelope, was not received whole.
+    /// Nothing: the message was too large to keep.
     Missing(Fault),
 }
 
-impl Message {
-    /// `data` holds exchange, routing key and properties of these lengths, and the body unless that
-    /// stands apart, with the gaps between them.
+impl ReceivedMessage {
+    /// `data` contains exchange, routing key and properties of these lengths, and the body unless `detached` is
+    /// given, with the gaps between them.
     #[inline]
     pub(crate) const fn new(
         data: Bytes,
@@ -173,19 +61,19 @@ impl Message {
         Self { data, exchange_len, routing_key_len, properties_len, detached }
     }
 
-    /// The exchange that the message was published to.
+    /// The exchange to which the message was published.
     #[inline]
     pub fn exchange(&self) -> ShortStr<'_> {
         short_str(&self.data, 0, self.exchange_len.into())
     }
 
-    /// The routing key that it was published with.
+    /// The routing key with which the message was published.
     pub fn routing_key(&self) -> ShortStr<'_> {
         let start = usize::from(self.exchange_len) + ROUTING_KEY_GAP;
         short_str(&self.data, start, self.routing_key_len.into())
     }
 
-    /// The body.
+    /// The body, empty if the message was too large to keep.
     #[inline]
     pub fn body(&self) -> &[u8] {
         match self.detached.as_deref() {
@@ -195,9 +83,8 @@ impl Message {
         }
     }
 
-    /// The body, to keep beyond the message. One of less than 4 KiB is copied, so that it does not hold
-    /// the memory that it shares with other messages. A larger one is not: it holds no more than about
-    /// twice its size.
+    /// Returns the body as `Bytes`. A body of less than 4 KiB is copied, so that it does not keep the memory of
+    /// other messages. A larger one is not copied, and keeps at most about twice its size.
     pub fn into_body(mut self) -> Bytes {
         match self.detached.take().map(|detached| *detached) {
             Some(Detached::Body(body)) => body,
@@ -206,31 +93,31 @@ impl Message {
         }
     }
 
-    /// The properties as they stand on the wire.
+    /// The properties in wire format.
     pub fn raw_properties(&self) -> RawProperties<'_> {
         let start = self.properties_start();
         let end = start + self.properties_len as usize;
         RawProperties::new(self.data.get(start..end).unwrap_or_default())
     }
 
-    /// A view of the properties, without copying; the headers stay raw.
+    /// Decodes the properties without copying them. The headers stay encoded.
     ///
     /// # Errors
-    /// [`Malformed`] if the publisher sent nonsense, which RabbitMQ relays.
+    /// [`Malformed`]: RabbitMQ relays malformed properties of publishers.
     pub fn properties_ref(&self) -> Result<PropertiesRef<'_>, Malformed> {
         self.raw_properties().decode()
     }
 
-    /// A copy of the properties, headers included.
+    /// Decodes and copies the properties, with the headers.
     ///
     /// # Errors
-    /// [`Malformed`] if the publisher sent nonsense, which RabbitMQ relays: texts that are not
-    /// UTF-8, tables nested too deep.
+    /// [`Malformed`]: RabbitMQ relays malformed properties of publishers, such as strings that are not UTF-8 and
+    /// tables that are nested too deep.
     pub fn properties(&self) -> Result<Properties, Malformed> {
         self.properties_ref()?.to_owned(TABLE_DEPTH_MAX)
     }
 
-    /// A copy of the headers; empty if there are none.
+    /// Decodes and copies the headers. The table is empty if there are none.
     ///
     /// # Errors
     /// Those of [`properties`](Self::properties).
@@ -241,7 +128,7 @@ impl Message {
         }
     }
 
-    /// Whether there is a header that streams add to what they deliver; `None` if that cannot be read.
+    /// Whether the message has the header that streams add to deliveries; `None` if the headers are malformed.
     pub(crate) fn has_stream_offset(&self) -> Option<bool> {
         if self.missing().is_some() {
             return None;
@@ -249,14 +136,14 @@ impl Message {
         self.headers().ok().map(|headers| headers.get(STREAM_OFFSET).is_some())
     }
 
-    /// Whether routing key and properties are what the protocol wants them to be.
+    /// Checks that names and properties can be decoded.
     fn check(&self) -> Result<(), Malformed> {
         self.exchange().as_str()?;
         self.routing_key().as_str()?;
         self.properties_ref()?.check(TABLE_DEPTH_MAX)
     }
 
-    /// Exchange and routing key alone, in memory of their own.
+    /// Copies the exchange and the routing key alone.
     fn envelope(&self) -> Self {
         let start = self.properties_start();
         let mut data = self.data.get(..start).unwrap_or_default().to_vec();
@@ -271,7 +158,7 @@ impl Message {
         self.data.get(self.body_start()..).unwrap_or_default()
     }
 
-    /// Bytes of memory that its parts take.
+    /// The number of bytes of its parts.
     #[inline]
     pub(crate) fn size(&self) -> usize {
         match self.detached.as_deref() {
@@ -280,7 +167,7 @@ impl Message {
         }
     }
 
-    /// Why it was not received whole, if so.
+    /// Why the message was not kept, if it was too large.
     pub(crate) fn missing(&self) -> Option<Fault> {
         match self.detached.as_deref() {
             Some(Detached::Missing(fault)) => Some(*fault),
@@ -298,8 +185,8 @@ impl Message {
     }
 }
 
-/// What lies in the gaps is no matter.
-impl PartialEq for Message {
+/// The bytes in the gaps do not count.
+impl PartialEq for ReceivedMessage {
     fn eq(&self, other: &Self) -> bool {
         self.exchange() == other.exchange()
             && self.routing_key() == other.routing_key()
@@ -309,16 +196,16 @@ impl PartialEq for Message {
     }
 }
 
-impl Eq for Message {}
+impl Eq for ReceivedMessage {}
 
 fn short_str(data: &[u8], start: usize, length: usize) -> ShortStr<'_> {
     let bytes = data.get(start..start + length).unwrap_or_default();
     ShortStr::from_bytes(bytes).unwrap_or_default()
 }
 
-impl fmt::Debug for Message {
+impl fmt::Debug for ReceivedMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Message")
+        f.debug_struct("ReceivedMessage")
             .field("exchange", &self.exchange())
             .field("routing_key", &self.routing_key())
             .field("properties_bytes", &self.properties_len)
@@ -331,48 +218,49 @@ impl fmt::Debug for Message {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Delivery {
-    /// The tag to ack or nack it with.
+    /// The tag with which it is acknowledged.
     pub tag: DeliveryTag,
-    /// Whether the message may have been delivered before.
+    /// Whether it may have been delivered before.
     pub redelivered: bool,
-    /// The message; its body is empty if it was not received whole.
-    pub message: Message,
+    /// The message.
+    pub message: ReceivedMessage,
 }
 
 impl Delivery {
-    /// What is wrong with the message, if anything is. It can be acked or nacked all the same.
+    /// Returns what is wrong with the message, if anything is. Such a message can still be acknowledged or
+    /// rejected.
     ///
-    /// Looks through the properties, so that what they hold can then be decoded.
+    /// It checks the properties without copying them.
     pub fn fault(&self) -> Option<Fault> {
         self.message.missing().or_else(|| self.message.check().err().map(Fault::Malformed))
     }
 }
 
-/// What is wrong with a message. It costs that message alone.
+/// What is wrong with a message. Other messages are not affected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fault {
-    /// More bytes of messages were half received at once, on all channels together, than may be. The
-    /// body was thrown away as it arrived.
-    #[error("body of {size} bytes thrown away: too many messages were half received at once")]
+    /// Too many bytes of incomplete messages arrived at once on all channels together. The body was dropped as
+    /// it arrived.
+    #[error("body of {size} bytes dropped: too many incomplete messages arrived at once")]
     Crowded {
-        /// The size that the header announced, in bytes.
+        /// The size of the body in bytes.
         size: u64,
     },
-    /// The header frame is larger than the limit: it and the body were thrown away as they arrived.
+    /// The header frame is larger than the limit. It and the body were dropped as they arrived.
     #[error("header frame of {size} bytes is over the limit")]
     HeaderTooLarge {
         /// The size of the frame's payload in bytes.
         size: u32,
     },
-    /// The publisher sent nonsense, which RabbitMQ relays: texts that are not UTF-8, tables nested
-    /// too deep or cut short. The body is there.
+    /// The publisher sent malformed names or properties, which RabbitMQ relays: strings that are not UTF-8,
+    /// tables that are truncated or nested too deep. The body is complete.
     #[error("malformed properties: {0}")]
     Malformed(Malformed),
-    /// The body is larger than the limit, and was thrown away as it arrived.
+    /// The body is larger than the limit. It was dropped as it arrived.
     #[error("body of {size} bytes is over the limit")]
     Oversize {
-        /// The size that the header announced, in bytes.
+        /// The size of the body in bytes.
         size: u64,
     },
 }
@@ -381,14 +269,14 @@ pub enum Fault {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReturnedMessage {
-    /// Why: 312 NO_ROUTE.
+    /// The reason: 312 NO_ROUTE.
     pub code: ReplyCode,
-    /// The broker's words for it.
+    /// The text of the broker.
     pub text: Arc<str>,
-    /// The message as it came back.
-    pub message: Message,
-    /// Whether properties and body were thrown away: more than 8 MiB of other messages had come back
-    /// whose acks had not.
+    /// The returned message.
+    pub message: ReceivedMessage,
+    /// Whether properties and body were dropped, because more than 8 MiB of returned messages awaited their
+    /// acks.
     pub is_stripped: bool,
 }
 
@@ -396,7 +284,7 @@ impl fmt::Display for ReturnedMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { code, text, message, .. } = self;
         write!(f, "{code}")?;
-        // RabbitMQ's text is the name of the code.
+        // The text of RabbitMQ is the name of the code.
         if code.name() != Some(&**text) && !text.is_empty() {
             write!(f, " {text}")?;
         }
