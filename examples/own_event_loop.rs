@@ -1,7 +1,7 @@
 //! The state machine alone in an event loop of one's own: mio, one thread, no lock, no runtime. Another
 //! thread works on the deliveries and sends their tags back; the loop acknowledges.
 //!
-//! `cargo run --example own_event_loop` runs on an embedded broker; with `AMQP_URL` set, on that one.
+//! `cargo run --example own_event_loop` runs on an embedded broker, or on the one that `AMQP_URL` names.
 
 use std::io::ErrorKind::{Interrupted, NotConnected, UnexpectedEof, WouldBlock};
 use std::io::{self, IoSlice, Read, Write};
@@ -14,6 +14,7 @@ use amqp_core::{
     Action, Attempt, BasicConsume, Call, ChannelId, CloseCause, Config, DeliveryTag, Event,
     Publish, QueueDeclare, Session, Transmit,
 };
+use amqp_testkit::EnvBroker;
 use bytes::{Bytes, BytesMut};
 use mio::{Events, Interest, Poll, Token, Waker, net::TcpStream};
 
@@ -22,7 +23,7 @@ const QUEUE: &str = "example-own-loop";
 const MESSAGES: u32 = 100;
 
 fn main() -> Result<(), Failure> {
-    let broker = examples::broker()?;
+    let broker = EnvBroker::start()?;
     let poll = Poll::new()?;
     let waker = Waker::new(poll.registry(), Token(1))?;
     let (hand_over, deliveries) = mpsc::channel();

@@ -4,12 +4,14 @@
 //! Nothing here rests on a client: any client's tests may use it.
 
 pub mod alloc;
+mod env_broker;
 pub mod model;
 pub mod proxy;
 pub mod rabbitmq;
 pub mod raw_connection;
 pub mod scripted;
 
+pub use env_broker::EnvBroker;
 pub use model::ModelBroker;
 pub use proxy::{Direction, Fault, Proxy};
 pub use rabbitmq::RabbitMq;

@@ -1,8 +1,9 @@
 //! The examples, as a user runs them.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::LazyLock;
 
 use crate::support::rabbitmq;
@@ -26,15 +27,19 @@ macro_rules! examples {
                 for url in [None, Some(rabbitmq().uri())] {
                     let name = stringify!($name);
                     let name = name.trim_start_matches("na_39_").trim_start_matches("pk_115_");
-                    let output = example(name, url.as_deref()).output().unwrap();
-                    let text = String::from_utf8(output.stdout).unwrap();
-                    let errors = String::from_utf8_lossy(&output.stderr);
-                    assert!(output.status.success(), "{text}\n{errors}");
-                    assert_eq!(text, $printed);
+                    prints(name, url.as_deref(), $printed);
                 }
             }
         )*
     };
+}
+
+fn prints(name: &str, url: Option<&str>, expected: &str) {
+    let output = example(name, url).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}\n{errors}");
+    assert_eq!(text, expected);
 }
 
 const NEWS: &str = "subscriber 0: first\nsubscriber 0: second\nsubscriber 1: first\n\
@@ -65,9 +70,61 @@ examples! {
     fn pk_115_blocking_iterate() -> "one\ntwo\nthree\nfour\nfive\nsilence\n0 given back\n";
     fn pk_115_blocking_callbacks() -> "3 deliveries dispatched\none\ntwo\nthree\n";
     fn pk_115_blocking_ack_from_another_thread() -> "20 deliveries acknowledged by 3 threads; they add up to 190\n";
+    fn unit_test() -> "2 moved\nno queue to move to\n";
     fn smol() -> "one\ntwo\nthree\n";
     fn async_std() -> "one\ntwo\nthree\n";
     fn own_event_loop() -> "100 deliveries acknowledged from elsewhere; they add up to 4950\n";
+}
+
+/// What the model broker lacks.
+#[test]
+fn examples_for_rabbitmq_alone() {
+    let url = rabbitmq().uri();
+    let retried =
+        "good: done\nbad: attempt 1 failed\nbad: attempt 2 failed\nbad: attempt 3 failed, parked\n";
+    prints("delayed_retry", Some(&url), retried);
+    let read = "First: one at offset 0\nFirst: two at offset 1\nFirst: three at offset 2\n\
+                Offset(1): two at offset 1\nOffset(1): three at offset 2\n";
+    prints("stream_reader", Some(&url), read);
+    for name in ["delayed_retry", "stream_reader"] {
+        let output = example(name, None).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("AMQP_URL"));
+    }
+}
+
+#[test]
+fn a_worker_stops_gracefully() {
+    for url in [None, Some(rabbitmq().uri())] {
+        let mut worker = Running::start("worker", url.as_deref());
+        assert_eq!(worker.line(), "working; stop with Ctrl-C\n");
+        worker.interrupt();
+        let last = worker.line();
+        let done =
+            last.strip_prefix("stopped: ").and_then(|rest| rest.strip_suffix(" tasks done\n"));
+        assert!(done.unwrap().parse::<u32>().unwrap() <= 20, "{last}");
+        assert!(worker.child.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn a_web_service_publishes() {
+    for url in [None, Some(rabbitmq().uri())] {
+        let mut service = Running::start("axum_publisher", url.as_deref());
+        let line = service.line();
+        let address = line.trim_end().strip_prefix("listening on http://").unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        let request =
+            "POST /orders HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+        service.interrupt();
+        let last = service.line();
+        assert!(last.ends_with(" orders taken\n") && !last.starts_with('0'), "{last}");
+        assert!(service.child.wait().unwrap().success());
+    }
 }
 
 #[test]
@@ -79,15 +136,45 @@ fn a_broker_that_is_not_there_is_a_failure() {
 
 #[test]
 fn ctrl_c_ends_it_with_a_failure() {
-    let mut command = example("quickstart", Some(&rabbitmq().uri()));
-    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-    let mut first_line = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut first_line).unwrap();
+    let mut quickstart = Running::start("quickstart", Some(&rabbitmq().uri()));
+    let first_line = quickstart.line();
     assert!(first_line.starts_with("connected to RabbitMQ"), "{first_line}");
-    let pid = child.id().to_string();
-    Command::new("sh").args(["-c", &format!("kill -INT {pid}")]).status().unwrap();
-    let status = child.wait().unwrap();
+    quickstart.interrupt();
+    let status = quickstart.child.wait().unwrap();
     assert!(matches!(status.code(), Some(1)), "{status}");
+}
+
+/// An example that runs until it is stopped.
+struct Running {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Running {
+    fn start(name: &str, url: Option<&str>) -> Self {
+        let mut child = example(name, url).stdout(Stdio::piped()).spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Self { child, output }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        line
+    }
+
+    /// As Ctrl-C does.
+    fn interrupt(&self) {
+        let kill = format!("kill -INT {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended unless the test has failed.
+        let _ = self.child.kill();
+    }
 }
 
 fn quickstart_runs(url: Option<&str>) {
@@ -104,8 +191,11 @@ fn quickstart_runs(url: Option<&str>) {
 /// An example stands beside this test's own binary once it is built.
 fn example(name: &str, url: Option<&str>) -> Command {
     static BUILT: LazyLock<bool> = LazyLock::new(|| {
-        let build = ["build", "--quiet", "--package", "examples", "--examples"];
-        Command::new(env!("CARGO")).args(build).status().unwrap().success()
+        let packages = ["examples", "amqp-async-std", "amqp-blocking", "amqp-smol", "amqp-tokio"];
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--examples"]);
+        build.args(packages.iter().flat_map(|package| ["--package", package]));
+        build.status().unwrap().success()
     });
     assert!(*BUILT);
     let test: PathBuf = std::env::current_exe().unwrap();

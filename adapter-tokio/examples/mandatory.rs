@@ -1,12 +1,13 @@
 //! What becomes of a message that no queue wants: it comes back, if it is mandatory.
 //!
-//! `cargo run --example mandatory` runs on an embedded broker; with `AMQP_URL` set, on that one.
+//! `cargo run --example mandatory` runs on an embedded broker, or on the one that `AMQP_URL` names.
 
+use amqp_testkit::EnvBroker;
 use amqp_tokio::{Publish, PublishError, connect};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let broker = examples::broker()?;
+    let broker = EnvBroker::start()?;
     let connection = connect(&broker.uri).await?;
     let nowhere = "example-no-such-queue";
 

@@ -2,19 +2,20 @@
 //! (<https://www.rabbitmq.com/docs/direct-reply-to>): a server that squares numbers, on a thread of its
 //! own, and a client that asks it.
 //!
-//! `cargo run --example blocking_rpc` runs on an embedded broker; with `AMQP_URL` set, on that one.
+//! `cargo run --example blocking_rpc` runs on an embedded broker, or on the one that `AMQP_URL` names.
 
 use std::thread;
 use std::time::Duration;
 
 use amqp_blocking::{BasicConsume, Channel, Consumer, Properties, Publish, QueueDeclare, connect};
+use amqp_testkit::EnvBroker;
 
 const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> Result<(), Failure> {
-    let broker = examples::broker()?;
+    let broker = EnvBroker::start()?;
     let connection = connect(&broker.uri)?;
     let serving = connection.open_channel()?;
     let queue = serving.queue_declare(QueueDeclare::new("").exclusive())?.queue;

@@ -1,17 +1,18 @@
 //! One publisher, three subscribers, each of which gets every message: a fanout exchange, and a queue for
 //! each subscriber that goes with its connection.
 //!
-//! `cargo run --example blocking_publish_subscribe` runs on an embedded broker; with `AMQP_URL` set, on that one.
+//! `cargo run --example blocking_publish_subscribe` runs on an embedded broker, or on the one that `AMQP_URL` names.
 
 use amqp_blocking::{
     BasicConsume, Connection, Consumer, Error, ExchangeDeclare, ExchangeDelete, Publish, QueueBind,
     QueueDeclare, connect,
 };
+use amqp_testkit::EnvBroker;
 
 const EXCHANGE: &str = "example-blocking-news";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let broker = examples::broker()?;
+    let broker = EnvBroker::start()?;
     let connection = connect(&broker.uri)?;
     let channel = connection.open_channel()?;
     channel.exchange_declare(ExchangeDeclare::fanout(EXCHANGE))?;

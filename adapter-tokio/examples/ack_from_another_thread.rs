@@ -1,10 +1,10 @@
 //! Work that would hold up the runtime is done on a thread of its own, which acknowledges when it is done.
 //!
-//! `cargo run --example ack_from_another_thread` runs on an embedded broker; with `AMQP_URL` set, on that
-//! one.
+//! `cargo run --example ack_from_another_thread` runs on an embedded broker, or on the one that `AMQP_URL` names.
 
 use std::thread;
 
+use amqp_testkit::EnvBroker;
 use amqp_tokio::{BasicConsume, Delivery, Publish, QueueDeclare, connect};
 use tokio::sync::mpsc;
 
@@ -12,7 +12,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let broker = examples::broker()?;
+    let broker = EnvBroker::start()?;
     let connection = connect(&broker.uri).await?;
     let channel = connection.open_channel().await?;
     let queue = channel.queue_declare(QueueDeclare::new("").exclusive()).await?.queue;

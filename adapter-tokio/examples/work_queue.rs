@@ -1,10 +1,11 @@
 //! A queue of tasks, and two workers that share them: each has one task at a time, and acknowledges it
 //! when it is done, so that the tasks of a worker that dies go to the other.
 //!
-//! `cargo run --example work_queue` runs on an embedded broker; with `AMQP_URL` set, on that one.
+//! `cargo run --example work_queue` runs on an embedded broker, or on the one that `AMQP_URL` names.
 
 use std::time::Duration;
 
+use amqp_testkit::EnvBroker;
 use amqp_tokio::{BasicConsume, Connection, Publish, QueueDeclare, QueueDelete, connect};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -13,7 +14,7 @@ const QUEUE: &str = "example-tasks";
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let broker = examples::broker()?;
+    let broker = EnvBroker::start()?;
     let connection = connect(&broker.uri).await?;
     let channel = connection.open_channel().await?;
     channel.queue_declare(QueueDeclare::new(QUEUE).durable()).await?;

@@ -1,11 +1,12 @@
 //! What becomes of a message that no queue wants: it comes back, if it is mandatory.
 //!
-//! `cargo run --example blocking_mandatory` runs on an embedded broker; with `AMQP_URL` set, on that one.
+//! `cargo run --example blocking_mandatory` runs on an embedded broker, or on the one that `AMQP_URL` names.
 
 use amqp_blocking::{Publish, PublishError, connect};
+use amqp_testkit::EnvBroker;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let broker = examples::broker()?;
+    let broker = EnvBroker::start()?;
     let connection = connect(&broker.uri)?;
     let nowhere = "example-no-such-queue";
 

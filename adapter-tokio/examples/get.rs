@@ -1,12 +1,13 @@
 //! Asking for one message at a time. A consumer is the better way to get more than now and then one.
 //!
-//! `cargo run --example get` runs on an embedded broker; with `AMQP_URL` set, on that one.
+//! `cargo run --example get` runs on an embedded broker, or on the one that `AMQP_URL` names.
 
+use amqp_testkit::EnvBroker;
 use amqp_tokio::{Publish, QueueDeclare, connect};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let broker = examples::broker()?;
+    let broker = EnvBroker::start()?;
     let connection = connect(&broker.uri).await?;
     let channel = connection.open_channel().await?;
     let queue = channel.queue_declare(QueueDeclare::new("").exclusive()).await?.queue;

@@ -1,12 +1,13 @@
 //! Publishing with confirms, many on their way at once, into a queue that takes only five messages.
 //!
-//! `cargo run --example confirms` runs on an embedded broker; with `AMQP_URL` set, on that one.
+//! `cargo run --example confirms` runs on an embedded broker, or on the one that `AMQP_URL` names.
 
+use amqp_testkit::EnvBroker;
 use amqp_tokio::{Overflow, Publish, PublishError, QueueDeclare, connect};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let broker = examples::broker()?;
+    let broker = EnvBroker::start()?;
     let connection = connect(&broker.uri).await?;
     let channel = connection.open_channel().await?;
     let declare = QueueDeclare::new("").exclusive().max_length(5);

@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 
 use amqp_blocking::{BasicConsume, Delivery, Publish, QueueDeclare, connect};
+use amqp_testkit::EnvBroker;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> Result<(), Failure> {
-    let broker = examples::broker()?;
+    let broker = EnvBroker::start()?;
     let connection = connect(&broker.uri)?;
     let channel = connection.open_channel()?;
     let queue = channel.queue_declare(QueueDeclare::new("").exclusive())?.queue;

@@ -1,7 +1,7 @@
 //! Publishes 100,000 confirmed messages while it consumes and acknowledges them.
 //!
-//! `cargo run --release --example quickstart` runs against an embedded model broker;
-//! `AMQP_URL=amqp://user:password@host/vhost` names a RabbitMQ instead.
+//! `cargo run --profile quick --example quickstart` runs on an embedded broker, or on the one that
+//! `AMQP_URL=amqp://user:password@host/vhost` names.
 //!
 //! The exit status is 0 only if the ids confirmed, consumed and acknowledged are the same 100,000.
 
@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use amqp_testkit::ModelBroker;
+use amqp_testkit::EnvBroker;
 use amqp_tokio::{
     BasicConsume, Channel, Confirm, Connection, Connector, Consumer, Publish, Publisher,
     QueueDeclare,
@@ -23,11 +23,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinSet;
 
 const MESSAGES: u64 = 100_000;
-/// Publishes that may await their confirms at once.
+/// The maximum number of publishes that await their confirms.
 const WINDOW: usize = 1_000;
-/// A message that is lost is waited for so long.
+/// How long to wait for a message that is lost.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// Deliveries that may be unacknowledged at once.
+/// The maximum number of unacknowledged deliveries.
 const PREFETCH: u16 = 1_000;
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -49,22 +49,16 @@ async fn connect_and_run() -> Result<(), Failure> {
     if poll_fn(|cx| Poll::Ready(interrupted.as_mut().poll(cx).is_ready())).await {
         return Err("interrupted".into());
     }
-    // The model broker lives until the end of this function.
-    let (_model, uri) = match std::env::var("AMQP_URL") {
-        Ok(uri) => (None, uri),
-        Err(_) => {
-            let model = ModelBroker::start()?;
-            let uri = model.uri();
-            (Some(model), uri)
-        }
-    };
-    let connector = Connector::new(&uri)?.configure(|config| config.connection_name("quickstart"));
+    let broker = EnvBroker::start()?;
+    let connector =
+        Connector::new(&broker.uri)?.configure(|config| config.connection_name("quickstart"));
     let connection = tokio::select! {
         connection = connector.connect() => connection?,
         _ = &mut interrupted => return Err("interrupted".into()),
     };
-    let broker = connection.server_properties();
-    let text = |name| broker.get(name).and_then(|value| value.as_str()).unwrap_or("?").to_owned();
+    let properties = connection.server_properties();
+    let text =
+        |name| properties.get(name).and_then(|value| value.as_str()).unwrap_or("?").to_owned();
     println!("connected to {} {}", text("product"), text("version"));
     let result = tokio::select! {
         result = run(&connection) => result,

@@ -2,13 +2,14 @@
 //! (<https://www.rabbitmq.com/docs/direct-reply-to>): a server that squares numbers, and a client that
 //! asks it for many at once.
 //!
-//! `cargo run --example rpc` runs on an embedded broker; with `AMQP_URL` set, on that one.
+//! `cargo run --example rpc` runs on an embedded broker, or on the one that `AMQP_URL` names.
 
 use std::collections::HashMap;
 use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use amqp_testkit::EnvBroker;
 use amqp_tokio::{
     BasicConsume, Channel, Connection, Consumer, Properties, Publish, QueueDeclare, connect,
 };
@@ -19,7 +20,7 @@ const REQUESTS: u64 = 100;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let broker = examples::broker()?;
+    let broker = EnvBroker::start()?;
     let connection = connect(&broker.uri).await?;
     let serving = connection.open_channel().await?;
     let queue = serving.queue_declare(QueueDeclare::new("").exclusive()).await?.queue;

@@ -1,11 +1,12 @@
 //! The client on smol: a queue, confirmed publishing, and a consumer.
 //!
-//! `cargo run --example smol` runs on an embedded broker; with `AMQP_URL` set, on that one.
+//! `cargo run --example smol` runs on an embedded broker, or on the one that `AMQP_URL` names.
 
 use amqp_smol::{BasicConsume, Publish, QueueDeclare, connect};
+use amqp_testkit::EnvBroker;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let broker = examples::broker()?;
+    let broker = EnvBroker::start()?;
     smol::block_on(async {
         let connection = connect(&broker.uri).await?;
         let channel = connection.open_channel().await?;

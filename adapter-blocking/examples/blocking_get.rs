@@ -1,11 +1,12 @@
 //! Asking for one message at a time. A consumer is the better way to get more than now and then one.
 //!
-//! `cargo run --example blocking_get` runs on an embedded broker; with `AMQP_URL` set, on that one.
+//! `cargo run --example blocking_get` runs on an embedded broker, or on the one that `AMQP_URL` names.
 
 use amqp_blocking::{Publish, QueueDeclare, connect};
+use amqp_testkit::EnvBroker;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let broker = examples::broker()?;
+    let broker = EnvBroker::start()?;
     let connection = connect(&broker.uri)?;
     let channel = connection.open_channel()?;
     let queue = channel.queue_declare(QueueDeclare::new("").exclusive())?.queue;

@@ -1,14 +1,15 @@
 //! Log messages by topic, `facility.severity`: `*` in a binding stands for one word, `#` for any number.
 //!
-//! `cargo run --example topics` runs on an embedded broker; with `AMQP_URL` set, on that one.
+//! `cargo run --example topics` runs on an embedded broker, or on the one that `AMQP_URL` names.
 
+use amqp_testkit::EnvBroker;
 use amqp_tokio::{ExchangeDeclare, ExchangeDelete, Publish, QueueBind, QueueDeclare, connect};
 
 const EXCHANGE: &str = "example-logs";
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let broker = examples::broker()?;
+    let broker = EnvBroker::start()?;
     let connection = connect(&broker.uri).await?;
     let channel = connection.open_channel().await?;
     channel.exchange_declare(ExchangeDeclare::topic(EXCHANGE)).await?;

@@ -1,8 +1,9 @@
 //! One publisher, three subscribers, each of which gets every message: a fanout exchange, and a queue for
 //! each subscriber that goes with its connection.
 //!
-//! `cargo run --example publish_subscribe` runs on an embedded broker; with `AMQP_URL` set, on that one.
+//! `cargo run --example publish_subscribe` runs on an embedded broker, or on the one that `AMQP_URL` names.
 
+use amqp_testkit::EnvBroker;
 use amqp_tokio::{
     BasicConsume, Connection, Consumer, Error, ExchangeDeclare, ExchangeDelete, Publish, QueueBind,
     QueueDeclare, connect,
@@ -12,7 +13,7 @@ const EXCHANGE: &str = "example-news";
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let broker = examples::broker()?;
+    let broker = EnvBroker::start()?;
     let connection = connect(&broker.uri).await?;
     let channel = connection.open_channel().await?;
     channel.exchange_declare(ExchangeDeclare::fanout(EXCHANGE)).await?;

@@ -1,15 +1,16 @@
 //! Callbacks on the main thread, which may block on the connection that they serve, and a closure that
 //! another thread has run there.
 //!
-//! `cargo run --example blocking_callbacks` runs on an embedded broker; with `AMQP_URL` set, on that one.
+//! `cargo run --example blocking_callbacks` runs on an embedded broker, or on the one that `AMQP_URL` names.
 
 use std::sync::mpsc;
 use std::thread;
 
 use amqp_blocking::{BasicConsume, Dispatcher, Publish, QueueDeclare, connect};
+use amqp_testkit::EnvBroker;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let broker = examples::broker()?;
+    let broker = EnvBroker::start()?;
     let connection = connect(&broker.uri)?;
     let channel = connection.open_channel()?;
     let queue = channel.queue_declare(QueueDeclare::new("").exclusive())?.queue;

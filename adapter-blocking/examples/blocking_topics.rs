@@ -1,13 +1,14 @@
 //! Log messages by topic, `facility.severity`: `*` in a binding stands for one word, `#` for any number.
 //!
-//! `cargo run --example blocking_topics` runs on an embedded broker; with `AMQP_URL` set, on that one.
+//! `cargo run --example blocking_topics` runs on an embedded broker, or on the one that `AMQP_URL` names.
 
 use amqp_blocking::{ExchangeDeclare, ExchangeDelete, Publish, QueueBind, QueueDeclare, connect};
+use amqp_testkit::EnvBroker;
 
 const EXCHANGE: &str = "example-blocking-logs";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let broker = examples::broker()?;
+    let broker = EnvBroker::start()?;
     let connection = connect(&broker.uri)?;
     let channel = connection.open_channel()?;
     channel.exchange_declare(ExchangeDeclare::topic(EXCHANGE))?;

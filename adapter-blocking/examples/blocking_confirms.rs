@@ -1,11 +1,12 @@
 //! Publishing with confirms, many on their way at once, into a queue that takes only five messages.
 //!
-//! `cargo run --example blocking_confirms` runs on an embedded broker; with `AMQP_URL` set, on that one.
+//! `cargo run --example blocking_confirms` runs on an embedded broker, or on the one that `AMQP_URL` names.
 
 use amqp_blocking::{Overflow, Publish, PublishError, QueueDeclare, connect};
+use amqp_testkit::EnvBroker;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let broker = examples::broker()?;
+    let broker = EnvBroker::start()?;
     let connection = connect(&broker.uri)?;
     let channel = connection.open_channel()?;
     let declare = QueueDeclare::new("").exclusive().max_length(5);

@@ -1,13 +1,14 @@
 //! A consumer as an iterator, and one that notices silence: what pika calls a generator.
 //!
-//! `cargo run --example blocking_iterate` runs on an embedded broker; with `AMQP_URL` set, on that one.
+//! `cargo run --example blocking_iterate` runs on an embedded broker, or on the one that `AMQP_URL` names.
 
 use std::time::Duration;
 
 use amqp_blocking::{BasicConsume, Publish, QueueDeclare, connect};
+use amqp_testkit::EnvBroker;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let broker = examples::broker()?;
+    let broker = EnvBroker::start()?;
     let connection = connect(&broker.uri)?;
     let channel = connection.open_channel()?;
     let queue = channel.queue_declare(QueueDeclare::new("").exclusive())?.queue;

@@ -1,19 +1,20 @@
 //! A queue of tasks, and two workers that share them: each has one task at a time, and acknowledges it
 //! when it is done, so that the tasks of a worker that dies go to the other.
 //!
-//! `cargo run --example blocking_work_queue` runs on an embedded broker; with `AMQP_URL` set, on that one.
+//! `cargo run --example blocking_work_queue` runs on an embedded broker, or on the one that `AMQP_URL` names.
 
 use std::thread;
 use std::time::Duration;
 
 use amqp_blocking::{BasicConsume, Connection, Publish, QueueDeclare, QueueDelete, connect};
+use amqp_testkit::EnvBroker;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const QUEUE: &str = "example-blocking-tasks";
 
 fn main() -> Result<(), Failure> {
-    let broker = examples::broker()?;
+    let broker = EnvBroker::start()?;
     let connection = connect(&broker.uri)?;
     let channel = connection.open_channel()?;
     channel.queue_declare(QueueDeclare::new(QUEUE).durable())?;

@@ -1,0 +1,88 @@
+//! Retrying later, and parking what never succeeds, with dead-lettering alone.
+//!
+//! A failed message is rejected. Its queue dead-letters it to a waiting queue, whose messages expire after a delay and
+//! are dead-lettered back. RabbitMQ counts the rounds in the header `x-death`.
+//!
+//! `AMQP_URL=amqp://guest:guest@localhost cargo run --example delayed_retry`: it needs a RabbitMQ, because the embedded
+//! broker has no expiring messages.
+
+use std::time::Duration;
+
+use amqp_testkit::EnvBroker;
+use amqp_tokio::{
+    BasicConsume, Channel, Delivery, Error, Message, Publish, Publisher, QueueDeclare, connect,
+};
+
+const ORDERS: &str = "example-orders";
+const WAITING: &str = "example-orders.waiting";
+const PARKED: &str = "example-orders.parked";
+const DELAY: Duration = Duration::from_millis(200);
+const ATTEMPTS_MAX: i64 = 3;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let broker = EnvBroker::external().ok_or("set AMQP_URL to a RabbitMQ")?;
+    let connection = connect(&broker.uri).await?;
+    let channel = connection.open_channel().await?;
+    declare(&channel).await?;
+    let publisher = connection.open_channel().await?.confirm_select().await?;
+    for order in ["good", "bad"] {
+        publisher.publish(Publish::to_queue(ORDERS, order).persistent().mandatory()).await?;
+    }
+
+    let mut orders = channel.basic_consume(BasicConsume::new(ORDERS).prefetch(1)).await?;
+    let mut open = 2;
+    while open > 0 {
+        let delivery = orders.next().await.ok_or("the consumer ended")??;
+        open -= u32::from(handle(delivery, &publisher).await?);
+    }
+    connection.close().await;
+    Ok(())
+}
+
+async fn declare(channel: &Channel) -> Result<(), Error> {
+    let to = |queue: QueueDeclare, target| {
+        queue.dead_letter_exchange("").dead_letter_routing_key(target)
+    };
+    let orders = QueueDeclare::classic(ORDERS).expires(Duration::from_secs(60));
+    let waiting = QueueDeclare::classic(WAITING).expires(Duration::from_secs(60));
+    channel.queue_declare(to(orders, WAITING)).await?;
+    channel.queue_declare(to(waiting.message_ttl(DELAY), ORDERS)).await?;
+    channel.queue_declare(QueueDeclare::classic(PARKED).expires(Duration::from_secs(60))).await?;
+    Ok(())
+}
+
+/// Returns whether the order is finished: done, or parked.
+async fn handle(
+    delivery: Delivery,
+    publisher: &Publisher,
+) -> Result<bool, Box<dyn std::error::Error>> {
+    let order = String::from_utf8_lossy(delivery.body()).into_owned();
+    let attempt = failures(&delivery) + 1;
+    if order == "good" {
+        println!("{order}: done");
+        delivery.ack()?;
+    } else if attempt < ATTEMPTS_MAX {
+        println!("{order}: attempt {attempt} failed");
+        delivery.reject(false)?;
+        return Ok(false);
+    } else {
+        println!("{order}: attempt {attempt} failed, parked");
+        // Confirmed first, acknowledged then: a crash in between makes a duplicate, and loses nothing.
+        let parked = Message::try_from(delivery.message())?.to_queue(PARKED).mandatory();
+        publisher.publish(Publish::from(&parked)).await?;
+        delivery.ack()?;
+    }
+    Ok(true)
+}
+
+/// How often the message was rejected from its queue.
+fn failures(delivery: &Delivery) -> i64 {
+    let headers = delivery.headers().unwrap_or_default();
+    let deaths = headers.get("x-death").and_then(|deaths| deaths.as_array()).unwrap_or_default();
+    let of_orders = deaths.iter().filter_map(|death| death.as_table()).find(|death| {
+        death.get("queue").and_then(|queue| queue.as_str()) == Some(ORDERS)
+            && death.get("reason").and_then(|reason| reason.as_str()) == Some("rejected")
+    });
+    of_orders.and_then(|death| death.get("count")?.as_i64()).unwrap_or_default()
+}
