@@ -36,7 +36,11 @@ fn main() -> Result<(), Failure> {
         };
         deliveries.into_iter().map(work).sum::<u32>()
     });
-    let session = Session::new(Arc::new(Config::from_uri(&broker.uri)?), Instant::now())?;
+    let config = Config::from_uri(&broker.uri)?;
+    if config.wants_tls() {
+        return Err("this loop has no TLS: use amqp".into());
+    }
+    let session = Session::new(Arc::new(config), Instant::now())?;
     let (input, out) = (BytesMut::new(), Transmit::new());
     let driver = Driver { session, poll, socket: None, connected: false, input, out, written: 0 };
     driver.run(App { channel: None, hand_over, acks, acked: 0 })?;
@@ -136,9 +140,10 @@ impl Driver {
                 let addresses = (&*host, port).to_socket_addrs().map(Iterator::collect);
                 self.session.handle_resolved(now, attempt, addresses.map_err(Into::into));
             }
-            Action::Dial { attempt, address, .. } => {
+            Action::Dial { attempt, target } => {
                 (self.connected, self.written) = (false, 0);
                 (self.input, self.out) = (BytesMut::new(), Transmit::new());
+                let address = target.address.ok_or(io::ErrorKind::AddrNotAvailable)?;
                 match TcpStream::connect(address) {
                     Ok(mut stream) => {
                         let both = Interest::READABLE | Interest::WRITABLE;

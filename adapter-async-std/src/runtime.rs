@@ -5,13 +5,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use amqp_async::{Clock, Executor, FuturesIo, Over, Runtime, dial_tcp};
+use amqp_async::{Clock, Executor, FuturesIo, Over, Runtime, Target, dial_tcp};
 use async_std::net::{TcpStream, ToSocketAddrs};
 use async_std::task;
 use futures_io::{AsyncRead, AsyncWrite};
 
 /// Async-std as a runtime of `amqp-async`: what is spawned goes to its global executor.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct AsyncStd;
 
@@ -51,10 +51,9 @@ impl Runtime for AsyncStd {
 
     fn dial(
         &self,
-        address: SocketAddr,
-        _server_name: &str,
+        target: Target,
     ) -> impl Future<Output = io::Result<Self::Transport>> + Send + 'static {
-        dial_tcp(TcpStream::connect(address), TcpStream::set_nodelay, FuturesIo::new)
+        dial_tcp(target, TcpStream::connect, TcpStream::set_nodelay, FuturesIo::new)
     }
 }
 

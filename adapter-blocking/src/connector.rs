@@ -1,37 +1,80 @@
-use amqp_async::core::{Config, ConnectError};
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use amqp_async::core::{AmqpUri, Config, ConnectError, Endpoint};
+use amqp_async::{OverTransport, Runtime};
 
 use crate::connection::Connection;
-use crate::io_thread::Driver;
+use crate::io_thread::{Driver, Io, not_started};
 use crate::runtime::IoRuntime;
 use crate::stream::{Socket, Stream};
 use crate::wait::wait;
+use crate::work_pool;
 
-/// Connects to the broker that an AMQP URI names; shorthand for [`Connector`].
+/// Opens a connection to the broker that an AMQP URI names. For settings that are not in the URI, see
+/// [`Connector`].
 ///
 /// # Errors
-/// [`ConnectError`], within 30 s unless the URI says otherwise.
+/// [`ConnectError`], within 30 s unless the URI sets `connection_timeout`.
 pub fn connect(uri: &str) -> Result<Connection, ConnectError> {
     Connector::new(uri)?.connect()
 }
 
-/// A way to connect: a configuration, for one connection or many.
+/// Opens connections: a configuration, for any number of them.
+///
+/// Methods are chained. There are three ways to a connector: [`new`](Self::new) takes a URI;
+/// `Connector::default()` is `amqp://guest:guest@localhost:5672/%2f`, to be changed by methods;
+/// `Connector::from` takes a [`Config`] or an [`AmqpUri`].
 ///
 /// ```no_run
 /// # fn example() -> Result<(), amqp_blocking::ConnectError> {
 /// use amqp_blocking::{Connector, Heartbeat};
-/// let connector = Connector::new("amqp://h1,h2/orders")?
-///     .configure(|config| config.heartbeat(Heartbeat::Seconds(10)).connection_name("orders"));
-/// let connection = connector.connect()?;
+/// let connection = Connector::new("amqp://app:secret@h1,h2/orders")?
+///     .heartbeat(Heartbeat::Seconds(10))
+///     .connection_name("order-service")
+///     .connect()?;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug)]
+///
+/// Settings that are not a URI:
+///
+/// ```no_run
+/// # fn example(password: String) -> Result<(), amqp_blocking::ConnectError> {
+/// use amqp_blocking::{Connector, Credentials};
+/// let connection = Connector::default()
+///     .hosts(["h1", "h2"])
+///     .port(5673)
+///     .virtual_host("orders")
+///     .credentials(Credentials::plain("app", password))
+///     .connect()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Streams that a function makes, here Unix sockets:
+///
+/// ```no_run
+/// # fn example() -> Result<(), amqp_blocking::ConnectError> {
+/// use amqp_blocking::{Connector, Stream};
+/// use std::os::unix::net::UnixStream;
+/// let connection = Connector::default()
+///     .dial_with(|_| Stream::unix(UnixStream::connect("/run/broker.sock")?))
+///     .connect()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Default)]
 pub struct Connector {
     config: Config,
+    dial: Option<Arc<Dial>>,
 }
 
+type Dial = dyn Fn(Endpoint) -> io::Result<Stream> + Send + Sync;
+
 impl Connector {
-    /// A connector from an AMQP URI; see [`AmqpUri`](crate::AmqpUri) for what may stand in it.
+    /// Returns a connector for an AMQP URI. [`AmqpUri`] lists the parts of a URI.
     ///
     /// # Errors
     /// [`ConnectError::InvalidUri`], which never shows the URI.
@@ -39,62 +82,102 @@ impl Connector {
         Ok(Self::from(Config::from_uri(uri)?))
     }
 
-    /// Changes the configuration.
+    /// Makes the streams of connections by a function, such as one that connects through a proxy or to a Unix
+    /// socket.
+    ///
+    /// The function is called for each host in turn, until a connection is open. It gets the host by its name:
+    /// names are not looked up before. It may block. It runs on one of at most
+    /// [`CONNECT_THREADS_MAX`](crate::limits::CONNECT_THREADS_MAX) threads of the process, and has the
+    /// [timeout of an address](Self::address_timeout). What it returns later is dropped, so give it a timeout of
+    /// its own. An error that it returns is a [`ConnectFailure::Dial`](crate::ConnectFailure::Dial).
+    ///
+    /// A function that encrypts the stream itself is for `amqp` hosts: the connector does not know of it.
     #[must_use]
-    pub fn configure(self, change: impl FnOnce(Config) -> Config) -> Self {
-        Self { config: change(self.config) }
+    pub fn dial_with(
+        self,
+        dial: impl Fn(Endpoint) -> io::Result<Stream> + Send + Sync + 'static,
+    ) -> Self {
+        Self { dial: Some(Arc::new(dial)), ..self }
     }
 
-    /// Connects, with a thread as the connection's driver that ends when the connection does. Every
-    /// address of every host is tried in order, each within its timeout.
+    /// Changes the configuration by a function.
+    #[must_use]
+    pub fn configure(self, change: impl FnOnce(Config) -> Config) -> Self {
+        Self { config: change(self.config), ..self }
+    }
+
+    amqp_async::connector_settings!();
+
+    /// Opens a connection, with a thread as its driver that ends when the connection does. The addresses of all
+    /// hosts are tried in order, each within its timeout. A refused login or virtual host is not tried on other
+    /// hosts.
     ///
-    /// Names are looked up on at most [`LOOKUP_THREADS_MAX`](crate::limits::LOOKUP_THREADS_MAX) threads of
-    /// the process, and wait for one if all are busy. The time that they wait counts towards the timeout
-    /// of the attempt.
+    /// Names are looked up on at most [`CONNECT_THREADS_MAX`](crate::limits::CONNECT_THREADS_MAX) threads of
+    /// the process, and wait for one if all are busy. That time counts towards the connect timeout.
     ///
     /// # Errors
-    /// [`ConnectError`], with every attempt that failed, within the connect timeout.
+    /// [`ConnectError`], within the [connect timeout](Self::connect_timeout), with every failed attempt.
+    /// [`ConnectError::TlsUnsupported`] for an `amqps` host.
     pub fn connect(&self) -> Result<Connection, ConnectError> {
         let (connecting, driver) = self.driver()?;
         driver.spawn()?;
         connecting.wait()
     }
 
-    /// Connects over a stream that is connected already, such as a Unix socket or a tunnel. Of the
-    /// configuration's hosts the first one counts alone, as the name in errors.
+    /// Opens a connection over a stream that is connected already, such as a Unix socket or a tunnel. Errors
+    /// name the first host of the configuration. The other hosts are ignored, and so is whether the host asks
+    /// for TLS: encrypting is up to the stream. To make a stream for each attempt, see
+    /// [`dial_with`](Self::dial_with).
     ///
     /// # Errors
-    /// [`ConnectError`], with the one attempt that failed, within the timeouts of an address and of
-    /// connecting.
+    /// [`ConnectError`] with the one failed attempt, within the timeouts of an address and of connecting.
     pub fn connect_with(&self, stream: Stream) -> Result<Connection, ConnectError> {
         let (connecting, driver) = self.driver_with(stream)?;
         driver.spawn()?;
         connecting.wait()
     }
 
-    /// The connection and its driver, which the caller runs on a thread of its own.
+    /// Returns a connection that is being opened and its driver, which the caller runs on a thread of its
+    /// choice.
     ///
     /// # Errors
-    /// [`ConnectError`] where the configuration itself cannot work, or the system has no poller.
+    /// [`ConnectError::InvalidArgument`] or [`ConnectError::TlsUnsupported`] if the configuration cannot be
+    /// used, [`ConnectError::DriverNotStarted`] if the system has no poller for it.
     pub fn driver(&self) -> Result<(Connecting, Driver), ConnectError> {
+        match &self.dial {
+            Some(dial) => self.driver_on(|io| {
+                let (dial, sockets) = (Arc::clone(dial), Arc::clone(&io));
+                OverTransport::dialled_by(IoRuntime::new(io), move |endpoint| {
+                    let (dial, io) = (Arc::clone(&dial), Arc::clone(&sockets));
+                    let dialling = work_pool::run(move || dial(endpoint));
+                    async move { Socket::new(io, dialling.await?) }
+                })
+            }),
+            None => self.driver_on(IoRuntime::new),
+        }
+    }
+
+    /// Returns a connection over a stream that is connected already, and its driver; see
+    /// [`connect_with`](Self::connect_with).
+    ///
+    /// # Errors
+    /// [`ConnectError::InvalidArgument`] if the configuration cannot be used,
+    /// [`ConnectError::DriverNotStarted`] if the stream cannot be polled.
+    pub fn driver_with(&self, stream: Stream) -> Result<(Connecting, Driver), ConnectError> {
         Driver::new(|io| {
+            let socket = Socket::new(Arc::clone(&io), stream).map_err(not_started)?;
             let (connecting, driver) =
-                amqp_async::connect(IoRuntime::new(io), self.config.clone())?;
+                amqp_async::connect_with(IoRuntime::new(io), self.config.clone(), socket)?;
             Ok((Connecting(connecting), driver))
         })
     }
 
-    /// The connection over a stream that is connected already, and its driver; see
-    /// [`connect_with`](Self::connect_with).
-    ///
-    /// # Errors
-    /// [`ConnectError`] where the configuration itself cannot work, or the stream cannot be polled.
-    pub fn driver_with(&self, stream: Stream) -> Result<(Connecting, Driver), ConnectError> {
+    fn driver_on<R: Runtime>(
+        &self,
+        runtime: impl FnOnce(Arc<Io>) -> R,
+    ) -> Result<(Connecting, Driver), ConnectError> {
         Driver::new(|io| {
-            let socket = Socket::new(io.clone(), stream).map_err(crate::io_thread::not_started)?;
-            let runtime = IoRuntime::new(io);
-            let (connecting, driver) =
-                amqp_async::connect_with(runtime, self.config.clone(), socket)?;
+            let (connecting, driver) = amqp_async::connect(runtime(io), self.config.clone())?;
             Ok((Connecting(connecting), driver))
         })
     }
@@ -102,7 +185,19 @@ impl Connector {
 
 impl From<Config> for Connector {
     fn from(config: Config) -> Self {
-        Self { config }
+        Self { config, dial: None }
+    }
+}
+
+impl From<AmqpUri> for Connector {
+    fn from(uri: AmqpUri) -> Self {
+        Self::from(Config::from(uri))
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
@@ -114,11 +209,11 @@ impl From<Config> for Connector {
 pub struct Connecting(amqp_async::Connecting);
 
 impl Connecting {
-    /// Waits until the connection is open, which it is not before its driver runs.
+    /// Waits until the connection is open. It does not open before its driver runs.
     ///
     /// # Errors
-    /// [`ConnectError`], with every attempt that failed, within the connect timeout (30 s unless
-    /// configured) once the driver runs.
+    /// [`ConnectError`], with every failed attempt, within the connect timeout (by default 30 s) once the driver
+    /// runs.
     pub fn wait(self) -> Result<Connection, ConnectError> {
         wait(self.0).map(Connection::new)
     }

@@ -337,7 +337,7 @@ mod tests {
     fn a_thread_at_rest_does_not_spin() {
         let broker = ModelBroker::start().unwrap();
         let connector = Connector::new(&broker.uri()).unwrap();
-        let connector = connector.configure(|config| config.heartbeat(Heartbeat::Seconds(1)));
+        let connector = connector.heartbeat(Heartbeat::Seconds(1));
         let (connecting, driver) = connector.driver().unwrap();
         let polls = Arc::new(AtomicU32::new(0));
         let count = Arc::clone(&polls);

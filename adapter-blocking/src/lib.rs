@@ -22,18 +22,17 @@
 //! # }
 //! ```
 //!
-//! A thread of each connection moves its bytes and sends its heartbeats, whatever the application's
-//! threads do meanwhile: a handler may take as long as it likes, and may block on its own connection, as
-//! long as what it has not read yet is less than 64 MiB (the prefetch times the size of a message).
-//! Handles may be cloned and used from any thread; deliveries are acknowledged from any thread. The
-//! [`Dispatcher`] runs callbacks on a thread of the application's choice.
+//! Each connection has a thread that moves its bytes and sends its heartbeats. A handler may therefore take any
+//! time, and may block on its own connection, while less than 64 MiB is unread (the prefetch times the size of a
+//! message). Handles are thread-safe and can be cloned. Deliveries can be acknowledged from any thread. The
+//! [`Dispatcher`] runs callbacks on the thread that calls it.
 //!
-//! The [`guide`] has pages on errors, cancellation, backpressure and graceful shutdown, among others. It
-//! speaks of futures: every call here waits for one.
+//! The [`guide`] has pages on errors, cancellation, backpressure and graceful shutdown, among others. Where it
+//! names a future, the call here waits for that future.
 //! The `tracing` feature logs connection and channel events at DEBUG and every frame (name and size, no
 //! contents) at TRACE. What is lost without an error is logged at WARN.
 //!
-//! TLS (`amqps`) is not supported by this release: such a URI is refused with
+//! TLS (`amqps`) is not supported by this release: connecting to such a host returns
 //! [`ConnectError::TlsUnsupported`].
 
 mod channel;
@@ -45,7 +44,6 @@ mod dispatcher;
 mod inbox;
 mod io_thread;
 pub mod limits;
-mod lookup;
 mod publisher;
 mod runtime;
 mod stream;
@@ -54,6 +52,7 @@ mod timer;
 mod tx;
 mod unconfirmed;
 mod wait;
+mod work_pool;
 
 #[doc(inline)]
 pub use amqp_async::{Clock, Executor, Timer, values::*};

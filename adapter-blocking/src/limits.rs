@@ -10,6 +10,6 @@ pub const SUBMITTED_MAX: usize = 1 << 16;
 /// Callbacks that a blocking dispatcher runs before it returns to its caller, however many more there are.
 pub const DISPATCHED_MAX: usize = 1_000;
 
-/// Threads of the process that look up names for blocking connections. The system's resolver may hang, and
-/// keeps its thread for as long.
-pub const LOOKUP_THREADS_MAX: usize = 8;
+/// Threads of the process that look up names and run dial functions for blocking connections. A resolver or a
+/// function that hangs keeps its thread for as long.
+pub const CONNECT_THREADS_MAX: usize = 8;

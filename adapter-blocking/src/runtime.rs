@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use amqp_async::{Clock, Executor, Runtime, Timer, dial_tcp};
+use amqp_async::{Clock, Executor, Runtime, Target, Timer, dial_tcp};
 use mio::net::TcpStream;
 
 use crate::io_thread::Io;
-use crate::lookup::{Resolving, look_up};
 use crate::stream::{Socket, Stream};
 use crate::threads::Threads;
+use crate::work_pool::{self, Working};
 
 /// The I/O thread as a runtime of `amqp-async`.
 #[derive(Clone, Debug)]
@@ -61,28 +61,25 @@ impl Runtime for IoRuntime {
         port: u16,
     ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static {
         match host.parse::<IpAddr>() {
-            Ok(address) => Resolving::ready(vec![SocketAddr::new(address, port)]),
+            Ok(address) => Working::ready(Ok(vec![SocketAddr::new(address, port)])),
             Err(_) => {
                 let host = host.to_owned();
-                look_up(move || Ok((host.as_str(), port).to_socket_addrs()?.collect()))
+                work_pool::run(move || Ok((host.as_str(), port).to_socket_addrs()?.collect()))
             }
         }
     }
 
-    fn dial(
-        &self,
-        address: SocketAddr,
-        _server_name: &str,
-    ) -> impl Future<Output = io::Result<Socket>> + Send + 'static {
-        let Self(io) = self;
-        let dialled = TcpStream::connect(address).and_then(|mut stream| {
-            io.register(&mut stream, false)?;
-            Ok(stream)
-        });
-        let (dialling, io) =
-            (Dialling { io: Arc::clone(io), dialled: Some(dialled) }, Arc::clone(io));
-        dial_tcp(dialling, TcpStream::set_nodelay, |stream| {
-            Socket::registered(io, Stream::from(stream))
+    fn dial(&self, target: Target) -> impl Future<Output = io::Result<Socket>> + Send + 'static {
+        let (connecting, connected) = (Arc::clone(&self.0), Arc::clone(&self.0));
+        let connect = |address| {
+            let dialled = TcpStream::connect(address).and_then(|mut stream| {
+                connecting.register(&mut stream, false)?;
+                Ok(stream)
+            });
+            Dialling { io: connecting, dialled: Some(dialled) }
+        };
+        dial_tcp(target, connect, TcpStream::set_nodelay, |stream| {
+            Socket::registered(connected, Stream::from(stream))
         })
     }
 }

@@ -17,10 +17,10 @@ use crate::io_thread::Io;
 ///
 /// ```no_run
 /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// use amqp_blocking::{Config, Connector, Stream};
+/// use amqp_blocking::{Connector, Stream};
 /// use std::os::unix::net::UnixStream;
 /// let socket = UnixStream::connect("/run/broker.sock")?;
-/// let connection = Connector::from(Config::default()).connect_with(Stream::unix(socket)?)?;
+/// let connection = Connector::default().connect_with(Stream::unix(socket)?)?;
 /// # Ok(())
 /// # }
 /// ```

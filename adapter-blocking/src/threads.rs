@@ -22,13 +22,13 @@ use crate::wait::wait;
 /// Threads.block_on(std::future::poll_fn(|cx| timer.poll_until(cx, deadline)));
 /// assert!(deadline <= Instant::now());
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 #[allow(clippy::exhaustive_structs, reason = "it has no state")]
 pub struct Threads;
 
 impl Threads {
     /// Waits for a future on the calling thread.
-    pub fn block_on<F: Future>(self, future: F) -> F::Output {
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         wait(future)
     }
 }

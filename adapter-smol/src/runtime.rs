@@ -4,12 +4,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use amqp_async::{Clock, Executor, FuturesIo, Over, Runtime, dial_tcp};
+use amqp_async::{Clock, Executor, FuturesIo, Over, Runtime, Target, dial_tcp};
 use futures_io::{AsyncRead, AsyncWrite};
 use smol::net::TcpStream;
 
 /// Smol as a runtime of `amqp-async`: what is spawned goes to its global executor.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Smol;
 
@@ -48,10 +48,9 @@ impl Runtime for Smol {
 
     fn dial(
         &self,
-        address: SocketAddr,
-        _server_name: &str,
+        target: Target,
     ) -> impl Future<Output = io::Result<Self::Transport>> + Send + 'static {
-        dial_tcp(TcpStream::connect(address), TcpStream::set_nodelay, FuturesIo::new)
+        dial_tcp(target, TcpStream::connect, TcpStream::set_nodelay, FuturesIo::new)
     }
 }
 

@@ -50,8 +50,7 @@ async fn connect_and_run() -> Result<(), Failure> {
         return Err("interrupted".into());
     }
     let broker = EnvBroker::start()?;
-    let connector =
-        Connector::new(&broker.uri)?.configure(|config| config.connection_name("quickstart"));
+    let connector = Connector::new(&broker.uri)?.connection_name("quickstart");
     let connection = tokio::select! {
         connection = connector.connect() => connection?,
         _ = &mut interrupted => return Err("interrupted".into()),

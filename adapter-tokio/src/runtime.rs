@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use amqp_async::{Clock, Executor, Over, Runtime, Timer, Transport, dial_tcp};
+use amqp_async::{Clock, Executor, Over, Runtime, Target, Timer, Transport, dial_tcp};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
@@ -18,7 +18,7 @@ use tokio::time::Sleep;
 /// Timeouts and heartbeats follow tokio's clock, so that tests may pause time (`tokio::time::pause`). On a
 /// thread outside of the runtime tokio's clock is the system's: where time is paused, enter the runtime's
 /// `Handle` before you use a connection there.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Tokio;
 
@@ -75,14 +75,13 @@ impl Runtime for Tokio {
 
     fn dial(
         &self,
-        address: SocketAddr,
-        _server_name: &str,
+        target: Target,
     ) -> impl Future<Output = io::Result<Self::Transport>> + Send + 'static {
-        let connecting = async move {
+        let connect = |address| async move {
             let mut connecting = pin!(TcpStream::connect(address));
             poll_fn(|cx| poll_io(|| connecting.as_mut().poll(cx))).await
         };
-        dial_tcp(connecting, TcpStream::set_nodelay, Stream::tcp)
+        dial_tcp(target, connect, TcpStream::set_nodelay, Stream::tcp)
     }
 }
 

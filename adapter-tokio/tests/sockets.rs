@@ -6,8 +6,8 @@ use std::net::{Shutdown, TcpListener};
 use std::pin::pin;
 use std::task::{Context, Waker};
 
-use amqp_async::{Runtime, Transport};
-use amqp_tokio::Tokio;
+use amqp_async::{Runtime, Target, Transport};
+use amqp_tokio::{Endpoint, Tokio};
 use bytes::BytesMut;
 
 /// A read that left room has emptied the socket: it is not asked again before the reactor has heard of
@@ -15,8 +15,9 @@ use bytes::BytesMut;
 #[tokio::test]
 async fn a_socket_that_was_emptied_is_not_asked_again() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut socket =
-        Tokio::default().dial(listener.local_addr().unwrap(), "localhost").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let target = Target::new(Endpoint::new("localhost", address.port()), Some(address));
+    let mut socket = Tokio::default().dial(target).await.unwrap();
     let (mut peer, _) = listener.accept().unwrap();
     let mut input = BytesMut::new();
 

@@ -1,10 +1,11 @@
-//! Ways to connect: a connector on any runtime whose drivers are tasks, and what it and every other connector call.
+//! `Connector`: how an application sets up and opens connections, and what every adapter's connector calls.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use amqp_core::{CloseCause, Config, ConnectError, Session};
+use amqp_core::{AmqpUri, CloseCause, Config, ConnectError, Endpoint, Session};
 use futures_core::FusedFuture;
 
 use crate::connection::Connection;
@@ -16,17 +17,25 @@ use crate::pump::Pump;
 use crate::runtime::{Runtime, Transport};
 use crate::shared::Shared;
 
-/// A way to connect: a configuration, for one connection or many.
+/// Opens connections: a configuration, and the runtime that they run on.
 ///
-/// Each adapter names its own: `amqp_tokio::Connector` and so on.
-#[derive(Clone, Debug)]
+/// Methods are chained. A connector can be cloned, and opens any number of connections. Each adapter has a type
+/// of this name for its runtime, such as `amqp_tokio::Connector`.
+///
+/// There are three ways to one: [`new`](Self::new) takes a URI; `Connector::default()` is
+/// `amqp://guest:guest@localhost:5672/%2f`, to be changed by methods; `Connector::from` takes a [`Config`] or an
+/// [`AmqpUri`].
+#[derive(Clone, Debug, Default)]
 pub struct Connector<R> {
     runtime: R,
     config: Config,
 }
 
+/// A connector whose streams of the type `S` are made by a function: see [`Connector::dial_with`].
+pub type ConnectorOver<R, S> = Connector<OverTransport<R, <R as Over<S>>::Wrapped>>;
+
 impl<R: Runtime + Default> Connector<R> {
-    /// A connector from an AMQP URI; see [`AmqpUri`](amqp_core::AmqpUri) for what may stand in it.
+    /// Returns a connector for an AMQP URI. [`AmqpUri`] lists the parts of a URI.
     ///
     /// # Errors
     /// [`ConnectError::InvalidUri`], which never shows the URI.
@@ -36,25 +45,59 @@ impl<R: Runtime + Default> Connector<R> {
 }
 
 impl<R: Runtime> Connector<R> {
-    /// Changes the configuration.
+    /// Returns a connector on a runtime, for one that has no default or is not an adapter's.
+    pub const fn on(runtime: R, config: Config) -> Self {
+        Self { runtime, config }
+    }
+
+    /// Makes the streams of connections by a function, such as one that connects through a proxy or to a Unix
+    /// socket.
+    ///
+    /// The function is called for each host in turn, until a connection is open. It gets the host by its name:
+    /// names are not looked up before. Its future is dropped when the
+    /// [timeout of an address](Self::address_timeout) expires, and must be cancel-safe. An error that it returns
+    /// is a [`ConnectFailure::Dial`](amqp_core::ConnectFailure::Dial).
+    ///
+    /// A function that encrypts the stream itself is for `amqp` hosts: the connector does not know of it.
+    pub fn dial_with<S, F>(
+        self,
+        dial: impl Fn(Endpoint) -> F + Send + Sync + 'static,
+    ) -> ConnectorOver<R, S>
+    where
+        R: Over<S>,
+        F: Future<Output = io::Result<S>> + Send + 'static,
+    {
+        let Self { runtime, config } = self;
+        let wrapping = runtime.clone();
+        let dial = move |endpoint| {
+            let (dialling, runtime) = (dial(endpoint), wrapping.clone());
+            async move { Ok(runtime.wrap(dialling.await?)) }
+        };
+        Connector { runtime: OverTransport::dialled_by(runtime, dial), config }
+    }
+
+    /// Changes the configuration by a function.
     #[must_use]
     pub fn configure(self, change: impl FnOnce(Config) -> Config) -> Self {
         Self { config: change(self.config), ..self }
     }
 
-    /// Connects, with a task of the runtime as the connection's driver. Every address of every host is
-    /// tried in order, each within its timeout.
+    crate::connector_settings!();
+
+    /// Opens a connection, whose driver is a task of the runtime. The addresses of all hosts are tried in
+    /// order, each within its timeout. A refused login or virtual host is not tried on other hosts.
     ///
-    /// The runtime drops that task when it ends, and what is queued is lost with it:
-    /// [`close`](Connection::close) the connection, or [`drain`](Connection::drain) it, before `main`
-    /// returns (see [graceful shutdown](crate::guide::backpressure#graceful-shutdown)).
+    /// When the runtime ends, it drops the driver, and unsent messages are lost:
+    /// [`close`](Connection::close) or [`drain`](Connection::drain) the connection before `main` returns (see
+    /// [graceful shutdown](crate::guide::backpressure#graceful-shutdown)).
     ///
     /// # Errors
-    /// [`ConnectError`], with every attempt that failed, within the connect timeout;
-    /// [`ConnectError::DriverNotStarted`] where the runtime is missing, or lacks what a connection needs.
+    /// [`ConnectError`], within the [connect timeout](Self::connect_timeout), with every failed attempt.
+    /// [`ConnectError::DriverNotStarted`] if there is no runtime, or if it lacks a part that a connection needs.
+    /// [`ConnectError::TlsUnsupported`] for an `amqps` host on a runtime without TLS.
     ///
     /// # Cancel safety
-    /// When the future is dropped, the attempt ends.
+    /// When the future is dropped, the attempt ends, and no connection stays open.
     pub async fn connect(&self) -> Result<Connection, ConnectError> {
         self.check()?;
         let (connecting, driver) = self.driver()?;
@@ -62,12 +105,14 @@ impl<R: Runtime> Connector<R> {
         connecting.await
     }
 
-    /// Connects over a stream that is connected already, such as a Unix socket, a tunnel, or one in memory.
-    /// Of the configuration's hosts only the first one counts, as the name in errors.
+    /// Opens a connection over a stream that is connected already, such as a Unix socket, a tunnel, or one in
+    /// memory. Errors name the first host of the configuration. The other hosts are ignored, and so is whether
+    /// the host asks for TLS: encrypting is up to the stream. To make a stream for each attempt, see
+    /// [`dial_with`](Self::dial_with).
     ///
     /// # Errors
-    /// [`ConnectError`], with the one attempt that failed, within the timeouts of an address and of
-    /// connecting; [`ConnectError::DriverNotStarted`] as for [`connect`](Self::connect).
+    /// [`ConnectError`] with the one failed attempt, within the timeouts of an address and of connecting.
+    /// [`ConnectError::DriverNotStarted`] as for [`connect`](Self::connect).
     ///
     /// # Cancel safety
     /// When the future is dropped, the attempt ends, and the stream is closed.
@@ -81,20 +126,24 @@ impl<R: Runtime> Connector<R> {
         connecting.await
     }
 
-    /// The connection and its driver, which the caller polls or spawns where it likes.
+    /// Returns a connection that is being opened and its driver, for callers that poll or spawn the driver
+    /// themselves.
+    ///
+    /// The driver panics where the runtime's timers do: it does not check for a runtime as
+    /// [`connect`](Self::connect) does.
     ///
     /// # Errors
-    /// [`ConnectError`] where the configuration itself cannot work. The runtime is not checked: a driver
-    /// that is polled where the runtime's timers are missing panics as they do.
+    /// [`ConnectError::InvalidArgument`] or [`ConnectError::TlsUnsupported`] if the configuration cannot be
+    /// used.
     pub fn driver(&self) -> Result<(Connecting, Driver<R>), ConnectError> {
         connect(self.runtime.clone(), self.config.clone())
     }
 
-    /// The connection over a stream that is connected already, and its driver; see
+    /// Returns a connection over a stream that is connected already and its driver; see
     /// [`connect_with`](Self::connect_with).
     ///
     /// # Errors
-    /// [`ConnectError`] where the configuration itself cannot work.
+    /// [`ConnectError::InvalidArgument`] if the configuration cannot be used.
     pub fn driver_with<S>(&self, stream: S) -> Result<(Connecting, DriverOver<R, S>), ConnectError>
     where
         R: Over<S>,
@@ -114,30 +163,45 @@ impl<R: Default> From<Config> for Connector<R> {
     }
 }
 
-/// A connection that will be driven by the returned [`Driver`]. Applications have their adapter's
-/// connector; this is what it calls.
+impl<R: Default> From<AmqpUri> for Connector<R> {
+    fn from(uri: AmqpUri) -> Self {
+        Self::from(Config::from(uri))
+    }
+}
+
+/// Returns a connection that is being opened and its driver. Applications use the connector of an adapter, which
+/// calls this.
 ///
 /// # Errors
-/// [`ConnectError`] where the configuration itself cannot work.
+/// [`ConnectError::InvalidArgument`] if the configuration cannot be used, [`ConnectError::TlsUnsupported`] if a
+/// host asks for TLS and the runtime does not support it.
 pub fn connect<R: Runtime>(
     runtime: R,
     config: Config,
 ) -> Result<(Connecting, Driver<R>), ConnectError> {
-    let session = Session::new(Arc::new(config), runtime.now())?;
-    Ok(driven(runtime, session))
+    if config.wants_tls() && !runtime.supports_tls() {
+        return Err(ConnectError::TlsUnsupported);
+    }
+    let (config, now) = (Arc::new(config), runtime.now());
+    let session = if runtime.resolves() {
+        Session::new(config, now)
+    } else {
+        Session::dialling_by_name(config, now)
+    };
+    Ok(driven(runtime, session?))
 }
 
-/// A connection over a transport that is connected already, and its driver.
+/// Returns a connection over a transport that is connected already, and its driver.
 ///
 /// # Errors
-/// [`ConnectError`] where the configuration itself cannot work.
+/// [`ConnectError::InvalidArgument`] if the configuration cannot be used.
 pub fn connect_with<R: Executor, T: Transport>(
     runtime: R,
     config: Config,
     transport: T,
 ) -> Result<(Connecting, Driver<OverTransport<R, T>>), ConnectError> {
     let (session, attempt) = Session::connected(Arc::new(config), runtime.now())?;
-    let (connecting, driver) = driven(OverTransport::new(runtime), session);
+    let (connecting, driver) = driven(OverTransport::connected(runtime), session);
     Ok((connecting, driver.with_transport(attempt, transport)))
 }
 
@@ -147,14 +211,13 @@ fn driven<R: Runtime>(runtime: R, session: Session) -> (Connecting, Driver<R>) {
     (Connecting { inner: Some(Arc::new(ConnectionHolder { shared })), ticket: None }, driver)
 }
 
-/// A connection that is being opened.
+/// A connection that is being opened. It resolves with the open connection.
 ///
 /// # Errors
-/// [`ConnectError`], with every attempt that failed, within the connect timeout (30 s unless
-/// configured).
+/// [`ConnectError`], with every failed attempt, within the connect timeout (by default 30 s).
 ///
 /// # Cancel safety
-/// When the future is dropped, the attempt ends, and a transport that was connected is closed.
+/// When the future is dropped, the attempt ends, and the transport is closed.
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct Connecting {
@@ -176,7 +239,7 @@ impl Future for Connecting {
                     Poll::Pending
                 }
                 Some(CloseCause::Connect(error)) => Poll::Ready(Err((**error).clone())),
-                // It was opened and lost again before this was polled: its handles will say so.
+                // It was opened and lost again before this was polled: its handles report the cause.
                 Some(_) => Poll::Ready(Ok(())),
             }
         });

@@ -117,10 +117,9 @@ impl<R: Runtime> Driver<R> {
                 self.dialling = None;
                 self.resolving = Some((attempt, Box::pin(self.runtime.resolve(&host, port))));
             }
-            Action::Dial { attempt, address, server_name } => {
+            Action::Dial { attempt, target } => {
                 self.drop_transport();
-                let dialling = self.runtime.dial(address, &server_name);
-                self.dialling = Some((attempt, Box::pin(dialling)));
+                self.dialling = Some((attempt, Box::pin(self.runtime.dial(target))));
             }
             Action::Disconnect { at_once, .. } => {
                 (self.resolving, self.dialling) = (None, None);

@@ -21,8 +21,8 @@ pub mod values {
 pub mod handles {
     pub use crate::{
         BasicPublish, Calling, Cancelling, Channel, Closed, Closing, Confirm, Connecting,
-        Connection, Consumer, Consuming, Delivery, DriverOver, Events, Getting, Next, NextEvent,
-        OpeningChannel, Over, Publisher, Publishing, Returned, SelectingConfirms, SelectingTx,
-        Sending, SendingNoWait, Tx,
+        Connection, ConnectorOver, Consumer, Consuming, Delivery, DriverOver, Events, Getting,
+        Next, NextEvent, OpeningChannel, Over, Publisher, Publishing, Returned, SelectingConfirms,
+        SelectingTx, Sending, SendingNoWait, Tx,
     };
 }

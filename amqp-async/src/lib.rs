@@ -35,6 +35,7 @@ mod plain_calls;
 mod publisher;
 mod pump;
 mod runtime;
+mod settings;
 mod shared;
 mod trace;
 mod tx;
@@ -43,10 +44,11 @@ mod wakers;
 
 pub use amqp_core as core;
 
+pub use amqp_core::Target;
 pub use call::{Calling, Cancelling};
 pub use channel::{Channel, SendingNoWait};
 pub use connection::{Closed, Closing, Connection, OpeningChannel};
-pub use connector::{Connecting, Connector, connect, connect_with};
+pub use connector::{Connecting, Connector, ConnectorOver, connect, connect_with};
 pub use consumer::{Consumer, Consuming, Next};
 pub use delivery::Delivery;
 pub use driver::Driver;

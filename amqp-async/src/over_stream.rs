@@ -1,17 +1,22 @@
-//! Connections over a stream that is connected already.
+//! Connections over streams that the application makes: one that is connected already, or those that a function
+//! dials.
 
+use std::fmt;
 use std::future::ready;
 use std::io;
-use std::marker::PhantomData;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Context;
 use std::time::Instant;
+
+use amqp_core::{Endpoint, Target};
 
 use crate::driver::Driver;
 use crate::executor::{Clock, Executor};
 use crate::runtime::{Runtime, Transport};
 
-/// An executor on which a connection can be over streams of the type `S`.
+/// An executor on which connections over streams of the type `S` are possible.
 pub trait Over<S>: Executor {
     /// The stream as a transport.
     type Wrapped: Transport;
@@ -23,22 +28,39 @@ pub trait Over<S>: Executor {
 /// The driver of a connection over a stream of the type `S`.
 pub type DriverOver<R, S> = Driver<OverTransport<R, <R as Over<S>>::Wrapped>>;
 
-/// A runtime that reaches nothing, for a connection that has a transport already.
-#[derive(Debug)]
+/// A runtime whose transports are made elsewhere: by a function, or before the connection.
 pub struct OverTransport<R, T> {
     runtime: R,
-    transport: PhantomData<fn() -> T>,
+    dial: Option<Dial<T>>,
 }
 
+type Dial<T> = Arc<dyn Fn(Endpoint) -> Dialling<T> + Send + Sync>;
+type Dialling<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
+
 impl<R, T> OverTransport<R, T> {
-    pub(crate) const fn new(runtime: R) -> Self {
-        Self { runtime, transport: PhantomData }
+    /// Transports are made by a function, which gets each host by its name.
+    pub fn dialled_by<F>(runtime: R, dial: impl Fn(Endpoint) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = io::Result<T>> + Send + 'static,
+    {
+        Self { runtime, dial: Some(Arc::new(move |endpoint| Box::pin(dial(endpoint)))) }
+    }
+
+    /// The only transport is there already.
+    pub(crate) const fn connected(runtime: R) -> Self {
+        Self { runtime, dial: None }
     }
 }
 
 impl<R: Clone, T> Clone for OverTransport<R, T> {
     fn clone(&self) -> Self {
-        Self { runtime: self.runtime.clone(), transport: self.transport }
+        Self { runtime: self.runtime.clone(), dial: self.dial.clone() }
+    }
+}
+
+impl<R: fmt::Debug, T> fmt::Debug for OverTransport<R, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OverTransport").field("runtime", &self.runtime).finish_non_exhaustive()
     }
 }
 
@@ -87,7 +109,14 @@ impl<R: Executor, T: Transport> Runtime for OverTransport<R, T> {
         ready(Err(io::ErrorKind::Unsupported.into()))
     }
 
-    fn dial(&self, _: SocketAddr, _: &str) -> impl Future<Output = io::Result<T>> + Send + 'static {
-        ready(Err(io::ErrorKind::Unsupported.into()))
+    fn dial(&self, target: Target) -> impl Future<Output = io::Result<T>> + Send + 'static {
+        match &self.dial {
+            Some(dial) => dial(target.endpoint),
+            None => Box::pin(ready(Err(io::ErrorKind::Unsupported.into()))),
+        }
+    }
+
+    fn resolves(&self) -> bool {
+        false
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
+use amqp_core::Target;
 use bytes::BytesMut;
 
 use crate::executor::Executor;
@@ -15,32 +16,47 @@ pub trait Runtime: Executor {
     /// A connected byte stream.
     type Transport: Transport;
 
-    /// Looks up the addresses of a host, in the order in which they are to be tried.
+    /// Looks up the addresses of a host, in the order in which they are tried.
     fn resolve(
         &self,
         host: &str,
         port: u16,
     ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static;
 
-    /// Connects to an address. `server_name` is the host that was asked for.
+    /// Connects a transport to a target.
     fn dial(
         &self,
-        address: SocketAddr,
-        server_name: &str,
+        target: Target,
     ) -> impl Future<Output = io::Result<Self::Transport>> + Send + 'static;
+
+    /// Returns whether host names are looked up before they are dialled; `true` by default. Otherwise
+    /// [`resolve`](Self::resolve) is not called, and targets have no address.
+    fn resolves(&self) -> bool {
+        true
+    }
+
+    /// Returns whether [`dial`](Self::dial) encrypts transports to targets that ask for TLS; `false` by default.
+    /// Without support, connectors refuse such hosts with
+    /// [`ConnectError::TlsUnsupported`](amqp_core::ConnectError::TlsUnsupported).
+    fn supports_tls(&self) -> bool {
+        false
+    }
 }
 
-/// Dials a TCP socket: awaits `connecting`, switches Nagle's algorithm off, and makes a transport of the
-/// socket. For implementations of [`Runtime::dial`].
+/// Dials a TCP socket: connects to the target's address, switches Nagle's algorithm off, and makes a transport
+/// of the socket. For implementations of [`Runtime::dial`].
 ///
 /// # Errors
-/// Those of `connecting` and of `set_nodelay`.
-pub async fn dial_tcp<S, T>(
-    connecting: impl Future<Output = io::Result<S>>,
+/// Those of `connect` and of `set_nodelay`; [`AddrNotAvailable`](io::ErrorKind::AddrNotAvailable) for a target
+/// without an address.
+pub async fn dial_tcp<S, T, F: Future<Output = io::Result<S>>>(
+    target: Target,
+    connect: impl FnOnce(SocketAddr) -> F,
     set_nodelay: impl FnOnce(&S, bool) -> io::Result<()>,
     wrap: impl FnOnce(S) -> T,
 ) -> io::Result<T> {
-    let socket = connecting.await?;
+    let address = target.address.ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let socket = connect(address).await?;
     // Output is gathered before it is written: to wait for more would only delay it.
     set_nodelay(&socket, true)?;
     Ok(wrap(socket))

@@ -1,5 +1,4 @@
-//! The configuration of a connection: endpoints, credentials, limits. Defaults stand in
-//! [`crate::limits`].
+//! The configuration of a connection: hosts, credentials, limits and timeouts. The defaults are in [`crate::limits`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,24 +8,34 @@ use amqp_proto::{FieldTable, FieldValue};
 
 use crate::limits;
 
-/// Port of `amqp`.
+/// The default port of `amqp`.
 pub(crate) const PORT: u16 = 5672;
 
 /// The configuration of a connection.
 ///
+/// Methods are chained. A value beyond its range is set to the nearest value within. The default is
+/// `amqp://guest:guest@localhost:5672/%2f`.
+///
 /// ```
-/// use amqp_core::{Config, Heartbeat};
+/// use amqp_core::{Config, Credentials, Heartbeat};
 /// let config = Config::from_uri("amqp://app:secret@broker/orders")?
 ///     .heartbeat(Heartbeat::Seconds(10))
 ///     .connection_name("order-service");
+///
+/// let same = Config::default()
+///     .host("broker")
+///     .credentials(Credentials::plain("app", "secret"))
+///     .virtual_host("orders")
+///     .heartbeat(Heartbeat::Seconds(10))
+///     .connection_name("order-service");
+/// assert_eq!(config, same);
 /// # Ok::<(), amqp_core::UriError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    pub(crate) tls: bool,
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) credentials: Credentials,
-    pub(crate) vhost: String,
+    pub(crate) virtual_host: String,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) channel_max: u16,
     pub(crate) frame_max: u32,
@@ -39,98 +48,130 @@ pub struct Config {
 }
 
 impl Config {
-    /// The mechanism and its secrets.
+    /// Sets the only host: a name, or an IPv4 or IPv6 address without brackets. The default is `localhost`.
+    /// The port stays as it is.
+    #[must_use]
+    pub fn host(self, host: impl Into<Arc<str>>) -> Self {
+        self.hosts([host])
+    }
+
+    /// Sets the hosts, in the order in which they are tried, all on the port that is set. An empty list is
+    /// refused when connecting.
+    #[must_use]
+    pub fn hosts(mut self, hosts: impl IntoIterator<Item = impl Into<Arc<str>>>) -> Self {
+        let first = self.endpoints.first();
+        let (port, tls) = first.map_or((PORT, false), |endpoint| (endpoint.port, endpoint.tls));
+        self.endpoints = hosts.into_iter().map(|host| Endpoint::new(host, port).tls(tls)).collect();
+        self
+    }
+
+    /// Sets the port of every host. The default is 5672.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.endpoints.iter_mut().for_each(|endpoint| endpoint.port = port);
+        self
+    }
+
+    /// Sets the hosts with a port each, in the order in which they are tried. An empty list is refused when
+    /// connecting.
+    #[must_use]
+    pub fn endpoints(mut self, endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
+        self.endpoints = endpoints.into_iter().collect();
+        self
+    }
+
+    /// Sets the virtual host. The default is `/`. It is not percent-encoded.
+    #[must_use]
+    pub fn virtual_host(mut self, name: impl Into<String>) -> Self {
+        self.virtual_host = name.into();
+        self
+    }
+
+    /// Sets the authentication mechanism and its secrets. The default is user `guest` with password `guest`.
     #[must_use]
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = credentials;
         self
     }
 
-    /// The interval of heartbeats (AMQP 0-9-1, 4.2.7; <https://www.rabbitmq.com/docs/heartbeats>).
+    /// Sets the heartbeat interval (AMQP 0-9-1, 4.2.7; <https://www.rabbitmq.com/docs/heartbeats>). The
+    /// default is the broker's: 60 s.
     #[must_use]
     pub const fn heartbeat(mut self, heartbeat: Heartbeat) -> Self {
         self.heartbeat = heartbeat;
         self
     }
 
-    /// The maximum number of channels. The broker's limit counts if it is lower. 0 is taken as 1.
+    /// Sets the maximum number of channels, 1 to 65,535. The default is 2,047. A lower limit of the broker
+    /// takes precedence.
     #[must_use]
     pub fn channel_max(mut self, channels: u16) -> Self {
         self.channel_max = channels.max(1);
         self
     }
 
-    /// The maximum size of a frame in bytes. The broker's limit counts if it is lower. Clamped to
-    /// 4,096..=131,072.
+    /// Sets the maximum size of a frame, 4,096 to 131,072 bytes. The default is 131,072. A lower limit of the
+    /// broker takes precedence.
     #[must_use]
     pub fn frame_max(mut self, bytes: u32) -> Self {
         self.frame_max = bytes.clamp(amqp_proto::frame::FRAME_MIN_SIZE, limits::FRAME_MAX_BYTES);
         self
     }
 
-    /// The name that RabbitMQ's tools show for the connection.
+    /// Sets the name that RabbitMQ's tools show for the connection. By default it has none.
     #[must_use]
     pub fn connection_name(self, name: &str) -> Self {
         self.client_property("connection_name", name)
     }
 
-    /// One client property, in place of the default of that name. `capabilities` cannot be replaced:
-    /// they say what this client can do.
+    /// Sets a client property, in place of the default of that name. `capabilities` cannot be replaced: they
+    /// are what this client can do.
     #[must_use]
     pub fn client_property(mut self, name: &str, value: impl Into<FieldValue>) -> Self {
         self.client_properties.insert(name, value);
         self
     }
 
-    /// The timeout for connecting as a whole; 30 s by default.
+    /// Sets the timeout of connecting as a whole, over all hosts and addresses. The default is 30 s.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout.min(limits::TIMEOUT_MAX);
         self
     }
 
-    /// The timeout for one address, that is dialling and the handshake; 10 s by default.
+    /// Sets the timeout of one address: dialling and the handshake. The default is 10 s.
     #[must_use]
     pub fn address_timeout(mut self, timeout: Duration) -> Self {
         self.address_timeout = timeout.min(limits::TIMEOUT_MAX);
         self
     }
 
-    /// The timeout of a call; 30 s by default.
+    /// Sets how long a call waits for its reply. The default is 30 s.
     #[must_use]
     pub fn call_timeout(mut self, timeout: Duration) -> Self {
         self.call_timeout = timeout.min(limits::TIMEOUT_MAX);
         self
     }
 
-    /// How long a close waits for the broker; 10 s by default.
+    /// Sets how long a close waits for the broker's reply. The default is 10 s.
     #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout.min(limits::TIMEOUT_MAX);
         self
     }
 
-    /// How long the broker may block publishes (`connection.blocked`) before the connection ends; no limit by
-    /// default (<https://www.rabbitmq.com/docs/connection-blocked>).
+    /// Sets how long the broker may block publishes (`connection.blocked`) before the connection ends. By
+    /// default there is no limit (<https://www.rabbitmq.com/docs/connection-blocked>).
     #[must_use]
     pub fn blocked_timeout(mut self, timeout: Duration) -> Self {
         self.blocked_timeout = Some(timeout.min(limits::TIMEOUT_MAX));
         self
     }
 
-    /// Whether the URI asked for TLS.
-    pub const fn wants_tls(&self) -> bool {
-        self.tls
-    }
-
-    /// The virtual host.
-    pub fn virtual_host(&self) -> &str {
-        &self.vhost
-    }
-
-    /// The hosts, in the order in which they are tried.
-    pub fn endpoints(&self) -> &[Endpoint] {
-        &self.endpoints
+    /// Returns whether any of the hosts is to be reached by TLS. A driver without TLS must refuse such a
+    /// configuration: a session does not.
+    pub fn wants_tls(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.tls)
     }
 
     /// What is sent as client properties: the application's, over the defaults, and the capabilities.
@@ -162,10 +203,9 @@ impl Default for Config {
     /// `amqp://guest:guest@localhost:5672/%2f`
     fn default() -> Self {
         Self {
-            tls: false,
             endpoints: vec![Endpoint::new("localhost", PORT)],
             credentials: Credentials::default(),
-            vhost: "/".into(),
+            virtual_host: "/".into(),
             heartbeat: Heartbeat::Server,
             channel_max: limits::CHANNEL_MAX,
             frame_max: limits::FRAME_MAX_BYTES,
@@ -179,40 +219,51 @@ impl Default for Config {
     }
 }
 
-/// A host and a port.
+/// A host, its port, and whether it is reached by TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Endpoint {
-    /// A name, or an IPv4 or IPv6 address.
+    /// A name, or an IPv4 or IPv6 address without brackets.
     pub host: Arc<str>,
     /// The port.
     pub port: u16,
+    /// Whether the connection is to be encrypted (`amqps`).
+    pub tls: bool,
 }
 
 impl Endpoint {
-    /// A host and a port.
+    /// A host and a port, without TLS.
     pub fn new(host: impl Into<Arc<str>>, port: u16) -> Self {
-        Self { host: host.into(), port }
+        Self { host: host.into(), port, tls: false }
+    }
+
+    /// Sets whether the connection is to be encrypted. No runtime supports it in this release: connecting
+    /// returns [`ConnectError::TlsUnsupported`](crate::ConnectError::TlsUnsupported).
+    #[must_use]
+    pub const fn tls(mut self, tls: bool) -> Self {
+        self.tls = tls;
+        self
     }
 }
 
-/// The interval of heartbeats.
+/// The heartbeat interval: how often each side sends something. A peer that is silent for two intervals is
+/// declared dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Heartbeat {
-    /// As the broker proposes: 60 s unless RabbitMQ is configured otherwise.
+    /// The interval that the broker proposes: 60 s unless RabbitMQ is configured otherwise.
     Server,
-    /// This many seconds, whatever the broker proposes; 0 turns heartbeats off.
+    /// This number of seconds, whatever the broker proposes. 0 turns heartbeats off.
     Seconds(u16),
 }
 
-/// How to log in (<https://www.rabbitmq.com/docs/access-control#mechanisms>).
+/// The authentication mechanism and its secrets (<https://www.rabbitmq.com/docs/access-control#mechanisms>).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Credentials {
-    /// The mechanism PLAIN.
+    /// The mechanism PLAIN: a user name and a password.
     Plain {
-        /// The user.
+        /// The user name.
         user: String,
         /// The password.
         password: Secret,
@@ -220,25 +271,25 @@ pub enum Credentials {
 }
 
 impl Credentials {
-    /// User and password, sent by the mechanism PLAIN.
+    /// A user name and a password, for the mechanism PLAIN. Neither may contain NUL.
     pub fn plain(user: impl Into<String>, password: impl Into<String>) -> Self {
         Self::Plain { user: user.into(), password: Secret::new(password) }
     }
 }
 
 impl Default for Credentials {
-    /// RabbitMQ's default user `guest`, which may log in from the broker's own host only.
+    /// User `guest` with password `guest`, whom RabbitMQ by default accepts from its own host alone.
     fn default() -> Self {
         Self::plain("guest", "guest")
     }
 }
 
-/// A secret text. `Debug` does not print it.
+/// A text that `Debug` does not show, such as a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Box<str>);
 
 impl Secret {
-    /// Hides `text`.
+    /// A secret text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into().into_boxed_str())
     }

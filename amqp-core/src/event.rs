@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::config::Endpoint;
 use crate::error::CloseCause;
 use crate::ids::{Attempt, CallKey, ChannelId, ConsumerKey, PublishSeq};
 
@@ -54,19 +55,41 @@ pub enum Event {
     Unblocked,
 }
 
+/// What to connect a transport to.
+///
+/// A driver that cannot encrypt must refuse an endpoint with `tls`: what follows includes the password. It is best
+/// refused before there is a session, by [`Config::wants_tls`](crate::Config::wants_tls).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Target {
+    /// The host as it is configured, its port, and whether the transport is to be encrypted.
+    pub endpoint: Endpoint,
+    /// An address of the host. `None` for a session that dials hosts by their names
+    /// ([`Session::dialling_by_name`](crate::Session::dialling_by_name)).
+    pub address: Option<SocketAddr>,
+    /// The name that the server's TLS certificate must have: that of the host that is dialled.
+    pub server_name: Arc<str>,
+}
+
+impl Target {
+    /// An endpoint, and an address of it. The server's name is the endpoint's host.
+    pub fn new(endpoint: Endpoint, address: Option<SocketAddr>) -> Self {
+        let server_name = Arc::clone(&endpoint.host);
+        Self { endpoint, address, server_name }
+    }
+}
+
 /// What the driver has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {
-    /// Connect a transport to the address, then call `handle_connected`, or `handle_disconnected`
+    /// Connect a transport to the target, then call `handle_connected`, or `handle_disconnected`
     /// if that fails. An earlier transport or attempt is to be dropped.
     Dial {
         /// The attempt that the report must name.
         attempt: Attempt,
-        /// The address.
-        address: SocketAddr,
-        /// The host that was asked for: the name that a TLS certificate must bear.
-        server_name: Arc<str>,
+        /// What to connect to.
+        target: Target,
     },
     /// Write what is still queued, for as long as the driver sees fit, and close the transport. No report
     /// is due.

@@ -23,8 +23,9 @@
 //!                 let addresses = addresses.map(Iterator::collect).map_err(Into::into);
 //!                 session.handle_resolved(Instant::now(), attempt, addresses);
 //!             }
-//!             Action::Dial { attempt, address, .. } => {
+//!             Action::Dial { attempt, target } => {
 //!                 // A driver that may fail here reports `handle_disconnected`.
+//!                 let address = target.address.expect("this session resolves names");
 //!                 socket = Some(std::net::TcpStream::connect(address)?);
 //!                 session.handle_connected(Instant::now(), attempt);
 //!             }
@@ -94,7 +95,7 @@ pub use error::{
     Error, FailedAttempt, InvalidArgument, InvalidReason, Misuse, ProtocolDetail, ProtocolError,
     PublishError, TransportError,
 };
-pub use event::{Action, Event, TimeoutReason};
+pub use event::{Action, Event, Target, TimeoutReason};
 pub use ids::{Attempt, Call, CallKey, ChannelId, ConsumerKey, DeliveryTag, Epoch, PublishSeq};
 pub use message::{Body, Delivery, Fault, Message, Publish, ReceivedMessage, ReturnedMessage};
 pub use request::{

@@ -1,64 +1,95 @@
 //! AMQP URIs: `amqp://user:password@host:port/vhost?key=value`
 //! (<https://www.rabbitmq.com/docs/uri-spec>, <https://www.rabbitmq.com/docs/uri-query-parameters>).
 //!
-//! Where readers of URIs differ, this one refuses rather than guesses: a guess may send a password
-//! to another host. Errors never show the URI.
+//! Where parsers of URIs differ, this one returns an error: a guess could send the password to another host. No
+//! error shows the URI.
 
+use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::config::{Config, Credentials, Endpoint, Heartbeat, PORT, Secret};
+use crate::config::{Config, Credentials, Endpoint, Heartbeat, PORT};
 
-/// Port of `amqps`.
+/// The default port of `amqps`.
 const TLS_PORT: u16 = 5671;
 
 /// A parsed AMQP URI.
 ///
-/// * No path, or a path of `/` alone, is the virtual host `/`; so is `%2f`. A second path segment is
-///   an error.
-/// * User, password, host and virtual host are percent-decoded once; `+` is literal.
-/// * Several hosts may be given, separated by commas: they are tried in order.
-/// * Query keys: `heartbeat` (seconds, 0 = off), `frame_max` (4096..=131072 bytes), `channel_max`
-///   (1..=65535), `connection_timeout` (milliseconds), `blocked_connection_timeout` (seconds). Any other key, or a repeated one, is an
-///   error.
+/// * Without a path, or with the path `/`, the virtual host is `/`. It may be written `%2f` too. A second
+///   path segment is an error.
+/// * User, password, host and virtual host are percent-decoded once. `+` is literal.
+/// * Several hosts are separated by commas. They are tried in order.
+/// * An unknown query parameter, and a repeated one, is an error that names it.
+///
+/// `Display` leaves the password out, so that a URI can be logged:
+///
+/// ```
+/// use amqp_core::AmqpUri;
+/// let mut uri: AmqpUri = "amqp://app:secret@h1,h2:5673/orders?heartbeat=10".parse()?;
+/// assert_eq!(uri.hosts[1], ("h2".to_owned(), 5673));
+/// assert_eq!(uri.to_string(), "amqp://app@h1:5672,h2:5673/orders?heartbeat=10");
+///
+/// uri.virtual_host = "returns".to_owned();
+/// assert_eq!(uri.to_string_with_password(), "amqp://app:secret@h1:5672,h2:5673/returns?heartbeat=10");
+/// # Ok::<(), amqp_core::UriError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AmqpUri {
-    pub(crate) tls: bool,
-    pub(crate) endpoints: Vec<Endpoint>,
-    pub(crate) credentials: Option<Credentials>,
-    pub(crate) vhost: String,
-    pub(crate) query: Query,
+    /// Whether the scheme is `amqps`.
+    pub tls: bool,
+    /// The hosts with their ports, in the order in which they are tried. IPv6 addresses have no brackets.
+    pub hosts: Vec<(String, u16)>,
+    /// User and password, if the URI has them.
+    pub credentials: Option<Credentials>,
+    /// The virtual host.
+    pub virtual_host: String,
+    /// `heartbeat`: the heartbeat interval in seconds, 0 to 65,535. 0 turns heartbeats off.
+    pub heartbeat: Option<u16>,
+    /// `channel_max`: the maximum number of channels, 1 to 65,535.
+    pub channel_max: Option<u16>,
+    /// `frame_max`: the maximum size of a frame, 4,096 to 131,072 bytes.
+    pub frame_max: Option<u32>,
+    /// `connection_timeout`: the timeout of connecting as a whole, in milliseconds, 1 to 86,400,000 (a day).
+    pub connection_timeout: Option<Duration>,
+    /// `blocked_connection_timeout`: how long the broker may block publishes, in seconds, 0 to 86,400 (a day).
+    pub blocked_connection_timeout: Option<Duration>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Query {
-    pub(crate) heartbeat: Option<Heartbeat>,
-    pub(crate) frame_max: Option<u32>,
-    pub(crate) channel_max: Option<u16>,
-    pub(crate) connect_timeout: Option<Duration>,
-    pub(crate) blocked_timeout: Option<Duration>,
+impl AmqpUri {
+    /// Returns the whole URI with its password: a secret. [`Display`](fmt::Display) leaves the password out.
+    pub fn to_string_with_password(&self) -> String {
+        Written { uri: self, with_password: true }.to_string()
+    }
 }
 
-/// What is wrong with a URI. It never holds the URI, nor a part of it but a query key's name.
+impl fmt::Display for AmqpUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Written { uri: self, with_password: false }.fmt(f)
+    }
+}
+
+/// Why a text is not an AMQP URI. It holds no part of the text except the name of a query parameter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UriError {
-    /// The host is empty within a list, or holds what no host name holds.
+    /// A host in a list is empty, or has a character that a host name cannot have.
     #[error("the host is not valid")]
     Host,
-    /// There is a user but no password.
+    /// There is a user but no password. An empty password is written `user:@`.
     #[error("there is a user without a password")]
     MissingPassword,
-    /// A `%` is not followed by two hexadecimal digits, or what they make is not UTF-8.
+    /// A `%` is not followed by two hexadecimal digits, or the decoded text is not UTF-8.
     #[error("percent-encoding is not valid in the {0}")]
     PercentEncoding(&'static str),
     /// The port is not a number from 1 to 65535.
     #[error("the port is not a number from 1 to 65535")]
     Port,
-    /// The value of a query key is not a whole number within the key's range.
-    #[error("the query key {key} takes a number of {unit} from {low} to {high}")]
+    /// The value of a query parameter is not a whole number within its range.
+    #[error("the query parameter {key} takes a number of {unit} from {low} to {high}")]
     QueryValue {
-        /// The key.
+        /// The name of the parameter.
         key: &'static str,
         /// What the number counts.
         unit: &'static str,
@@ -67,8 +98,8 @@ pub enum UriError {
         /// The highest value.
         high: u64,
     },
-    /// A query key appears twice.
-    #[error("the query key {0} is repeated")]
+    /// A query parameter appears twice.
+    #[error("the query parameter {0} is repeated")]
     RepeatedKey(String),
     /// The scheme is neither `amqp` nor `amqps`.
     #[error("the scheme is neither amqp nor amqps")]
@@ -76,11 +107,11 @@ pub enum UriError {
     /// The path has more than one segment; a `/` within the virtual host is written `%2f`.
     #[error("the path has more than one segment; write / in the virtual host as %2f")]
     SecondPathSegment,
-    /// White space, a control character, `#`, or a raw `@`, `/` or `?` in the user or password.
-    #[error("a character stands where it must be percent-encoded")]
+    /// White space, a control character or `#` anywhere, or `@`, `/` or `?` in the user or password.
+    #[error("a character must be percent-encoded: white space, or one of # @ / ?")]
     UnencodedCharacter,
-    /// A query key is not known.
-    #[error("the query key {0} is not known")]
+    /// A query parameter is not known.
+    #[error("the query parameter {0} is not known")]
     UnknownKey(String),
 }
 
@@ -114,13 +145,15 @@ impl FromStr for AmqpUri {
             None => (None, authority),
         };
         let default_port = if tls { TLS_PORT } else { PORT };
-        Ok(Self {
+        let mut uri = Self {
             tls,
-            endpoints: parse_hosts(hosts, default_port)?,
+            hosts: parse_hosts(hosts, default_port)?,
             credentials,
-            vhost: parse_vhost(path)?,
-            query: parse_query(query)?,
-        })
+            virtual_host: parse_virtual_host(path)?,
+            ..Self::default()
+        };
+        parse_query(query, &mut uri)?;
+        Ok(uri)
     }
 }
 
@@ -129,16 +162,20 @@ impl Default for AmqpUri {
     fn default() -> Self {
         Self {
             tls: false,
-            endpoints: vec![Endpoint::new("localhost", PORT)],
+            hosts: vec![("localhost".into(), PORT)],
             credentials: None,
-            vhost: "/".into(),
-            query: Query::default(),
+            virtual_host: "/".into(),
+            heartbeat: None,
+            channel_max: None,
+            frame_max: None,
+            connection_timeout: None,
+            blocked_connection_timeout: None,
         }
     }
 }
 
 impl Config {
-    /// A configuration from an AMQP URI; see [`AmqpUri`] for what may stand in it.
+    /// Parses an AMQP URI: see [`AmqpUri`] for its parts.
     ///
     /// # Errors
     /// [`UriError`], which never shows the URI.
@@ -148,21 +185,31 @@ impl Config {
 }
 
 impl From<AmqpUri> for Config {
+    /// What the URI leaves out has its default.
     fn from(uri: AmqpUri) -> Self {
-        let default = Self::default();
-        let query = uri.query;
-        Self {
-            tls: uri.tls,
-            endpoints: uri.endpoints,
-            credentials: uri.credentials.unwrap_or_default(),
-            vhost: uri.vhost,
-            heartbeat: query.heartbeat.unwrap_or(default.heartbeat),
-            channel_max: query.channel_max.unwrap_or(default.channel_max),
-            frame_max: query.frame_max.unwrap_or(default.frame_max),
-            connect_timeout: query.connect_timeout.unwrap_or(default.connect_timeout),
-            blocked_timeout: query.blocked_timeout,
-            ..default
+        let endpoint = |(host, port): (String, u16)| Endpoint::new(host, port).tls(uri.tls);
+        let mut config = Self::default()
+            .endpoints(uri.hosts.into_iter().map(endpoint))
+            .virtual_host(uri.virtual_host);
+        if let Some(credentials) = uri.credentials {
+            config = config.credentials(credentials);
         }
+        if let Some(seconds) = uri.heartbeat {
+            config = config.heartbeat(Heartbeat::Seconds(seconds));
+        }
+        if let Some(channels) = uri.channel_max {
+            config = config.channel_max(channels);
+        }
+        if let Some(bytes) = uri.frame_max {
+            config = config.frame_max(bytes);
+        }
+        if let Some(timeout) = uri.connection_timeout {
+            config = config.connect_timeout(timeout);
+        }
+        if let Some(timeout) = uri.blocked_connection_timeout {
+            config = config.blocked_timeout(timeout);
+        }
+        config
     }
 }
 
@@ -170,21 +217,21 @@ fn parse_credentials(text: &str) -> Result<Credentials, UriError> {
     let (user, password) = text.split_once(':').ok_or(UriError::MissingPassword)?;
     let user = decode(user, "user")?;
     let password = decode(password, "password")?;
-    Ok(Credentials::Plain { user, password: Secret::new(password) })
+    Ok(Credentials::plain(user, password))
 }
 
-fn parse_hosts(text: &str, default_port: u16) -> Result<Vec<Endpoint>, UriError> {
+fn parse_hosts(text: &str, default_port: u16) -> Result<Vec<(String, u16)>, UriError> {
     if text.is_empty() {
-        return Ok(vec![Endpoint::new("localhost", default_port)]);
+        return Ok(vec![("localhost".into(), default_port)]);
     }
     text.split(',').map(|host| parse_host(host, default_port)).collect()
 }
 
-fn parse_host(text: &str, default_port: u16) -> Result<Endpoint, UriError> {
+fn parse_host(text: &str, default_port: u16) -> Result<(String, u16), UriError> {
     let (host, port) = match text.strip_prefix('[') {
         Some(literal) => {
             let (address, after) = literal.split_once(']').ok_or(UriError::Host)?;
-            let address: std::net::Ipv6Addr = address.parse().map_err(|_| UriError::Host)?;
+            let address: Ipv6Addr = address.parse().map_err(|_| UriError::Host)?;
             let port = match after.strip_prefix(':') {
                 Some(port) => Some(port),
                 None if after.is_empty() => None,
@@ -214,18 +261,17 @@ fn parse_host(text: &str, default_port: u16) -> Result<Endpoint, UriError> {
         Some(_) => return Err(UriError::Port),
         None => default_port,
     };
-    Ok(Endpoint::new(host, port))
+    Ok((host, port))
 }
 
-fn parse_vhost(path: &str) -> Result<String, UriError> {
+fn parse_virtual_host(path: &str) -> Result<String, UriError> {
     if path.contains('/') {
         return Err(UriError::SecondPathSegment);
     }
     if path.is_empty() { Ok("/".into()) } else { decode(path, "virtual host") }
 }
 
-fn parse_query(text: &str) -> Result<Query, UriError> {
-    let mut query = Query::default();
+fn parse_query(text: &str, uri: &mut AmqpUri) -> Result<(), UriError> {
     let mut seen: Vec<&str> = Vec::new();
     for pair in text.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -241,27 +287,26 @@ fn parse_query(text: &str) -> Result<Query, UriError> {
         };
         match key {
             "heartbeat" => {
-                query.heartbeat =
-                    Some(Heartbeat::Seconds(number("heartbeat", "seconds", 0, 65_535)? as u16));
-            }
-            "frame_max" => {
-                query.frame_max = Some(number("frame_max", "bytes", 4096, 131_072)? as u32);
+                uri.heartbeat = Some(number("heartbeat", "seconds", 0, 65_535)? as u16);
             }
             "channel_max" => {
-                query.channel_max = Some(number("channel_max", "channels", 1, 65_535)? as u16);
+                uri.channel_max = Some(number("channel_max", "channels", 1, 65_535)? as u16);
+            }
+            "frame_max" => {
+                uri.frame_max = Some(number("frame_max", "bytes", 4_096, 131_072)? as u32);
             }
             "connection_timeout" => {
                 let timeout = number("connection_timeout", "milliseconds", 1, 86_400_000)?;
-                query.connect_timeout = Some(Duration::from_millis(timeout));
+                uri.connection_timeout = Some(Duration::from_millis(timeout));
             }
             "blocked_connection_timeout" => {
                 let timeout = number("blocked_connection_timeout", "seconds", 0, 86_400)?;
-                query.blocked_timeout = Some(Duration::from_secs(timeout));
+                uri.blocked_connection_timeout = Some(Duration::from_secs(timeout));
             }
             unknown => return Err(UriError::UnknownKey(unknown.into())),
         }
     }
-    Ok(query)
+    Ok(())
 }
 
 fn decode(text: &str, part: &'static str) -> Result<String, UriError> {
@@ -279,4 +324,66 @@ fn decode(text: &str, part: &'static str) -> Result<String, UriError> {
         }
     }
     String::from_utf8(decoded).map_err(|_| UriError::PercentEncoding(part))
+}
+
+/// A URI as text: ports and virtual host are always written.
+struct Written<'a> {
+    uri: &'a AmqpUri,
+    with_password: bool,
+}
+
+impl fmt::Display for Written<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let uri = self.uri;
+        f.write_str(if uri.tls { "amqps://" } else { "amqp://" })?;
+        if let Some(Credentials::Plain { user, password }) = &uri.credentials {
+            write!(f, "{}", Encoded(user))?;
+            if self.with_password {
+                write!(f, ":{}", Encoded(password.expose()))?;
+            }
+            f.write_str("@")?;
+        }
+        for (position, (host, port)) in uri.hosts.iter().enumerate() {
+            f.write_str(if position == 0 { "" } else { "," })?;
+            match host.parse::<Ipv6Addr>() {
+                Ok(address) => write!(f, "[{address}]:{port}")?,
+                Err(_) => write!(f, "{}:{port}", Encoded(host))?,
+            }
+        }
+        write!(f, "/{}", Encoded(&uri.virtual_host))?;
+        let parameters = [
+            ("heartbeat", uri.heartbeat.map(u128::from)),
+            ("channel_max", uri.channel_max.map(u128::from)),
+            ("frame_max", uri.frame_max.map(u128::from)),
+            ("connection_timeout", uri.connection_timeout.map(|it| it.as_millis())),
+            (
+                "blocked_connection_timeout",
+                uri.blocked_connection_timeout.map(|it| it.as_secs().into()),
+            ),
+        ];
+        let mut separator = '?';
+        for (name, value) in parameters {
+            if let Some(value) = value {
+                write!(f, "{separator}{name}={value}")?;
+                separator = '&';
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Percent-encodes everything but the characters that RFC 3986 calls unreserved.
+struct Encoded<'a>(&'a str);
+
+impl fmt::Display for Encoded<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.0.bytes() {
+            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                write!(f, "{}", char::from(byte))?;
+            } else {
+                write!(f, "%{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
 }

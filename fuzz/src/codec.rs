@@ -100,9 +100,10 @@ pub fn uri(data: &[u8]) {
     let canary = "hunter2hunter2";
     match text.parse::<AmqpUri>() {
         Ok(uri) => {
+            assert!(!uri.hosts.is_empty());
+            assert!(uri.hosts.iter().all(|(host, port)| *port > 0 && !host.is_empty()));
+            assert_eq!(uri.to_string_with_password().parse().as_ref(), Ok(&uri));
             let config = Config::from(uri);
-            assert!(!config.endpoints().is_empty());
-            assert!(config.endpoints().iter().all(|it| it.port > 0 && !it.host.is_empty()));
             if let Some(rest) = text.strip_prefix("amqp://user:hunter2hunter2@") {
                 // Hosts are lower-cased and decoded: the text may come from there.
                 let elsewhere = rest.contains('%') || rest.to_ascii_lowercase().contains(canary);
@@ -111,7 +112,7 @@ pub fn uri(data: &[u8]) {
         }
         Err(error) => {
             let shown = format!("{error} {error:?}");
-            // The name of a query key alone may be told.
+            // The name of a query parameter alone may be shown.
             let query = text.split_once('?').map_or("", |(_, query)| query);
             assert!(query.contains(canary) || !shown.contains(canary), "{shown}");
         }

@@ -233,7 +233,7 @@ impl Handshake {
         let Tuning { channel_max, frame_max, heartbeat } = self.tuning;
         frame::write_method(out, 0, &connection::TuneOk { channel_max, frame_max, heartbeat });
         // Checked by `validate` before the first attempt.
-        let virtual_host = ShortStr::new(&config.vhost).unwrap_or_default();
+        let virtual_host = ShortStr::new(&config.virtual_host).unwrap_or_default();
         frame::write_method(out, 0, &connection::Open { virtual_host, ..Default::default() });
         Ok(())
     }
@@ -241,13 +241,24 @@ impl Handshake {
 
 /// Checks what the handshake will send.
 pub(crate) fn validate(config: &Config) -> Result<(), InvalidArgument> {
+    if config.endpoints.is_empty() {
+        return Err(InvalidArgument::new("hosts", InvalidReason::Empty));
+    }
+    for endpoint in &config.endpoints {
+        if endpoint.host.is_empty() {
+            return Err(InvalidArgument::new("host", InvalidReason::Empty));
+        }
+        if endpoint.port == 0 {
+            return Err(InvalidArgument::new("port", InvalidReason::OutOfRange));
+        }
+    }
     let Credentials::Plain { user, password } = &config.credentials;
     for (argument, text) in [("user", user.as_str()), ("password", password.expose())] {
         if text.contains('\0') {
             return Err(InvalidArgument::new(argument, InvalidReason::ContainsNul));
         }
     }
-    crate::request::short("virtual-host", &config.vhost)?;
+    crate::request::short("virtual-host", &config.virtual_host)?;
     let mut login = Vec::new();
     write_login(&mut login, config)?;
     // The login goes out before any frame size is agreed on: the least that a peer must accept.

@@ -30,17 +30,17 @@ pub enum ConnectError {
         /// The failures in the order in which they came.
         attempts: Arc<[FailedAttempt]>,
     },
-    /// The configuration cannot be sent.
+    /// The configuration cannot be used.
     #[error("invalid configuration: {0}")]
     InvalidArgument(InvalidArgument),
-    /// The address is no AMQP URI.
+    /// The text is not an AMQP URI.
     #[error("invalid URI: {0}")]
     InvalidUri(UriError),
     /// The time for connecting as a whole ran out.
     #[error(
         "not connected within {} s: {step}, {}{}",
         timeout.as_secs_f32(),
-        Target { host, port: *port, address: *address },
+        Place { host, port: *port, address: *address },
         Before(attempts)
     )]
     TimedOut {
@@ -57,8 +57,8 @@ pub enum ConnectError {
         /// The failures until then.
         attempts: Arc<[FailedAttempt]>,
     },
-    /// The URI asks for TLS, which this release does not offer.
-    #[error("amqps is not supported by this release")]
+    /// A host is to be reached by TLS (`amqps`), which the runtime does not support.
+    #[error("amqps is not supported by this release: use amqp")]
     TlsUnsupported,
 }
 
@@ -102,8 +102,8 @@ pub struct FailedAttempt {
 
 impl fmt::Display for FailedAttempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let target = Target { host: &self.host, port: self.port, address: self.address };
-        write!(f, "{target}: {}", self.failure)
+        let place = Place { host: &self.host, port: self.port, address: self.address };
+        write!(f, "{place}: {}", self.failure)
     }
 }
 
@@ -207,13 +207,13 @@ impl fmt::Display for ConnectStep {
 }
 
 /// A host, with its address once that is known.
-struct Target<'a> {
+struct Place<'a> {
     host: &'a str,
     port: u16,
     address: Option<SocketAddr>,
 }
 
-impl fmt::Display for Target<'_> {
+impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.address {
             Some(address) => write!(f, "{} ({address})", self.host),

@@ -287,7 +287,7 @@ fn texts_say_what_failed_where_and_what_to_do() {
         ),
         (
             Box::new(UriError::QueryValue { key: "heartbeat", unit: "seconds", low: 0, high: 9 }),
-            "the query key heartbeat takes a number of seconds from 0 to 9",
+            "the query parameter heartbeat takes a number of seconds from 0 to 9",
         ),
     ];
     for (error, text) in cases {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::{CloseCause, ConnectError, ConnectFailure, ConnectStep, TransportError};
-use crate::event::{Action, TimeoutReason};
+use crate::event::{Action, Target, TimeoutReason};
 use crate::ids::Attempt;
 use crate::session::{Phase, PhaseInput, Session};
 
@@ -38,22 +38,25 @@ impl Session {
         }
     }
 
-    /// Asks for the addresses of the current host.
-    pub(super) fn resolve(&mut self) {
+    /// Begins with the current host: asks for its addresses, or dials it by its name.
+    pub(super) fn try_host(&mut self, now: Instant) {
+        if self.by_name {
+            self.step(PhaseInput::Resolved);
+            return self.dial(now);
+        }
         self.attempt = Attempt(self.attempt.0.wrapping_add(1));
         let endpoint = self.endpoints.host();
         let (host, port) = (Arc::clone(&endpoint.host), endpoint.port);
         self.action = Some(Action::Resolve { attempt: self.attempt, host, port });
     }
 
-    /// Dials the current address.
+    /// Dials the current address, or the current host by its name.
     fn dial(&mut self, now: Instant) {
-        let Some(address) = self.endpoints.address() else { return };
         self.attempt = Attempt(self.attempt.0.wrapping_add(1));
         self.connection.relink(now);
         self.timers.set(TimeoutReason::Address, Some(now + self.config.address_timeout));
-        let server_name = Arc::clone(&self.endpoints.host().host);
-        self.action = Some(Action::Dial { attempt: self.attempt, address, server_name });
+        let target = Target::new(self.endpoints.host().clone(), self.endpoints.address());
+        self.action = Some(Action::Dial { attempt: self.attempt, target });
     }
 
     /// Goes on to the next address or host, unless the failure is a refusal or was the last one's.
@@ -72,7 +75,7 @@ impl Session {
         } else if !refused && self.endpoints.next_host() {
             self.step(PhaseInput::NextHost);
             self.connection.relink(now);
-            self.resolve();
+            self.try_host(now);
         } else {
             let attempts = self.endpoints.failures();
             self.end(CloseCause::Connect(Arc::new(ConnectError::Failed { attempts })));

@@ -20,7 +20,7 @@ impl Endpoints {
     pub(super) fn new(endpoints: &[Endpoint]) -> Self {
         let mut later = Vec::from(endpoints).into_iter();
         Self {
-            // A parsed URI has at least one.
+            // An empty list is refused before.
             current: later.next().unwrap_or_else(|| Endpoint::new("localhost", PORT)),
             later,
             addresses: Vec::new().into_iter(),

@@ -78,6 +78,8 @@ pub struct Session {
     phase: Phase,
     attempt: Attempt,
     endpoints: Endpoints,
+    /// Hosts are dialled without looking their addresses up.
+    by_name: bool,
     connection: Connection,
     timers: Timers,
     opened: bool,
@@ -94,14 +96,22 @@ impl Session {
     /// Creates a session, which begins to connect at once: see [`poll_action`](Self::poll_action).
     ///
     /// # Errors
-    /// [`ConnectError::InvalidArgument`] if the configuration cannot be sent,
-    /// [`ConnectError::TlsUnsupported`] if it asks for TLS.
+    /// [`ConnectError::InvalidArgument`] if the configuration cannot be used.
     pub fn new(config: Arc<Config>, now: Instant) -> Result<Self, ConnectError> {
-        if config.tls {
-            return Err(ConnectError::TlsUnsupported);
-        }
         let mut session = Self::unresolved(config, now)?;
-        session.resolve();
+        session.try_host(now);
+        Ok(session)
+    }
+
+    /// Creates a session that dials hosts by their names: it never asks for their addresses. For drivers that reach
+    /// hosts through something that resolves names itself, such as a proxy.
+    ///
+    /// # Errors
+    /// [`ConnectError::InvalidArgument`] if the configuration cannot be used.
+    pub fn dialling_by_name(config: Arc<Config>, now: Instant) -> Result<Self, ConnectError> {
+        let mut session = Self::unresolved(config, now)?;
+        session.by_name = true;
+        session.try_host(now);
         Ok(session)
     }
 
@@ -109,7 +119,7 @@ impl Session {
     /// never dials. The configuration's first host is only the name in errors, and TLS is up to the transport.
     ///
     /// # Errors
-    /// [`ConnectError::InvalidArgument`] if the configuration cannot be sent.
+    /// [`ConnectError::InvalidArgument`] if the configuration cannot be used.
     pub fn connected(config: Arc<Config>, now: Instant) -> Result<(Self, Attempt), ConnectError> {
         let mut session = Self::unresolved(config, now)?;
         session.endpoints.keep_first();
@@ -330,6 +340,7 @@ impl Session {
             phase: Phase::Resolving,
             attempt: Attempt(0),
             endpoints: Endpoints::new(&config.endpoints),
+            by_name: false,
             connection: Connection::unchecked(Arc::clone(&config), Epoch(1), now),
             timers: Timers::default(),
             opened: false,

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use amqp_core::proto::method::{Method, basic, connection};
 use amqp_core::proto::{ShortStr, frame};
 use amqp_core::{
-    Action, CloseCause, Config, ConnectError, ConnectFailure, ConnectStep, Error, Event, Heartbeat,
-    InvalidArgument, Misuse, Session, TransportError,
+    Action, CloseCause, Config, ConnectError, ConnectFailure, ConnectStep, Endpoint, Error, Event,
+    Heartbeat, InvalidArgument, Misuse, Session, TransportError,
 };
 
 use crate::peer::{Peer, start};
@@ -294,6 +294,45 @@ fn connecting_as_a_whole_has_its_time() {
     }
 }
 
+/// Each host is dialled once, within the timeout of an address; errors name the host.
+#[test]
+fn hosts_may_be_dialled_by_their_names() {
+    let now = Instant::now();
+    let config = Config::default().endpoints([
+        Endpoint::new("one", 1),
+        Endpoint::new("two", 2).tls(true),
+        Endpoint::new("three", 3),
+    ]);
+    let mut session = Session::dialling_by_name(Arc::new(config), now).unwrap();
+    let mut dialled = Vec::new();
+    let mut time = now;
+    let cause = loop {
+        match session.poll_action().unwrap() {
+            Action::Dial { attempt, target } => {
+                let Endpoint { host, port, tls, .. } = target.endpoint;
+                assert_eq!((&target.server_name, target.address), (&host, None));
+                dialled.push(format!("{host}:{port} {tls}"));
+                if port == 2 {
+                    time = session.poll_timeout().unwrap().0;
+                    assert_eq!(time, now + amqp_core::limits::ADDRESS_TIMEOUT);
+                    session.handle_timeout(time);
+                } else {
+                    let error = TransportError::new(ErrorKind::ConnectionRefused, "refused");
+                    session.handle_disconnected(time, attempt, error, 0);
+                }
+            }
+            _ => break session.cause().unwrap().clone(),
+        }
+    };
+    assert_eq!(dialled, ["one:1 false", "two:2 true", "three:3 false"]);
+    let CloseCause::Connect(error) = cause else { panic!("{cause:?}") };
+    assert_eq!(
+        error.to_string(),
+        "could not connect: one:1: cannot dial: refused; \
+         two:2: no answer within 10 s while dialling; three:3: cannot dial: refused"
+    );
+}
+
 #[test]
 fn every_address_of_every_host_is_tried_and_every_failure_kept() {
     let now = Instant::now();
@@ -311,8 +350,8 @@ fn every_address_of_every_host_is_tried_and_every_failure_kept() {
                 };
                 session.handle_resolved(now, attempt, addresses);
             }
-            Action::Dial { attempt, address, server_name } => {
-                dialled.push(format!("{server_name} {address}"));
+            Action::Dial { attempt, target } => {
+                dialled.push(format!("{} {}", target.server_name, target.address.unwrap()));
                 session.handle_disconnected(now, attempt, refused(), 0);
                 // A late report about an attempt that is over changes nothing.
                 session.handle_connected(now, attempt);
@@ -379,6 +418,9 @@ fn what_cannot_be_sent_is_refused_before_anything_is_tried() {
     assert_eq!(refused(uri(&format!("amqp://h/{}", "v".repeat(256)))), "virtual-host");
     let long = "x".repeat(5_000);
     assert_eq!(refused(Config::default().connection_name(&long)), "client-properties");
+    assert_eq!(refused(Config::default().hosts([""; 0])), "hosts");
+    assert_eq!(refused(Config::default().hosts(["h", ""])), "host");
+    assert_eq!(refused(Config::default().port(0)), "port");
     let nan = Config::default().client_property("nan", f64::NAN);
     assert_eq!(refused(nan), "client-properties");
 }

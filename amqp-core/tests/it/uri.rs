@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use amqp_core::{AmqpUri, Config, Credentials, Heartbeat, UriError};
+use amqp_core::{AmqpUri, Config, Credentials, Endpoint, Heartbeat, UriError};
 
 #[track_caller]
 fn reads(uri: &str, expected: &str) {
-    let config = Config::from_uri(uri).unwrap();
-    let endpoints: Vec<String> =
-        config.endpoints().iter().map(|it| format!("{}|{}", it.host, it.port)).collect();
-    let scheme = if config.wants_tls() { "amqps" } else { "amqp" };
-    assert_eq!(format!("{scheme} {} {}", endpoints.join(","), config.virtual_host()), expected);
+    let uri: AmqpUri = uri.parse().unwrap();
+    let hosts: Vec<String> =
+        uri.hosts.iter().map(|(host, port)| format!("{host}|{port}")).collect();
+    let scheme = if uri.tls { "amqps" } else { "amqp" };
+    assert_eq!(format!("{scheme} {} {}", hosts.join(","), uri.virtual_host), expected);
 }
 
 #[track_caller]
@@ -40,6 +40,65 @@ fn hosts_ports_and_virtual_hosts() {
     reads("amqp://h/a+b", "amqp h|5672 a+b");
     reads("amqp://h1,h2:7,[::1]/v", "amqp h1|5672,h2|7,::1|5672 v");
     reads("amqp://:5673", "amqp localhost|5673 /");
+}
+
+/// What is written is read as the same URI, and what is shown lacks the password alone.
+#[test]
+fn written_and_shown() {
+    for (uri, shown, written) in [
+        ("amqp://", "amqp://localhost:5672/%2f", "amqp://localhost:5672/%2f"),
+        ("AMQPS://H", "amqps://h:5671/%2f", "amqps://h:5671/%2f"),
+        ("amqp://u:hunter2@h/v", "amqp://u@h:5672/v", "amqp://u:hunter2@h:5672/v"),
+        ("amqp://u:@h/v", "amqp://u@h:5672/v", "amqp://u:@h:5672/v"),
+        (
+            "amqp://u%40%3a:h%2funter2%25@h/%2fa%20b",
+            "amqp://u%40%3a@h:5672/%2fa%20b",
+            "amqp://u%40%3a:h%2funter2%25@h:5672/%2fa%20b",
+        ),
+        ("amqp://h1,h2:7,[::1]/v", "amqp://h1:5672,h2:7,[::1]:5672/v", ""),
+        ("amqp://%c3%bc:%c3%a4@h/%c3%b6", "amqp://%c3%bc@h:5672/%c3%b6", ""),
+        ("amqp://h?heartbeat=0&frame_max=4096", "amqp://h:5672/%2f?heartbeat=0&frame_max=4096", ""),
+        (
+            "amqp://h?connection_timeout=1500&blocked_connection_timeout=7&channel_max=9",
+            "amqp://h:5672/%2f?channel_max=9&connection_timeout=1500&blocked_connection_timeout=7",
+            "",
+        ),
+    ] {
+        let parsed: AmqpUri = uri.parse().unwrap();
+        assert_eq!(parsed.to_string(), shown);
+        let whole = parsed.to_string_with_password();
+        if !written.is_empty() {
+            assert_eq!(whole, written);
+        }
+        assert_eq!(whole.parse(), Ok(parsed), "{whole}");
+    }
+    // Shown with a user, it cannot be taken for the whole.
+    refuses("amqp://u@h:5672/v", &UriError::MissingPassword);
+}
+
+/// The fields of a URI are those of the configuration.
+#[test]
+fn a_configuration_from_code_is_that_of_the_uri() {
+    let uri = "amqps://u:p@h1:7,h2/v?heartbeat=5&blocked_connection_timeout=60";
+    let config = Config::default()
+        .endpoints([Endpoint::new("h1", 7).tls(true), Endpoint::new("h2", 5671).tls(true)])
+        .credentials(Credentials::plain("u", "p"))
+        .virtual_host("v")
+        .heartbeat(Heartbeat::Seconds(5))
+        .blocked_timeout(Duration::from_secs(60));
+    assert_eq!(Config::from_uri(uri).unwrap(), config);
+    assert!(config.wants_tls());
+
+    let config = Config::from_uri("amqp://a:9,b:9").unwrap();
+    assert!(!config.wants_tls());
+    for same in
+        [Config::default().port(9).hosts(["a", "b"]), Config::default().hosts(["a", "b"]).port(9)]
+    {
+        assert_eq!(same, config);
+    }
+    let one = Config::default().host("::1").port(9);
+    assert_eq!(one, Config::from_uri("amqp://[::1]:9").unwrap());
+    assert_eq!(Config::default(), Config::from_uri("amqp://").unwrap());
 }
 
 #[test]
@@ -86,7 +145,7 @@ fn query() {
         for value in values {
             let uri = format!("amqp://u:secret@h?{key}={value}");
             let error = uri.parse::<AmqpUri>().unwrap_err();
-            let expected = format!("the query key {key} takes a number of {wanted}");
+            let expected = format!("the query parameter {key} takes a number of {wanted}");
             assert_eq!(error.to_string(), expected, "{value:?}");
         }
     }
@@ -133,5 +192,5 @@ fn a_password_is_never_shown() {
     let config = Config::from_uri("amqp://user:hunter2@h").unwrap();
     assert!(!format!("{config:?}").contains("hunter2"));
     let uri: AmqpUri = "amqp://user:hunter2@h".parse().unwrap();
-    assert!(!format!("{uri:?}").contains("hunter2"));
+    assert!(!format!("{uri} {uri:?}").contains("hunter2"));
 }

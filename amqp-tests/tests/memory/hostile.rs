@@ -99,16 +99,15 @@ fn handshake() -> Vec<u8> {
 }
 
 fn connector(peer: &Scripted) -> Connector {
-    Connector::new(&peer.uri()).unwrap().configure(|config| {
-        config.address_timeout(Duration::from_secs(20)).close_timeout(Duration::from_secs(1))
-    })
+    Connector::new(&peer.uri())
+        .unwrap()
+        .address_timeout(Duration::from_secs(20))
+        .close_timeout(Duration::from_secs(1))
 }
 
 /// A connector that waits no longer than it must to see that nothing comes. What does come has as long.
 fn impatient(peer: &Scripted) -> Connector {
-    connector(peer).configure(|config| {
-        config.address_timeout(Duration::from_secs(2)).call_timeout(Duration::from_secs(2))
-    })
+    connector(peer).address_timeout(Duration::from_secs(2)).call_timeout(Duration::from_secs(2))
 }
 
 async fn failure(connector: Connector) -> ConnectFailure {

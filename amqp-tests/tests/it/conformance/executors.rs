@@ -61,5 +61,5 @@ fn async_std_runs_all_kinds_of_work() {
 #[test]
 fn threads_run_all_kinds_of_work() {
     let threads = amqp_blocking::Threads;
-    threads.block_on(runs_all_kinds_of_work(threads));
+    threads.block_on(runs_all_kinds_of_work(threads.clone()));
 }

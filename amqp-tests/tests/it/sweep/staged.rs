@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
-use amqp_async::{Clock, Connecting, Executor, Runtime, Timer, Transport};
+use amqp_async::{Clock, Connecting, Executor, Runtime, Target, Timer, Transport};
 use amqp_core::Config;
 use amqp_proto::frame::{self, FrameKind, FrameLimits, Peek};
 use amqp_proto::method::MethodId;
@@ -200,11 +200,7 @@ impl Runtime for World {
         async move { Ok(vec![([127, 0, 0, 1], port).into()]) }
     }
 
-    fn dial(
-        &self,
-        _: SocketAddr,
-        _: &str,
-    ) -> impl Future<Output = io::Result<Line>> + Send + 'static {
+    fn dial(&self, _: Target) -> impl Future<Output = io::Result<Line>> + Send + 'static {
         let inner = Arc::clone(&self.inner);
         async move {
             let id = {

@@ -1,5 +1,8 @@
 //! The handles that all asynchronous adapters share, and the runtimes on which tests run.
 
+use std::future::ready;
+use std::io;
+use std::net::TcpStream;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -87,6 +90,34 @@ impl At {
                 stream.set_nonblocking(true).unwrap();
                 let stream = tokio::net::UnixStream::from_std(stream).unwrap();
                 amqp_tokio::Connector::from(config).connect_with(stream).await
+            }
+        }
+    }
+
+    /// Connects over streams that a function makes.
+    pub(crate) async fn connect_by(
+        &self,
+        dial: impl Fn(Endpoint) -> io::Result<TcpStream> + Send + Sync + 'static,
+    ) -> Result<Connection, ConnectError> {
+        match self.adapter {
+            Adapter::AsyncStd => {
+                let dial = move |endpoint| ready(dial(endpoint).map(Into::into));
+                let connector = amqp_async_std::Connector::new(&self.uri)?;
+                connector.dial_with::<async_std::net::TcpStream, _>(dial).connect().await
+            }
+            Adapter::Smol => {
+                let dial = move |endpoint| ready(dial(endpoint).and_then(smol::Async::new));
+                amqp_smol::Connector::new(&self.uri)?.dial_with(dial).connect().await
+            }
+            Adapter::TokioCurrentThread | Adapter::TokioMultiThread => {
+                let dial = move |endpoint| {
+                    let stream = dial(endpoint).and_then(|stream| {
+                        stream.set_nonblocking(true)?;
+                        tokio::net::TcpStream::from_std(stream)
+                    });
+                    ready(stream)
+                };
+                amqp_tokio::Connector::new(&self.uri)?.dial_with(dial).connect().await
             }
         }
     }

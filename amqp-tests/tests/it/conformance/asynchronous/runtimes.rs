@@ -98,8 +98,7 @@ fn a_driver_at_rest_does_not_spin() {
         ($adapter:ident, $spawn:expr) => {
             async {
                 let connector = $adapter::Connector::new(&model().uri()).unwrap();
-                let connector =
-                    connector.configure(|config| config.heartbeat($adapter::Heartbeat::Seconds(1)));
+                let connector = connector.heartbeat($adapter::Heartbeat::Seconds(1));
                 let (connecting, mut driver) = connector.driver().unwrap();
                 let polls = Arc::new(AtomicU32::new(0));
                 let count = Arc::clone(&polls);

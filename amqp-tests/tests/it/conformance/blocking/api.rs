@@ -1,6 +1,8 @@
 //! The blocking handles as ones that can be awaited: what takes only values of its own runs on a thread of
 //! its own, so that calls can be under way at the same time; what borrows runs where it stands.
 
+use std::io;
+use std::net::TcpStream;
 use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::sync::mpsc;
@@ -57,6 +59,16 @@ impl At {
         let connector = Connector::new(&self.uri)?;
         let stream = Stream::unix(stream).unwrap();
         smol::unblock(move || connector.connect_with(stream)).await.map(Connection)
+    }
+
+    /// Connects over streams that a function makes.
+    pub(crate) async fn connect_by(
+        &self,
+        dial: impl Fn(Endpoint) -> io::Result<TcpStream> + Send + Sync + 'static,
+    ) -> Result<Connection, ConnectError> {
+        let connector = Connector::new(&self.uri)?;
+        let connector = connector.dial_with(move |endpoint| Stream::tcp(dial(endpoint)?));
+        smol::unblock(move || connector.connect()).await.map(Connection)
     }
 
     /// Why a driver that is dropped before it ran lets its connection fail.

@@ -1,9 +1,12 @@
 //! Connecting, and failing to: typed errors in time.
 
 use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::api::{At, Config, ConnectError, ConnectFailure, ConnectStep, Credentials, Heartbeat};
+use super::api::{
+    At, Config, ConnectError, ConnectFailure, ConnectStep, Credentials, Endpoint, Heartbeat,
+};
 use super::at::on_every_adapter;
 use crate::support::{timeout, within};
 
@@ -16,6 +19,8 @@ on_every_adapter! {
     the_next_host_is_tried_where_one_fails
     pk_38_every_address_of_a_host_is_tried
     what_cannot_work_is_refused_before_anything_is_dialled
+    settings_may_be_values
+    streams_may_be_made_by_a_function
     a_connection_may_be_over_any_stream
     a_driver_that_is_dropped_lets_its_connection_fail
 }
@@ -114,6 +119,52 @@ async fn what_cannot_work_is_refused_before_anything_is_dialled(at: At) {
     assert!(matches!(error, ConnectError::TlsUnsupported), "{error:?}");
     let error = fails(&at.to("amqp://guest:a%00b@localhost"), |config| config).await;
     assert!(matches!(error, ConnectError::InvalidArgument(_)), "{error:?}");
+}
+
+async fn settings_may_be_values(at: At) {
+    let port = at.port();
+    let values = |config: Config| {
+        config
+            .hosts(["no-such-host.invalid", "127.0.0.1"])
+            .port(port)
+            .virtual_host("/")
+            .credentials(Credentials::plain("guest", "guest"))
+    };
+    let connection = at.to("amqp://no:body@no-such-host.invalid:1/nope").open(values).await;
+    connection.unwrap().close().await;
+
+    let error = fails(&at, |config| config.endpoints([])).await;
+    assert!(matches!(error, ConnectError::InvalidArgument(_)), "{error:?}");
+}
+
+/// The function knows hosts that cannot be looked up, as a proxy may.
+async fn streams_may_be_made_by_a_function(at: At) {
+    let port = at.port();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let list = Arc::clone(&asked);
+    let dial = move |endpoint: Endpoint| {
+        list.lock().unwrap().push(format!("{}:{}", endpoint.host, endpoint.port));
+        match &*endpoint.host {
+            "closed.invalid" => Err(std::io::ErrorKind::ConnectionRefused.into()),
+            _ => std::net::TcpStream::connect(("127.0.0.1", port)),
+        }
+    };
+    let names = at.to("amqp://guest:guest@closed.invalid:7,open.invalid/%2f");
+    let connection = within("a connection", names.connect_by(dial.clone())).await.unwrap();
+    connection.open_channel().await.unwrap();
+    connection.close().await;
+    assert_eq!(*asked.lock().unwrap(), ["closed.invalid:7", "open.invalid:5672"]);
+
+    let closed = at.to("amqp://closed.invalid");
+    let error = within("a failure", closed.connect_by(dial.clone())).await.unwrap_err();
+    assert!(matches!(only_failure(&error), ConnectFailure::Dial(_)), "{error:?}");
+    assert!(error.to_string().contains(" closed.invalid:5672: cannot dial"), "{error}");
+
+    // What the function makes is not encrypted by the connector.
+    asked.lock().unwrap().clear();
+    let error = at.to("amqps://open.invalid").connect_by(dial).await.unwrap_err();
+    assert_eq!(error, ConnectError::TlsUnsupported);
+    assert!(asked.lock().unwrap().is_empty());
 }
 
 /// Here a Unix socket, whose other end is passed on to the broker.

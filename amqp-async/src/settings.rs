@@ -1,0 +1,78 @@
+//! The settings of a connector: what [`Config`](amqp_core::Config) sets, in one table.
+//!
+//! The connectors of all adapters have their methods from it.
+
+/// Methods that pass a value on to the method of `Config` of that name, for a type with a method `configure`.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! connector_settings {
+    () => {
+        $crate::connector_settings! {
+            /// Sets the only host: a name, or an IPv4 or IPv6 address without brackets. The default is
+            /// `localhost`. The port stays as it is.
+            host(host: impl Into<std::sync::Arc<str>>);
+
+            /// Sets the hosts, in the order in which they are tried, all on the port that is set. An empty
+            /// list is refused when connecting.
+            hosts(hosts: impl IntoIterator<Item = impl Into<std::sync::Arc<str>>>);
+
+            /// Sets the port of every host. The default is 5672.
+            port(port: u16);
+
+            /// Sets the hosts with a port each, in the order in which they are tried. An empty list is
+            /// refused when connecting.
+            endpoints(endpoints: impl IntoIterator<Item = $crate::Endpoint>);
+
+            /// Sets the virtual host. The default is `/`. It is not percent-encoded.
+            virtual_host(name: impl Into<String>);
+
+            /// Sets the authentication mechanism and its secrets. The default is user `guest` with password
+            /// `guest`.
+            credentials(credentials: $crate::Credentials);
+
+            /// Sets the heartbeat interval (<https://www.rabbitmq.com/docs/heartbeats>). The default is the
+            /// broker's: 60 s.
+            heartbeat(heartbeat: $crate::Heartbeat);
+
+            /// Sets the maximum number of channels, 1 to 65,535. The default is 2,047. A lower limit of the
+            /// broker takes precedence.
+            channel_max(channels: u16);
+
+            /// Sets the maximum size of a frame, 4,096 to 131,072 bytes. The default is 131,072. A lower
+            /// limit of the broker takes precedence.
+            frame_max(bytes: u32);
+
+            /// Sets the name that RabbitMQ's tools show for the connection. By default it has none.
+            connection_name(name: &str);
+
+            /// Sets a client property, in place of the default of that name. `capabilities` cannot be
+            /// replaced: they are what this client can do.
+            client_property(name: &str, value: impl Into<$crate::FieldValue>);
+
+            /// Sets the timeout of connecting as a whole, over all hosts and addresses. The default is 30 s.
+            connect_timeout(timeout: std::time::Duration);
+
+            /// Sets the timeout of one address: dialling and the handshake. The default is 10 s.
+            address_timeout(timeout: std::time::Duration);
+
+            /// Sets how long a call waits for its reply. The default is 30 s.
+            call_timeout(timeout: std::time::Duration);
+
+            /// Sets how long a close waits for the broker's reply. The default is 10 s.
+            close_timeout(timeout: std::time::Duration);
+
+            /// Sets how long the broker may block publishes before the connection ends. By default there is
+            /// no limit (<https://www.rabbitmq.com/docs/connection-blocked>).
+            blocked_timeout(timeout: std::time::Duration);
+        }
+    };
+    ($($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*);)*) => {
+        $(
+            $(#[$doc])*
+            #[must_use]
+            pub fn $name(self, $($argument: $type),*) -> Self {
+                self.configure(|config| config.$name($($argument),*))
+            }
+        )*
+    };
+}
