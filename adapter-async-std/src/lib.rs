@@ -1,8 +1,7 @@
 //! An AMQP 0-9-1 client for RabbitMQ on async-std.
 //!
-//! **async-std is discontinued** (RUSTSEC-2025-0052); its authors point to smol. This adapter is for
-//! applications that are on it still. New ones are better served by `amqp-smol`, which has the same
-//! surface: to move, change the crate's name.
+//! **async-std is discontinued** (RUSTSEC-2025-0052); its authors recommend smol. This adapter is for applications
+//! that still use it. Use `amqp-smol` for new ones. It has the same API: to move, change the crate's name.
 //!
 //! ```no_run
 //! use amqp_async_std::{BasicConsume, Publish, QueueDeclare};
@@ -33,10 +32,11 @@
 //! The `tracing` feature logs connection and channel events at DEBUG and every frame (name and size, no
 //! contents) at TRACE. What is lost without an error is logged at WARN.
 //!
-//! The connection is driven by a task of async-std's executor. [`Connector::driver`] returns the driver, to be
-//! polled elsewhere. When the driver is dropped, the connection ends with [`CloseCause::DriverGone`].
+//! A task of async-std's executor drives the connection. To poll it elsewhere, take the driver from
+//! [`Connector::driver`]. When the driver is dropped, the connection ends with [`CloseCause::DriverGone`].
 //!
-//! TLS (`amqps`) is not supported by this release: such a URI is refused with [`ConnectError::TlsUnsupported`].
+//! TLS (`amqps`) is not supported by this release: connecting to such a host returns
+//! [`ConnectError::TlsUnsupported`].
 
 mod runtime;
 
@@ -47,43 +47,66 @@ pub use amqp_async::{handles::*, values::*};
 
 pub use runtime::AsyncStd;
 
-/// A way to connect on async-std: a configuration, for one connection or many.
+/// Opens connections on async-std: a configuration, for any number of them.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), amqp_async_std::ConnectError> {
 /// use amqp_async_std::{Connector, Heartbeat};
-/// let connector = Connector::new("amqp://h1,h2/orders")?
-///     .configure(|config| config.heartbeat(Heartbeat::Seconds(10)).connection_name("orders"));
-/// let connection = connector.connect().await?;
+/// let connection = Connector::new("amqp://app:secret@h1,h2/orders")?
+///     .heartbeat(Heartbeat::Seconds(10))
+///     .connection_name("order-service")
+///     .connect()
+///     .await?;
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// Over a stream that is connected already, here a Unix socket:
+/// Settings that are not a URI:
 ///
 /// ```no_run
-/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// use amqp_async_std::{Config, Connector};
-/// let stream = async_std::os::unix::net::UnixStream::connect("/run/broker.sock").await?;
-/// let connection = Connector::from(Config::default()).connect_with(stream).await?;
+/// # async fn example(password: String) -> Result<(), amqp_async_std::ConnectError> {
+/// use amqp_async_std::{Connector, Credentials};
+/// let connection = Connector::default()
+///     .hosts(["h1", "h2"])
+///     .port(5673)
+///     .virtual_host("orders")
+///     .credentials(Credentials::plain("app", password))
+///     .connect()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Streams that a function makes, here Unix sockets. [`connect_with`](Connector::connect_with) takes a stream
+/// that is connected already.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), amqp_async_std::ConnectError> {
+/// use amqp_async_std::Connector;
+/// use async_std::os::unix::net::UnixStream;
+/// let connection = Connector::default()
+///     .dial_with(|_| UnixStream::connect("/run/broker.sock"))
+///     .connect()
+///     .await?;
 /// # Ok(())
 /// # }
 /// ```
 pub type Connector = amqp_async::Connector<AsyncStd>;
 
-/// A driver on async-std: see [`Connector::driver`].
+/// The driver of a connection on async-std, as [`Connector::driver`] returns it.
 pub type AsyncStdDriver = Driver<AsyncStd>;
 
-/// Connects to the broker that an AMQP URI names; shorthand for [`Connector`].
+/// Opens a connection to the broker that an AMQP URI names. For settings that are not in the URI, see
+/// [`Connector`].
 ///
-/// What is queued when the runtime ends is lost: [`close`](Connection::close) the connection, or
-/// [`drain`](Connection::drain) it, before `main` returns.
+/// Messages that are unsent when the runtime ends are lost: [`close`](Connection::close) or
+/// [`drain`](Connection::drain) the connection before `main` returns.
 ///
 /// # Errors
-/// [`ConnectError`], within 30 s unless the URI says otherwise.
+/// [`ConnectError`], within 30 s unless the URI sets `connection_timeout`.
 ///
 /// # Cancel safety
-/// When the future is dropped, the attempt ends.
+/// When the future is dropped, the attempt ends, and no connection stays open.
 pub async fn connect(uri: &str) -> Result<Connection, ConnectError> {
     Connector::new(uri)?.connect().await
 }

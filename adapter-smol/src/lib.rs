@@ -29,11 +29,11 @@
 //! The `tracing` feature logs connection and channel events at DEBUG and every frame (name and size, no
 //! contents) at TRACE. What is lost without an error is logged at WARN.
 //!
-//! The connection is driven by a task of smol's global executor. [`Connector::driver`] returns the driver, to be
-//! spawned on another executor. When the driver is dropped, the connection ends with
-//! [`CloseCause::DriverGone`].
+//! A task of smol's global executor drives the connection. To spawn it on another executor, take the driver from
+//! [`Connector::driver`]. When the driver is dropped, the connection ends with [`CloseCause::DriverGone`].
 //!
-//! TLS (`amqps`) is not supported by this release: such a URI is refused with [`ConnectError::TlsUnsupported`].
+//! TLS (`amqps`) is not supported by this release: connecting to such a host returns
+//! [`ConnectError::TlsUnsupported`].
 
 mod runtime;
 
@@ -44,43 +44,66 @@ pub use amqp_async::{handles::*, values::*};
 
 pub use runtime::Smol;
 
-/// A way to connect on smol: a configuration, for one connection or many.
+/// Opens connections on smol: a configuration, for any number of them.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), amqp_smol::ConnectError> {
 /// use amqp_smol::{Connector, Heartbeat};
-/// let connector = Connector::new("amqp://h1,h2/orders")?
-///     .configure(|config| config.heartbeat(Heartbeat::Seconds(10)).connection_name("orders"));
-/// let connection = connector.connect().await?;
+/// let connection = Connector::new("amqp://app:secret@h1,h2/orders")?
+///     .heartbeat(Heartbeat::Seconds(10))
+///     .connection_name("order-service")
+///     .connect()
+///     .await?;
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// Over a stream that is connected already, here a Unix socket:
+/// Settings that are not a URI:
 ///
 /// ```no_run
-/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// use amqp_smol::{Config, Connector};
-/// let stream = smol::net::unix::UnixStream::connect("/run/broker.sock").await?;
-/// let connection = Connector::from(Config::default()).connect_with(stream).await?;
+/// # async fn example(password: String) -> Result<(), amqp_smol::ConnectError> {
+/// use amqp_smol::{Connector, Credentials};
+/// let connection = Connector::default()
+///     .hosts(["h1", "h2"])
+///     .port(5673)
+///     .virtual_host("orders")
+///     .credentials(Credentials::plain("app", password))
+///     .connect()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Streams that a function makes, here Unix sockets. [`connect_with`](Connector::connect_with) takes a stream
+/// that is connected already.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), amqp_smol::ConnectError> {
+/// use amqp_smol::Connector;
+/// use smol::net::unix::UnixStream;
+/// let connection = Connector::default()
+///     .dial_with(|_| UnixStream::connect("/run/broker.sock"))
+///     .connect()
+///     .await?;
 /// # Ok(())
 /// # }
 /// ```
 pub type Connector = amqp_async::Connector<Smol>;
 
-/// A driver on smol: see [`Connector::driver`].
+/// The driver of a connection on smol, as [`Connector::driver`] returns it.
 pub type SmolDriver = Driver<Smol>;
 
-/// Connects to the broker that an AMQP URI names; shorthand for [`Connector`].
+/// Opens a connection to the broker that an AMQP URI names. For settings that are not in the URI, see
+/// [`Connector`].
 ///
-/// What is queued when the runtime ends is lost: [`close`](Connection::close) the connection, or
-/// [`drain`](Connection::drain) it, before `main` returns.
+/// Messages that are unsent when the runtime ends are lost: [`close`](Connection::close) or
+/// [`drain`](Connection::drain) the connection before `main` returns.
 ///
 /// # Errors
-/// [`ConnectError`], within 30 s unless the URI says otherwise.
+/// [`ConnectError`], within 30 s unless the URI sets `connection_timeout`.
 ///
 /// # Cancel safety
-/// When the future is dropped, the attempt ends.
+/// When the future is dropped, the attempt ends, and no connection stays open.
 pub async fn connect(uri: &str) -> Result<Connection, ConnectError> {
     Connector::new(uri)?.connect().await
 }

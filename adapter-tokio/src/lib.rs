@@ -28,10 +28,11 @@
 //! The `tracing` feature logs connection and channel events at DEBUG and every frame (name and size, no
 //! contents) at TRACE. What is lost without an error is logged at WARN.
 //!
-//! The connection is driven by a task of the runtime in which it was opened: when that runtime ends, so does
-//! the connection, and what is queued is lost. End with `connection.close().await`.
+//! A task of the runtime in which the connection was opened drives it. When that runtime ends, the connection ends
+//! too, and unsent messages are lost: call `connection.close().await` before.
 //!
-//! TLS (`amqps`) is not supported by this release: such a URI is refused with [`ConnectError::TlsUnsupported`].
+//! TLS (`amqps`) is not supported by this release: connecting to such a host returns
+//! [`ConnectError::TlsUnsupported`].
 
 mod runtime;
 
@@ -42,47 +43,69 @@ pub use amqp_async::{handles::*, values::*};
 
 pub use runtime::Tokio;
 
-/// A way to connect on tokio: a configuration, for one connection or many.
+/// Opens connections on tokio: a configuration, for any number of them.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), amqp_tokio::ConnectError> {
 /// use amqp_tokio::{Connector, Heartbeat};
-/// let connector = Connector::new("amqp://h1,h2/orders")?
-///     .configure(|config| config.heartbeat(Heartbeat::Seconds(10)).connection_name("orders"));
-/// let connection = connector.connect().await?;
+/// let connection = Connector::new("amqp://app:secret@h1,h2/orders")?
+///     .heartbeat(Heartbeat::Seconds(10))
+///     .connection_name("order-service")
+///     .connect()
+///     .await?;
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// Over a stream that is connected already, here one in memory:
+/// Settings that are not a URI:
+///
+/// ```no_run
+/// # async fn example(password: String) -> Result<(), amqp_tokio::ConnectError> {
+/// use amqp_tokio::{Connector, Credentials};
+/// let connection = Connector::default()
+///     .hosts(["h1", "h2"])
+///     .port(5673)
+///     .virtual_host("orders")
+///     .credentials(Credentials::plain("app", password))
+///     .connect()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Streams that a function makes, here Unix sockets. [`connect_with`](Connector::connect_with) takes a stream
+/// that is connected already.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), amqp_tokio::ConnectError> {
-/// use amqp_tokio::{Config, Connector};
-/// let (ours, theirs) = tokio::io::duplex(64 << 10);
-/// # drop(theirs);
-/// let connection = Connector::from(Config::default()).connect_with(ours).await?;
+/// use amqp_tokio::Connector;
+/// use tokio::net::UnixStream;
+/// let connection = Connector::default()
+///     .dial_with(|_| UnixStream::connect("/run/broker.sock"))
+///     .connect()
+///     .await?;
 /// # Ok(())
 /// # }
 /// ```
 pub type Connector = amqp_async::Connector<Tokio>;
 
-/// A driver on tokio: see [`Connector::driver`].
+/// The driver of a connection on tokio, as [`Connector::driver`] returns it.
 pub type TokioDriver = Driver<Tokio>;
 
-/// Connects to the broker that an AMQP URI names; shorthand for [`Connector`].
+/// Opens a connection to the broker that an AMQP URI names. For settings that are not in the URI, see
+/// [`Connector`].
 ///
-/// What is queued when the runtime ends is lost: [`close`](Connection::close) the connection, or
-/// [`drain`](Connection::drain) it, before `main` returns.
+/// Messages that are unsent when the runtime ends are lost: [`close`](Connection::close) or
+/// [`drain`](Connection::drain) the connection before `main` returns.
 ///
 /// # Errors
-/// [`ConnectError`], within 30 s unless the URI says otherwise. [`ConnectError::DriverNotStarted`] outside
+/// [`ConnectError`], within 30 s unless the URI sets `connection_timeout`. [`ConnectError::DriverNotStarted`] outside
 /// of a tokio runtime, and on one without timers (`enable_time`). On a runtime without I/O (`enable_io`)
-/// every attempt fails with an error that says so. Tokio reports a missing part by a panic, which is
-/// caught: its message may be printed too.
+/// every attempt fails with an error that says so. Tokio reports a missing part by a panic. The panic is
+/// caught, but its message may be printed too.
 ///
 /// # Cancel safety
-/// When the future is dropped, the attempt ends.
+/// When the future is dropped, the attempt ends, and no connection stays open.
 pub async fn connect(uri: &str) -> Result<Connection, ConnectError> {
     Connector::new(uri)?.connect().await
 }
