@@ -105,7 +105,7 @@ impl Arena {
         if self.run.owner != Some(owner) {
             self.run.next = length;
         }
-        // A run with room for less than three deliveries would be half in vain.
+        // A run with space for less than three deliveries would be half in vain.
         let is_run = more && length <= ARENA_RUN_BYTES / 3;
         let run = if is_run { self.run.next.max(length) } else { length };
         let part = rest.get(..run).unwrap_or(rest);

@@ -45,11 +45,10 @@ impl BufferPool {
         self.buffers.push_back(buffer);
     }
 
-    /// An empty buffer with room for `room` bytes, if the oldest one has it and no part of that is in
-    /// use.
-    pub fn reclaim(&mut self, room: usize) -> Option<BytesMut> {
+    /// Returns the oldest buffer, emptied, if it has space for `size` bytes and no part of it is in use.
+    pub fn reclaim(&mut self, size: usize) -> Option<BytesMut> {
         let oldest = self.buffers.front_mut()?;
-        if oldest.try_reclaim(room) { self.buffers.pop_front() } else { None }
+        if oldest.try_reclaim(size) { self.buffers.pop_front() } else { None }
     }
 
     /// Whether it has no buffers.

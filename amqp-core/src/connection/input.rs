@@ -33,7 +33,7 @@ enum Step {
 
 impl Connection {
     /// Takes whole frames from the front of `input`, about 16 KiB of them; returns whether there may
-    /// be more. An incomplete frame stays; [`lacking`](Self::lacking) tells what to make room for.
+    /// be more. An incomplete frame stays: see [`lacking`](Self::lacking).
     pub fn handle_input(&mut self, now: Instant, input: &mut BytesMut) -> bool {
         // The rest of a frame that is handed in again is no sign of life.
         if input.len() > self.link.input.incomplete {
