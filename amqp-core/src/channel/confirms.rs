@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::channel::fingerprint::{Fingerprint, Returned};
 use crate::channel::returns::Returns;
-use crate::error::{ChannelCause, Error, ProtocolDetail};
+use crate::error::{ChannelCause, Error, ProtocolDetail, PublishError};
 use crate::ids::PublishSeq;
 use crate::message::ReturnedMessage;
 use crate::transmit::Sent;
@@ -36,6 +36,22 @@ pub enum Confirmation {
     /// Its channel or connection closed, for this reason, after it was written, in part at least, and
     /// before the broker answered: the broker may have taken it.
     Unknown(Error),
+}
+
+impl Confirmation {
+    /// Returns `Ok` for a confirmed publish, and the error of any other.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub fn into_result(self) -> Result<(), PublishError> {
+        match self {
+            Self::Confirmed => Ok(()),
+            Self::Nacked => Err(PublishError::Nacked),
+            Self::Returned(message) => Err(PublishError::Returned(message)),
+            Self::NotSent(error) => Err(PublishError::NotSent(error)),
+            Self::Unknown(error) => Err(PublishError::Unknown(error)),
+        }
+    }
 }
 
 /// Where the stream offset is that of the publish's first byte.

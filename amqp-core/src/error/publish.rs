@@ -1,4 +1,3 @@
-use crate::channel::Confirmation;
 use crate::error::{Error, InvalidArgument, Misuse};
 use crate::message::ReturnedMessage;
 
@@ -51,22 +50,6 @@ impl PublishError {
             Self::NotSent(error) | Self::Unknown(error) => error.is_retryable(),
             Self::Misuse(misuse) => misuse.is_retryable(),
             Self::Invalid(_) | Self::Returned(_) => false,
-        }
-    }
-}
-
-impl Confirmation {
-    /// Returns `Ok` for a confirmed publish, and the error of any other.
-    ///
-    /// # Errors
-    /// [`PublishError`].
-    pub fn into_result(self) -> Result<(), PublishError> {
-        match self {
-            Self::Confirmed => Ok(()),
-            Self::Nacked => Err(PublishError::Nacked),
-            Self::Returned(message) => Err(PublishError::Returned(message)),
-            Self::NotSent(error) => Err(PublishError::NotSent(error)),
-            Self::Unknown(error) => Err(PublishError::Unknown(error)),
         }
     }
 }
