@@ -2,13 +2,15 @@
 //!
 //! As in `amqp-async`, methods that return another handle stand beside that handle.
 
+use std::time::Duration;
+
 use amqp_async::core::{
     AckError, BasicQos, ChannelCause, DeliveryTag, Error, ExchangeBind, ExchangeDeclare,
     ExchangeDelete, MessageCount, NoWait, QueueBind, QueueDeclare, QueueDeclareOk, QueueDelete,
     QueuePurge,
 };
 
-use crate::wait::wait;
+use crate::wait::{wait, wait_timeout};
 
 /// A channel of a connection.
 ///
@@ -102,6 +104,28 @@ impl Channel {
     /// Those of a [call](Self#calls).
     pub fn close(&self) -> Result<(), Error> {
         wait(self.0.close())
+    }
+
+    /// Waits until the channel is closed, and returns the reason: the application closed it, the broker did, or the
+    /// connection ended.
+    pub fn closed(&self) -> ChannelCause {
+        wait(self.0.closed())
+    }
+
+    /// As [`closed`](Self::closed), but waits for `timeout` at most: `None` if the channel is not closed by then.
+    pub fn closed_timeout(&self, timeout: Duration) -> Option<ChannelCause> {
+        wait_timeout(self.0.closed(), timeout)
+    }
+
+    /// Whether the channel is open, and neither it nor its connection is closing.
+    pub fn is_open(&self) -> bool {
+        self.0.is_open()
+    }
+
+    /// The channel's number on its connection, as the broker's log and management page show it. Another channel may
+    /// have the number once this one is closed.
+    pub fn number(&self) -> u16 {
+        self.0.number()
     }
 
     /// Why the channel is closed or closing, if it is.

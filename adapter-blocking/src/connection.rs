@@ -1,11 +1,13 @@
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use amqp_async::ConnectionEvent;
-use amqp_async::core::{CloseCause, Error, FieldTable, Stats, Tuning};
+use amqp_async::core::{BasicConsume, CloseCause, Error, FieldTable, Stats, Tuning};
 
 use crate::channel::Channel;
-use crate::wait::{wait, wait_until};
+use crate::consumer::Consumer;
+use crate::publisher::Publisher;
+use crate::wait::{wait, wait_timeout};
 
 /// A connection to a broker, from `connection.open-ok` until it is closed or lost.
 ///
@@ -32,6 +34,48 @@ impl Connection {
     /// [`Misuse::NoFreeChannels`](amqp_async::core::Misuse::NoFreeChannels), [`Error::Deadline`].
     pub fn open_channel(&self) -> Result<Channel, Error> {
         wait(self.0.open_channel()).map(Channel::new)
+    }
+
+    /// Opens a channel and puts it into confirm mode, in one round trip (`channel.open` and `confirm.select`).
+    ///
+    /// The channel is closed when the last handle to it is dropped: the publisher, its clones, and those of
+    /// [`Publisher::channel`].
+    ///
+    /// ```
+    /// # use amqp_blocking::{Connection, Publish};
+    /// # fn example(connection: &Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// let publisher = connection.publisher()?;
+    /// publisher.publish(Publish::new("", "orders", b"one").persistent().mandatory())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`open_channel`](Self::open_channel) and of [`Channel::confirm_select`].
+    pub fn publisher(&self) -> Result<Publisher, Error> {
+        wait(self.0.publisher()).map(Publisher::new)
+    }
+
+    /// Opens a channel and starts a consumer on it, in one round trip (`channel.open`, `basic.qos` and
+    /// `basic.consume`).
+    ///
+    /// The channel is closed when the last handle to it is dropped: the consumer, its deliveries, and those of
+    /// [`Consumer::channel`].
+    ///
+    /// ```
+    /// # use amqp_blocking::{BasicConsume, Connection};
+    /// # fn example(connection: &Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// for delivery in connection.consume(BasicConsume::new("orders").prefetch(64))? {
+    ///     delivery?.ack()?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`open_channel`](Self::open_channel) and of [`Channel::basic_consume`].
+    pub fn consume(&self, consume: BasicConsume) -> Result<Consumer, Error> {
+        wait(self.0.consume(consume)).map(Consumer::new)
     }
 
     /// Opens a channel for `body`, and closes it when that is done.
@@ -122,7 +166,7 @@ impl Connection {
     /// Waits until the connection is closed, from either side, for `timeout` at most; `None` if it
     /// is not.
     pub fn closed_timeout(&self, timeout: Duration) -> Option<CloseCause> {
-        wait_until(self.0.closed(), Instant::now().checked_add(timeout))
+        wait_timeout(self.0.closed(), timeout)
     }
 
     /// Whether the connection is open and no close has begun.
@@ -146,6 +190,13 @@ impl Connection {
     }
 }
 
+impl Channel {
+    /// The connection of the channel.
+    pub fn connection(&self) -> Connection {
+        Connection(self.shared().connection())
+    }
+}
+
 /// The events of a connection, from the moment of asking: an iterator that waits for the next, and ends
 /// after [`ConnectionEvent::Closed`].
 ///
@@ -161,7 +212,7 @@ impl Events {
 
     /// The next event, if one comes within `timeout`.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Option<ConnectionEvent> {
-        wait_until(self.0.next(), Instant::now().checked_add(timeout)).flatten()
+        wait_timeout(self.0.next(), timeout).flatten()
     }
 }
 

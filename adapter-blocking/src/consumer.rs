@@ -1,11 +1,12 @@
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use amqp_async::TryRecvError;
 use amqp_async::core::{BasicConsume, Error};
 
 use crate::channel::Channel;
 use crate::delivery::Delivery;
-use crate::wait::{wait, wait_until};
+use crate::wait::{wait, wait_timeout};
 
 impl Channel {
     /// Starts a consumer (AMQP 0-9-1, 1.8.3.3).
@@ -39,24 +40,62 @@ impl Consumer {
         self.0.tag()
     }
 
-    /// Returns a buffered delivery without waiting. `None` means that nothing is buffered now, or that the
-    /// consumer has ended: see [`is_ended`](Self::is_ended).
+    /// Returns a buffered delivery without waiting.
+    ///
+    /// ```
+    /// # use amqp_blocking::{Consumer, TryRecvError};
+    /// # fn example(consumer: &mut Consumer) -> Result<(), Box<dyn std::error::Error>> {
+    /// match consumer.try_recv() {
+    ///     Ok(delivery) => delivery.ack()?,
+    ///     Err(TryRecvError::Empty) => println!("nothing for now"),
+    ///     Err(TryRecvError::Ended) => println!("cancelled, and everything is read"),
+    ///     Err(TryRecvError::Failed(error)) => return Err(error.into()),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`TryRecvError`]: nothing is buffered now, or the consumer has ended.
+    pub fn try_recv(&mut self) -> Result<Delivery, TryRecvError> {
+        self.0.try_recv().map(Delivery::new)
+    }
+
+    /// Waits for the next delivery for `timeout` at most: `None` if none came, or the consumer has ended
+    /// (see [`is_ended`](Self::is_ended)).
     ///
     /// # Errors
     /// Why the consumer has ended, once: [`Error::Channel`], [`Error::Connection`],
     /// [`Error::ConsumerCancelled`].
-    pub fn try_recv(&mut self) -> Result<Option<Delivery>, Error> {
-        wrap(self.0.try_next()).transpose()
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Delivery>, Error> {
+        wrap(wait_timeout(self.0.next(), timeout).flatten()).transpose()
     }
 
-    /// The next delivery if one comes within `timeout`; `None` if the queue was silent for so long, or
-    /// the consumer was cancelled (see [`is_ended`](Self::is_ended)).
+    /// The channel that it consumes on.
+    pub fn channel(&self) -> Channel {
+        Channel::new(self.0.channel())
+    }
+
+    /// Returns a handle that cancels the consumer from another thread, such as the one that waits for signals.
     ///
-    /// # Errors
-    /// Those of [`try_recv`](Self::try_recv).
-    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Delivery>, Error> {
-        let next = wait_until(self.0.next(), Instant::now().checked_add(timeout));
-        wrap(next.flatten()).transpose()
+    /// ```
+    /// # use amqp_blocking::Consumer;
+    /// # fn example(consumer: Consumer, stop: std::sync::mpsc::Receiver<()>)
+    /// # -> Result<(), Box<dyn std::error::Error>> {
+    /// let canceller = consumer.canceller();
+    /// std::thread::spawn(move || {
+    ///     let _ = stop.recv();
+    ///     canceller.cancel()
+    /// });
+    /// // The loop ends when everything that the broker had sent is read.
+    /// for delivery in consumer {
+    ///     delivery?.ack()?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn canceller(&self) -> Canceller {
+        Canceller(self.0.canceller())
     }
 
     /// Whether the last delivery, or the error that ended the consumer, has been taken.
@@ -89,8 +128,10 @@ impl Consumer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Delivery, Error>>> {
         // A thread has no other tasks to yield to.
-        if let Some(next) = self.0.try_next() {
-            return Poll::Ready(wrap(Some(next)));
+        match self.0.try_recv() {
+            Ok(delivery) => return Poll::Ready(Some(Ok(Delivery::new(delivery)))),
+            Err(TryRecvError::Failed(error)) => return Poll::Ready(Some(Err(error))),
+            Err(_) => {}
         }
         std::pin::pin!(self.0.next()).poll(cx).map(wrap)
     }
@@ -101,6 +142,22 @@ impl Iterator for Consumer {
 
     fn next(&mut self) -> Option<Self::Item> {
         wrap(wait(self.0.next()))
+    }
+}
+
+/// Cancels a consumer from another thread; see [`Consumer::canceller`].
+///
+/// Clones cancel the same consumer. Like every handle, it keeps the channel open.
+#[derive(Clone, Debug)]
+pub struct Canceller(amqp_async::Canceller);
+
+impl Canceller {
+    /// Cancels the consumer, as [`Consumer::cancel`] does. If it has ended before, nothing is sent.
+    ///
+    /// # Errors
+    /// Those of a [call](crate::Channel#calls).
+    pub fn cancel(&self) -> Result<(), Error> {
+        wait(self.0.cancel())
     }
 }
 

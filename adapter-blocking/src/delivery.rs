@@ -81,6 +81,29 @@ impl Delivery {
         self.0.reject(requeue)
     }
 
+    /// Puts it back into its queue: [`nack(true)`](Self::nack).
+    ///
+    /// # Errors
+    /// Those of [`nack`](Self::nack).
+    pub fn requeue(self) -> Result<(), AckError> {
+        self.0.requeue()
+    }
+
+    /// Removes it from its queue without success: [`nack(false)`](Self::nack). The broker dead-letters it if the queue
+    /// has a dead-letter exchange (<https://www.rabbitmq.com/docs/dlx>), and drops it otherwise.
+    ///
+    /// # Errors
+    /// Those of [`nack`](Self::nack).
+    pub fn discard(self) -> Result<(), AckError> {
+        self.0.discard()
+    }
+
+    /// Whether it is too late for an ack, nack or reject: the channel or the connection has closed, a call with
+    /// `multiple` covered it, or `basic.recover` was called since. `false` if it needs none.
+    pub fn is_stale(&self) -> bool {
+        self.0.is_stale()
+    }
+
     /// Cancels the consumer that it came to, as [`Consumer::cancel`](crate::Consumer::cancel) does, and
     /// waits for the broker's answer. A message from `basic.get` has no consumer: nothing is sent then.
     ///
@@ -145,6 +168,11 @@ impl Delivery {
     /// The delivery's tag.
     pub const fn tag(&self) -> DeliveryTag {
         self.0.tag()
+    }
+
+    /// The channel that it came on.
+    pub fn channel(&self) -> Channel {
+        Channel::new(self.0.channel())
     }
 
     /// The tag of the consumer that it came to; empty for a message from `basic.get`.

@@ -27,6 +27,9 @@
 //! message). Handles are thread-safe and can be cloned. Deliveries can be acknowledged from any thread. The
 //! [`Dispatcher`] runs callbacks on the thread that calls it.
 //!
+//! Methods whose names end in `_timeout` wait for that long at most. They return `None` when the timeout has expired,
+//! and otherwise what the method without a timeout returns.
+//!
 //! The [`guide`] has pages on errors, cancellation, backpressure and graceful shutdown, among others. Where it
 //! names a future, the call here waits for that future.
 //! The `tracing` feature logs connection and channel events at DEBUG and every frame (name and size, no
@@ -60,7 +63,7 @@ pub use amqp_async::{Clock, Executor, Timer, values::*};
 pub use channel::Channel;
 pub use connection::{Connection, Events};
 pub use connector::{Connecting, Connector, connect};
-pub use consumer::Consumer;
+pub use consumer::{Canceller, Consumer};
 pub use delivery::Delivery;
 pub use dispatcher::{BoxError, ConsumerId, Control, DispatchError, Dispatcher, Submitter};
 pub use inbox::SubmitError;

@@ -1,9 +1,9 @@
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use amqp_async::core::{Error, Publish, PublishError, PublishSeq};
 
 use crate::channel::Channel;
-use crate::wait::{wait, wait_until};
+use crate::wait::{wait, wait_timeout};
 
 impl Channel {
     /// Puts the channel into confirm mode
@@ -61,8 +61,17 @@ impl Publisher {
         publish: Publish<'_>,
         timeout: Duration,
     ) -> Result<Option<Confirm>, PublishError> {
-        let sent = wait_until(self.0.send(publish), Instant::now().checked_add(timeout));
-        sent.transpose().map(|sent| sent.map(Confirm::new))
+        wait_timeout(self.0.send(publish), timeout).transpose().map(|sent| sent.map(Confirm::new))
+    }
+
+    /// The channel that it publishes on.
+    pub fn channel(&self) -> Channel {
+        Channel::new(self.0.channel())
+    }
+
+    /// Whether its channel is open, and neither it nor its connection is closing.
+    pub fn is_open(&self) -> bool {
+        self.0.is_open()
     }
 }
 
@@ -89,13 +98,16 @@ impl Confirm {
         self.outcome.unwrap_or_else(|| wait(self.confirm))
     }
 
-    /// Waits for it, for `timeout` at most; `None` if it has not come. Called again, it returns the same.
-    pub fn wait_timeout(&mut self, timeout: Duration) -> Option<Result<(), PublishError>> {
+    /// As [`wait`](Self::wait), but waits for `timeout` at most: `None` if the answer has not come by then. Called
+    /// again, it returns the same.
+    ///
+    /// # Errors
+    /// Those of [`wait`](Self::wait).
+    pub fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<()>, PublishError> {
         if self.outcome.is_none() {
-            let deadline = Instant::now().checked_add(timeout);
-            self.outcome = wait_until(&mut self.confirm, deadline);
+            self.outcome = wait_timeout(&mut self.confirm, timeout);
         }
-        self.outcome.clone()
+        self.outcome.clone().transpose()
     }
 
     /// The number of the publish on its channel, from 1.

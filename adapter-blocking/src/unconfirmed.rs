@@ -1,11 +1,11 @@
 //! Publishing without confirms, and the messages that come back from it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use amqp_async::core::{Error, Publish, ReturnedMessage};
 
 use crate::channel::Channel;
-use crate::wait::{wait, wait_until};
+use crate::wait::{wait, wait_timeout};
 
 impl Channel {
     /// Publishes without waiting for the broker's answer (AMQP 0-9-1, 1.8.3.7): returns when the message
@@ -19,8 +19,8 @@ impl Channel {
         wait(self.shared().basic_publish(publish))
     }
 
-    /// As [`basic_publish`](Self::basic_publish), but waits for buffer space for `timeout` at most: `false` if
-    /// there was none, and nothing was sent.
+    /// As [`basic_publish`](Self::basic_publish), but waits for buffer space for `timeout` at most: `None` if
+    /// there was none by then, and nothing was sent.
     ///
     /// # Errors
     /// Those of [`basic_publish`](Self::basic_publish).
@@ -28,10 +28,8 @@ impl Channel {
         &self,
         publish: Publish<'_>,
         timeout: Duration,
-    ) -> Result<bool, Error> {
-        let deadline = Instant::now().checked_add(timeout);
-        wait_until(self.shared().basic_publish(publish), deadline)
-            .map_or(Ok(false), |it| it.map(|()| true))
+    ) -> Result<Option<()>, Error> {
+        wait_timeout(self.shared().basic_publish(publish), timeout).transpose()
     }
 
     /// Waits for the next message that comes back from [`basic_publish`](Self::basic_publish). The
@@ -46,12 +44,12 @@ impl Channel {
         wait(self.shared().returned())
     }
 
-    /// As [`returned`](Self::returned), but waits for `timeout` at most; `None` if nothing came back.
+    /// As [`returned`](Self::returned), but waits for `timeout` at most: `None` if nothing came back by then.
     ///
     /// # Errors
     /// Those of [`returned`](Self::returned).
     pub fn returned_timeout(&self, timeout: Duration) -> Result<Option<ReturnedMessage>, Error> {
-        wait_until(self.shared().returned(), Instant::now().checked_add(timeout)).transpose()
+        wait_timeout(self.shared().returned(), timeout).transpose()
     }
 
     /// The oldest message that came back from [`basic_publish`](Self::basic_publish), if one is there.

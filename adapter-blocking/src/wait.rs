@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::timer::wake_due;
 
@@ -42,6 +42,11 @@ pub(crate) fn wait_until<F: Future>(future: F, deadline: Option<Instant>) -> Opt
             sleeper.sleep(deadline);
         }
     })
+}
+
+/// Waits for `timeout` at most.
+pub(crate) fn wait_timeout<F: Future>(future: F, timeout: Duration) -> Option<F::Output> {
+    wait_until(future, Instant::now().checked_add(timeout))
 }
 
 /// Polls once, and does not wait.

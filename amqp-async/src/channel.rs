@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use amqp_core::{
-    AckError, BasicQos, BasicRecover, ChannelCause, ChannelFlow, DeliveryTag, Error, ExchangeBind,
-    ExchangeDeclare, ExchangeDelete, ExchangeUnbind, NoWait, QueueBind, QueueDeclare, QueueDelete,
-    QueuePurge, QueueUnbind,
+    AckError, BasicQos, BasicRecover, ChannelCause, ChannelFlow, ChannelId, DeliveryTag, Error,
+    ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeUnbind, NoWait, QueueBind, QueueDeclare,
+    QueueDelete, QueuePurge, QueueUnbind,
 };
 use futures_core::FusedFuture;
 
@@ -18,6 +18,7 @@ use crate::buffer_space::PendingSend;
 use crate::call::{Calling, CloseChannel, Start, sealed};
 use crate::holders::ChannelHolder;
 use crate::plain_calls::plain_calls;
+use crate::shared::Shared;
 
 /// A channel of a connection.
 ///
@@ -123,6 +124,36 @@ impl Channel {
         Calling::new(Arc::clone(&self.inner), CloseChannel)
     }
 
+    /// Waits until the channel is closed, and resolves with the reason: the application closed it, the broker did,
+    /// or the connection ended. The future does not keep the channel open.
+    ///
+    /// ```
+    /// # use amqp_async::core::ChannelCause;
+    /// # async fn example(channel: &amqp_async::Channel) {
+    /// if let ChannelCause::ByBroker(error) = channel.closed().await {
+    ///     eprintln!("the broker closed the channel: {error}");
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub fn closed(&self) -> ChannelClosed {
+        let shared = Arc::clone(&self.inner.connection().shared);
+        ChannelClosed { shared, id: self.inner.id(), ticket: None, done: false }
+    }
+
+    /// Whether the channel is open, and neither it nor its connection is closing.
+    pub fn is_open(&self) -> bool {
+        self.with(|channel| channel.is_open())
+    }
+
+    /// The channel's number on its connection, as the broker's log and management page show it. Another channel may
+    /// have the number once this one is closed.
+    pub fn number(&self) -> u16 {
+        self.inner.number()
+    }
+
     /// Why the channel is closed or closing, if it is.
     pub fn close_cause(&self) -> Option<ChannelCause> {
         self.with(|channel| channel.cause())
@@ -137,6 +168,58 @@ impl Channel {
         S: Start + sealed::Start<Holder = Arc<ChannelHolder>>,
     {
         Calling::new(Arc::clone(&self.inner), start)
+    }
+}
+
+/// Resolves when the channel is closed, with the reason.
+///
+/// # Cancel safety
+/// Dropping it changes nothing.
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct ChannelClosed {
+    shared: Arc<Shared>,
+    id: ChannelId,
+    ticket: Option<u64>,
+    done: bool,
+}
+
+impl Future for ChannelClosed {
+    type Output = ChannelCause;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ChannelCause> {
+        let Self { shared, id, ticket, done } = &mut *self;
+        if *done {
+            return Poll::Pending;
+        }
+        let result = shared.with(|state| match state.session.channel(*id).closed_cause() {
+            Some(cause) => Poll::Ready(cause),
+            None => {
+                state.channel(*id);
+                let closed = &mut state.channels[id.index()].closed;
+                closed.wait(ticket, cx.waker(), &mut state.released);
+                Poll::Pending
+            }
+        });
+        *done = result.is_ready();
+        result
+    }
+}
+
+impl FusedFuture for ChannelClosed {
+    fn is_terminated(&self) -> bool {
+        self.done
+    }
+}
+
+impl Drop for ChannelClosed {
+    fn drop(&mut self) {
+        let Self { shared, id, ticket, .. } = self;
+        if ticket.is_some() {
+            shared.with(|state| {
+                state.channels[id.index()].closed.leave(ticket, &mut state.released);
+            });
+        }
     }
 }
 

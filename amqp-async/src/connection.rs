@@ -32,6 +32,10 @@ impl Connection {
         Self { inner }
     }
 
+    pub(crate) const fn holder(&self) -> &Arc<ConnectionHolder> {
+        &self.inner
+    }
+
     /// Opens a channel (`channel.open`). Resolves with it once the broker has opened it.
     ///
     /// # Errors
@@ -180,6 +184,13 @@ impl Connection {
     }
 }
 
+impl Channel {
+    /// The connection of the channel.
+    pub fn connection(&self) -> Connection {
+        Connection::new(Arc::clone(self.holder().connection()))
+    }
+}
+
 /// A channel that is being opened.
 ///
 /// # Errors
@@ -216,7 +227,10 @@ impl Future for OpeningChannel {
             }
             let Some((id, call)) = sent else { return Poll::Pending };
             match state.session.take_reply(call) {
-                Some(Ok(())) => Poll::Ready(Ok(*id)),
+                Some(Ok(())) => {
+                    let number = state.session.channel(*id).number().unwrap_or_default();
+                    Poll::Ready(Ok((*id, number)))
+                }
                 Some(Err(error)) => {
                     state.session.channel(*id).release(now);
                     Poll::Ready(Err(error))
@@ -229,10 +243,10 @@ impl Future for OpeningChannel {
         });
         let Poll::Ready(result) = result else { return Poll::Pending };
         (*sent, *done) = (None, true);
-        if let Ok(id) = result {
+        Poll::Ready(result.map(|(id, number)| {
             trace::log(|| Lifecycle::ChannelOpened(id));
-        }
-        Poll::Ready(result.map(|id| Channel::new(ChannelHolder::new(Arc::clone(connection), id))))
+            Channel::new(ChannelHolder::new(Arc::clone(connection), id, number))
+        }))
     }
 }
 

@@ -13,6 +13,7 @@ use crate::budget::{self, Cost};
 use crate::call::{Calling, CancelConsumer, Cancelling, StartConsumer};
 use crate::channel::Channel;
 use crate::delivery::{Delivery, Origin};
+use crate::holders::ChannelHolder;
 
 impl Channel {
     /// Starts a consumer (AMQP 0-9-1, 1.8.3.3). Resolves with the [`Consumer`] once the broker has started it.
@@ -73,16 +74,58 @@ impl Consumer {
         Next { consumer: Some(self) }
     }
 
-    /// Returns a buffered delivery without waiting. `None` means that nothing is buffered now, or that the
-    /// consumer has ended: see [`is_ended`](Self::is_ended).
+    /// Returns a buffered delivery without waiting.
+    ///
+    /// ```
+    /// # use amqp_async::{Consumer, TryRecvError};
+    /// # fn example(consumer: &mut Consumer) -> Result<(), Box<dyn std::error::Error>> {
+    /// match consumer.try_recv() {
+    ///     Ok(delivery) => delivery.ack()?,
+    ///     Err(TryRecvError::Empty) => println!("nothing for now"),
+    ///     Err(TryRecvError::Ended) => println!("cancelled, and everything is read"),
+    ///     Err(TryRecvError::Failed(error)) => return Err(error.into()),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// Those of [`next`](Self::next).
-    pub fn try_next(&mut self) -> Option<Result<Delivery, Error>> {
+    /// [`TryRecvError`]: nothing is buffered now, or the consumer has ended.
+    #[inline]
+    pub fn try_recv(&mut self) -> Result<Delivery, TryRecvError> {
         match self.take_delivery(None) {
-            Poll::Ready(next) => next,
-            Poll::Pending => None,
+            Poll::Ready(Some(Ok(delivery))) => Ok(delivery),
+            Poll::Ready(Some(Err(error))) => Err(TryRecvError::Failed(error)),
+            Poll::Ready(None) => Err(TryRecvError::Ended),
+            Poll::Pending => Err(TryRecvError::Empty),
         }
+    }
+
+    /// The channel that it consumes on.
+    pub fn channel(&self) -> Channel {
+        Channel::new(Arc::clone(&self.origin.channel))
+    }
+
+    /// Returns a handle that cancels the consumer from another task or thread, such as a signal handler.
+    ///
+    /// ```
+    /// # async fn example(mut consumer: amqp_async::Consumer, stop: impl Future<Output = ()> + Send + 'static)
+    /// # -> Result<(), Box<dyn std::error::Error>> {
+    /// # fn spawn(_: impl Future<Output = ()> + Send + 'static) {}
+    /// let canceller = consumer.canceller();
+    /// spawn(async move {
+    ///     stop.await;
+    ///     let _ = canceller.cancel().await;
+    /// });
+    /// // The loop ends when everything that the broker had sent is read.
+    /// while let Some(delivery) = consumer.next().await {
+    ///     delivery?.ack()?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn canceller(&self) -> Canceller {
+        Canceller { channel: Arc::clone(&self.origin.channel), key: self.key }
     }
 
     /// Whether the last delivery, or the error that ended the consumer, has been taken.
@@ -217,6 +260,37 @@ impl Drop for Consumer {
             let taken = pulled.iter().map(|delivery| delivery.tag);
             state.session.channel(channel.id()).release_consumer(now, key, taken);
         });
+    }
+}
+
+/// Why [`Consumer::try_recv`] has no delivery.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TryRecvError {
+    /// No delivery is buffered now. More may come.
+    #[error("no delivery is buffered")]
+    Empty,
+    /// The application cancelled the consumer, or its end was reported before. No more deliveries come.
+    #[error("the consumer has ended")]
+    Ended,
+    /// The consumer has ended: the broker cancelled it, or the channel or the connection closed. It is reported once.
+    #[error(transparent)]
+    Failed(Error),
+}
+
+/// Cancels a consumer from another task or thread; see [`Consumer::canceller`].
+///
+/// Clones cancel the same consumer. Like every handle, it keeps the channel open.
+#[derive(Clone, Debug)]
+pub struct Canceller {
+    channel: Arc<ChannelHolder>,
+    key: ConsumerKey,
+}
+
+impl Canceller {
+    /// Cancels the consumer, as [`Consumer::cancel`] does. If it has ended before, nothing is sent.
+    pub fn cancel(&self) -> Cancelling {
+        Calling::new(Arc::clone(&self.channel), CancelConsumer(Some(self.key)))
     }
 }
 

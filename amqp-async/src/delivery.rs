@@ -10,6 +10,7 @@ use amqp_core::{
 use bytes::Bytes;
 
 use crate::call::{Calling, CancelConsumer, Cancelling};
+use crate::channel::Channel;
 use crate::holders::ChannelHolder;
 
 /// A message delivered to a consumer, or fetched with `basic.get`.
@@ -105,6 +106,31 @@ impl Delivery {
         self.acknowledge(|channel, tag| channel.reject(tag, requeue))
     }
 
+    /// Puts it back into its queue: [`nack(true)`](Self::nack).
+    ///
+    /// # Errors
+    /// Those of [`nack`](Self::nack).
+    pub fn requeue(self) -> Result<(), AckError> {
+        self.nack(true)
+    }
+
+    /// Removes it from its queue without success: [`nack(false)`](Self::nack). The broker dead-letters it if the queue
+    /// has a dead-letter exchange (<https://www.rabbitmq.com/docs/dlx>), and drops it otherwise.
+    ///
+    /// # Errors
+    /// Those of [`nack`](Self::nack).
+    pub fn discard(self) -> Result<(), AckError> {
+        self.nack(false)
+    }
+
+    /// Whether it is too late for an ack, nack or reject: the channel or the connection has closed, a call with
+    /// `multiple` covered it, or `basic.recover` was called since. `false` if it needs none.
+    pub fn is_stale(&self) -> bool {
+        let (channel, tag) = (&self.origin.channel, self.delivery.tag);
+        !self.acknowledged
+            && channel.shared().with(|state| state.session.channel(channel.id()).is_stale(tag))
+    }
+
     /// The body; empty if the message was too large.
     pub fn body(&self) -> &[u8] {
         self.delivery.message.body()
@@ -161,6 +187,11 @@ impl Delivery {
     /// The delivery's tag.
     pub const fn tag(&self) -> DeliveryTag {
         self.delivery.tag
+    }
+
+    /// The channel that it came on.
+    pub fn channel(&self) -> Channel {
+        Channel::new(Arc::clone(&self.origin.channel))
     }
 
     /// The tag of the consumer that it came to; empty if it was got.

@@ -29,11 +29,16 @@ impl Drop for ConnectionHolder {
 pub struct ChannelHolder {
     connection: Arc<ConnectionHolder>,
     id: ChannelId,
+    number: u16,
 }
 
 impl ChannelHolder {
-    pub(crate) fn new(connection: Arc<ConnectionHolder>, id: ChannelId) -> Arc<Self> {
-        Arc::new(Self { connection, id })
+    pub(crate) fn new(connection: Arc<ConnectionHolder>, id: ChannelId, number: u16) -> Arc<Self> {
+        Arc::new(Self { connection, id, number })
+    }
+
+    pub(crate) const fn connection(&self) -> &Arc<ConnectionHolder> {
+        &self.connection
     }
 
     #[inline]
@@ -44,6 +49,11 @@ impl ChannelHolder {
     #[inline]
     pub(crate) const fn id(&self) -> ChannelId {
         self.id
+    }
+
+    /// The channel's number on its connection.
+    pub(crate) const fn number(&self) -> u16 {
+        self.number
     }
 }
 

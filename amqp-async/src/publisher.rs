@@ -67,6 +67,16 @@ impl Publisher {
     pub fn send<'a>(&'a self, publish: Publish<'a>) -> Sending<'a> {
         Sending { send: PendingSend::new(&self.channel, publish) }
     }
+
+    /// The channel that it publishes on.
+    pub fn channel(&self) -> Channel {
+        Channel::new(Arc::clone(&self.channel))
+    }
+
+    /// Whether its channel is open, and neither it nor its connection is closing.
+    pub fn is_open(&self) -> bool {
+        self.channel.shared().with(|state| state.session.channel(self.channel.id()).is_open())
+    }
 }
 
 /// A channel that is being put into confirm mode. For errors and cancel safety see [`Calling`].

@@ -60,6 +60,8 @@ pub(crate) struct ChannelWakers {
     /// Publishes that wait for buffer space.
     pub(crate) space: WaitQueue,
     pub(crate) returned: WaitQueue,
+    /// Tasks that wait until the channel is closed.
+    pub(crate) closed: WaitQueue,
 }
 
 impl Shared {
@@ -152,6 +154,7 @@ impl State {
         for wakers in channels {
             wakers.confirms.wake_all(released);
             wakers.returned.wake_all(released);
+            wakers.closed.wake_all(released);
         }
     }
 
@@ -209,6 +212,9 @@ impl State {
                     wakers.returned.wake_all(released);
                 }
                 if matches!(event, Event::ChannelClosed(_)) {
+                    if let Some(wakers) = self.channels.get_mut(channel.index()) {
+                        wakers.closed.wake_all(released);
+                    }
                     let session = &mut self.session;
                     released.log(|| {
                         Lifecycle::ChannelClosed(channel, session.channel(channel).cause())

@@ -2,4 +2,5 @@
 //! sockets are noticed when the test says so.
 
 mod driver;
+mod pipelined;
 mod played;

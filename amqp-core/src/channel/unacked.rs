@@ -63,6 +63,11 @@ impl Unacked {
         }
     }
 
+    /// Whether a delivery is still to be acked.
+    pub(crate) fn is_open(&self, tag: u64) -> bool {
+        self.run.contains(&tag) || self.find(tag).is_some()
+    }
+
     /// Marks one delivery as acked; whether it was open.
     #[inline(always)]
     pub(crate) fn ack(&mut self, tag: u64, transactional: bool) -> bool {

@@ -126,6 +126,10 @@ impl Connection {
             Method::BasicCancelOk(ok) => Some(ok.consumer_tag.as_bytes()),
             _ => None,
         };
+        // Calls are pipelined behind the open: no reply overtakes its own.
+        if state.phase == Phase::Opening && !matches!(method, Method::ChannelOpenOk(_)) {
+            return stray(&mut self.link.numbers);
+        }
         let calls = &self.calls;
         let answers = |call| calls.pending(call).is_some_and(|(it, _)| it.reply() == method.id());
         let answered = match tag {

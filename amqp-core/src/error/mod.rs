@@ -398,7 +398,7 @@ impl InvalidArgument {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Misuse {
-    /// The broker has not answered `channel.open` yet: await that reply first.
+    /// A publish, or a call without a reply, before the broker has answered `channel.open`: await that reply first.
     #[error("the channel is not open yet: await the reply to channel.open first")]
     ChannelNotOpen,
     /// Transaction mode on a channel in confirm mode: they exclude each other.

@@ -3,6 +3,7 @@
 use amqp_proto::frame;
 use amqp_proto::method::basic;
 
+use crate::channel::ChannelState;
 use crate::connection::{Channel, Connection};
 use crate::error::AckError;
 use crate::ids::{DeliveryTag, TagKind};
@@ -88,6 +89,16 @@ impl Channel<'_> {
         if tag.epoch == self.connection.link.epoch && tag.channel == self.id {
             self.connection.requeue(tag);
         }
+    }
+
+    /// Whether an ack of the delivery would be refused: its channel or connection has closed, it is acknowledged
+    /// already, or the broker has it back.
+    pub fn is_stale(&mut self, tag: DeliveryTag) -> bool {
+        let (id, epoch) = (self.id, self.connection.link.epoch);
+        let is_open = |state: &mut ChannelState| {
+            state.is_open() && tag.tag <= state.delivered && state.unacked().is_open(tag.tag)
+        };
+        tag.channel != id || tag.epoch != epoch || !self.state().is_some_and(is_open)
     }
 
     #[inline(always)]

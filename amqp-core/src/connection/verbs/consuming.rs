@@ -17,7 +17,8 @@ use crate::request::sealed::Request;
 use crate::request::{BasicConsume, ConsumeOk, Pending, Reply, short};
 
 impl Channel<'_> {
-    /// Starts a consumer: `basic.consume`, with `basic.qos` where its prefetch needs that.
+    /// Starts a consumer: `basic.consume`, with `basic.qos` where its prefetch needs that. As with
+    /// [`call`](Self::call), the channel may be opening.
     ///
     /// # Errors
     /// [`Error`]: nothing was queued. [`Misuse::DuplicateConsumerTag`], [`Misuse::StreamNeedsAck`] and
@@ -27,7 +28,7 @@ impl Channel<'_> {
         now: Instant,
         request: &BasicConsume,
     ) -> Result<Call<ConsumeOk>, Error> {
-        self.check_open()?;
+        self.check_not_closing()?;
         self.check_calls()?;
         let (id, old_broker) = (self.id, self.connection.link.refused_streams_are_fatal);
         let Some(state) = self.state() else { return Err(self.closed()) };

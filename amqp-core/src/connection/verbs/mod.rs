@@ -41,10 +41,13 @@ impl<'c> Channel<'c> {
 
     /// Queues a call. Its reply is reported by [`Event::CallDone`] and taken with `take_reply`.
     ///
+    /// A channel that is opening takes calls too (pipelining): they are answered after its `channel.open`, and
+    /// fail with it.
+    ///
     /// # Errors
     /// [`Error`]: nothing was queued.
     pub fn call<R: Rpc>(&mut self, now: Instant, request: &R) -> Result<Call<R::Reply>, Error> {
-        self.check_open()?;
+        self.check_not_closing()?;
         self.check_calls()?;
         let pending = request.pending();
         if let Some(state) = self.state() {
@@ -81,6 +84,26 @@ impl<'c> Channel<'c> {
             Some(state) => state.cause.clone(),
             None => self.connection.cause().cloned().map(ChannelCause::Connection),
         }
+    }
+
+    /// Why the channel is closed, once both sides have closed it or the connection has ended.
+    pub fn closed_cause(&mut self) -> Option<ChannelCause> {
+        match self.state() {
+            Some(state) if state.phase != Phase::Closed => None,
+            Some(_) => self.cause(),
+            None => Some(self.cause().unwrap_or(ChannelCause::ByClient)),
+        }
+    }
+
+    /// Whether the channel is open, and neither it nor its connection is closing.
+    pub fn is_open(&mut self) -> bool {
+        self.state().is_some_and(|state| state.is_open())
+    }
+
+    /// The channel's number on the connection, which another channel may have once this one has closed.
+    /// `None` if it was released.
+    pub fn number(&mut self) -> Option<u16> {
+        self.state().map(|state| state.number)
     }
 
     /// Closes the channel, behind everything that it has queued.
@@ -190,7 +213,17 @@ impl<'c> Channel<'c> {
     }
 
     fn check_open(&mut self) -> Result<(), Error> {
-        if self.state().is_some_and(|state| state.is_open()) { Ok(()) } else { Err(self.closed()) }
+        if self.is_open() { Ok(()) } else { Err(self.closed()) }
+    }
+
+    /// Whether calls are accepted: the channel is opening or open.
+    fn check_not_closing(&mut self) -> Result<(), Error> {
+        let opening = |state: &ChannelState| state.phase == Phase::Opening && state.cause.is_none();
+        if self.state().is_some_and(|state| state.is_open() || opening(state)) {
+            Ok(())
+        } else {
+            Err(self.closed())
+        }
     }
 
     /// Whether the channel may await one more reply. Calls whose time is over count until the broker

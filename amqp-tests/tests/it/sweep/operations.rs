@@ -142,6 +142,15 @@ operations! {
         let channel = f.connection.open_channel().await.unwrap();
         channel.confirm_select().await.unwrap();
     }
+    publisher |f| {
+        let publisher = f.connection.publisher().await.unwrap();
+        publisher.publish(Publish::new("amq.direct", "nobody", b"x")).await.unwrap();
+    }
+    consume |f| {
+        let mut consumer = f.connection.consume(f.consume()).await.unwrap();
+        consumer.next().await.unwrap().unwrap().requeue().unwrap();
+        consumer.canceller().cancel().await.unwrap();
+    }
     publish |f| {
         f.publisher.publish(Publish::new("amq.direct", "nobody", b"x")).await.unwrap();
         let large = vec![0; 300_000];

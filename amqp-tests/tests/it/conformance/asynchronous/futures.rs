@@ -9,7 +9,7 @@ use futures_core::Stream;
 
 use super::api::{
     At, BasicConsume, BasicGet, ChannelCause, CloseCause, Error, Publish, PublishError,
-    QueueDeclare, QueueDelete,
+    QueueDeclare, QueueDelete, TryRecvError,
 };
 use super::suite::at::{Scene, consumer_of, on_every_adapter, publish, ready};
 use crate::support::{exclusive, unique, within};
@@ -82,19 +82,21 @@ async fn na_17_a_consumer_is_a_stream(at: At) {
         delivery.ack().unwrap();
     }
     assert_eq!(bodies, [b"1", b"2", b"3"]);
-    assert!(consumer.try_next().is_none() && !consumer.is_ended());
+    assert_eq!(consumer.try_recv().unwrap_err(), TryRecvError::Empty);
+    assert!(!consumer.is_ended());
     publish(&channel, queue.name(), ["4"]).await;
     within("the fourth", async {
         loop {
-            match consumer.try_next() {
-                Some(delivery) => return delivery.unwrap().ack().unwrap(),
-                None => crate::support::yield_now().await,
+            match consumer.try_recv() {
+                Ok(delivery) => return delivery.ack().unwrap(),
+                Err(_) => crate::support::yield_now().await,
             }
         }
     })
     .await;
     channel.close().await.unwrap();
-    assert!(consumer.try_next().is_none() && consumer.is_ended());
+    assert_eq!(consumer.try_recv().unwrap_err(), TryRecvError::Ended);
+    assert!(consumer.is_ended());
     connection.close().await;
 }
 

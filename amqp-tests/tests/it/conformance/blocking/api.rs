@@ -143,6 +143,15 @@ impl Connection {
         drain(timeout: Duration) -> Result<(), Error>;
     }
 
+    pub(crate) async fn publisher(&self) -> Result<Publisher, Error> {
+        self.0.publisher().map(Publisher)
+    }
+
+    pub(crate) async fn consume(&self, consume: BasicConsume) -> Result<Consumer, Error> {
+        let handle = self.0.clone();
+        smol::unblock(move || handle.consume(consume)).await.map(Consumer)
+    }
+
     pub(crate) async fn open_channel(&self) -> Result<Channel, Error> {
         let handle = self.0.clone();
         smol::unblock(move || handle.open_channel()).await.map(Channel)
@@ -190,6 +199,7 @@ impl Channel {
 
     calls! {
         close() -> Result<(), Error>;
+        closed() -> ChannelCause;
         returned() -> Result<ReturnedMessage, Error>;
     }
 
@@ -233,12 +243,16 @@ impl DerefMut for Consumer {
 }
 
 impl Consumer {
-    pub(crate) async fn next(&mut self) -> Option<Result<Delivery, Error>> {
-        self.0.next()
+    pub(crate) fn channel(&self) -> Channel {
+        Channel(self.0.channel())
     }
 
-    pub(crate) fn try_next(&mut self) -> Option<Result<Delivery, Error>> {
-        self.0.try_recv().transpose()
+    pub(crate) fn canceller(&self) -> Canceller {
+        Canceller(self.0.canceller())
+    }
+
+    pub(crate) async fn next(&mut self) -> Option<Result<Delivery, Error>> {
+        self.0.next()
     }
 
     pub(crate) async fn cancel(&mut self) -> Result<(), Error> {
@@ -251,9 +265,22 @@ impl Consumer {
 }
 
 #[derive(Clone, Debug)]
+pub(crate) struct Canceller(amqp_blocking::Canceller);
+
+impl Canceller {
+    pub(crate) async fn cancel(&self) -> Result<(), Error> {
+        self.0.cancel()
+    }
+}
+
+#[derive(Clone, Debug)]
 pub(crate) struct Publisher(amqp_blocking::Publisher);
 
 impl Publisher {
+    pub(crate) fn channel(&self) -> Channel {
+        Channel(self.0.channel())
+    }
+
     pub(crate) async fn publish(&self, publish: Publish<'_>) -> Result<(), PublishError> {
         self.0.publish(publish)
     }
@@ -304,7 +331,7 @@ pub(crate) async fn is_silent(consumer: &mut Consumer, time: Duration) -> bool {
 
 /// Whether the confirm does not come for so long.
 pub(crate) async fn is_open(confirm: &mut Confirm, time: Duration) -> bool {
-    confirm.0.wait_timeout(time).is_none()
+    confirm.0.wait_timeout(time).unwrap().is_none()
 }
 
 /// Turns each `async fn name(at: At)` into a test on the model broker.

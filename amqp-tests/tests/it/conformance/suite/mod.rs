@@ -11,6 +11,7 @@ mod consuming;
 mod contract;
 mod ending;
 mod faults;
+mod handles;
 mod kinds;
 mod outcomes;
 mod patience;

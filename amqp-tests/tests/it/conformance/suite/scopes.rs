@@ -3,7 +3,7 @@
 use super::api::{
     self, At, BasicConsume, BasicQos, Channel, ChannelCause, CloseCause, ConnectionEvent, Error,
     ExchangeBind, ExchangeDeclare, ExchangeDelete, Misuse, Overflow, Publish, PublishError,
-    QueueBind, QueueDeclare, QueueDelete, QueuePurge,
+    QueueBind, QueueDeclare, QueueDelete, QueuePurge, TryRecvError,
 };
 use super::at::{consumer_of, next, on_every_adapter, ready};
 use std::time::Duration;
@@ -272,10 +272,18 @@ async fn br_32_settlements_take_effect_when_they_are_committed(at: At) {
     let tag = first.tag();
     first.ack().unwrap();
     tx.rollback().await.unwrap();
-    assert!(consumer.try_next().is_none(), "a rollback gives nothing back");
+    assert_eq!(
+        consumer.try_recv().unwrap_err(),
+        TryRecvError::Empty,
+        "a rollback gives nothing back"
+    );
     channel.basic_ack(tag, false).unwrap();
     assert!(channel.basic_ack(tag, false).is_err(), "within one transaction once");
-    assert!(consumer.try_next().is_none(), "its place is free at the commit");
+    assert_eq!(
+        consumer.try_recv().unwrap_err(),
+        TryRecvError::Empty,
+        "its place is free at the commit"
+    );
     tx.commit().await.unwrap();
     let second = next(&mut consumer).await;
     assert_eq!(second.body(), b"2");

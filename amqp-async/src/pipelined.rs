@@ -1,0 +1,187 @@
+//! A channel that is opened and used in one round trip: its first call is sent behind `channel.open`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use amqp_core::{BasicConsume, Call, Error};
+use futures_core::FusedFuture;
+
+use crate::channel::Channel;
+use crate::connection::Connection;
+use crate::consumer::{Consumer, Consuming};
+use crate::holders::{ChannelHolder, ConnectionHolder};
+use crate::publisher::{Publisher, SelectingConfirms};
+use crate::trace::{self, Lifecycle};
+
+impl Connection {
+    /// Opens a channel and puts it into confirm mode, in one round trip (`channel.open` and `confirm.select`).
+    ///
+    /// The channel is closed when the last handle to it is dropped: the publisher, its clones, and those of
+    /// [`Publisher::channel`].
+    ///
+    /// ```
+    /// # use amqp_async::core::Publish;
+    /// # async fn example(connection: &amqp_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// let publisher = connection.publisher().await?;
+    /// publisher.publish(Publish::new("", "orders", b"one").persistent().mandatory()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn publisher(&self) -> OpeningPublisher {
+        OpeningPublisher { pipelined: Pipelined::new(self, ()) }
+    }
+
+    /// Opens a channel and starts a consumer on it, in one round trip (`channel.open`, `basic.qos` and
+    /// `basic.consume`).
+    ///
+    /// The channel is closed when the last handle to it is dropped: the consumer, its deliveries, and those of
+    /// [`Consumer::channel`].
+    ///
+    /// ```
+    /// # use amqp_async::core::BasicConsume;
+    /// # async fn example(connection: &amqp_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut consumer = connection.consume(BasicConsume::new("orders").prefetch(64)).await?;
+    /// while let Some(delivery) = consumer.next().await {
+    ///     delivery?.ack()?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn consume(&self, consume: BasicConsume) -> OpeningConsumer {
+        OpeningConsumer { pipelined: Pipelined::new(self, consume) }
+    }
+}
+
+/// A publisher whose channel is being opened.
+///
+/// # Errors
+/// Those of [`Connection::open_channel`] and of [`Channel::confirm_select`].
+///
+/// # Cancel safety
+/// Dropped before the first poll, nothing was sent. Dropped later, the channel is closed.
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct OpeningPublisher {
+    pipelined: Pipelined<(), SelectingConfirms>,
+}
+
+impl Future for OpeningPublisher {
+    type Output = Result<Publisher, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.pipelined.poll_with(cx, |channel, ()| channel.confirm_select())
+    }
+}
+
+impl FusedFuture for OpeningPublisher {
+    fn is_terminated(&self) -> bool {
+        self.pipelined.is_done()
+    }
+}
+
+/// A consumer whose channel is being opened.
+///
+/// # Errors
+/// Those of [`Connection::open_channel`] and of [`Channel::basic_consume`].
+///
+/// # Cancel safety
+/// Dropped before the first poll, nothing was sent. Dropped later, the channel is closed, and what was delivered to the
+/// consumer is requeued. Without acknowledgement it is lost.
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct OpeningConsumer {
+    pipelined: Pipelined<BasicConsume, Consuming>,
+}
+
+impl Future for OpeningConsumer {
+    type Output = Result<Consumer, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.pipelined.poll_with(cx, |channel, consume| channel.basic_consume(consume))
+    }
+}
+
+impl FusedFuture for OpeningConsumer {
+    fn is_terminated(&self) -> bool {
+        self.pipelined.is_done()
+    }
+}
+
+/// A call that is sent behind the `channel.open` of its channel, in the same poll.
+#[derive(Debug)]
+enum Pipelined<R, F> {
+    Initial { connection: Arc<ConnectionHolder>, request: R },
+    Sent { opening: OpeningHolder, call: F },
+    Done,
+}
+
+impl<R, F> Pipelined<R, F> {
+    fn new(connection: &Connection, request: R) -> Self {
+        Self::Initial { connection: Arc::clone(connection.holder()), request }
+    }
+
+    const fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
+    }
+
+    /// `begin` makes the call of the request, which is sent at its first poll.
+    fn poll_with<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        begin: impl FnOnce(&Channel, R) -> F,
+    ) -> Poll<Result<T, Error>>
+    where
+        F: Future<Output = Result<T, Error>> + Unpin,
+    {
+        if let Self::Initial { .. } = self
+            && let Self::Initial { connection, request } = std::mem::replace(self, Self::Done)
+        {
+            let opening = OpeningHolder::new(connection)?;
+            let call = begin(&Channel::new(Arc::clone(&opening.channel)), request);
+            *self = Self::Sent { opening, call };
+        }
+        let Self::Sent { opening, call } = self else { return Poll::Pending };
+        // The reply to the open comes first, or both calls fail with the same reason.
+        let result = ready!(Pin::new(call).poll(cx));
+        if result.is_ok() {
+            opening.opened();
+        }
+        *self = Self::Done;
+        Poll::Ready(result)
+    }
+}
+
+/// The holder of a channel that is opening.
+#[derive(Debug)]
+struct OpeningHolder {
+    channel: Arc<ChannelHolder>,
+    open: Call<()>,
+}
+
+impl OpeningHolder {
+    fn new(connection: Arc<ConnectionHolder>) -> Result<Self, Error> {
+        let now = connection.shared.now();
+        let (id, open, number) = connection.shared.with(|state| {
+            let (id, open) = state.session.open_channel(now)?;
+            Ok::<_, Error>((id, open, state.session.channel(id).number().unwrap_or_default()))
+        })?;
+        Ok(Self { channel: ChannelHolder::new(connection, id, number), open })
+    }
+
+    fn opened(&self) {
+        trace::log(|| Lifecycle::ChannelOpened(self.channel.id()));
+    }
+}
+
+impl Drop for OpeningHolder {
+    /// The reply to the open is taken, whether it has come or not. If it has not, the channel is closed when it comes.
+    fn drop(&mut self) {
+        let now = self.channel.shared().now();
+        self.channel.shared().with(|state| {
+            if state.session.take_reply(&self.open).is_none() {
+                state.session.forget(now, self.open.key());
+            }
+        });
+    }
+}
