@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-use amqp_async::core::{Error, Publish, PublishError, PublishSeq};
+use amqp_async::TrySendError;
+use amqp_async::core::{Error, Publish, PublishError, PublishSeq, Unconfirmed};
 
 use crate::channel::Channel;
 use crate::wait::{wait, wait_timeout};
@@ -62,6 +63,59 @@ impl Publisher {
         timeout: Duration,
     ) -> Result<Option<Confirm>, PublishError> {
         wait_timeout(self.0.send(publish), timeout).transpose().map(|sent| sent.map(Confirm::new))
+    }
+
+    /// Publishes without waiting for buffer space, or returns why there is none. The returned [`Confirm`] waits for the
+    /// broker's answer.
+    ///
+    /// ```
+    /// # use amqp_blocking::{Publish, PublishError, Publisher, TrySendError};
+    /// # fn example(publisher: &Publisher, reading: &[u8]) -> Result<(), PublishError> {
+    /// match publisher.try_send(Publish::new("", "readings", reading)) {
+    ///     Ok(confirm) => confirm.wait()?,
+    ///     Err(TrySendError::Failed(error)) => return Err(error),
+    ///     Err(no_space) => eprintln!("reading dropped: {no_space}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`TrySendError`]: nothing was sent.
+    pub fn try_send(&self, publish: Publish<'_>) -> Result<Confirm, TrySendError> {
+        self.0.try_send(publish).map(Confirm::new)
+    }
+
+    /// Waits until the broker has answered every publish that was sent through the channel before this call, by this
+    /// publisher, its clones and handles to the same channel.
+    ///
+    /// It returns `Ok` if all of them were confirmed. Otherwise [`Unconfirmed`] counts those that were not, whether or
+    /// not their [`Confirm`] was dropped. Each failure is counted by one call: the next call counts later ones. It also
+    /// counts failures of publishes that were sent after the call, if they are known by then.
+    ///
+    /// ```
+    /// # use amqp_blocking::{Publish, Publisher};
+    /// # fn example(publisher: &Publisher, lines: &[&str]) -> Result<(), Box<dyn std::error::Error>> {
+    /// for line in lines {
+    ///     drop(publisher.send(Publish::new("", "lines", *line).persistent())?);
+    /// }
+    /// publisher.all_confirmed()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Unconfirmed`], also if the channel or the connection closes meanwhile and publishes are unanswered.
+    pub fn all_confirmed(&self) -> Result<(), Unconfirmed> {
+        wait(self.0.all_confirmed())
+    }
+
+    /// As [`all_confirmed`](Self::all_confirmed), but waits for `timeout` at most: `None` if some are unanswered then.
+    ///
+    /// # Errors
+    /// Those of [`all_confirmed`](Self::all_confirmed).
+    pub fn all_confirmed_timeout(&self, timeout: Duration) -> Result<Option<()>, Unconfirmed> {
+        wait_timeout(self.0.all_confirmed(), timeout).transpose()
     }
 
     /// The channel that it publishes on.

@@ -2,7 +2,7 @@
 
 /// What goes into calls and comes out of them, in whatever way they are waited for.
 pub mod values {
-    pub use crate::{ConnectionEvent, TryRecvError, guide, limits};
+    pub use crate::{ConnectionEvent, TryRecvError, TrySendError, guide, limits};
     pub use amqp_core::{
         AckError, AmqpUri, BasicConsume, BasicGet, BasicQos, BasicRecover, Body, BrokerError,
         ChannelCause, ChannelFlow, CloseCause, Config, ConfirmSelect, ConnectError, ConnectFailure,
@@ -13,17 +13,17 @@ pub mod values {
         ProtocolError, Publish, PublishError, PublishSeq, QueueBind, QueueDeclare, QueueDeclareOk,
         QueueDelete, QueuePurge, QueueUnbind, ReceivedMessage, ReplyCode, ReturnedMessage, Secret,
         ShortStr, Stats, StreamOffset, TransportError, Tuning, TxCommit, TxRollback, TxSelect,
-        UriError,
+        Unconfirmed, UriError,
     };
 }
 
 /// The handles, and the futures that they return.
 pub mod handles {
     pub use crate::{
-        BasicPublish, Calling, Canceller, Cancelling, Channel, ChannelClosed, Closed, Closing,
-        Confirm, Connecting, Connection, ConnectorOver, Consumer, Consuming, Delivery, DriverOver,
-        Events, Getting, Next, NextEvent, OpeningChannel, OpeningConsumer, OpeningPublisher, Over,
-        Publisher, Publishing, Returned, SelectingConfirms, SelectingTx, Sending, SendingNoWait,
-        Tx,
+        AllConfirmed, BasicPublish, Calling, Canceller, Cancelling, Channel, ChannelClosed, Closed,
+        Closing, Confirm, Connecting, Connection, ConnectorOver, Consumer, Consuming, Delivery,
+        DriverOver, Events, Getting, Next, NextEvent, OpeningChannel, OpeningConsumer,
+        OpeningPublisher, Over, Publisher, Publishing, Returned, SelectingConfirms, SelectingTx,
+        Sending, SendingNoWait, Tx,
     };
 }

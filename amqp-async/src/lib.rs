@@ -64,7 +64,9 @@ pub use get::Getting;
 pub use listeners::ConnectionEvent;
 pub use over_stream::{DriverOver, Over, OverTransport};
 pub use pipelined::{OpeningConsumer, OpeningPublisher};
-pub use publisher::{Confirm, Publisher, Publishing, SelectingConfirms, Sending};
+pub use publisher::{
+    AllConfirmed, Confirm, Publisher, Publishing, SelectingConfirms, Sending, TrySendError,
+};
 pub use pump::{Pump, Turn};
 pub use runtime::{Runtime, Transport, dial_tcp};
 pub use tx::{SelectingTx, Tx};

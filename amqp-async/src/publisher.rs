@@ -4,7 +4,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use amqp_core::{ConfirmSelect, Error, Publish, PublishError, PublishSeq};
+use amqp_core::{
+    ConfirmSelect, Error, Publish, PublishError, PublishRefused, PublishSeq, Unconfirmed,
+};
 use futures_core::FusedFuture;
 
 use crate::budget::{self, Cost};
@@ -66,6 +68,73 @@ impl Publisher {
     /// The message is queued whole in the poll that resolves, or not at all.
     pub fn send<'a>(&'a self, publish: Publish<'a>) -> Sending<'a> {
         Sending { send: PendingSend::new(&self.channel, publish) }
+    }
+
+    /// Publishes without waiting for buffer space, or returns why there is none. The returned [`Confirm`] waits for the
+    /// broker's answer.
+    ///
+    /// ```
+    /// # use amqp_async::{Publisher, TrySendError, core::{Publish, PublishError}};
+    /// # async fn example(publisher: &Publisher, reading: &[u8]) -> Result<(), PublishError> {
+    /// match publisher.try_send(Publish::new("", "readings", reading)) {
+    ///     Ok(confirm) => confirm.await?,
+    ///     Err(TrySendError::Failed(error)) => return Err(error),
+    ///     Err(no_space) => eprintln!("reading dropped: {no_space}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`TrySendError`]: nothing was sent.
+    pub fn try_send(&self, publish: Publish<'_>) -> Result<Confirm, TrySendError> {
+        let id = self.channel.id();
+        let sent = self.channel.shared().with(|state| {
+            let may_pass = state.channel(id).space.may_pass(None);
+            let mut channel = state.session.channel(id);
+            let refused = match may_pass || !channel.is_open() {
+                true => channel.publish(&publish),
+                false => Err(PublishRefused::Full),
+            };
+            refused.map_err(|refused| match refused {
+                PublishRefused::Error(error) => TrySendError::Failed(PublishError::refused(error)),
+                PublishRefused::Unconfirmed => TrySendError::TooManyUnconfirmed,
+                _ => match state.session.connection().blocked() {
+                    Some(reason) => TrySendError::Blocked(Arc::clone(reason)),
+                    None => TrySendError::BufferFull,
+                },
+            })
+        });
+        sent.map(|seq| Confirm { channel: Arc::clone(&self.channel), seq, done: false })
+    }
+
+    /// Waits until the broker has answered every publish that was sent through the channel before this call, by this
+    /// publisher, its clones and handles to the same channel.
+    ///
+    /// It resolves with `Ok` if all of them were confirmed. Otherwise [`Unconfirmed`] counts those that were not,
+    /// whether or not their [`Confirm`] was dropped. Each failure is counted by one call: the next call counts later
+    /// ones. It also counts failures of publishes that were sent after the call, if they are known by then.
+    ///
+    /// ```
+    /// # use amqp_async::{Publisher, core::Publish};
+    /// # async fn example(publisher: &Publisher, lines: &[&str]) -> Result<(), Box<dyn std::error::Error>> {
+    /// for line in lines {
+    ///     drop(publisher.send(Publish::new("", "lines", *line).persistent()).await?);
+    /// }
+    /// publisher.all_confirmed().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Unconfirmed`], also if the channel or the connection closes meanwhile and publishes are unanswered.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub fn all_confirmed(&self) -> AllConfirmed {
+        let id = self.channel.id();
+        let last = self.channel.shared().with(|state| state.session.channel(id).last_publish());
+        AllConfirmed { channel: Arc::clone(&self.channel), last, ticket: None, done: false }
     }
 
     /// The channel that it publishes on.
@@ -169,6 +238,83 @@ impl FusedFuture for Publishing<'_> {
     fn is_terminated(&self) -> bool {
         let confirmed = |confirm: &Confirm| confirm.is_terminated();
         self.confirm.as_ref().map_or_else(|| self.sending.is_terminated(), confirmed)
+    }
+}
+
+/// Why [`Publisher::try_send`] did not send the message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrySendError {
+    /// The broker is short of memory or disk and reads no publishes, for this reason, and the buffer is full
+    /// (<https://www.rabbitmq.com/docs/connection-blocked>).
+    #[error("no buffer space: the broker is blocked: {0}")]
+    Blocked(Arc<str>),
+    /// Too much waits to be written, other publishes wait for buffer space before this one, or the broker has asked the
+    /// channel to stop.
+    #[error("no buffer space: too much waits to be written")]
+    BufferFull,
+    /// The message cannot be sent now or later: it is invalid, or the channel has closed.
+    #[error(transparent)]
+    Failed(PublishError),
+    /// 65,536 publishes lie between the oldest unconfirmed one of the channel and this one.
+    #[error("too many publishes of the channel await their confirms")]
+    TooManyUnconfirmed,
+}
+
+/// Resolves when all publishes of a channel are resolved; see [`Publisher::all_confirmed`].
+///
+/// # Errors
+/// [`Unconfirmed`].
+///
+/// # Cancel safety
+/// Dropping it changes nothing.
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct AllConfirmed {
+    channel: Arc<ChannelHolder>,
+    last: PublishSeq,
+    ticket: Option<u64>,
+    done: bool,
+}
+
+impl Future for AllConfirmed {
+    type Output = Result<(), Unconfirmed>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { channel, last, ticket, done } = &mut *self;
+        if *done {
+            return Poll::Pending;
+        }
+        let id = channel.id();
+        let result = channel.shared().with(|state| {
+            if let Some(result) = state.session.channel(id).all_confirmed(*last) {
+                return Poll::Ready(result);
+            }
+            state.channel(id);
+            let waiting = &mut state.channels[id.index()].all_confirmed;
+            waiting.wait(ticket, cx.waker(), &mut state.released);
+            Poll::Pending
+        });
+        *done = result.is_ready();
+        result
+    }
+}
+
+impl FusedFuture for AllConfirmed {
+    fn is_terminated(&self) -> bool {
+        self.done
+    }
+}
+
+impl Drop for AllConfirmed {
+    fn drop(&mut self) {
+        let Self { channel, ticket, .. } = self;
+        if ticket.is_some() {
+            channel.shared().with(|state| {
+                let waiting = &mut state.channels[channel.id().index()].all_confirmed;
+                waiting.leave(ticket, &mut state.released);
+            });
+        }
     }
 }
 

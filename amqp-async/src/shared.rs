@@ -57,6 +57,8 @@ pub(crate) struct Sleep {
 #[derive(Debug, Default)]
 pub(crate) struct ChannelWakers {
     pub(crate) confirms: SeqWakers,
+    /// Tasks that wait until all publishes are resolved.
+    pub(crate) all_confirmed: WaitQueue,
     /// Publishes that wait for buffer space.
     pub(crate) space: WaitQueue,
     pub(crate) returned: WaitQueue,
@@ -155,6 +157,7 @@ impl State {
             wakers.confirms.wake_all(released);
             wakers.returned.wake_all(released);
             wakers.closed.wake_all(released);
+            wakers.all_confirmed.wake_all(released);
         }
     }
 
@@ -204,6 +207,9 @@ impl State {
                 if let Some(wakers) = self.channels.get_mut(channel.index()) {
                     wakers.confirms.resolved(first, last, released);
                     wakers.space.wake_front(released);
+                    if !wakers.all_confirmed.is_empty() {
+                        wakers.all_confirmed.wake_all(released);
+                    }
                 }
             }
             Event::ChannelClosed(channel) | Event::ChannelClosing(channel) => {
@@ -214,6 +220,7 @@ impl State {
                 if matches!(event, Event::ChannelClosed(_)) {
                     if let Some(wakers) = self.channels.get_mut(channel.index()) {
                         wakers.closed.wake_all(released);
+                        wakers.all_confirmed.wake_all(released);
                     }
                     let session = &mut self.session;
                     released.log(|| {

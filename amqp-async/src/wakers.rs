@@ -237,6 +237,11 @@ impl WaitQueue {
         }
     }
 
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// The front one may go on.
     pub(crate) fn wake_front(&mut self, released: &mut Released) {
         if let Some(mut front) = self.waiting.first_entry() {

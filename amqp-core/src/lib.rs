@@ -87,7 +87,7 @@ pub use amqp_proto::{
 };
 
 pub use buffer_pool::BufferPool;
-pub use channel::Confirmation;
+pub use channel::{Confirmation, Unconfirmed};
 pub use config::{Config, Credentials, Endpoint, Heartbeat, Secret};
 pub use connection::{Channel, Connection, End, PublishRefused, Stats, Tuning};
 pub use error::{

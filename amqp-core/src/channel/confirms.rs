@@ -12,6 +12,7 @@
 //! much had reached the broker by then; RabbitMQ never sends it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 
 use crate::channel::fingerprint::{Fingerprint, Returned};
 use crate::channel::returns::Returns;
@@ -54,6 +55,41 @@ impl Confirmation {
     }
 }
 
+/// The publishes of a channel that were not confirmed, by what became of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub struct Unconfirmed {
+    /// The number of publishes that the broker refused.
+    pub nacked: u64,
+    /// The number of mandatory publishes that reached no queue.
+    pub returned: u64,
+    /// The number of publishes of which no byte was written before the channel closed: the broker did not take them.
+    pub not_sent: u64,
+    /// The number of publishes that the broker had not answered when the channel closed: it may have taken them.
+    pub unknown: u64,
+    /// Why the channel closed, if publishes were not sent or unanswered then.
+    pub cause: Option<Error>,
+}
+
+impl Unconfirmed {
+    /// The number of publishes that were not confirmed.
+    pub const fn count(&self) -> u64 {
+        self.nacked + self.returned + self.not_sent + self.unknown
+    }
+}
+
+impl fmt::Display for Unconfirmed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { nacked, returned, not_sent, unknown, cause } = self;
+        write!(f, "{} publishes not confirmed: {nacked} refused by the broker, ", self.count())?;
+        write!(f, "{returned} returned, {not_sent} not sent, {unknown} with unknown outcome")?;
+        match cause {
+            Some(cause) => write!(f, ": {cause}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Where the stream offset is that of the publish's first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Slot {
@@ -76,6 +112,8 @@ pub(crate) struct Confirms {
     returns: Returns,
     /// `confirm.select-ok` has come: what is returned from here on was confirmed.
     is_selected: bool,
+    /// Publishes that were nacked or returned, and that `all_confirmed` has not reported.
+    failed: Unconfirmed,
     ended: Option<Ended>,
 }
 
@@ -93,6 +131,7 @@ impl Confirms {
             side: BTreeMap::new(),
             returns: Returns::new(),
             is_selected: false,
+            failed: Unconfirmed { nacked: 0, returned: 0, not_sent: 0, unknown: 0, cause: None },
             ended: None,
         }
     }
@@ -176,13 +215,20 @@ impl Confirms {
         };
         if !acked {
             for seq in first..=last {
-                if matches!(self.slot(seq), Some(Slot::Open { .. })) {
-                    self.side.insert(seq, Confirmation::Nacked);
+                match self.slot(seq) {
+                    Some(Slot::Open { .. }) => {
+                        self.side.insert(seq, Confirmation::Nacked);
+                    }
+                    Some(Slot::Forgotten { .. }) => {}
+                    _ => continue,
                 }
+                self.failed.nacked += 1;
             }
         }
         if !self.returns.is_idle() {
-            self.report_returned(first, last);
+            let returned = self.report_returned(first, last).len() as u64;
+            // One that was returned and nacked counts as returned.
+            self.failed.nacked -= if acked { 0 } else { returned };
         }
         let mut count = 1;
         if first == self.base {
@@ -242,17 +288,47 @@ impl Confirms {
         }
         self.ended = Some(Ended { cause, written });
         // Came back, and no ack is needed to know it.
-        self.report_returned(self.base, u64::MAX);
+        for seq in self.report_returned(self.base, u64::MAX) {
+            if let Some(slot) = self.slot(seq) {
+                *slot = Slot::Resolved;
+            }
+        }
         (!self.ring.is_empty()).then(|| (self.base, self.next() - 1))
     }
 
-    /// The publishes from `first` to `last` are resolved: those that came back say so.
-    fn report_returned(&mut self, first: u64, last: u64) {
-        for (seq, message) in self.returns.resolve(first, last) {
+    /// What became of all publishes up to `last`; `None` while one of them is open. What was nacked or returned is
+    /// reported once.
+    pub(crate) fn all_confirmed(
+        &mut self,
+        PublishSeq(last): PublishSeq,
+    ) -> Option<Result<(), Unconfirmed>> {
+        if self.base <= last && self.ended.is_none() {
+            return None;
+        }
+        let mut unconfirmed = std::mem::take(&mut self.failed);
+        if let Some(ended) = &self.ended {
+            for slot in self.ring.iter().filter(|slot| **slot != Slot::Resolved) {
+                let begun = slot.begins_before(ended.written);
+                *(if begun { &mut unconfirmed.unknown } else { &mut unconfirmed.not_sent }) += 1;
+            }
+            let open = unconfirmed.unknown + unconfirmed.not_sent > 0;
+            unconfirmed.cause = open.then(|| ended.cause.clone().into_error());
+        }
+        Some(if unconfirmed.count() == 0 { Ok(()) } else { Err(unconfirmed) })
+    }
+
+    /// The publishes from `first` to `last` are resolved: those that came back say so. Returns their numbers.
+    fn report_returned(&mut self, first: u64, last: u64) -> Vec<u64> {
+        let returned = self.returns.resolve(first, last);
+        self.failed.returned += returned.len() as u64;
+        let mut numbers = Vec::with_capacity(returned.len());
+        for (seq, message) in returned {
+            numbers.push(seq);
             if matches!(self.slot(seq), Some(Slot::Open { .. })) {
                 self.side.insert(seq, Confirmation::Returned(message));
             }
         }
+        numbers
     }
 
     /// The last publish that was sent, if it is not resolved with all before it.
@@ -372,6 +448,28 @@ mod tests {
         // The third publish begins at byte 200, the fourth at 300: one byte of it was written.
         assert_eq!(confirms.end(cause, 301), Some((1, 5)));
         assert_eq!(outcomes(&mut confirms, 5), "ucuus");
+    }
+
+    #[test]
+    fn all_are_confirmed_or_counted_by_what_became_of_them() {
+        let mut confirms = confirms(6);
+        let all = PublishSeq(6);
+        assert_eq!(confirms.all_confirmed(PublishSeq(0)), Some(Ok(())));
+        confirms.forget(PublishSeq(1));
+        confirms.resolve(2, true, false, ALL).unwrap();
+        confirms.resolve(4, false, true, ALL).unwrap();
+        assert_eq!(confirms.all_confirmed(all), None);
+        confirms.resolve(3, false, true, ALL).unwrap();
+        let nacked = confirms.all_confirmed(PublishSeq(4)).unwrap().unwrap_err();
+        assert_eq!((nacked.nacked, nacked.count()), (2, 2), "also the one that is not asked for");
+        assert_eq!(confirms.all_confirmed(PublishSeq(4)), Some(Ok(())), "they are reported once");
+        assert_eq!(confirms.all_confirmed(all), None);
+        // The fifth publish begins at byte 400, the sixth at 500.
+        let cause = ChannelCause::Connection(CloseCause::DriverGone);
+        confirms.end(cause.clone(), 401);
+        let lost = confirms.all_confirmed(all).unwrap().unwrap_err();
+        assert_eq!((lost.unknown, lost.not_sent, lost.nacked), (1, 1, 0));
+        assert_eq!(lost.cause, Some(cause.into_error()));
     }
 
     #[test]

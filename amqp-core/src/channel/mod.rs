@@ -29,8 +29,8 @@ use crate::message::ReturnedMessage;
 use crate::request::Pending;
 
 pub(crate) use calls::Calls;
-pub use confirms::Confirmation;
 pub(crate) use confirms::Confirms;
+pub use confirms::{Confirmation, Unconfirmed};
 pub(crate) use consumers::diagram as consumer_diagram;
 pub(crate) use consumers::{Consumer, ConsumerInput, ConsumerPhase, Consumers};
 pub(crate) use content::{Complete, Content, Piece, Staging, Target};

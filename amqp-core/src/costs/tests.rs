@@ -296,6 +296,9 @@ const VERBS: &[Scenario] = &[
     ("`Channel::confirmed`", Constant, nothing, |it| {
         assert!(it.own().confirmed(PublishSeq::new(2)).is_none());
     }),
+    ("`Channel::all_confirmed`", Constant, nothing, |it| {
+        assert!(it.own().all_confirmed(PublishSeq::new(2)).is_none());
+    }),
     ("`Channel::forget_publish`", Constant, nothing, |it| {
         it.own().forget_publish(PublishSeq::new(2));
     }),

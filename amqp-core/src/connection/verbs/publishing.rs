@@ -8,7 +8,7 @@ use amqp_proto::frame;
 use amqp_proto::method::basic;
 use amqp_proto::{Properties, PropertiesRef, RawProperties};
 
-use crate::channel::{Confirmation, Fingerprint};
+use crate::channel::{Confirmation, Fingerprint, Unconfirmed};
 use crate::connection::verbs::too_large;
 use crate::connection::{Channel, Connection, Link};
 use crate::error::{Error, InvalidArgument, Misuse};
@@ -128,6 +128,25 @@ impl Channel<'_> {
         match state.mode.confirms_mut() {
             Some(confirms) => confirms.take(seq),
             None => Some(Confirmation::Unknown(Misuse::NotConfirmMode.into())),
+        }
+    }
+
+    /// The number of the last publish, 0 if there is none.
+    pub fn last_publish(&mut self) -> PublishSeq {
+        let confirms = self.state().and_then(|state| state.mode.confirms());
+        PublishSeq(confirms.map_or(0, |confirms| confirms.next() - 1))
+    }
+
+    /// Returns what became of all publishes up to `last`, `None` while one of them is open. A nack and a return are
+    /// reported here once, in addition to [`confirmed`](Self::confirmed).
+    pub fn all_confirmed(&mut self, last: PublishSeq) -> Option<Result<(), Unconfirmed>> {
+        match self.state().map(|state| state.mode.confirms_mut()) {
+            Some(Some(confirms)) => confirms.all_confirmed(last),
+            Some(None) => Some(Ok(())),
+            None => {
+                let cause = Some(self.closed());
+                Some(Err(Unconfirmed { unknown: 1, cause, ..Unconfirmed::default() }))
+            }
         }
     }
 

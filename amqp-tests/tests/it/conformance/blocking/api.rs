@@ -285,6 +285,14 @@ impl Publisher {
         self.0.publish(publish)
     }
 
+    pub(crate) fn try_send(&self, publish: Publish<'_>) -> Result<Confirm, TrySendError> {
+        self.0.try_send(publish).map(Confirm)
+    }
+
+    pub(crate) async fn all_confirmed(&self) -> Result<(), Unconfirmed> {
+        self.0.all_confirmed()
+    }
+
     pub(crate) async fn send(&self, publish: Publish<'_>) -> Result<Confirm, PublishError> {
         self.0.send(publish).map(Confirm)
     }

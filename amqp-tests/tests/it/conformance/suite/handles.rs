@@ -2,8 +2,8 @@
 //! publisher or a consumer in one call.
 
 use super::api::{
-    self, At, BasicConsume, ChannelCause, CloseCause, Publish, PublishError, QueueDeclare,
-    TryRecvError,
+    self, At, BasicConsume, ChannelCause, CloseCause, Overflow, Publish, PublishError,
+    QueueDeclare, TryRecvError, TrySendError,
 };
 use super::at::{next, on_every_adapter, ready};
 use crate::support::{exclusive, unique, within};
@@ -18,6 +18,8 @@ on_every_adapter! {
     a_delivery_is_requeued_or_discarded
     a_delivery_knows_whether_it_is_stale
     trying_tells_nothing_yet_from_the_end
+    trying_to_send_tells_why_there_is_no_space
+    all_publishes_are_awaited_together
 }
 
 async fn a_publisher_is_opened_in_one_call(at: At) {
@@ -212,4 +214,61 @@ async fn trying_tells_nothing_yet_from_the_end(at: At) {
     assert!(matches!(error, TryRecvError::Failed(_)), "{error:?}");
     assert_eq!(consumer.try_recv().unwrap_err(), TryRecvError::Ended, "it is reported once");
     connection.close().await;
+}
+
+/// No task runs between the sends: what is queued is not written until the first refusal on a single thread, and a
+/// driver elsewhere cannot write as much as this.
+async fn trying_to_send_tells_why_there_is_no_space(at: At) {
+    let connection = at.connect().await;
+    let publisher = connection.publisher().await.unwrap();
+    let body = vec![0; 512 * 1024];
+    let mut confirms = Vec::new();
+    let refused = within("a refusal", async {
+        loop {
+            match publisher.try_send(Publish::new("", "nobody", &body)) {
+                Ok(confirm) => confirms.push(confirm),
+                Err(refused) => return refused,
+            }
+        }
+    })
+    .await;
+    assert_eq!(refused, TrySendError::BufferFull);
+    within("the confirms", async {
+        for confirm in confirms {
+            confirm.await.unwrap();
+        }
+    })
+    .await;
+    let confirm = publisher.try_send(Publish::new("", "nobody", &body)).unwrap();
+    within("a confirm", confirm).await.unwrap();
+    publisher.channel().close().await.unwrap();
+    let closed = publisher.try_send(Publish::new("", "nobody", b"x")).unwrap_err();
+    assert!(matches!(closed, TrySendError::Failed(PublishError::NotSent(_))), "{closed:?}");
+    connection.close().await;
+}
+
+async fn all_publishes_are_awaited_together(at: At) {
+    let connection = at.connect().await;
+    let channel = connection.open_channel().await.unwrap();
+    let full = exclusive("full").max_length(0).overflow(Overflow::RejectPublish);
+    let full = channel.queue_declare(full).await.unwrap();
+    let publisher = connection.publisher().await.unwrap();
+    publisher.all_confirmed().await.unwrap();
+    let missing = unique("missing");
+    for round in 0..2 {
+        for _ in 0..20 {
+            drop(publisher.send(Publish::new("", &missing, b"x")).await.unwrap());
+        }
+        within("the answers", publisher.all_confirmed()).await.unwrap();
+        let nacked = publisher.send(Publish::new("", full.name(), b"x")).await.unwrap();
+        let returned = Publish::new("", &missing, b"x").mandatory();
+        drop(publisher.send(returned).await.unwrap());
+        let unconfirmed = within("the answers", publisher.all_confirmed()).await.unwrap_err();
+        assert_eq!((unconfirmed.nacked, unconfirmed.returned), (1, 1), "in round {round}");
+        assert_eq!((unconfirmed.count(), &unconfirmed.cause), (2, &None));
+        // It is counted, and reported where it is awaited.
+        assert_eq!(nacked.await.unwrap_err(), PublishError::Nacked);
+    }
+    connection.close().await;
+    publisher.all_confirmed().await.unwrap();
 }
