@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use amqp_async::core::{
-    AckError, BasicQos, ChannelCause, DeliveryTag, Error, ExchangeBind, ExchangeDeclare,
-    ExchangeDelete, MessageCount, NoWait, QueueBind, QueueDeclare, QueueDeclareOk, QueueDelete,
-    QueuePurge,
+    AckError, BasicQos, ChannelCause, ChannelFlow, DeliveryTag, Error, ExchangeBind,
+    ExchangeDeclare, ExchangeDelete, MessageCount, NoWait, QueueBind, QueueDeclare, QueueDeclareOk,
+    QueueDelete, QueuePurge,
 };
 
 use crate::wait::{wait, wait_timeout};
@@ -20,7 +20,8 @@ use crate::wait::{wait, wait_timeout};
 /// channel is closed in the background.
 ///
 /// # Calls
-/// A call blocks the calling thread until the broker has answered. It fails with [`Error`]: the channel or
+/// A call takes its request, or the name where a name is enough: `channel.queue_declare("orders")`,
+/// `channel.queue_delete("orders")`. It blocks the calling thread until the broker has answered. It fails with [`Error`]: the channel or
 /// the connection is closed or closes meanwhile, an argument cannot be sent, or no reply comes within the
 /// call timeout (30 s unless configured).
 #[derive(Clone, Debug)]
@@ -36,7 +37,7 @@ macro_rules! calls {
             ///
             /// # Errors
             /// Those of a [call](Self#calls).
-            pub fn $name(&self, $($argument: $type)?) -> Result<$reply, Error> {
+            pub fn $name(&self, $($argument: impl Into<$type>)?) -> Result<$reply, Error> {
                 wait(self.0.$name($($argument)?))
             }
         )*

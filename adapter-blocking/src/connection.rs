@@ -74,7 +74,7 @@ impl Connection {
     ///
     /// # Errors
     /// Those of [`open_channel`](Self::open_channel) and of [`Channel::basic_consume`].
-    pub fn consume(&self, consume: BasicConsume) -> Result<Consumer, Error> {
+    pub fn consume(&self, consume: impl Into<BasicConsume>) -> Result<Consumer, Error> {
         wait(self.0.consume(consume)).map(Consumer::new)
     }
 

@@ -13,7 +13,7 @@ impl Channel {
     ///
     /// # Errors
     /// Those of a [call](Self#calls), and [`Misuse::DuplicateConsumerTag`](amqp_async::core::Misuse).
-    pub fn basic_consume(&self, consume: BasicConsume) -> Result<Consumer, Error> {
+    pub fn basic_consume(&self, consume: impl Into<BasicConsume>) -> Result<Consumer, Error> {
         wait(self.shared().basic_consume(consume)).map(Consumer::new)
     }
 }

@@ -1,8 +1,9 @@
 use std::fmt;
 
+use amqp_async::AnswerError;
 use amqp_async::core::{
-    AckError, BasicGet, Body, DeliveryTag, Error, Fault, FieldTable, Malformed, Properties,
-    Publish, ReceivedMessage, ShortStr,
+    AckError, BasicGet, Body, DeliveryTag, Error, Fault, FieldTable, FieldValue, Malformed,
+    Properties, Publish, ReceivedMessage, ShortStr,
 };
 use bytes::Bytes;
 
@@ -185,12 +186,55 @@ impl Delivery {
         self.0.message_count()
     }
 
-    /// A message to where this one was published: same exchange, same routing key.
+    /// Returns a header, `None` if the message does not have it. [`headers`](Self::headers) decodes all of them at once.
+    ///
+    /// # Errors
+    /// Those of [`headers`](Self::headers).
+    pub fn header(&self, name: &str) -> Result<Option<FieldValue>, Malformed> {
+        self.0.header(name)
+    }
+
+    /// The offset of the message in its stream (header `x-stream-offset`; <https://www.rabbitmq.com/docs/streams>).
+    /// `None` if it does not come from a stream, or if its headers are malformed.
+    pub fn stream_offset(&self) -> Option<u64> {
+        self.0.stream_offset()
+    }
+
+    /// How often the message was dead-lettered from the queue, for any reason (header `x-death`;
+    /// <https://www.rabbitmq.com/docs/dlx#effects>). A consumer that retries uses it to stop after some attempts.
+    ///
+    /// # Errors
+    /// Those of [`headers`](Self::headers).
+    pub fn death_count(&self, queue: &str) -> Result<u64, Malformed> {
+        self.0.death_count(queue)
+    }
+
+    /// Returns an answer to this request: a message to the queue that its `reply_to` names, with its `correlation_id`.
+    ///
+    /// ```
+    /// # use amqp_blocking::{Channel, Delivery};
+    /// # fn example(channel: &Channel, request: Delivery) -> Result<(), Box<dyn std::error::Error>> {
+    /// channel.basic_publish(request.answer(b"42")?)?;
+    /// request.ack()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`AnswerError`]: the request has no `reply_to`, or malformed properties.
+    pub fn answer<'a>(&'a self, body: impl Into<Body<'a>>) -> Result<Publish<'a>, AnswerError> {
+        self.0.answer(body)
+    }
+
+    /// Returns a message to where this one was published: with the same exchange and the same routing key.
     ///
     /// # Errors
     /// [`Malformed::NotUtf8`] if those are not text.
-    pub fn reply<'a>(&'a self, body: impl Into<Body<'a>>) -> Result<Publish<'a>, Malformed> {
-        self.0.reply(body)
+    pub fn publish_again<'a>(
+        &'a self,
+        body: impl Into<Body<'a>>,
+    ) -> Result<Publish<'a>, Malformed> {
+        self.0.publish_again(body)
     }
 }
 

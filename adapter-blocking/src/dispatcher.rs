@@ -159,7 +159,7 @@ impl<'a> Dispatcher<'a> {
     pub fn basic_consume(
         &mut self,
         channel: &Channel,
-        consume: BasicConsume,
+        consume: impl Into<BasicConsume>,
         callback: impl FnMut(&mut Control, Delivery) -> Result<(), BoxError> + 'a,
     ) -> Result<ConsumerId, Error> {
         let consumer = channel.basic_consume(consume)?;

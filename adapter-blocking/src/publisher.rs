@@ -39,7 +39,8 @@ impl Publisher {
     ///
     /// # Errors
     /// [`PublishError`].
-    pub fn publish(&self, publish: Publish<'_>) -> Result<(), PublishError> {
+    pub fn publish<'a>(&self, publish: impl Into<Publish<'a>>) -> Result<(), PublishError> {
+        let publish: Publish<'a> = publish.into();
         wait(self.0.publish(publish))
     }
 
@@ -48,7 +49,8 @@ impl Publisher {
     ///
     /// # Errors
     /// [`PublishError`] where the message cannot be sent.
-    pub fn send(&self, publish: Publish<'_>) -> Result<Confirm, PublishError> {
+    pub fn send<'a>(&self, publish: impl Into<Publish<'a>>) -> Result<Confirm, PublishError> {
+        let publish: Publish<'a> = publish.into();
         wait(self.0.send(publish)).map(Confirm::new)
     }
 
@@ -57,11 +59,12 @@ impl Publisher {
     ///
     /// # Errors
     /// Those of [`send`](Self::send).
-    pub fn send_timeout(
+    pub fn send_timeout<'a>(
         &self,
-        publish: Publish<'_>,
+        publish: impl Into<Publish<'a>>,
         timeout: Duration,
     ) -> Result<Option<Confirm>, PublishError> {
+        let publish: Publish<'a> = publish.into();
         wait_timeout(self.0.send(publish), timeout).transpose().map(|sent| sent.map(Confirm::new))
     }
 
@@ -82,7 +85,7 @@ impl Publisher {
     ///
     /// # Errors
     /// [`TrySendError`]: nothing was sent.
-    pub fn try_send(&self, publish: Publish<'_>) -> Result<Confirm, TrySendError> {
+    pub fn try_send<'a>(&self, publish: impl Into<Publish<'a>>) -> Result<Confirm, TrySendError> {
         self.0.try_send(publish).map(Confirm::new)
     }
 

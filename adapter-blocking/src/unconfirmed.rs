@@ -15,7 +15,8 @@ impl Channel {
     /// What is known: the channel or the connection is closed, an argument cannot be sent, or
     /// [`Misuse::ConfirmModeUsePublisher`](amqp_async::core::Misuse). That the broker takes the message
     /// is not known.
-    pub fn basic_publish(&self, publish: Publish<'_>) -> Result<(), Error> {
+    pub fn basic_publish<'a>(&self, publish: impl Into<Publish<'a>>) -> Result<(), Error> {
+        let publish: Publish<'a> = publish.into();
         wait(self.shared().basic_publish(publish))
     }
 
@@ -24,11 +25,12 @@ impl Channel {
     ///
     /// # Errors
     /// Those of [`basic_publish`](Self::basic_publish).
-    pub fn basic_publish_timeout(
+    pub fn basic_publish_timeout<'a>(
         &self,
-        publish: Publish<'_>,
+        publish: impl Into<Publish<'a>>,
         timeout: Duration,
     ) -> Result<Option<()>, Error> {
+        let publish: Publish<'a> = publish.into();
         wait_timeout(self.shared().basic_publish(publish), timeout).transpose()
     }
 

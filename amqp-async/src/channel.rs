@@ -28,7 +28,8 @@ use crate::shared::Shared;
 /// deliveries, the channel is closed in the background.
 ///
 /// # Calls
-/// A call is sent at the first poll of its future, which resolves with the broker's reply. See [`Calling`] for
+/// A call takes its request, or the name where a name is enough: `channel.queue_declare("orders")`,
+/// `channel.queue_delete("orders")`. It is sent at the first poll of its future, which resolves with the broker's reply. See [`Calling`] for
 /// its errors and its cancel safety.
 #[derive(Clone, Debug)]
 pub struct Channel {
@@ -49,7 +50,8 @@ macro_rules! calls {
             /// # Cancel safety
             /// Dropped before the first poll, nothing was sent. Dropped later, the request was sent, and its
             /// reply is consumed.
-            pub fn $name(&self, $($argument: $type)?) -> Calling<$request> {
+            pub fn $name(&self, $($argument: impl Into<$type>)?) -> Calling<$request> {
+                $(let $argument: $type = $argument.into();)?
                 self.call($value)
             }
         )*

@@ -23,7 +23,8 @@ impl Channel {
     ///
     /// # Cancel safety
     /// That of [`Consuming`]: a consumer that starts after the drop is cancelled.
-    pub fn basic_consume(&self, consume: BasicConsume) -> Consuming {
+    pub fn basic_consume(&self, consume: impl Into<BasicConsume>) -> Consuming {
+        let consume = consume.into();
         let (no_ack, requeue_on_drop) = (consume.no_ack, consume.requeue_on_drop);
         let calling = self.call(StartConsumer(consume));
         Consuming { calling, no_ack, requeue_on_drop }

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use amqp_core::{
-    AckError, Body, ConsumerKey, DeliveryTag, Fault, FieldTable, Got, Malformed, Properties,
-    Publish, ReceivedMessage, ShortStr,
+    AckError, Body, ConsumerKey, DeliveryTag, Fault, FieldTable, FieldValue, Got, Malformed,
+    Properties, Publish, ReceivedMessage, ShortStr,
 };
 use bytes::Bytes;
 
@@ -204,11 +204,80 @@ impl Delivery {
         self.origin.message_count
     }
 
-    /// A message to where this one was published: same exchange, same routing key.
+    /// Returns a header, `None` if the message does not have it. [`headers`](Self::headers) decodes all of them at once.
+    ///
+    /// # Errors
+    /// Those of [`headers`](Self::headers).
+    pub fn header(&self, name: &str) -> Result<Option<FieldValue>, Malformed> {
+        Ok(self.headers()?.remove(name))
+    }
+
+    /// The offset of the message in its stream (header `x-stream-offset`; <https://www.rabbitmq.com/docs/streams>).
+    /// `None` if it does not come from a stream, or if its headers are malformed.
+    pub fn stream_offset(&self) -> Option<u64> {
+        let offset = self.header("x-stream-offset").ok()??;
+        u64::try_from(offset.as_i64()?).ok()
+    }
+
+    /// How often the message was dead-lettered from the queue, for any reason (header `x-death`;
+    /// <https://www.rabbitmq.com/docs/dlx#effects>). A consumer that retries uses it to stop after some attempts.
+    ///
+    /// ```
+    /// # fn example(delivery: amqp_async::Delivery) -> Result<(), Box<dyn std::error::Error>> {
+    /// if delivery.death_count("tasks")? < 5 {
+    ///     delivery.discard()?; // Dead-lettered into the queue for retries.
+    /// } else {
+    ///     eprintln!("not tried again");
+    ///     delivery.ack()?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`headers`](Self::headers).
+    pub fn death_count(&self, queue: &str) -> Result<u64, Malformed> {
+        let deaths = self.header("x-death")?;
+        let deaths = deaths.as_ref().and_then(FieldValue::as_array).unwrap_or_default();
+        let of_queue = deaths
+            .iter()
+            .filter_map(FieldValue::as_table)
+            .filter(|death| death.get("queue").and_then(FieldValue::as_str) == Some(queue));
+        let counts = of_queue.filter_map(|death| death.get("count")?.as_i64()?.try_into().ok());
+        Ok(counts.fold(0, u64::saturating_add))
+    }
+
+    /// Returns an answer to this request: a message to the queue that its `reply_to` names, with its `correlation_id`.
+    ///
+    /// ```
+    /// # use amqp_async::{Channel, Delivery};
+    /// # async fn example(channel: &Channel, request: Delivery) -> Result<(), Box<dyn std::error::Error>> {
+    /// channel.basic_publish(request.answer(b"42")?).await?;
+    /// request.ack()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`AnswerError`]: the request has no `reply_to`, or malformed properties.
+    pub fn answer<'a>(&'a self, body: impl Into<Body<'a>>) -> Result<Publish<'a>, AnswerError> {
+        let request = self.delivery.message.properties_ref()?;
+        let reply_to = request.reply_to.ok_or(AnswerError::NoReplyTo)?.as_str()?;
+        let answer = Publish::to_queue(reply_to, body);
+        Ok(match request.correlation_id {
+            Some(id) => answer.correlation_id(id.as_str()?),
+            None => answer,
+        })
+    }
+
+    /// Returns a message to where this one was published: with the same exchange and the same routing key.
     ///
     /// # Errors
     /// [`Malformed::NotUtf8`] if those are no text.
-    pub fn reply<'a>(&'a self, body: impl Into<Body<'a>>) -> Result<Publish<'a>, Malformed> {
+    pub fn publish_again<'a>(
+        &'a self,
+        body: impl Into<Body<'a>>,
+    ) -> Result<Publish<'a>, Malformed> {
         let message = &self.delivery.message;
         Ok(Publish::new(message.exchange().as_str()?, message.routing_key().as_str()?, body))
     }
@@ -247,6 +316,24 @@ impl Delivery {
                 channel.drop_unacked(tag);
             }
         });
+    }
+}
+
+/// Why a delivery cannot be answered; see [`Delivery::answer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AnswerError {
+    /// Its properties are malformed.
+    #[error("malformed properties of the request: {0}")]
+    Malformed(Malformed),
+    /// It does not say where the answer is expected.
+    #[error("the request has no reply-to")]
+    NoReplyTo,
+}
+
+impl From<Malformed> for AnswerError {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
     }
 }
 

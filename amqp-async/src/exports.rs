@@ -2,7 +2,7 @@
 
 /// What goes into calls and comes out of them, in whatever way they are waited for.
 pub mod values {
-    pub use crate::{ConnectionEvent, TryRecvError, TrySendError, guide, limits};
+    pub use crate::{AnswerError, ConnectionEvent, TryRecvError, TrySendError, guide, limits};
     pub use amqp_core::{
         AckError, AmqpUri, BasicConsume, BasicGet, BasicQos, BasicRecover, Body, BrokerError,
         ChannelCause, ChannelFlow, CloseCause, Config, ConfirmSelect, ConnectError, ConnectFailure,

@@ -51,7 +51,7 @@ pub use channel::{Channel, ChannelClosed, SendingNoWait};
 pub use connection::{Closed, Closing, Connection, OpeningChannel};
 pub use connector::{Connecting, Connector, ConnectorOver, connect, connect_with};
 pub use consumer::{Canceller, Consumer, Consuming, Next, TryRecvError};
-pub use delivery::Delivery;
+pub use delivery::{AnswerError, Delivery};
 pub use driver::Driver;
 pub use events::{Events, NextEvent};
 pub use executor::{Clock, Executor, Timer};

@@ -48,8 +48,8 @@ impl Connection {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn consume(&self, consume: BasicConsume) -> OpeningConsumer {
-        OpeningConsumer { pipelined: Pipelined::new(self, consume) }
+    pub fn consume(&self, consume: impl Into<BasicConsume>) -> OpeningConsumer {
+        OpeningConsumer { pipelined: Pipelined::new(self, consume.into()) }
     }
 }
 

@@ -5,7 +5,8 @@
 
 /// Passes the rows of the table to the macro `$make`: those of `Channel`, or those of `Tx`.
 ///
-/// A row is a method's documentation, `name(argument: type) -> reply = request type, request;`. Names are to
+/// A row is a method's documentation, `name(argument: type) -> reply = request type, request;`. The methods take
+/// whatever becomes the argument's type by `Into`. Names are to
 /// be in scope where the macro is called, those of the documentation from the root of the calling crate.
 #[doc(hidden)]
 #[macro_export]
@@ -57,7 +58,7 @@ macro_rules! plain_calls {
 
             /// Asks the broker to send deliveries (AMQP 0-9-1, 1.5.2.3). See
             /// [`ChannelFlow`](crate::ChannelFlow) for what RabbitMQ refuses.
-            flow(active: bool) -> bool = ChannelFlow, ChannelFlow::new(active);
+            flow(flow: ChannelFlow) -> bool = ChannelFlow, flow;
         }
     };
     (Tx => $make:ident) => {

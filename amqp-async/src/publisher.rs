@@ -40,7 +40,8 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes, and waits until the broker has taken responsibility for the message.
+    /// Publishes a [`Publish`] or a `&`[`Message`](amqp_core::Message), and waits until the broker has taken responsibility
+    /// for it.
     ///
     /// A message that is not [`mandatory`](Publish::mandatory) is confirmed even if it reached no
     /// queue (<https://www.rabbitmq.com/docs/confirms#when-publishes-are-confirmed>).
@@ -51,7 +52,8 @@ impl Publisher {
     /// # Cancel safety
     /// Dropped before the message is queued, nothing was sent. Dropped later, the message is on its way, and
     /// its outcome is not reported.
-    pub fn publish<'a>(&'a self, publish: Publish<'a>) -> Publishing<'a> {
+    #[inline]
+    pub fn publish<'a>(&'a self, publish: impl Into<Publish<'a>>) -> Publishing<'a> {
         Publishing { sending: self.send(publish), confirm: None }
     }
 
@@ -66,8 +68,9 @@ impl Publisher {
     ///
     /// # Cancel safety
     /// The message is queued whole in the poll that resolves, or not at all.
-    pub fn send<'a>(&'a self, publish: Publish<'a>) -> Sending<'a> {
-        Sending { send: PendingSend::new(&self.channel, publish) }
+    #[inline]
+    pub fn send<'a>(&'a self, publish: impl Into<Publish<'a>>) -> Sending<'a> {
+        Sending { send: PendingSend::new(&self.channel, publish.into()) }
     }
 
     /// Publishes without waiting for buffer space, or returns why there is none. The returned [`Confirm`] waits for the
@@ -87,7 +90,8 @@ impl Publisher {
     ///
     /// # Errors
     /// [`TrySendError`]: nothing was sent.
-    pub fn try_send(&self, publish: Publish<'_>) -> Result<Confirm, TrySendError> {
+    pub fn try_send<'a>(&self, publish: impl Into<Publish<'a>>) -> Result<Confirm, TrySendError> {
+        let publish = publish.into();
         let id = self.channel.id();
         let sent = self.channel.shared().with(|state| {
             let may_pass = state.channel(id).space.may_pass(None);

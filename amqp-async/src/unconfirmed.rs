@@ -24,8 +24,9 @@ impl Channel {
     ///
     /// # Cancel safety
     /// The message is queued whole in the poll that resolves, or not at all.
-    pub fn basic_publish<'a>(&'a self, publish: Publish<'a>) -> BasicPublish<'a> {
-        BasicPublish { send: PendingSend::new(self.holder(), publish) }
+    #[inline]
+    pub fn basic_publish<'a>(&'a self, publish: impl Into<Publish<'a>>) -> BasicPublish<'a> {
+        BasicPublish { send: PendingSend::new(self.holder(), publish.into()) }
     }
 
     /// Waits for the next message that comes back from [`basic_publish`](Self::basic_publish). The

@@ -30,6 +30,12 @@ impl ChannelFlow {
     }
 }
 
+impl From<bool> for ChannelFlow {
+    fn from(active: bool) -> Self {
+        Self::new(active)
+    }
+}
+
 requests! {
     ConfirmSelect -> (), Pending::ConfirmSelect,
     |this, table, no_wait| method::confirm::Select::default();

@@ -129,7 +129,16 @@ macro_rules! plain_calls {
         $(#[$doc:meta])*
         $name:ident($($argument:ident: $type:ty)?) -> $reply:ty = $request:ty, $value:expr;
     )*) => {
-        calls! { $($name($($argument: $type)?) -> Result<$reply, Error>;)* }
+        $(
+            pub(crate) fn $name(
+                &self,
+                $($argument: impl Into<$type>)?
+            ) -> Pin<Box<dyn Future<Output = Result<$reply, Error>> + Send>> {
+                let handle = self.0.clone();
+                $(let $argument: $type = $argument.into();)?
+                Box::pin(smol::unblock(move || handle.$name($($argument)?)))
+            }
+        )*
     };
 }
 
@@ -147,8 +156,11 @@ impl Connection {
         self.0.publisher().map(Publisher)
     }
 
-    pub(crate) async fn consume(&self, consume: BasicConsume) -> Result<Consumer, Error> {
-        let handle = self.0.clone();
+    pub(crate) async fn consume(
+        &self,
+        consume: impl Into<BasicConsume>,
+    ) -> Result<Consumer, Error> {
+        let (handle, consume) = (self.0.clone(), consume.into());
         smol::unblock(move || handle.consume(consume)).await.map(Consumer)
     }
 
@@ -203,8 +215,11 @@ impl Channel {
         returned() -> Result<ReturnedMessage, Error>;
     }
 
-    pub(crate) async fn basic_consume(&self, consume: BasicConsume) -> Result<Consumer, Error> {
-        let handle = self.0.clone();
+    pub(crate) async fn basic_consume(
+        &self,
+        consume: impl Into<BasicConsume>,
+    ) -> Result<Consumer, Error> {
+        let (handle, consume) = (self.0.clone(), consume.into());
         smol::unblock(move || handle.basic_consume(consume)).await.map(Consumer)
     }
 
@@ -224,7 +239,7 @@ impl Channel {
         self.0.tx_select().map(Tx)
     }
 
-    pub(crate) async fn basic_publish(&self, publish: Publish<'_>) -> Result<(), Error> {
+    pub(crate) async fn basic_publish(&self, publish: impl Into<Publish<'_>>) -> Result<(), Error> {
         self.0.basic_publish(publish)
     }
 
@@ -281,11 +296,17 @@ impl Publisher {
         Channel(self.0.channel())
     }
 
-    pub(crate) async fn publish(&self, publish: Publish<'_>) -> Result<(), PublishError> {
+    pub(crate) async fn publish(
+        &self,
+        publish: impl Into<Publish<'_>>,
+    ) -> Result<(), PublishError> {
         self.0.publish(publish)
     }
 
-    pub(crate) fn try_send(&self, publish: Publish<'_>) -> Result<Confirm, TrySendError> {
+    pub(crate) fn try_send<'a>(
+        &self,
+        publish: impl Into<Publish<'a>>,
+    ) -> Result<Confirm, TrySendError> {
         self.0.try_send(publish).map(Confirm)
     }
 
@@ -293,7 +314,10 @@ impl Publisher {
         self.0.all_confirmed()
     }
 
-    pub(crate) async fn send(&self, publish: Publish<'_>) -> Result<Confirm, PublishError> {
+    pub(crate) async fn send(
+        &self,
+        publish: impl Into<Publish<'_>>,
+    ) -> Result<Confirm, PublishError> {
         self.0.send(publish).map(Confirm)
     }
 }

@@ -320,7 +320,7 @@ async fn na_22_a_reply_goes_where_its_message_went(at: At) {
     channel.basic_publish(Publish::new("amq.topic", &key, b"question")).await.unwrap();
     let mut consumer = consumer_of(&channel, queue.name()).await;
     let question = next(&mut consumer).await;
-    channel.basic_publish(question.reply(b"answer").unwrap()).await.unwrap();
+    channel.basic_publish(question.publish_again(b"answer").unwrap()).await.unwrap();
     question.ack().unwrap();
     let answer = next(&mut consumer).await;
     assert_eq!((answer.body(), answer.routing_key().as_bytes()), (&b"answer"[..], key.as_bytes()));

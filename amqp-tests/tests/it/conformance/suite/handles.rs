@@ -2,8 +2,8 @@
 //! publisher or a consumer in one call.
 
 use super::api::{
-    self, At, BasicConsume, ChannelCause, CloseCause, Overflow, Publish, PublishError,
-    QueueDeclare, TryRecvError, TrySendError,
+    self, AnswerError, At, BasicConsume, ChannelCause, CloseCause, Message, Overflow, Publish,
+    PublishError, QueueDeclare, TryRecvError, TrySendError,
 };
 use super::at::{next, on_every_adapter, ready};
 use crate::support::{exclusive, unique, within};
@@ -20,6 +20,9 @@ on_every_adapter! {
     trying_tells_nothing_yet_from_the_end
     trying_to_send_tells_why_there_is_no_space
     all_publishes_are_awaited_together
+    names_and_messages_are_requests
+    a_request_is_answered_where_it_asks
+    a_delivery_counts_its_deaths
 }
 
 async fn a_publisher_is_opened_in_one_call(at: At) {
@@ -271,4 +274,83 @@ async fn all_publishes_are_awaited_together(at: At) {
     }
     connection.close().await;
     publisher.all_confirmed().await.unwrap();
+}
+
+async fn names_and_messages_are_requests(at: At) {
+    let connection = at.connect().await;
+    let channel = connection.open_channel().await.unwrap();
+    let queue = unique("named");
+    channel.queue_declare(&queue).await.unwrap();
+    let message = Message::new("x").to_queue(&queue).persistent();
+    channel.basic_publish(&message).await.unwrap();
+    let publisher = connection.publisher().await.unwrap();
+    publisher.publish(&message).await.unwrap();
+    publisher.send(&message).await.unwrap().await.unwrap();
+    publisher.try_send(&message).unwrap().await.unwrap();
+    ready(&channel, &queue, 4).await;
+    let got = channel.basic_get(&queue).await.unwrap().unwrap();
+    assert_eq!(Message::try_from(got.message()).unwrap(), message);
+    got.ack().unwrap();
+    let mut consumer = channel.basic_consume(&queue).await.unwrap();
+    next(&mut consumer).await.ack().unwrap();
+    drop(consumer);
+    let mut consumer = connection.consume(queue.as_str()).await.unwrap();
+    next(&mut consumer).await.ack().unwrap();
+    drop(consumer);
+    ready(&channel, &queue, 1).await;
+    assert_eq!(channel.queue_purge(&queue).await.unwrap().message_count, 1);
+    channel.queue_delete(queue).await.unwrap();
+    connection.close().await;
+}
+
+async fn a_request_is_answered_where_it_asks(at: At) {
+    let connection = at.connect().await;
+    let channel = connection.open_channel().await.unwrap();
+    let requests = channel.queue_declare(exclusive("requests")).await.unwrap();
+    let answers = channel.queue_declare(exclusive("answers")).await.unwrap();
+    let request = Publish::to_queue(requests.name(), b"?");
+    let asking = request.clone().reply_to(answers.name()).correlation_id("7");
+    channel.basic_publish(asking).await.unwrap();
+    channel.basic_publish(request.reply_to(answers.name())).await.unwrap();
+    channel.basic_publish(Publish::to_queue(requests.name(), b"!")).await.unwrap();
+    let mut consumer = channel.basic_consume(requests.name()).await.unwrap();
+    let mut replies = channel.basic_consume(answers.name()).await.unwrap();
+    for id in [Some("7"), None] {
+        let asked = next(&mut consumer).await;
+        channel.basic_publish(asked.answer(b"42").unwrap()).await.unwrap();
+        asked.ack().unwrap();
+        let answer = next(&mut replies).await;
+        assert_eq!(answer.body(), b"42");
+        assert_eq!(answer.properties().unwrap().correlation_id.as_deref(), id);
+        answer.ack().unwrap();
+    }
+    let told = next(&mut consumer).await;
+    assert_eq!(told.answer(b"42").unwrap_err(), AnswerError::NoReplyTo);
+    told.ack().unwrap();
+    connection.close().await;
+}
+
+async fn a_delivery_counts_its_deaths(at: At) {
+    let connection = at.connect().await;
+    let channel = connection.open_channel().await.unwrap();
+    let (work, parked) = (unique("work"), unique("parked"));
+    let declare = |queue: &str, other: &str| {
+        QueueDeclare::new(queue).exclusive().dead_letter_exchange("").dead_letter_routing_key(other)
+    };
+    channel.queue_declare(declare(&work, &parked)).await.unwrap();
+    channel.queue_declare(declare(&parked, &work)).await.unwrap();
+    let publish = Publish::to_queue(&work, b"x").header("x-own", 5);
+    channel.basic_publish(publish).await.unwrap();
+    let mut consumer = channel.basic_consume(&work).await.unwrap();
+    let mut returning = channel.basic_consume(&parked).await.unwrap();
+    for round in 0..3 {
+        let delivery = next(&mut consumer).await;
+        assert_eq!(delivery.death_count(&work), Ok(round));
+        assert_eq!(delivery.death_count("another"), Ok(0));
+        assert_eq!(delivery.header("x-own").unwrap().unwrap().as_i64(), Some(5));
+        assert_eq!((delivery.header("x-none"), delivery.stream_offset()), (Ok(None), None));
+        delivery.discard().unwrap();
+        next(&mut returning).await.discard().unwrap();
+    }
+    connection.close().await;
 }
