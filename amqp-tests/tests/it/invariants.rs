@@ -233,8 +233,8 @@ fn no_error_prints_its_source() {
 #[test]
 fn dependencies_point_down() {
     let allowed = BTreeMap::from([
-        ("amqp-proto", vec!["nom", "thiserror"]),
-        ("amqp-core", vec!["amqp-proto", "bytes", "thiserror", "twox-hash"]),
+        ("amqp-proto", vec!["nom", "serde", "thiserror"]),
+        ("amqp-core", vec!["amqp-proto", "bytes", "serde", "serde_json", "thiserror", "twox-hash"]),
         (
             "amqp-async",
             vec!["amqp-core", "bytes", "futures-core", "futures-io", "thiserror", "tracing"],

@@ -72,7 +72,7 @@ impl Channel<'_> {
     }
 
     /// Its holder has dropped the delivery without an ack or nack. Nothing is sent: it stays unacknowledged
-    /// until the channel closes. [`Event::Dropped`] is emitted, unless it was acked or nacked before.
+    /// until the channel closes. [`Event::Dropped`](crate::Event::Dropped) is emitted, unless it was acked or nacked before.
     pub fn drop_unacked(&mut self, tag: DeliveryTag) {
         if tag.epoch == self.connection.link.epoch
             && tag.channel == self.id
