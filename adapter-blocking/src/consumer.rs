@@ -49,7 +49,7 @@ impl Consumer {
     ///     Ok(delivery) => delivery.ack()?,
     ///     Err(TryRecvError::Empty) => println!("nothing for now"),
     ///     Err(TryRecvError::Ended) => println!("cancelled, and everything is read"),
-    ///     Err(TryRecvError::Failed(error)) => return Err(error.into()),
+    ///     Err(failed) => return Err(failed.into()),
     /// }
     /// # Ok(())
     /// # }
