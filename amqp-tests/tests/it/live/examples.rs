@@ -191,10 +191,9 @@ fn quickstart_runs(url: Option<&str>) {
 /// An example stands beside this test's own binary once it is built.
 fn example(name: &str, url: Option<&str>) -> Command {
     static BUILT: LazyLock<bool> = LazyLock::new(|| {
-        let packages = ["examples", "amqp-async-std", "amqp-blocking", "amqp-smol", "amqp-tokio"];
+        // Of the whole workspace, as the tests are: other features would build everything again.
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--examples"]);
-        build.args(packages.iter().flat_map(|package| ["--package", package]));
+        build.args(["build", "--quiet", "--locked", "--workspace", "--examples"]);
         build.status().unwrap().success()
     });
     assert!(*BUILT);
