@@ -109,6 +109,8 @@ fn every_future_polled_again_stays_pending() {
     scene.once(publisher.send(Publish::new("", &"k".repeat(256), b""))).unwrap_err();
     scene.once(publisher.publish(Publish::new("", &"k".repeat(256), b""))).unwrap_err();
     scene.once(channel.basic_publish(Publish::new("", &"k".repeat(256), b""))).unwrap_err();
+    scene.once(publisher.all_confirmed()).unwrap();
+    scene.once(scene.connection.publisher()).unwrap();
 
     let mut consumer = scene.once(channel.basic_consume(BasicConsume::new(&queue))).unwrap();
     scene.world.finish();
@@ -125,6 +127,8 @@ fn every_future_polled_again_stays_pending() {
         assert!(matches!(pin!(&mut consumer).poll_next(&mut cx), Poll::Ready(None)));
     }
 
+    drop(scene.once(scene.connection.consume(BasicConsume::new(&queue))).unwrap());
+    scene.world.finish();
     for _ in 0..2 {
         scene.world.block_on(channel.basic_publish(publish())).unwrap();
     }
@@ -142,6 +146,9 @@ fn every_future_polled_again_stays_pending() {
     let transactional = scene.world.block_on(scene.connection.open_channel()).unwrap();
     let tx = scene.once(transactional.tx_select()).unwrap();
     scene.once(tx.commit()).unwrap();
+    let closed = transactional.closed();
+    scene.world.block_on(transactional.close()).unwrap();
+    scene.once(closed);
 
     let mut events = scene.connection.events();
     scene.once(scene.connection.drain(Duration::from_secs(5))).unwrap();
