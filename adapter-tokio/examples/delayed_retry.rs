@@ -17,7 +17,7 @@ const ORDERS: &str = "example-orders";
 const WAITING: &str = "example-orders.waiting";
 const PARKED: &str = "example-orders.parked";
 const DELAY: Duration = Duration::from_millis(200);
-const ATTEMPTS_MAX: i64 = 3;
+const ATTEMPTS_MAX: u64 = 3;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -58,7 +58,7 @@ async fn handle(
     publisher: &Publisher,
 ) -> Result<bool, Box<dyn std::error::Error>> {
     let order = String::from_utf8_lossy(delivery.body()).into_owned();
-    let attempt = failures(&delivery) + 1;
+    let attempt = delivery.death_count(ORDERS)? + 1;
     if order == "good" {
         println!("{order}: done");
         delivery.ack()?;
@@ -70,19 +70,8 @@ async fn handle(
         println!("{order}: attempt {attempt} failed, parked");
         // Confirmed first, acknowledged then: a crash in between makes a duplicate, and loses nothing.
         let parked = Message::try_from(delivery.message())?.to_queue(PARKED).mandatory();
-        publisher.publish(Publish::from(&parked)).await?;
+        publisher.publish(&parked).await?;
         delivery.ack()?;
     }
     Ok(true)
-}
-
-/// How often the message was rejected from its queue.
-fn failures(delivery: &Delivery) -> i64 {
-    let headers = delivery.headers().unwrap_or_default();
-    let deaths = headers.get("x-death").and_then(|deaths| deaths.as_array()).unwrap_or_default();
-    let of_orders = deaths.iter().filter_map(|death| death.as_table()).find(|death| {
-        death.get("queue").and_then(|queue| queue.as_str()) == Some(ORDERS)
-            && death.get("reason").and_then(|reason| reason.as_str()) == Some("rejected")
-    });
-    of_orders.and_then(|death| death.get("count")?.as_i64()).unwrap_or_default()
 }

@@ -38,10 +38,8 @@ async fn read(channel: &Channel, from: StreamOffset, count: usize) -> Result<(),
     let mut reader = channel.basic_consume(consume).await?;
     for _ in 0..count {
         let delivery = reader.next().await.ok_or("the reader ended")??;
-        let headers = delivery.headers()?;
-        let offset = headers.get("x-stream-offset").and_then(|offset| offset.as_i64());
-        let body = String::from_utf8_lossy(delivery.body());
-        println!("{from:?}: {body} at offset {}", offset.unwrap_or(-1));
+        let offset = delivery.stream_offset().ok_or("a delivery without an offset")?;
+        println!("{from:?}: {} at offset {offset}", String::from_utf8_lossy(delivery.body()));
         delivery.ack()?;
     }
     reader.cancel().await?;
