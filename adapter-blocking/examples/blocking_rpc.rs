@@ -32,7 +32,7 @@ fn main() -> Result<(), Failure> {
         channel.basic_publish(Publish::new("", &queue, &id).properties(&properties))?;
         let reply = loop {
             let reply = replies.recv_timeout(Duration::from_secs(10))?.ok_or("no reply")?;
-            // One to an earlier request, which was no longer waited for, is skipped.
+            // An answer that came after its request had timed out is skipped.
             if reply.properties()?.correlation_id.as_ref() == Some(&id) {
                 break reply;
             }

@@ -1,7 +1,7 @@
 //! The inbox of a dispatcher: what other threads want run on the dispatcher's.
 //!
-//! It holds a bounded number of jobs. Whoever runs them registers a waker when it finds none, and the next
-//! job wakes it. Once closed, it takes no more.
+//! It holds a bounded number of jobs. The dispatcher registers a waker when the inbox is empty, and the next job
+//! wakes it. A closed inbox takes no more jobs.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -33,7 +33,7 @@ enum Kind {
     Other(Box<dyn Connected>),
 }
 
-/// What a stream can do, whatever it is made of.
+/// The traits of every kind of stream.
 trait Connected: Read + Write + Source + Send {}
 
 impl<S: Read + Write + Source + Send> Connected for S {}

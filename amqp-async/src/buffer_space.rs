@@ -49,7 +49,7 @@ impl<'a, M> PendingSend<'a, M> {
             let done = match result {
                 Ok(done) => Ok(done),
                 Err(PublishRefused::Error(error)) => Err(error),
-                // Whatever else keeps it out passes.
+                // Any other refusal is temporary.
                 Err(_) => {
                     let space = &mut state.channels[id.index()].space;
                     space.wait(ticket, cx.waker(), &mut state.released);

@@ -273,7 +273,7 @@ impl Delivery {
     /// Returns a message to where this one was published: with the same exchange and the same routing key.
     ///
     /// # Errors
-    /// [`Malformed::NotUtf8`] if those are no text.
+    /// [`Malformed::NotUtf8`] if one of them is not UTF-8.
     pub fn publish_again<'a>(
         &'a self,
         body: impl Into<Body<'a>>,

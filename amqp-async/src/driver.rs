@@ -48,7 +48,7 @@ pub struct Driver<R: Runtime> {
     /// Writing failed: what the peer sent before is read to its end, or until then; then the transport
     /// counts as lost.
     write_error: Option<(TransportError, Instant)>,
-    /// When the last bytes are no longer waited for.
+    /// The deadline for writing the last bytes and closing the transport.
     linger_until: Option<Instant>,
     ended: bool,
 }

@@ -1,6 +1,6 @@
 //! What adapters hand on to applications, which depend on the adapter alone.
 
-/// What goes into calls and comes out of them, in whatever way they are waited for.
+/// The arguments, results and errors of calls, the same for async and blocking handles.
 pub mod values {
     pub use crate::{AnswerError, ConnectionEvent, TryRecvError, TrySendError, guide, limits};
     pub use amqp_core::{

@@ -1,4 +1,4 @@
-//! When reading pauses, for how long, and who is told: N5, N6.
+//! When reading pauses, for how long, and which events report it: N5, N6.
 
 use std::collections::VecDeque;
 use std::time::Duration;
