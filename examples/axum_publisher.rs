@@ -3,6 +3,9 @@
 //! `cargo run --example axum_publisher` runs on an embedded broker, or on the one that `AMQP_URL` names. Then:
 //! `curl -i -d '{"item": 1}' http://127.0.0.1:PORT/orders`, with the port that it prints.
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 use amqp_testkit::EnvBroker;
 use amqp_tokio::{Publish, Publisher, QueueDeclare, connect};
 use axum::Router;
@@ -24,8 +27,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let service = Router::new().route("/orders", post(order)).with_state(publisher);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let mut stop = Box::pin(async { tokio::signal::ctrl_c().await.unwrap_or(()) });
+    // The first poll installs the signal handler.
+    if poll_fn(|cx| Poll::Ready(stop.as_mut().poll(cx).is_ready())).await {
+        return Err("interrupted".into());
+    }
     println!("listening on http://{}", listener.local_addr()?);
-    let stop = async { tokio::signal::ctrl_c().await.unwrap_or(()) };
     axum::serve(listener, service).with_graceful_shutdown(stop).await?;
 
     // Every request is answered: nothing is on its way.

@@ -3,6 +3,8 @@
 //! `cargo run --example worker` runs on an embedded broker, or on the one that `AMQP_URL` names. It publishes some
 //! tasks for itself first.
 
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use amqp_testkit::EnvBroker;
@@ -39,7 +41,12 @@ async fn run(connection: &Connection) -> Result<u32, Failure> {
     let mut done = 0;
     let stop = tokio::signal::ctrl_c();
     tokio::pin!(stop);
+    // The first poll installs the signal handler.
+    let stopped = poll_fn(|cx| Poll::Ready(stop.as_mut().poll(cx).is_ready())).await;
     println!("working; stop with Ctrl-C");
+    if stopped {
+        return Ok(0);
+    }
     loop {
         tokio::select! {
             _ = &mut stop => break,
