@@ -1,7 +1,8 @@
 //! Packaging: every published package, and a program that uses them as an application would.
 
 use std::fs;
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::{run, run_command};
@@ -21,10 +22,41 @@ pub(crate) const PUBLISHED: [&str; 8] = [
 /// Packages all of them in one call, builds each from its package, and builds the README's example in a
 /// project that knows the packages alone.
 pub(crate) fn package() -> Result<(), String> {
+    forget_unpacked()?;
     let mut arguments = vec!["package", "--locked", "--allow-dirty"];
     arguments.extend(selected());
     run("cargo", &arguments)?;
     build_readme()
+}
+
+/// Removes what an earlier call left unpacked in Cargo's home.
+///
+/// Cargo verifies packages that depend on each other through a local registry below the target folder. It
+/// unpacks a name and version once for each such registry and never looks whether the package has changed,
+/// so that a second call would build against the first call's sources. The folder of a local registry has
+/// no host name, and therefore starts with a dash.
+fn forget_unpacked() -> Result<(), String> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
+    let Some(Ok(registries)) = home.map(|home| fs::read_dir(home.join("registry/src"))) else {
+        return Ok(());
+    };
+    let registries = registries.flatten().map(|entry| entry.path());
+    let local = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"-"))
+    };
+    for registry in registries.filter(local) {
+        for name in PUBLISHED {
+            let unpacked = registry.join(format!("{name}-{}", env!("CARGO_PKG_VERSION")));
+            match fs::remove_dir_all(&unpacked) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(format!("cannot remove {}: {error}", unpacked.display()));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 /// `--package NAME` for each published package.
