@@ -41,6 +41,13 @@ pub(crate) struct Start {
     pub(crate) next: Prefetch,
 }
 
+impl Start {
+    /// Whether the consumer has a limit of its own, whatever it shares with others.
+    pub(crate) const fn has_own_limit(&self) -> bool {
+        self.next.sent > 0
+    }
+}
+
 impl Prefetch {
     /// The application sends `basic.qos`.
     pub(crate) const fn ask(&mut self, count: u16, global: bool) {

@@ -214,6 +214,21 @@ fn a_stream_wants_acknowledgement_and_a_prefetch() {
     assert_eq!(start(&mut peer, id, &stream().prefetch(1)).1, ["qos 1", "consume s"]);
 }
 
+/// A limit that all consumers of the channel share is no prefetch of its own.
+#[test]
+fn a_stream_needs_a_prefetch_beside_a_shared_limit() {
+    let mut peer = Peer::open();
+    let id = peer.channel(1);
+    let stream = |prefetch| consume("s").stream_offset(StreamOffset::First).prefetch(prefetch);
+    qos(&mut peer, id, BasicQos::new(5).global());
+    wire(&mut peer);
+    let refused = peer.session.channel(id).consume(peer.now, &stream(0)).unwrap_err();
+    assert_eq!(refused, Misuse::StreamNeedsPrefetch.into());
+    assert!(wire(&mut peer).is_empty());
+    let frames = ["qos 1", "consume s", "qos 5 global"];
+    assert_eq!(start(&mut peer, id, &stream(1)).1, frames);
+}
+
 /// The second caller may rely on what the answer says: no more deliveries come.
 #[test]
 fn a_second_cancel_waits_for_the_answer_too() {

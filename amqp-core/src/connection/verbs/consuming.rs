@@ -40,7 +40,7 @@ impl Channel<'_> {
         };
         if request.is_stream() && kind == TagKind::NoAck {
             return Err(Misuse::StreamNeedsAck.into());
-        } else if request.is_stream() && start.prefetch == 0 {
+        } else if request.is_stream() && !start.has_own_limit() {
             return Err(Misuse::StreamNeedsPrefetch.into());
         }
         let tag: Arc<str> = match request.consumer_tag.as_deref() {
