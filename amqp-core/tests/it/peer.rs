@@ -86,13 +86,8 @@ impl Peer {
     /// A session that is open, with a RabbitMQ of this version.
     pub(crate) fn open_at(version: &str) -> Self {
         let mut peer = Self::connected(Config::default());
-        let mut properties = FieldTable::new();
-        properties.insert("product", "RabbitMQ");
-        properties.insert("version", version);
-        let mut table = Vec::new();
-        let encoded = properties.encode(&mut table);
-        encoded.unwrap();
-        let server_properties = RawTable::new(&table[4..]);
+        let properties = server_properties(version);
+        let server_properties = RawTable::new(&properties);
         peer.send(0, &connection::Start { server_properties, ..start(b"PLAIN") });
         peer.tune();
         peer
@@ -239,4 +234,13 @@ pub(crate) fn start(mechanisms: &[u8]) -> connection::Start<'_> {
         mechanisms,
         locales: b"en_US",
     }
+}
+
+/// The fields of what a RabbitMQ of this version says of itself.
+pub(crate) fn server_properties(version: &str) -> Vec<u8> {
+    let properties =
+        FieldTable::from([("product", "RabbitMQ".into()), ("version", version.into())]);
+    let mut table = Vec::new();
+    properties.encode(&mut table).unwrap();
+    table.split_off(4)
 }

@@ -5,20 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use amqp_core::{
-    AckError, BasicConsume, BasicGet, BasicQos, BasicRecover, Call, CallKey, ChannelFlow,
-    ChannelId, ConfirmSelect, ConsumerKey, DeliveryTag, Error, ExchangeDelete, FieldTable,
-    Properties, Publish, PublishRefused, PublishSeq, QueueDeclare, QueueDelete, QueuePurge, Secret,
-    Session, TxCommit, TxRollback, TxSelect,
+    BasicGet, BasicQos, BasicRecover, Call, CallKey, ChannelFlow, ChannelId, ConfirmSelect, Error,
+    ExchangeDelete, QueueDeclare, QueueDelete, QueuePurge, Secret, Session, TxCommit, TxRollback,
+    TxSelect,
 };
-use bytes::Bytes;
 
 use super::calls::{Expected, Owed, Typed};
 use super::channel::Channel;
+use super::consuming::{Held, Reader};
 use super::dice::Dice;
-use super::log::{Intent, Log, Published};
-
-/// Where in a body its publish's number stands; the bytes before are the same in all.
-const PREFIX: usize = 64;
+use super::log::Log;
+use super::publishing::Outcome;
 
 #[derive(Debug)]
 pub(crate) struct Application {
@@ -27,9 +24,11 @@ pub(crate) struct Application {
     pub(crate) owed: BTreeMap<CallKey, Owed>,
     /// Forgotten calls, whose event may be queued already.
     pub(super) forgotten: BTreeSet<CallKey>,
-    publishes: u64,
+    pub(super) publishes: u64,
     pub(super) names: u32,
     pub(super) blocked: bool,
+    /// An event has said that reading pauses.
+    pub(crate) paused: bool,
     pub(crate) closed: bool,
 }
 
@@ -45,7 +44,7 @@ pub(crate) struct Handle {
     /// A publish was refused, and no event has said since that there is room.
     pub(super) full: bool,
     /// Publishes in confirm mode.
-    published: u64,
+    pub(super) published: u64,
     pub(super) outcomes: Vec<Outcome>,
     pub(crate) consumers: Vec<Reader>,
     pub(crate) held: Vec<Held>,
@@ -56,41 +55,8 @@ pub(crate) struct Handle {
     pub(super) drained: bool,
     /// `basic.recover` was called.
     pub(super) recovered: bool,
-}
-
-#[derive(Debug)]
-pub(super) struct Outcome {
-    pub(super) id: u64,
-    pub(super) seq: PublishSeq,
-    pub(super) body: Bytes,
-    /// An event has said that it is settled.
-    pub(super) settled: bool,
-}
-
-#[derive(Debug)]
-pub(crate) struct Reader {
-    pub(super) key: ConsumerKey,
-    pub(super) tag: String,
-    /// An event has said that there is something.
-    pub(super) flagged: bool,
-    /// How many of the deliveries that it was sent it has read, or has missed for a reason.
-    pub(crate) read: usize,
-    pub(super) cancelled: bool,
-}
-
-/// A delivery that the application has to settle.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Held {
-    pub(super) tag: DeliveryTag,
-    pub(crate) number: usize,
-    /// `basic.recover` was called since.
-    pub(super) stale: bool,
-}
-
-/// The number of the publish that a body belongs to; one that is too short has none.
-pub(crate) fn body_id(body: &[u8]) -> u64 {
-    let id = body.get(PREFIX..PREFIX + 8);
-    id.map_or(u64::MAX, |id| u64::from_be_bytes(id.try_into().unwrap()))
+    /// Deliveries on it may come from a stream.
+    pub(super) streams: bool,
 }
 
 impl Application {
@@ -102,6 +68,7 @@ impl Application {
             publishes: 0,
             names: 0,
             blocked: false,
+            paused: false,
             closed: false,
         }
     }
@@ -123,12 +90,13 @@ impl Application {
         let at = living[at];
         log.line(|| format!("  application, handle {at}"));
         match dice.below(100) {
+            _ if log.flood && dice.chance(20) => self.consume(at, session, now, dice, log),
             0..=29 => self.publish(at, session, dice, log),
             30..=44 => self.read(at, session, now, dice, log),
             45..=64 => self.settle(at, session, dice, log),
             65..=72 => self.take_outcomes(at, session, dice, log),
-            73..=76 => self.consume(at, session, now, dice),
-            77..=90 => self.call(at, session, now, dice),
+            73..=76 => self.consume(at, session, now, dice, log),
+            77..=90 => self.call(at, session, now, dice, log),
             91 | 92 => self.cancel(at, session, now, dice),
             93 | 94 => self.forget(session, now, dice),
             95 => self.release_consumer(at, session, now, dice, log),
@@ -175,6 +143,7 @@ impl Application {
                 returned: false,
                 drained: false,
                 recovered: false,
+                streams: false,
             });
         }
     }
@@ -184,95 +153,14 @@ impl Application {
         assert!(known.is_none(), "a call's key is used twice");
     }
 
-    fn publish(&mut self, at: usize, session: &mut Session, dice: &mut Dice, log: &mut Log) {
-        let handle = &mut self.handles[at];
-        if handle.full || !handle.open {
-            return;
-        }
-        let id = self.publishes;
-        self.publishes += 1;
-        let mut body = vec![b'='; PREFIX];
-        body.extend(id.to_be_bytes());
-        let size = dice.size();
-        // Others of the same length differ late.
-        body.resize(body.len() + if dice.chance(50) { 0 } else { size }, b'-');
-        let body = Bytes::from(body);
-        let headers = FieldTable::from([("number", (id as i64).into())]);
-        let properties = Properties::new().content_type("text/plain").headers(headers);
-        let mut publish = Publish::new("", "q", &body);
-        if dice.chance(30) {
-            publish = publish.mandatory();
-        }
-        if dice.chance(30) {
-            publish = publish.persistent();
-        }
-        if dice.chance(30) {
-            publish = publish.properties(&properties);
-        }
-        match session.channel(handle.id).publish(&publish) {
-            Ok(seq) if handle.confirms => {
-                handle.published += 1;
-                assert_eq!(seq.number(), handle.published);
-                log.line(|| format!("  publish {id} of handle {at} is {seq:?}"));
-                log.published.insert(id, Published { channel: at, ..Published::default() });
-                handle.outcomes.push(Outcome { id, seq, body, settled: false });
-            }
-            Ok(seq) => assert_eq!(seq.number(), 0),
-            Err(PublishRefused::Full) => {
-                log.count("no room");
-                handle.full = true;
-            }
-            Err(PublishRefused::Error(_)) => assert!(is_dead(session, handle), "refused"),
-            Err(refused) => panic!("{refused}"),
-        }
-    }
-
-    /// Asks for outcomes that were announced, and at times for one that was not.
-    fn take_outcomes(&mut self, at: usize, session: &mut Session, dice: &mut Dice, log: &mut Log) {
-        let handle = &mut self.handles[at];
-        let (id, closed) = (handle.id, is_dead(session, handle));
-        let most = dice.below(20);
-        let mut taken = 0;
-        handle.outcomes.retain(|outcome| {
-            if taken > most || !(outcome.settled || dice.chance(5)) {
-                return true;
-            }
-            taken += 1;
-            if dice.chance(10) {
-                session.channel(id).forget_publish(outcome.seq);
-                return false;
-            }
-            match session.channel(id).confirmed(outcome.seq) {
-                Some(confirmation) => {
-                    let seq = outcome.seq.number();
-                    log.check_outcome(outcome.id, seq, &outcome.body, closed, &confirmation);
-                    false
-                }
-                None => {
-                    assert!(!outcome.settled, "{outcome:?} has none, though an event said so");
-                    true
-                }
-            }
-        });
-    }
-
-    fn consume(&mut self, at: usize, session: &mut Session, now: Instant, dice: &mut Dice) {
-        let handle = &self.handles[at];
-        let mut consume = BasicConsume::new("q").prefetch([0, 1, 3, 20][dice.below(4)]);
-        if dice.chance(40) {
-            consume = consume.no_ack();
-        }
-        if dice.chance(30) {
-            self.names += 1;
-            consume = consume.consumer_tag(format!("custom-{}", self.names));
-        }
-        match session.channel(handle.id).consume(now, &consume) {
-            Ok(call) => self.owe(Typed::Consume(call), Expected::Consume(at)),
-            Err(error) => assert!(is_dead(session, handle), "{error}"),
-        }
-    }
-
-    fn call(&mut self, at: usize, session: &mut Session, now: Instant, dice: &mut Dice) {
+    fn call(
+        &mut self,
+        at: usize,
+        session: &mut Session,
+        now: Instant,
+        dice: &mut Dice,
+        log: &mut Log,
+    ) {
         self.names += 1;
         let name = format!("q{}", self.names);
         let count = self.names;
@@ -292,7 +180,11 @@ impl Application {
             4..=5 => {
                 let qos = BasicQos::new(dice.below(10) as u16);
                 let qos = if dice.chance(30) { qos.global() } else { qos };
-                done(channel.call(now, &qos), Expected::Done(Some(at)))
+                let called = channel.call(now, &qos);
+                if called.is_ok() {
+                    log.limits.entry(at).or_default().ask(qos.prefetch_count, qos.global);
+                }
+                done(called, Expected::Done(Some(at)))
             }
             6..=7 => channel
                 .call(now, &QueueDeclare::new(&*name))
@@ -335,7 +227,7 @@ impl Application {
                 }
                 done(called, Expected::Done(Some(at)))
             }
-            22 if dice.chance(30) => {
+            22 if !handle.streams && dice.chance(30) => {
                 let called = channel.call(now, &BasicRecover::default());
                 if called.is_ok() {
                     handle.held.iter_mut().for_each(|held| held.stale = true);
@@ -349,151 +241,6 @@ impl Application {
             Ok((call, expected)) => self.owe(call, expected),
             Err(error) => assert!(is_dead(session, &self.handles[at]), "{error}"),
         }
-    }
-
-    /// Reads deliveries of a consumer that was announced to have some.
-    fn read(
-        &mut self,
-        at: usize,
-        session: &mut Session,
-        now: Instant,
-        dice: &mut Dice,
-        log: &mut Log,
-    ) {
-        let handle = &mut self.handles[at];
-        if std::mem::take(&mut handle.returned) {
-            while session.channel(handle.id).take_returned().is_some() {}
-        }
-        let flagged: Vec<usize> =
-            (0..handle.consumers.len()).filter(|at| handle.consumers[*at].flagged).collect();
-        let Some(which) = dice.place(flagged.len()) else { return };
-        let which = flagged[which];
-        let reader = &mut handle.consumers[which];
-        let mut pulled = std::collections::VecDeque::new();
-        if dice.chance(30) {
-            session.channel(handle.id).pull_deliveries(reader.key, &mut pulled);
-        } else {
-            let next = |_| session.channel(handle.id).next_delivery(reader.key);
-            pulled.extend((0..1 + dice.below(5)).map_while(next));
-        }
-        for delivery in &pulled {
-            let number = read_number(&delivery.message);
-            let sent = &mut log.sent[number];
-            let of_it = (sent.channel, sent.consumer.as_deref()) == (at, Some(&reader.tag));
-            assert!(of_it, "{sent:?} was delivered to {reader:?} of handle {at}");
-            assert!(!std::mem::replace(&mut sent.seen, true), "delivered twice: {number}");
-            assert!(delivery.message.body() == sent.body, "the body of delivery {number}");
-            assert_eq!(delivery.redelivered, sent.redelivered);
-            if !sent.no_ack {
-                handle.held.push(Held { tag: delivery.tag, number, stale: false });
-            } else if dice.chance(10) {
-                // Its tag may be that of another delivery.
-                let (tag, multiple) = (delivery.tag, dice.chance(50));
-                assert!(session.channel(handle.id).ack(tag, multiple).is_err(), "{number}");
-                session.channel(handle.id).requeue(tag);
-                session.channel(handle.id).drop_unacked(tag);
-            }
-            log.count("read");
-            log.read_in_order(at, &reader.tag, number, &mut reader.read);
-        }
-        if pulled.is_empty() {
-            reader.flagged = false;
-            if let Some(end) = session.channel(handle.id).consumer_end(reader.key) {
-                let dead = is_dead(session, handle);
-                let reader = handle.consumers.swap_remove(which);
-                let cancelled = reader.cancelled || handle.drained;
-                assert!(end.is_err() || cancelled || dead, "{reader:?} ended");
-                // Recovering drops what comes before its answer.
-                log.read_all(at, &reader.tag, reader.read, dead || handle.recovered);
-                session.channel(handle.id).release_consumer(now, reader.key, []);
-            }
-        }
-    }
-
-    fn settle(&mut self, at: usize, session: &mut Session, dice: &mut Dice, log: &mut Log) {
-        let handle = &mut self.handles[at];
-        let Some(which) = dice.place(handle.held.len()) else { return };
-        let held = handle.held[which];
-        let (mut multiple, requeue) = (dice.chance(30), dice.chance(50));
-        let mut channel = session.channel(handle.id);
-        let (result, intent) = match dice.below(10) {
-            0..=4 => (channel.ack(held.tag, multiple), Intent::Ack),
-            5..=6 => (channel.nack(held.tag, multiple, requeue), Intent::Refuse { requeue }),
-            7 => {
-                multiple = false;
-                (channel.reject(held.tag, requeue), Intent::Refuse { requeue })
-            }
-            8 => {
-                channel.drop_unacked(held.tag);
-                handle.given_up.insert(held.number);
-                handle.held.swap_remove(which);
-                return;
-            }
-            _ => {
-                // Dropped by a handle that was told to requeue.
-                log.intend(at, held.tag.number(), false, Intent::Refuse { requeue: true });
-                channel.requeue(held.tag);
-                handle.held.swap_remove(which);
-                return;
-            }
-        };
-        match result {
-            Ok(()) => {
-                assert!(!held.stale, "{held:?} was settled behind recover");
-                log.intend(at, held.tag.number(), multiple, intent);
-                let covered = |it: &mut Held| match multiple {
-                    true => it.tag.number() <= held.tag.number(),
-                    false => it.tag == held.tag,
-                };
-                let settled: Vec<Held> = handle.held.extract_if(.., covered).collect();
-                if handle.transactional {
-                    handle.uncommitted.extend(settled.iter().filter(|held| !held.stale));
-                }
-                let again = session.channel(handle.id).ack(held.tag, false);
-                assert!(again.is_err(), "{held:?} was settled twice");
-            }
-            Err(error) => {
-                let dead = is_dead(session, handle);
-                let recovered = handle.recovered && matches!(error, AckError::Recovered(_));
-                // A `multiple` covers what is unread as well.
-                let covered = matches!(error, AckError::AlreadyAcked(_))
-                    && !log.sent[held.number].intents.is_empty();
-                assert!(dead || recovered || covered, "{held:?}: {error}");
-                handle.held.swap_remove(which);
-            }
-        }
-    }
-
-    fn cancel(&mut self, at: usize, session: &mut Session, now: Instant, dice: &mut Dice) {
-        let handle = &mut self.handles[at];
-        let Some(which) = dice.place(handle.consumers.len()) else { return };
-        handle.consumers[which].cancelled = true;
-        if let Ok(call) = session.channel(handle.id).cancel(now, handle.consumers[which].key) {
-            self.owe(Typed::Done(call), Expected::Done(Some(at)));
-        }
-    }
-
-    fn release_consumer(
-        &mut self,
-        at: usize,
-        session: &mut Session,
-        now: Instant,
-        dice: &mut Dice,
-        log: &mut Log,
-    ) {
-        let handle = &mut self.handles[at];
-        let Some(which) = dice.place(handle.consumers.len()) else { return };
-        let reader = handle.consumers.swap_remove(which);
-        // What its handle had taken and nobody has read.
-        let of_it = |held: &mut Held| {
-            log.sent[held.number].consumer.as_deref() == Some(&reader.tag) && dice.chance(30)
-        };
-        let taken: Vec<Held> = handle.held.extract_if(.., of_it).collect();
-        for held in &taken {
-            log.intend(at, held.tag.number(), false, Intent::Refuse { requeue: true });
-        }
-        let taken = taken.into_iter().map(|held| held.tag);
-        session.channel(handle.id).release_consumer(now, reader.key, taken);
     }
 
     /// The handle is dropped; its consumers' may live on.
@@ -555,13 +302,17 @@ impl Application {
     }
 
     /// Of what the broker holds as unacknowledged, all was given up.
-    pub(crate) fn check_unacked(&self, channel: &Channel) {
+    pub(crate) fn check_unacked(&self, channel: &Channel, log: &Log) {
         let handle = &self.handles[channel.id];
         assert!(handle.closed || !channel.has_ghosts(), "a cancel of the broker was not answered");
         // A rollback opens again what was requeued for nobody.
         if !handle.transactional && !handle.closed {
             for number in channel.unacked() {
-                assert!(handle.given_up.contains(&number), "delivery {number} is not settled");
+                let sent = &log.sent[number];
+                // What may be a stream's is not requeued when its consumer goes.
+                let kept = !sent.seen && sent.origin.may_be_suspected();
+                let given_up = kept || handle.given_up.contains(&number);
+                assert!(given_up, "delivery {number} is not settled: {sent:?}");
             }
         }
     }
@@ -571,6 +322,30 @@ impl Application {
         for handle in &self.handles {
             assert!(!handle.full || is_dead(session, handle), "no event said that there is room");
         }
+    }
+
+    /// Reads a little, and does nothing else.
+    pub(super) fn look(
+        &mut self,
+        session: &mut Session,
+        now: Instant,
+        dice: &mut Dice,
+        log: &mut Log,
+    ) {
+        if let Some(at) = dice.place(self.handles.len()) {
+            self.read(at, session, now, dice, log);
+        }
+    }
+
+    /// Whether something is awaited that only input can bring, as far as events have said.
+    pub(super) fn awaited(&self) -> bool {
+        let call = self.owed.values().any(|owed| !matches!(owed.expected, Expected::Drain));
+        let living = self.handles.iter().filter(|handle| !handle.released && !handle.closed);
+        let of_handle = |handle: &Handle| {
+            handle.outcomes.iter().any(|outcome| !outcome.settled)
+                || handle.consumers.iter().any(|reader| !reader.flagged)
+        };
+        call || self.blocked || living.into_iter().any(of_handle)
     }
 
     /// What is still owed.
@@ -586,8 +361,4 @@ pub(super) fn is_dead(session: &mut Session, handle: &Handle) -> bool {
         || !session.connection().is_open()
         || session.channel(handle.id).cause().is_some()
         || !handle.open
-}
-
-pub(super) fn read_number(message: &amqp_core::ReceivedMessage) -> usize {
-    message.routing_key().as_str().unwrap().parse().unwrap()
 }

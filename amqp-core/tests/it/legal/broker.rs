@@ -9,22 +9,39 @@ use std::collections::{BTreeMap, VecDeque};
 use amqp_core::proto::frame::{self, FrameKind, FrameLimits, Peek};
 use amqp_core::proto::method::{Method, WireMethod, basic, channel, connection};
 use amqp_core::proto::{ContentHeader, RawProperties, ShortStr};
+use bytes::BytesMut;
 
 use super::channel::{Channel, State};
 use super::dice::Dice;
 use super::log::Log;
 
+/// Bytes on their way to the client, beyond which a flood waits.
+const WIRE_BYTES: usize = 4 << 20;
+
 /// What is true once a frame was written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Effect {
-    Acked { channel: usize, first: u64, last: u64 },
-    Nacked { channel: usize, first: u64, last: u64 },
+    Acked {
+        channel: usize,
+        first: u64,
+        last: u64,
+    },
+    Nacked {
+        channel: usize,
+        first: u64,
+        last: u64,
+    },
     Returned(u64),
     Sent(usize),
+    /// A consumer has ended: its cancel is answered, or it is cancelled.
+    Ended {
+        channel: usize,
+        tag: String,
+    },
 }
 
 /// A frame to be written.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Outgoing {
     pub(crate) name: String,
     pub(crate) bytes: Vec<u8>,
@@ -66,7 +83,7 @@ pub(crate) struct Broker {
     /// The last frame written on these channels was not the last of its content.
     half: BTreeMap<u16, bool>,
     /// What is on its way to the client.
-    pub(crate) wire: VecDeque<u8>,
+    pub(crate) wire: BytesMut,
     written: u64,
     blocked: bool,
     /// It has sent `connection.close`, or answered one.
@@ -85,7 +102,7 @@ impl Broker {
             opened: 0,
             out: BTreeMap::new(),
             half: BTreeMap::new(),
-            wire: VecDeque::new(),
+            wire: BytesMut::new(),
             written: 0,
             blocked: false,
             closed: false,
@@ -253,6 +270,19 @@ impl Broker {
         }
     }
 
+    /// Delivers to some consumer, unless much is on its way.
+    pub(crate) fn flood(&mut self, dice: &mut Dice, log: &mut Log) {
+        let Some(at) = dice.place(self.channels.len()) else { return };
+        let (number, channel) = self.channels.iter_mut().nth(at).unwrap();
+        if channel.state == State::Open && self.wire.len() < WIRE_BYTES {
+            let out = self.out.entry(*number).or_default();
+            let mut frames = Vec::new();
+            channel.deliver(self.frame_max, &mut frames, dice, log);
+            out.extend(frames);
+            while self.write(dice, log) {}
+        }
+    }
+
     /// Writes the next frame of some channel; whether there was one.
     pub(crate) fn write(&mut self, dice: &mut Dice, log: &mut Log) -> bool {
         if self.closed {
@@ -293,7 +323,7 @@ impl Broker {
             )
         });
         self.written += outgoing.bytes.len() as u64;
-        self.wire.extend(outgoing.bytes);
+        self.wire.extend_from_slice(&outgoing.bytes);
         let at = Some(self.written);
         match outgoing.effect {
             Some(Effect::Acked { channel, first, last }) => {
@@ -305,9 +335,15 @@ impl Broker {
             Some(Effect::Returned(id)) => {
                 if let Some(published) = log.published.get_mut(&id) {
                     published.returned = at;
+                    if published.twin {
+                        log.twins.entry(published.channel).or_default().0.push(self.written);
+                    }
                 }
             }
             Some(Effect::Sent(number)) => log.sent[number].written = at,
+            Some(Effect::Ended { channel, tag }) => {
+                log.ended.entry((channel, tag)).or_insert(self.written);
+            }
             None => {}
         }
     }
@@ -340,8 +376,8 @@ pub(crate) fn outgoing<'a>(
     Outgoing { name, bytes, effect, more: false }
 }
 
-/// Method, header and body of a content, cut as chance will have it; the effect is that of the last
-/// frame.
+/// Method, header and body of a content, cut as chance will have it; the effect is that of the frame that
+/// completes it.
 pub(crate) fn content<'a>(
     number: u16,
     frame_max: usize,
@@ -373,6 +409,13 @@ pub(crate) fn content<'a>(
     frames[0].more = true;
     let last = frames.last_mut().unwrap();
     (last.more, last.effect) = (false, Some(effect));
+    // A body frame may follow where nothing is to come.
+    if body.is_empty() && dice.chance(30) {
+        last.more = true;
+        let mut bytes = Vec::new();
+        frame::write_body(&mut bytes, number, &[]);
+        frames.push(Outgoing { name: "empty body".to_owned(), bytes, effect: None, more: false });
+    }
     frames
 }
 

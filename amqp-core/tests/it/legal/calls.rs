@@ -24,6 +24,7 @@ pub(crate) enum Expected {
     ChannelOpen(usize),
     ChannelClose(usize),
     Consume(usize),
+    Cancel(usize, String),
     Get(usize, String),
     Count(usize, u32),
     Done(Option<usize>),
@@ -49,6 +50,7 @@ impl Expected {
             Self::ChannelOpen(at)
             | Self::ChannelClose(at)
             | Self::Consume(at)
+            | Self::Cancel(at, _)
             | Self::Get(at, _)
             | Self::Count(at, _) => Some(*at),
             Self::Done(at) => *at,

@@ -5,8 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use amqp_core::proto::method::{Method, basic, channel, confirm, exchange, queue, tx};
 
 use super::broker::{Command, Effect, Outgoing, close, content, outgoing, short};
+use super::delivering::Consumer;
 use super::dice::Dice;
-use super::log::{Intent, Log, Sent};
+use super::log::{Intent, Log};
+use super::publishing::publish_id;
+use super::versions::Version;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
@@ -18,11 +21,13 @@ pub(crate) enum State {
 
 #[derive(Debug)]
 pub(crate) struct Channel {
-    number: u16,
+    pub(super) number: u16,
     /// Which of all channels that were opened it is.
     pub(crate) id: usize,
     pub(crate) state: State,
     opened: bool,
+    /// What it was closed with.
+    closed_with: Option<Outgoing>,
     pub(crate) todo: VecDeque<Command>,
     /// Answers that the queues give by way of the channel, in any order.
     late: Vec<Outgoing>,
@@ -35,23 +40,17 @@ pub(crate) struct Channel {
     returned: BTreeSet<u64>,
     /// Returns of a transaction.
     uncommitted: Vec<Returned>,
-    tag: u64,
-    unacked: BTreeMap<u64, usize>,
+    pub(super) tag: u64,
+    pub(super) unacked: BTreeMap<u64, usize>,
     /// Settled in the open transaction.
-    settled: BTreeMap<u64, usize>,
-    consumers: BTreeMap<String, Consumer>,
-    prefetch: u16,
-    global: u16,
+    pub(super) settled: BTreeMap<u64, usize>,
+    pub(super) consumers: BTreeMap<String, Consumer>,
+    /// The limit of each consumer that starts.
+    pub(super) prefetch: u16,
+    /// The limit that all consumers share.
+    pub(super) global: u16,
     flows: VecDeque<bool>,
     flow_stopped: bool,
-}
-
-#[derive(Debug)]
-struct Consumer {
-    no_ack: bool,
-    prefetch: u16,
-    /// The broker has cancelled it for a late ack, and delivers until the client cancels it too.
-    ghost: bool,
 }
 
 #[derive(Debug)]
@@ -70,6 +69,7 @@ impl Channel {
             id,
             state: State::Open,
             opened: false,
+            closed_with: None,
             todo: VecDeque::new(),
             late: Vec::new(),
             confirms: false,
@@ -103,6 +103,13 @@ impl Channel {
         self.consumers.values().any(|consumer| consumer.ghost)
     }
 
+    /// Nothing is under way: its limits are what the application has asked for.
+    pub(crate) fn check_rest(&self, log: &mut Log) {
+        if self.state == State::Open {
+            log.limits.entry(self.id).or_default().check_rest(log.version, self.global);
+        }
+    }
+
     /// Deliveries that the client has not settled.
     pub(crate) fn unacked(&self) -> impl Iterator<Item = usize> {
         self.unacked.values().copied()
@@ -120,7 +127,8 @@ impl Channel {
             Command::Method(payload) => payload,
             Command::Publish { .. } if self.state == State::Closing => return,
             Command::Publish { mandatory, exchange, routing_key, properties, body } => {
-                let id = super::application::body_id(&body);
+                self.check_limits(log);
+                let id = publish_id(&properties, &body);
                 let returned = Returned { id: Some(id), exchange, routing_key, properties, body };
                 return self.publish(mandatory, returned, out, dice, log);
             }
@@ -137,7 +145,17 @@ impl Channel {
             }
             return;
         }
+        if !matches!(method, Method::BasicQos(_) | Method::BasicConsume(_)) {
+            self.check_limits(log);
+        }
         self.method(&method, calm, out, dice, log);
+    }
+
+    /// No consumer is being started: the shared limit is the application's.
+    fn check_limits(&self, log: &mut Log) {
+        if log.version == Version::V3 {
+            log.limits.entry(self.id).or_default().check_shared(self.global);
+        }
     }
 
     fn method(
@@ -155,6 +173,13 @@ impl Channel {
             };
         }
         match method {
+            Method::ChannelOpen(_) if !calm && dice.chance(4) => {
+                log.refused.insert(self.id);
+                // A close that is equal to the number's last one would be taken for a copy of that.
+                let text = format!("RESOURCE_ERROR - channel {} is refused", self.id);
+                let close = channel::Close { reply_code: 506, reply_text: short(&text), ..close() };
+                self.close(outgoing(number, &close, None), out);
+            }
             Method::ChannelOpen(_) => {
                 self.opened = true;
                 reply!(channel::OpenOk::default());
@@ -178,7 +203,7 @@ impl Channel {
             }
             Method::TxCommit(_) => {
                 for returned in std::mem::take(&mut self.uncommitted) {
-                    self.give_back(&returned, out, dice);
+                    self.give_back(&returned, out, dice, log.version);
                 }
                 self.settled.clear();
                 reply!(tx::CommitOk::default());
@@ -190,25 +215,26 @@ impl Channel {
                 reply!(tx::RollbackOk::default());
             }
             Method::BasicQos(qos) => {
-                *(if qos.global { &mut self.global } else { &mut self.prefetch }) =
-                    qos.prefetch_count;
+                match (log.version, qos.global) {
+                    (Version::V3, true) => self.global = qos.prefetch_count,
+                    (Version::V3, false) => (self.prefetch, self.global) = (qos.prefetch_count, 0),
+                    (Version::V4, _) => self.prefetch = qos.prefetch_count,
+                }
                 reply!(basic::QosOk::default());
             }
             Method::BasicConsume(consume) => {
-                let tag = consume.consumer_tag.as_str().unwrap().to_owned();
-                let consumer =
-                    Consumer { no_ack: consume.no_ack, prefetch: self.prefetch, ghost: false };
-                let known = self.consumers.insert(tag, consumer).is_some();
-                assert!(!known, "consumer tag used twice");
+                self.consume(consume, log);
                 let consumer_tag = consume.consumer_tag;
                 let ok = outgoing(number, &basic::ConsumeOk { consumer_tag }, None);
                 if dice.chance(50) { self.late.push(ok) } else { out.push(ok) }
             }
             Method::BasicCancel(cancel) => {
-                self.consumers.remove(cancel.consumer_tag.as_str().unwrap());
+                let tag = cancel.consumer_tag.as_str().unwrap().to_owned();
+                self.consumers.remove(&tag);
                 if !cancel.no_wait {
                     let consumer_tag = cancel.consumer_tag;
-                    let ok = outgoing(number, &basic::CancelOk { consumer_tag }, None);
+                    let effect = Some(Effect::Ended { channel: self.id, tag });
+                    let ok = outgoing(number, &basic::CancelOk { consumer_tag }, effect);
                     if dice.chance(50) { self.late.push(ok) } else { out.push(ok) }
                 }
             }
@@ -226,8 +252,9 @@ impl Channel {
                     routing_key: short(&routing_key),
                     message_count: at as u32,
                 };
-                let body = log.sent[at].body.clone();
-                out.extend(content(number, 4_096, &ok, &[0, 0], &body, Effect::Sent(at), dice));
+                let sent = &log.sent[at];
+                let (properties, body) = (&sent.properties, &sent.body);
+                out.extend(content(number, 4_096, &ok, properties, body, Effect::Sent(at), dice));
             }
             Method::BasicAck(ack) => {
                 self.settle(ack.delivery_tag, ack.multiple, Intent::Ack, log);
@@ -289,20 +316,26 @@ impl Channel {
         } else if unroutable && self.transactional {
             self.uncommitted.push(Returned { id: None, ..returned });
         } else if unroutable {
-            self.give_back(&Returned { id: None, ..returned }, out, dice);
+            self.give_back(&Returned { id: None, ..returned }, out, dice, log.version);
         }
     }
 
-    fn give_back(&self, returned: &Returned, out: &mut Vec<Outgoing>, dice: &mut Dice) {
+    fn give_back(
+        &self,
+        returned: &Returned,
+        out: &mut Vec<Outgoing>,
+        dice: &mut Dice,
+        version: Version,
+    ) {
         let method = basic::Return {
             reply_code: 312,
             reply_text: short("NO_ROUTE"),
             exchange: amqp_core::ShortStr::from_bytes(&returned.exchange).unwrap(),
             routing_key: amqp_core::ShortStr::from_bytes(&returned.routing_key).unwrap(),
         };
-        let (properties, body) = (&returned.properties, &returned.body);
+        let (properties, body) = (version.returned(&returned.properties), &returned.body);
         let effect = Effect::Returned(returned.id.unwrap_or(u64::MAX));
-        out.extend(content(self.number, 4_096, &method, properties, body, effect, dice));
+        out.extend(content(self.number, 4_096, &method, &properties, body, effect, dice));
     }
 
     /// The client must have been sent the tag, and have settled all that it covers.
@@ -336,7 +369,7 @@ impl Channel {
         if self.state == State::Closing {
             // Repeated until it is answered.
             if !calm && dice.chance(20) {
-                out.push(outgoing(number, &close(), None));
+                out.extend(self.closed_with.clone());
             }
             return false;
         }
@@ -347,8 +380,7 @@ impl Channel {
             0 if !calm => {
                 log.line(|| format!("! channel {number} is closed"));
                 log.count("channel closed by the broker");
-                out.push(outgoing(number, &close(), None));
-                self.state = State::Closing;
+                self.close(outgoing(number, &close(), None), out);
                 return true;
             }
             1..=6 if !calm && !self.flow_stopped => self.flow(false, out),
@@ -360,9 +392,10 @@ impl Channel {
                     log.count("consumer cancelled by the broker");
                     let no_ack = consumer.no_ack;
                     let cancel = basic::Cancel { consumer_tag: short(tag), no_wait: true };
-                    out.push(outgoing(number, &cancel, None));
+                    let tag = tag.clone();
+                    let effect = Effect::Ended { channel: self.id, tag: tag.clone() };
+                    out.push(outgoing(number, &cancel, Some(effect)));
                     if no_ack || dice.chance(70) {
-                        let tag = tag.clone();
                         self.consumers.remove(&tag);
                     }
                 }
@@ -372,11 +405,17 @@ impl Channel {
                     out.push(self.late.swap_remove(at));
                 }
             }
-            101..=240 => self.confirm(calm, out, dice),
+            101..=240 => self.confirm(calm, out, dice, log.version),
             _ if !calm => self.deliver(frame_max, out, dice, log),
             _ => {}
         }
         false
+    }
+
+    fn close(&mut self, close: Outgoing, out: &mut Vec<Outgoing>) {
+        self.closed_with = Some(close.clone());
+        out.push(close);
+        self.state = State::Closing;
     }
 
     fn flow(&mut self, active: bool, out: &mut Vec<Outgoing>) {
@@ -396,14 +435,14 @@ impl Channel {
 
     /// Confirms some publishes: one, or all up to one. What is returned comes before its ack, with any
     /// acks between.
-    fn confirm(&mut self, calm: bool, out: &mut Vec<Outgoing>, dice: &mut Dice) {
+    fn confirm(&mut self, calm: bool, out: &mut Vec<Outgoing>, dice: &mut Dice, version: Version) {
         let Some(at) = dice.place(self.unconfirmed.len()) else { return };
         let last = *self.unconfirmed.keys().nth(at).unwrap();
         if dice.chance(30)
             && let Some(returned) = self.unconfirmed.get_mut(&last).and_then(Option::take)
         {
             self.returned.insert(last);
-            return self.give_back(&returned, out, dice);
+            return self.give_back(&returned, out, dice, version);
         }
         let multiple = calm || dice.chance(30);
         let first = if multiple { 1 } else { last };
@@ -414,7 +453,7 @@ impl Channel {
             .collect();
         for seq in &unroutable {
             if let Some(returned) = self.unconfirmed.get_mut(seq).and_then(Option::take) {
-                self.give_back(&returned, out, dice);
+                self.give_back(&returned, out, dice, version);
             }
             self.returned.insert(*seq);
         }
@@ -432,79 +471,6 @@ impl Channel {
             let ack = basic::Ack { delivery_tag, multiple };
             out.push(outgoing(self.number, &ack, Some(Effect::Acked { channel, first, last })));
         }
-    }
-
-    fn deliver(
-        &mut self,
-        frame_max: usize,
-        out: &mut Vec<Outgoing>,
-        dice: &mut Dice,
-        log: &mut Log,
-    ) {
-        let Some(at) = dice.place(self.consumers.len()) else { return };
-        let (tag, consumer) = self.consumers.iter().nth(at).unwrap();
-        let (tag, no_ack, prefetch) = (tag.clone(), consumer.no_ack, consumer.prefetch);
-        let of_consumer = |number: &&usize| log.sent[**number].consumer.as_ref() == Some(&tag);
-        let held = self.unacked.values().chain(self.settled.values()).filter(of_consumer).count();
-        let all = self.unacked.len() + self.settled.len();
-        let full = |limit: u16, held: usize| limit > 0 && held >= usize::from(limit);
-        if !no_ack && (full(prefetch, held) || full(self.global, all)) {
-            return;
-        }
-        for _ in 0..1 + dice.below(3) {
-            let (delivery_tag, at) = self.next_delivery(no_ack, Some(&tag), dice, log);
-            let routing_key = at.to_string();
-            let deliver = basic::Deliver {
-                consumer_tag: short(&tag),
-                delivery_tag,
-                redelivered: log.sent[at].redelivered,
-                exchange: short("e"),
-                routing_key: short(&routing_key),
-            };
-            let body = log.sent[at].body.clone();
-            let effect = Effect::Sent(at);
-            out.extend(content(self.number, frame_max, &deliver, &[0, 0], &body, effect, dice));
-            if !no_ack {
-                return;
-            }
-        }
-    }
-
-    /// Tag and number of a message that is sent.
-    fn next_delivery(
-        &mut self,
-        no_ack: bool,
-        consumer: Option<&String>,
-        dice: &mut Dice,
-        log: &mut Log,
-    ) -> (u64, usize) {
-        // RabbitMQ repeats the next tag for all direct replies.
-        let tag = self.tag + 1;
-        if !no_ack || dice.chance(50) {
-            self.tag = tag;
-        }
-        let (at, size) = (log.sent.len(), dice.size());
-        let ghost = consumer.is_some_and(|tag| self.consumers[tag].ghost);
-        log.sent.push(Sent {
-            channel: self.id,
-            consumer: consumer.cloned(),
-            body: (0..size).map(|byte| (byte + at) as u8).collect(),
-            no_ack,
-            redelivered: dice.chance(20),
-            written: None,
-            intents: Vec::new(),
-            seen: false,
-            recovered: false,
-            ghost,
-        });
-        if let Some(tag) = consumer {
-            log.of_consumer.entry((self.id, tag.clone())).or_default().push(at);
-        }
-        if !no_ack {
-            self.unacked.insert(tag, at);
-            log.tags.insert((self.id, tag), at);
-        }
-        (tag, at)
     }
 }
 

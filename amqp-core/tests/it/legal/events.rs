@@ -1,11 +1,15 @@
 //! What the application makes of the events: each must fit what was asked for and what was sent.
 
-use amqp_core::{Call, ChannelId, ConsumeOk, Error, Event, FromReply, Got, MessageCount};
+use amqp_core::{
+    Call, ChannelCause, ChannelId, ConsumeOk, Error, Event, FromReply, Got, MessageCount,
+};
 use amqp_core::{QueueDeclareOk, Session};
 
-use super::application::{Application, Handle, Held, Reader, is_dead, read_number};
+use super::application::{Application, Handle, is_dead};
 use super::calls::{Expected, Owed, Typed};
+use super::consuming::{Held, Reader, read_number};
 use super::log::Log;
+use super::pauses;
 
 impl Application {
     /// Reads the events.
@@ -41,7 +45,21 @@ impl Application {
                 }
                 Event::Returned(channel) => self.handle(channel).returned = true,
                 Event::Dropped(channel) => {
-                    assert!(!self.handle(channel).given_up.is_empty());
+                    let handle = self.handle(channel);
+                    assert!(handle.streams || !handle.given_up.is_empty());
+                }
+                Event::InputPaused { unread_bytes } => {
+                    let (name, least) = match self.paused {
+                        false => ("reading paused", pauses::HIGH),
+                        true => ("reading paused at the hard mark", pauses::HARD),
+                    };
+                    log.count(name);
+                    assert!(unread_bytes >= least, "paused for {unread_bytes} bytes");
+                    self.paused = true;
+                }
+                Event::InputResumed => {
+                    log.count("reading resumed");
+                    assert!(std::mem::take(&mut self.paused), "resumed, and was not paused");
                 }
                 Event::Blocked(_) => self.blocked = true,
                 Event::Unblocked => assert!(std::mem::take(&mut self.blocked)),
@@ -60,8 +78,17 @@ impl Application {
         match call {
             Typed::Done(call) => {
                 let reply = reply(session, &call);
-                if let (Expected::ChannelOpen(at), Ok(())) = (&expected, &reply) {
-                    self.handles[*at].open = true;
+                match (&expected, &reply) {
+                    (Expected::ChannelOpen(at), Ok(())) => self.handles[*at].open = true,
+                    (Expected::ChannelOpen(at), Err(Error::Channel(ChannelCause::ByBroker(_)))) => {
+                        log.count("open refused");
+                        assert!(log.refused.contains(at), "handle {at}: {reply:?}");
+                    }
+                    (Expected::Cancel(at, tag), Ok(())) => {
+                        let dead = is_dead(session, &self.handles[*at]);
+                        assert!(dead || log.has_ended(*at, tag), "{tag} of handle {at} goes on");
+                    }
+                    _ => {}
                 }
                 self.check_error(reply.err(), &expected, session, log);
             }

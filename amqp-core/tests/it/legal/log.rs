@@ -1,9 +1,13 @@
 //! What the application has asked for and what the broker has done: the truth that outcomes are
 //! compared with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use amqp_core::{Confirmation, Error};
+
+use super::prefetch::Limits;
+use super::publishing::Outcome;
+use super::versions::Version;
 
 /// How a delivery was to be settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +20,8 @@ pub(crate) enum Intent {
 #[derive(Debug, Default)]
 pub(crate) struct Published {
     pub(crate) channel: usize,
+    /// It is equal to others in all that the broker does not change.
+    pub(crate) twin: bool,
     /// The number that the broker counted, once it has the message.
     pub(crate) counted: Option<u64>,
     /// Where in the broker's stream these ended.
@@ -26,13 +32,46 @@ pub(crate) struct Published {
     pub(crate) offset: Option<u64>,
 }
 
+/// Where a delivery comes from, as far as the client can know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// From a stream, as the application has said.
+    pub(crate) announced: bool,
+    /// Whether the client is to take it for a stream's; `None` if that depends on what it knows of the
+    /// consumer when the delivery arrives.
+    pub(crate) suspected: Option<bool>,
+}
+
+impl Origin {
+    pub(crate) const QUEUE: Self = Self { announced: false, suspected: Some(false) };
+
+    /// What is written when the application refuses it.
+    pub(crate) const fn refusal(self, requeue: bool) -> Intent {
+        if self.announced { Intent::Ack } else { Intent::Refuse { requeue } }
+    }
+
+    pub(crate) fn may_be_refused(self) -> bool {
+        self.suspected != Some(true)
+    }
+
+    pub(crate) fn may_be_suspected(self) -> bool {
+        self.suspected != Some(false)
+    }
+}
+
 /// A delivery or a got message.
 #[derive(Debug)]
 pub(crate) struct Sent {
     pub(crate) channel: usize,
     pub(crate) consumer: Option<String>,
+    pub(crate) properties: Vec<u8>,
     pub(crate) body: Vec<u8>,
     pub(crate) no_ack: bool,
+    /// No prefetch bounds how many of them are under way.
+    pub(crate) unbounded: bool,
+    /// Its queue is a stream.
+    pub(crate) of_stream: bool,
+    pub(crate) origin: Origin,
     pub(crate) redelivered: bool,
     /// Where in the broker's stream it ended, once it was written whole.
     pub(crate) written: Option<u64>,
@@ -48,12 +87,24 @@ pub(crate) struct Sent {
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     traced: bool,
+    /// The broker.
+    pub(crate) version: Version,
+    /// More is delivered than is read.
+    pub(crate) flood: bool,
+    /// Opens that the broker refuses.
+    pub(crate) refused: BTreeSet<usize>,
+    /// What the application has asked for on each channel.
+    pub(crate) limits: BTreeMap<usize, Limits>,
     pub(crate) published: BTreeMap<u64, Published>,
     pub(crate) sent: Vec<Sent>,
     /// Deliveries that are to be settled, by channel and tag.
     pub(crate) tags: BTreeMap<(usize, u64), usize>,
     /// Deliveries of each consumer, by channel and consumer tag.
     pub(crate) of_consumer: BTreeMap<(usize, String), Vec<usize>>,
+    /// Where in the broker's stream a cancel of the consumer ended, or the answer to one.
+    pub(crate) ended: BTreeMap<(usize, String), u64>,
+    /// Where in the broker's stream returns of twins ended, and how many were reported.
+    pub(crate) twins: BTreeMap<usize, (Vec<u64>, usize)>,
     /// Bytes of the broker's stream that the session has taken.
     pub(crate) fed: u64,
     /// Bytes of the client's stream that count as written, once the connection has ended.
@@ -63,8 +114,8 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    pub(crate) fn new(traced: bool) -> Self {
-        Self { traced, ..Self::default() }
+    pub(crate) fn new(traced: bool, version: Version, flood: bool) -> Self {
+        Self { traced, version, flood, ..Self::default() }
     }
 
     pub(crate) fn count(&mut self, name: &'static str) {
@@ -106,8 +157,13 @@ impl Log {
             Intent::Refuse { requeue: false } => "refused",
         });
         let sent = &self.sent[number];
+        let refused = intent != Intent::Ack;
+        let fatal = sent.of_stream && self.version == Version::V3;
+        assert!(!(refused && fatal), "a stream's delivery was refused: {sent:?}");
+        assert!(!refused || sent.origin.may_be_refused(), "refused: {sent:?}");
         // What nobody has read the core may requeue by itself.
-        let by_core = intent == Intent::Refuse { requeue: true } && !sent.seen;
+        let requeued = Intent::Refuse { requeue: true };
+        let by_core = !sent.seen && [sent.origin.refusal(true), requeued].contains(&intent);
         assert!(
             by_core || sent.intents.contains(&intent),
             "delivery {number}: {intent:?} was written, and {:?} asked for",
@@ -142,15 +198,35 @@ impl Log {
         }
     }
 
+    /// The handle of a consumer is gone: nobody reads what is left.
+    pub(crate) fn released(&mut self, channel: usize, tag: &str) {
+        for number in self.of_consumer.get(&(channel, tag.to_owned())).into_iter().flatten() {
+            self.sent[*number].unbounded = false;
+        }
+    }
+
+    /// A cancel of the consumer has been answered, or the broker has cancelled it.
+    pub(crate) fn has_ended(&self, channel: usize, tag: &str) -> bool {
+        self.ended.get(&(channel, tag.to_owned())).is_some_and(|at| *at <= self.fed)
+    }
+
+    /// Bytes of bodies that have arrived whole, that nobody has read and that no prefetch bounds.
+    pub(crate) fn unbounded_bytes(&self) -> usize {
+        let unread = self.sent.iter().filter(|sent| {
+            let lost = sent.seen || sent.recovered;
+            sent.unbounded && !lost && sent.written.is_some_and(|at| at <= self.fed)
+        });
+        unread.map(|sent| sent.body.len()).sum()
+    }
+
     /// The outcome of a publish must be the broker's.
     pub(crate) fn check_outcome(
         &mut self,
-        id: u64,
-        seq: u64,
-        body: &[u8],
+        publish: &Outcome,
         channel_closed: bool,
         outcome: &Confirmation,
     ) {
+        let (id, seq) = (publish.id, publish.seq.number());
         self.count(match outcome {
             Confirmation::Confirmed => "confirmed",
             Confirmation::Nacked => "nacked",
@@ -165,11 +241,26 @@ impl Log {
         let message =
             format!("publish {id}, number {seq}: {outcome:?} of {truth:?}, fed {}", self.fed);
         match outcome {
-            Confirmation::Confirmed => assert!(acked && truth.returned.is_none(), "{message}"),
+            Confirmation::Confirmed => {
+                assert!(acked && (truth.returned.is_none() || truth.twin), "{message}");
+            }
             Confirmation::Nacked => assert!(nacked, "{message}"),
             Confirmation::Returned(returned) => {
-                assert!((acked || channel_closed) && fed(truth.returned), "{message}");
-                assert!(returned.message.body() == body, "{message}: another body");
+                assert!(acked || channel_closed, "{message}");
+                // Of two that come back as the same message, either may have come back.
+                if truth.twin {
+                    let (all, reported) = self.twins.get_mut(&truth.channel).expect("a return");
+                    *reported += 1;
+                    let arrived = all.iter().filter(|at| **at <= self.fed).count();
+                    assert!(*reported <= arrived, "{message}: {reported} of {arrived}");
+                } else {
+                    assert!(fed(truth.returned), "{message}");
+                }
+                let it = &returned.message;
+                let properties = self.version.returned(&publish.properties);
+                assert_eq!(it.raw_properties().as_bytes(), properties, "{message}");
+                assert_eq!(it.routing_key(), publish.routing_key, "{message}");
+                assert!(it.body() == publish.body, "{message}: another body");
             }
             // What was in the buffer when the broker closed the channel is written, and ignored.
             Confirmation::NotSent(Error::Channel(_)) => {

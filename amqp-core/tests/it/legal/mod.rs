@@ -8,7 +8,11 @@
 //! * Each call completes once, with its own reply; each publish has its own outcome, `NotSent` if and
 //!   only if no byte of it was written; each delivery is read once, in its order ([`log`]).
 //! * What is written to settle a delivery was asked for, and no other delivery is covered
-//!   ([`channel`]).
+//!   ([`channel`]). What may be a stream's is not refused where that ends the connection ([`delivering`]).
+//! * Consumers have the limits that the application asked for, on each version of the broker
+//!   ([`prefetch`], [`versions`]).
+//! * Reading pauses for unread deliveries alone that no prefetch bounds, not while something is awaited,
+//!   and not for too long; it goes on when they are read ([`pauses`]).
 //! * Events announce all of that, each thing once, and nothing else is looked at.
 //! * In the end no call, publish, delivery, byte or channel is left in any record.
 //!
@@ -19,10 +23,16 @@ mod application;
 mod broker;
 mod calls;
 mod channel;
+mod consuming;
+mod delivering;
 mod dice;
 mod events;
 mod log;
+mod pauses;
+mod prefetch;
+mod publishing;
 mod scan;
+mod versions;
 mod world;
 
 use std::collections::BTreeMap;
@@ -36,7 +46,8 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 /// What the conversations reach together.
-const REACHED: [&str; 18] = [
+const REACHED: [&str; 26] = [
+    "a stream's, not refused",
     "acked",
     "channel closed by the broker",
     "closed by the broker",
@@ -44,11 +55,18 @@ const REACHED: [&str; 18] = [
     "confirmed",
     "consumer cancelled by the broker",
     "lost",
+    "maybe a stream's, not refused",
+    "misuse",
     "nacked",
     "no room",
     "not sent",
+    "open refused",
     "out of time",
     "read",
+    "reading paused",
+    "reading paused at the hard mark",
+    "reading paused for long",
+    "reading resumed",
     "recovered",
     "refused",
     "requeued",

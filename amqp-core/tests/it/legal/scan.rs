@@ -6,8 +6,8 @@ use amqp_core::proto::ContentHeader;
 use amqp_core::proto::frame::{self, FrameKind, FrameLimits, Peek};
 use amqp_core::proto::method::Method;
 
-use super::application::body_id;
 use super::log::Log;
+use super::publishing::publish_id;
 
 /// Looks at bytes as the driver takes them.
 #[derive(Debug, Default)]
@@ -20,11 +20,12 @@ pub(crate) struct Scan {
 }
 
 /// A content that has begun: where, and how much of it is still to come.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Begun {
     offset: u64,
     /// `None` until its header has come.
     left: Option<u64>,
+    properties: Vec<u8>,
     identified: bool,
 }
 
@@ -62,13 +63,15 @@ impl Scan {
                 let begun = self.contents.get(&channel);
                 assert!(begun.is_none(), "{method:?} in the middle of a content: {begun:?}");
                 if matches!(method, Method::BasicPublish(_)) {
-                    self.contents.insert(channel, Begun { offset, left: None, identified: false });
+                    self.contents.insert(channel, Begun { offset, ..Begun::default() });
                 }
             }
             FrameKind::Header => {
                 let header = ContentHeader::decode(frame.payload).unwrap();
                 let begun = self.contents.get_mut(&channel).expect("a header without a method");
                 assert_eq!(begun.left.replace(header.body_size), None, "two headers");
+                begun.properties = header.properties.as_bytes().to_vec();
+                begun.identify(&[], log);
             }
             FrameKind::Body => {
                 let begun = self.contents.get_mut(&channel).expect("a body without a method");
@@ -76,16 +79,25 @@ impl Scan {
                 let size = frame.payload.len() as u64;
                 assert!(size > 0 && size <= left, "{size} bytes of {left}");
                 begun.left = Some(left - size);
-                if !std::mem::replace(&mut begun.identified, true)
-                    && let Some(published) = log.published.get_mut(&body_id(frame.payload))
-                {
-                    assert_eq!(published.offset.replace(begun.offset), None, "written twice");
-                }
+                begun.identify(frame.payload, log);
             }
             FrameKind::Heartbeat => assert_eq!((channel, frame.payload.len()), (0, 0)),
         }
         if self.contents.get(&channel).is_some_and(|begun| begun.left == Some(0)) {
             self.contents.remove(&channel);
+        }
+    }
+}
+
+impl Begun {
+    /// The publish is known by its properties, or by the beginning of its body.
+    fn identify(&mut self, body: &[u8], log: &mut Log) {
+        if self.identified {
+            return;
+        }
+        if let Some(published) = log.published.get_mut(&publish_id(&self.properties, body)) {
+            self.identified = true;
+            assert_eq!(published.offset.replace(self.offset), None, "written twice");
         }
     }
 }

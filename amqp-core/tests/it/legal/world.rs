@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use amqp_core::proto::frame;
 use amqp_core::proto::method::{WireMethod, connection};
+use amqp_core::proto::{RawTable, frame};
 use amqp_core::{Attempt, CloseCause, Config, Session, Transmit, TransportError};
 use bytes::BytesMut;
 
@@ -14,24 +14,31 @@ use super::application::Application;
 use super::broker::Broker;
 use super::dice::Dice;
 use super::log::Log;
+use super::pauses::Pauses;
 use super::scan::Scan;
-use crate::peer::start;
+use super::versions::Version;
+use crate::peer::{server_properties, start};
+
+/// The most bytes of one read.
+pub(super) const READ_BYTES: usize = 64 << 10;
 
 pub(crate) struct World {
-    session: Session,
+    pub(super) session: Session,
     attempt: Attempt,
-    now: Instant,
-    dice: Dice,
-    log: Log,
-    application: Application,
-    broker: Broker,
+    pub(super) now: Instant,
+    pub(super) dice: Dice,
+    pub(super) log: Log,
+    pub(super) application: Application,
+    pub(super) broker: Broker,
     scan: Scan,
     out: Transmit,
     input: BytesMut,
     /// Bytes that were taken from the session, and those of them that reached the socket.
     taken: u64,
     socket: u64,
-    last_fed: Instant,
+    pub(super) heartbeat: Duration,
+    pub(super) last_fed: Instant,
+    pub(super) pauses: Pauses,
     /// How far time may go on in one step.
     tick: Duration,
     lost: bool,
@@ -41,9 +48,14 @@ pub(crate) struct World {
 /// Plays the conversation of a seed to its end. Returns how often each thing happened.
 pub(crate) fn play(seed: u64, traced: bool) -> BTreeMap<&'static str, u64> {
     let mut world = World::open(seed, traced);
-    let steps = 50 + world.dice.below(500);
-    for _ in 0..steps {
-        world.step();
+    let steps = if world.log.flood { 600 } else { 50 + world.dice.below(500) };
+    for step in 0..steps {
+        if world.log.flood && step > 50 {
+            world.broker.calm = true;
+            world.flooded_step();
+        } else {
+            world.step();
+        }
         if world.session.cause().is_some() {
             world.check_end();
             return world.log.counts;
@@ -61,7 +73,9 @@ impl World {
     fn open(seed: u64, traced: bool) -> Self {
         let mut dice = Dice::new(seed);
         let now = Instant::now();
-        let frame_max = [4_096, 4_096, 8_192, 131_072][dice.below(4)];
+        let version = if dice.chance(50) { Version::V3 } else { Version::V4 };
+        let flood = dice.below(100) == 0;
+        let frame_max = [4_096, 4_096, 8_192, 131_072][if flood { 3 } else { dice.below(4) }];
         let heartbeat = [0, 0, 10][dice.below(3)];
         let channel_max = 1 + dice.below(6) as u16;
         let tick = Duration::from_millis([10, 100, 2_000][dice.below(3)]);
@@ -70,7 +84,7 @@ impl World {
             session,
             attempt,
             now,
-            log: Log::new(traced),
+            log: Log::new(traced, version, flood),
             application: Application::new(),
             broker: Broker::new(frame_max as usize),
             scan: Scan::new(frame_max as usize),
@@ -78,13 +92,17 @@ impl World {
             input: BytesMut::new(),
             taken: 0,
             socket: 0,
+            heartbeat: Duration::from_secs(heartbeat.into()),
             last_fed: now,
+            pauses: Pauses::new(now),
             tick: if heartbeat > 0 { tick.min(Duration::from_millis(100)) } else { tick },
             lost: false,
             closing: false,
             dice,
         };
-        world.shake(&start(b"PLAIN"));
+        let properties = server_properties(version.name());
+        let server_properties = RawTable::new(&properties);
+        world.shake(&connection::Start { server_properties, ..start(b"PLAIN") });
         world.shake(&connection::Tune { channel_max, frame_max, heartbeat });
         world.shake(&connection::OpenOk::default());
         assert!(world.session.connection().is_open());
@@ -140,7 +158,7 @@ impl World {
     }
 
     /// What every driver does after every call.
-    fn after(&mut self) {
+    pub(super) fn after(&mut self) {
         if self.session.cause().is_some() && self.log.end.is_none() {
             self.log.end = Some(if self.lost { self.socket } else { self.taken });
         }
@@ -151,7 +169,7 @@ impl World {
     }
 
     /// The driver takes bytes, or the socket takes some of them.
-    fn write(&mut self) {
+    pub(super) fn write(&mut self) {
         self.take();
         let bytes = self.out.to_vec();
         let size = match self.dice.below(4) {
@@ -175,11 +193,8 @@ impl World {
         }
     }
 
-    /// Bytes arrive.
-    fn feed(&mut self) {
-        if !self.session.wants_input() {
-            return;
-        }
+    /// Bytes arrive, as many as the session wants.
+    pub(super) fn feed(&mut self) {
         let there = self.broker.wire.len();
         let size = match self.dice.below(10) {
             0 => 1,
@@ -187,17 +202,19 @@ impl World {
             4..=5 => self.dice.below(4_000),
             _ => there,
         };
-        let size = size.min(there);
-        self.input.extend(self.broker.wire.drain(..size));
-        self.log.fed += size as u64;
-        if size > 0 {
+        let mut left = size.min(there);
+        while self.wants_input() && left > 0 {
+            let read = left.min(READ_BYTES);
+            left -= read;
+            self.input.extend_from_slice(&self.broker.wire.split_to(read));
+            self.log.fed += read as u64;
             self.last_fed = self.now;
+            self.log.line(|| format!("  fed {}", self.log.fed));
+            while self.session.handle_input(self.now, &mut self.input) {}
         }
-        self.log.line(|| format!("  fed {}", self.log.fed));
-        while self.session.handle_input(self.now, &mut self.input) {}
     }
 
-    fn pass(&mut self) {
+    pub(super) fn pass(&mut self) {
         self.now += self.tick.mul_f64(self.dice.below(100) as f64 / 100.0);
         // The broker lives, and its transport.
         if self.now - self.last_fed > Duration::from_secs(8) {
@@ -238,7 +255,7 @@ impl World {
             self.broker.act(&mut self.dice, &mut self.log);
         }
         while self.broker.write(&mut self.dice, &mut self.log) {}
-        while !self.broker.wire.is_empty() && self.session.wants_input() {
+        while !self.broker.wire.is_empty() && self.wants_input() {
             self.feed();
         }
         self.after();
@@ -268,7 +285,7 @@ impl World {
             && self.out.is_empty()
             && !self.session.connection().wants_transmit()
             && stats.open_calls + stats.unconfirmed + stats.unacked == 0
-            && stats.unread_bytes + stats.unsent_bytes == 0
+            && stats.unread_bytes + stats.incomplete_bytes + stats.unsent_bytes == 0
     }
 
     /// Everything has been answered and settled on a connection that lives.
@@ -277,8 +294,10 @@ impl World {
             return;
         }
         for channel in self.broker.channels.values() {
-            self.application.check_unacked(channel);
+            self.application.check_unacked(channel, &self.log);
+            channel.check_rest(&mut self.log);
         }
+        self.check_reading();
         self.application.check_room(&mut self.session);
     }
 
@@ -344,7 +363,8 @@ impl World {
         assert!(self.application.handles.iter().all(|handle| handle.closed));
         let stats = self.session.connection().stats();
         assert_eq!(stats.open_calls + stats.unconfirmed + stats.unacked, 0, "{stats:?}");
-        assert_eq!(stats.unread_bytes + stats.unsent_bytes, 0, "{stats:?}");
+        assert_eq!(stats.unread_bytes + stats.incomplete_bytes, 0, "{stats:?}");
+        assert_eq!(stats.unsent_bytes, 0, "{stats:?}");
         assert_eq!(stats.channels + stats.consumers, 0, "{stats:?}");
         assert!(self.session.poll_timeout().is_none());
     }
