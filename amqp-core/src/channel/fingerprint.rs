@@ -3,9 +3,10 @@
 //! That is exchange, routing key, the whole body and the properties, except where RabbitMQ changes them
 //! before it returns a message:
 //! * It removes the header `BCC`. `CC` does not count either.
+//! * In a request with a direct reply (`reply_to`), it puts an address behind the name of the pseudo-queue.
 //! * From 4.0 on it sorts the headers by name, and keeps the first of those with the same name.
 //! * From 4.0 on it writes `expiration` without a plus sign and leading zeros.
-//! * ReceivedMessage interceptors, which an operator may configure, add the headers `timestamp_in_ms` and
+//! * Message interceptors, which an operator may configure, add the headers `timestamp_in_ms` and
 //!   `x-routed-by`, and set `timestamp`. The timestamp therefore stands beside the hash: see [`Returns`].
 //!
 //! An empty table of headers counts as none. Properties that are malformed, which this client cannot have
@@ -133,9 +134,11 @@ fn write_properties(
     out: &mut Vec<u8>,
 ) -> Result<(Option<u64>, bool), Malformed> {
     let properties = properties.decode()?;
+    let reply_to = properties.reply_to.map(without_reply_address);
     let expiration = properties.expiration.map(normal_expiration).transpose()?;
     let expiration = expiration.as_deref().and_then(|text| ShortStr::new(text).ok());
-    PropertiesRef { headers: None, timestamp: None, expiration, ..properties }.encode(out);
+    PropertiesRef { headers: None, timestamp: None, expiration, reply_to, ..properties }
+        .encode(out);
     let restamped = write_headers(properties.headers.unwrap_or_default(), out)?;
     Ok((properties.timestamp, restamped))
 }
@@ -155,6 +158,16 @@ fn write_headers(headers: RawTable<'_>, out: &mut Vec<u8>) -> Result<bool, Malfo
         out.extend_from_slice(field);
     }
     Ok(restamped)
+}
+
+/// Returns the name of the pseudo-queue in place of an address for direct replies.
+fn without_reply_address(reply_to: ShortStr<'_>) -> ShortStr<'_> {
+    const PSEUDO_QUEUE: &[u8] = b"amq.rabbitmq.reply-to";
+    let address = reply_to.as_bytes().strip_prefix(PSEUDO_QUEUE);
+    match address.is_some_and(|address| address.starts_with(b".")) {
+        true => ShortStr::from_bytes(PSEUDO_QUEUE).unwrap_or_default(),
+        false => reply_to,
+    }
 }
 
 fn normal_expiration(text: ShortStr<'_>) -> Result<String, Malformed> {
@@ -220,6 +233,9 @@ mod tests {
         let expiration = |text: &str| of(&Properties::new().expiration(text));
         assert_eq!(expiration("+0060"), expiration("60"));
         assert_eq!(expiration("-0"), expiration("0"));
+        let reply_to = |text: &str| of(&Properties::new().reply_to(text));
+        assert_eq!(reply_to("amq.rabbitmq.reply-to.g1"), reply_to("amq.rabbitmq.reply-to"));
+        assert_ne!(reply_to("amq.rabbitmq.reply-to-1"), reply_to("amq.rabbitmq.reply-to"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use super::api::{
-    At, Error, ExchangeDeclare, FieldTable, Misuse, Properties, Publish, PublishError, QueueBind,
-    QueueDeclare,
+    At, BasicConsume, Error, ExchangeDeclare, FieldTable, Misuse, Properties, Publish,
+    PublishError, QueueBind, QueueDeclare,
 };
 use super::at::{Scene, consumer_of, next, on_every_adapter};
 use bytes::Bytes;
@@ -12,6 +12,7 @@ on_every_adapter! {
     na_20_a_confirmed_message_arrives_as_it_was_sent
     pk_106_bodies_of_every_size_arrive_whole
     a_mandatory_message_without_a_queue_comes_back
+    a_request_without_a_queue_comes_back
     an_unconfirmed_mandatory_message_comes_back_too
     a_missing_exchange_closes_the_channel_and_says_so
     pk_105_pk_113_what_cannot_be_sent_is_refused_whole
@@ -97,6 +98,24 @@ async fn a_mandatory_message_without_a_queue_comes_back(at: At) {
     assert_eq!(returned.message.routing_key(), *nowhere.as_str());
     // Without `mandatory` it is confirmed, and gone.
     publisher.publish(Publish::new("", &nowhere, b"lost")).await.unwrap();
+    connection.close().await;
+}
+
+/// The broker puts an address into its `reply_to`, before it returns the message.
+async fn a_request_without_a_queue_comes_back(at: At) {
+    let connection = at.connect().await;
+    let channel = connection.open_channel().await.unwrap();
+    let replies = BasicConsume::new("amq.rabbitmq.reply-to").no_ack();
+    let _replies = channel.basic_consume(replies).await.unwrap();
+    let publisher = channel.confirm_select().await.unwrap();
+    let nowhere = unique("nowhere");
+    let request = Publish::to_queue(&nowhere, "ask").reply_to("amq.rabbitmq.reply-to");
+    let error = publisher.publish(request.correlation_id("1").mandatory()).await;
+    let Err(PublishError::Returned(returned)) = error else { panic!("{error:?}") };
+    assert_eq!(returned.message.body(), b"ask");
+    let reply_to = returned.message.properties().unwrap().reply_to.unwrap();
+    assert!(reply_to.starts_with("amq.rabbitmq.reply-to."), "{reply_to}");
+    assert_eq!(channel.take_returned(), None);
     connection.close().await;
 }
 
