@@ -1,4 +1,4 @@
-//! A RabbitMQ of one's own until standard input ends: prints its URI.
+//! Starts a private RabbitMQ node, prints its URI, and stops it when standard input ends.
 use std::io::Read;
 
 fn main() {

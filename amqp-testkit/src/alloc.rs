@@ -1,4 +1,4 @@
-//! Counting allocations.
+//! A counting allocator, for tests of memory limits.
 //!
 //! ```
 //! use amqp_testkit::alloc::{Counting, counting, live_bytes};
@@ -15,15 +15,15 @@ use std::alloc::System;
 
 pub use stats_alloc::{Region, Stats};
 
-/// The system's allocator, with counters.
+/// The system's allocator with counters.
 pub type Counting = stats_alloc::StatsAlloc<System>;
 
-/// The one instance, to be named as the global allocator of a test binary.
+/// Returns the only instance, to be the global allocator of a test binary.
 pub const fn counting() -> &'static Counting {
     &stats_alloc::INSTRUMENTED_SYSTEM
 }
 
-/// Bytes allocated and not freed.
+/// Returns the number of bytes that are allocated and not freed.
 pub fn live_bytes(allocator: &Counting) -> isize {
     let stats = allocator.stats();
     // A reallocation counts its growth as allocated, and its shrinking as freed.

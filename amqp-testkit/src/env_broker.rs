@@ -2,7 +2,8 @@ use std::io;
 
 use crate::ModelBroker;
 
-/// A broker for examples and manual tests: the one that `AMQP_URL` names, or a model broker.
+/// A broker for examples and manual tests: the one that the environment variable `AMQP_URL` names, or else a model
+/// broker.
 ///
 /// ```
 /// let broker = amqp_testkit::EnvBroker::start()?;
@@ -14,15 +15,16 @@ use crate::ModelBroker;
 pub struct EnvBroker {
     /// The URI of the broker.
     pub uri: String,
-    /// Serves until it is dropped.
+    /// Kept because the broker stops when it is dropped.
     _model: Option<ModelBroker>,
 }
 
 impl EnvBroker {
-    /// Reads `AMQP_URL`. Without it, starts a model broker, which stops when this value is dropped.
+    /// Returns the broker that `AMQP_URL` names. If it is not set, starts a model broker, which stops when this value is
+    /// dropped.
     ///
     /// # Errors
-    /// The model broker finds no free port.
+    /// If the model broker cannot listen on a port.
     pub fn start() -> io::Result<Self> {
         match Self::external() {
             Some(broker) => Ok(broker),
@@ -33,7 +35,8 @@ impl EnvBroker {
         }
     }
 
-    /// Reads `AMQP_URL`, for programs that need what the model broker lacks. `None` if it is not set.
+    /// Returns the broker that `AMQP_URL` names, `None` if it is not set. For programs that need what the model broker
+    /// lacks.
     pub fn external() -> Option<Self> {
         let uri = std::env::var("AMQP_URL").ok()?;
         Some(Self { uri, _model: None })

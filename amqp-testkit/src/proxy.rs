@@ -1,8 +1,8 @@
-//! A TCP proxy that breaks connections as a test says.
+//! A TCP proxy that breaks connections when and how a test asks for it.
 //!
-//! Each connection is a pair of sockets and, for either direction, two threads: one reads and stamps what
-//! it read with the time at which it is due, the other waits for that time and writes. Faults happen in
-//! the writer, so that an offset is exact to the byte, and in the order of the bytes.
+//! Each connection is a pair of sockets. Each of its two directions has two threads. One reads, and notes when each
+//! piece is due. The other waits for that time, and writes. Faults happen in the thread that writes, so that an offset is
+//! exact to the byte.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -12,20 +12,20 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Pieces under way in one direction: what is more waits in the sockets, as behind a slow line.
+/// The maximum number of pieces under way in one direction. More than that wait in the sockets, as on a slow network.
 const PIECES_MAX: usize = 256;
-/// How long a write may wait before it is looked whether the connection has ended.
+/// How long a write waits before it checks whether the connection has ended.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(50);
-/// The largest piece.
+/// The maximum size of a piece.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// A proxy on a free port of 127.0.0.1 in front of a broker.
+/// A proxy on a free port of 127.0.0.1 in front of a broker. Its connections are cut when it is dropped.
 ///
 /// ```
 /// use amqp_testkit::{Direction, Fault, ModelBroker, Proxy};
 /// let broker = ModelBroker::start()?;
 /// let proxy = Proxy::start(broker.port())?;
-/// // Every connection from here on is cut behind the broker's 100th byte.
+/// // Every connection that is made from here on is cut after 100 bytes from the broker.
 /// proxy.at(Direction::ToClient, 100, Fault::Cut);
 /// println!("connect a client to {}", proxy.uri());
 /// # Ok::<(), std::io::Error>(())
@@ -36,7 +36,7 @@ pub struct Proxy {
     inner: Arc<Inner>,
 }
 
-/// A direction of bytes.
+/// The direction in which bytes pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From the client to the broker.
@@ -51,16 +51,16 @@ pub enum Direction {
 pub enum Fault {
     /// Both sides see the end of the stream (FIN).
     Cut,
-    /// From here on bytes pass in pieces of this size, with a pause behind each.
+    /// From here on, bytes pass in pieces of this size, with a pause after each.
     Dribble {
-        /// Bytes of a piece.
+        /// The size of a piece in bytes.
         size: usize,
-        /// Between two pieces.
+        /// The pause between two pieces.
         pause: Duration,
     },
     /// The receiver of this direction sees the end of the stream; the other direction goes on.
     HalfClose,
-    /// Nothing more passes in this direction, and nobody is told: what a dead line looks like.
+    /// Nothing more passes in this direction, and neither side sees an end: a network that drops packets.
     Pause,
     /// Both sides see a reset (RST).
     Reset,
@@ -76,7 +76,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Settings {
     latency: Duration,
-    /// What the next connections will meet.
+    /// The faults of connections that are made from here on.
     script: Vec<(Direction, u64, Fault)>,
     links: Vec<Weak<Link>>,
     accepted: usize,
@@ -100,7 +100,7 @@ struct LinkState {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Lane {
-    /// Its receiver was told that nothing more comes.
+    /// The receiver has seen the end of the stream.
     ended: bool,
     paused: bool,
     dribble: Option<(usize, Duration)>,
@@ -108,10 +108,10 @@ struct Lane {
 }
 
 impl Proxy {
-    /// A proxy in front of the broker on this port of 127.0.0.1.
+    /// Starts a proxy in front of the broker on this port of 127.0.0.1.
     ///
     /// # Errors
-    /// If no port can be listened on.
+    /// If it cannot listen on a port.
     pub fn start(broker: u16) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
@@ -124,42 +124,42 @@ impl Proxy {
                 if accepting.closed.load(Ordering::SeqCst) {
                     break;
                 }
-                // A client that finds nobody behind the proxy sees its connection closed.
+                // If the broker refuses the connection, the client sees its own closed.
                 let _ = client.and_then(|client| accepting.accept(client));
             }
         });
         Ok(Self { port, inner })
     }
 
-    /// The port on 127.0.0.1.
+    /// Returns the port on 127.0.0.1.
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// A URI that leads through the proxy, with RabbitMQ's default user and virtual host.
+    /// Returns a URI of the broker through the proxy, with RabbitMQ's default user and virtual host.
     pub fn uri(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
     }
 
-    /// Has `fault` happen to every connection that is made from here on, once so many bytes of
-    /// `direction` have passed.
+    /// Schedules a fault for every connection that is made from here on: it happens when `offset` bytes have passed in
+    /// `direction`.
     pub fn at(&self, direction: Direction, offset: u64, fault: Fault) {
         self.inner.settings().script.push((direction, offset, fault));
     }
 
-    /// Connections that are made from here on meet no fault.
+    /// Removes the scheduled faults. Connections that are made from here on have none.
     pub fn heal(&self) {
         self.inner.settings().script.clear();
     }
 
-    /// Has `fault` happen to every connection there is.
+    /// Causes a fault on every open connection, at once.
     pub fn inject(&self, direction: Direction, fault: Fault) {
         for link in self.links() {
-            link.suffer(direction, fault);
+            link.cause(direction, fault);
         }
     }
 
-    /// Ends [`Fault::Pause`] and [`Fault::Dribble`] on every connection there is: what was held up passes.
+    /// Ends [`Fault::Pause`] and [`Fault::Dribble`] on every open connection. Bytes that were held up pass.
     pub fn resume(&self) {
         for link in self.links() {
             let mut state = link.state();
@@ -170,17 +170,17 @@ impl Proxy {
         }
     }
 
-    /// Has every byte that is read from here on take so long, in each direction.
+    /// Delays every byte that is read from here on by `latency`, in each direction.
     pub fn delay(&self, latency: Duration) {
         self.inner.settings().latency = latency;
     }
 
-    /// Bytes that passed on all connections there are.
+    /// Returns the number of bytes that have passed on the open connections.
     pub fn passed(&self, direction: Direction) -> u64 {
         self.links().iter().map(|link| link.state().lanes[direction as usize].passed).sum()
     }
 
-    /// Connections that were made.
+    /// Returns the number of connections that clients have made.
     pub fn accepted(&self) -> usize {
         self.inner.settings().accepted
     }
@@ -194,7 +194,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.inner.closed.store(true, Ordering::SeqCst);
         self.inject(Direction::ToClient, Fault::Cut);
-        // The one that accepts looks when there is something to accept.
+        // Wakes the thread that accepts, which then ends.
         let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
     }
 }
@@ -249,7 +249,7 @@ impl Link {
         }
     }
 
-    /// Reads what is to pass; ends when there is no more, or nobody to take it.
+    /// Reads what is to pass. Ends when there is no more, or when the thread that writes has ended.
     fn read(&self, direction: Direction, inner: &Inner, pieces: &SyncSender<(Instant, Vec<u8>)>) {
         let (mut from, _) = self.ends(direction);
         let mut piece = vec![0; PIECE_BYTES];
@@ -258,16 +258,16 @@ impl Link {
             // The end of the stream is a piece of no bytes.
             let sent = pieces.send((due, piece[..count].to_vec()));
             if sent.is_err() {
-                // Read to the end all the same: to close a socket that has bytes left is to reset it.
+                // Read to the end all the same: closing a socket with unread bytes would reset it.
                 while from.read(&mut piece).is_ok_and(|count| count > 0) {}
             }
             if count == 0 || sent.is_err() {
                 return;
             }
         }
-        // A side that was reset resets the other.
+        // A reset of one side is passed on to the other.
         if !self.state().ended {
-            self.suffer(direction, Fault::Reset);
+            self.cause(direction, Fault::Reset);
         }
     }
 
@@ -276,8 +276,8 @@ impl Link {
             thread::sleep(due.saturating_duration_since(Instant::now()));
             let (_, to) = self.ends(direction);
             if piece.is_empty() {
-                // The end waits as bytes do.
-                if self.wait_for_room(direction).is_some() {
+                // A pause holds up the end of the stream too.
+                if self.wait_until_writable(direction).is_some() {
                     let _ = to.shutdown(Shutdown::Write);
                 }
                 return;
@@ -288,19 +288,19 @@ impl Link {
         }
     }
 
-    /// Writes the piece as the faults let it; `None` if nothing more is to be written.
+    /// Writes the piece as far as the faults allow. Returns `None` if nothing more is to be written.
     fn pass(&self, direction: Direction, piece: &[u8]) -> Option<()> {
         let (_, mut to) = self.ends(direction);
         let mut rest = piece;
         while !rest.is_empty() {
-            let room = self.wait_for_room(direction)?;
-            let written = match to.write(&rest[..rest.len().min(room)]) {
+            let writable = self.wait_until_writable(direction)?;
+            let written = match to.write(&rest[..rest.len().min(writable)]) {
                 Ok(count) => count,
-                // The receiver reads nothing: time to look whether it is over.
+                // The receiver does not read: check whether the connection has ended.
                 Err(error) if is_passing(&error) => continue,
                 Err(_) => {
-                    if !self.is_over(direction) {
-                        self.suffer(direction, Fault::Reset);
+                    if !self.has_ended(direction) {
+                        self.cause(direction, Fault::Reset);
                     }
                     return None;
                 }
@@ -314,18 +314,18 @@ impl Link {
             };
             thread::sleep(pause.unwrap_or_default());
         }
-        // What is due behind the last byte does not wait for another.
-        self.meet(direction).then_some(())
+        // A fault that is due after the last byte happens without another byte.
+        self.cause_due(direction).then_some(())
     }
 
-    /// Whether the connection has ended, or this direction of it.
-    fn is_over(&self, direction: Direction) -> bool {
+    /// Returns whether the connection, or this direction of it, has ended.
+    fn has_ended(&self, direction: Direction) -> bool {
         let state = self.state();
         state.ended || state.lanes[direction as usize].ended
     }
 
-    /// Has the faults happen that are due; whether bytes may still pass.
-    fn meet(&self, direction: Direction) -> bool {
+    /// Causes the faults that are due. Returns whether bytes may still pass.
+    fn cause_due(&self, direction: Direction) -> bool {
         loop {
             let due = {
                 let mut state = self.state();
@@ -335,16 +335,16 @@ impl Link {
                 due.map(|due| state.script.remove(due))
             };
             let Some((_, _, fault)) = due else { return !self.state().ended };
-            self.suffer(direction, fault);
+            self.cause(direction, fault);
             if fault == Fault::HalfClose {
                 return false;
             }
         }
     }
 
-    /// How many bytes may pass at once, after the pause if there is one.
-    fn wait_for_room(&self, direction: Direction) -> Option<usize> {
-        if !self.meet(direction) {
+    /// Waits while the direction is paused. Returns how many bytes may pass in one write, `None` if none may pass any more.
+    fn wait_until_writable(&self, direction: Direction) -> Option<usize> {
+        if !self.cause_due(direction) {
             return None;
         }
         let mut state = self.state();
@@ -353,12 +353,12 @@ impl Link {
         }
         let Lane { ended, passed, dribble, .. } = state.lanes[direction as usize];
         let next = state.script.iter().filter(|(on, ..)| *on == direction).map(|(_, at, _)| *at);
-        let to_fault = next.min().map_or(usize::MAX, |at| (at - passed) as usize);
-        let room = dribble.map_or(to_fault, |(size, _)| to_fault.min(size.max(1)));
-        (!state.ended && !ended).then_some(room)
+        let until_fault = next.min().map_or(usize::MAX, |at| (at - passed) as usize);
+        let writable = dribble.map_or(until_fault, |(size, _)| until_fault.min(size.max(1)));
+        (!state.ended && !ended).then_some(writable)
     }
 
-    fn suffer(&self, direction: Direction, fault: Fault) {
+    fn cause(&self, direction: Direction, fault: Fault) {
         match fault {
             Fault::Dribble { size, pause } => {
                 self.state().lanes[direction as usize].dribble = Some((size, pause));
@@ -371,7 +371,7 @@ impl Link {
             Fault::Cut => self.end(Shutdown::Write),
             Fault::Reset => {
                 for stream in [&self.client, &self.broker] {
-                    // Sent when the last thread has let go of the socket.
+                    // The reset is sent when the last thread drops the socket.
                     let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
                 }
                 self.end(Shutdown::Read);
@@ -379,7 +379,7 @@ impl Link {
         }
     }
 
-    /// Ends all threads of the connection, those that read included.
+    /// Ends all threads of the connection, also those that wait for input.
     fn end(&self, how: Shutdown) {
         self.state().ended = true;
         for stream in [&self.client, &self.broker] {

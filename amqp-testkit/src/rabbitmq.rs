@@ -1,10 +1,10 @@
-//! A RabbitMQ node of one's own: free ports on loopback, its own folder, its own port mapper.
+//! A private RabbitMQ node, with free ports on loopback, a folder and a port mapper (epmd) of its own.
 //!
-//! The RabbitMQ that Debian's package installed is used, or else one on the `PATH`; with
-//! `AMQP_TESTKIT_RABBITMQ` set, the programs in that folder.
+//! The node is started from the programs in the folder that `AMQP_TESTKIT_RABBITMQ` names. If that is not set, it is
+//! started from the RabbitMQ of Debian's package, or else from one on the `PATH`.
 //!
-//! A guard process waits for the end of a pipe that the test process holds: however the test process
-//! ends, the node is killed and its folder removed.
+//! A guard process reads a pipe whose other end the test process holds. The pipe ends with the test process, also
+//! when that is killed. The guard then kills the node, and removes its folder.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -15,20 +15,28 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, fs, io, process, thread};
 
-/// How long a node may take to start.
+/// The maximum time in which a node starts.
 const START_TIMEOUT: Duration = Duration::from_secs(90);
-/// How long a node may take to stop.
+/// The maximum time in which a node stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
-/// Between two looks at a node that starts or stops.
+/// The time between two checks of a node that starts or stops.
 const POLL: Duration = Duration::from_millis(50);
-/// Where nodes listen.
+/// The ports on which nodes listen.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
-/// Names a folder with the programs of the RabbitMQ to be used, in place of the one that is installed.
+/// The environment variable that names the folder of RabbitMQ's programs, in place of those that are installed.
 const PROGRAMS_VARIABLE: &str = "AMQP_TESTKIT_RABBITMQ";
-/// Where Debian's package keeps the programs; its wrappers elsewhere switch users.
+/// The folder of the programs of Debian's package. Its wrappers in other folders switch the user.
 const DEBIAN_PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
 
-/// A running node, stopped and removed when it is dropped.
+/// A private RabbitMQ node. It is killed, and its data removed, when it is dropped.
+///
+/// ```no_run
+/// let node = amqp_testkit::RabbitMq::start()?;
+/// println!("connect a client to {}", node.uri());
+/// node.ctl(&["list_queues", "name", "messages"])?;
+/// node.restart()?;
+/// # Ok::<(), amqp_testkit::rabbitmq::RabbitMqError>(())
+/// ```
 #[derive(Debug)]
 pub struct RabbitMq {
     programs: PathBuf,
@@ -45,18 +53,18 @@ pub enum RabbitMqError {
     /// A program of the node failed.
     #[error("{command} failed: {output}")]
     Command {
-        /// What was run.
+        /// The command.
         command: String,
-        /// What it said.
+        /// What it printed.
         output: String,
     },
-    /// The operating system refused something.
+    /// The operating system returned an error.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// There is no RabbitMQ.
+    /// RabbitMQ is not installed.
     #[error(
-        "rabbitmq-server was not found in {DEBIAN_PROGRAMS} or on the PATH, or not where \
-         {PROGRAMS_VARIABLE} says; install it with \
+        "rabbitmq-server not found in the folder that {PROGRAMS_VARIABLE} names, or without that \
+         in {DEBIAN_PROGRAMS} and on the PATH: install it with \
          `apt-get install -y --no-install-recommends rabbitmq-server`"
     )]
     NotInstalled,
@@ -65,7 +73,7 @@ pub enum RabbitMqError {
     TimedOut {
         /// What was awaited.
         what: &'static str,
-        /// How long.
+        /// The timeout.
         after: Duration,
         /// The end of the node's output.
         log: String,
@@ -73,15 +81,15 @@ pub enum RabbitMqError {
 }
 
 impl RabbitMq {
-    /// Starts a node and waits until it accepts connections (about 5 s).
+    /// Starts a node, and waits until it accepts connections (about 5 s).
     ///
     /// # Errors
-    /// [`RabbitMqError`]; a missing RabbitMQ is an error that says how to install it.
+    /// [`RabbitMqError`]. If RabbitMQ is not installed, the error says how to install it.
     pub fn start() -> Result<Self, RabbitMqError> {
         Self::start_with("")
     }
 
-    /// Starts a node with further lines of `rabbitmq.conf`.
+    /// Starts a node with additional lines of `rabbitmq.conf`.
     ///
     /// # Errors
     /// Those of [`start`](Self::start).
@@ -92,13 +100,13 @@ impl RabbitMq {
         let name = format!("testkit-{}-{number}", process::id());
         let folder = env::temp_dir().join(format!("amqp-{name}"));
         let [port, distribution, mapper] = free_ports()?;
-        // From here on the guard cleans up, whatever happens.
+        // From here on the guard cleans up, also if this fails.
         let guard = Guard::start(&folder, mapper)?;
         for part in ["mnesia", "log", "home"] {
             fs::create_dir_all(folder.join(part))?;
         }
         write_cookie(&folder.join("home/.erlang.cookie"), &name)?;
-        // RabbitMQ's limit of messages shrinks from version to version.
+        // The default of later versions is lower.
         let conf = format!(
             "loopback_users = none\nlog.file.level = info\nmax_message_size = 134217728\n\
              {configuration}\n"
@@ -120,12 +128,12 @@ impl RabbitMq {
         Ok(node)
     }
 
-    /// The port on 127.0.0.1.
+    /// Returns the port on 127.0.0.1.
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// The node's URI, with the default user and virtual host.
+    /// Returns the node's URI, with the default user and virtual host.
     pub fn uri(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
     }
@@ -133,7 +141,7 @@ impl RabbitMq {
     /// Runs `rabbitmqctl -q` and returns what it prints.
     ///
     /// # Errors
-    /// [`RabbitMqError::Command`] with its output if it fails.
+    /// [`RabbitMqError::Command`] with its output, if it fails.
     pub fn ctl(&self, arguments: &[&str]) -> Result<String, RabbitMqError> {
         let mut command = self.command("rabbitmqctl");
         let output = command.arg("-q").args(arguments).output()?;
@@ -146,17 +154,17 @@ impl RabbitMq {
         Err(RabbitMqError::Command { command, output: text + &error })
     }
 
-    /// Kills the node as a crash would (`kill -9`). [`launch`](Self::launch) brings it back.
+    /// Kills the node (`kill -9`), as in a crash. [`launch`](Self::launch) starts it again.
     ///
     /// # Errors
     /// [`RabbitMqError`].
     pub fn kill(&self) -> Result<(), RabbitMqError> {
         self.signal("KILL")?;
-        // The next process of that number is none of ours.
+        // Another process may get this process id.
         Ok(fs::remove_file(self.folder.join("pid"))?)
     }
 
-    /// Stops the node in good order. [`launch`](Self::launch) brings it back.
+    /// Shuts the node down gracefully. [`launch`](Self::launch) starts it again.
     ///
     /// # Errors
     /// [`RabbitMqError`].
@@ -164,7 +172,7 @@ impl RabbitMq {
         self.signal("TERM")
     }
 
-    /// Starts the stopped or killed node again, on the same port and data.
+    /// Starts a node again that was stopped or killed, on the same port and with the same data.
     ///
     /// # Errors
     /// [`RabbitMqError`].
@@ -176,12 +184,12 @@ impl RabbitMq {
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut server = command.spawn()?;
         self.guard.lock().unwrap_or_else(PoisonError::into_inner).watch(server.id())?;
-        // A child that nobody waits for stays as a zombie.
+        // A child that is not waited for stays as a zombie.
         thread::spawn(move || server.wait());
         self.wait_for("accepting connections", START_TIMEOUT, || self.accepts())
     }
 
-    /// Stops the node in good order and starts it again.
+    /// Shuts the node down gracefully, and starts it again.
     ///
     /// # Errors
     /// [`RabbitMqError`].
@@ -214,7 +222,7 @@ impl RabbitMq {
         Ok(())
     }
 
-    /// Whether the node answers a protocol header with a method frame.
+    /// Returns whether the node answers a protocol header with a method frame.
     fn accepts(&self) -> bool {
         let greet = || -> io::Result<u8> {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
@@ -225,7 +233,7 @@ impl RabbitMq {
             stream.read_exact(&mut first)?;
             Ok(first[0])
         };
-        // The port is the node's own only if the node runs.
+        // If the node does not run, another program may have the port.
         let pid = fs::read_to_string(self.folder.join("pid")).unwrap_or_default();
         let runs = !pid.trim().is_empty() && Path::new("/proc").join(pid.trim()).exists();
         runs && greet().is_ok_and(|first| first == 1)
@@ -251,8 +259,8 @@ impl Drop for RabbitMq {
     }
 }
 
-/// Kills the node and its port mapper when its standard input ends. Each line of it names a process
-/// group.
+/// A process that kills the node and its port mapper when its standard input ends. Each line of the input names the
+/// process group to kill.
 #[derive(Debug)]
 struct Guard {
     process: Child,
@@ -260,7 +268,7 @@ struct Guard {
 }
 
 impl Guard {
-    /// Starts the port mapper, and waits beside it.
+    /// Starts the guard, which starts the port mapper.
     fn start(folder: &Path, mapper_port: u16) -> io::Result<Self> {
         let script = r#"
             trap '' INT TERM HUP
@@ -281,14 +289,14 @@ impl Guard {
         Ok(Self { process, input })
     }
 
-    /// The group to kill at the end, in place of an earlier one.
+    /// Sets the process group that is killed at the end, in place of an earlier one.
     fn watch(&mut self, group: u32) -> io::Result<()> {
         self.input.as_mut().map_or(Ok(()), |input| writeln!(input, "{group}"))
     }
 
     fn finish(&mut self) {
         drop(self.input.take());
-        // Nothing can be done about a guard that fails.
+        // A guard that fails cannot be helped.
         let _ = self.process.wait();
     }
 }
@@ -310,8 +318,8 @@ fn write_cookie(path: &Path, name: &str) -> io::Result<()> {
     fs::set_permissions(path, permissions)
 }
 
-/// Ports that are free at this moment, below those that the system hands out by itself: an outgoing
-/// connection must not take one before the node does.
+/// Returns ports that are free at this moment. They are below those that the system assigns to outgoing connections,
+/// so that none of these takes one before the node does.
 fn free_ports() -> io::Result<[u16; 3]> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let mut found = Vec::new();

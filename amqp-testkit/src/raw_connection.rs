@@ -10,10 +10,20 @@ use amqp_proto::{
     ContentHeader, FieldTable, FieldValue, PROTOCOL_HEADER, RawProperties, RawTable, ShortStr,
 };
 
-/// A connection of which the test plays one end: what a client must not send or a broker never
-/// would can be sent too.
+/// A connection of which the test plays one end, the client's or the broker's. It can send anything, also what a correct
+/// peer never sends.
 ///
-/// Everything here panics where a test cannot go on, naming what was awaited.
+/// Methods panic where a test cannot go on, and say what they waited for.
+///
+/// ```
+/// use amqp_testkit::{ModelBroker, RawConnection};
+/// let broker = ModelBroker::start()?;
+/// let mut wire = RawConnection::connect(broker.port());
+/// wire.log_in(9);
+/// wire.send(1, &amqp_proto::method::channel::Close::default());
+/// wire.expect("channel.CloseOk");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct RawConnection {
     stream: TcpStream,
@@ -24,7 +34,7 @@ pub struct RawConnection {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReceivedFrame {
-    /// What it carries.
+    /// The kind of the frame.
     pub kind: FrameKind,
     /// The channel's number.
     pub channel: u16,
@@ -33,12 +43,12 @@ pub struct ReceivedFrame {
 }
 
 impl ReceivedFrame {
-    /// The method, if it is one that is known.
+    /// Decodes the method. `None` if the frame is of another kind, or the method is unknown.
     pub fn method(&self) -> Option<Method<'_>> {
         (self.kind == FrameKind::Method).then(|| Method::decode(&self.payload).ok())?
     }
 
-    /// A method's name such as `basic.Publish`, or the kind of another frame.
+    /// Returns a method's name, such as `basic.Publish`, or the kind of another frame.
     pub fn name(&self) -> String {
         match self.kind {
             FrameKind::Method => match MethodId::split(&self.payload) {
@@ -51,10 +61,10 @@ impl ReceivedFrame {
 }
 
 impl RawConnection {
-    /// Reads give up after 20 s.
+    /// Wraps a connected socket. Reads have a timeout of 20 s.
     ///
     /// # Panics
-    /// If the socket is no good.
+    /// If the socket's options cannot be set.
     pub fn new(stream: TcpStream) -> Self {
         let set = stream
             .set_nodelay(true)
@@ -63,10 +73,10 @@ impl RawConnection {
         Self { stream, input: Vec::new() }
     }
 
-    /// A client's end, connected to a port of 127.0.0.1; nothing is sent yet.
+    /// Connects to a port of 127.0.0.1, as a client. Nothing is sent yet.
     ///
     /// # Panics
-    /// If nobody listens there.
+    /// If the connection is refused.
     pub fn connect(port: u16) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port));
         Self::new(stream.unwrap_or_else(|error| panic!("port {port}: {error}")))
@@ -76,7 +86,7 @@ impl RawConnection {
     /// `channel_max` channels, and opens channel 1. Returns the broker's `connection.start` and `connection.tune`.
     ///
     /// # Panics
-    /// If the broker does not play along.
+    /// If the broker does not keep to the handshake.
     pub fn log_in(&mut self, channel_max: u16) -> (ReceivedFrame, connection::Tune) {
         let capabilities =
             ["authentication_failure_close", "connection.blocked", "consumer_cancel_notify"];
@@ -96,7 +106,7 @@ impl RawConnection {
     /// capabilities. Returns the broker's `connection.start`.
     ///
     /// # Panics
-    /// If the broker does not greet.
+    /// If the broker does not send `connection.start`.
     pub fn begin_login(&mut self, password: &str, capabilities: &[&str]) -> ReceivedFrame {
         self.send_bytes(&PROTOCOL_HEADER);
         let start = self.expect("connection.Start");
@@ -120,7 +130,7 @@ impl RawConnection {
     /// Plays a broker's part of the handshake, offering `tune`.
     ///
     /// # Panics
-    /// If the client does not play along.
+    /// If the client does not keep to the handshake.
     pub fn accept(&mut self, tune: connection::Tune) {
         let header = self.take(PROTOCOL_HEADER.len());
         assert_eq!(header, PROTOCOL_HEADER, "the protocol header");
@@ -135,18 +145,17 @@ impl RawConnection {
     /// Sends a method.
     ///
     /// # Panics
-    /// If the peer is gone.
+    /// If the peer has closed the connection.
     pub fn send<'a>(&mut self, channel: u16, method: &impl WireMethod<'a>) {
         let mut bytes = Vec::new();
         frame::write_method(&mut bytes, channel, method);
         self.send_bytes(&bytes);
     }
 
-    /// Sends a header of these properties (flags and values), and the body in one frame if there is
-    /// one.
+    /// Sends a content header with these properties (flags and values), and the body in one frame unless it is empty.
     ///
     /// # Panics
-    /// If the peer is gone.
+    /// If the peer has closed the connection.
     pub fn send_content(&mut self, channel: u16, properties: &[u8], body: &[u8]) {
         let properties = RawProperties::new(properties);
         let header = ContentHeader { class_id: 60, body_size: body.len() as u64, properties };
@@ -158,21 +167,21 @@ impl RawConnection {
         self.send_bytes(&bytes);
     }
 
-    /// Sends any bytes.
+    /// Sends bytes.
     ///
     /// # Panics
-    /// If the peer is gone.
+    /// If the peer has closed the connection.
     pub fn send_bytes(&mut self, bytes: &[u8]) {
         let sent = self.stream.write_all(bytes);
         sent.unwrap_or_else(|error| panic!("{} bytes to a peer: {error}", bytes.len()));
     }
 
-    /// Sends any bytes; whether the peer took them.
+    /// Sends bytes. Returns whether the socket took them.
     pub fn try_send_bytes(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
     }
 
-    /// Reads up to a method of this name, such as `basic.Publish`.
+    /// Reads and drops frames up to a method of this name, such as `basic.Publish`. Returns that frame.
     ///
     /// # Panics
     /// If the peer closes, or sends nothing for 20 s.
@@ -184,13 +193,14 @@ impl RawConnection {
             }
             last = frame.name();
         }
-        panic!("the peer left before {name}, its last frame being {last:?}")
+        panic!("the peer closed the connection before {name}; its last frame was {last:?}")
     }
 
-    /// Reads up to a close of the channel or the connection; its code.
+    /// Reads and drops frames up to a close of the channel or the connection. Returns its code, and its text with
+    /// `channel: ` or `connection: ` in front.
     ///
     /// # Panics
-    /// If the peer closes without one, or sends nothing for 20 s.
+    /// If the peer disconnects without one, or sends nothing for 20 s.
     pub fn expect_refusal(&mut self) -> (u16, String) {
         let mut last = String::new();
         while let Some(frame) = self.next_frame() {
@@ -204,13 +214,13 @@ impl RawConnection {
                 _ => last = frame.name(),
             }
         }
-        panic!("the peer left without a reason, its last frame being {last:?}")
+        panic!("the peer closed the connection without a reason; its last frame was {last:?}")
     }
 
-    /// Reads the next frame; `None` when the peer has closed.
+    /// Reads the next frame. `None` if the peer has closed the connection.
     ///
     /// # Panics
-    /// If what comes is no frame, or nothing comes for 20 s.
+    /// If the bytes are not a frame, or nothing comes for 20 s.
     pub fn next_frame(&mut self) -> Option<ReceivedFrame> {
         loop {
             match frame::peek(&self.input, FrameLimits::default()) {
@@ -225,7 +235,7 @@ impl RawConnection {
                     return Some(received);
                 }
                 Ok(Peek::Incomplete(_)) => {}
-                Err(error) => panic!("a peer sends no frames: {error}"),
+                Err(error) => panic!("the peer sent bytes that are not a frame: {error}"),
             }
             if !self.read() {
                 return None;
@@ -233,23 +243,23 @@ impl RawConnection {
         }
     }
 
-    /// Reads everything up to the peer's end.
+    /// Reads everything until the peer closes the connection.
     pub fn read_to_end(&mut self) -> Vec<u8> {
         while self.read() {}
         std::mem::take(&mut self.input)
     }
 
-    /// Reads up to the peer's end, and keeps nothing of it.
+    /// Reads until the peer closes the connection, and drops what it reads.
     pub fn discard_to_end(&mut self) {
         while self.read() {
             self.input.clear();
         }
     }
 
-    /// Whether nothing comes, not even an end, within this time.
+    /// Returns whether nothing comes within this time, not even the end of the stream.
     ///
     /// # Panics
-    /// If the socket is no good.
+    /// If the socket's options cannot be set.
     pub fn is_silent_for(&mut self, time: Duration) -> bool {
         let set = |wire: &Self, time| {
             let set = wire.stream.set_read_timeout(Some(time));
@@ -262,18 +272,22 @@ impl RawConnection {
         silent
     }
 
-    /// Reads exactly so many bytes.
+    /// Reads exactly this many bytes.
     ///
     /// # Panics
-    /// If the peer closes before.
+    /// If the peer closes the connection before.
     pub fn take(&mut self, count: usize) -> Vec<u8> {
         while self.input.len() < count {
-            assert!(self.read(), "the peer left after {} of {count} bytes", self.input.len());
+            assert!(
+                self.read(),
+                "the peer closed the connection after {} of {count} bytes",
+                self.input.len()
+            );
         }
         self.input.drain(..count).collect()
     }
 
-    /// Reads once; false at the end.
+    /// Reads once. Returns false at the end of the stream.
     fn read(&mut self) -> bool {
         let mut buffer = [0; 16 << 10];
         match self.stream.read(&mut buffer) {
@@ -284,13 +298,13 @@ impl RawConnection {
             Err(error) if is_timeout(&error) => {
                 panic!("nothing from the peer for 20 s")
             }
-            // A reset is an end too.
+            // A reset counts as the end of the stream.
             Err(_) => false,
         }
     }
 }
 
-/// What a broker of few words greets with: AMQP 0-9-1, `PLAIN`, and no properties.
+/// Returns a minimal `connection.start`: AMQP 0-9-1, `PLAIN`, no properties.
 pub fn start() -> connection::Start<'static> {
     connection::Start {
         version_minor: 9,
@@ -300,7 +314,7 @@ pub fn start() -> connection::Start<'static> {
     }
 }
 
-/// Properties whose headers are `levels` tables in one another: flags and values.
+/// Returns encoded properties (flags and values) whose headers are tables nested `levels` deep.
 pub fn nested_headers(levels: usize) -> Vec<u8> {
     let length = |table: &[u8]| u32::try_from(table.len()).unwrap_or(u32::MAX).to_be_bytes();
     let mut table = Vec::new();

@@ -1,4 +1,4 @@
-//! A broker that says what a test tells it to.
+//! A peer that plays the script of a test, to show how a client handles a broker that misbehaves.
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -8,13 +8,13 @@ use amqp_proto::method::connection;
 
 use crate::raw_connection::RawConnection;
 
-/// A peer on a free port of 127.0.0.1 that plays one conversation, byte for byte as a script says, on
-/// a thread of its own.
+/// A peer on a free port of 127.0.0.1 that plays one conversation by a script, frame by frame or byte by byte, on a thread
+/// of its own.
 ///
 /// ```
 /// use amqp_testkit::Scripted;
 /// let peer = Scripted::open(|mut wire| {
-///     // The handshake is done; what comes next is up to the script.
+///     // The handshake is done. The script decides what comes next.
 ///     wire.expect("connection.Close");
 ///     wire.send(0, &amqp_proto::method::connection::CloseOk::default());
 /// })?;
@@ -29,10 +29,10 @@ pub struct Scripted {
 }
 
 impl Scripted {
-    /// Plays `script` with the first client that connects, from its first byte on.
+    /// Starts a peer that plays `script` with the first client that connects, from the first byte of the connection on.
     ///
     /// # Errors
-    /// If no port can be listened on.
+    /// If it cannot listen on a port.
     pub fn start(script: impl FnOnce(RawConnection) + Send + 'static) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
@@ -44,11 +44,11 @@ impl Scripted {
         Ok(Self { port, playing: Some(playing) })
     }
 
-    /// Plays `script` after a handshake that offers 9 channels, frames of 131,072 bytes and no
+    /// Starts a peer that plays `script` after a handshake that offers 9 channels, frames of 131,072 bytes and no
     /// heartbeats.
     ///
     /// # Errors
-    /// If no port can be listened on.
+    /// If it cannot listen on a port.
     pub fn open(script: impl FnOnce(RawConnection) + Send + 'static) -> io::Result<Self> {
         Self::start(|mut wire| {
             wire.accept(connection::Tune { channel_max: 9, frame_max: 131_072, heartbeat: 0 });
@@ -56,12 +56,12 @@ impl Scripted {
         })
     }
 
-    /// The port on 127.0.0.1.
+    /// Returns the port on 127.0.0.1.
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// The peer's URI.
+    /// Returns the peer's URI.
     pub fn uri(&self) -> String {
         format!("amqp://127.0.0.1:{}", self.port)
     }
@@ -69,7 +69,7 @@ impl Scripted {
     /// Waits until the script has ended.
     ///
     /// # Panics
-    /// If the script did.
+    /// If the script panicked.
     pub fn join(mut self) {
         if let Some(playing) = self.playing.take()
             && let Err(panic) = playing.join()
@@ -80,10 +80,10 @@ impl Scripted {
 }
 
 impl Drop for Scripted {
-    /// The script is let go: it ends when its client does.
+    /// Does not wait for the script. It ends when its client disconnects.
     fn drop(&mut self) {
         if self.playing.as_ref().is_some_and(|playing| !playing.is_finished()) {
-            // One that still waits for a client gets one that says nothing.
+            // If the script has not begun, this is its client. It sends nothing and disconnects.
             drop(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)));
         }
     }

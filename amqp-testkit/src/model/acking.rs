@@ -1,4 +1,4 @@
-//! Acknowledging: ack, nack, reject, recover, and what becomes of the deliveries.
+//! `basic.ack`, `basic.nack`, `basic.reject` and `basic.recover`.
 
 use std::collections::BTreeMap;
 
@@ -9,17 +9,17 @@ use super::dead_letters::Reason;
 use super::queue::Queued;
 use super::refusal::Refusal;
 
-/// A delivery that is not acknowledged.
+/// An unacknowledged delivery.
 #[derive(Debug)]
 pub(super) struct Unacked {
     pub(super) queue: String,
     pub(super) consumer: Vec<u8>,
-    /// The consumer's number. 0 is the number of no consumer: the delivery answered a `basic.get`.
+    /// The consumer's number, 0 if the delivery answered a `basic.get`.
     pub(super) number: u64,
     pub(super) queued: Queued,
 }
 
-/// Deliveries by their tags, and what the client has decided about them.
+/// Deliveries, by their tags, and what the client has done with them.
 #[derive(Debug)]
 pub(super) struct Acked {
     pub(super) deliveries: BTreeMap<u64, Unacked>,
@@ -48,7 +48,7 @@ impl Channel<'_> {
         outcome: Outcome,
     ) -> Result<(), Refusal> {
         let state = self.state();
-        // Tag 0 stands for all deliveries, of which there may be none.
+        // Tag 0 stands for all deliveries. There may be none.
         let all = multiple && tag == 0;
         if !all && !state.unacked.contains_key(&tag) {
             return Err(Refusal::precondition_failed(format!("unknown delivery tag {tag}")));
@@ -65,7 +65,7 @@ impl Channel<'_> {
         Ok(())
     }
 
-    /// Requeues everything unacknowledged on the channel.
+    /// Requeues all unacknowledged deliveries of the channel.
     pub(super) fn recover(&mut self, answered: bool) {
         self.answer(!answered, &basic::RecoverOk::default());
         let state = self.state();
@@ -78,7 +78,7 @@ impl Channel<'_> {
         self.broker.deliver_all();
     }
 
-    /// Does what the client has decided about deliveries.
+    /// Removes, requeues or dead-letters the deliveries.
     pub(super) fn apply(&mut self, acked: Acked) {
         let Acked { deliveries, outcome } = acked;
         for unacked in deliveries.into_values() {
@@ -97,7 +97,7 @@ impl Channel<'_> {
             }
             self.broker.deliver(&queue);
         }
-        // A prefetch of the channel may have held up consumers of other queues.
+        // The channel's prefetch may have held up consumers of other queues.
         if self.state().global_prefetch > 0 {
             self.broker.deliver_all();
         }

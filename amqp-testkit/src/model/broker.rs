@@ -1,4 +1,4 @@
-//! Exchanges, queues and connections: what all connections share.
+//! The broker: the exchanges, queues and connections, bytes in and out, alarms, disconnects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,20 +10,20 @@ use super::queue::Queue;
 use super::refusal::Refusal;
 use super::routing::{Destination, Exchange, Kind};
 
-/// Bytes waiting for a connection at which no more is delivered to it.
+/// The number of bytes waiting to be written to a connection from which on nothing more is delivered to it.
 pub(super) const OUTPUT_HIGH_BYTES: usize = 1 << 20;
 
-/// One connection to the model.
+/// The key of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConnectionId(pub(super) u64);
 
-/// The model: bytes in, bytes out.
+/// The model: bytes in, bytes out. [`ModelBroker`](super::ModelBroker) serves it.
 #[derive(Debug)]
 pub struct Broker {
     pub(super) exchanges: BTreeMap<String, Exchange>,
     pub(super) queues: BTreeMap<String, Queue>,
     pub(super) connections: BTreeMap<ConnectionId, Connection>,
-    /// Why connections that publish are not read.
+    /// The reason of the alarm. Connections that publish during an alarm are blocked.
     pub(super) alarm: Option<String>,
     /// Connections with new output.
     pub(super) dirty: BTreeSet<ConnectionId>,
@@ -31,17 +31,17 @@ pub struct Broker {
     next_queue_name: u64,
 }
 
-/// What clients hold of a broker: what must be nothing once they are done.
+/// What clients hold of a broker. Everything is 0 once they have released what they used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Held {
-    /// Connections.
+    /// The number of connections.
     pub connections: usize,
-    /// Channels.
+    /// The number of channels.
     pub channels: usize,
-    /// Consumers.
+    /// The number of consumers.
     pub consumers: usize,
-    /// Deliveries that are not acknowledged.
+    /// The number of unacknowledged deliveries.
     pub unacknowledged: usize,
 }
 
@@ -52,7 +52,7 @@ impl Default for Broker {
 }
 
 impl Broker {
-    /// A broker without connections; it has the standard exchanges.
+    /// Creates a broker with the standard exchanges, without queues and connections.
     pub fn new() -> Self {
         let standard = [
             ("amq.direct", Kind::Direct),
@@ -73,7 +73,7 @@ impl Broker {
         }
     }
 
-    /// A client has connected.
+    /// Adds a connection.
     pub fn connect(&mut self) -> ConnectionId {
         self.next_connection += 1;
         let id = ConnectionId(self.next_connection);
@@ -81,19 +81,19 @@ impl Broker {
         id
     }
 
-    /// A client has sent bytes.
+    /// Handles bytes from a client.
     pub fn receive(&mut self, id: ConnectionId, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.input.extend_from_slice(bytes);
         self.handle_input(id);
     }
 
-    /// Whether a client's bytes are handled: not while it is blocked by an alarm.
+    /// Returns whether a client's bytes are handled. They are not while an alarm blocks it.
     pub fn is_reading(&self, id: ConnectionId) -> bool {
         self.connections.get(&id).is_none_or(|connection| !connection.blocked)
     }
 
-    /// Takes the bytes to be sent to a client.
+    /// Takes the bytes to send to a client.
     pub fn take_output(&mut self, id: ConnectionId) -> Vec<u8> {
         let Some(connection) = self.connections.get_mut(&id) else { return Vec::new() };
         let output = std::mem::take(&mut connection.output);
@@ -103,32 +103,31 @@ impl Broker {
         output
     }
 
-    /// How often a client is to be sent a sign of life, if it asked for that: see
-    /// [`send_heartbeat`](Self::send_heartbeat).
+    /// Returns the interval at which to call [`send_heartbeat`](Self::send_heartbeat), `None` if the client asked for no
+    /// heartbeats.
     pub fn heartbeat(&self, id: ConnectionId) -> Option<Duration> {
         let seconds = self.connections.get(&id)?.heartbeat;
         (seconds > 0).then(|| Duration::from_secs(seconds.into()) / 2)
     }
 
-    /// Queues a sign of life.
+    /// Queues a heartbeat for a client.
     pub fn send_heartbeat(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.output.extend_from_slice(&amqp_proto::frame::HEARTBEAT);
         }
     }
 
-    /// Whether the connection is to be closed once its output is sent. True also for a connection
-    /// that is gone.
+    /// Returns whether the connection is to be closed once its output is sent. True also for one that has disconnected.
     pub fn is_finished(&self, id: ConnectionId) -> bool {
         self.connections.get(&id).is_none_or(|connection| connection.finished)
     }
 
-    /// The connections that have got output since this was last asked.
+    /// Takes the connections that have new output since the last call.
     pub fn take_dirty(&mut self) -> Vec<ConnectionId> {
         std::mem::take(&mut self.dirty).into_iter().collect()
     }
 
-    /// A client is gone: what it had not acknowledged is requeued, its exclusive queues go.
+    /// Removes a connection. Its unacknowledged deliveries are requeued, its exclusive queues deleted.
     pub fn disconnect(&mut self, id: ConnectionId) {
         let Some(mut connection) = self.connections.remove(&id) else { return };
         for (number, state) in std::mem::take(&mut connection.channels) {
@@ -141,8 +140,8 @@ impl Broker {
         self.deliver_all();
     }
 
-    /// Raises an alarm, as RabbitMQ does when it is low on memory or disk, or ends it: connections
-    /// that publish from here on are told, and not read until then
+    /// Raises an alarm with this reason, as RabbitMQ does when it is low on memory or disk space, or ends it with `None`.
+    /// A connection that publishes during an alarm gets `connection.blocked`, and is not read until the alarm ends
     /// (<https://www.rabbitmq.com/docs/connection-blocked>).
     pub fn set_alarm(&mut self, reason: Option<&str>) {
         self.alarm = reason.map(str::to_owned);
@@ -167,12 +166,12 @@ impl Broker {
         }
     }
 
-    /// The messages that are ready in a queue, if there is one of that name.
+    /// Returns the number of messages that are ready in a queue, `None` if the queue does not exist.
     pub fn ready(&self, queue: &str) -> Option<usize> {
         self.queues.get(queue).map(|queue| queue.ready.len())
     }
 
-    /// What clients hold.
+    /// Returns what clients hold.
     pub fn held(&self) -> Held {
         let mut held = Held { connections: self.connections.len(), ..Held::default() };
         for channel in self.connections.values().flat_map(|it| it.channels.values()) {
@@ -183,7 +182,7 @@ impl Broker {
         held
     }
 
-    /// Deletes a queue with its bindings; its consumers are told.
+    /// Deletes a queue with its bindings, and cancels its consumers. Returns the number of messages that were ready.
     pub(super) fn delete_queue(&mut self, name: &str) -> Option<u32> {
         let queue = self.queues.remove(name)?;
         let destination = Destination::Queue(name.to_owned());

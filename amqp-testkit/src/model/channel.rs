@@ -1,8 +1,7 @@
-//! One channel: a view that borrows the broker, the channel's state, and who handles which method.
+//! One channel: its state, the view [`Channel`], and which function handles which method.
 //!
-//! [`Channel`] is made for a frame of a channel that is there, and lent to what handles the frame:
-//! `publishing`, `consuming`, `acking`, `transactions`, `topology`. Nothing that they do removes a channel
-//! but the close of that channel, which consumes the view.
+//! The view borrows the broker for one frame of one open channel. The files `publishing`, `consuming`, `acking`,
+//! `transactions` and `topology` add its methods. Only `close` removes the channel, and it consumes the view.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +18,7 @@ use super::queue::{ConsumerAt, Queue};
 use super::refusal::Refusal;
 use super::transactions::Transaction;
 
-/// A channel of a connection, with the broker around it.
+/// An open channel of a connection, with the broker that it belongs to.
 #[derive(Debug)]
 pub(super) struct Channel<'b> {
     pub(super) broker: &'b mut Broker,
@@ -29,14 +28,14 @@ pub(super) struct Channel<'b> {
 
 #[derive(Debug, Default)]
 pub(super) struct ChannelState {
-    /// `channel.close` was sent: all but its answer is ignored.
+    /// Whether `channel.close` was sent. Everything but the answer to it is ignored.
     pub(super) closing: bool,
     pub(super) mode: Mode,
     pub(super) prefetch: u16,
-    /// For all consumers of the channel together.
+    /// The limit for all consumers of the channel together.
     pub(super) global_prefetch: u16,
     pub(super) consumers: BTreeMap<Vec<u8>, Consumer>,
-    /// The consumer of direct replies.
+    /// The tag of the consumer of direct replies.
     pub(super) reply_consumer: Option<Vec<u8>>,
     pub(super) unacked: BTreeMap<u64, Unacked>,
     /// The tag of the last delivery.
@@ -58,7 +57,7 @@ pub(super) enum Mode {
 
 #[derive(Debug)]
 pub(super) struct Consumer {
-    /// Tells it from others that had its tag before.
+    /// Distinguishes it from earlier consumers with the same tag.
     pub(super) number: u64,
     pub(super) queue: String,
     pub(super) no_ack: bool,
@@ -129,7 +128,7 @@ impl Channel<'_> {
         Ok(())
     }
 
-    /// Where both sides have sent a close, each is answered.
+    /// Handles a method after this side has sent a close. If the client has sent one too, each is answered.
     fn handle_while_closing(mut self, method: &Method<'_>) {
         match method {
             Method::ChannelClose(_) => self.send(&channel::CloseOk::default()),
@@ -154,15 +153,15 @@ impl Channel<'_> {
     pub(super) fn state(&mut self) -> &mut ChannelState {
         let number = self.number;
         let state = self.connection().channels.get_mut(&number);
-        state.expect("a view is of a channel that is there")
+        state.expect("the channel of a view is open")
     }
 
     pub(super) fn connection(&mut self) -> &mut Connection {
         let connection = self.broker.connections.get_mut(&self.id);
-        connection.expect("a view is of a connection that is there")
+        connection.expect("the connection of a view exists")
     }
 
-    /// The queue that a method means: an empty name is the one declared last on the channel.
+    /// Returns the name of the queue that a method means. An empty name stands for the queue declared last on the channel.
     pub(super) fn named_queue(&mut self, name: ShortStr<'_>) -> Result<String, Refusal> {
         let last = &self.state().last_queue;
         match name.is_empty() {
@@ -175,14 +174,14 @@ impl Channel<'_> {
         }
     }
 
-    /// A queue that this connection may use.
+    /// Returns a queue, if it exists and this connection may use it.
     pub(super) fn queue(&mut self, name: &str) -> Result<&mut Queue, Refusal> {
         let queue = self.broker.queues.get_mut(name).ok_or_else(|| Refusal::no_queue(name))?;
         queue.check_owner(name, self.id)?;
         Ok(queue)
     }
 
-    /// Sends the answer to a method, unless the client does not want it.
+    /// Sends the answer to a method, unless the client asked for none (`no-wait`).
     pub(super) fn answer<'a>(&mut self, no_wait: bool, method: &impl WireMethod<'a>) {
         if !no_wait {
             self.send(method);
@@ -201,12 +200,12 @@ impl Channel<'_> {
 }
 
 impl ChannelState {
-    /// A channel that awaits the answer to its close.
+    /// Returns the state of a channel that awaits the answer to its close.
     pub(super) fn closing() -> Self {
         Self { closing: true, ..Self::default() }
     }
 
-    /// The number of deliveries that are not acknowledged; those that wait for a commit are among them.
+    /// Returns the number of unacknowledged deliveries, with those whose acknowledgement waits for a commit.
     pub(super) fn unacknowledged(&self) -> usize {
         let uncommitted = match &self.mode {
             Mode::Transaction(transaction) => {
@@ -225,7 +224,7 @@ impl Broker {
         known.then_some(Channel { broker: self, id, number })
     }
 
-    /// Requeues the deliveries of a channel that is gone, and removes its consumers.
+    /// Requeues the deliveries of a channel that has closed, and removes its consumers.
     pub(super) fn release_channel(
         &mut self,
         id: ConnectionId,

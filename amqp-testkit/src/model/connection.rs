@@ -24,11 +24,11 @@ pub(super) struct Connection {
     pub(super) channels: BTreeMap<u16, ChannelState>,
     pub(super) frame_max: u32,
     pub(super) channel_max: u16,
-    /// The client wants to hear of consumers that end by themselves.
+    /// Whether the client has the capability `consumer_cancel_notify`.
     pub(super) cancel_notify: bool,
-    /// The client wants to hear of alarms.
+    /// Whether the client has the capability `connection.blocked`.
     pub(super) blocked_notify: bool,
-    /// The client has published during an alarm, and is not read.
+    /// Whether the client has published during an alarm, and is not read.
     pub(super) blocked: bool,
     /// The heartbeat interval in seconds; 0 for none.
     pub(super) heartbeat: u16,
@@ -41,7 +41,7 @@ pub(super) enum Phase {
     TuneOk,
     Open,
     Running,
-    /// `connection.close` was sent, or answered.
+    /// `connection.close` was sent or answered.
     Closing,
 }
 
@@ -66,7 +66,7 @@ impl Connection {
         frame::write_method(&mut self.output, channel, method);
     }
 
-    /// Sends a message behind its method.
+    /// Sends a method and the message that follows it.
     pub(super) fn send_message<'a>(
         &mut self,
         channel: u16,
@@ -85,7 +85,7 @@ impl Connection {
         }
     }
 
-    /// The client has published during an alarm.
+    /// Blocks a client that has published during an alarm.
     pub(super) fn block(&mut self, reason: &str) {
         self.blocked = true;
         if self.blocked_notify {
@@ -93,7 +93,7 @@ impl Connection {
         }
     }
 
-    /// The alarm has ended.
+    /// Unblocks the client at the end of an alarm.
     pub(super) fn unblock(&mut self) {
         self.blocked = false;
         if self.blocked_notify {
@@ -101,7 +101,7 @@ impl Connection {
         }
     }
 
-    /// The queue of a consumer is gone.
+    /// Cancels a consumer whose queue was deleted.
     pub(super) fn cancel(&mut self, consumer: &ConsumerAt) {
         let channel = self.channels.get_mut(&consumer.channel);
         let known = channel.and_then(|channel| channel.consumers.remove(&consumer.tag)).is_some();

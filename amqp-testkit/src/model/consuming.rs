@@ -1,4 +1,4 @@
-//! Consumers: prefetch, start, end. And `basic.get`.
+//! `basic.qos`, `basic.consume`, `basic.cancel` and `basic.get`.
 
 use amqp_proto::method::basic;
 use amqp_proto::{FieldTable, ReplyCode};
@@ -94,7 +94,7 @@ impl Channel<'_> {
         if let Some(Consumer { queue, priority, .. }) = consumer {
             let at = self.consumer_at(tag, priority);
             self.broker.remove_consumer(&queue, &at);
-            // Another one may be served in its place.
+            // Another consumer may get what this one did not take.
             self.broker.deliver(&queue);
         }
     }
@@ -135,7 +135,7 @@ impl Channel<'_> {
 }
 
 impl Broker {
-    /// Takes a consumer from a queue. An auto-delete queue goes with its last one.
+    /// Removes a consumer from a queue. An auto-delete queue is deleted with its last one.
     pub(super) fn remove_consumer(&mut self, queue: &str, at: &ConsumerAt) {
         let Some(found) = self.queues.get_mut(queue) else { return };
         found.consumers.retain(|consumer| consumer != at);
@@ -146,7 +146,7 @@ impl Broker {
     }
 }
 
-/// A consumer's priority; 0 by default.
+/// Returns a consumer's priority, 0 by default.
 fn consumer_priority(arguments: &FieldTable) -> Result<i64, Refusal> {
     match arguments.get("x-priority") {
         None => Ok(0),

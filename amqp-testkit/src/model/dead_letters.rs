@@ -1,5 +1,5 @@
-//! Messages that a queue got rid of: republished, with a record of that in their headers
-//! (<https://www.rabbitmq.com/docs/dlx>).
+//! Dead-lettering: messages that a queue drops or a client rejects are published to the dead-letter exchange, with a
+//! record in the header `x-death` (<https://www.rabbitmq.com/docs/dlx>).
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use amqp_proto::{FieldTable, FieldValue};
 use super::broker::Broker;
 use super::message::Message;
 
-/// Why a queue got rid of a message.
+/// Why a message is dead-lettered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
     MaxLength,
@@ -25,15 +25,14 @@ impl Reason {
 }
 
 impl Broker {
-    /// Publishes a message to the dead-letter exchange of the queue that it was in, if the queue has
-    /// one.
+    /// Publishes a message to the dead-letter exchange of the queue that it was in, if the queue has one.
     pub(super) fn dead_letter(&mut self, queue: &str, message: &Message, reason: Reason) {
         let Some(found) = self.queues.get(queue) else { return };
         let Some(exchange) = found.arguments.dead_letter_exchange.clone() else { return };
         let key = found.arguments.dead_letter_routing_key.clone();
         let mut message = message.clone();
         let Some(headers) = headers_with_death(&message, queue, reason) else { return };
-        // What cannot be written again could go round for ever.
+        // Without the record it could be dead-lettered for ever.
         if !message.change_properties(|properties| properties.headers = Some(headers.clone())) {
             return;
         }
@@ -42,7 +41,7 @@ impl Broker {
             message.wire_key = key.clone().into_bytes();
             message.routing_key = key;
         }
-        // A dead-letter exchange that is missing swallows the message.
+        // If the dead-letter exchange does not exist, the message is dropped.
         let queues = self.route(&message.exchange, &message.routing_key, &headers);
         let message = Arc::new(message);
         for queue in queues.unwrap_or_default() {
@@ -51,8 +50,8 @@ impl Broker {
     }
 }
 
-/// The headers of a message, with its death in this queue added. `None` if the message went round
-/// without being rejected: RabbitMQ drops it. The model's clock stands still.
+/// Returns the headers of a message with its death in this queue added. `None` if it has come back to the queue without
+/// a rejection: RabbitMQ drops such a message. The time is always 0, because the model has no clock.
 fn headers_with_death(message: &Message, queue: &str, reason: Reason) -> Option<FieldTable> {
     let mut headers = message.headers();
     let mut deaths = match headers.remove("x-death") {
@@ -89,7 +88,7 @@ fn headers_with_death(message: &Message, queue: &str, reason: Reason) -> Option<
     Some(headers)
 }
 
-/// Whether an entry of `x-death` counts deaths in this queue for this reason.
+/// Returns whether an entry of `x-death` counts deaths in this queue for this reason.
 fn is_death_in(death: &FieldValue, queue: &str, reason: Reason) -> bool {
     let FieldValue::Table(death) = death else { return false };
     let is = |name, value| death.get(name).and_then(FieldValue::as_str) == Some(value);

@@ -1,7 +1,7 @@
-//! Which consumer gets the next message of a queue.
+//! Delivers messages: which consumer gets the next message of a queue.
 //!
-//! A queue's consumers take turns, those of a higher priority first. A consumer is passed over while its
-//! prefetch is used up, or while more than 1 MiB waits to be written to its connection.
+//! A queue's consumers take turns, those of a higher priority first. A consumer is skipped while its prefetch is
+//! used up, or while 1 MiB or more waits to be written to its connection.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::fields::short;
 use super::queue::{ConsumerAt, Queued};
 
 impl Broker {
-    /// Delivers what is ready in a queue to consumers that may have it.
+    /// Delivers the ready messages of a queue to its consumers, as far as they may have them.
     pub(super) fn deliver(&mut self, name: &str) {
         let Self { queues, connections, dirty, .. } = self;
         let Some(queue) = queues.get_mut(name) else { return };

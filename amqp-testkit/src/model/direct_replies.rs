@@ -1,9 +1,9 @@
-//! Direct replies: a consumer of a pseudo-queue, and publishes to its address
+//! Direct reply-to: a consumer of a pseudo-queue, and publishes to its address
 //! (<https://www.rabbitmq.com/docs/direct-reply-to>).
 //!
-//! A request whose `reply-to` names the pseudo-queue leaves with an address in its place, which says the
-//! connection and the channel of the consumer. A publish to the default exchange with that address as
-//! its routing key goes to the consumer; no queue holds it.
+//! A request names the pseudo-queue in `reply-to`. The broker replaces that name by an address, which holds the
+//! connection and the channel of the consumer. A publish to the default exchange with that address as its routing key
+//! goes straight to the consumer. It is in no queue.
 
 use amqp_proto::method::basic;
 
@@ -17,7 +17,7 @@ use super::refusal::Refusal;
 pub(super) const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 impl Channel<'_> {
-    /// A channel has one reply consumer at most, without acknowledgement.
+    /// Checks that the consumer is without acknowledgement, and the only reply consumer of its channel.
     pub(super) fn check_reply_consumer(&mut self, no_ack: bool) -> Result<(), Refusal> {
         if !no_ack {
             return Err(Refusal::precondition_failed("reply consumer cannot acknowledge"));
@@ -28,7 +28,7 @@ impl Channel<'_> {
         Ok(())
     }
 
-    /// Puts the address of the reply consumer in the place of the pseudo-queue's name.
+    /// Replaces the name of the pseudo-queue in `reply-to` by the address of the channel's reply consumer.
     pub(super) fn address_reply(&mut self, message: &mut Message) -> Result<(), Refusal> {
         if message.properties().reply_to.is_none_or(|it| it != *REPLY_TO) {
             return Ok(());
@@ -53,7 +53,7 @@ impl Broker {
         let Some(tag) = state.reply_consumer.clone() else { return };
         let deliver = basic::Deliver {
             consumer_tag: short(&tag),
-            // RabbitMQ does not count these deliveries: the tag is that of the next one.
+            // RabbitMQ does not count these deliveries: each has the tag of the next counted one.
             delivery_tag: state.last_tag + 1,
             redelivered: false,
             exchange: short(message.exchange.as_bytes()),
@@ -64,7 +64,7 @@ impl Broker {
     }
 }
 
-/// The connection and the channel that a message replies to, if it is a direct reply.
+/// Returns the connection and the channel that a message replies to, if it is a direct reply.
 fn address(message: &Message) -> Option<(ConnectionId, u16)> {
     if !message.exchange.is_empty() {
         return None;

@@ -1,15 +1,15 @@
-//! The fields of methods: from the wire into owned values, and back.
+//! Conversions between the fields of methods and owned values.
 
 use amqp_proto::{FieldTable, RawTable, ReplyCode, ShortStr, TABLE_DEPTH_MAX};
 
 use super::refusal::Refusal;
 
-/// A name as text. Bytes that are not UTF-8 are replaced.
+/// Returns a name as text. Bytes that are not UTF-8 are replaced.
 pub(super) fn text(name: ShortStr<'_>) -> String {
     String::from_utf8_lossy(name.as_bytes()).into_owned()
 }
 
-/// Text for the wire, cut to the length that a short string holds.
+/// Returns text as a short string, cut to 255 bytes.
 pub(super) fn short(bytes: &[u8]) -> ShortStr<'_> {
     ShortStr::from_bytes(bytes.get(..255).unwrap_or(bytes)).unwrap_or_default()
 }

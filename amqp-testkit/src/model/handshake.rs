@@ -1,4 +1,4 @@
-//! Channel 0: the handshake, and the end of a connection.
+//! Channel 0: protocol header, login, tuning, `connection.open`, and the close of a connection.
 
 use amqp_proto::frame;
 use amqp_proto::method::{Method, connection};
@@ -8,7 +8,7 @@ use super::connection::{CHANNEL_MAX, Connection, FRAME_MAX, Phase};
 use super::refusal::Refusal;
 
 impl Connection {
-    /// The first eight bytes of a client.
+    /// Answers the protocol header of a client with `connection.start`, and another header with the right one.
     pub(super) fn greet(&mut self, header: &[u8]) {
         if header != PROTOCOL_HEADER {
             self.output.extend_from_slice(&PROTOCOL_HEADER);
@@ -47,7 +47,7 @@ impl Connection {
         self.phase = Phase::StartOk;
     }
 
-    /// A method on channel 0.
+    /// Handles a method on channel 0.
     pub(super) fn handle_method(&mut self, method: &Method<'_>) -> Result<(), Refusal> {
         match (self.phase, method) {
             (_, Method::ConnectionClose(_)) => {
@@ -80,7 +80,7 @@ impl Connection {
             (Phase::TuneOk, Method::ConnectionTuneOk(tune_ok)) => {
                 let legal = (1..=CHANNEL_MAX).contains(&tune_ok.channel_max)
                     && (frame::FRAME_MIN_SIZE..=FRAME_MAX).contains(&tune_ok.frame_max);
-                // RabbitMQ resets the transport without a word.
+                // RabbitMQ resets the transport without a close.
                 self.finished = !legal;
                 self.frame_max = tune_ok.frame_max.max(frame::FRAME_MIN_SIZE);
                 self.channel_max = tune_ok.channel_max;

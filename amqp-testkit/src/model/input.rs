@@ -1,4 +1,4 @@
-//! What clients send: bytes into frames, frames to who handles them, and what is refused.
+//! Input: cuts bytes into frames, passes each frame to what handles it, and turns refusals into closes.
 
 use amqp_proto::ReplyCode;
 use amqp_proto::frame::{self, FrameKind, FrameLimits, Peek};
@@ -11,7 +11,7 @@ use super::fields::short;
 use super::refusal::Refusal;
 
 impl Broker {
-    /// Takes the frames that have arrived whole.
+    /// Handles the frames that have arrived completely.
     pub(super) fn handle_input(&mut self, id: ConnectionId) {
         self.mark_dirty(id);
         let Some(connection) = self.connections.get_mut(&id) else { return };
@@ -72,7 +72,7 @@ impl Broker {
                     (None, Err(Refusal::connection(ReplyCode::FRAME_ERROR, text)))
                 }
             },
-            // The close blames the publish for what is wrong with a message.
+            // The close names `basic.publish` as the cause of a malformed message.
             FrameKind::Header | FrameKind::Body => {
                 (Some(basic::Publish::ID), self.handle_content(id, found))
             }
@@ -119,7 +119,7 @@ impl Broker {
         }
     }
 
-    /// Closes a channel or the connection, with the reason.
+    /// Closes the channel or the connection with the code and text of the refusal.
     pub(super) fn refuse(
         &mut self,
         id: ConnectionId,
@@ -127,7 +127,7 @@ impl Broker {
         method: Option<MethodId>,
         refusal: Refusal,
     ) {
-        // The close blames no method for a refused login.
+        // The close of a refused login names no method.
         let method = method.filter(|id| *id != connection::StartOk::ID);
         let (class_id, method_id) = method.map_or((0, 0), |id| (id.class, id.method));
         match refusal {
@@ -166,7 +166,7 @@ impl Broker {
 }
 
 impl Connection {
-    /// The first method on a channel number that is not in use.
+    /// Handles the first method on a channel number that is not in use.
     fn open_channel(&mut self, number: u16, method: &Method<'_>) -> Result<(), Refusal> {
         let Method::ChannelOpen(_) = method else {
             let text = format!("expected 'channel.open' on channel {number}");

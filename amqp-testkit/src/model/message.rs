@@ -6,21 +6,21 @@ use amqp_proto::{FieldTable, Properties, PropertiesRef, RawProperties, TABLE_DEP
 pub(super) struct Message {
     pub(super) exchange: String,
     pub(super) routing_key: String,
-    /// The routing key as on the wire, which need not be text.
+    /// The routing key as on the wire, which may not be UTF-8.
     pub(super) wire_key: Vec<u8>,
-    /// Flags and values as on the wire.
+    /// The properties as on the wire: flags and values.
     pub(super) properties: Vec<u8>,
     pub(super) body: Vec<u8>,
 }
 
 impl Message {
-    /// The headers. Headers that cannot be decoded count as none.
+    /// Returns the headers. Headers that cannot be decoded count as none.
     pub(super) fn headers(&self) -> FieldTable {
         let headers = self.properties().headers;
         headers.and_then(|raw| raw.decode(TABLE_DEPTH_MAX).ok()).unwrap_or_default()
     }
 
-    /// The properties, borrowed, as far as they can be decoded.
+    /// Returns the properties. Properties that cannot be decoded count as none.
     pub(super) fn properties(&self) -> PropertiesRef<'_> {
         RawProperties::new(&self.properties).decode().unwrap_or_default()
     }

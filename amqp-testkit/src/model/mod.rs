@@ -1,11 +1,19 @@
-//! A broker in memory, for where no RabbitMQ is at hand.
+//! A broker in memory, for tests without RabbitMQ.
 //!
-//! [`Broker`] is the model: bytes in, bytes out, no sockets and no clock. [`ModelBroker`] serves it
-//! on a loopback port. It answers as RabbitMQ 3.10.8 was seen to, for what it knows: PLAIN, one
-//! virtual host `/`, every type of exchange and bindings between them, classic queues with a maximal
-//! length, priorities, a dead-letter exchange or a single active consumer, publishing, confirms,
-//! mandatory returns, transactions, consumers, `basic.get`, direct replies, alarms. What it does not
-//! know it refuses with 540 NOT_IMPLEMENTED, so that no test passes by accident.
+//! [`Broker`] is the model: bytes in, bytes out, without sockets and without a clock. [`ModelBroker`] serves it on a
+//! loopback port.
+//!
+//! It answers as RabbitMQ 3.10.8 does; the tests of this repository run on both. It supports:
+//!
+//! * the login `guest` with PLAIN, and the virtual host `/`;
+//! * every type of exchange, and bindings between exchanges;
+//! * classic queues with a maximum length, priorities, a dead-letter exchange, a single active consumer;
+//! * publishing, confirms, mandatory returns, transactions;
+//! * consumers, prefetch, `basic.get`, direct reply-to;
+//! * alarms, heartbeats, and the close by an operator.
+//!
+//! Everything else it refuses with 540 NOT_IMPLEMENTED, so that no test passes by accident. It has no clock, so it refuses
+//! whatever expires.
 
 mod acking;
 mod broker;

@@ -1,4 +1,4 @@
-//! Publishing: contents put together, checked, routed, returned, confirmed.
+//! Publishing: assembles a message from its frames, checks it, routes, returns and confirms it.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::queue_arguments::Overflow;
 use super::readable::check_properties;
 use super::refusal::Refusal;
 
-/// A publish of which the rest has yet to arrive.
+/// A publish of which a part has arrived.
 #[derive(Debug, Default)]
 pub(super) enum Content {
     #[default]
@@ -106,7 +106,7 @@ impl Channel<'_> {
     ) -> Result<(), Refusal> {
         check_message(&message)?;
         self.address_reply(&mut message)?;
-        // Whether the exchange is there is known at once, also within a transaction.
+        // A missing exchange is refused at once, also within a transaction.
         self.broker.route(&message.exchange, &message.routing_key, &FieldTable::new())?;
         let confirmed = match &mut self.state().mode {
             Mode::Plain => None,
@@ -145,7 +145,7 @@ impl Channel<'_> {
             remove_blind_copies(&mut message)?;
         }
         let message = Arc::new(message);
-        // A direct reply counts as not routed, though it arrives.
+        // RabbitMQ 3.10 returns a mandatory direct reply, although it arrives.
         self.broker.reply_directly(&message);
         if queues.is_empty() && mandatory {
             let returned = basic::Return {
@@ -165,7 +165,7 @@ impl Channel<'_> {
 }
 
 impl Broker {
-    /// Puts a message into a queue. Returns whether the queue takes it.
+    /// Adds a message to a queue. Returns false if the queue is full and refuses it.
     pub(super) fn enqueue(&mut self, name: &str, message: Arc<Message>) -> bool {
         let Some(queue) = self.queues.get_mut(name) else { return true };
         if queue.is_full() && queue.arguments.overflow != Overflow::DropHead {
@@ -186,7 +186,7 @@ impl Broker {
     }
 }
 
-/// What RabbitMQ looks at in a message's properties.
+/// Checks the properties that RabbitMQ checks.
 fn check_message(message: &Message) -> Result<(), Refusal> {
     let properties = message.properties();
     let number_of = |text: ShortStr<'_>| text.as_str().ok()?.parse::<u32>().ok();
@@ -203,7 +203,7 @@ fn check_message(message: &Message) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The header `BCC` routes a message and is not delivered with it.
+/// Removes the header `BCC`, which routes a message and is not delivered.
 fn remove_blind_copies(message: &mut Message) -> Result<(), Refusal> {
     let removed = message.change_properties(|properties| {
         if let Some(headers) = &mut properties.headers {

@@ -1,4 +1,4 @@
-//! Queues: messages in the order in which they came, also when they come back.
+//! A queue: its messages in the order of delivery, which requeued ones keep, and its consumers in the order of their turns.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
@@ -12,7 +12,7 @@ use super::refusal::Refusal;
 /// A message with its place in its queue.
 #[derive(Clone, Debug)]
 pub(super) struct Queued {
-    /// Higher priorities first, then first come first served.
+    /// The order of delivery: higher priorities first, then first in, first out.
     pub(super) position: (u8, u64),
     pub(super) message: Arc<Message>,
     pub(super) redelivered: bool,
@@ -25,16 +25,16 @@ pub(super) struct Queue {
     pub(super) exclusive: Option<ConnectionId>,
     pub(super) arguments: QueueArguments,
     pub(super) ready: BTreeMap<(u8, u64), Queued>,
-    /// In the order of their turns.
+    /// The consumers, in the order of their turns.
     pub(super) consumers: VecDeque<ConsumerAt>,
-    /// One consumer has the queue for itself.
+    /// Whether its only consumer is exclusive.
     pub(super) taken: bool,
-    /// It has had a consumer, so that the last one's end deletes an auto-delete queue.
+    /// Whether it has had a consumer. An auto-delete queue is deleted with its last one.
     pub(super) consumed: bool,
     pub(super) next_position: u64,
 }
 
-/// Where a consumer is.
+/// A consumer of a queue, by its connection, channel and tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ConsumerAt {
     pub(super) connection: ConnectionId,
@@ -44,7 +44,7 @@ pub(super) struct ConsumerAt {
 }
 
 impl Queue {
-    /// Refuses a queue that is exclusive to another connection.
+    /// Returns an error if the queue is exclusive to another connection.
     pub(super) fn check_owner(&self, name: &str, id: ConnectionId) -> Result<(), Refusal> {
         match self.exclusive {
             Some(owner) if owner != id => Err(Refusal::locked_queue(name)),
@@ -69,7 +69,7 @@ impl Queue {
         self.arguments.max_length.is_some_and(|most| self.ready.len() as u64 >= most)
     }
 
-    /// The place of the first consumer that takes a message, in the order of priorities and turns.
+    /// Returns the index of the first consumer that takes a message, in the order of priorities and turns.
     pub(super) fn first_taker(&self, mut takes: impl FnMut(&ConsumerAt) -> bool) -> Option<usize> {
         if self.consumers.len() == 1 || self.arguments.single_active_consumer {
             return self.consumers.front().is_some_and(takes).then_some(0);

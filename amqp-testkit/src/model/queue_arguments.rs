@@ -1,4 +1,4 @@
-//! The arguments of queues that the model heeds.
+//! The arguments of a queue (`x-..`): which the model supports, ignores and refuses.
 
 use amqp_proto::FieldTable;
 
@@ -22,11 +22,11 @@ pub(super) enum Overflow {
     RejectPublishDlx,
 }
 
-/// What the model lacks: a clock, other kinds of queues, bytes counted.
+/// Arguments that RabbitMQ supports and the model refuses.
 const LACKING: [&str; 4] = ["x-expires", "x-max-length-bytes", "x-message-ttl", "x-queue-mode"];
 
 impl QueueArguments {
-    /// What RabbitMQ does not know it ignores; what the model alone does not know it refuses.
+    /// Reads the arguments. RabbitMQ ignores those that it does not know. The model refuses those that only RabbitMQ knows.
     pub(super) fn new(queue: &str, arguments: &FieldTable) -> Result<Self, Refusal> {
         let mut read = Self::default();
         for (name, value) in arguments.iter() {
@@ -60,7 +60,7 @@ impl QueueArguments {
                 "x-queue-type" if value.as_str() == Some("classic") => {}
                 "x-queue-type" => return Err(Refusal::not_implemented("queues of other types")),
                 name if LACKING.contains(&name) => {
-                    // What RabbitMQ would refuse is refused in its way.
+                    // A value that RabbitMQ refuses is refused with its code.
                     if name != "x-queue-mode" {
                         integer()?;
                     }

@@ -1,11 +1,11 @@
-//! Which properties RabbitMQ can read.
+//! Checks which encoded properties RabbitMQ can read.
 
 use amqp_proto::{RawProperties, ReplyCode, TABLE_DEPTH_MAX};
 
 use super::refusal::Refusal;
 
-/// RabbitMQ ends the connection on properties that it cannot parse, or that hold a type or a number that
-/// it never writes. It does not check that texts are UTF-8, nor how deep tables are nested.
+/// Refuses properties for which RabbitMQ closes the connection: those that it cannot parse, and those with a type or a
+/// number that it does not know. RabbitMQ does not check that texts are UTF-8, nor how deep tables are nested.
 pub(super) fn check_properties(properties: RawProperties<'_>) -> Result<(), Refusal> {
     let readable = properties.decode().is_ok_and(|view| {
         view.headers.is_none_or(|headers| is_readable(headers.as_bytes(), true, TABLE_DEPTH_MAX))
@@ -16,8 +16,8 @@ pub(super) fn check_properties(properties: RawProperties<'_>) -> Result<(), Refu
     Err(Refusal::connection(ReplyCode::INTERNAL_ERROR, "properties that cannot be read"))
 }
 
-/// Whether RabbitMQ reads the fields of a table (`named`) or the values of an array. What is nested
-/// deeper than `levels` is not checked.
+/// Returns whether RabbitMQ reads the fields of a table (`named`) or the values of an array. What is nested deeper than
+/// `levels` is not checked.
 fn is_readable(bytes: &[u8], named: bool, levels: usize) -> bool {
     let Some(inner) = levels.checked_sub(1) else { return true };
     let mut rest = bytes;
@@ -38,7 +38,7 @@ fn take_name(rest: &mut &[u8]) -> Option<()> {
     Some(())
 }
 
-/// Takes a value. Returns whether RabbitMQ reads it; `None` if it is cut off.
+/// Takes a value. Returns whether RabbitMQ reads it, `None` if it is truncated.
 fn take_value(rest: &mut &[u8], levels: usize) -> Option<bool> {
     let [kind] = take(rest)?;
     Some(match kind {

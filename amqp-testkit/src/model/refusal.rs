@@ -1,8 +1,8 @@
-//! Why a method is refused: the reply code and text of the close that answers it.
+//! Refusals: the reply codes and texts of the closes that answer a method.
 
 use amqp_proto::ReplyCode;
 
-/// The channel or the connection is closed with this code and text.
+/// Closes the channel or the connection, with this code and text.
 #[derive(Debug)]
 pub(super) enum Refusal {
     Channel(ReplyCode, String),
@@ -38,7 +38,7 @@ impl Refusal {
         Self::channel(ReplyCode::NOT_FOUND, format!("no queue '{name}' in vhost '/'"))
     }
 
-    /// The queue is exclusive to another connection.
+    /// Refuses a queue that is exclusive to another connection.
     pub(super) fn locked_queue(name: &str) -> Self {
         let text = format!("cannot obtain exclusive access to locked queue '{name}' in vhost '/'");
         Self::channel(ReplyCode::RESOURCE_LOCKED, text)
@@ -59,7 +59,7 @@ impl Refusal {
     }
 }
 
-/// RabbitMQ begins each text with the code's name.
+/// Begins the text with the code's name, as RabbitMQ does.
 fn with_name(code: ReplyCode, text: &str) -> String {
     format!("{} - {text}", code.name().unwrap_or("ERROR"))
 }

@@ -1,4 +1,4 @@
-//! Where messages go: exchanges, bindings, and how each type of exchange matches.
+//! Routing: exchanges, bindings, and to which queues a message goes.
 
 use std::collections::BTreeSet;
 
@@ -13,10 +13,10 @@ pub(super) struct Exchange {
     pub(super) durable: bool,
     pub(super) auto_delete: bool,
     pub(super) internal: bool,
-    /// Where a message goes that matches no binding.
+    /// The exchange to which a message goes that matches no binding.
     pub(super) alternate: Option<String>,
     pub(super) bindings: Vec<Binding>,
-    /// It has had a binding, so that the last one's end deletes an auto-delete exchange.
+    /// Whether it has had a binding. An auto-delete exchange is deleted with its last one.
     pub(super) bound: bool,
 }
 
@@ -75,7 +75,7 @@ impl Exchange {
 }
 
 impl Broker {
-    /// The queues that a message goes to: by its routing key, and by those of its headers CC and BCC.
+    /// Returns the queues that a message goes to, by its routing key and by the keys in its headers CC and BCC.
     pub(super) fn route(
         &self,
         exchange: &str,
@@ -139,7 +139,7 @@ impl Broker {
         }
     }
 
-    /// Takes away the bindings of which `gone` is true; exchanges that go with their last binding go.
+    /// Removes the bindings for which `gone` is true, and auto-delete exchanges that have lost their last binding.
     pub(super) fn remove_bindings(&mut self, gone: impl Fn(&str, &Binding) -> bool) {
         let mut ended = Vec::new();
         for (name, exchange) in &mut self.exchanges {
@@ -179,9 +179,9 @@ fn words(key: &str) -> Vec<&str> {
     if key.is_empty() { Vec::new() } else { key.split('.').collect() }
 }
 
-/// `*` stands for one word, `#` for any number of words.
+/// Returns whether a pattern matches: `*` stands for one word, `#` for any number of words.
 fn topic_matches(pattern: &[&str], words: &[&str]) -> bool {
-    // Whether the pattern so far matches the first so many words.
+    // At index n: whether the parts of the pattern so far match the first n words.
     let mut matched = vec![false; words.len() + 1];
     matched[0] = true;
     for part in pattern {
@@ -197,8 +197,8 @@ fn topic_matches(pattern: &[&str], words: &[&str]) -> bool {
     matched[words.len()]
 }
 
-/// `x-match` says whether all of the binding's arguments must be met or any; others that begin with
-/// `x-` do not count.
+/// Returns whether headers match a binding's arguments: all of them, or any if `x-match` is `any`. Arguments that begin
+/// with `x-` do not count.
 fn headers_match(arguments: &FieldTable, headers: &FieldTable) -> bool {
     let any = arguments.get("x-match").and_then(FieldValue::as_str) == Some("any");
     let mut wanted = arguments.iter().filter(|(name, _)| !name.starts_with("x-"));

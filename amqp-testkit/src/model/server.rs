@@ -1,4 +1,4 @@
-//! The model on a loopback port: a thread for each connection's input and one for its output.
+//! Serves the model broker on a loopback port: for each connection, a thread that reads and one that writes.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use super::broker::{Broker, ConnectionId, Held};
 
-/// A model broker that listens on a free port of 127.0.0.1, until it is dropped.
+/// A broker in memory that listens on a free port of 127.0.0.1 until it is dropped. See [`model`](super) for what it
+/// supports.
 ///
 /// ```
 /// let broker = amqp_testkit::ModelBroker::start()?;
@@ -26,7 +27,7 @@ pub struct ModelBroker {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// Connections that are not read look again.
+    /// Wakes the threads that wait for the end of an alarm.
     alarm_changed: Condvar,
 }
 
@@ -44,10 +45,10 @@ struct Socket {
 }
 
 impl ModelBroker {
-    /// Starts a broker without exchanges and queues of its own, save the standard ones.
+    /// Starts a broker with the standard exchanges and without queues.
     ///
     /// # Errors
-    /// If no port can be listened on.
+    /// If it cannot listen on a port.
     pub fn start() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
@@ -59,17 +60,17 @@ impl ModelBroker {
         Ok(Self { address, shared, acceptor: Some(acceptor) })
     }
 
-    /// The port on 127.0.0.1.
+    /// Returns the port on 127.0.0.1.
     pub const fn port(&self) -> u16 {
         self.address.port()
     }
 
-    /// The broker's URI; user and password are `guest`, the virtual host is `/`.
+    /// Returns the broker's URI. User and password are `guest`, the virtual host is `/`.
     pub fn uri(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port())
     }
 
-    /// Raises an alarm, or ends it; see [`Broker::set_alarm`].
+    /// Raises a memory or disk alarm with this reason, or ends it with `None`: see [`Broker::set_alarm`].
     pub fn set_alarm(&self, reason: Option<&str>) {
         let mut state = self.shared.lock();
         state.broker.set_alarm(reason);
@@ -77,19 +78,19 @@ impl ModelBroker {
         self.shared.alarm_changed.notify_all();
     }
 
-    /// Closes every connection; see [`Broker::close_all`].
+    /// Closes every connection with 320 CONNECTION_FORCED, as an operator does.
     pub fn close_all(&self, reason: &str) {
         let mut state = self.shared.lock();
         state.broker.close_all(reason);
         state.notify();
     }
 
-    /// What clients hold.
+    /// Returns the numbers of connections, channels, consumers and unacknowledged deliveries.
     pub fn held(&self) -> Held {
         self.shared.lock().broker.held()
     }
 
-    /// The messages that are ready in a queue, if there is one of that name.
+    /// Returns the number of messages that are ready in a queue, `None` if the queue does not exist.
     pub fn ready(&self, queue: &str) -> Option<usize> {
         self.shared.lock().broker.ready(queue)
     }
@@ -101,13 +102,13 @@ impl Drop for ModelBroker {
             let mut state = self.shared.lock();
             state.stopping = true;
             for socket in state.sockets.values() {
-                // A socket that is gone already needs no shutdown.
+                // The client may have disconnected.
                 let _ = socket.stream.shutdown(Shutdown::Both);
                 socket.output.notify_all();
             }
             self.shared.alarm_changed.notify_all();
         }
-        // The acceptor looks again when somebody connects.
+        // Wakes the acceptor, which then ends.
         let _ = TcpStream::connect(self.address);
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
@@ -122,7 +123,7 @@ impl Shared {
 }
 
 impl State {
-    /// Wakes the writers of the connections that have got output.
+    /// Wakes the writers of the connections that have new output.
     fn notify(&mut self) {
         for id in self.broker.take_dirty() {
             if let Some(socket) = self.sockets.get(&id) {
@@ -137,7 +138,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         if shared.lock().stopping {
             return;
         }
-        // A client that is gone before it is served is no concern of the others.
+        // A client that disconnects before it is served does not stop the broker.
         let _ = stream.and_then(|stream| serve(stream, shared));
     }
 }
@@ -171,7 +172,7 @@ fn read(mut stream: TcpStream, id: ConnectionId, shared: &Shared) {
         if count > 0 {
             state.broker.receive(id, &buffer[..count]);
             state.notify();
-            // A blocked client is not read: what it sends fills the sockets' buffers.
+            // A blocked client is not read, so that what it sends fills the sockets' buffers.
             while !state.broker.is_reading(id) && !state.stopping {
                 let waited = shared.alarm_changed.wait(state);
                 state = waited.unwrap_or_else(PoisonError::into_inner);
@@ -204,7 +205,7 @@ fn write(mut stream: TcpStream, id: ConnectionId, written: &Condvar, shared: &Sh
             state = match state.broker.heartbeat(id) {
                 None => written.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(interval) => {
-                    // What the client sends may wake this up, and proves nothing to the client.
+                    // Input may wake this thread too early.
                     let left = interval.saturating_sub(last_output.elapsed());
                     let waited = written.wait_timeout(state, left);
                     let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -218,7 +219,7 @@ fn write(mut stream: TcpStream, id: ConnectionId, written: &Condvar, shared: &Sh
         }
         drop(state);
         if stream.write_all(&output).is_err() {
-            // The reader will see it too, and clean up.
+            // The reader sees the end too, and cleans up.
             return;
         }
         last_output = Instant::now();

@@ -1,4 +1,4 @@
-//! Exchanges, queues and bindings: declared, bound, purged, deleted.
+//! Declares, binds, purges and deletes exchanges and queues.
 
 use amqp_proto::method::{exchange, queue};
 use amqp_proto::{FieldTable, FieldValue, ReplyCode};
@@ -155,7 +155,7 @@ impl Channel<'_> {
             return Err(Refusal::default_exchange());
         }
         let exchange = text(bind.exchange);
-        // RabbitMQ names the exchange first.
+        // Where both are missing, RabbitMQ names the exchange.
         if !self.broker.exchanges.contains_key(&exchange) {
             return Err(Refusal::no_exchange(&exchange));
         }
@@ -207,7 +207,7 @@ impl Channel<'_> {
     }
 }
 
-/// The exchange that takes what an exchange cannot route.
+/// Returns the alternate exchange: the one that gets what the exchange cannot route.
 fn alternate_exchange(arguments: &FieldTable) -> Option<String> {
     arguments.get("alternate-exchange").and_then(FieldValue::as_str).map(str::to_owned)
 }

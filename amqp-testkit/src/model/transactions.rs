@@ -1,4 +1,4 @@
-//! Transactions: publishes and acks that wait for a commit.
+//! `tx.select`, `tx.commit` and `tx.rollback`, and the publishes and acks that wait for a commit.
 
 use amqp_proto::method::tx;
 
@@ -41,7 +41,8 @@ impl Channel<'_> {
         Ok(())
     }
 
-    /// What was acknowledged is unacknowledged as before: neither ready nor redelivered.
+    /// Rolls back. Deliveries that were acknowledged become unacknowledged again; they are neither requeued nor
+    /// redelivered.
     pub(super) fn roll_back(&mut self) -> Result<(), Refusal> {
         let Transaction { acks, .. } = self.end_transaction()?;
         self.state().unacked.extend(acks.into_iter().flat_map(|acked| acked.deliveries));
@@ -49,7 +50,7 @@ impl Channel<'_> {
         Ok(())
     }
 
-    /// Takes what waited for a commit; the next transaction begins.
+    /// Takes what waits for a commit, and begins the next transaction.
     fn end_transaction(&mut self) -> Result<Transaction, Refusal> {
         match &mut self.state().mode {
             Mode::Transaction(transaction) => Ok(std::mem::take(transaction)),
