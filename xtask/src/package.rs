@@ -96,13 +96,10 @@ fn manifest(packages: &Path) -> String {
     manifest + "\n[workspace]\n"
 }
 
-/// The README's first example, as the body of an asynchronous `main`.
+/// The README's first example, which is a program.
 fn program() -> std::io::Result<String> {
     let readme = fs::read_to_string("README.md")?;
-    let example = readme.split("```rust\n").nth(1).and_then(|rest| rest.split("```").next());
+    let example = readme.split("```rust,no_run\n").nth(1).and_then(|rest| rest.split("```").next());
     let example = example.ok_or_else(|| std::io::Error::other("README.md has no example"))?;
-    Ok(format!(
-        "#[tokio::main]\nasync fn main() -> Result<(), Box<dyn std::error::Error>> {{\n\
-         {example}\nOk(())\n}}\n"
-    ))
+    Ok(example.to_owned())
 }
