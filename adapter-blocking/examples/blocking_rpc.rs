@@ -7,7 +7,7 @@
 use std::thread;
 use std::time::Duration;
 
-use amqp_blocking::{BasicConsume, Channel, Consumer, Properties, Publish, QueueDeclare, connect};
+use amqp_blocking::{BasicConsume, Channel, Consumer, Publish, QueueDeclare, connect};
 use amqp_testkit::EnvBroker;
 
 const REPLY_TO: &str = "amq.rabbitmq.reply-to";
@@ -28,8 +28,8 @@ fn main() -> Result<(), Failure> {
     let mut sum = 0;
     for number in 0..100_u64 {
         let id = number.to_string();
-        let properties = Properties::new().reply_to(REPLY_TO).correlation_id(id.as_str());
-        channel.basic_publish(Publish::new("", &queue, &id).properties(&properties))?;
+        let request = Publish::to_queue(&queue, &id).reply_to(REPLY_TO);
+        channel.basic_publish(request.correlation_id(id.as_str()))?;
         let reply = loop {
             let reply = replies.recv_timeout(Duration::from_secs(10))?.ok_or("no reply")?;
             // An answer that came after its request had timed out is skipped.
@@ -48,22 +48,19 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Answers each request to where it asks to be answered. One that is not a number is refused, so that it
-/// ends neither the server nor its queue.
+/// Answers each request. One that cannot be answered, because it is not a number or has no `reply_to`, is discarded, so that
+/// it ends neither the server nor its queue.
 fn serve(channel: &Channel, requests: Consumer) -> Result<(), Failure> {
     for request in requests {
         let request = request?;
-        let asked = request.properties()?;
         let text = std::str::from_utf8(request.body()).ok();
-        let Some(number) = text.and_then(|text| text.parse::<u64>().ok()) else {
-            request.reject(false)?;
+        let number = text.and_then(|text| text.parse::<u64>().ok());
+        let square = number.map(|number| number.wrapping_mul(number).to_string());
+        let Some(Ok(answer)) = square.map(|square| request.answer(square)) else {
+            request.discard()?;
             continue;
         };
-        if let (Some(address), Some(id)) = (asked.reply_to, asked.correlation_id) {
-            let properties = Properties::new().correlation_id(id);
-            let answer = number.wrapping_mul(number).to_string();
-            channel.basic_publish(Publish::new("", &address, answer).properties(&properties))?;
-        }
+        channel.basic_publish(answer)?;
         request.ack()?;
     }
     Ok(())

@@ -10,9 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use amqp_testkit::EnvBroker;
-use amqp_tokio::{
-    BasicConsume, Channel, Connection, Consumer, Properties, Publish, QueueDeclare, connect,
-};
+use amqp_tokio::{BasicConsume, Channel, Connection, Consumer, Publish, QueueDeclare, connect};
 use tokio::sync::oneshot;
 
 const REPLY_TO: &str = "amq.rabbitmq.reply-to";
@@ -49,24 +47,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// Answers each request to where it asks to be answered. One that is not a number is refused, so that it
-/// ends neither the server nor its queue.
+/// Answers each request. One that cannot be answered, because it is not a number or has no `reply_to`, is discarded, so that
+/// it ends neither the server nor its queue.
 async fn serve(channel: Channel, mut requests: Consumer) -> Result<(), Failure> {
     while let Some(request) = requests.next().await {
         let request = request?;
-        let asked = request.properties()?;
         let text = std::str::from_utf8(request.body()).ok();
-        let Some(number) = text.and_then(|text| text.parse::<u64>().ok()) else {
-            request.reject(false)?;
+        let number = text.and_then(|text| text.parse::<u64>().ok());
+        let square = number.map(|number| number.wrapping_mul(number).to_string());
+        let Some(Ok(answer)) = square.map(|square| request.answer(square)) else {
+            request.discard()?;
             continue;
         };
-        if let (Some(address), Some(id)) = (asked.reply_to, asked.correlation_id) {
-            let properties = Properties::new().correlation_id(id);
-            let answer = number.wrapping_mul(number).to_string();
-            channel
-                .basic_publish(Publish::new("", &address, answer).properties(&properties))
-                .await?;
-        }
+        channel.basic_publish(answer).await?;
         request.ack()?;
     }
     Ok(())
@@ -147,9 +140,8 @@ impl RpcClient {
 
     async fn call(&self, body: &str) -> Result<Vec<u8>, Failure> {
         let (place, replied) = Place::take(&self.pending)?;
-        let properties = Properties::new().reply_to(REPLY_TO).correlation_id(place.id.as_str());
-        let publish = Publish::new("", &self.queue, body).properties(&properties);
-        self.channel.basic_publish(publish).await?;
+        let request = Publish::to_queue(&self.queue, body).reply_to(REPLY_TO);
+        self.channel.basic_publish(request.correlation_id(place.id.as_str())).await?;
         Ok(tokio::time::timeout(Duration::from_secs(10), replied).await??)
     }
 }
