@@ -370,22 +370,30 @@ impl Connection {
                 && delivery.message.has_stream_offset() == Some(true)
             {
                 delivery.tag.kind = TagKind::MaybeStream;
+                self.may_have_streams(delivery.tag.channel);
             }
             return self.requeue(delivery.tag);
         };
+        let released = consumer.released;
         delivery.tag.kind = consumer.kind_of(&delivery);
-        if delivery.tag.kind == TagKind::MaybeStream
-            && let Some(state) = self.channels.find_mut(delivery.tag.channel.0)
-        {
-            state.streams = true;
+        if delivery.tag.kind == TagKind::MaybeStream {
+            self.may_have_streams(delivery.tag.channel);
         }
         // A released one has no handle.
-        if !consumer.released {
+        if !released {
             if self.consumers.push(key, delivery) {
                 self.events.push_back(Event::Deliverable(key));
             }
         } else {
             self.requeue(delivery.tag);
+        }
+    }
+
+    /// A delivery of the channel may be a stream's, which `multiple` must not refuse.
+    #[cold]
+    fn may_have_streams(&mut self, channel: ChannelId) {
+        if let Some(state) = self.channels.find_mut(channel.0) {
+            state.streams = true;
         }
     }
 

@@ -451,6 +451,26 @@ fn what_may_be_a_streams_is_never_refused() {
     );
 }
 
+/// It stays unacknowledged, and the tags of others cover it.
+#[test]
+fn a_stray_that_may_be_a_streams_is_not_refused_with_others() {
+    each_way_with(
+        || Peer::open_at("3.10.8"),
+        |mut peer| {
+            let id = peer.channel(1);
+            let (consumer, _) = start(&mut peer, id, &consume("t"));
+            deliver(&mut peer, "gone", 1, &offset(1));
+            deliver(&mut peer, "t", 2, &Properties::new());
+            assert_eq!(wire(&mut peer), ["cancel gone nowait"]);
+            let held = next(&mut peer, id, consumer);
+            let mut channel = peer.session.channel(id);
+            assert_eq!(channel.nack(held, true, true), Err(AckError::Stream(2)));
+            channel.nack(held, false, true).unwrap();
+            assert_eq!(wire(&mut peer), ["nack 2"]);
+        },
+    );
+}
+
 /// One message without the header shows that its queue is no stream; and RabbitMQ 3.11 and later
 /// bear it.
 #[test]

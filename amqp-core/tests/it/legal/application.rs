@@ -171,15 +171,15 @@ impl Application {
             call.map(|call| (Typed::Done(call), expected))
         };
         let mut channel = session.channel(id);
-        let called = match dice.below(24) {
+        let called = match dice.below(28) {
             0..=3 => {
                 let get = BasicGet::new(&*name);
                 let get = if dice.chance(30) { get.no_ack() } else { get };
                 channel.call(now, &get).map(|call| (Typed::Get(call), Expected::Get(at, name)))
             }
-            4..=5 => {
-                let qos = BasicQos::new(dice.below(10) as u16);
-                let qos = if dice.chance(30) { qos.global() } else { qos };
+            4..=5 | 24..=27 => {
+                let qos = BasicQos::new([0, 0, 1, 3, 7][dice.below(5)]);
+                let qos = if dice.chance(50) { qos.global() } else { qos };
                 let called = channel.call(now, &qos);
                 if called.is_ok() {
                     log.limits.entry(at).or_default().ask(qos.prefetch_count, qos.global);
