@@ -38,6 +38,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     println!("{REQUESTS} requests answered; the squares add up to {sum}");
 
+    // The server refuses what is not a number. A call that is dropped leaves nothing behind.
+    let unanswered = tokio::time::timeout(Duration::from_millis(10), client.call("seven")).await;
+    if unanswered.is_ok() {
+        return Err("the server should not have answered".into());
+    }
+    println!("{} calls are waiting", client.waiting());
+
     // The server's stream ends when its consumer is cancelled, with its last replies on their way.
     connection.drain(Duration::from_secs(10)).await?;
     server.await?.map_err(|error| error.to_string())?;
@@ -143,5 +150,10 @@ impl RpcClient {
         let request = Publish::to_queue(&self.queue, body).reply_to(REPLY_TO);
         self.channel.basic_publish(request.correlation_id(place.id.as_str())).await?;
         Ok(tokio::time::timeout(Duration::from_secs(10), replied).await??)
+    }
+
+    /// How many calls wait for their reply.
+    fn waiting(&self) -> usize {
+        lock(&self.pending).callers.len()
     }
 }

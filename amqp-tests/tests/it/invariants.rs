@@ -102,6 +102,27 @@ fn one_function_locks() {
     assert!(locks[0].0.contains("shared.rs"));
 }
 
+/// An action that a later core adds is not taken for one that is known, such as to disconnect.
+#[test]
+fn the_driver_names_each_action() {
+    let read = |path| fs::read_to_string(root().join(path)).unwrap();
+    let (events, driver) = (read("amqp-core/src/event.rs"), read("amqp-async/src/driver.rs"));
+    let actions = events.split("pub enum Action {").nth(1).unwrap().split("\n}").next().unwrap();
+    let variants = actions.lines().filter_map(|line| line.strip_prefix("    ")?.strip_suffix(" {"));
+    let mut expected: Vec<_> = variants.map(|name| format!("Action::{name}")).collect();
+    assert!(expected.len() >= 3, "{actions}");
+    expected.push("_".to_owned());
+    expected.sort_unstable();
+
+    let act = driver.split("    fn act(").nth(1).unwrap().split("\n    }").next().unwrap();
+    let arms = act.lines().filter_map(|line| line.strip_prefix("            ")?.split_once(" => "));
+    let arms: Vec<_> = arms.filter(|(pattern, _)| !pattern.starts_with([' ', '/'])).collect();
+    let mut names: Vec<_> = arms.iter().map(|(it, _)| it.split(" {").next().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names, expected, "{act}");
+    assert!(arms.contains(&("_", "{}")), "an unknown action does nothing: {act}");
+}
+
 #[test]
 fn nom_stays_inside_the_codec() {
     let users: BTreeSet<String> = code_lines("amqp-proto")

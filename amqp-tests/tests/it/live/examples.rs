@@ -50,12 +50,13 @@ const TOPICS: &str = "*.critical: kernel.critical mail.critical\n\
 const MANDATORY: &str = "one: 312 NO_ROUTE\ntwo: confirmed\nthree: 312 NO_ROUTE\n";
 const GET: &str = "one, and 2 behind it\ntwo, and 1 behind it\nthree, and 0 behind it\nempty\n";
 const SQUARES: &str = "100 requests answered; the squares add up to 328350\n";
+const CALLS: &str = "100 requests answered; the squares add up to 328350\n0 calls are waiting\n";
 
 examples! {
     fn na_39_work_queue() -> "2 workers did 10 tasks\n";
     fn na_39_publish_subscribe() -> NEWS;
     fn na_39_topics() -> TOPICS;
-    fn na_39_rpc() -> SQUARES;
+    fn na_39_rpc() -> CALLS;
     fn pk_115_confirms() -> "5 taken, 7 refused\n";
     fn pk_115_mandatory() -> MANDATORY;
     fn pk_115_get() -> GET;
