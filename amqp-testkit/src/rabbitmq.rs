@@ -123,7 +123,7 @@ impl RabbitMq {
         };
         // A node that finds no port mapper starts one that outlives it.
         let mapped = || TcpStream::connect((Ipv4Addr::LOCALHOST, mapper)).is_ok();
-        node.wait_for("given a port mapper", START_TIMEOUT, mapped)?;
+        node.wait_for("able to reach its port mapper", START_TIMEOUT, mapped)?;
         node.launch()?;
         Ok(node)
     }
