@@ -19,7 +19,7 @@ pub enum SubmitError {
     #[error("the connection is closed: {0}")]
     Closed(CloseCause),
     /// The dispatcher was dropped.
-    #[error("the dispatcher is gone")]
+    #[error("the dispatcher was dropped")]
     DispatcherGone,
     /// The dispatcher's inbox is full.
     #[error("the dispatcher's inbox is full: {SUBMITTED_MAX} closures wait")]

@@ -251,11 +251,11 @@ impl FusedFuture for Publishing<'_> {
 pub enum TrySendError {
     /// The broker is short of memory or disk and reads no publishes, for this reason, and the buffer is full
     /// (<https://www.rabbitmq.com/docs/connection-blocked>).
-    #[error("no buffer space: the broker is blocked: {0}")]
+    #[error("no buffer space: the broker blocks publishes: {0}")]
     Blocked(Arc<str>),
     /// Too much waits to be written, other publishes wait for buffer space before this one, or the broker has asked the
     /// channel to stop.
-    #[error("no buffer space: too much waits to be written")]
+    #[error("no buffer space: the output buffer is full")]
     BufferFull,
     /// The message cannot be sent now or later: it is invalid, or the channel has closed.
     #[error(transparent)]

@@ -1,16 +1,16 @@
-//! Memory for small deliveries: those of one consumer share chunks, and each keeps its chunk by
-//! reference.
+//! Memory for small deliveries. The deliveries of one consumer share chunks, and each delivery keeps a
+//! reference to its chunk.
 //!
-//! **A chunk holds deliveries of one consumer** (its [`Shelf`]), so that the few that a slow consumer has
-//! not read do not keep the memory of another consumer's many. A consumer begins with a small chunk, and
-//! gets large ones once it has filled that without its reader having found nothing. A large chunk that is
-//! used up waits in the [`Arena`] for its deliveries to go, and is then used again.
+//! **Each chunk belongs to one consumer** (its [`Shelf`]). Otherwise a few unread deliveries of a slow
+//! consumer would keep many deliveries of another consumer in memory. A consumer starts with a small chunk.
+//! It gets large chunks once it fills the small one before its reader finds the queue empty. A full large
+//! chunk moves to the [`Arena`], and is reused when its deliveries are dropped.
 //!
-//! **Runs.** Deliveries that lie in the input one behind the other are copied together, a run at a time,
-//! and each takes its part of the copy. A run is known by its distance from the end of the input, which
-//! stays the same while frames are taken off the front. A run may cover deliveries of another consumer,
-//! which are then copied in vain. So a run begins with one delivery, and doubles while the deliveries
-//! belong to the same consumer: what is in vain is at most what was of use before.
+//! **Runs.** Deliveries that are adjacent in the input are copied together, in one run, and each takes its
+//! part of the copy. The position of a run is its distance from the end of the input, which does not change
+//! while frames are taken from the front. A run may include deliveries of another consumer, for which the
+//! copy is wasted. So the first run contains one delivery, and the length doubles while the deliveries belong
+//! to the same consumer. At most as many bytes are wasted as were useful before.
 
 use std::ops::Range;
 
@@ -22,22 +22,22 @@ use crate::limits::{
     ARENA_CHUNK_BYTES, ARENA_CHUNKS_MAX, ARENA_FIRST_BYTES, ARENA_IDLE_INPUTS_MAX, ARENA_RUN_BYTES,
 };
 
-/// What the consumers of a connection share.
+/// The memory that the consumers of a connection share.
 #[derive(Debug)]
 pub(crate) struct Arena {
     full: BufferPool,
-    /// Inputs since a chunk was needed.
+    /// The number of inputs since a chunk was last needed.
     idle_inputs: u8,
     run: Run,
 }
 
-/// The memory of one consumer.
+/// The chunk of one consumer.
 #[derive(Debug, Default)]
 pub(crate) struct Shelf {
     chunk: BytesMut,
-    /// It is one of `ARENA_CHUNK_BYTES`.
+    /// Whether the chunk has `ARENA_CHUNK_BYTES`.
     is_large: bool,
-    /// Bytes stored since its reader found nothing.
+    /// The number of bytes stored since the reader last found the queue empty.
     stored: usize,
 }
 
@@ -45,11 +45,11 @@ pub(crate) struct Shelf {
 #[derive(Debug, Default)]
 struct Run {
     bytes: Bytes,
-    /// Where it begins, counted from the end of the input.
+    /// The position of its start, counted from the end of the input.
     from_end: usize,
-    /// Whose deliveries it was made for.
+    /// The consumer for whose deliveries it was made.
     owner: Option<ConsumerKey>,
-    /// How long the owner's next one may be.
+    /// The maximum length of the owner's next run.
     next: usize,
 }
 
@@ -60,7 +60,7 @@ impl Default for Arena {
 }
 
 impl Arena {
-    /// The input is another, or has another end.
+    /// Forgets the run, because the input is a new one or its end has moved.
     pub(crate) fn begin_input(&mut self) {
         (self.run.bytes, self.run.from_end) = (Bytes::new(), 0);
         self.idle_inputs = self.idle_inputs.saturating_add(1);
@@ -69,9 +69,9 @@ impl Arena {
         }
     }
 
-    /// A copy of a part of `input`, of which frames may have been taken off the front since the last
-    /// time, and nothing else. `more` returns whether another part for this consumer seems to follow, so
-    /// that what comes next is worth copying.
+    /// Returns a copy of a part of `input`. Since the last call, frames may have been taken from the front of
+    /// the input, but nothing else may have changed. `more` returns whether another delivery for this
+    /// consumer seems to follow, so that copying the bytes behind this one is worthwhile.
     #[inline(always)]
     pub(crate) fn store_part(
         &mut self,
@@ -92,7 +92,8 @@ impl Arena {
         self.begin_run(owner, shelf, rest, length, more())
     }
 
-    /// Begins a run with the delivery of `length` bytes at the front of `rest`; returns the copy of that.
+    /// Begins a run with the delivery of `length` bytes at the front of `rest`. Returns the copy of that
+    /// delivery.
     #[inline(never)]
     fn begin_run(
         &mut self,
@@ -105,7 +106,7 @@ impl Arena {
         if self.run.owner != Some(owner) {
             self.run.next = length;
         }
-        // A run with space for less than three deliveries would be half in vain.
+        // A run that holds fewer than three deliveries would waste half of its copy.
         let is_run = more && length <= ARENA_RUN_BYTES / 3;
         let run = if is_run { self.run.next.max(length) } else { length };
         let part = rest.get(..run).unwrap_or(rest);
@@ -116,7 +117,7 @@ impl Arena {
         delivery
     }
 
-    /// A copy of `data`. One that would take a good part of a chunk gets memory of its own.
+    /// Returns a copy of `data`. Data that would take a large part of a chunk gets an allocation of its own.
     fn store(&mut self, shelf: &mut Shelf, data: &[u8]) -> Bytes {
         shelf.stored = shelf.stored.saturating_add(data.len());
         let is_large = shelf.stored > ARENA_FIRST_BYTES;
@@ -142,7 +143,7 @@ impl Arena {
         }
     }
 
-    /// The consumer is quiet: it keeps no more than a small chunk.
+    /// Shrinks the memory of a consumer that is idle: it keeps at most a small chunk.
     pub(crate) fn clear(&mut self, shelf: &mut Shelf) {
         shelf.stored = 0;
         if std::mem::take(&mut shelf.is_large) {

@@ -1,15 +1,14 @@
-//! Memory that is used again once nobody holds a part of it any more.
+//! A pool of buffers that are reused when no message refers to them.
 //!
-//! Messages share the buffers that they arrived in or were copied to. While they are read about as
-//! fast as they come, a few such buffers go round and round: they stay in the processor's cache, and
-//! the allocator, which might give them back to the system each time, has nothing to do.
+//! Messages share the buffers that they arrived in or were copied to. While messages are read about as fast
+//! as they arrive, a few buffers are reused in turn. They stay in the processor's cache. Without the pool,
+//! the allocator might return the memory to the system each time.
 
 use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
-/// Buffers that were given out in parts, the oldest first.
-///
+/// A pool of used buffers, oldest first. Parts of them may still be in use.
 /// ```
 /// use amqp_core::BufferPool;
 /// use bytes::BytesMut;
@@ -30,13 +29,13 @@ pub struct BufferPool {
 }
 
 impl BufferPool {
-    /// A pool of `max` buffers at most.
+    /// Creates a pool of at most `max` buffers.
     pub const fn new(max: usize) -> Self {
         Self { buffers: VecDeque::new(), max }
     }
 
-    /// Keeps a buffer that is used up, whose parts may still be in use. What it holds itself is
-    /// dropped. If there are too many, the oldest is forgotten: its memory goes with its last part.
+    /// Adds a used buffer, whose parts may still be in use. Its own contents are dropped. If the pool is
+    /// full, it releases its oldest buffer: the memory is freed with the last part.
     pub fn retire(&mut self, mut buffer: BytesMut) {
         buffer.clear();
         if self.buffers.len() == self.max {
@@ -45,23 +44,23 @@ impl BufferPool {
         self.buffers.push_back(buffer);
     }
 
-    /// Returns the oldest buffer, emptied, if it has space for `size` bytes and no part of it is in use.
+    /// Returns the oldest buffer, emptied, if it has a capacity of `size` bytes and no part of it is in use.
     pub fn reclaim(&mut self, size: usize) -> Option<BytesMut> {
         let oldest = self.buffers.front_mut()?;
         if oldest.try_reclaim(size) { self.buffers.pop_front() } else { None }
     }
 
-    /// Whether it has no buffers.
+    /// Returns whether the pool is empty.
     pub fn is_empty(&self) -> bool {
         self.buffers.is_empty()
     }
 
-    /// Forgets all buffers.
+    /// Releases all buffers.
     pub fn clear(&mut self) {
         self.buffers = VecDeque::new();
     }
 
-    /// Forgets the oldest buffer.
+    /// Releases the oldest buffer.
     pub fn shrink(&mut self) {
         self.buffers.pop_front();
         if self.buffers.is_empty() {

@@ -168,13 +168,14 @@ impl Config {
         self
     }
 
-    /// Returns whether any of the hosts is to be reached by TLS. A driver without TLS must refuse such a
-    /// configuration: a session does not.
+    /// Returns whether any of the hosts is to be reached over TLS. A driver that does not support TLS must
+    /// refuse such a configuration, because a session does not check it.
     pub fn wants_tls(&self) -> bool {
         self.endpoints.iter().any(|endpoint| endpoint.tls)
     }
 
-    /// What is sent as client properties: the application's, over the defaults, and the capabilities.
+    /// Returns the client properties to send: the defaults, the application's properties over them, and the
+    /// capabilities.
     pub(crate) fn sent_properties(&self) -> FieldTable {
         let mut properties = FieldTable::from([
             ("product", "amqp".into()),

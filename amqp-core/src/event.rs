@@ -1,4 +1,4 @@
-//! What the core reports, and what it asks its driver to do.
+//! Events for the application, and actions for the driver.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,42 +7,44 @@ use crate::config::Endpoint;
 use crate::error::CloseCause;
 use crate::ids::{Attempt, CallKey, ChannelId, ConsumerKey, PublishSeq};
 
-/// Something has changed. An event names the place, and the data is pulled from there.
+/// Something that has changed. An event says where; the data is taken from there by a method.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The broker is short of a resource and blocks publishes until [`Event::Unblocked`].
+    /// The broker is low on a resource and blocks publishes until [`Event::Unblocked`]. The text is the
+    /// broker's reason.
     Blocked(Arc<str>),
-    /// A call has its result: see `take_reply`.
+    /// A call has its result: take it with `take_reply`.
     CallDone(CallKey),
-    /// A channel closed: later calls return the cause. Its open publishes are resolved, its consumers end.
+    /// A channel is closed: later calls return the cause. Its open publishes are resolved, and its consumers
+    /// have ended.
     ChannelClosed(ChannelId),
-    /// A channel is being closed by this client: later calls on it return an error.
+    /// This client is closing a channel: later calls on it return an error.
     ChannelClosing(ChannelId),
-    /// The session ended: nothing more comes from the broker.
+    /// The session has ended: nothing more arrives from the broker.
     Closed(CloseCause),
-    /// A consumer has deliveries to pull, or has ended. Emitted when its queue becomes non-empty: pull until
-    /// it is empty, and call [`consumer_end`](crate::Channel::consumer_end).
+    /// A consumer has deliveries to pull, or has ended. Emitted when its queue becomes non-empty. Pull until
+    /// it is empty, then call [`consumer_end`](crate::Channel::consumer_end).
     Deliverable(ConsumerKey),
     /// A delivery was dropped without an ack or nack: see [`drop_unacked`](crate::Channel::drop_unacked).
     Dropped(ChannelId),
-    /// Reading pauses because of unread deliveries that no prefetch bounds. Emitted at the first pause,
-    /// and again where not even what is awaited lets reading go on. Until [`Event::InputResumed`], reading
-    /// may go on and pause again without an event.
+    /// Reading pauses because of unread deliveries that no prefetch bounds. Emitted at the first pause, and
+    /// again at the hard limit, where reading pauses even if a reply is awaited. Until
+    /// [`Event::InputResumed`], reading may continue and pause again without an event.
     InputPaused {
-        /// Bytes of those deliveries.
+        /// The number of bytes of these deliveries.
         unread_bytes: usize,
     },
-    /// Reading goes on: half of what pauses it or less is unread.
+    /// Reading continues: the unread bytes have fallen to half of the limit or less.
     InputResumed,
     /// The connection is open.
     Opened,
-    /// A message came back that belongs to no publish awaiting its confirm: see `take_returned`.
+    /// A message was returned that matches no publish awaiting its confirm: see `take_returned`.
     Returned(ChannelId),
-    /// There is buffer space for publishes again, after one was refused for lack of it.
+    /// There is buffer space for publishes again, after one was refused because of it.
     BufferSpace,
-    /// Publishes from `first` to `last` are resolved: see [`confirmed`](crate::Channel::confirmed). Some may
-    /// have been before.
+    /// The publishes from `first` to `last` are resolved: see [`confirmed`](crate::Channel::confirmed). Some
+    /// of them may have been resolved before.
     Resolved {
         /// The channel.
         channel: ChannelId,
@@ -51,57 +53,58 @@ pub enum Event {
         /// The last publish.
         last: PublishSeq,
     },
-    /// The broker reads publishes again.
+    /// The broker accepts publishes again.
     Unblocked,
 }
 
-/// What to connect a transport to.
+/// The endpoint to which a driver connects a transport.
 ///
-/// A driver that cannot encrypt must refuse an endpoint with `tls`: what follows includes the password. It is best
-/// refused before there is a session, by [`Config::wants_tls`](crate::Config::wants_tls).
+/// A driver that does not support TLS must refuse an endpoint with `tls`, because the password is sent over
+/// the transport. It can refuse it before there is a session: see
+/// [`Config::wants_tls`](crate::Config::wants_tls).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Target {
-    /// The host as it is configured, its port, and whether the transport is to be encrypted.
+    /// The host as it is configured, its port, and whether the transport uses TLS.
     pub endpoint: Endpoint,
     /// An address of the host. `None` for a session that dials hosts by their names
     /// ([`Session::dialling_by_name`](crate::Session::dialling_by_name)).
     pub address: Option<SocketAddr>,
-    /// The name that the server's TLS certificate must have: that of the host that is dialled.
+    /// The name for which the server's TLS certificate must be valid: that of the host.
     pub server_name: Arc<str>,
 }
 
 impl Target {
-    /// An endpoint, and an address of it. The server's name is the endpoint's host.
+    /// Creates a target. The server name is the host of the endpoint.
     pub fn new(endpoint: Endpoint, address: Option<SocketAddr>) -> Self {
         let server_name = Arc::clone(&endpoint.host);
         Self { endpoint, address, server_name }
     }
 }
 
-/// What the driver has to do.
+/// A task for the driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {
-    /// Connect a transport to the target, then call `handle_connected`, or `handle_disconnected`
-    /// if that fails. An earlier transport or attempt is to be dropped.
+    /// Connect a transport to the target, then call `handle_connected`, or `handle_disconnected` if that
+    /// fails. Drop the transport or attempt of an earlier action.
     Dial {
-        /// The attempt that the report must name.
+        /// The attempt that the driver's reports must name.
         attempt: Attempt,
-        /// What to connect to.
+        /// The target to connect to.
         target: Target,
     },
-    /// Write what is still queued, for as long as the driver sees fit, and close the transport. No report
-    /// is due.
+    /// Write the remaining output, for as long as the driver decides, and close the transport. No report is
+    /// expected.
     Disconnect {
-        /// The attempt whose transport it is.
+        /// The attempt to which the transport belongs.
         attempt: Attempt,
-        /// Write nothing more.
+        /// Whether to close without writing the remaining output.
         at_once: bool,
     },
     /// Resolve the host, then call `handle_resolved`.
     Resolve {
-        /// The attempt that the report must name.
+        /// The attempt that the driver's reports must name.
         attempt: Attempt,
         /// The host: a name or an address.
         host: Arc<str>,
@@ -110,27 +113,27 @@ pub enum Action {
     },
 }
 
-/// Why the core wants to be woken by `poll_timeout`.
+/// The reasons for which a session sets a deadline: see `poll_timeout`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum TimeoutReason {
-    /// Dialling one address, or its handshake, takes too long.
+    /// The timeout of dialling one address, and of its handshake.
     Address,
-    /// The broker has blocked publishes for too long.
+    /// The timeout of `connection.blocked`.
     Blocked,
-    /// The deadline of a call.
+    /// The timeout of a call.
     Call,
-    /// The deadline of a close.
+    /// The timeout of a close.
     Close,
-    /// The deadline of connecting as a whole.
+    /// The timeout of connecting as a whole.
     Connect,
-    /// The broker has been silent for too long.
+    /// The receive timeout: two heartbeat intervals.
     HeartbeatReceive,
-    /// A heartbeat is due.
+    /// A heartbeat is to be sent.
     HeartbeatSend,
-    /// Reading has been paused for a long time. A little must be read, because a broker that cannot write
-    /// closes the connection.
+    /// Reading has been paused for a long time. A few bytes must be read, because RabbitMQ closes a
+    /// connection to which it cannot write.
     Trickle,
-    /// The transport has taken no bytes for too long.
+    /// The write timeout: the transport has taken no bytes for two heartbeat intervals.
     WriteStall,
 }

@@ -1,5 +1,5 @@
-//! Names of things inside a connection. Each carries a generation or an epoch, so that a late
-//! answer, a stale acknowledgement or a reused number can do no harm.
+//! Keys of the things inside a connection. Each contains a generation or an epoch, so that a late reply, a
+//! stale acknowledgement or a reused number does not affect another thing.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -13,8 +13,8 @@ macro_rules! key {
         pub struct $name(pub(crate) Key);
 
         impl $name {
-            /// The place in a dense table that a driver may keep beside the core; it is reused once
-            /// the thing is gone.
+            /// The index in a dense table that a driver may keep next to the core. It is reused after the
+            /// thing is gone.
             pub const fn index(self) -> usize {
                 self.0.index as usize
             }
@@ -34,12 +34,12 @@ macro_rules! key {
 }
 
 key! {
-    /// A channel of a session. It is no channel number: a number is reused while handles to the
-    /// channel that had it may still ask why it closed.
+    /// A channel of a session. It is not the channel's number: that is reused, while handles of a closed
+    /// channel may still ask why it closed.
     ChannelId
 }
 key! {
-    /// A call that awaits its reply, of any type.
+    /// A call that awaits a reply of any type.
     CallKey
 }
 key! {
@@ -58,7 +58,7 @@ impl<R> Call<R> {
         Self { key, reply: PhantomData }
     }
 
-    /// The call's name in events.
+    /// The key of the call, as events name it.
     pub const fn key(&self) -> CallKey {
         self.key
     }
@@ -74,12 +74,12 @@ impl<R> fmt::Debug for Call<R> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Attempt(pub(crate) u32);
 
-/// The number of a transport within a session, from 1. Delivery tags of one epoch mean nothing in
-/// the next.
+/// The number of a transport within a session, starting at 1. Delivery tags of one epoch are invalid in the
+/// next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub(crate) u32);
 
-/// A delivery's tag, with the channel and the epoch in which alone it may be acked or nacked.
+/// The tag of a delivery, with the channel and the epoch in which it may be acked or nacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DeliveryTag {
     pub(crate) channel: ChannelId,
@@ -88,48 +88,48 @@ pub struct DeliveryTag {
     pub(crate) kind: TagKind,
 }
 
-/// What may be done with a delivery.
+/// What can be done with a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum TagKind {
-    /// It is to be acknowledged or refused.
+    /// It needs an ack, nack or reject.
     Ack,
     /// It counted as acknowledged when it was sent. Its number may be that of another delivery.
     NoAck,
-    /// A stream takes no message back: to refuse one of its deliveries is to acknowledge it.
+    /// It is from a stream, which does not take messages back: a nack or reject is sent as an ack.
     Stream,
-    /// It looks like a stream's, at a broker that ends the connection if a stream's delivery is
-    /// refused; see `channel/consumers.rs`.
+    /// It may be from a stream, at a broker that closes the connection if a delivery of a stream is nacked or
+    /// rejected: see `channel/consumers.rs`.
     MaybeStream,
 }
 
 impl DeliveryTag {
-    /// The number on the wire.
+    /// The delivery tag on the wire.
     pub const fn number(self) -> u64 {
         self.tag
     }
 
-    /// The channel that the delivery came on.
+    /// The channel on which the delivery arrived.
     pub const fn channel(self) -> ChannelId {
         self.channel
     }
 
-    /// Whether the delivery is to be acknowledged or refused.
+    /// Whether the delivery needs an ack, nack or reject.
     pub const fn needs_ack(self) -> bool {
         !matches!(self.kind, TagKind::NoAck)
     }
 }
 
-/// The number of a publish on a channel in confirm mode, from 1.
+/// The number of a publish on a channel in confirm mode, starting at 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublishSeq(pub(crate) u64);
 
 impl PublishSeq {
-    /// The publish of this number.
+    /// Creates the number.
     pub const fn new(number: u64) -> Self {
         Self(number)
     }
 
-    /// The number.
+    /// Returns the number.
     pub const fn number(self) -> u64 {
         self.0
     }

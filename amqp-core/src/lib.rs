@@ -1,8 +1,9 @@
-//! An AMQP 0-9-1 client as a pure state machine.
+//! An AMQP 0-9-1 client as a pure (sans-IO) state machine.
 //!
-//! [`Session`] knows the protocol: handshake, heartbeats, channels, calls and their replies,
-//! contents, confirms, returns, consumers, errors, limits. It touches no socket, reads no clock,
-//! holds no lock and knows no runtime. A driver feeds it bytes and time, and does what it asks:
+//! [`Session`] implements the protocol: handshake, heartbeats, channels, calls and their replies, messages,
+//! publisher confirms, returned messages, consumers, errors and limits. It opens no socket, reads no clock,
+//! takes no lock and depends on no async runtime. A driver passes it bytes and the time, and carries out the
+//! actions that it returns:
 //!
 //! ```no_run
 //! use std::io::{Read, Write};
@@ -52,7 +53,7 @@
 //! # #[allow(unreachable_code)] Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Bodies and calls: see [`Channel`]. Every bound stands in [`limits`].
+//! To publish, consume and make calls, see [`Channel`]. Every limit is defined in [`limits`].
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
@@ -108,7 +109,8 @@ pub use session::Session;
 pub use transmit::Transmit;
 pub use uri::{AmqpUri, UriError};
 
-/// The state machines as Mermaid diagrams, printed from their tables: name and text.
+/// Returns the name and the text of each state machine as a Mermaid diagram, generated from the transition
+/// tables.
 pub fn state_diagrams() -> [(&'static str, String); 5] {
     [
         ("Session", session::diagram()),

@@ -1,161 +1,173 @@
-//! Limits of the core: the number, its unit in the name, and why. Crates above have files of their own for theirs.
+//! Limits of the core: each with its unit in the name, and the reason for its value. The other crates have a
+//! `limits` file of their own.
 //!
-//! What an application may change has its default here and its setter on [`crate::Config`].
+//! A limit that an application can change has its default here, and a setter on [`crate::Config`].
 
 use std::time::Duration;
 
-/// The longest that any time-out may be: more is as good as none, and the sum with a clock's reading
-/// must not overflow.
+/// The maximum of every timeout that can be configured. A longer one has no practical use, and adding it to
+/// the current time could overflow.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// All of resolving, dialling and the handshake: the caller of `connect` waits no longer.
+/// The default timeout of connecting as a whole: resolving, dialling and the handshake, over all hosts.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// One address, so that a host that swallows packets leaves time for the next.
+/// The default timeout of one address: dialling and the handshake. It is shorter than [`CONNECT_TIMEOUT`], so
+/// that time is left for the next address if a host drops packets silently.
 pub const ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The answer to a call: a broker that takes longer is ill, and the caller must be able to act.
+/// How long a call waits for its reply, by default.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A graceful close: a blocked broker answers none at all.
+/// How long a close waits for the broker's reply, by default. A broker with a resource alarm does not reply
+/// to a close.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Unacknowledged deliveries a consumer may hold: deep enough to hide a round trip, shallow enough
-/// to share a queue among consumers.
+/// The default prefetch of a consumer: the maximum number of unacknowledged deliveries. It is large enough to
+/// hide a network round trip, and small enough to share a queue fairly among consumers.
 pub const PREFETCH: u16 = 256;
 
-/// Tags of consumers that are not there and that the broker delivered to, remembered for each channel: more
-/// than a broker may have on its way, few enough to be looked through.
+/// The number of consumer tags per channel that are remembered because the broker delivered to them after the
+/// consumer ended. RabbitMQ has fewer in flight at a time, and this many are cheap to search.
 pub const STRAY_TAGS_MAX: usize = 64;
 
-/// Bytes waiting to be written at which publishers begin to wait: milliseconds of a fast network. Just
-/// under 1 MiB, so that with the last publish the buffer is no larger than that.
+/// The number of bytes waiting to be written at which publishes start to wait. A fast network sends this much
+/// in milliseconds. It is just under 1 MiB, so that the buffer does not exceed 1 MiB with the last publish.
 pub const OUTBOUND_HIGH_BYTES: usize = (1 << 20) - (8 << 10);
 
-/// Bytes waiting to be written below which waiting publishers go on: few enough that each wake-up
-/// lets many in, enough that the socket does not run dry.
+/// The number of bytes waiting to be written below which waiting publishes continue. It is low enough that
+/// each wake-up accepts many publishes, and high enough that the socket does not run out of data.
 pub const OUTBOUND_LOW_BYTES: usize = 256 << 10;
 
-/// Bytes waiting to be written at which reading pauses: answers to a peer that talks and does not
-/// listen. Half as much again as publishes may fill.
+/// The number of bytes waiting to be written at which reading pauses. It bounds the replies to a peer that
+/// sends requests but does not read. It is 1.5 times what publishes may fill.
 pub const OUTBOUND_HARD_BYTES: usize = 3 << 19;
 
-/// What a large buffer grows by for frames other than publishes: beyond half of
-/// [`OUTBOUND_HIGH_BYTES`] it does not double.
+/// The number of bytes by which a large buffer grows for frames other than publishes. Above half of
+/// [`OUTBOUND_HIGH_BYTES`] the buffer grows by this step instead of doubling.
 pub const OUTBOUND_STEP_BYTES: usize = 128 << 10;
 
-/// Bytes of unread deliveries that no prefetch bounds, at which reading pauses unless something else
-/// is awaited. Deep enough to keep a fast consumer busy.
+/// The number of unread bytes at which reading pauses, unless the connection waits for other input, such as a
+/// reply. Only deliveries that no prefetch bounds count. It is large enough to keep a fast consumer busy.
 pub const INBOUND_HIGH_BYTES: usize = 8 << 20;
 
-/// Bytes of those at which a pause counts as over for those who listen. Half the mark, so that the
-/// flow control of a flood is reported once.
+/// The number of unread bytes, counted as for [`INBOUND_HIGH_BYTES`], at which a pause is reported as ended.
+/// It is half of that limit, so that the flow control of a flood is reported once.
 pub const INBOUND_LOW_BYTES: usize = 4 << 20;
 
-/// Bytes of those at which reading pauses whatever is awaited. The bound of what a connection holds
+/// The number of unread bytes, counted as for [`INBOUND_HIGH_BYTES`], at which reading always pauses. It
+/// bounds the memory that a connection holds for consumers without acknowledgement or without prefetch.
 /// for consumers without acknowledgement or without prefetch.
 pub const INBOUND_HARD_BYTES: usize = 64 << 20;
 
-/// Bytes read at intervals during a pause below the hard mark. Enough that the window of a socket with
-/// large buffers opens, so that the broker can write.
+/// The number of bytes that are read at intervals during a pause below [`INBOUND_HARD_BYTES`]. It is enough
+/// to reopen the TCP window of a socket with large buffers, so that the broker can write.
 pub const TRICKLE_BYTES: usize = 1 << 20;
 
-/// Bytes of contents half received on all channels together. Room for one message of the largest size
-/// and for some beside it. RabbitMQ sends each message whole, so that one is under way at a time.
+/// The maximum number of bytes of partly received messages, over all channels. It has buffer space for one
+/// message of the maximum size and some smaller ones. RabbitMQ sends one message after the other, so only one
+/// is incomplete at a time.
 pub const INCOMPLETE_BYTES: usize = 192 << 20;
 
-/// The largest method frame that is accepted, and the largest header frame that is kept: RabbitMQ
-/// lets headers grow beyond `frame_max` when a message is dead-lettered.
+/// The maximum size of a method frame, and of a header frame that is kept. It can exceed `frame_max`, because
+/// RabbitMQ adds headers when it dead-letters a message.
 pub const HEADER_FRAME_BYTES: u32 = 1 << 20;
 
-/// The largest header frame that is read past, at the cost of its message alone: as large as a whole
-/// message may be.
+/// The maximum size of a header frame that is skipped. Its message arrives without properties and body; the
+/// connection continues. It equals the maximum size of a message.
 pub const SKIPPED_HEADER_FRAME_BYTES: u32 = 128 << 20;
 
-/// The largest message that is accepted: RabbitMQ's own default limit.
+/// The maximum size of a message body. It is the default of `max_message_size` in RabbitMQ 3; in RabbitMQ 4
+/// that is 16 MiB.
 pub const MESSAGE_BYTES: u64 = 128 << 20;
 
-/// Calls of one channel, or updates of one connection's secret, that the broker has not answered:
-/// beyond, further ones are refused. Many more than anybody awaits, few enough to be forgotten.
+/// The maximum number of calls of one channel that await a reply, and of `connection.update-secret` calls of
+/// one connection. Further calls are refused. It is far above what applications use, and it bounds the
+/// memory.
 pub const CALLS_MAX: usize = 16_384;
 
-/// Publishes of one channel between the oldest unconfirmed and the newest: bounds what is kept for
-/// them.
+/// The maximum number of publishes of one channel from the oldest unconfirmed one to the newest. It bounds
+/// the memory for confirms.
 pub const UNCONFIRMED_SPAN: u64 = 65_536;
 
-/// The frame size offered: RabbitMQ's default.
+/// The default `frame_max` that this client requests, in bytes. It is RabbitMQ's default.
 pub const FRAME_MAX_BYTES: u32 = 131_072;
 
-/// The channels offered: RabbitMQ's default.
+/// The default `channel_max` that this client requests. It is RabbitMQ's default.
 pub const CHANNEL_MAX: u16 = 2047;
 
-/// Bytes of input handled in one call, so that a lock around the core is held for microseconds.
+/// The approximate number of input bytes that one call handles, so that a lock around the core is held for
+/// microseconds only.
 pub const INPUT_BUDGET_BYTES: usize = 16 << 10;
 
-/// Bodies below this are copied, next to their frames; larger ones are passed by reference.
+/// Bodies below this size are copied next to their frames. Larger ones are passed by reference.
 pub const COPIED_BODY_BYTES: usize = 4 << 10;
 
-/// One chunk of memory that small deliveries of a consumer share. Many deliveries to an allocation, and
-/// little memory held when one of them is.
+/// The size of a chunk of memory that the small deliveries of one consumer share. Many deliveries share one
+/// allocation, and a delivery that is kept for long holds little memory.
 pub const ARENA_CHUNK_BYTES: usize = 16 << 10;
 
-/// The first chunk of a consumer, and what a consumer keeps whose reader finds nothing.
+/// The size of a consumer's first chunk, and of the chunk that it keeps while its reader waits.
 pub const ARENA_FIRST_BYTES: usize = 2 << 10;
 
-/// Chunks of a connection that wait for their messages to go, and are then used again.
+/// The maximum number of used chunks per connection that are kept for reuse once their messages are dropped.
 pub const ARENA_CHUNKS_MAX: usize = 32;
 
-/// Inputs in a row without need of another chunk, after which a waiting one is forgotten.
+/// The number of consecutive inputs that need no new chunk, after which all used chunks are released.
 pub const ARENA_IDLE_INPUTS_MAX: u8 = 8;
 
-/// A buffer for reading bodies that stay in it: room for two of 64 KiB, or for one frame of a default
-/// connection, with what lies around them.
+/// The size of a read buffer whose bodies are used without a copy. It holds two bodies of 64 KiB, or one
+/// frame of the default maximum size, with the frames around them.
 pub const READ_BUFFER_BYTES: usize = 136 << 10;
 
-/// What a large body may lack of half its buffer, and still be taken from it without copying. So it is
-/// for a body of 64 KiB, which does not fill half of a buffer for two.
+/// The number of bytes that a large body may be short of half of its buffer, and still be taken without a
+/// copy. It allows a body of 64 KiB, which does not fill half of a buffer for two.
 pub const READ_BUFFER_SLACK_BYTES: usize = READ_BUFFER_BYTES - 2 * READ_MAX_BYTES;
 
-/// Input that is copied for small deliveries at one go: enough that the copy is cheap for each, little
-/// enough to be no waste where other frames lie between them.
+/// The maximum number of input bytes that are copied in one pass for small deliveries. It is enough to make
+/// the copy cheap per delivery, and it wastes little if other frames are in between.
 pub const ARENA_RUN_BYTES: usize = 2 << 10;
 
-/// Bytes of large bodies cut into frames for one write.
+/// The maximum number of bytes of large bodies that are cut into frames for one write.
 pub const DEAL_BYTES: usize = 256 << 10;
 
-/// Staging buffers kept for contents to come: as many channels as are likely to interleave.
+/// The maximum number of staging buffers kept for later messages: the number of channels that are likely to
+/// receive at the same time.
 pub const STAGING_BUFFERS_MAX: usize = 4;
 
-/// Capacity beyond which a staging buffer is not kept.
+/// The maximum capacity of a staging buffer that is kept.
 pub const STAGING_BUFFER_BYTES: usize = 16 << 10;
 
-/// The largest read: half the frame size of a default connection, so that its frames fit two reads.
+/// The maximum size of one read. It is half of the default `frame_max`, so that a frame takes two reads.
 pub const READ_MAX_BYTES: usize = 64 << 10;
 
-/// Memory of the deliveries that a consumer's handle takes under one lock, and one delivery.
+/// The maximum number of bytes of deliveries that a consumer's handle takes under one lock, plus one
+/// delivery.
 pub const PULLED_BYTES: usize = 1 << 20;
 
-/// Deliveries for whose queue a consumer keeps memory when its reader finds nothing. What reads of the
-/// largest size bring at once.
+/// The maximum capacity, in deliveries, of the queue that a consumer keeps while its reader waits. The
+/// largest reads bring about this many deliveries at once.
 pub const IDLE_UNREAD_MAX: usize = 8 << 10;
 
-/// Capacity that an idle buffer keeps.
+/// The maximum capacity of a buffer that is kept while it is idle.
 pub const IDLE_BUFFER_BYTES: usize = 4 << 10;
 
-/// How often there may be no output, and little in between, before its buffers count as idle: giving
-/// their memory back and taking it again costs a busy connection more than its writes do.
+/// The number of polls with little or no output after which output buffers count as idle. Releasing and
+/// reallocating them costs a busy connection more than its writes.
 pub const IDLE_POLLS_MAX: u8 = 8;
 
-/// Returned messages of unconfirmed publishes kept per channel; beyond, the oldest go.
+/// The maximum number of returned messages of unconfirmed publishes kept per channel. Beyond it, the oldest
+/// are dropped.
 pub const RETURNED_MESSAGES: usize = 256;
 
-/// Bytes of returned messages kept per channel, the newest message whatever its size; beyond, the
-/// oldest go.
+/// The maximum number of bytes of returned messages kept per channel. Beyond it, the oldest are dropped; the
+/// newest message is always kept.
 pub const RETURNED_BYTES: usize = 1 << 20;
 
-/// Bytes of returned messages of a channel whose acks have not come; beyond, a message loses its
-/// properties and its body. RabbitMQ sends the ack soon after the message, with few others between.
+/// The maximum number of bytes of returned messages per channel that wait for the ack of their publish.
+/// Beyond it, a returned message loses its properties and body. RabbitMQ sends the ack soon after the return,
+/// so few wait.
 pub const RETURNED_UNCLAIMED_BYTES: usize = 8 << 20;
 
-/// Text of the peer that is kept in errors.
+/// The maximum number of bytes of a text from the peer that an error keeps.
 pub const PEER_TEXT_BYTES: usize = 1024;

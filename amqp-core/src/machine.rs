@@ -1,12 +1,12 @@
-//! States as data: a machine is a table of its transitions. What the table does not list does not
-//! happen; the diagrams in the documentation are printed from the tables.
+//! State machines as data: each is a table of its transitions. A transition that is not in the table does not
+//! happen. The diagrams in the documentation are generated from the tables.
 
 use std::fmt::{Debug, Write};
 
-/// One row: in this state, on this input, go to that state.
+/// One row: the state, the input, and the next state.
 pub(crate) type Transition<S, I> = (S, I, S);
 
-/// The state after `input`, if the table lets it happen.
+/// Returns the state after `input`, if the table has that transition.
 pub(crate) fn next<S: Copy + PartialEq, I: Copy + PartialEq>(
     table: &[Transition<S, I>],
     state: S,
@@ -15,8 +15,8 @@ pub(crate) fn next<S: Copy + PartialEq, I: Copy + PartialEq>(
     table.iter().find(|row| row.0 == state && row.1 == input).map(|row| row.2)
 }
 
-/// Moves `state` on `input`. What the table does not list is a fault of the caller, who knows the state:
-/// a debug build stops at it, and a release build ignores the input.
+/// Changes `state` by `input`. A transition that is not in the table is a bug of the caller, who knows the
+/// state. A debug build panics, and a release build ignores the input.
 pub(crate) fn step<S: Copy + PartialEq + Debug, I: Copy + PartialEq + Debug>(
     table: &[Transition<S, I>],
     state: &mut S,
@@ -27,7 +27,7 @@ pub(crate) fn step<S: Copy + PartialEq + Debug, I: Copy + PartialEq + Debug>(
     *state = next.unwrap_or(*state);
 }
 
-/// The table as a Mermaid state diagram.
+/// Returns the table as a Mermaid state diagram.
 pub(crate) fn diagram<S: Debug, I: Debug>(table: &[Transition<S, I>]) -> String {
     let mut text = String::from("stateDiagram-v2\n");
     for (from, input, to) in table {

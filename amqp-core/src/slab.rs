@@ -1,9 +1,8 @@
-//! A vector whose places are reused, with a generation in each key so that a stale key finds
-//! nothing.
+//! A vector whose slots are reused. Each key contains a generation, so that a stale key finds nothing.
 
 use crate::costs::count;
 
-/// Where a value stands in a [`Slab`].
+/// The position of a value in a [`Slab`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Key {
     pub(crate) index: u32,
@@ -85,7 +84,8 @@ impl<T> Slab<T> {
         self.places.iter().filter_map(|place| place.value.as_ref())
     }
 
-    /// The index of the first value that `wanted` picks, looked for from `start` on and around the end.
+    /// Returns the index of the first value for which `wanted` returns `true`. The search begins at `start`
+    /// and wraps around.
     pub(crate) fn index_from(&self, start: usize, wanted: impl Fn(&T) -> bool) -> Option<usize> {
         let length = self.places.len();
         let mut indices = (start.min(length)..length).chain(0..start.min(length));

@@ -1,10 +1,10 @@
-//! Deadlines of a fixed set of kinds.
+//! The deadlines of a connection, one for each kind.
 
 use std::time::Instant;
 
 use crate::event::TimeoutReason;
 
-/// Every kind, at the index that is its number.
+/// All kinds. The index of each is its number.
 const REASONS: [TimeoutReason; 9] = [
     TimeoutReason::Address,
     TimeoutReason::Blocked,
@@ -17,11 +17,11 @@ const REASONS: [TimeoutReason; 9] = [
     TimeoutReason::WriteStall,
 ];
 
-/// At most one deadline of each kind.
+/// Holds at most one deadline of each kind.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     deadlines: [Option<Instant>; REASONS.len()],
-    /// One was set since they were last polled.
+    /// Whether a deadline was set since the last poll.
     has_new: bool,
 }
 
@@ -33,19 +33,19 @@ impl Timers {
         }
     }
 
-    /// Whether one was set since the last [`poll`](Self::poll).
+    /// Whether a deadline was set since the last [`poll`](Self::poll).
     #[inline]
     pub(crate) const fn has_new(&self) -> bool {
         self.has_new
     }
 
-    /// The earliest deadline, for a driver that waits for it.
+    /// Returns the earliest deadline, for a driver that sleeps until then.
     pub(crate) fn poll(&mut self) -> Option<(Instant, TimeoutReason)> {
         self.has_new = false;
         self.earliest()
     }
 
-    /// Takes a deadline that has passed, if there is one.
+    /// Takes one deadline that has passed, if there is one.
     pub(crate) fn expired(&mut self, now: Instant) -> Option<TimeoutReason> {
         let (deadline, reason) = self.earliest()?;
         if deadline > now {

@@ -75,13 +75,13 @@ impl fmt::Display for AmqpUri {
 #[non_exhaustive]
 pub enum UriError {
     /// A host in a list is empty, or has a character that a host name cannot have.
-    #[error("the host is not valid")]
+    #[error("the host is empty, or has a character that a host name cannot have")]
     Host,
     /// There is a user but no password. An empty password is written `user:@`.
-    #[error("there is a user without a password")]
+    #[error("the user has no password: write user:@ for an empty one")]
     MissingPassword,
     /// A `%` is not followed by two hexadecimal digits, or the decoded text is not UTF-8.
-    #[error("percent-encoding is not valid in the {0}")]
+    #[error("invalid percent-encoding in the {0}")]
     PercentEncoding(&'static str),
     /// The port is not a number from 1 to 65535.
     #[error("the port is not a number from 1 to 65535")]
@@ -99,7 +99,7 @@ pub enum UriError {
         high: u64,
     },
     /// A query parameter appears twice.
-    #[error("the query parameter {0} is repeated")]
+    #[error("the query parameter {0} appears twice")]
     RepeatedKey(String),
     /// The scheme is neither `amqp` nor `amqps`.
     #[error("the scheme is neither amqp nor amqps")]
@@ -111,7 +111,7 @@ pub enum UriError {
     #[error("a character must be percent-encoded: white space, or one of # @ / ?")]
     UnencodedCharacter,
     /// A query parameter is not known.
-    #[error("the query parameter {0} is not known")]
+    #[error("unknown query parameter {0}")]
     UnknownKey(String),
 }
 

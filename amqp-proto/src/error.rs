@@ -22,7 +22,7 @@ pub enum Malformed {
     #[error("string is not UTF-8")]
     NotUtf8,
     /// Tables or arrays are nested deeper than the limit.
-    #[error("tables nested too deep")]
+    #[error("tables nested deeper than {} levels", crate::TABLE_DEPTH_MAX)]
     TooDeep,
     /// Bytes remain after the last field.
     #[error("bytes left over after the last field")]

@@ -1,9 +1,9 @@
 //! Calls and their replies.
 //!
-//! A call takes a place here when its frame is queued, and the channel keeps the calls' order: the
-//! broker answers each channel in the order of its requests, but for consumers (see `reply`).
-//! The place is freed once the reply has come (or never will) and nobody wants it any more. A call
-//! whose caller has gone, or whose time is over, still awaits its reply: what that reply opened is
+//! A call gets an entry here when its frame is queued. The order of the calls is kept by their channel: the
+//! broker answers each channel in the order of its requests, except for consumers (see `reply`). An entry is
+//! freed when the reply has arrived, or can no longer arrive, and no caller waits for the result. A call
+//! whose caller is gone, or whose deadline has passed, still awaits its reply. What that reply opened is
 //! closed again.
 
 use std::collections::BTreeSet;
@@ -18,9 +18,9 @@ use crate::slab::Slab;
 struct Slot {
     pending: Pending,
     deadline: Instant,
-    /// The reply has not come.
+    /// Whether the reply is still to come.
     in_flight: bool,
-    /// Somebody will take the result.
+    /// Whether a caller will take the result.
     wanted: bool,
     result: Option<Result<Reply, Error>>,
 }
@@ -29,9 +29,9 @@ struct Slot {
 pub(crate) struct Calls {
     slots: Slab<Slot>,
     deadlines: BTreeSet<(Instant, CallKey)>,
-    /// Calls whose reply has not come, those whose time is over among them.
+    /// The number of calls whose reply has not arrived, including those whose deadline has passed.
     awaited: usize,
-    /// A deadline was added since they were last polled.
+    /// Whether a deadline was added since they were last polled.
     has_new_deadline: bool,
 }
 
@@ -49,20 +49,21 @@ impl Calls {
         key
     }
 
-    /// A call that needs no reply.
+    /// Adds a call that needs no reply, with its result.
     pub(crate) fn insert_done(&mut self, pending: Pending, now: Instant, reply: Reply) -> CallKey {
         let result = Some(Ok(reply));
         let slot = Slot { pending, deadline: now, in_flight: false, wanted: true, result };
         CallKey(self.slots.insert(slot))
     }
 
-    /// The pending call, and whether its result is still awaited.
+    /// Returns the pending call, and whether a caller still waits for its result.
     pub(crate) fn pending(&self, key: CallKey) -> Option<(Pending, bool)> {
         let slot = self.slots.find(key.0)?;
         Some((slot.pending, slot.wanted && slot.result.is_none()))
     }
 
-    /// The reply has come or never will. Returns whether a caller waits for it.
+    /// Records the result of a call whose reply has arrived or can no longer arrive. Returns whether a caller
+    /// waits for it.
     pub(crate) fn complete(&mut self, key: CallKey, result: Result<Reply, Error>) -> bool {
         let Some(slot) = self.slots.find_mut(key.0) else { return false };
         self.deadlines.remove(&(slot.deadline, key));
@@ -78,7 +79,8 @@ impl Calls {
         false
     }
 
-    /// The deadline is over, while the reply may still come.
+    /// Records that the deadline of a call has passed. The reply may still come. Returns whether a caller
+    /// waits for it.
     pub(crate) fn expire(&mut self, key: CallKey, error: Error) -> bool {
         match self.slots.find_mut(key.0) {
             Some(slot) if slot.wanted && slot.result.is_none() => {
@@ -89,7 +91,7 @@ impl Calls {
         }
     }
 
-    /// No reply will come to a call whose time is over.
+    /// Removes a call whose deadline has passed and that will get no reply.
     pub(crate) fn abandon(&mut self, key: CallKey) {
         if let Some(slot) = self.slots.find_mut(key.0) {
             self.awaited -= usize::from(std::mem::take(&mut slot.in_flight));
@@ -109,7 +111,7 @@ impl Calls {
         Some(result)
     }
 
-    /// Nobody will take the result. A result that was there already is returned.
+    /// Records that the caller of a call is gone. Returns the result if it was there already.
     pub(crate) fn forget(&mut self, key: CallKey) -> Option<(Pending, Result<Reply, Error>)> {
         let slot = self.slots.find_mut(key.0)?;
         slot.wanted = false;
@@ -121,19 +123,19 @@ impl Calls {
         result.map(|result| (pending, result))
     }
 
-    /// Whether a deadline was added since the last [`poll_deadline`](Self::poll_deadline).
+    /// Returns whether a deadline was added since the last [`poll_deadline`](Self::poll_deadline).
     #[inline]
     pub(crate) const fn has_new_deadline(&self) -> bool {
         self.has_new_deadline
     }
 
-    /// The earliest deadline, for a timer.
+    /// Returns the earliest deadline, for a timer.
     pub(crate) fn poll_deadline(&mut self) -> Option<Instant> {
         self.has_new_deadline = false;
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Takes a call whose time is over.
+    /// Takes a call whose deadline has passed.
     pub(crate) fn expired(&mut self, now: Instant) -> Option<(CallKey, Pending)> {
         let (deadline, key) = *self.deadlines.first()?;
         if deadline > now {
@@ -143,12 +145,12 @@ impl Calls {
         self.slots.find(key.0).map(|slot| (key, slot.pending))
     }
 
-    /// The number of calls whose reply has not come, those whose time is over among them.
+    /// The number of calls whose reply has not arrived, including those whose deadline has passed.
     pub(crate) const fn awaited(&self) -> usize {
         self.awaited
     }
 
-    /// The calls whose reply is due, within its time.
+    /// The number of calls whose reply has not arrived and whose deadline has not passed.
     pub(crate) fn in_flight(&self) -> usize {
         self.deadlines.len()
     }

@@ -1,15 +1,16 @@
 //! Publisher confirms (<https://www.rabbitmq.com/docs/confirms#publisher-confirms>).
 //!
-//! Publishes on a channel are numbered from 1, and the broker resolves them by number, one or all up
-//! to one. A ring holds a slot for each publish from the oldest open one on; its resolved front is
-//! popped at once, so that a publish before the ring is confirmed unless the side table says
-//! otherwise. The side table holds what was nacked or returned until its publisher takes it.
+//! Publishes on a channel are numbered from 1. The broker resolves them by number: one, or all up to one. A
+//! ring has a slot for each publish from the oldest open one onwards. Resolved slots at its front are removed
+//! immediately. So a publish whose number is below the ring was confirmed, unless the side table has an entry
+//! for it. The side table has the publishes that were nacked or returned, until their publisher takes the
+//! outcome.
 //!
-//! A slot keeps the stream offset of its publish. When the channel ends, a publish that lies beyond the
-//! bytes written was not sent, while the broker may have any before. An ack of a publish that the driver
-//! has not taken whole is a protocol error: it would confirm what is still in the buffer. An ack of all
-//! (tag 0) covers what the driver has taken, for a broker may send it at any time. It does not say how
-//! much had reached the broker by then; RabbitMQ never sends it.
+//! A slot stores the stream offset of its publish. When the channel ends, a publish beyond the bytes written
+//! was not sent; the broker may have received any before that. An ack of a publish that the driver has not
+//! taken completely is a protocol error, because the broker cannot have received it. An ack of all publishes
+//! (tag 0) applies to those that the driver has taken, because the broker may send it at any time. Such an
+//! ack does not say which of them had reached the broker. RabbitMQ never sends it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -21,21 +22,21 @@ use crate::ids::PublishSeq;
 use crate::message::ReturnedMessage;
 use crate::transmit::Sent;
 
-/// What became of a publish.
+/// The outcome of a publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Confirmation {
     /// The broker took responsibility for it.
     Confirmed,
-    /// The broker refused it, such as a full queue with `x-overflow=reject-publish`.
+    /// The broker refused it, for example because a queue with `x-overflow=reject-publish` is full.
     Nacked,
     /// It was mandatory and reached no queue.
     Returned(Box<ReturnedMessage>),
-    /// Its channel or connection closed, for this reason, before any byte of it was written: the broker
-    /// did not take it.
+    /// Its channel or connection closed, for this reason, before any byte of it was written. The broker has
+    /// not taken it.
     NotSent(Error),
-    /// Its channel or connection closed, for this reason, after it was written, in part at least, and
-    /// before the broker answered: the broker may have taken it.
+    /// Its channel or connection closed, for this reason, after at least a part of it was written and before
+    /// the broker answered. The broker may have taken it.
     Unknown(Error),
 }
 
@@ -55,7 +56,7 @@ impl Confirmation {
     }
 }
 
-/// The publishes of a channel that were not confirmed, by what became of them.
+/// The publishes of a channel that were not confirmed, counted by outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub struct Unconfirmed {
@@ -67,7 +68,7 @@ pub struct Unconfirmed {
     pub not_sent: u64,
     /// The number of publishes that the broker had not answered when the channel closed: it may have taken them.
     pub unknown: u64,
-    /// Why the channel closed, if publishes were not sent or unanswered then.
+    /// Why the channel closed, if publishes were not sent or not answered at that time.
     pub cause: Option<Error>,
 }
 
@@ -81,7 +82,7 @@ impl Unconfirmed {
 impl fmt::Display for Unconfirmed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { nacked, returned, not_sent, unknown, cause } = self;
-        write!(f, "{} publishes not confirmed: {nacked} refused by the broker, ", self.count())?;
+        write!(f, "{} publishes not confirmed: {nacked} nacked by the broker, ", self.count())?;
         write!(f, "{returned} returned, {not_sent} not sent, {unknown} with unknown outcome")?;
         match cause {
             Some(cause) => write!(f, ": {cause}"),
@@ -90,13 +91,13 @@ impl fmt::Display for Unconfirmed {
     }
 }
 
-/// Where the stream offset is that of the publish's first byte.
+/// The state of a publish. `offset` is the stream offset of its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Slot {
     Open {
         offset: u64,
     },
-    /// Open, and nobody will ask.
+    /// Open, and no caller will ask for the outcome.
     Forgotten {
         offset: u64,
     },
@@ -105,14 +106,14 @@ enum Slot {
 
 #[derive(Debug)]
 pub(crate) struct Confirms {
-    /// The number of the ring's front slot.
+    /// The number of the first slot's publish.
     base: u64,
     ring: VecDeque<Slot>,
     side: BTreeMap<u64, Confirmation>,
     returns: Returns,
-    /// `confirm.select-ok` has come: what is returned from here on was confirmed.
+    /// Whether `confirm.select-ok` has arrived. Messages returned after it were published in confirm mode.
     is_selected: bool,
-    /// Publishes that were nacked or returned, and that `all_confirmed` has not reported.
+    /// The publishes that were nacked or returned and that `all_confirmed` has not reported yet.
     failed: Unconfirmed,
     ended: Option<Ended>,
 }
@@ -136,23 +137,23 @@ impl Confirms {
         }
     }
 
-    /// `confirm.select-ok` has come.
+    /// Records that `confirm.select-ok` has arrived.
     pub(crate) const fn selected(&mut self) {
         self.is_selected = true;
     }
 
-    /// Whether a message that is returned was confirmed.
+    /// Whether a returned message was published in confirm mode.
     pub(crate) const fn is_selected(&self) -> bool {
         self.is_selected
     }
 
-    /// The number that the next publish gets.
+    /// The number of the next publish.
     #[inline]
     pub(crate) fn next(&self) -> u64 {
         self.base + self.ring.len() as u64
     }
 
-    /// The publishes between the oldest open one and the newest.
+    /// The number of publishes from the oldest open one to the newest.
     #[inline]
     pub(crate) fn span(&self) -> u64 {
         self.ring.len() as u64
@@ -166,14 +167,14 @@ impl Confirms {
         self.ring.push_back(Slot::Open { offset });
     }
 
-    /// A content that waited in a lane has begun.
+    /// Records the stream offset of a publish that waited in a lane and whose first frame is sent.
     pub(crate) fn dealt(&mut self, seq: u64, at: u64) {
         if let Some(Slot::Open { offset } | Slot::Forgotten { offset }) = self.slot(seq) {
             *offset = at;
         }
     }
 
-    /// A message has come back. Returns it if it belongs to no open publish that was sent.
+    /// Handles a returned message. Returns it if no open publish that was sent matches it.
     pub(crate) fn returned(
         &mut self,
         returned: Returned,
@@ -189,8 +190,8 @@ impl Confirms {
         }
     }
 
-    /// Takes an ack or a nack, which may cover what was `sent`. Returns the first and the last number that
-    /// it resolves, and how many of them were open.
+    /// Handles an ack or a nack, which may cover the publishes that were `sent`. Returns the first and the
+    /// last number that it resolves, and how many of these were open.
     #[inline]
     pub(crate) fn resolve(
         &mut self,
@@ -199,13 +200,13 @@ impl Confirms {
         acked: bool,
         sent: Sent,
     ) -> Result<Option<(u64, u64, u64)>, ProtocolDetail> {
-        // Publishes are sent in the order of their numbers: if the last one was, all were.
+        // Publishes are sent in the order of their numbers. If the last one was sent, all were.
         let (first, last) = match self.slot(tag).copied() {
             Some(Slot::Resolved) if multiple => (self.base, tag),
             Some(slot) if slot != Slot::Resolved && slot.is_sent(tag, sent) => {
                 (if multiple { self.base } else { tag }, tag)
             }
-            // 0 with `multiple` stands for all (AMQP 0-9-1, 1.8.3.13).
+            // 0 with `multiple` means all (AMQP 0-9-1, 1.8.3.13).
             None if multiple && tag == 0 => match self.last_sent(sent) {
                 Some(last) => (self.base, last),
                 None => return Ok(None),
@@ -227,7 +228,7 @@ impl Confirms {
         }
         if !self.returns.is_idle() {
             let returned = self.report_returned(first, last).len() as u64;
-            // One that was returned and nacked counts as returned.
+            // A publish that was both returned and nacked counts as returned.
             self.failed.nacked -= if acked { 0 } else { returned };
         }
         let mut count = 1;
@@ -246,13 +247,13 @@ impl Confirms {
         Ok(Some((first, last, count)))
     }
 
-    /// Whether the publish was confirmed, as far as that is plain to see.
+    /// A fast check whether the publish was confirmed. It may return `false` for a confirmed one.
     #[inline]
     pub(crate) fn is_confirmed(&self, PublishSeq(seq): PublishSeq) -> bool {
         seq < self.base && self.side.is_empty()
     }
 
-    /// What became of a publish; tells nacks and returns once.
+    /// Returns the outcome of a publish. A nack or a return is reported once.
     #[inline]
     pub(crate) fn take(&mut self, PublishSeq(seq): PublishSeq) -> Option<Confirmation> {
         if !self.side.is_empty()
@@ -270,7 +271,7 @@ impl Confirms {
         }
     }
 
-    /// Nobody will ask for the publish.
+    /// Drops the outcome of a publish: no caller will ask for it.
     pub(crate) fn forget(&mut self, PublishSeq(seq): PublishSeq) {
         self.side.remove(&seq);
         if let Some(slot) = self.slot(seq)
@@ -280,14 +281,14 @@ impl Confirms {
         }
     }
 
-    /// The channel has closed, when at most `written` bytes of the stream had been written. Returns
-    /// the first and last number that this resolves.
+    /// Resolves all open publishes because the channel has closed, when at most `written` bytes of the stream
+    /// had been written. Returns the first and the last number that this resolves.
     pub(crate) fn end(&mut self, cause: ChannelCause, written: u64) -> Option<(u64, u64)> {
         if self.ended.is_some() {
             return None;
         }
         self.ended = Some(Ended { cause, written });
-        // Came back, and no ack is needed to know it.
+        // They were returned. No ack is needed to know the outcome.
         for seq in self.report_returned(self.base, u64::MAX) {
             if let Some(slot) = self.slot(seq) {
                 *slot = Slot::Resolved;
@@ -296,8 +297,8 @@ impl Confirms {
         (!self.ring.is_empty()).then(|| (self.base, self.next() - 1))
     }
 
-    /// What became of all publishes up to `last`; `None` while one of them is open. What was nacked or returned is
-    /// reported once.
+    /// Returns the outcome of all publishes up to `last`, `None` while one of them is open. A nack or a
+    /// return is reported once.
     pub(crate) fn all_confirmed(
         &mut self,
         PublishSeq(last): PublishSeq,
@@ -317,7 +318,8 @@ impl Confirms {
         Some(if unconfirmed.count() == 0 { Ok(()) } else { Err(unconfirmed) })
     }
 
-    /// The publishes from `first` to `last` are resolved: those that came back say so. Returns their numbers.
+    /// Marks the returned ones among the publishes from `first` to `last`, which are resolved. Returns their
+    /// numbers.
     fn report_returned(&mut self, first: u64, last: u64) -> Vec<u64> {
         let returned = self.returns.resolve(first, last);
         self.failed.returned += returned.len() as u64;
@@ -331,7 +333,7 @@ impl Confirms {
         numbers
     }
 
-    /// The last publish that was sent, if it is not resolved with all before it.
+    /// The number of the last publish that was sent, unless all up to it are resolved.
     fn last_sent(&self, sent: Sent) -> Option<u64> {
         let waiting = usize::try_from(sent.in_lane.saturating_sub(self.base)).unwrap_or(usize::MAX);
         let is_sent = |slot: &Slot| slot.begins_before(sent.offset);
@@ -354,7 +356,7 @@ impl Slot {
         }
     }
 
-    /// Whether the publish with this number was handed to the driver whole.
+    /// Whether the driver has taken all bytes of the publish.
     #[inline]
     const fn is_sent(self, seq: u64, sent: Sent) -> bool {
         self.begins_before(sent.offset) && seq < sent.in_lane

@@ -1,15 +1,16 @@
-//! Consumers.
+//! The consumers of a connection.
 //!
-//! A consumer exists from the moment `basic.consume` is queued, under a tag chosen here, so that a
-//! delivery finds it even if it overtakes `consume-ok`. It goes once it has ended on the wire and its
-//! handle is gone.
+//! A consumer exists from the moment when `basic.consume` is queued. Its tag is chosen on this side, so that
+//! a delivery is assigned to it even if the delivery arrives before `consume-ok`. Its record is removed when
+//! it has ended at the broker and its handle is dropped.
 //!
-//! A stream takes no message back, and RabbitMQ before 3.11 ends the connection if one of its deliveries
-//! is refused. `stream_offset` tells that a queue is a stream. Without it, the header `x-stream-offset` of
-//! a delivery shows that it may be one; but a message that was read from a stream and published again to
-//! another queue may have that header too. Such a delivery may be acknowledged, and is never refused or
-//! requeued: acknowledging it in place of a refusal could lose it. A consumer is suspected from its start
-//! until a delivery without the header shows that its queue is not a stream.
+//! **Streams.** A stream does not take messages back. RabbitMQ before 3.11 closes the connection if a
+//! delivery of a stream is nacked or rejected. If the consumer has a `stream_offset`, its queue is a stream.
+//! Otherwise, the header `x-stream-offset` of a delivery shows that the queue may be a stream. That is not
+//! certain: a message that was read from a stream and published to another queue may have this header too. So
+//! such a delivery may be acked, but is never nacked, rejected or requeued: to ack it instead could lose it.
+//! Each new consumer is checked for this header until a delivery without it shows that the queue is not a
+//! stream.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -24,17 +25,17 @@ use crate::slab::Slab;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConsumerPhase {
-    /// From the moment `basic.consume` is queued.
+    /// `basic.consume` is queued, or answered.
     Running,
-    /// `basic.cancel` is on its way.
+    /// `basic.cancel` is queued.
     Cancelling,
-    /// No more deliveries will come.
+    /// No more deliveries will arrive.
     Ended,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConsumerInput {
-    /// Its request cannot be sent.
+    /// Its request could not be sent.
     Refused,
     Cancel,
     CancelOk,
@@ -42,7 +43,7 @@ pub(crate) enum ConsumerInput {
     ChannelClosed,
 }
 
-/// A broker's cancel that meets one of ours is ignored: ours is answered all the same.
+/// If the broker's cancel crosses ours, it is ignored, because the broker answers ours as well.
 const TRANSITIONS: &[Transition<ConsumerPhase, ConsumerInput>] = &[
     (ConsumerPhase::Running, ConsumerInput::Refused, ConsumerPhase::Ended),
     (ConsumerPhase::Running, ConsumerInput::Cancel, ConsumerPhase::Cancelling),
@@ -53,7 +54,7 @@ const TRANSITIONS: &[Transition<ConsumerPhase, ConsumerInput>] = &[
     (ConsumerPhase::Ended, ConsumerInput::ChannelClosed, ConsumerPhase::Ended),
 ];
 
-/// The states of a consumer as a diagram.
+/// The states of a consumer as a Mermaid diagram.
 pub(crate) fn diagram() -> String {
     machine::diagram(TRANSITIONS)
 }
@@ -62,21 +63,21 @@ pub(crate) fn diagram() -> String {
 pub(crate) struct Consumer {
     pub(crate) channel: ChannelId,
     pub(crate) tag: Arc<str>,
-    /// The queue that was named.
+    /// The queue that `basic.consume` named.
     pub(crate) queue: Arc<str>,
-    /// The kind of its deliveries' tags.
+    /// The kind of the delivery tags of its deliveries.
     pub(crate) kind: TagKind,
     pub(crate) phase: ConsumerPhase,
-    /// Why it ended, unless its own client cancelled it; reported once.
+    /// Why it ended, unless this client cancelled it. Reported once.
     pub(crate) error: Option<Error>,
-    /// Its queue may be a stream: each delivery is looked at.
+    /// Whether its queue may be a stream, so that the headers of each delivery are checked.
     pub(crate) suspected: bool,
-    /// How many deliveries it may hold unacknowledged, by its own limit or its channel's as they were when
-    /// it started; 0 is no limit.
+    /// The maximum number of unacknowledged deliveries, from its own prefetch or the limit of the channel at
+    /// its start. 0 means no limit.
     pub(crate) prefetch: u16,
-    /// Calls that wait for the answer to a cancel that another call has sent.
+    /// Calls that wait for the reply to a cancel that another call has sent.
     pub(crate) cancels: Vec<CallKey>,
-    /// Its handle is gone: deliveries are requeued.
+    /// Whether its handle is dropped, so that its deliveries are requeued.
     pub(crate) released: bool,
     pub(crate) inbox: Inbox,
 }
@@ -84,7 +85,8 @@ pub(crate) struct Consumer {
 #[derive(Debug)]
 pub(crate) struct Consumers {
     slots: Slab<Consumer>,
-    /// All of them by channel, so that a channel's end does not look at those of others.
+    /// All consumers by channel, so that the end of a channel does not have to look at the consumers of
+    /// others.
     by_channel: BTreeSet<(ChannelId, ConsumerKey)>,
     backlog: Backlog,
     arena: Arena,
@@ -117,7 +119,7 @@ impl Consumers {
         self.slots.find_mut(key.0)
     }
 
-    /// The consumer, and what its inbox and its shelf need to take a delivery.
+    /// Returns the consumer with the memory that its inbox and its shelf need to take a delivery.
     #[inline(always)]
     pub(crate) fn find_with_memory(
         &mut self,
@@ -126,7 +128,7 @@ impl Consumers {
         Some((self.slots.find_mut(key.0)?, &mut self.backlog, &mut self.arena))
     }
 
-    /// All consumers, ended ones among them.
+    /// The keys of all consumers, including ended ones.
     pub(crate) fn keys(&self) -> impl Iterator<Item = ConsumerKey> + use<> {
         self.slots.keys().into_iter().map(ConsumerKey)
     }
@@ -135,24 +137,24 @@ impl Consumers {
         self.slots.values()
     }
 
-    /// All consumers of a channel, ended ones among them.
+    /// The keys of all consumers of a channel, including ended ones.
     pub(crate) fn of_channel(&self, channel: ChannelId) -> Vec<ConsumerKey> {
         let range = (channel, ConsumerKey::MIN)..=(channel, ConsumerKey::MAX);
         self.by_channel.range(range).map(|(_, key)| *key).collect()
     }
 
-    /// What all consumers have not read.
+    /// The sums of unread deliveries over all consumers.
     #[inline]
     pub(crate) const fn backlog(&self) -> &Backlog {
         &self.backlog
     }
 
-    /// The input is another, or has another end.
+    /// Records that the input is a new one, or that its end has moved.
     pub(crate) fn begin_input(&mut self) {
         self.arena.begin_input();
     }
 
-    /// Queues a delivery. Whether it is the first unread one.
+    /// Queues a delivery. Returns whether it is the first unread one.
     #[inline]
     pub(crate) fn push(&mut self, key: ConsumerKey, delivery: Delivery) -> bool {
         self.find_with_memory(key)
@@ -169,7 +171,7 @@ impl Consumers {
         delivery
     }
 
-    /// Hands deliveries over: see [`Inbox::pull`].
+    /// Moves deliveries to a handle: see [`Inbox::pull`].
     #[inline]
     pub(crate) fn pull(&mut self, key: ConsumerKey, into: &mut VecDeque<Delivery>) -> usize {
         let Some((consumer, backlog, arena)) = self.find_with_memory(key) else { return 0 };
@@ -180,7 +182,7 @@ impl Consumers {
         pulled
     }
 
-    /// No more deliveries will come.
+    /// Ends the consumer: no more deliveries will arrive.
     pub(crate) fn end(&mut self, key: ConsumerKey, input: ConsumerInput) {
         if let Some((consumer, backlog, _)) = self.find_with_memory(key) {
             consumer.step(input);
@@ -188,13 +190,14 @@ impl Consumers {
         }
     }
 
-    /// The deliveries that nobody will read.
+    /// Takes the deliveries that will not be read.
     pub(crate) fn take_unread(&mut self, key: ConsumerKey) -> VecDeque<Delivery> {
         self.find_with_memory(key)
             .map_or_else(VecDeque::new, |(consumer, backlog, _)| consumer.inbox.clear(backlog))
     }
 
-    /// Its handle is gone, and with it what that had taken: takes the rest.
+    /// Records that the handle is dropped, with the deliveries that it had taken. Returns the other unread
+    /// ones.
     pub(crate) fn release(&mut self, key: ConsumerKey) -> VecDeque<Delivery> {
         if let Some((consumer, backlog, _)) = self.find_with_memory(key) {
             consumer.released = true;
@@ -204,7 +207,7 @@ impl Consumers {
         self.take_unread(key)
     }
 
-    /// Frees the consumer if it has ended and nobody holds it.
+    /// Frees the record of a consumer that has ended and whose handle is dropped.
     pub(crate) fn sweep(&mut self, key: ConsumerKey) {
         let done =
             |consumer: &Consumer| consumer.released && consumer.phase == ConsumerPhase::Ended;
@@ -222,13 +225,13 @@ impl Consumer {
         machine::step(TRANSITIONS, &mut self.phase, input);
     }
 
-    /// Whether its deliveries count as acknowledged when they are sent.
+    /// Whether the broker treats its deliveries as acknowledged when it sends them.
     #[inline]
     pub(crate) fn no_ack(&self) -> bool {
         self.kind == TagKind::NoAck
     }
 
-    /// The kind of a delivery's tag.
+    /// The kind of the delivery tag of this delivery.
     #[inline]
     pub(crate) fn kind_of(&mut self, delivery: &Delivery) -> TagKind {
         if self.suspected {
@@ -241,7 +244,7 @@ impl Consumer {
         self.kind
     }
 
-    /// Its reader found nothing.
+    /// Records that its reader found no delivery.
     fn wait(&mut self, backlog: &mut Backlog, arena: &mut Arena) {
         if self.phase != ConsumerPhase::Ended {
             self.inbox.wait(backlog, arena);

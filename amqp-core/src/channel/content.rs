@@ -1,14 +1,14 @@
-//! Contents as they arrive: a method, a header, bodies, possibly interleaved with other channels'
-//! frames (AMQP 0-9-1, 4.2.6).
+//! Assembles messages (the specification calls them contents) from their frames: a method, a header and
+//! bodies. Frames of several channels may be interleaved (AMQP 0-9-1, 4.2.6).
 //!
-//! Exchange, routing key, properties and a small body are gathered in one staging buffer, and copied into
-//! memory of their size when the content is complete. A large body that fits one frame may be taken from
-//! the input without copying; others are copied into memory that grows as they arrive, to no more than
-//! twice what has. A body over the limit is thrown away as it arrives.
+//! Exchange, routing key, properties and a small body are collected in a staging buffer. When the message is
+//! complete, they are copied into memory of exactly their size. A large body that fits one frame may be taken
+//! from the input without a copy. Any other large body is copied into memory that grows as the body arrives,
+//! to at most twice the bytes received. A body over the limit is discarded as it arrives.
 //!
-//! What has arrived of incomplete contents has a bound for all channels together, [`INCOMPLETE_BYTES`]. To
-//! stop reading would be no help, since only more input completes them. So the content that goes beyond
-//! the bound loses its body. RabbitMQ sends one content after the other, and never comes near the bound.
+//! The bytes of incomplete messages have a limit for all channels together, [`INCOMPLETE_BYTES`]. To stop
+//! reading would not help, because only more input completes the messages. So a message that exceeds the
+//! limit loses its body. RabbitMQ sends one message after the other, and does not come near the limit.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::limits::{
 };
 use crate::message::{BODY_GAP, Detached, Fault, PROPERTIES_GAP, ROUTING_KEY_GAP, ReceivedMessage};
 
-/// What a content is for.
+/// What a message is: a delivery, a returned message, or the reply to `basic.get`.
 #[derive(Debug)]
 pub(crate) enum Target {
     Deliver {
@@ -34,7 +34,7 @@ pub(crate) enum Target {
     Return {
         code: u16,
         text: Arc<str>,
-        /// Of a body that is thrown away: its publish is found by it.
+        /// The hash of a body that is discarded. The return is matched to its publish by it.
         body: Option<Box<BodyHash>>,
     },
     Got {
@@ -42,12 +42,12 @@ pub(crate) enum Target {
         redelivered: bool,
         message_count: u32,
     },
-    /// The channel is closing: what was to be acknowledged is read and dropped.
+    /// The delivery is read and dropped: its channel is closing or recovering, or its consumer is unknown.
     Discard,
 }
 
 impl Target {
-    /// A piece of the body is thrown away.
+    /// Discards a piece of the body. For a returned message, the piece is added to the hash of the body.
     fn discard(&mut self, piece: &[u8]) {
         if let Self::Return { body, .. } = self {
             body.get_or_insert_default().write(piece);
@@ -57,14 +57,14 @@ impl Target {
 
 #[derive(Debug, Default)]
 pub(crate) struct Content {
-    /// Without one, a method is due. It is changed where it stands: moving it would cost more than the
-    /// message does.
+    /// The message that has arrived in part. `None` while the next frame must be a method. It is changed in
+    /// place: moving it would cost more than the rest of the work for a message.
     partial: Option<Partial>,
 }
 
 #[derive(Debug)]
 struct Partial {
-    /// Bodies are due; before that, the header is.
+    /// Whether the header has arrived, so that body frames must follow.
     has_header: bool,
     target: Target,
     staged: Vec<u8>,
@@ -78,33 +78,33 @@ struct Partial {
 
 #[derive(Debug)]
 enum LargeBody {
-    /// It is small, and staged.
+    /// The body is small, and collected in the staging buffer.
     Staged,
     Whole(Bytes),
     Growing(Vec<u8>),
-    /// It is thrown away as it arrives.
+    /// The body is discarded as it arrives.
     Discarded(Fault),
 }
 
-/// A complete content.
+/// A complete message.
 #[derive(Debug)]
 pub(crate) struct Complete {
     pub(crate) target: Target,
     pub(crate) message: ReceivedMessage,
 }
 
-/// A piece of a body.
+/// The payload of a body frame.
 #[derive(Debug)]
 pub(crate) enum Piece<'a> {
     Borrowed(&'a [u8]),
     Owned(Bytes),
 }
 
-/// Memory shared by the contents of all channels.
+/// Staging buffers, shared by all channels.
 #[derive(Debug, Default)]
 pub(crate) struct Staging {
     spare: Vec<Vec<u8>>,
-    /// Bytes of the contents that are incomplete.
+    /// The bytes of all incomplete messages.
     incomplete: usize,
 }
 
@@ -113,7 +113,7 @@ impl Content {
         self.partial.is_none()
     }
 
-    /// A method with content.
+    /// Handles a method that carries a message.
     #[inline]
     pub(crate) fn begin(
         &mut self,
@@ -140,7 +140,7 @@ impl Content {
         });
     }
 
-    /// A header frame.
+    /// Handles a header frame. Returns the message if its body is empty.
     #[inline]
     pub(crate) fn header(
         &mut self,
@@ -165,7 +165,8 @@ impl Content {
         Ok(self.take_complete(staging))
     }
 
-    /// A header frame that is too large to be kept: the message comes without properties and body.
+    /// Handles a header frame that is too large to be kept. The message is reported without properties and
+    /// body.
     pub(crate) fn skipped_header(
         &mut self,
         staging: &mut Staging,
@@ -180,8 +181,8 @@ impl Content {
         Ok(self.take_complete(staging))
     }
 
-    /// Whether a body frame of `length` bytes is the whole of a large body: it is then to be given
-    /// as [`Piece::Owned`].
+    /// Returns whether a body frame of `length` bytes contains the whole of a large body. The caller then
+    /// passes it as [`Piece::Owned`], so that it is not copied.
     #[inline]
     pub(crate) const fn takes_whole(&self, length: usize) -> bool {
         match &self.partial {
@@ -194,7 +195,7 @@ impl Content {
         }
     }
 
-    /// A body frame.
+    /// Handles a body frame. Returns the message if it is complete.
     #[inline]
     pub(crate) fn body(
         &mut self,
@@ -207,7 +208,7 @@ impl Content {
         };
         let partial = match &mut self.partial {
             Some(partial) if partial.has_header => partial,
-            // An empty frame may follow a content that is complete, and adds nothing to it.
+            // An empty frame may follow a complete message. It is ignored.
             None if length == 0 => return Ok(None),
             _ => return Err(ProtocolDetail::UnexpectedFrame),
         };
@@ -232,7 +233,7 @@ impl Content {
         Ok(self.take_complete(staging))
     }
 
-    /// Takes the content, if nothing more of it is due.
+    /// Takes the message if all of its body has arrived.
     #[inline]
     fn take_complete(&mut self, staging: &mut Staging) -> Option<Complete> {
         let partial = self.partial.take_if(|partial| partial.received == partial.size)?;
@@ -240,7 +241,7 @@ impl Content {
         Some(partial.complete(staging))
     }
 
-    /// The rest will not come.
+    /// Drops the incomplete message, because the rest will not arrive.
     pub(crate) fn clear(&mut self, staging: &mut Staging) {
         if let Some(partial) = self.partial.take() {
             staging.incomplete -= partial.held();
@@ -261,7 +262,7 @@ impl Partial {
         staging.incomplete += self.staged.len();
     }
 
-    /// Bytes that have arrived and are kept.
+    /// The number of bytes that have arrived and are kept.
     #[inline]
     fn held(&self) -> usize {
         self.staged.len()
@@ -272,7 +273,7 @@ impl Partial {
             }
     }
 
-    /// Too much has arrived that is incomplete. A small body is kept all the same.
+    /// Discards a large body, because incomplete messages hold too many bytes. A small body is kept.
     fn discard(&mut self) {
         if let LargeBody::Growing(body) = &self.body {
             self.target.discard(body);
@@ -299,7 +300,7 @@ impl Partial {
 }
 
 impl Staging {
-    /// Bytes of all contents that are incomplete.
+    /// The number of bytes of all incomplete messages.
     pub(crate) const fn incomplete_bytes(&self) -> usize {
         self.incomplete
     }
@@ -312,8 +313,8 @@ impl Staging {
     }
 }
 
-/// Appends to a body that will have `size` bytes in the end. Memory is never set aside on the sender's
-/// word: as much again as there is at most, and no more than the whole needs.
+/// Appends to a body whose final size is `size`. Memory is not reserved for a size that is only announced:
+/// the capacity is at most twice the bytes received, and at most the final size.
 fn append(body: &mut Vec<u8>, size: u64, bytes: &[u8]) {
     let length = body.len() + bytes.len();
     if body.capacity() < length {

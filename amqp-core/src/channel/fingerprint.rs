@@ -1,19 +1,23 @@
-//! What a message is known by when it comes back: a hash of everything that the broker does not change.
+//! The fingerprint by which a returned message is matched to its publish. It is a hash of everything in the
+//! message that the broker does not change.
 //!
-//! That is exchange, routing key, the whole body and the properties, except where RabbitMQ changes them
-//! before it returns a message:
-//! * It removes the header `BCC`. `CC` does not count either.
-//! * In a request with a direct reply (`reply_to`), it puts an address behind the name of the pseudo-queue.
-//! * From 4.0 on it sorts the headers by name, and keeps the first of those with the same name.
-//! * From 4.0 on it writes `expiration` without a plus sign and leading zeros.
+//! It covers the exchange, the routing key, the whole body and the properties. RabbitMQ changes some
+//! properties before it returns a message, so these are treated specially:
+//! * RabbitMQ removes the header `BCC`. The fingerprint ignores `BCC` and `CC`.
+//! * RabbitMQ appends an address to the name of the pseudo-queue in `reply_to`, if a request uses a direct
+//!   reply.
+//! * RabbitMQ 4.0 and later sorts the headers by name, and keeps the first of several headers with the same
+//!   name.
+//! * RabbitMQ 4.0 and later writes `expiration` without a plus sign and without leading zeros.
 //! * Message interceptors, which an operator may configure, add the headers `timestamp_in_ms` and
-//!   `x-routed-by`, and set `timestamp`. The timestamp therefore stands beside the hash: see [`Returns`].
+//!   `x-routed-by`, and set `timestamp`. So the timestamp is kept next to the hash, not in it: see
+//!   [`Returns`].
 //!
-//! An empty table of headers counts as none. Properties that are malformed, which this client cannot have
-//! sent, are hashed as they are.
+//! An empty header table is treated like no table. Malformed properties are hashed as they are. This client
+//! cannot have sent them.
 //!
-//! The hash has 128 bits and is not cryptographic. Among 65,536 open publishes, two different ones have
-//! the same hash by chance in one of 10^29 cases.
+//! The hash is XXH3 with 128 bits. It is not cryptographic. The probability that any two different messages
+//! among 65,536 open publishes have the same hash is about 1 in 10^29.
 //!
 //! [`Returns`]: super::returns::Returns
 
@@ -32,16 +36,16 @@ pub(crate) struct Fingerprint {
     timestamp: Option<u64>,
 }
 
-/// A fingerprint of a message that came back.
+/// The fingerprint of a returned message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Returned {
     pub(super) fingerprint: Fingerprint,
-    /// The broker may have set the timestamp.
+    /// Whether the broker may have set the timestamp.
     pub(super) restamped: bool,
 }
 
 impl Fingerprint {
-    /// The fingerprint of a message to publish. What `scratch` held is lost.
+    /// Returns the fingerprint of a message to publish. It overwrites `scratch`.
     pub(crate) fn new(
         exchange: ShortStr<'_>,
         routing_key: ShortStr<'_>,
@@ -53,14 +57,15 @@ impl Fingerprint {
         canonical(exchange, routing_key, properties, body, scratch).fingerprint
     }
 
-    /// The first and the last fingerprint of messages that differ in their timestamps alone.
+    /// Returns the lowest and the highest fingerprint that differ from this one in the timestamp only.
     pub(super) const fn whatever_timestamp(self) -> (Self, Self) {
         (Self { timestamp: None, ..self }, Self { timestamp: Some(u64::MAX), ..self })
     }
 }
 
 impl Returned {
-    /// `body` has seen the body if that was not kept. What `scratch` held is lost.
+    /// Returns the fingerprint of a returned message. `body` is the hash of a body that was discarded while
+    /// it arrived. Overwrites `scratch`.
     pub(crate) fn new(
         message: &ReceivedMessage,
         body: Option<&BodyHash>,
@@ -89,7 +94,7 @@ impl PartialOrd for Fingerprint {
     }
 }
 
-/// The hash of a body that comes in pieces.
+/// The hash of a body that arrives in pieces.
 #[derive(Default)]
 pub(crate) struct BodyHash(Box<twox_hash::xxhash3_128::Hasher>);
 
@@ -128,7 +133,8 @@ fn canonical(
     Returned { fingerprint: Fingerprint { hash, timestamp }, restamped }
 }
 
-/// Appends all but the timestamp, which is returned, and whether the broker may have set it.
+/// Appends all properties except the timestamp. Returns the timestamp, and whether the broker may have set
+/// it.
 fn write_properties(
     properties: RawProperties<'_>,
     out: &mut Vec<u8>,
@@ -143,7 +149,8 @@ fn write_properties(
     Ok((properties.timestamp, restamped))
 }
 
-/// Appends the headers that count, by name. Returns whether the broker may have set the timestamp.
+/// Appends the headers that the fingerprint covers, sorted by name. Returns whether the broker may have set
+/// the timestamp.
 fn write_headers(headers: RawTable<'_>, out: &mut Vec<u8>) -> Result<bool, Malformed> {
     let mut by_name = BTreeMap::new();
     for field in headers.fields() {

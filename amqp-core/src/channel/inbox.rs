@@ -1,16 +1,16 @@
-//! What a consumer has not read, and the bytes of memory that it takes.
+//! The unread deliveries of a consumer, and the memory that they take.
 //!
-//! A prefetch of n bounds a consumer by what its application asked for: its first n unread deliveries are
-//! *within* the bound. Everything else is *beyond* it: deliveries without acknowledgement, with a
-//! prefetch of 0, and what a broker sends although the prefetch is used up. Reading pauses for the latter
-//! alone (`connection/read_pause.rs`). The sums of all consumers stand in one [`Backlog`], so that no walk
-//! is needed to know them.
+//! With a prefetch of n, the first n unread deliveries of a consumer are *within* the limit that its
+//! application has chosen. All others are *beyond* a limit: deliveries without acknowledgement, with a
+//! prefetch of 0, and those that a broker sends although the prefetch is used up. Only these pause reading
+//! (`connection/read_pause.rs`). [`Backlog`] has the sums over all consumers, so that no loop over consumers
+//! is needed.
 //!
-//! A handle takes up to [`PULLED_BYTES`] under one lock, and does not report each one that is read.
-//! What it took counts until it comes for more. Where the deliveries are within a bound, a broker that
-//! ignores the prefetch can thus make a consumer hold that much more.
+//! A handle takes up to [`PULLED_BYTES`] of deliveries under one lock, and does not report when it reads each
+//! of them. They count as unread until the handle comes for more. So if a broker ignores the prefetch, a
+//! consumer may hold this many bytes more.
 //!
-//! A reader that finds its inbox empty *waits*, until a delivery comes or the consumer ends.
+//! A reader that finds its inbox empty *waits*, until a delivery arrives or the consumer ends.
 
 use std::collections::VecDeque;
 
@@ -21,15 +21,15 @@ use crate::message::Delivery;
 /// The unread deliveries of one consumer.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    /// Unread deliveries that are within the bound.
+    /// The number of deliveries that are within the limit.
     window: usize,
     unread: VecDeque<Delivery>,
     bytes: Bytes,
-    /// Bytes of those that were last handed over together.
+    /// The number of bytes of the deliveries that the handle took last.
     pulled: usize,
-    /// Its reader has found nothing since the last delivery.
+    /// Whether the reader has found no delivery since the last one arrived.
     waiting: bool,
-    /// Where its small deliveries are kept.
+    /// The memory for its small deliveries.
     pub(crate) shelf: Shelf,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Backlog {
     waiting: usize,
 }
 
-/// Bytes of unread deliveries.
+/// The number of bytes of unread deliveries.
 #[derive(Debug, Default)]
 struct Bytes {
     within: usize,
@@ -49,7 +49,7 @@ struct Bytes {
 }
 
 impl Inbox {
-    /// An inbox whose first `window` deliveries are within the bound of its prefetch.
+    /// Creates an inbox whose first `window` deliveries are within the limit of its prefetch.
     pub(crate) fn new(window: usize) -> Self {
         Self {
             window,
@@ -65,7 +65,7 @@ impl Inbox {
         self.unread.is_empty()
     }
 
-    /// Queues a delivery. Whether it is the first unread one.
+    /// Queues a delivery. Returns whether it is the first unread one.
     #[inline(always)]
     pub(crate) fn push(&mut self, backlog: &mut Backlog, delivery: Delivery) -> bool {
         let (cost, before) = (cost(&delivery), self.unread.len());
@@ -86,7 +86,7 @@ impl Inbox {
     /// Takes the oldest delivery.
     #[inline(always)]
     pub(crate) fn pop(&mut self, backlog: &mut Backlog) -> Option<Delivery> {
-        // The first one beyond the bound takes the place that becomes free, or is the one that goes.
+        // One less is unread. So the first delivery beyond the limit, if there is one, moves within it.
         let moved = self.unread.get(self.window).map(cost);
         let delivery = self.unread.pop_front()?;
         let cost = cost(&delivery);
@@ -99,8 +99,8 @@ impl Inbox {
         Some(delivery)
     }
 
-    /// Hands deliveries over, behind those in `into`: all, or `PULLED_BYTES` of them. They count until
-    /// the next time. Returns their bytes.
+    /// Moves all deliveries, or `PULLED_BYTES` of them, behind those in `into`. They count as unread until
+    /// the next call. Returns the number of their bytes.
     #[inline]
     pub(crate) fn pull(&mut self, backlog: &mut Backlog, into: &mut VecDeque<Delivery>) -> usize {
         self.forget_pulled(backlog);
@@ -122,19 +122,19 @@ impl Inbox {
         pulled
     }
 
-    /// Takes everything that is unread: it will not be read.
+    /// Takes all unread deliveries, because they will not be read.
     pub(crate) fn clear(&mut self, backlog: &mut Backlog) -> VecDeque<Delivery> {
         backlog.unread.subtract(&std::mem::take(&mut self.bytes));
         std::mem::take(&mut self.unread)
     }
 
-    /// What was handed over is read, or will not be.
+    /// Stops counting the deliveries that the handle took last.
     pub(crate) fn forget_pulled(&mut self, backlog: &mut Backlog) {
         let pulled = std::mem::take(&mut self.pulled);
         *self.pulled_sum(backlog) -= pulled;
     }
 
-    /// Its reader found nothing: memory that it needed to be fast is given back.
+    /// Records that the reader found no delivery, and releases memory that is only useful under load.
     #[inline]
     pub(crate) fn wait(&mut self, backlog: &mut Backlog, arena: &mut Arena) {
         if !self.waiting {
@@ -145,7 +145,7 @@ impl Inbox {
         }
     }
 
-    /// Its reader has something to read, or nothing to wait for.
+    /// Records that the reader no longer waits: it has a delivery, or the consumer has ended.
     #[inline]
     pub(crate) fn stop_waiting(&mut self, backlog: &mut Backlog) {
         if std::mem::take(&mut self.waiting) {
@@ -162,18 +162,19 @@ impl Inbox {
 }
 
 impl Backlog {
-    /// Bytes of all unread deliveries, as far as is known here.
+    /// The number of bytes of all unread deliveries, including those that handles have taken and may have
+    /// read.
     pub(crate) const fn bytes(&self) -> usize {
         self.unread.sum() + self.pulled.sum()
     }
 
-    /// Bytes of those that no prefetch bounds.
+    /// The number of bytes of deliveries beyond a limit.
     #[inline]
     pub(crate) const fn beyond(&self) -> usize {
         self.unread.beyond + self.pulled.beyond
     }
 
-    /// Whether deliveries are here that no handle has taken.
+    /// Whether there are deliveries that no handle has taken.
     pub(crate) const fn has_unread(&self) -> bool {
         self.unread.sum() > 0
     }
@@ -201,7 +202,7 @@ impl Bytes {
     }
 }
 
-/// Bytes of memory that an unread delivery takes.
+/// The number of bytes of memory that an unread delivery takes.
 #[inline(always)]
 fn cost(delivery: &Delivery) -> usize {
     delivery.message.size() + size_of::<Delivery>()

@@ -1,8 +1,8 @@
-//! One channel of a connection.
+//! The record of one channel.
 //!
-//! A channel is known by its [`ChannelId`](crate::ids::ChannelId), which outlives its number: the
-//! number goes back to the broker when the channel has closed on both sides, while the record stays
-//! for as long as a handle may ask why it closed.
+//! The key of a channel is its [`ChannelId`](crate::ids::ChannelId), which remains valid longer than the
+//! channel's number. The number is reused when the channel has closed on both sides. The record remains while
+//! a handle may ask why the channel closed.
 
 mod calls;
 mod confirms;
@@ -45,10 +45,10 @@ use unacked::Unacked;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// `channel.open` is on its way.
+    /// `channel.open` is queued.
     Opening,
     Open,
-    /// Our `channel.close` is on its way.
+    /// This side has queued `channel.close`.
     Closing,
     Closed,
 }
@@ -62,8 +62,9 @@ pub(crate) enum PhaseInput {
     ConnectionLost,
 }
 
-/// `BrokerClose` while `Closing` is the end: both sides have sent one, and RabbitMQ may have lost ours.
-/// `BrokerClose` while `Opening` is a refusal; RabbitMQ refuses by closing the connection instead.
+/// `BrokerClose` while `Closing` ends the channel: both sides have sent a close, and RabbitMQ may have lost
+/// ours. `BrokerClose` while `Opening` is a refusal. RabbitMQ does not send it: it closes the connection
+/// instead.
 const TRANSITIONS: &[Transition<Phase, PhaseInput>] = &[
     (Phase::Opening, PhaseInput::OpenOk, Phase::Open),
     (Phase::Opening, PhaseInput::Close, Phase::Closing),
@@ -78,7 +79,7 @@ const TRANSITIONS: &[Transition<Phase, PhaseInput>] = &[
     (Phase::Closing, PhaseInput::ConnectionLost, Phase::Closed),
 ];
 
-/// The life of a channel as a diagram.
+/// The states of a channel as a Mermaid diagram.
 pub(crate) fn diagram() -> String {
     machine::diagram(TRANSITIONS)
 }
@@ -87,45 +88,46 @@ pub(crate) fn diagram() -> String {
 pub(crate) struct ChannelState {
     pub(crate) number: u16,
     pub(crate) phase: Phase,
-    /// Why it closed, once its phase is `Closing` or `Closed`.
+    /// Why it closed. Set when its phase is `Closing` or `Closed`.
     pub(crate) cause: Option<ChannelCause>,
-    /// Its handle is gone.
+    /// Whether its handle is dropped.
     pub(crate) released: bool,
     pub(crate) calls: ReplyQueue,
-    /// Closes that wait for the one that was sent.
+    /// Calls of `close` that wait for the reply to a close that was sent before.
     pub(crate) also_closing: BTreeSet<CallKey>,
     pub(crate) content: Content,
-    /// The highest tag received of a delivery that is to be acked or nacked.
+    /// The highest delivery tag received of deliveries that need an ack.
     pub(crate) delivered: u64,
-    /// Present from the first delivery on that is to be acked or nacked.
+    /// Created with the first delivery that needs an ack.
     unacked: Option<Box<Unacked>>,
-    /// Calls of `basic.recover` on their way: what was delivered before their answers is stale.
+    /// The number of `basic.recover` calls that await their reply. Deliveries that arrive before that reply
+    /// are stale.
     pub(crate) recovering: u32,
-    /// What was delivered up to this tag was requeued by `basic.recover`, unless it was acked or nacked.
+    /// Deliveries up to this tag were requeued by `basic.recover`, unless they were acked or nacked before.
     pub(crate) recovered_to: u64,
-    /// The broker has asked for no more publishes.
+    /// Whether the broker has asked to stop publishing (`channel.flow`).
     pub(crate) flow_stopped: bool,
     pub(crate) consumers: ConsumerTags,
-    /// Present once a consumer was cancelled by the broker, or a delivery found none.
+    /// Created when the broker cancels a consumer, or sends a delivery for an unknown consumer.
     pub(crate) strays: Option<Box<Strays>>,
     pub(crate) prefetch: Prefetch,
-    /// It has had a consumer of a stream, or one that may have been of a stream.
+    /// Whether it has had a consumer of a stream, or of a queue that may be one.
     pub(crate) streams: bool,
     pub(crate) mode: Mode,
-    /// Returned messages of unconfirmed publishes, from the first one on.
+    /// The returned messages of unconfirmed publishes, created with the first.
     returned: Option<Box<ReturnedMessages>>,
-    /// Whoever looked for a returned message found none, and none has come since.
+    /// Whether a reader has found no returned message since the last one arrived.
     pub(crate) awaits_returned: bool,
     pub(crate) tags_made: u32,
 }
 
-/// Confirm mode and transaction mode exclude each other.
+/// The mode of a channel. Confirm mode and transaction mode exclude each other.
 #[derive(Debug)]
 pub(crate) enum Mode {
     Plain,
-    /// From the moment `confirm.select` is queued.
+    /// `confirm.select` is queued, or answered.
     Confirm(Box<Confirms>),
-    /// From the moment `tx.select` is queued.
+    /// `tx.select` is queued, or answered.
     Tx,
 }
 
@@ -178,7 +180,7 @@ impl ChannelState {
         }
     }
 
-    /// Whether verbs are let in: the channel is open, and neither it nor its connection is closing.
+    /// Whether verbs are accepted: the channel is open, and neither it nor its connection is closing.
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
         self.phase == Phase::Open && self.cause.is_none()
@@ -188,7 +190,7 @@ impl ChannelState {
         machine::step(TRANSITIONS, &mut self.phase, input);
     }
 
-    /// The deliveries that are to be acked or nacked.
+    /// The deliveries that need an ack or nack.
     #[inline]
     pub(crate) fn unacked(&mut self) -> &mut Unacked {
         match &mut self.unacked {
@@ -197,33 +199,36 @@ impl ChannelState {
         }
     }
 
-    /// A delivery that is to be acked or nacked has come.
+    /// Records a delivery that needs an ack or nack.
     #[inline(always)]
     pub(crate) fn delivered(&mut self, tag: u64) -> Result<(), ProtocolDetail> {
-        // Nothing could come after the highest number there is.
+        // No tag can follow the maximum.
         if tag <= self.delivered || tag == u64::MAX {
             return Err(ProtocolDetail::DeliveryTag(tag));
         }
         self.delivered = tag;
-        // What comes on a channel that closes or recovers goes back to its queue by that.
+        // A delivery on a channel that closes or recovers is requeued by that. It is not recorded.
         if self.phase == Phase::Open && self.recovering == 0 {
             self.unacked().push(tag);
         }
         Ok(())
     }
 
-    /// The broker has taken all deliveries back.
+    /// Forgets all deliveries, because the broker has requeued them.
     pub(crate) fn clear_unacked(&mut self) {
         self.unacked = None;
     }
 
-    /// The number of deliveries whose holder may yet ack or nack them.
+    /// The number of deliveries whose holder may still ack or nack them.
     pub(crate) fn held(&self) -> usize {
         self.unacked.as_ref().map_or(0, |unacked| unacked.held())
     }
 
-    /// What a call does to the channel from the moment it is sent; refused if RabbitMQ would close
-    /// the channel or the connection for it. Confirms and transactions exclude each other.
+    /// Applies what a call changes in the channel at the moment it is sent.
+    ///
+    /// # Errors
+    /// [`Misuse`] if RabbitMQ would close the channel or the connection because of the call. Confirm mode and
+    /// transaction mode exclude each other.
     pub(crate) fn begin(&mut self, pending: Pending) -> Result<(), Misuse> {
         match pending {
             Pending::Flow { active: false } => Err(Misuse::FlowInactive),
@@ -264,17 +269,17 @@ impl ChannelState {
         }
     }
 
-    /// The number of readers, 1 or none, that awaited a returned message.
+    /// Records that no reader waits for a returned message. Returns how many waited: 1 or 0.
     pub(crate) fn stop_awaiting_returned(&mut self) -> usize {
         usize::from(std::mem::take(&mut self.awaits_returned))
     }
 
-    /// Keeps a returned message of an unconfirmed publish; the oldest go if there are too many.
+    /// Keeps a returned message of an unconfirmed publish. Above the limit, the oldest are dropped.
     pub(crate) fn keep_returned(&mut self, message: ReturnedMessage) {
         self.returned.get_or_insert_default().push(message);
     }
 
-    /// Takes the oldest returned message that was kept.
+    /// Takes the oldest returned message.
     pub(crate) fn take_returned(&mut self) -> Option<ReturnedMessage> {
         self.returned.as_mut()?.pop()
     }
@@ -309,7 +314,7 @@ impl ReturnedMessages {
 #[derive(Debug, Default)]
 pub(crate) struct ConsumerTags {
     by_tag: BTreeMap<Arc<[u8]>, ConsumerKey>,
-    /// The one that had the last delivery: most often it has the next one too.
+    /// The consumer of the last delivery. In most cases, the next delivery is for the same one.
     last: Option<(Arc<[u8]>, ConsumerKey)>,
 }
 

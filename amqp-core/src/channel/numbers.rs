@@ -1,13 +1,13 @@
-//! Channel numbers: handed out from 1 up, reused least recently used first, and never before the
+//! Channel numbers. They are allocated from 1 up, and reused in least recently used order, only after the
 //! channel has closed on both sides.
 //!
-//! Where both sides close at once, each owes the other an answer. RabbitMQ pays, or not: a close of ours
-//! that meets a channel process on its way out is lost with it. So the broker's close is the end of such
-//! a channel. Its answer to ours may come at any time, or never, and is let pass where none is due.
+//! **Crossing closes.** If both sides close a channel at once, each owes the other a close-ok. RabbitMQ may
+//! or may not send its own: if our close reaches a channel process that is terminating, it is lost. So the
+//! broker's close ends such a channel. A close-ok that arrives later, at any time or never, is ignored.
 //!
-//! RabbitMQ may repeat its close of a channel until it has read our answer. By then the number may serve
-//! again, and a copy of the close may come ahead of `channel.open-ok`. It says the same as the close that
-//! was answered. A close that says something else refuses the open.
+//! **Repeated closes.** RabbitMQ may repeat its close of a channel until it has read our close-ok. By then
+//! the number may be in use again, and a copy of the close may arrive before `channel.open-ok`. A copy has
+//! the same code and text as the close that was answered. A close with a different one refuses the open.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -17,12 +17,12 @@ use crate::ids::ChannelId;
 #[derive(Debug)]
 pub(crate) struct Numbers {
     max: u16,
-    /// The channel of each number, from 1.
+    /// The channel of each number, starting at 1.
     channels: Vec<Option<ChannelId>>,
     free: VecDeque<u16>,
-    /// Those for which a close-ok may still come that is nobody's.
+    /// The numbers for which a close-ok may still arrive that answers no current close.
     owed: BTreeSet<u16>,
-    /// What the broker closed the number's last channel for.
+    /// The broker's reason for closing the last channel of each number.
     closed: BTreeMap<u16, BrokerError>,
 }
 
@@ -45,7 +45,7 @@ impl Numbers {
         self.max
     }
 
-    /// A number for the channel that `open` makes of it. Fresh numbers come before used ones.
+    /// Allocates a number for the channel that `open` creates with it. Unused numbers come before used ones.
     pub(crate) fn allocate(&mut self, open: impl FnOnce(u16) -> ChannelId) -> Option<ChannelId> {
         if self.channels.len() < usize::from(self.max) {
             let number = self.channels.len() as u16 + 1;
@@ -66,32 +66,32 @@ impl Numbers {
         *self.channels.get(usize::from(number).checked_sub(1)?)?
     }
 
-    /// Whether the number was ever handed out: a frame on it may be late rather than wrong.
+    /// Whether the number was ever allocated. A frame on it may then be late, and is not a protocol error.
     pub(crate) fn was_used(&self, number: u16) -> bool {
         number > 0 && usize::from(number) <= self.channels.len()
     }
 
-    /// Our close of the number's channel may yet be answered.
+    /// Records that our close of this channel may still be answered.
     pub(crate) fn owe_close_ok(&mut self, number: u16) {
         self.owed.insert(number);
     }
 
-    /// A close-ok has come that answers nothing; whether it was owed.
+    /// Handles a close-ok that answers no current close. Returns whether it was expected.
     pub(crate) fn take_owed_close_ok(&mut self, number: u16) -> bool {
         self.owed.remove(&number)
     }
 
-    /// The broker has closed the number's channel, and is answered.
+    /// Records that the broker has closed the channel of this number, and that the close is answered.
     pub(crate) fn closed_by_broker(&mut self, number: u16, error: BrokerError) {
         self.closed.insert(number, error);
     }
 
-    /// Whether a close that comes ahead of open-ok is a copy of the one before.
+    /// Whether a close that arrives before open-ok is a copy of the previous one.
     pub(crate) fn is_copy(&self, number: u16, error: &BrokerError) -> bool {
         self.closed.get(&number) == Some(error)
     }
 
-    /// Open-ok has come: the broker has read our answer.
+    /// Records that open-ok has arrived, so that the broker has read our close-ok.
     pub(crate) fn opened(&mut self, number: u16) {
         self.closed.remove(&number);
     }

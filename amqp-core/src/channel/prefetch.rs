@@ -1,43 +1,44 @@
-//! How many deliveries the consumers of a channel may hold unacknowledged.
+//! The prefetch of a channel: how many deliveries its consumers may hold unacknowledged.
 //!
-//! The broker keeps two numbers for a channel: the limit of each consumer that starts from here on, set
-//! by `basic.qos`, and a limit that all consumers share, set by `basic.qos` with `global`. A consumer
-//! with a prefetch of its own needs the first number to be that one, for the moment in which it starts.
-//! So the numbers that the broker has are tracked here, detached from those that the application asked
-//! for, and only the frames that are needed are sent:
+//! The broker has two limits for a channel. One applies to each consumer that starts later, and is set by
+//! `basic.qos`. The other is shared by all consumers, and is set by `basic.qos` with `global`. A consumer
+//! with its own prefetch needs the first limit to have that value while it starts. So this module tracks the
+//! broker's limits separately from those that the application asked for. It sends only the frames that are
+//! needed:
 //!
-//! * A consumer's own prefetch wins. Otherwise the application's last `basic.qos` counts, otherwise 256,
-//!   or the shared limit if there is one.
-//! * RabbitMQ before 4.3 ends a shared limit at the next `basic.qos` without `global`: it is set again.
-//! * RabbitMQ 4.3 has no shared limits. It takes `global` for the limit of each consumer that starts
-//!   from here on. What was sent before such a call does not count there, so it is sent again.
+//! * A consumer's own prefetch takes precedence. Otherwise the application's last `basic.qos` applies.
+//!   Without one, it is 256, or only the shared limit if there is one.
+//! * RabbitMQ before 4.3 removes a shared limit at the next `basic.qos` without `global`. It is then set
+//!   again.
+//! * RabbitMQ 4.3 has no shared limits. There, `global` sets the limit of each consumer that starts later.
+//!   What was sent before such a call is no longer valid, so it is sent again.
 //!
-//! The numbers change in the order of the frames, so they are known when a frame is queued, whether its
-//! answer is awaited or not. A refusal closes the channel.
+//! The limits change in the order of the frames. So they are known when a frame is queued, before its reply
+//! arrives. If the broker refuses a frame, it closes the channel.
 
 use crate::limits::PREFETCH;
 use crate::request::BasicQos;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Prefetch {
-    /// What the application asked for each consumer.
+    /// The limit that the application has set for each consumer.
     asked: Option<u16>,
-    /// What it asked for all consumers together; 0 is no limit.
+    /// The limit that the application has set for all consumers together. 0 means no limit.
     shared: u16,
-    /// The limit of the next consumer at the broker; 0 is no limit.
+    /// The broker's limit for the next consumer. 0 means no limit.
     sent: u16,
-    /// A `global` limit was sent since, which may have changed it.
+    /// Whether a `global` limit was sent since then, which may have changed it.
     may_have_changed: bool,
 }
 
-/// How a consumer starts: what is sent before and behind `basic.consume`.
+/// The frames that a consumer's start needs, and their effect.
 #[derive(Debug, Default)]
 pub(crate) struct Start {
     pub(crate) before: Vec<BasicQos>,
     pub(crate) behind: Option<BasicQos>,
-    /// How many deliveries it may hold, whichever limit is the reason; 0 is no limit.
+    /// The maximum number of unacknowledged deliveries, from whichever limit applies. 0 means no limit.
     pub(crate) prefetch: u16,
-    /// What holds from then on.
+    /// The limits after the start.
     pub(crate) next: Prefetch,
 }
 
@@ -49,7 +50,7 @@ impl Start {
 }
 
 impl Prefetch {
-    /// The application sends `basic.qos`.
+    /// Records a `basic.qos` of the application.
     pub(crate) const fn ask(&mut self, count: u16, global: bool) {
         if global {
             self.shared = count;
@@ -59,7 +60,7 @@ impl Prefetch {
         }
     }
 
-    /// How a consumer starts that has this prefetch of its own.
+    /// Returns how a consumer with this prefetch starts.
     pub(crate) fn start(self, own: Option<u16>) -> Start {
         let shared = BasicQos::new(self.shared).global();
         let (count, before, behind) = match (self.shared, own) {
@@ -82,12 +83,12 @@ impl Prefetch {
         Start { before, behind, prefetch, next }
     }
 
-    /// How a consumer without acknowledgement starts: no limit holds for it.
+    /// Returns how a consumer without acknowledgement starts: no limit applies to it.
     pub(crate) fn start_without_ack(self) -> Start {
         Start { next: self, ..Start::default() }
     }
 
-    /// The prefetch of a stream's consumer with this one of its own: a stream has no shared limit.
+    /// Returns the prefetch of a stream's consumer. A stream has no shared limit.
     pub(crate) fn of_stream(self, own: Option<u16>) -> Option<u16> {
         if self.shared == 0 { own } else { own.or(self.asked).or(Some(PREFETCH)) }
     }

@@ -1,9 +1,9 @@
 //! The calls of a channel that await their replies.
 //!
-//! The broker answers the calls of a channel in their order, but for `basic.consume` and `basic.cancel`:
-//! RabbitMQ's queues answer these by way of the channel, so that their replies may come behind the
-//! replies to later calls. Such a reply names the consumer's tag. So the two kinds are kept apart, and a
-//! reply finds its call without a look at the others.
+//! The broker answers the calls of a channel in their order, except `basic.consume` and `basic.cancel`.
+//! RabbitMQ's queue processes answer these through the channel, so that their replies may arrive after the
+//! replies to later calls. Such a reply has the consumer's tag. The two kinds are kept separately, so that a
+//! reply finds its call without a search.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::ids::CallKey;
 
 #[derive(Debug, Default)]
 pub(crate) struct ReplyQueue {
-    /// The call answered next of those answered in order. Most channels have one call at a time, which
-    /// allocates nothing.
+    /// The next call that is answered in order. Most channels have one call at a time, for which nothing is
+    /// allocated.
     next: Option<CallKey>,
-    /// Present while there are others.
+    /// All other calls, if there are any.
     more: Option<Box<More>>,
 }
 
@@ -23,7 +23,7 @@ pub(crate) struct ReplyQueue {
 struct More {
     /// The calls behind the next one, in their order.
     behind: VecDeque<CallKey>,
-    /// Calls by the consumer's tag, in the order of their frames. No queue is empty.
+    /// The calls by consumer tag, in the order of their frames. No queue in it is empty.
     by_tag: BTreeMap<Arc<[u8]>, VecDeque<CallKey>>,
     /// The number of calls in `by_tag`.
     tagged: usize,
@@ -51,7 +51,7 @@ impl ReplyQueue {
         more.tagged += 1;
     }
 
-    /// The call that is answered next of those that are answered in order.
+    /// The next call that is answered in order.
     pub(crate) fn front(&self) -> Option<CallKey> {
         self.next
     }
@@ -62,7 +62,7 @@ impl ReplyQueue {
         self.shrink();
     }
 
-    /// The oldest call for the consumer's tag that `wanted` picks.
+    /// Returns the oldest call for the consumer's tag for which `wanted` returns `true`.
     pub(crate) fn tagged(&self, tag: &[u8], wanted: impl Fn(CallKey) -> bool) -> Option<CallKey> {
         self.more.as_ref()?.by_tag.get(tag)?.iter().copied().find(|call| wanted(*call))
     }
@@ -80,13 +80,13 @@ impl ReplyQueue {
         self.shrink();
     }
 
-    /// All calls: those answered in order, then the others.
+    /// Returns all calls: those answered in order, then the others.
     pub(crate) fn into_keys(self) -> impl Iterator<Item = CallKey> {
         let More { behind, by_tag, .. } = self.more.map(|more| *more).unwrap_or_default();
         self.next.into_iter().chain(behind).chain(by_tag.into_values().flatten())
     }
 
-    /// A channel at rest keeps no memory for calls.
+    /// Frees the memory for calls if there are none.
     fn shrink(&mut self) {
         self.more.take_if(|more| more.len() == 0);
     }

@@ -1,16 +1,16 @@
-//! Which publish a `basic.return` belongs to.
+//! Matches a returned message (`basic.return`) to its publish.
 //!
-//! A return carries no number. It does carry the whole message, and RabbitMQ promises that it comes
-//! before the ack of the same publish; acks of other publishes may come between. So each open mandatory
-//! publish keeps a [`Fingerprint`] of its message, and a return claims the oldest open publish that has
-//! the same one and is not claimed yet. The ack or nack that covers a claimed publish hands out the
-//! message. Publishes with the same fingerprint are equal, so it does not matter which one is claimed.
+//! A return has no publish number, but it contains the whole message. RabbitMQ sends it before the ack of the
+//! same publish; acks of other publishes may come in between. So a [`Fingerprint`] of each open mandatory
+//! publish is stored. A return claims the oldest open publish with the same fingerprint that is not claimed
+//! yet. The ack or nack that covers a claimed publish reports the return. Publishes with the same fingerprint
+//! are equal, so it does not matter which of them is claimed.
 //!
-//! If the broker may have set the timestamp, and no publish has the one that came back, a return claims a
-//! publish that is equal but for its timestamp.
+//! The broker may set the timestamp of a message. If no publish has the timestamp of the return, the return
+//! claims a publish that is equal except for its timestamp.
 //!
-//! An index by fingerprint holds the publishes that can be claimed, so that a return costs O(log n) for
-//! n open mandatory publishes, and so does each publish that an ack covers, however many have returned.
+//! An index by fingerprint has the publishes that can be claimed. So a return costs O(log n) for n open
+//! mandatory publishes, and so does each publish that an ack covers, regardless of the number of returns.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +23,7 @@ pub(crate) struct Returns {
     open: BTreeMap<u64, Mandatory>,
     /// The open publishes that no return has claimed.
     unclaimed: BTreeSet<(Fingerprint, u64)>,
-    /// Bytes of the messages that returned.
+    /// The number of bytes of the returned messages.
     bytes: usize,
 }
 
@@ -48,7 +48,7 @@ impl Returns {
         self.unclaimed.insert((fingerprint, seq));
     }
 
-    /// The publish that a return is to claim.
+    /// Returns the number of the publish that a return claims.
     pub(crate) fn claimable(&self, returned: Returned) -> Option<u64> {
         let Returned { fingerprint, restamped } = returned;
         let oldest = |first, last| {
@@ -74,7 +74,8 @@ impl Returns {
         }
     }
 
-    /// The publishes from `first` to `last` are resolved. Returns those that were returned.
+    /// Removes the publishes from `first` to `last`, which are resolved. Returns those of them that were
+    /// returned.
     pub(crate) fn resolve(&mut self, first: u64, last: u64) -> Vec<(u64, Box<ReturnedMessage>)> {
         let mut returned = Vec::new();
         while let Some(seq) = self.open.range(first..=last).next().map(|(seq, _)| *seq) {

@@ -1,15 +1,18 @@
-//! Deliveries for consumers that are not there.
+//! Deliveries for unknown consumers.
 //!
-//! A broker that cancels a consumer is answered by `basic.cancel`, without asking for an answer: RabbitMQ
-//! 4.3 keeps a consumer that timed out until then. A delivery whose tag is not a consumer's is answered
-//! in the same way, once for each tag. Deliveries that were on their way go back to their queue, so that
-//! others get them. But a broker that went on delivering would get each of them back again and again. So
-//! only as many are requeued as it may have sent before the cancel reached it: twice the prefetch, once
-//! for the deliveries that it may send, and once for acknowledgements on their way that let it send
-//! more. What comes beyond stays unacknowledged until the channel closes, and the prefetch stops it.
+//! When the broker cancels a consumer, it is answered with a `basic.cancel` that requests no reply: RabbitMQ
+//! 4.3 keeps a consumer that timed out until then. A delivery with an unknown consumer tag is answered in the
+//! same way, once for each tag. Deliveries that were in flight are requeued, so that other consumers get
+//! them.
 //!
-//! Tags are remembered up to a limit; the oldest is forgotten first. A tag is forgotten when a consumer
-//! starts with it.
+//! A broker that continued to deliver would get each of them back in an endless loop. So the number of
+//! requeues is limited to what the broker may have sent before the cancel reached it. That is twice the
+//! prefetch: once for the deliveries that it may send at any time, and once for those that acknowledgements
+//! in flight allow it to send. Further deliveries stay unacknowledged until the channel closes, so that the
+//! prefetch stops them.
+//!
+//! The number of remembered tags is limited; the oldest is forgotten first. A tag is also forgotten when a
+//! consumer starts with it.
 
 use std::collections::VecDeque;
 
@@ -24,26 +27,26 @@ pub(crate) struct Strays {
 struct Stray {
     tag: Box<[u8]>,
     no_ack: bool,
-    /// Deliveries that may yet be requeued.
+    /// The number of deliveries that may still be requeued.
     requeues: u32,
 }
 
-/// What is to be done with a delivery.
+/// What happens to a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// It goes back to its queue. The first one for its tag is answered by a cancel.
+    /// It is requeued. The first one for its tag is also answered by a cancel.
     Requeue {
         /// Whether it is the first one for its tag.
         first: bool,
     },
     /// It stays unacknowledged.
     Keep,
-    /// It needs no acknowledgement.
+    /// It needs no acknowledgement, and is dropped.
     Drop,
 }
 
 impl Strays {
-    /// A consumer has ended, and its cancel is sent.
+    /// Remembers a consumer that has ended and whose cancel is sent.
     pub(crate) fn remember(&mut self, tag: &[u8], no_ack: bool, prefetch: u16) {
         let prefetch = if prefetch == 0 { u16::MAX } else { prefetch };
         if self.tags.len() >= STRAY_TAGS_MAX {
@@ -52,12 +55,12 @@ impl Strays {
         self.tags.push_back(Stray { tag: tag.into(), no_ack, requeues: 2 * u32::from(prefetch) });
     }
 
-    /// A consumer starts.
+    /// Forgets a tag, because a consumer starts with it.
     pub(crate) fn forget(&mut self, tag: &[u8]) {
         self.tags.retain(|stray| *stray.tag != *tag);
     }
 
-    /// A delivery has come.
+    /// Decides what happens to a delivery.
     pub(crate) fn delivered(&mut self, tag: &[u8]) -> Fate {
         let first = self.tags.iter().all(|stray| *stray.tag != *tag);
         if first {

@@ -1,14 +1,15 @@
-//! The deliveries of a channel that are neither acked nor nacked. Here *acked* stands for both.
+//! The deliveries of a channel that are neither acked nor nacked. In this file, *acked* includes nacked and
+//! rejected.
 //!
-//! What RabbitMQ would close the channel for is refused: acking a delivery twice, or one that an earlier
-//! `multiple` covered. Tags come in rising order and are mostly acked in about that order. They are a
-//! run of numbers until one is acked out of its turn. Then they stand in a queue whose acked front is
-//! popped at once. One that is acked further back is marked, and the marked ones are swept when they are
-//! the greater part.
+//! An ack for which RabbitMQ would close the channel is refused: a second ack of a delivery, or one of a
+//! delivery that an earlier `multiple` covered. Tags arrive in rising order, and are mostly acked in about
+//! the same order. As long as they are acked in order, they are stored as a range of numbers. Otherwise they
+//! are stored in a queue. Acked tags at the front of the queue are removed immediately. Others are marked,
+//! and removed together when more than half are marked.
 //!
-//! In transaction mode a rollback undoes what was acked since the last commit, so those tags are kept
-//! until then. An acked delivery has left its holder. After a rollback it can be acked again by its tag,
-//! but it counts as dropped: no holder is known.
+//! In transaction mode, a rollback undoes the acks since the last commit. So these tags are kept until the
+//! commit. The holder of an acked delivery is gone. After a rollback, the delivery can be acked again by its
+//! tag, but it counts as dropped because no holder is known.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -18,7 +19,7 @@ use crate::costs::count;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Open,
-    /// Open, and its holder has dropped the delivery.
+    /// Open, but its holder has dropped the delivery.
     Dropped,
     Acked,
 }
@@ -26,17 +27,17 @@ enum State {
 #[derive(Debug, Default)]
 pub(crate) struct Unacked {
     tags: VecDeque<(u64, State)>,
-    /// Tags beyond those, each of them open.
+    /// The tags after those in the queue, all of them open.
     run: Range<u64>,
     open: usize,
-    /// Dropped without being acked.
+    /// The number of deliveries that were dropped without an ack.
     dropped: usize,
-    /// Acked since the last commit.
+    /// The tags that were acked since the last commit.
     uncommitted: Vec<u64>,
 }
 
 impl Unacked {
-    /// A delivery has come; tags rise.
+    /// Records a delivery. Tags rise.
     #[inline]
     pub(crate) fn push(&mut self, tag: u64) {
         self.open += 1;
@@ -48,7 +49,7 @@ impl Unacked {
         }
     }
 
-    /// The number of deliveries whose holder may yet ack them.
+    /// The number of deliveries whose holder may still ack them.
     #[inline]
     pub(crate) const fn held(&self) -> usize {
         self.open
@@ -63,15 +64,15 @@ impl Unacked {
         }
     }
 
-    /// Whether a delivery is still to be acked.
+    /// Whether a delivery is not acked yet.
     pub(crate) fn is_open(&self, tag: u64) -> bool {
         self.run.contains(&tag) || self.find(tag).is_some()
     }
 
-    /// Marks one delivery as acked; whether it was open.
+    /// Marks one delivery as acked. Returns whether it was open.
     #[inline(always)]
     pub(crate) fn ack(&mut self, tag: u64, transactional: bool) -> bool {
-        // Most are acked in their order.
+        // Most deliveries are acked in order.
         if self.lowest() == Some(tag) && !transactional {
             self.ack_lowest();
             return true;
@@ -97,7 +98,7 @@ impl Unacked {
         }
     }
 
-    /// Marks a delivery and all before it as acked; whether it was open.
+    /// Marks a delivery and all before it as acked. Returns whether it was open.
     pub(crate) fn ack_up_to(&mut self, tag: u64, transactional: bool) -> bool {
         self.spread();
         let Some(last) = self.find(tag) else { return false };
@@ -109,7 +110,7 @@ impl Unacked {
         true
     }
 
-    /// Its holder has dropped the delivery; whether it had one.
+    /// Records that the holder has dropped the delivery. Returns whether there was a holder.
     pub(crate) fn mark_dropped(&mut self, tag: u64) -> bool {
         self.spread();
         let Some(entry) = self.find(tag).and_then(|at| self.tags.get_mut(at)) else { return false };
@@ -122,7 +123,8 @@ impl Unacked {
         open
     }
 
-    /// The broker takes everything back that is not acked; what waits for a commit is.
+    /// Removes everything that is not acked, because the broker has requeued it. Acks that wait for a commit
+    /// remain.
     pub(crate) fn recover(&mut self) {
         self.tags.clear();
         self.run = 0..0;
@@ -145,13 +147,13 @@ impl Unacked {
         self.tags.make_contiguous().sort_unstable_by_key(|(tag, _)| *tag);
     }
 
-    /// Lets the tags of the run be acked in any order.
+    /// Moves the range into the queue, so that its tags can be acked in any order.
     fn spread(&mut self) {
         count((self.run.end - self.run.start) as usize);
         self.tags.extend(self.run.by_ref().map(|tag| (tag, State::Open)));
     }
 
-    /// Where an unacked delivery stands.
+    /// Returns the index of an unacked delivery in the queue.
     #[inline]
     fn find(&self, tag: u64) -> Option<usize> {
         let at = self.tags.binary_search_by_key(&tag, |(tag, _)| *tag).ok()?;

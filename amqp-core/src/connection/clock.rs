@@ -1,4 +1,4 @@
-//! Time: which deadlines there are, and what becomes of those that have passed.
+//! Time: the deadlines of a connection, and what happens when they pass.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use crate::event::{Event, TimeoutReason};
 use crate::request::Pending;
 
 impl Connection {
-    /// Acts on the deadlines that have passed. Hand in the input that has arrived first: it may prove that the
-    /// broker is alive.
+    /// Handles the deadlines that have passed. Pass in the input that has arrived before calling this: it may
+    /// show that the broker is alive.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.link.read_pause.take_resumed() {
             self.link.heartbeat.received(now);
@@ -27,7 +27,7 @@ impl Connection {
                     self.end(CloseCause::HeartbeatTimeout { silence });
                 }
                 TimeoutReason::HeartbeatSend => {
-                    // Bytes that wait to be written are as good a sign of life.
+                    // Bytes that wait to be written show that this side is alive, too.
                     if self.link.outbound.is_empty() {
                         self.link
                             .outbound
@@ -46,8 +46,8 @@ impl Connection {
         }
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout), and why. May change after any other
-    /// call.
+    /// Returns when to call [`handle_timeout`](Self::handle_timeout), and why. The answer may change with any
+    /// other call.
     pub fn poll_timeout(&mut self) -> Option<(Instant, TimeoutReason)> {
         self.arm();
         self.link.timers.poll()
@@ -59,13 +59,13 @@ impl Connection {
         self.link.timers.has_new() || self.calls.has_new_deadline()
     }
 
-    /// Gives up a handshake that takes too long.
+    /// Ends a handshake whose timeout has passed.
     pub(crate) fn time_out_handshake(&mut self, timeout: Duration) {
         let step = self.link.handshake_step();
         self.fail_to_open(ConnectFailure::TimedOut { timeout, step });
     }
 
-    /// Brings the timers in line with what they stand for.
+    /// Updates the timers from the state that they depend on.
     pub(super) fn arm(&mut self) {
         let link = &mut self.link;
         let up = link.is_up();

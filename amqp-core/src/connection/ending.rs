@@ -15,7 +15,7 @@ use crate::ids::{ChannelId, ConsumerKey, PublishSeq};
 use crate::request::{Pending, Reply};
 
 impl Connection {
-    /// Why the connection ended, if it was open and has.
+    /// Why the connection ended, if it was open and has ended.
     pub(crate) const fn cause(&self) -> Option<&CloseCause> {
         self.link.cause()
     }
@@ -27,7 +27,8 @@ impl Connection {
         }
     }
 
-    /// Ends the connection because the peer broke the protocol, with a `connection.close` that says so.
+    /// Ends the connection because the peer broke the protocol, and sends a `connection.close` with the
+    /// reason.
     pub(super) fn protocol_error(&mut self, detail: ProtocolDetail) {
         let error = ProtocolError::new(detail);
         match self.link.state() {
@@ -47,15 +48,15 @@ impl Connection {
         self.link.outbound.urgent_frame(|out| frame::write_method(out, 0, &close));
     }
 
-    /// The broker has blocked publishes for longer than it may.
+    /// Ends the connection because the broker has blocked publishes for longer than the blocked timeout.
     pub(super) fn blocked_for_too_long(&mut self) {
         let timeout = self.config.blocked_timeout.unwrap_or_default();
         let reason = self.link.blocked.clone().unwrap_or_default();
         self.end(CloseCause::BlockedTimeout { reason, timeout });
     }
 
-    /// Ends the connection where the driver's progress is not known: everything handed to it counts
-    /// as written.
+    /// Ends the connection at a moment when the progress of the driver is unknown. Everything that the driver
+    /// has taken counts as written.
     pub(super) fn end(&mut self, cause: CloseCause) {
         let handed_over = self.link.outbound.handed_over();
         self.end_with_written(cause, handed_over);
@@ -64,7 +65,8 @@ impl Connection {
     pub(super) fn end_with_written(&mut self, cause: CloseCause, written: u64) {
         let cause = match (self.link.state(), cause) {
             (State::Ended(_), _) => return,
-            // However it ended, it was to be closed.
+            // A close by this client was in progress, so the application sees a close by this client,
+            // whatever ended it.
             (
                 State::Closing | State::CloseSent,
                 CloseCause::BlockedTimeout { .. }
@@ -90,7 +92,7 @@ impl Connection {
         self.arm();
     }
 
-    /// The channel has closed on both sides, or its connection has.
+    /// Closes the record of a channel that has closed on both sides, or whose connection has ended.
     pub(super) fn close_channel(
         &mut self,
         id: ChannelId,
@@ -103,7 +105,7 @@ impl Connection {
             return;
         }
         state.step(input);
-        // What closed it first stays the reason that is reported.
+        // The first reason for closing is the one that is reported.
         let cause = match &state.cause {
             Some(ChannelCause::Connection(CloseCause::ByClient)) | None => cause,
             Some(first) => first.clone(),
@@ -140,14 +142,14 @@ impl Connection {
         self.sweep_channel(id);
     }
 
-    /// The channel has closed while these calls were on their way. A close or a cancel among them has
-    /// got what it wanted.
+    /// Fails the calls of a channel that has closed while they were awaiting replies. A close or a cancel
+    /// among them succeeds, because its purpose is achieved.
     pub(super) fn fail_calls(&mut self, calls: ReplyQueue, cause: &ChannelCause) {
         for call in calls.into_keys() {
             let result = match self.calls.pending(call) {
                 Some((Pending::ChannelClose | Pending::Cancel(_), _)) => Ok(Reply::Done),
                 Some((Pending::Consume(consumer), _)) => {
-                    // No handle will be made for it.
+                    // No handle will be created for it.
                     if let Some(consumer) = self.consumers.find_mut(consumer) {
                         consumer.released = true;
                     }
@@ -161,8 +163,8 @@ impl Connection {
         }
     }
 
-    /// No more deliveries will come. The broker has requeued unread ones that were to be
-    /// acknowledged; those without acknowledgement are still to be read.
+    /// Ends a consumer: no more deliveries will arrive. The broker has requeued the unread deliveries that
+    /// needed an ack. Those without acknowledgement can still be read.
     pub(super) fn end_consumer(
         &mut self,
         key: ConsumerKey,
@@ -191,7 +193,7 @@ impl Connection {
         self.consumers.sweep(key);
     }
 
-    /// Drops a closed channel's record once nobody holds it.
+    /// Frees the record of a closed channel whose handle is dropped.
     pub(crate) fn sweep_channel(&mut self, id: ChannelId) {
         let done = |state: &ChannelState| state.released && state.phase == Phase::Closed;
         if self.channels.find(id.0).is_some_and(done) {
@@ -199,7 +201,7 @@ impl Connection {
         }
     }
 
-    /// A consumer whose request was refused.
+    /// Discards a consumer whose request could not be sent.
     pub(crate) fn discard_consumer(&mut self, key: ConsumerKey) {
         if let Some(consumer) = self.consumers.find_mut(key) {
             consumer.step(ConsumerInput::Refused);

@@ -1,4 +1,4 @@
-//! Draining: consumers are cancelled, and what is under way comes to its end before a close.
+//! Graceful drain: cancels all consumers, and waits for outstanding work before a close.
 
 use std::time::{Duration, Instant};
 
@@ -11,14 +11,14 @@ use crate::limits::TIMEOUT_MAX;
 use crate::request::{Pending, Reply};
 
 impl Connection {
-    /// Cancels every consumer, and waits until nothing is under way: no call, no unconfirmed publish,
-    /// no delivery that is to be handed over, acked or nacked, no byte to be written. Everything may still be
-    /// used meanwhile.
+    /// Cancels every consumer, and waits until nothing is outstanding: no call, no unconfirmed publish, no
+    /// delivery that is unread or unacknowledged, and no byte to write. Everything can still be used
+    /// meanwhile.
     ///
-    /// Deliveries that were dropped are not waited for. In transaction mode a delivery counts once it was
-    /// acked or nacked, committed or not, and it is not waited for after a rollback either.
+    /// Deliveries that were dropped without an ack are not waited for. In transaction mode, a delivery is
+    /// done when it is acked or nacked, committed or not. It is not waited for after a rollback either.
     ///
-    /// The call ends with [`Error::DrainTimeout`] after `timeout`.
+    /// The call fails with [`Error::DrainTimeout`] after `timeout`.
     ///
     /// # Errors
     /// [`Error::Connection`] unless the connection is open.
@@ -36,7 +36,7 @@ impl Connection {
         Ok(Call::new(call))
     }
 
-    /// Completes the drains if there is nothing left to wait for.
+    /// Completes the drains if nothing is outstanding.
     pub(super) fn finish_drains(&mut self) {
         if !self.is_idle() {
             return;
@@ -48,10 +48,10 @@ impl Connection {
         }
     }
 
-    /// The error of a drain whose time is over.
+    /// Returns the error of a drain whose deadline has passed.
     pub(super) fn drain_failed(&mut self, call: CallKey) -> Error {
         self.draining.remove(&call);
-        // No answer is due.
+        // No reply will come.
         self.calls.abandon(call);
         let stats = self.stats();
         Error::DrainTimeout { unconfirmed: stats.unconfirmed, unacked: stats.unacked }
@@ -67,9 +67,8 @@ impl Connection {
             && !self.has_held()
     }
 
-    /// Whether a channel has deliveries that are to be acked or nacked. The search goes on at the channel
-    /// that had some the last time, so that a drain of many channels does not look at all of them for
-    /// every event.
+    /// Whether a channel has deliveries that need an ack or nack. The search starts at the channel where it
+    /// last found some, so that a drain does not look at all channels for every event.
     fn has_held(&mut self) -> bool {
         let found = self.channels.index_from(self.drain_at, |state| state.held() > 0);
         self.drain_at = found.unwrap_or_default();

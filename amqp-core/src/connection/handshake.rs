@@ -1,9 +1,9 @@
-//! From the transport's connection to `connection.open-ok` (AMQP 0-9-1, 2.2.4).
+//! The handshake, from the connected transport to `connection.open-ok` (AMQP 0-9-1, 2.2.4).
 //!
-//! The client sends the protocol header and awaits, one after the other, `start` (which it answers
-//! with the login), `tune` (which it answers with the limits chosen and, at once, the virtual host)
-//! and `open-ok`. A loss says by the step at which it happened what was probably refused: RabbitMQ
-//! resets the transport without a word when it does not like the limits.
+//! The client sends the protocol header. Then it awaits three methods in turn: `start`, which it answers with
+//! the login; `tune`, which it answers with the chosen limits and, without waiting, the virtual host; and
+//! `open-ok`. If the transport is lost, the current step shows what was probably refused: RabbitMQ closes the
+//! transport without a message if it does not accept the limits.
 
 use amqp_proto::frame::{self, FRAME_MIN_SIZE};
 use amqp_proto::method::{Method, connection};
@@ -21,19 +21,19 @@ use crate::machine::{self, Transition};
 const MECHANISM: &str = "PLAIN";
 const LOCALE: &str = "en_US";
 
-/// What was negotiated.
+/// The limits that were negotiated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tuning {
-    /// The highest channel number.
+    /// The maximum channel number.
     pub channel_max: u16,
-    /// The largest frame in bytes.
+    /// The maximum size of a frame in bytes.
     pub frame_max: u32,
-    /// The heartbeat interval in seconds; 0 is off.
+    /// The heartbeat interval in seconds. 0 means that heartbeats are off.
     pub heartbeat: u16,
 }
 
-/// What each step makes of each method.
+/// The methods as inputs of the state machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Input {
     Start,
@@ -62,23 +62,23 @@ pub(crate) struct Handshake {
     server_properties: FieldTable,
 }
 
-/// What a peer's first bytes are.
+/// What the first bytes of a peer are.
 #[derive(Debug)]
 pub(crate) enum Greeting {
     Frames,
-    /// Another version's header, perhaps.
+    /// Perhaps the header of another protocol version.
     Incomplete,
     Failed(ConnectFailure),
 }
 
-/// How the handshake goes on.
+/// The result of a handshake step.
 #[derive(Debug)]
 pub(crate) enum Progress {
-    /// Another method is due.
+    /// The next method is awaited.
     Awaiting,
     /// The connection is open.
     Open,
-    /// It failed; what was queued is still to be written.
+    /// The handshake has failed. The bytes that are queued are still to be written.
     Failed(ConnectFailure),
 }
 
@@ -91,7 +91,7 @@ impl Handshake {
         Self { step: Step::Greeting, tuning, server_properties: FieldTable::new() }
     }
 
-    /// What is awaited.
+    /// The step that is in progress.
     pub(crate) const fn step(&self) -> ConnectStep {
         match self.step {
             Step::Greeting => ConnectStep::Start,
@@ -108,7 +108,7 @@ impl Handshake {
         std::mem::take(&mut self.server_properties)
     }
 
-    /// Looks at the very first bytes, which may be another version's header or no AMQP at all.
+    /// Checks the first bytes of the peer, which may be the header of another version, or not AMQP at all.
     pub(crate) fn greeting(&self, input: &[u8]) -> Greeting {
         if self.step != Step::Greeting {
             return Greeting::Frames;
@@ -123,7 +123,7 @@ impl Handshake {
         }
     }
 
-    /// Takes a method on channel 0.
+    /// Handles a method on channel 0.
     pub(crate) fn handle(
         &mut self,
         method: &Method<'_>,
@@ -155,7 +155,7 @@ impl Handshake {
         }
     }
 
-    /// What a loss of the transport means at this step.
+    /// Returns the failure that a loss of the transport at this step means.
     pub(crate) fn lost(&self, error: TransportError) -> ConnectFailure {
         match self.step {
             Step::Greeting => ConnectFailure::Lost { step: ConnectStep::Start, error },
@@ -198,7 +198,7 @@ impl Handshake {
         if !offered.any(|name| name == MECHANISM.as_bytes()) {
             return Err(ConnectFailure::NoSharedMechanism { offered: peer_text(start.mechanisms) });
         }
-        // Server properties are for reading; a broker whose table is malformed can be talked to.
+        // The server properties are informational. A broker whose table is malformed can still be used.
         self.server_properties =
             start.server_properties.decode(TABLE_DEPTH_MAX).unwrap_or_default();
         // Checked by `validate` before the first attempt.
@@ -212,7 +212,7 @@ impl Handshake {
         config: &Config,
         out: &mut Vec<u8>,
     ) -> Result<(), ConnectFailure> {
-        // 0 stands for "no limit"; RabbitMQ resets the transport if it is given where it set one.
+        // 0 means "no limit". RabbitMQ closes the transport if it receives 0 where it has set a limit.
         if (1..FRAME_MIN_SIZE).contains(&tune.frame_max) {
             return Err(ConnectFailure::Limits { frame_max: tune.frame_max });
         }
@@ -239,7 +239,7 @@ impl Handshake {
     }
 }
 
-/// Checks what the handshake will send.
+/// Checks the values that the handshake will send.
 pub(crate) fn validate(config: &Config) -> Result<(), InvalidArgument> {
     if config.endpoints.is_empty() {
         return Err(InvalidArgument::new("hosts", InvalidReason::Empty));
@@ -261,7 +261,8 @@ pub(crate) fn validate(config: &Config) -> Result<(), InvalidArgument> {
     crate::request::short("virtual-host", &config.virtual_host)?;
     let mut login = Vec::new();
     write_login(&mut login, config)?;
-    // The login goes out before any frame size is agreed on: the least that a peer must accept.
+    // The login is sent before a frame size is negotiated. So it must fit the minimum that a peer has to
+    // accept.
     let size = login.len();
     if size > FRAME_MIN_SIZE as usize {
         let reason = InvalidReason::FrameTooLarge { size, frame_max: FRAME_MIN_SIZE };
@@ -270,14 +271,14 @@ pub(crate) fn validate(config: &Config) -> Result<(), InvalidArgument> {
     Ok(())
 }
 
-/// Major and minor version, if the broker is RabbitMQ.
+/// Returns the major and the minor version, if the broker is RabbitMQ.
 pub(super) fn rabbitmq_version(properties: &FieldTable) -> Option<(u32, u32)> {
     let text = |name| properties.get(name).and_then(FieldValue::as_str);
     let mut parts = text("version").filter(|_| text("product") == Some("RabbitMQ"))?.split('.');
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// Appends start-ok.
+/// Appends the `connection.start-ok` frame.
 fn write_login(out: &mut Vec<u8>, config: &Config) -> Result<(), InvalidArgument> {
     let mut properties = Vec::new();
     let encoded = config.sent_properties().encode(&mut properties);
@@ -294,7 +295,7 @@ fn write_login(out: &mut Vec<u8>, config: &Config) -> Result<(), InvalidArgument
     Ok(())
 }
 
-/// The handshake as a diagram.
+/// The handshake as a Mermaid diagram.
 pub(crate) fn diagram() -> String {
     machine::diagram(TRANSITIONS)
 }

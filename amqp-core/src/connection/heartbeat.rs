@@ -1,9 +1,9 @@
-//! Signs of life (AMQP 0-9-1, 4.2.7; <https://www.rabbitmq.com/docs/heartbeats>).
+//! Heartbeats and the receive timeout (AMQP 0-9-1, 4.2.7; <https://www.rabbitmq.com/docs/heartbeats>).
 //!
-//! A heartbeat goes out once half an interval has passed without output. Any byte received counts as
-//! life; the peer is dead after two intervals without one. While reading is paused because of
-//! unread deliveries, silence proves nothing, and the clock of receiving stands still. The peer needs to
-//! write at intervals too: a quarter of one is the longest that a pause lasts (`connection/read_pause.rs`).
+//! A heartbeat is sent after half an interval without output. Every byte received shows that the peer is
+//! alive. The peer counts as dead after two intervals without one. While reading is paused because of unread
+//! deliveries, the receive timeout is suspended. The peer must be able to write at intervals as well, so a
+//! pause lasts at most a quarter of an interval (`connection/read_pause.rs`).
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ pub(crate) struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// With an interval of 0 seconds nothing is ever due.
+    /// Creates the clock of a connection. With an interval of 0 seconds, nothing ever expires.
     pub(crate) fn new(seconds: u16, now: Instant) -> Self {
         let interval = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
         Self { interval, last_sent: now, last_received: now }
@@ -41,7 +41,7 @@ impl Heartbeat {
         self.interval.map(|interval| self.last_received + interval * 2)
     }
 
-    /// When a pause is to be interrupted, so that the peer can write.
+    /// When to interrupt a pause of reading, so that the peer can write.
     pub(crate) fn trickle_at(&self) -> Option<Instant> {
         self.interval.map(|interval| self.last_received + interval / 4)
     }

@@ -1,8 +1,8 @@
-//! Input: frames are cut from the buffer and handed on, each parsed once.
+//! Cuts the input into frames and handles them. Each frame is parsed once.
 //!
-//! A frame's head is checked as soon as it is there, before anything more is buffered. Methods and
-//! headers are parsed in place. A body is copied, unless it is whole and makes up about half of the
-//! buffer or more: then it is taken from the buffer without copying, and holds the buffer's memory.
+//! The head of a frame is checked as soon as it has arrived, before more is buffered. Methods and headers are
+//! parsed in place. A body is copied, unless it is complete in the input and makes up about half of the
+//! buffer or more. Then it is split off without a copy, and keeps the buffer's memory alive.
 
 use std::time::Instant;
 
@@ -23,19 +23,19 @@ use crate::limits::{HEADER_FRAME_BYTES, INPUT_BUDGET_BYTES};
 use crate::message::{Delivery, ReturnedMessage};
 use crate::request::Got;
 
-/// What became of the bytes at hand.
+/// The result of one step.
 enum Step {
-    /// So many were taken.
+    /// This many bytes were handled.
     Taken(usize),
-    /// So many more, at least, are to come.
+    /// At least this many bytes are missing.
     Lacking(usize),
 }
 
 impl Connection {
-    /// Takes whole frames from the front of `input`, about 16 KiB of them; returns whether there may
-    /// be more. An incomplete frame stays: see [`lacking`](Self::lacking).
+    /// Takes complete frames from the front of `input`, about 16 KiB of them. Returns whether there may be
+    /// more. An incomplete frame stays in the input: see [`lacking`](Self::lacking).
     pub fn handle_input(&mut self, now: Instant, input: &mut BytesMut) -> bool {
-        // The rest of a frame that is handed in again is no sign of life.
+        // If the input has not grown, no byte has arrived, and the peer has not shown that it is alive.
         if input.len() > self.link.input.incomplete {
             self.link.heartbeat.received(now);
         }
@@ -51,8 +51,8 @@ impl Connection {
 
     fn handle_frames(&mut self, now: Instant, input: &mut BytesMut) -> bool {
         self.consumers.begin_input();
-        // Frames that were handled stay in front until all are: to take each one off costs as much as
-        // to cut it.
+        // Handled frames are removed from the front together, because removing each one costs as much as
+        // cutting it.
         let (mut done, mut consumed) = (0, 0);
         while consumed < INPUT_BUDGET_BYTES {
             if self.end_state().is_some() {
@@ -73,7 +73,7 @@ impl Connection {
         true
     }
 
-    /// Takes one frame, which begins at `done`.
+    /// Handles one frame, which begins at `done`.
     #[inline]
     fn handle_frame(
         &mut self,
@@ -141,7 +141,7 @@ impl Connection {
         Ok(Step::Taken(length))
     }
 
-    /// A header frame that is too large to be kept: what is fixed in it is read, the rest skipped.
+    /// Skips a header frame that is too large to be kept. Only its fixed part is read.
     #[cold]
     fn skip_header(
         &mut self,
@@ -168,7 +168,7 @@ impl Connection {
         Ok(Step::Taken(fixed))
     }
 
-    /// Goes on reading past a frame.
+    /// Skips more of a frame.
     #[cold]
     fn skip(&mut self, rest: &[u8], done: &mut usize) -> Result<Step, ProtocolDetail> {
         let length = rest.len().min(self.link.input.skipped);
@@ -205,11 +205,12 @@ impl Connection {
                     return self.stray(id, &deliver);
                 };
                 let counts = state.phase == Phase::Open && state.recovering == 0;
-                // What needs no acknowledgement may bear any tag: direct replies repeat theirs.
+                // The tag of a delivery without acknowledgement is not checked: direct replies repeat theirs.
                 if !no_ack {
                     state.delivered(tag)?;
                 }
-                // What is to be acknowledged goes back to its queue with the channel, or by recover.
+                // A delivery that needs an ack on a closing or recovering channel is requeued by the broker.
+                // It is dropped here.
                 let target = if counts || no_ack {
                     Target::Deliver { consumer, tag, redelivered: deliver.redelivered }
                 } else {
@@ -311,7 +312,7 @@ impl Connection {
         state.is_some_and(|state| state.content.takes_whole(length))
     }
 
-    /// The channel of this number. `None` if it has closed, so that the frame is late.
+    /// Returns the channel of this number. `None` if it has closed, so that the frame is late.
     #[inline]
     fn live_channel(&self, number: u16) -> Result<Option<ChannelId>, ProtocolDetail> {
         match self.link.numbers.channel(number) {
@@ -350,7 +351,7 @@ impl Connection {
                 }
             }
             Target::Got { tag, redelivered, message_count } => {
-                // RabbitMQ does not give messages of streams one by one.
+                // RabbitMQ does not support `basic.get` on streams.
                 let tag = DeliveryTag { channel, epoch: self.link.epoch, tag, kind: TagKind::Ack };
                 self.counters.delivered += 1;
                 let delivery = Delivery { tag, redelivered, message };
@@ -365,7 +366,7 @@ impl Connection {
     fn deliver(&mut self, consumer: Option<ConsumerKey>, mut delivery: Delivery) {
         let found = consumer.and_then(|key| Some((key, self.consumers.find_mut(key)?)));
         let Some((key, consumer)) = found else {
-            // The broker knows a consumer that this side does not.
+            // The broker has a consumer that this side does not know.
             if self.link.refused_streams_are_fatal
                 && delivery.message.has_stream_offset() == Some(true)
             {
@@ -379,7 +380,7 @@ impl Connection {
         if delivery.tag.kind == TagKind::MaybeStream {
             self.may_have_streams(delivery.tag.channel);
         }
-        // A released one has no handle.
+        // A released consumer has no handle.
         if !released {
             if self.consumers.push(key, delivery) {
                 self.events.push_back(Event::Deliverable(key));
@@ -416,7 +417,7 @@ impl Connection {
         let Some((first, last, count)) = resolved else { return Ok(()) };
         let counters = &mut self.counters;
         *(if acked { &mut counters.acked } else { &mut counters.nacked }) += count;
-        // Runs of acks make one event.
+        // Consecutive acks are merged into one event.
         if let Some(Event::Resolved { channel: previous, last: end, .. }) = self.events.back_mut()
             && *previous == channel
             && end.0 + 1 == first

@@ -1,10 +1,10 @@
-//! One transport, from before it is connected until after it is lost.
+//! The state of one transport, from before it is connected until after it is lost.
 //!
-//! Whatever ends with the transport is here, in one value: to begin with another transport is to
-//! replace it. What lives longer (channels, consumers, calls, events) is in the [`Connection`].
+//! Everything that ends with the transport is in this one value. To use another transport, the value is
+//! replaced. State that lives longer (channels, consumers, calls, events) is in the [`Connection`].
 //!
-//! A link that has ended keeps its cause, and what is queued on it may still be written: the answer to
-//! the broker's close, or the reason why the broker is left.
+//! A link that has ended keeps its cause. Its queued output may still be written: the close-ok for the
+//! broker's close, or a `connection.close` with the reason why this side ends the connection.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -34,17 +34,19 @@ pub(crate) struct Link {
     pub(crate) tuning: Tuning,
     pub(super) frame_limits: FrameLimits,
     pub(super) server_properties: FieldTable,
-    /// The broker ends the connection if a stream's delivery is refused: RabbitMQ before 3.11.
+    /// Whether the broker closes the connection if a delivery of a stream is nacked or rejected: RabbitMQ
+    /// before 3.11.
     pub(crate) refused_streams_are_fatal: bool,
     pub(super) numbers: Numbers,
     pub(crate) outbound: Outbound,
     pub(super) timers: Timers,
     pub(super) heartbeat: Heartbeat,
-    /// Calls of `connection.update-secret` in their order.
+    /// The calls of `connection.update-secret` in their order.
     pub(super) secret_calls: VecDeque<CallKey>,
-    /// Why the broker reads no publishes, while it does not.
+    /// The reason why the broker blocks publishes, while it does.
     pub(super) blocked: Option<Arc<str>>,
-    /// Bytes of the stream that are known to have reached the socket, and since when no more have.
+    /// The number of bytes of the stream that are known to have reached the socket, and the time of the last
+    /// progress.
     pub(super) written: u64,
     pub(super) write_progress: Instant,
     pub(super) input: PartialInput,
@@ -53,11 +55,11 @@ pub(crate) struct Link {
 
 #[derive(Debug)]
 pub(super) enum State {
-    /// No transport yet.
+    /// There is no transport yet.
     Idle,
     Handshake(Handshake),
     Open,
-    /// `connection.close` is to be sent, behind what is queued.
+    /// `connection.close` is to be sent after everything that is queued.
     Closing,
     /// `connection.close` is queued.
     CloseSent,
@@ -68,13 +70,13 @@ pub(super) enum State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum End {
-    /// It was never opened.
+    /// The connection was never open.
     Failed(ConnectFailure),
-    /// It was open.
+    /// The connection was open.
     Closed(CloseCause),
 }
 
-/// A [`State`] without what it holds.
+/// A [`State`] without its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Idle,
@@ -106,13 +108,13 @@ const TRANSITIONS: &[Transition<Phase, Input>] = &[
     (Phase::CloseSent, Input::End, Phase::Ended),
 ];
 
-/// The states of a connection as a diagram.
+/// The states of a connection as a Mermaid diagram.
 pub(crate) fn diagram() -> String {
     machine::diagram(TRANSITIONS)
 }
 
 impl Link {
-    /// A link whose transport is not connected yet.
+    /// Creates a link whose transport is not connected yet.
     pub(super) fn new(config: &Config, epoch: Epoch, now: Instant) -> Self {
         let tuning = Tuning {
             channel_max: config.channel_max,
@@ -139,14 +141,14 @@ impl Link {
         }
     }
 
-    /// The transport is connected: the handshake begins.
+    /// Begins the handshake on a connected transport.
     pub(super) fn connected(&mut self, now: Instant, config: &Config) {
         self.heartbeat.received(now);
         let handshake = Handshake::begin(self.outbound.urgent(), config);
         self.enter(Input::Connected, State::Handshake(handshake));
     }
 
-    /// The handshake is done.
+    /// Ends the handshake: the connection is open.
     pub(super) fn opened(&mut self, now: Instant) {
         let State::Handshake(handshake) = &mut self.state else { return };
         self.tuning = handshake.tuning();
@@ -162,7 +164,7 @@ impl Link {
         self.enter(Input::OpenOk, State::Open);
     }
 
-    /// Ends it: what is queued is dropped.
+    /// Ends the link, and drops the queued output.
     pub(super) fn end(&mut self, cause: CloseCause) {
         self.enter(Input::End, State::Ended(End::Closed(cause)));
         self.outbound.clear();
@@ -170,7 +172,7 @@ impl Link {
         self.timers.set(TimeoutReason::Blocked, None);
     }
 
-    /// Goes to the next state, which the table lists.
+    /// Changes to the next state, which the transition table must list.
     pub(super) fn enter(&mut self, input: Input, next: State) {
         debug_assert_eq!(
             machine::next(TRANSITIONS, self.state.phase(), input),
@@ -186,7 +188,7 @@ impl Link {
         &self.state
     }
 
-    /// The handshake, while it lasts.
+    /// Returns the handshake while it is in progress.
     pub(super) fn handshake(&mut self) -> Option<(&mut Handshake, &mut Outbound)> {
         match &mut self.state {
             State::Handshake(handshake) => Some((handshake, &mut self.outbound)),
@@ -203,7 +205,7 @@ impl Link {
         matches!(self.state, State::Open | State::Closing | State::CloseSent)
     }
 
-    /// How it ended, if it has.
+    /// How the link ended, if it has.
     #[inline]
     pub(super) const fn end_state(&self) -> Option<&End> {
         match &self.state {
@@ -212,7 +214,7 @@ impl Link {
         }
     }
 
-    /// Why it ended, if it was open and has.
+    /// Why the link ended, if it was open and has ended.
     pub(super) const fn cause(&self) -> Option<&CloseCause> {
         match &self.state {
             State::Ended(End::Closed(cause)) => Some(cause),
@@ -220,7 +222,7 @@ impl Link {
         }
     }
 
-    /// What is awaited while connecting.
+    /// The handshake step in progress.
     pub(super) const fn handshake_step(&self) -> ConnectStep {
         match &self.state {
             State::Handshake(handshake) => handshake.step(),
@@ -228,7 +230,7 @@ impl Link {
         }
     }
 
-    /// The error of a link that is not open.
+    /// Returns an error unless the link is open.
     pub(super) fn check_open(&self) -> Result<(), Error> {
         match &self.state {
             State::Open => Ok(()),

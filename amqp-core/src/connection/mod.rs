@@ -1,13 +1,14 @@
-//! One transport: handshake, then open, then closed. It never reconnects.
+//! A connection over one transport: handshake, open, closed. It never reconnects.
 //!
-//! Input goes through [`input`], which cuts frames and hands methods to [`replies`] and contents to
-//! the channels. Commands on channels go through [`Channel`], a view ([`verbs`]). Output, events and
-//! deadlines are polled.
+//! [`input`] cuts the input into frames, and passes methods to [`replies`] and messages to the channels.
+//! Commands on channels are methods of [`Channel`], a view ([`verbs`]). Output, events and deadlines are
+//! polled.
 //!
-//! What ends with the transport is in one value, the [`link`]; the rest of the connection is records.
+//! Everything that ends with the transport is in one value, the [`link`]. The rest of the connection consists
+//! of the records of channels, consumers and calls.
 //!
-//! A connection that has closed keeps its cause and goes on answering: results of calls, what became
-//! of publishes, unread deliveries of consumers without acknowledgement.
+//! A connection that has closed keeps its cause. It still returns results of calls, outcomes of publishes,
+//! and unread deliveries of consumers without acknowledgement.
 
 mod clock;
 mod ending;
@@ -71,30 +72,30 @@ pub struct Connection {
     pub(crate) calls: Calls,
     pub(crate) events: VecDeque<Event>,
     staging: Staging,
-    /// Space for encoding what may yet be refused.
+    /// A buffer for encoding frames that may still be refused.
     pub(crate) scratch: Vec<u8>,
-    /// Open publishes of all channels.
+    /// The number of open publishes of all channels.
     pub(crate) unconfirmed: u64,
-    /// Channels whose reader of returned messages found none.
+    /// The number of channels whose reader has found no returned message.
     returns_awaited: usize,
-    /// Calls that wait until there is nothing left to wait for.
+    /// The calls of `drain` that wait until nothing is outstanding.
     draining: BTreeSet<CallKey>,
-    /// The index of the channel that had unacknowledged deliveries when a drain last looked.
+    /// The index of the channel where a drain last found unacknowledged deliveries.
     drain_at: usize,
     pub(crate) counters: Counters,
 }
 
 impl Connection {
-    /// A connection without a transport yet.
+    /// Creates a connection without a transport.
     ///
     /// # Errors
-    /// [`InvalidArgument`] if the configuration cannot be sent.
+    /// [`InvalidArgument`] if a value of the configuration cannot be sent.
     pub fn new(config: Arc<Config>, now: Instant) -> Result<Self, InvalidArgument> {
         validate(&config)?;
         Ok(Self::unchecked(config, Epoch(1), now))
     }
 
-    /// A connection whose configuration was validated.
+    /// Creates a connection from a configuration that was validated.
     pub(crate) fn unchecked(config: Arc<Config>, epoch: Epoch, now: Instant) -> Self {
         Self {
             link: Link::new(&config, epoch, now),
@@ -113,21 +114,21 @@ impl Connection {
         }
     }
 
-    /// Begins again without a transport, after one on which the connection was never open.
+    /// Replaces the link after a transport on which the connection was never open.
     pub(crate) fn relink(&mut self, now: Instant) {
         self.link = Link::new(&self.config, self.link.epoch, now);
         self.counters = Counters::default();
     }
 
-    /// The transport is connected: the handshake begins.
+    /// Records that the transport is connected. The handshake begins.
     pub fn handle_connected(&mut self, now: Instant) {
         if matches!(self.link.state(), State::Idle) {
             self.link.connected(now, &self.config);
         }
     }
 
-    /// The transport is lost, after `written` bytes of the stream had reached the socket. What input
-    /// had arrived before is to be handed in first.
+    /// Records that the transport is lost, after `written` bytes of the stream had reached the socket. Pass
+    /// in the input that arrived before the loss first.
     pub fn handle_disconnected(&mut self, error: TransportError, written: u64) {
         let cause = match self.link.state() {
             State::Ended(_) => return,
@@ -145,7 +146,8 @@ impl Connection {
     /// Opens a channel.
     ///
     /// # Errors
-    /// [`Error::Connection`] unless the connection is open; [`Misuse::NoFreeChannels`].
+    /// [`Error::Connection`] unless the connection is open. [`Misuse::NoFreeChannels`] if all channel numbers
+    /// are in use.
     pub fn open_channel(&mut self, now: Instant) -> Result<(ChannelId, Call<()>), Error> {
         self.link.check_open()?;
         let channels = &mut self.channels;
@@ -165,13 +167,13 @@ impl Connection {
         Ok((id, Call::new(call)))
     }
 
-    /// A view of a channel, for its verbs.
+    /// Returns a view of a channel, for its verbs.
     #[inline]
     pub const fn channel(&mut self, id: ChannelId) -> Channel<'_> {
         Channel::new(self, id)
     }
 
-    /// Takes the result of a call, if it has come.
+    /// Takes the result of a call, if it has arrived.
     pub fn take_reply<R: FromReply>(&mut self, call: &Call<R>) -> Option<Result<R, Error>> {
         match self.calls.take(call.key)? {
             Ok(reply) => Some(R::from_reply(reply).ok_or_else(|| {
@@ -182,7 +184,7 @@ impl Connection {
         }
     }
 
-    /// Forgets a call whose caller has gone. Its reply is consumed, and what that opens is closed again.
+    /// Forgets a call whose caller is gone. Its reply is still consumed, and what that opens is closed again.
     pub fn forget(&mut self, now: Instant, call: CallKey) {
         let mut answered = true;
         match self.calls.pending(call) {
@@ -208,12 +210,12 @@ impl Connection {
             self.compensate(now, pending, &reply);
         }
         if !answered {
-            // No frame is due that would free its place.
+            // No frame will arrive that would free its entry.
             self.calls.complete(call, Ok(Reply::Done));
         }
     }
 
-    /// Closes the connection, behind everything that is queued. A second close changes nothing.
+    /// Closes the connection after everything that is queued is sent. A second close has no effect.
     pub fn close(&mut self, now: Instant) {
         match self.link.state() {
             State::Open => {
@@ -235,7 +237,7 @@ impl Connection {
         }
     }
 
-    /// Ends the connection at once, for a cause outside of it.
+    /// Ends the connection immediately, for a reason outside of it.
     pub fn abort(&mut self, cause: CloseCause) {
         self.end(cause);
     }
@@ -255,13 +257,14 @@ impl Connection {
         !self.events.is_empty() || !self.draining.is_empty()
     }
 
-    /// The minimum number of bytes that the incomplete frame at the front of the input lacks. Its size was
-    /// checked against the limits. A buffer with this much space behind the input need not be moved.
+    /// The minimum number of bytes that the incomplete frame at the front of the input lacks. The frame's
+    /// size was checked against the limits. A buffer with this much space after the input does not have to be
+    /// moved.
     pub const fn lacking(&self) -> usize {
         self.link.input.lacking
     }
 
-    /// How the connection ended, if it has. What is queued then is still to be written.
+    /// How the connection ended, if it has. Its queued output is still to be written.
     #[inline]
     pub const fn end_state(&self) -> Option<&End> {
         self.link.end_state()
@@ -272,12 +275,12 @@ impl Connection {
         self.link.is_open()
     }
 
-    /// What is awaited while connecting.
+    /// The handshake step in progress.
     pub(crate) const fn handshake_step(&self) -> ConnectStep {
         self.link.handshake_step()
     }
 
-    /// What was negotiated. Meaningless before the connection is open.
+    /// The negotiated limits. They have no meaning before the connection is open.
     pub const fn tuning(&self) -> Tuning {
         self.link.tuning
     }
@@ -287,7 +290,7 @@ impl Connection {
         &self.link.server_properties
     }
 
-    /// Why the broker has blocked publishes, while it does.
+    /// The broker's reason for blocking publishes, while it does.
     pub fn blocked(&self) -> Option<&Arc<str>> {
         self.link.blocked.as_ref()
     }

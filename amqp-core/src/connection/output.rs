@@ -1,4 +1,4 @@
-//! Output: what is queued is handed to the driver, which reports how much of it was written.
+//! Output: queued bytes are passed to the driver, which reports how many were written.
 
 use std::time::Instant;
 
@@ -13,7 +13,8 @@ use crate::event::Event;
 use crate::transmit::Transmit;
 
 impl Connection {
-    /// Fills `out`, which must be empty, with bytes to write. Call it again once they are written.
+    /// Fills `out`, which must be empty, with bytes to write. Returns whether there are any. Call it again
+    /// when they are written.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
         if !out.is_empty() {
             return false;
@@ -29,8 +30,8 @@ impl Connection {
             self.link.outbound.urgent_frame(|out| frame::write_method(out, 0, &close));
             self.link.outbound.seal();
         }
-        // The caller has written what it took before. An earlier event would have publishers fill one buffer
-        // while the other is written, and each would slow the other down.
+        // The caller has written what it took before. If the event were emitted earlier, publishers would
+        // fill one buffer while the other is written, and each would slow the other down.
         if self.link.outbound.space_freed() {
             self.events.push_back(Event::BufferSpace);
         }
@@ -54,9 +55,9 @@ impl Connection {
         any
     }
 
-    /// Notes that this many bytes of the stream have reached the socket. Without this, only a call of
-    /// `poll_transmit` with everything written shows that the transport takes bytes, and a slow transport may
-    /// count as stalled.
+    /// Records that this many bytes of the stream have reached the socket. Without these reports, the
+    /// transport counts as making progress only when `poll_transmit` is called after everything was written.
+    /// A slow transport would then count as stalled.
     pub fn handle_written(&mut self, now: Instant, written: u64) {
         if written > self.link.written {
             self.link.written = written;
@@ -64,20 +65,20 @@ impl Connection {
         }
     }
 
-    /// Whether there are bytes for `poll_transmit`.
+    /// Whether `poll_transmit` has bytes to return.
     #[inline]
     pub fn wants_transmit(&self) -> bool {
         !self.link.outbound.is_empty() || matches!(self.link.state(), State::Closing)
     }
 
-    /// Whether there is something for `take_discarded`.
+    /// Whether `take_discarded` has bodies to return.
     #[inline]
     pub const fn has_discarded(&self) -> bool {
         self.link.outbound.has_discarded()
     }
 
-    /// Takes bodies of the application that will not be sent. Their `Drop` is the application's code: drop them
-    /// where that may run.
+    /// Takes the bodies of the application that will not be sent. Their `Drop` is code of the application:
+    /// drop them where it is safe to run, outside of any lock.
     pub fn take_discarded(&mut self) -> Vec<Bytes> {
         self.link.outbound.take_discarded()
     }

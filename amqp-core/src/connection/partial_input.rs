@@ -1,25 +1,25 @@
-//! What is known of the input that is not taken yet.
+//! What is known of the incomplete frame at the front of the input.
 
 use bytes::BytesMut;
 
 use crate::limits::READ_BUFFER_SLACK_BYTES;
 
-/// The frame at the front of the input that is not there in whole.
+/// The incomplete frame at the front of the input.
 #[derive(Debug, Default)]
 pub(super) struct PartialInput {
-    /// Bytes of a frame that are still to be read past.
+    /// The number of bytes of a frame that are still to be skipped.
     pub(super) skipped: usize,
-    /// Bytes of an incomplete frame that were there at the last input.
+    /// The number of bytes of the incomplete frame that had arrived with the last input.
     pub(super) incomplete: usize,
-    /// Bytes that this frame lacks.
+    /// The number of bytes that the incomplete frame lacks.
     pub(super) lacking: usize,
     pub(super) buffer: InputBuffer,
 }
 
-/// The allocation in which the input lies, as far as it was seen.
+/// The allocation that contains the input, as far as it was seen.
 ///
-/// Frames are taken off the front, and the buffer may be moved or replaced between two inputs. Its end
-/// tells whether it is still the same.
+/// Frames are taken off the front, and the buffer may be moved or replaced between two inputs. The address of
+/// its end shows whether it is still the same.
 #[derive(Debug, Default)]
 pub(super) struct InputBuffer {
     start: usize,
@@ -34,7 +34,8 @@ impl InputBuffer {
         self.end = end;
     }
 
-    /// Whether a part of `length` bytes holds little memory beside its own.
+    /// Whether a body of `length` bytes makes up about half of the buffer or more, so that it may keep the
+    /// buffer's memory alive.
     pub(super) const fn is_mostly(&self, length: usize) -> bool {
         2 * length + READ_BUFFER_SLACK_BYTES >= self.end - self.start
     }

@@ -1,27 +1,27 @@
-//! When reading pauses, and for how long.
+//! Backpressure on the broker: when reading pauses, and for how long.
 //!
-//! **What counts.** A consumer with a prefetch is bounded by what its application asked for, and never
-//! pauses reading. What no prefetch bounds counts by its bytes while it is unread (`channel/inbox.rs`):
-//! one slow consumer without acknowledgement could otherwise take all memory. Contents of which a part
-//! has arrived do not count, because only reading completes them. They have a bound of their own
-//! (`channel/content.rs`), as do returned messages.
+//! **What counts.** A consumer with a prefetch never pauses reading, because the application has chosen how
+//! much it holds. Deliveries that no prefetch bounds count by their bytes while they are unread
+//! (`channel/inbox.rs`). Otherwise one slow consumer without acknowledgement could use all memory. Messages
+//! that have arrived in part do not count, because only reading completes them. They have a limit of their
+//! own (`channel/content.rs`), as do returned messages.
 //!
-//! **Two marks.** At the hard mark reading pauses in any case. At the high mark it pauses unless something
-//! is *awaited* that only reading can bring: a reply, a confirm, the end of a handshake or close, the end
-//! of a block, or what a reader looked for and did not find, be it a delivery or a returned message. So
-//! between the marks one consumer stops neither another one nor a handler that waits for an answer.
+//! **Two limits.** Above the hard limit, reading always pauses. Above the high limit, it pauses unless the
+//! connection *awaits* something that only reading can bring. That is a reply, a confirm, the end of a
+//! handshake, a close or a block, or a delivery or returned message for a reader that has found none. So
+//! between the two limits, one consumer does not stop other consumers, or a handler that waits for a reply.
 //!
-//! **Trickle.** RabbitMQ closes a connection on which it can write nothing for about its heartbeat
-//! timeout. So a pause below the hard mark is interrupted: once nothing was read for a quarter of the
-//! heartbeat interval, [`TRICKLE_BYTES`] may be read. Without heartbeats the broker has no such timeout,
-//! and a pause is not interrupted.
+//! **Trickle.** RabbitMQ closes a connection to which it can write nothing for about its heartbeat timeout.
+//! So a pause below the hard limit is interrupted: if nothing was read for a quarter of the heartbeat
+//! interval, [`TRICKLE_BYTES`] may be read. Without heartbeats, the broker has no such timeout, and a pause
+//! is not interrupted.
 //!
-//! **Heartbeats.** The broker's silence proves nothing during a pause, so the receive timeout is
-//! suspended. That the transport takes bytes is watched all the same.
+//! **Heartbeats.** The receive timeout is suspended during a pause, because the broker's silence then means
+//! nothing. The write timeout still applies.
 //!
-//! **Events.** The flow control of a flood pauses reading many times a second. [`Event::InputPaused`] is
-//! emitted at the first pause and at the hard mark, and [`Event::InputResumed`] once half of the high
-//! mark or less is unread. In between, reading may go on and pause again without an event.
+//! **Events.** The flow control of a flood pauses reading many times a second. So [`Event::InputPaused`] is
+//! emitted only at the first pause and at the hard limit, and [`Event::InputResumed`] when the unread bytes
+//! have fallen to half of the high limit. In between, reading may continue and pause again without an event.
 
 use std::time::Instant;
 
@@ -33,29 +33,29 @@ use crate::limits::{INBOUND_HARD_BYTES, INBOUND_HIGH_BYTES, INBOUND_LOW_BYTES, T
 #[derive(Debug, Default)]
 pub(super) struct ReadPause {
     paused: bool,
-    /// The pause is to be interrupted after a time.
+    /// Whether the pause is interrupted after a time.
     interruptible: bool,
-    /// Reading goes on after a pause: the silence before it proves nothing.
+    /// Whether reading has continued after a pause. The silence before that does not count.
     resumed: bool,
-    /// Bytes that may be read during a pause.
+    /// The number of bytes that may be read during a pause.
     trickle: usize,
     reported: Reported,
 }
 
-/// The last event.
+/// The last event that was emitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Reported {
     #[default]
     Resumed,
     Paused,
-    /// At the hard mark.
+    /// Paused at the hard limit.
     Full,
 }
 
 impl Connection {
-    /// Whether input is welcome. It is not while too many bytes of deliveries are unread that no
-    /// prefetch bounds, unless something is awaited that only more input can bring. It is not either
-    /// while the peer does not read what is queued for it.
+    /// Returns whether the driver should read. It should not while too many bytes of deliveries are unread
+    /// that no prefetch bounds, unless the connection awaits something that only more input can bring. It
+    /// should not either while the peer does not read the output that is queued for it.
     pub fn wants_input(&mut self) -> bool {
         if self.end_state().is_some() {
             return false;
@@ -97,7 +97,7 @@ impl Connection {
             || !self.link.is_open()
     }
 
-    /// A little is to be read although reading is paused.
+    /// Allows a few bytes to be read during the pause.
     pub(super) fn trickle(&mut self, now: Instant) {
         self.link.read_pause.trickle = TRICKLE_BYTES;
         if self.wants_input() {
@@ -106,7 +106,7 @@ impl Connection {
         }
     }
 
-    /// Whoever looked for a returned message of the channel found none.
+    /// Records that a reader has found no returned message of the channel.
     pub(crate) fn returned_is_awaited(&mut self, id: ChannelId) {
         if let Some(state) = self.channels.find_mut(id.0)
             && state.is_open()
@@ -118,22 +118,22 @@ impl Connection {
 }
 
 impl ReadPause {
-    /// Whether the broker's silence counts.
+    /// Whether the silence of the broker counts for the receive timeout.
     pub(super) const fn listens(&self) -> bool {
         !self.paused && !self.resumed
     }
 
-    /// Whether a pause is to be interrupted after a time.
+    /// Whether the pause is interrupted after a time.
     pub(super) const fn trickles(&self) -> bool {
         self.interruptible
     }
 
-    /// Whether reading goes on after a pause, since this was last asked.
+    /// Returns whether reading has continued after a pause since this was last called.
     pub(super) const fn take_resumed(&mut self) -> bool {
         std::mem::replace(&mut self.resumed, false)
     }
 
-    /// Input was taken.
+    /// Records the bytes that were read.
     pub(super) const fn read(&mut self, bytes: usize) {
         self.trickle = self.trickle.saturating_sub(bytes);
     }

@@ -1,4 +1,4 @@
-//! Methods from the broker other than contents and confirms: replies to calls, closes, cancels.
+//! Handles all methods from the broker except messages and confirms: replies to calls, closes and cancels.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,7 +17,7 @@ use crate::request::{Got, Pending, Reply};
 use crate::transmit::Outbound;
 
 impl Connection {
-    /// A method on channel 0, after the handshake.
+    /// Handles a method on channel 0 after the handshake.
     pub(super) fn open_connection_method(
         &mut self,
         now: Instant,
@@ -31,7 +31,8 @@ impl Connection {
                     close.class_id,
                     close.method_id,
                 );
-                // A close of ours that crosses the broker's has what it wanted.
+                // If a close by this client crosses the broker's, the application sees a close by this
+                // client.
                 let cause = match self.link.state() {
                     State::CloseSent => CloseCause::ByClient,
                     _ => CloseCause::ByBroker(error),
@@ -70,7 +71,7 @@ impl Connection {
         Ok(())
     }
 
-    /// A method on a channel.
+    /// Handles a method on a channel.
     pub(super) fn channel_method(
         &mut self,
         now: Instant,
@@ -83,7 +84,7 @@ impl Connection {
                 self.closed_by_broker(id, &close);
                 Ok(())
             }
-            // An answer behind our close would be on a channel that is not open.
+            // An answer after our close would be on a channel that is not open.
             Method::ChannelFlow(_) | Method::BasicCancel(_) if closing => Ok(()),
             Method::ChannelFlow(flow) => {
                 let Some(state) = self.channels.find_mut(id.0) else { return Ok(()) };
@@ -104,10 +105,10 @@ impl Connection {
         }
     }
 
-    /// The broker answers a call of the channel: the oldest, but for consumers.
+    /// Handles a reply: it belongs to the oldest call of the channel, except for consumers.
     ///
-    /// RabbitMQ's queues answer `basic.consume` and `basic.cancel` by way of the channel, so that
-    /// those answers may come behind the answers to later calls; they name the consumer's tag.
+    /// RabbitMQ's queue processes answer `basic.consume` and `basic.cancel` through the channel. So these
+    /// replies may arrive after replies to later calls. They are matched by the consumer tag.
     fn reply(
         &mut self,
         now: Instant,
@@ -126,7 +127,7 @@ impl Connection {
             Method::BasicCancelOk(ok) => Some(ok.consumer_tag.as_bytes()),
             _ => None,
         };
-        // Calls are pipelined behind the open: no reply overtakes its own.
+        // Calls are pipelined behind `channel.open`. No reply to them may arrive before open-ok.
         if state.phase == Phase::Opening && !matches!(method, Method::ChannelOpenOk(_)) {
             return stray(&mut self.link.numbers);
         }
@@ -147,8 +148,8 @@ impl Connection {
         };
         let Some((pending, awaited)) = self.calls.pending(call) else { return Err(unexpected) };
         if closes && matches!(pending, Pending::ChannelOpen(_)) && state.phase == Phase::Closing {
-            // RabbitMQ answers the open first. A peer that answers the close has answered both, unless it
-            // still owes one for the channel that had the number before.
+            // RabbitMQ answers the open first. A close-ok answers both the open and the close, unless the
+            // peer still owes one for the channel that had the number before.
             if !self.link.numbers.take_owed_close_ok(number) {
                 self.closed_by_client(id);
             }
@@ -160,7 +161,7 @@ impl Connection {
         let reply = pending.read(method)?;
         match tag {
             Some(tag) => state.calls.remove_tagged(tag, call),
-            // It goes with the channel.
+            // It is completed with the other calls of the channel when that is closed.
             None if pending == Pending::ChannelClose => {}
             None => state.calls.pop_front(),
         }
@@ -194,8 +195,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether the broker's next answer on the channel may be a message that was asked for, and if so,
-    /// whether that is without acknowledgement.
+    /// Whether the broker's next reply on the channel may be a message for `basic.get`, and if so, whether
+    /// the message needs no acknowledgement.
     pub(super) fn next_get(&self, id: ChannelId) -> Option<bool> {
         match self.next_call(id)? {
             (_, Pending::Get { no_ack }, _) => Some(no_ack),
@@ -203,7 +204,8 @@ impl Connection {
         }
     }
 
-    /// The broker has requeued what was unacknowledged on the channel: it comes again, under new tags.
+    /// Handles `basic.recover-ok`: the broker has requeued the unacknowledged deliveries of the channel, and
+    /// sends them again with new tags.
     fn recovered(&mut self, id: ChannelId) {
         let Some(state) = self.channels.find_mut(id.0) else { return };
         state.recovering = state.recovering.saturating_sub(1);
@@ -215,7 +217,7 @@ impl Connection {
         }
     }
 
-    /// The message that the channel's oldest call asked for is complete.
+    /// Completes the `basic.get` call of the channel with its message.
     pub(super) fn got(&mut self, id: ChannelId, mut got: Got) {
         let Some((call, pending, awaited)) = self.next_call(id) else { return };
         if pending == (Pending::Get { no_ack: true }) {
@@ -233,21 +235,21 @@ impl Connection {
         }
     }
 
-    /// The oldest call of the channel that is answered in order, and whether somebody awaits it.
+    /// Returns the oldest call of the channel that is answered in order, and whether a caller waits for it.
     fn next_call(&self, id: ChannelId) -> Option<(CallKey, Pending, bool)> {
         let call = self.channels.find(id.0)?.calls.front()?;
         let (pending, awaited) = self.calls.pending(call)?;
         Some((call, pending, awaited))
     }
 
-    /// A message that nobody waits for goes back to its queue.
+    /// Requeues a message for which no caller waits.
     fn give_back(&mut self, pending: Pending, reply: &Reply) {
         if let (Pending::Get { no_ack: false }, Reply::Got(Some(got))) = (pending, reply) {
             self.requeue(got.delivery.tag);
         }
     }
 
-    /// Undoes what a reply opened that nobody waits for.
+    /// Undoes what a reply opened for which no caller waits.
     pub(super) fn compensate(&mut self, now: Instant, pending: Pending, reply: &Reply) {
         match (pending, reply) {
             (Pending::ChannelOpen(channel), _) => self.channel(channel).release(now),
@@ -261,7 +263,7 @@ impl Connection {
         }
     }
 
-    /// Our close is answered.
+    /// Handles the close-ok for our close.
     fn closed_by_client(&mut self, id: ChannelId) {
         let handed_over = self.link.outbound.handed_over();
         self.close_channel(id, PhaseInput::CloseOk, ChannelCause::ByClient, handed_over);
@@ -272,14 +274,14 @@ impl Connection {
         let number = state.number;
         let error =
             BrokerError::new(close.reply_code, close.reply_text, close.class_id, close.method_id);
-        // RabbitMQ repeats a close until it is answered; a second answer would be one too many.
+        // RabbitMQ repeats a close until it is answered. Two answers would be one too many.
         let opening = |call| matches!(self.calls.pending(call), Some((Pending::ChannelOpen(_), _)));
         if self.link.numbers.is_copy(number, &error) && state.calls.front().is_some_and(opening) {
             return;
         }
         self.link.numbers.closed_by_broker(number, error.clone());
-        // What has begun goes on to its end: RabbitMQ ends the connection on a close-ok in the middle
-        // of a content. Nothing else of the channel does.
+        // A message that is partly sent is sent to its end: RabbitMQ closes the connection if a close-ok
+        // arrives in the middle of a message. Everything else that the channel has queued is dropped.
         self.link.outbound.abandon(number);
         if state.phase == Phase::Closing {
             self.link.numbers.owe_close_ok(number);
@@ -306,7 +308,7 @@ impl Connection {
         let tag = cancel.consumer_tag.as_bytes();
         let Some(key) = state.consumers.find(tag) else { return };
         let Some(consumer) = self.consumers.find(key) else { return };
-        // A cancel of ours that is on its way will be answered all the same.
+        // If a cancel of ours is in flight, the broker answers it as well.
         if consumer.phase == ConsumerPhase::Cancelling {
             return;
         }
@@ -320,7 +322,7 @@ impl Connection {
         self.end_consumer(key, ConsumerInput::BrokerCancel, Some(error));
     }
 
-    /// A delivery for a consumer that is not there begins; see `channel/strays.rs`.
+    /// Handles a delivery for an unknown consumer: see `channel/strays.rs`.
     #[cold]
     pub(super) fn stray(
         &mut self,
@@ -328,7 +330,7 @@ impl Connection {
         deliver: &basic::Deliver<'_>,
     ) -> Result<(), ProtocolDetail> {
         let Some(state) = self.channels.find_mut(id.0) else { return Ok(()) };
-        // What comes on a channel that closes or recovers goes back to its queue by that.
+        // A delivery on a channel that closes or recovers is requeued by that.
         let counts = state.phase == Phase::Open && state.recovering == 0;
         let fate = match counts {
             true => state.strays.get_or_insert_default().delivered(deliver.consumer_tag.as_bytes()),
@@ -363,7 +365,7 @@ impl Connection {
         }
     }
 
-    /// Its holder has dropped the delivery, which stays unacknowledged until its channel closes.
+    /// Records that the holder has dropped the delivery. It stays unacknowledged until its channel closes.
     pub(crate) fn drop_unacked(&mut self, tag: DeliveryTag) {
         let Some(state) = self.channels.find_mut(tag.channel.0) else { return };
         if tag.kind != TagKind::NoAck && state.unacked().mark_dropped(tag.tag) {
@@ -372,8 +374,8 @@ impl Connection {
         }
     }
 
-    /// Requeues a delivery that no handle holds, if it is unacked. A stream keeps its messages: there it is
-    /// acknowledged.
+    /// Requeues an unacknowledged delivery that no handle holds. A delivery of a stream is acked instead,
+    /// because a stream keeps its messages.
     pub(crate) fn requeue(&mut self, tag: DeliveryTag) {
         let Some(state) = self.channels.find_mut(tag.channel.0) else { return };
         if state.phase != Phase::Open || tag.kind == TagKind::NoAck {
@@ -383,7 +385,7 @@ impl Connection {
             return self.drop_unacked(tag);
         }
         let transactional = state.mode.is_tx();
-        // A rollback opens it again, for nobody.
+        // If a rollback makes it unacknowledged again, it has no holder.
         state.unacked().mark_dropped(tag.tag);
         if !state.unacked().ack(tag.tag, transactional) {
             return;
@@ -401,7 +403,7 @@ impl Connection {
     }
 }
 
-/// Ends a consumer at the broker, which is not to answer.
+/// Cancels a consumer at the broker without requesting a reply.
 fn cancel_no_wait(outbound: &mut Outbound, number: u16, consumer_tag: ShortStr<'_>) {
     let cancel = basic::Cancel { consumer_tag, no_wait: true };
     outbound.frames(number, |out| frame::write_method(out, number, &cancel));

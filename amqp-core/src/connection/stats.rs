@@ -1,11 +1,11 @@
-//! Counters, for metrics.
+//! Counters for metrics.
 
 use crate::channel::{ConsumerPhase, Phase};
 use crate::connection::Connection;
 
-/// What a connection has done, counted from the start of its transport, and what it holds.
+/// Counters of a connection since the start of its transport, and its current state.
 ///
-/// Taking it costs a walk over the channels and the consumers. Counts do not wrap while a connection exists.
+/// To take them, the connection loops over its channels and consumers. Counters do not wrap around.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -19,38 +19,38 @@ pub struct Stats {
     pub frames_sent: u64,
     /// Messages published.
     pub published: u64,
-    /// Publishes that the broker acknowledged; what was returned is among them.
+    /// Publishes that the broker acked, including returned ones.
     pub confirmed: u64,
-    /// Publishes that the broker refused.
+    /// Publishes that the broker nacked.
     pub nacked: u64,
-    /// Mandatory messages that came back.
+    /// Mandatory messages that were returned.
     pub returned: u64,
-    /// Messages delivered, or got.
+    /// Messages delivered to consumers, or fetched by `basic.get`.
     pub delivered: u64,
-    /// Acknowledgements and refusals sent; one for `multiple`.
+    /// Acks, nacks and rejects sent. One with `multiple` counts as one.
     pub acks_sent: u64,
     /// Deliveries dropped without an ack or nack.
     pub dropped: u64,
     /// Channels that are opening, open or closing.
     pub channels: u64,
-    /// Consumers that get deliveries.
+    /// Consumers that receive deliveries.
     pub consumers: u64,
     /// Calls that await their reply.
     pub open_calls: u64,
-    /// Publishes from the oldest that awaits its confirm, on each channel.
+    /// Publishes that await their confirm, counted on each channel from the oldest one to the newest.
     pub unconfirmed: u64,
-    /// Deliveries that are to be acked or nacked; dropped ones are not among them.
+    /// Deliveries that need an ack or nack, except those that were dropped.
     pub unacked: u64,
-    /// Bytes of deliveries that are unread, as far as is known: what was handed over together counts
-    /// until all of it is read.
+    /// Bytes of unread deliveries. Deliveries that a handle has taken together count until it has read all of
+    /// them.
     pub unread_bytes: u64,
-    /// Bytes of messages of which only a part has arrived.
+    /// Bytes of messages that have arrived in part.
     pub incomplete_bytes: u64,
     /// Bytes that wait to be handed to the transport.
     pub unsent_bytes: u64,
 }
 
-/// The part of [`Stats`] that only counts up.
+/// The counters among [`Stats`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) bytes_received: u64,
@@ -65,7 +65,7 @@ pub(crate) struct Counters {
 }
 
 impl Connection {
-    /// What the connection has done, and what it holds.
+    /// Returns the counters and the current state of the connection.
     pub fn stats(&self) -> Stats {
         let counters = &self.counters;
         let mut stats = Stats {

@@ -1,4 +1,4 @@
-//! New secrets for the login.
+//! Updates of the secret that the login used.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::limits::CALLS_MAX;
 use crate::request::{Pending, short};
 
 impl Connection {
-    /// Gives the broker a new secret for the login, such as a token about to expire
+    /// Sends the broker a new secret for the login, such as a token before the old one expires
     /// (`connection.update-secret`; <https://www.rabbitmq.com/docs/oauth2>).
     ///
     /// # Errors

@@ -1,10 +1,10 @@
-//! Deliveries that lie in the input whole: method, header and one small body frame, one behind the
-//! other.
+//! The fast path for deliveries that are complete in the input: the method, the header and one small body
+//! frame, adjacent to each other.
 //!
-//! Most do, and they are taken in one step. Anything out of the ordinary is left to the way that takes
-//! contents piece by piece (`channel/content.rs`), which every delivery could go: a frame that is not
-//! there yet or is malformed, a large body, a channel that closes or recovers, a consumer that nobody
-//! reads or whose queue may be a stream.
+//! Most deliveries are complete, and are handled in one step. Everything else is left to the general path,
+//! which handles messages frame by frame (`channel/content.rs`) and could handle every delivery. That
+//! includes a frame that is incomplete or malformed, a large body, a channel that closes or recovers, and a
+//! consumer whose handle is dropped or whose queue may be a stream.
 
 use amqp_proto::frame::{self, FRAME_OVERHEAD, FrameKind, FrameLimits};
 use amqp_proto::method::{MethodId, WireMethod, basic};
@@ -20,8 +20,8 @@ use crate::limits::{COPIED_BODY_BYTES, HEADER_FRAME_BYTES};
 use crate::message::{Delivery, ROUTING_KEY_GAP, ReceivedMessage};
 
 impl Connection {
-    /// Takes the delivery at the front of `input`, if there is one and it is whole. Returns the length
-    /// of all its frames.
+    /// Takes the delivery at the front of `input`, if there is one and it is complete. Returns the length of
+    /// all its frames.
     #[inline]
     pub(super) fn whole_delivery(&mut self, input: &[u8]) -> Result<Option<usize>, ProtocolDetail> {
         if self.link.input.skipped > 0 {
@@ -59,7 +59,7 @@ impl Connection {
             kind: consumer.kind,
         };
         let (exchange, routing_key) = (deliver.exchange, deliver.routing_key);
-        // The method ends with exchange, the key's length, and key.
+        // The method frame ends with the exchange, the length of the routing key, and the routing key.
         let start = length - 1 - routing_key.len() - ROUTING_KEY_GAP - exchange.len();
         let end = length + content.length;
         let whole = start..end - 1;
@@ -78,7 +78,7 @@ impl Connection {
     }
 }
 
-/// The channel and the payload of the method frame at the front of `input`.
+/// Returns the channel and the payload of the method frame at the front of `input`.
 #[inline]
 fn method(input: &[u8], limits: FrameLimits) -> Option<(u16, &[u8])> {
     let [_, c0, c1, ..] = *input else { return None };
@@ -86,7 +86,7 @@ fn method(input: &[u8], limits: FrameLimits) -> Option<(u16, &[u8])> {
     Some((channel, frame::peek_payload(input, FrameKind::Method, channel, limits.method)?))
 }
 
-/// Whether a frame with these ids on this channel seems to come next.
+/// Whether the next bytes look like the same method on the same channel.
 #[inline]
 fn follows(next: &[u8], channel: u16, payload: &[u8]) -> bool {
     let Some([1, c0, c1, _, _, _, _, ids @ ..]) = next.first_chunk::<11>() else { return false };
@@ -99,7 +99,7 @@ struct Content<'a> {
     length: usize,
 }
 
-/// The header and the small body at the front of `input`.
+/// Returns the header and the small body at the front of `input`.
 #[inline]
 fn content(channel: u16, input: &[u8], limits: FrameLimits) -> Option<Content<'_>> {
     let header_max = limits.header.min(HEADER_FRAME_BYTES);

@@ -1,7 +1,7 @@
 #![doc = include_str!("costs.md")]
 
-/// Counts steps that are taken over things that are open, for the test of the table above. Whatever looks
-/// at such things one by one calls it.
+/// Counts the steps over open things, for the test of the table above. All code that loops over such things
+/// calls it.
 #[cfg(not(test))]
 #[inline(always)]
 pub(crate) const fn count(_: usize) {}

@@ -1,4 +1,4 @@
-//! Why a connection could not be opened: every attempt, with the step at which it failed.
+//! Why a connection could not be opened: every failed attempt, with the step at which it failed.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,33 +12,31 @@ use crate::uri::UriError;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The attempt was given up by `close`.
-    #[error("given up by this client")]
+    /// `close` or `abort` was called before the connection was open.
+    #[error("aborted by this client")]
     Aborted,
     /// The driver, or the runtime under it, was dropped.
-    #[error(
-        "the driver is gone: the runtime in which it was to be opened has ended, or the driver was dropped"
-    )]
+    #[error("the driver was dropped, or the runtime in which it runs has ended")]
     DriverGone,
-    /// The driver cannot run: the system has no thread or no poller for it, or the runtime is missing or
-    /// was built without a part that the driver needs.
+    /// The driver could not be started. The system has no thread or no poller for it, or the runtime is
+    /// missing or lacks a part that the driver needs.
     #[error("cannot start the driver: {0}")]
     DriverNotStarted(TransportError),
     /// Every attempt failed.
     #[error("could not connect: {}", List(attempts))]
     Failed {
-        /// The failures in the order in which they came.
+        /// The failures, oldest first.
         attempts: Arc<[FailedAttempt]>,
     },
-    /// The configuration cannot be used.
+    /// The configuration is invalid.
     #[error("invalid configuration: {0}")]
     InvalidArgument(InvalidArgument),
     /// The text is not an AMQP URI.
     #[error("invalid URI: {0}")]
     InvalidUri(UriError),
-    /// The time for connecting as a whole ran out.
+    /// The timeout of connecting as a whole has expired.
     #[error(
-        "not connected within {} s: {step}, {}{}",
+        "not connected within {} s: {} timed out while {step}{}",
         timeout.as_secs_f32(),
         Place { host, port: *port, address: *address },
         Before(attempts)
@@ -50,15 +48,15 @@ pub enum ConnectError {
         port: u16,
         /// The address that was being tried, once the name was resolved.
         address: Option<SocketAddr>,
-        /// The time there was.
+        /// The timeout.
         timeout: Duration,
-        /// What was awaited at the end.
+        /// The step that was in progress.
         step: ConnectStep,
-        /// The failures until then.
+        /// The failures before that.
         attempts: Arc<[FailedAttempt]>,
     },
-    /// A host is to be reached by TLS (`amqps`), which the runtime does not support.
-    #[error("amqps is not supported by this release: use amqp")]
+    /// A host is to be reached over TLS (`amqps`), which the runtime does not support.
+    #[error("amqps (TLS) is not supported by this release: use amqp, or connect over a TLS stream")]
     TlsUnsupported,
 }
 
@@ -75,7 +73,7 @@ impl From<UriError> for ConnectError {
 }
 
 impl ConnectError {
-    /// The last failure: with one host and one address, the only one.
+    /// Returns the last failure, which is the only one if there is one host with one address.
     pub fn last_failure(&self) -> Option<&ConnectFailure> {
         match self {
             Self::Failed { attempts } | Self::TimedOut { attempts, .. } => {
@@ -111,57 +109,59 @@ impl fmt::Display for FailedAttempt {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectFailure {
-    /// The broker refused the login (403).
+    /// The broker refused the login (403): wrong user name or password, or a user that may not connect from
+    /// here.
     #[error("login refused: {0}")]
     Authentication(BrokerError),
-    /// The broker closed the connection for another reason while it was being opened.
-    #[error("refused: {0}")]
+    /// The broker closed the connection for another reason during the handshake.
+    #[error("the broker closed the connection: {0}")]
     Closed(BrokerError),
-    /// The connection could not be made: refused, unreachable, no answer.
+    /// The transport could not be connected: refused, unreachable or timed out.
     #[error("cannot dial: {0}")]
     Dial(TransportError),
-    /// The transport was lost while the connection was being opened.
-    #[error("lost while {step}: {error}")]
+    /// The transport was lost during the handshake.
+    #[error("connection lost while {step}: {error}")]
     Lost {
-        /// What was awaited.
+        /// The step that was in progress.
         step: ConnectStep,
-        /// What the transport said.
+        /// The error of the transport.
         error: TransportError,
     },
-    /// The broker's limits cannot be lived with.
-    #[error("the broker's frame_max of {frame_max} is below the least that the protocol allows")]
+    /// The broker's `frame_max` is below the minimum of the protocol.
+    #[error("the broker's frame_max ({frame_max}) is below the minimum of the protocol (4096)")]
     Limits {
-        /// The broker's frame size limit in bytes.
+        /// The broker's `frame_max` in bytes.
         frame_max: u32,
     },
-    /// The broker offers no mechanism that this client is configured for.
-    #[error("no shared mechanism; the broker offers {offered}")]
+    /// The broker offers no authentication mechanism that this client is configured for.
+    #[error("the broker does not offer the configured authentication mechanism, only {offered}")]
     NoSharedMechanism {
-        /// What the broker offers.
+        /// The mechanisms that the broker offers.
         offered: Arc<str>,
     },
     /// The peer does not speak AMQP.
     #[error("the peer does not speak AMQP")]
     NotAmqp,
-    /// The peer closed right after the login: most likely a refusal by a broker that says no more.
-    #[error("closed after the login, which was probably refused: {0}")]
+    /// The peer closed the transport right after the login. Most likely it has refused the login without a
+    /// message.
+    #[error("closed by the peer after the login, which it has probably refused: {0}")]
     ProbablyAuthentication(TransportError),
-    /// The peer broke the protocol.
-    #[error("the peer broke the protocol: {0}")]
+    /// The peer violated the protocol.
+    #[error("the peer violated the protocol: {0}")]
     Protocol(ProtocolError),
     /// The host's name could not be resolved, or has no address.
-    #[error("cannot resolve: {0}")]
+    #[error("cannot resolve the host: {0}")]
     Resolve(TransportError),
-    /// The peer did not go on in time.
-    #[error("no answer within {} s while {step}", timeout.as_secs_f32())]
+    /// The timeout of this address has expired.
+    #[error("timed out after {} s while {step}", timeout.as_secs_f32())]
     TimedOut {
-        /// The time there was for this address.
+        /// The timeout of this address.
         timeout: Duration,
-        /// What was awaited.
+        /// The step that was in progress.
         step: ConnectStep,
     },
-    /// The peer closed right after the limits were chosen: RabbitMQ's way to refuse them.
-    #[error("closed after tuning, which was probably refused: {0}")]
+    /// The peer closed the transport right after the limits were sent. RabbitMQ refuses limits in this way.
+    #[error("closed by the peer after connection.tune-ok: it has probably refused the limits: {0}")]
     TuningRefused(TransportError),
     /// The peer speaks another version of the protocol.
     #[error("the peer speaks AMQP {major}.{minor}.{revision}, not 0.9.1")]
@@ -173,24 +173,25 @@ pub enum ConnectFailure {
         /// The revision.
         revision: u8,
     },
-    /// The broker refused the virtual host (530): it is missing, forbidden or full.
+    /// The broker refused the virtual host (530): it does not exist, or the user has no access to it, or it
+    /// has reached its connection limit.
     #[error("virtual host refused: {0}")]
     VirtualHost(BrokerError),
 }
 
-/// What was awaited when connecting failed.
+/// The steps of connecting. An error has the one that was in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectStep {
-    /// The host's addresses.
+    /// Resolving the host's name.
     Resolve,
-    /// The connection of the transport.
+    /// Connecting the transport.
     Dial,
-    /// The broker's greeting.
+    /// Waiting for the broker's `connection.start`.
     Start,
-    /// The answer to the login.
+    /// Waiting for the reply to the login.
     Tune,
-    /// The answer to the choice of virtual host.
+    /// Waiting for the reply to `connection.open`, which names the virtual host.
     Open,
 }
 
@@ -199,14 +200,14 @@ impl fmt::Display for ConnectStep {
         f.write_str(match self {
             Self::Resolve => "resolving the host",
             Self::Dial => "dialling",
-            Self::Start => "awaiting the broker's greeting",
-            Self::Tune => "awaiting the answer to the login",
+            Self::Start => "waiting for connection.start",
+            Self::Tune => "waiting for the reply to the login",
             Self::Open => "opening the virtual host",
         })
     }
 }
 
-/// A host, with its address once that is known.
+/// A host, with its address if that is known.
 struct Place<'a> {
     host: &'a str,
     port: u16,
@@ -222,7 +223,7 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// What failed before, if anything did.
+/// The failures before the last one, if there are any.
 struct Before<'a>(&'a [FailedAttempt]);
 
 impl fmt::Display for Before<'_> {

@@ -1,8 +1,8 @@
-//! Errors, with blame: the caller ([`Misuse`], [`InvalidArgument`]), the broker's refusal
-//! ([`BrokerError`]), a peer that broke the protocol ([`ProtocolError`]), the transport
-//! ([`TransportError`]), or time ([`Error::Deadline`]).
+//! Errors, sorted by who has caused them: the caller ([`Misuse`], [`InvalidArgument`]), a refusal by the
+//! broker ([`BrokerError`]), a peer that violates the protocol ([`ProtocolError`]), the transport
+//! ([`TransportError`]), or a timeout ([`Error::Deadline`]).
 //!
-//! A channel and a connection that died keep their cause, and every later call repeats it.
+//! A closed channel or connection keeps its cause, and every later call returns it.
 
 mod connect;
 mod publish;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use amqp_proto::method::MethodId;
 use amqp_proto::{EncodeError, Malformed, ReplyCode, ShortStr};
 
-use crate::limits::PEER_TEXT_BYTES;
+use crate::limits::{CALLS_MAX, PEER_TEXT_BYTES};
 use crate::message::ReturnedMessage;
 
 pub use connect::{ConnectError, ConnectFailure, ConnectStep, FailedAttempt};
@@ -29,7 +29,7 @@ pub enum Error {
     /// A delivery could not be acknowledged or rejected.
     #[error("{0}")]
     Ack(Box<AckError>),
-    /// The channel is closed, for this reason; the connection may live on.
+    /// The channel is closed, for this reason. The connection may still be open.
     #[error("channel closed: {0}")]
     Channel(ChannelCause),
     /// The connection could not be opened.
@@ -49,30 +49,29 @@ pub enum Error {
         /// The consumer's tag.
         consumer_tag: Arc<str>,
     },
-    /// What was to be finished before a close was not, within the time for it; the connection is
-    /// still open.
+    /// The connection was not drained within the timeout. It is still open.
     #[error(
-        "not drained in time: {unconfirmed} publishes unconfirmed, {unacked} deliveries neither acked nor nacked"
+        "not drained within the timeout: {unconfirmed} publishes unconfirmed, {unacked} deliveries unacknowledged"
     )]
     DrainTimeout {
-        /// Publishes that await their confirms.
+        /// The number of publishes that await their confirm.
         unconfirmed: u64,
-        /// Deliveries that are neither acked nor nacked.
+        /// The number of deliveries that are neither acked nor nacked.
         unacked: u64,
     },
-    /// No reply came in time. The broker may have done the work; a late reply is consumed, and what
-    /// it opened is closed again.
+    /// No reply arrived within the call timeout. The broker may have carried out the request. A late reply is
+    /// consumed, and what it opened is closed again.
     #[error("no reply to {method} within {} s", timeout.as_secs_f32())]
     Deadline {
-        /// What was asked.
+        /// The method that was sent.
         method: MethodId,
-        /// How long the reply was awaited.
+        /// The call timeout.
         timeout: Duration,
     },
-    /// An argument cannot be sent; nothing was.
+    /// An argument cannot be sent. Nothing was sent.
     #[error("invalid argument: {0}")]
     InvalidArgument(InvalidArgument),
-    /// The call makes no sense here; nothing was sent.
+    /// The call is not possible in the current state. Nothing was sent.
     #[error("misuse: {0}")]
     Misuse(Misuse),
     /// A message was not confirmed.
@@ -84,12 +83,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// The broker's reply code, if the broker refused.
+    /// Returns the broker's reply code, if the broker has caused the error.
     pub fn reply_code(&self) -> Option<ReplyCode> {
         self.broker_error().map(|error| error.code)
     }
 
-    /// The broker's refusal, if that is what it was.
+    /// Returns the broker's error, if the broker has caused this one.
     pub fn broker_error(&self) -> Option<&BrokerError> {
         match self {
             Self::Publish(error) => match &**error {
@@ -107,12 +106,12 @@ impl Error {
         }
     }
 
-    /// Whether the whole connection is gone.
+    /// Whether the connection is closed.
     pub const fn is_connection(&self) -> bool {
         matches!(self, Self::Connection(_) | Self::Channel(ChannelCause::Connection(_)))
     }
 
-    /// Whether one channel is gone, and the connection lives on.
+    /// Whether only the channel is closed, and the connection may still be open.
     pub const fn is_channel(&self) -> bool {
         matches!(self, Self::Channel(ChannelCause::ByBroker(_) | ChannelCause::ByClient))
     }
@@ -130,19 +129,19 @@ impl From<Misuse> for Error {
     }
 }
 
-/// Why a connection closed. Also the value with which a wait for its end resolves.
+/// Why a connection closed. `closed` resolves to it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CloseCause {
-    /// This client ended it at once, with `abort`.
+    /// This client ended it immediately, with `abort`.
     #[error("aborted by this client")]
     Aborted,
-    /// The broker read no publishes for longer than the blocked time-out.
+    /// The broker blocked publishes for longer than the blocked timeout.
     #[error("blocked by the broker for {} s: {reason}", timeout.as_secs_f32())]
     BlockedTimeout {
-        /// The broker's words for it.
+        /// The reason that the broker gave.
         reason: Arc<str>,
-        /// The time-out.
+        /// The blocked timeout.
         timeout: Duration,
     },
     /// The broker closed it.
@@ -151,38 +150,38 @@ pub enum CloseCause {
     /// This client closed it.
     #[error("by this client")]
     ByClient,
-    /// This client closed it, and the broker did not confirm within the close time-out, or was lost
-    /// before it could.
-    #[error("by this client, without the broker's confirmation")]
+    /// This client closed it, but the broker did not reply within the close timeout, or the transport was
+    /// lost before.
+    #[error("by this client, without a reply from the broker")]
     ByClientForced,
     /// It was never opened.
     #[error("{0}")]
     Connect(Arc<ConnectError>),
     /// The driver, or the runtime under it, was dropped.
-    #[error(
-        "its driver is gone: the runtime in which it was opened has ended, or the driver was dropped"
-    )]
+    #[error("the driver was dropped, or the runtime in which it was opened has ended")]
     DriverGone,
-    /// The broker was silent for two heartbeat intervals.
-    #[error("no sign of life from the broker for {} s", silence.as_secs_f32())]
+    /// Nothing was received for two heartbeat intervals.
+    #[error("no bytes from the broker for {} s (heartbeat timeout)", silence.as_secs_f32())]
     HeartbeatTimeout {
-        /// How long nothing was received.
+        /// The time since something was last received.
         silence: Duration,
     },
-    /// A panic interrupted a change of the connection's state: that of a waker when it was cloned, or a fault
-    /// of this library. What was sent before is unknown.
-    #[error("a panic interrupted a change of its state")]
+    /// A panic interrupted a change of the connection's state. Either a waker panicked when it was cloned, or
+    /// this library has a bug. It is unknown what was sent before.
+    #[error(
+        "a panic interrupted a change of its state: in the clone of a waker, or in this library"
+    )]
     Panicked,
-    /// The broker broke the protocol.
-    #[error("the broker broke the protocol: {0}")]
+    /// The broker violated the protocol.
+    #[error("the broker violated the protocol: {0}")]
     Protocol(ProtocolError),
     /// The transport was lost.
     #[error("transport lost: {0}")]
     Transport(TransportError),
-    /// The transport took no bytes for two heartbeat intervals.
-    #[error("nothing could be written for {} s", stalled.as_secs_f32())]
+    /// Nothing could be written for two heartbeat intervals.
+    #[error("the broker accepted no bytes for {} s (write timeout)", stalled.as_secs_f32())]
     WriteTimeout {
-        /// How long nothing was written while something was to be.
+        /// The time since the last byte was written, while there were bytes to write.
         stalled: Duration,
     },
 }
@@ -191,7 +190,7 @@ pub enum CloseCause {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChannelCause {
-    /// The broker closed it: a soft error.
+    /// The broker closed it (a channel exception, or soft error).
     #[error("by the broker: {0}")]
     ByBroker(BrokerError),
     /// This client closed it.
@@ -203,7 +202,7 @@ pub enum ChannelCause {
 }
 
 impl ChannelCause {
-    /// The error that later calls on the channel report.
+    /// The error that later calls on the channel return.
     pub(crate) fn into_error(self) -> Error {
         match self {
             Self::Connection(cause) => Error::Connection(cause),
@@ -218,7 +217,7 @@ impl From<ChannelCause> for Error {
     }
 }
 
-/// The broker's refusal: what `channel.close` or `connection.close` said.
+/// The reason for which the broker closed a channel or connection (`channel.close`, `connection.close`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BrokerError {
@@ -226,7 +225,7 @@ pub struct BrokerError {
     pub code: ReplyCode,
     /// The reply text, at most 1,024 bytes of it.
     pub text: Arc<str>,
-    /// The method that was refused, if the broker named one.
+    /// The method that caused the close, if the broker named one.
     pub method: Option<MethodId>,
 }
 
@@ -239,7 +238,7 @@ impl BrokerError {
 
 impl fmt::Display for BrokerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // RabbitMQ's texts begin with the code's name.
+        // RabbitMQ's texts begin with the name of the code.
         write!(f, "{} {}", self.code.code(), self.text)?;
         if let Some(method) = self.method {
             write!(f, " ({method})")?;
@@ -248,49 +247,50 @@ impl fmt::Display for BrokerError {
     }
 }
 
-/// The peer broke the protocol.
+/// A violation of the protocol by the peer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {detail}")]
 #[non_exhaustive]
 pub struct ProtocolError {
-    /// The code that this client closed the connection with.
+    /// The reply code with which this client closed the connection.
     pub code: ReplyCode,
     /// What was wrong.
     pub detail: ProtocolDetail,
 }
 
-/// What a peer did wrong.
+/// How a peer violated the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProtocolDetail {
-    /// More body came than its header had announced.
-    #[error("content body longer than announced")]
+    /// A message has more body bytes than its header announced.
+    #[error("message body longer than its header announced")]
     BodyTooLong,
-    /// A confirm for a publish that is not open.
+    /// A confirm names a publish that is not open.
     #[error("confirm of publish {0}, which is not open")]
     ConfirmUnknown(u64),
-    /// A content header of another class than basic.
-    #[error("content header of class {0}")]
+    /// A content header has another class than basic.
+    #[error("content header of class {0} instead of 60")]
     ContentClass(u16),
-    /// A delivery tag that does not follow the one before it.
+    /// A delivery tag is not higher than the one before it.
     #[error("delivery tag {0} out of order")]
     DeliveryTag(u64),
-    /// A heartbeat frame on another channel than 0.
+    /// A heartbeat frame arrived on a channel other than 0.
     #[error("heartbeat on channel {0} instead of 0")]
     HeartbeatChannel(u16),
-    /// Bytes that are no AMQP.
+    /// The bytes are not AMQP.
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    /// A frame on a channel that is not open.
+    /// A frame arrived on a channel that is not open.
     #[error("frame on channel {0}, which is not open")]
     NotOpen(u16),
-    /// `queue.declare-ok` for another queue than was declared.
+    /// `queue.declare-ok` names another queue than the one that was declared.
     #[error("queue.declare-ok for another queue")]
     QueueName,
-    /// A body or header frame where none is due, or a method where content is due.
-    #[error("frame out of order in content")]
+    /// A header or body frame arrived where another frame was expected, or a method in the middle of a
+    /// message.
+    #[error("the method, header and body frames of a message are out of order")]
     UnexpectedFrame,
-    /// A method that is not due.
+    /// A method arrived that is not expected in the current state.
     #[error("unexpected method {0}")]
     UnexpectedMethod(MethodId),
 }
@@ -316,24 +316,24 @@ impl ProtocolError {
     }
 }
 
-/// What the operating system said of a socket or of a look-up.
+/// An error of the operating system for a socket or a name lookup.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 #[non_exhaustive]
 pub struct TransportError {
-    /// The kind; `UnexpectedEof` where the peer closed.
+    /// The kind. `UnexpectedEof` if the peer closed the connection.
     pub kind: io::ErrorKind,
     /// The text.
     pub message: Arc<str>,
 }
 
 impl TransportError {
-    /// The peer closed the connection.
+    /// The error of a connection that the peer has closed.
     pub fn end_of_file() -> Self {
         Self { kind: io::ErrorKind::UnexpectedEof, message: "closed by the peer".into() }
     }
 
-    /// An error from its kind and text.
+    /// Creates an error from its kind and text.
     pub fn new(kind: io::ErrorKind, message: impl Into<Arc<str>>) -> Self {
         Self { kind, message: message.into() }
     }
@@ -356,7 +356,7 @@ impl From<io::Error> for TransportError {
 #[error("{argument}: {reason}")]
 #[non_exhaustive]
 pub struct InvalidArgument {
-    /// The argument's name in the specification.
+    /// The name of the argument in the specification.
     pub argument: &'static str,
     /// What is wrong with it.
     pub reason: InvalidReason,
@@ -366,8 +366,8 @@ pub struct InvalidArgument {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidReason {
-    /// It holds a NUL, which would shift the fields of a PLAIN response.
-    #[error("holds a NUL")]
+    /// It contains NUL, which separates the fields of a PLAIN response.
+    #[error("contains NUL")]
     ContainsNul,
     /// It must not be empty.
     #[error("is empty")]
@@ -376,14 +376,14 @@ pub enum InvalidReason {
     #[error(transparent)]
     Encode(#[from] EncodeError),
     /// The frame that carries it would be larger than the negotiated `frame_max`.
-    #[error("makes a frame of {size} bytes, over frame_max {frame_max}")]
+    #[error("needs a frame of {size} bytes, more than frame_max ({frame_max})")]
     FrameTooLarge {
         /// The size of the frame in bytes.
         size: usize,
         /// The negotiated limit in bytes.
         frame_max: u32,
     },
-    /// It is beyond the values that the protocol or RabbitMQ allow.
+    /// It is outside of the range that the protocol or RabbitMQ allows.
     #[error("is out of range")]
     OutOfRange,
 }
@@ -394,24 +394,31 @@ impl InvalidArgument {
     }
 }
 
-/// A call that makes no sense where it is made; RabbitMQ would close the channel or the connection.
+/// A call that is not possible in the current state. RabbitMQ would close the channel or the connection
+/// because of it, so nothing was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Misuse {
-    /// A publish, or a call without a reply, before the broker has answered `channel.open`: await that reply first.
+    /// A publish, or a call without a reply, before the reply to `channel.open`. Await that reply first.
     #[error("the channel is not open yet: await the reply to channel.open first")]
     ChannelNotOpen,
-    /// Transaction mode on a channel in confirm mode: they exclude each other.
-    #[error("the channel is in confirm mode")]
+    /// Transaction mode was requested on a channel in confirm mode. The modes exclude each other: open
+    /// another channel.
+    #[error("the channel is in confirm mode, which excludes tx.select: use another channel")]
     ConfirmMode,
-    /// An unconfirmed publish on a channel in confirm mode: use its `Publisher`.
-    #[error("the channel is in confirm mode: publish through its Publisher")]
+    /// An unconfirmed publish on a channel in confirm mode. Publish through its `Publisher`.
+    #[error("the channel is in confirm mode: publish with its Publisher, or on another channel")]
     ConfirmModeUsePublisher,
-    /// The channel has a consumer of this tag; RabbitMQ would close the whole connection.
-    #[error("the channel has a consumer with this tag")]
+    /// The channel has another consumer with this tag. RabbitMQ would close the whole connection.
+    #[error(
+        "the channel already has a consumer with this tag: use another one, or let the client generate it"
+    )]
     DuplicateConsumerTag,
-    /// A request to stop deliveries, for which RabbitMQ would close the connection.
-    #[error("channel.flow with active=0 is not implemented by RabbitMQ")]
+    /// A request to stop deliveries (`channel.flow` with `active` = 0). RabbitMQ would close the connection.
+    /// Lower the prefetch or cancel the consumer instead.
+    #[error(
+        "channel.flow with active=0 is not supported by RabbitMQ: lower the prefetch, or cancel the consumers"
+    )]
     FlowInactive,
     /// Every channel number of the connection is in use.
     #[error(
@@ -426,68 +433,76 @@ pub enum Misuse {
         /// [`Config::channel_max`](crate::Config::channel_max).
         by_broker: bool,
     },
-    /// The connection is not open yet.
-    #[error("the connection is not open yet")]
+    /// The connection is not open yet. Await the connection first.
+    #[error("the connection is not open yet: await it first")]
     NotConnected,
-    /// A confirmed publish on a channel that is not in confirm mode.
-    #[error("the channel is not in confirm mode")]
+    /// A confirmed publish on a channel that is not in confirm mode. Select it first (`confirm.select`).
+    #[error("the channel is not in confirm mode: call confirm.select first")]
     NotConfirmMode,
-    /// A commit or a rollback on a channel that is not in transaction mode.
-    #[error("the channel is not in transaction mode")]
+    /// A commit or rollback on a channel that is not in transaction mode. Select it first (`tx.select`).
+    #[error("the channel is not in transaction mode: call tx.select first")]
     NotTransactionMode,
-    /// The channel awaits 16,384 replies, some of them maybe beyond their time.
-    #[error("the channel awaits too many replies")]
+    /// The channel awaits the maximum of 16,384 replies. Calls whose deadline has passed count until the
+    /// broker replies.
+    #[error("{} calls await their replies, the maximum: await some of them first", CALLS_MAX)]
     TooManyCalls,
-    /// Confirm mode on a channel in transaction mode: they exclude each other.
-    #[error("the channel is in transaction mode")]
+    /// Confirm mode was requested on a channel in transaction mode. The modes exclude each other: open
+    /// another channel.
+    #[error(
+        "the channel is in transaction mode, which excludes confirm.select: use another channel"
+    )]
     TransactionMode,
-    /// A consumer of a stream without acknowledgement; RabbitMQ would close the connection.
+    /// A consumer of a stream without acknowledgement. RabbitMQ would close the connection. Consume without
+    /// `no_ack`.
     #[error("a stream needs acknowledgements: consume without no_ack")]
     StreamNeedsAck,
-    /// A consumer of a stream without a limit of unacknowledged deliveries; RabbitMQ would close the
-    /// channel.
+    /// A consumer of a stream without a prefetch. RabbitMQ would close the channel. Set one on the consumer,
+    /// or with `basic.qos`.
     #[error("a stream needs a prefetch: set one on the consumer or with basic.qos")]
     StreamNeedsPrefetch,
 }
 
-/// Why a delivery could not be acked or nacked; nothing was sent.
+/// Why a delivery could not be acked, nacked or rejected. Nothing was sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AckError {
-    /// The delivery may come from a stream, and this RabbitMQ is older than 3.11: it would close the
-    /// connection (540) if a stream's delivery was refused. Nothing was sent. Acknowledge the delivery,
-    /// or consume with [`stream_offset`](crate::BasicConsume::stream_offset): then refusing a delivery
-    /// acknowledges it.
+    /// The delivery may come from a stream, and RabbitMQ before 3.11 would close the connection (540) if a
+    /// delivery of a stream is nacked or rejected. Nothing was sent. Ack the delivery, or consume with
+    /// [`stream_offset`](crate::BasicConsume::stream_offset): then a nack or reject acks it.
     #[error(
-        "delivery {0} may come from a stream, which takes no message back: acknowledge it, \
+        "delivery {0} may come from a stream, which does not take messages back: acknowledge it, \
          or consume with stream_offset"
     )]
     MaybeStream(u64),
-    /// It came without acknowledgement: there is nothing to acknowledge or refuse.
-    #[error("delivery {0} needs no acknowledgement")]
+    /// It came without acknowledgement (`no_ack`), so it cannot be acked, nacked or rejected.
+    #[error("delivery {0} came without acknowledgement (no_ack): it cannot be acked or nacked")]
     NoAck(u64),
-    /// `basic.recover` was called since: the delivery is requeued, unless it was acked or nacked before.
+    /// `basic.recover` was called since, which has requeued the delivery unless it was acked or nacked
+    /// before.
     #[error("delivery {0} was requeued by basic.recover")]
     Recovered(u64),
-    /// It came on another channel, which is where it can be acked or nacked.
+    /// It came on another channel. Ack or nack it there.
     #[error("delivery {0} came on another channel: ack or nack it there")]
     OtherChannel(u64),
-    /// It was acked or nacked before, maybe by `multiple`; the broker would close the channel.
+    /// It was acked or nacked before, perhaps by one with `multiple`. RabbitMQ would close the channel.
     #[error("delivery {0} is acked or nacked already")]
     AlreadyAcked(u64),
-    /// Its channel or connection has closed: the broker has requeued it already.
-    #[error("stale delivery: {0}")]
+    /// Its channel or connection has closed. The broker has requeued it.
+    #[error("stale delivery, which the broker requeues: {0}")]
     Stale(Error),
-    /// Refusing with `multiple` could cover a delivery of a stream, which takes no message back: RabbitMQ
-    /// before 3.11 would close the connection (540). Nothing was refused: refuse them one by one.
-    #[error("delivery {0} may not be refused with multiple: the channel has consumed a stream")]
+    /// A nack with `multiple` may cover a delivery of a stream, for which RabbitMQ before 3.11 would close
+    /// the connection (540). Nothing was sent. Nack the deliveries one by one.
+    #[error(
+        "delivery {0} cannot be nacked with multiple, because the channel has consumed from a stream: \
+         nack the deliveries one by one"
+    )]
     Stream(u64),
-    /// The broker never delivered this tag on this channel; it would close the channel.
-    #[error("unknown delivery tag {0}")]
+    /// The broker has not delivered this tag on this channel. RabbitMQ would close the channel.
+    #[error("unknown delivery tag {0}: it was not delivered on this channel")]
     Unknown(u64),
 }
 
-/// Text of the peer, shortened and with control characters escaped.
+/// Text from the peer, truncated and with control characters escaped.
 pub(crate) fn peer_text(bytes: &[u8]) -> Arc<str> {
     let bytes = bytes.get(..PEER_TEXT_BYTES).unwrap_or(bytes);
     let mut text = String::new();

@@ -8,14 +8,14 @@ pub enum PublishError {
     /// The message cannot be sent. Nothing was sent.
     #[error("invalid message: {0}")]
     Invalid(InvalidArgument),
-    /// The channel cannot be used like this. Nothing was sent.
+    /// The channel is in a state in which it cannot publish the message. Nothing was sent.
     #[error("misuse: {0}")]
     Misuse(Misuse),
     /// The broker refused the message, for example because a queue with `x-overflow=reject-publish` is full.
-    #[error("refused by the broker")]
+    #[error("nacked by the broker: for example, a queue with x-overflow=reject-publish is full")]
     Nacked,
-    /// The channel or connection closed, for this reason, before any byte of the message was written. The broker has
-    /// not taken it.
+    /// The channel or connection closed, for this reason, before any byte of the message was written. The
+    /// broker has not taken it.
     #[error("not sent: {0}")]
     NotSent(Error),
     /// The message was mandatory and reached no queue.
@@ -28,7 +28,7 @@ pub enum PublishError {
 }
 
 impl PublishError {
-    /// The error of a message that was refused before it was buffered.
+    /// Creates the error of a message that was refused before it was buffered.
     pub fn refused(error: Error) -> Self {
         match error {
             Error::InvalidArgument(invalid) => Self::Invalid(invalid),

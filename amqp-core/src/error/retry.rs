@@ -1,4 +1,4 @@
-//! Which errors may be gone when the application tries again.
+//! Which errors may not occur again if the application retries.
 
 use amqp_proto::ReplyCode;
 
@@ -8,11 +8,11 @@ use crate::error::{
 };
 
 impl Error {
-    /// Whether the same call may succeed later: on this channel, or on another channel or connection if this one has
-    /// closed.
+    /// Whether the same call may succeed later: on this channel, or on another channel or connection if this
+    /// one has closed.
     ///
-    /// It is false for mistakes of the caller, for refusals such as 404 and 406, and after a close or abort by this
-    /// client.
+    /// It is false for mistakes of the caller, for refusals such as 404 and 406, and after a close or abort
+    /// by this client.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Channel(cause) => cause.is_retryable(),
@@ -138,7 +138,8 @@ impl ConnectFailure {
 }
 
 impl Misuse {
-    /// Whether the state that it names passes by itself.
+    /// Whether the application can retry later without a change: the state that the error names passes by
+    /// itself.
     pub const fn is_retryable(&self) -> bool {
         matches!(
             self,

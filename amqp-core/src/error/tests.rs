@@ -267,8 +267,8 @@ fn texts_say_what_failed_where_and_what_to_do() {
         ),
         (
             Box::new(Error::Connection(CloseCause::DriverGone)),
-            "connection closed: its driver is gone: the runtime in which it was opened has ended, \
-             or the driver was dropped",
+            "connection closed: the driver was dropped, or the runtime in which it was opened has \
+             ended",
         ),
         (
             Box::new(Error::Deadline {

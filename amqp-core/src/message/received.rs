@@ -12,6 +12,7 @@ use amqp_proto::{
 use bytes::Bytes;
 
 use crate::ids::DeliveryTag;
+use crate::limits::{HEADER_FRAME_BYTES, INCOMPLETE_BYTES, MESSAGE_BYTES};
 
 /// The argument that makes a consumer one of a stream, and the header of a stream's deliveries.
 pub(crate) const STREAM_OFFSET: &str = "x-stream-offset";
@@ -242,13 +243,15 @@ impl Delivery {
 pub enum Fault {
     /// Too many bytes of incomplete messages arrived at once on all channels together. The body was dropped as
     /// it arrived.
-    #[error("body of {size} bytes dropped: too many incomplete messages arrived at once")]
+    #[error(
+        "body of {size} bytes dropped: more than {INCOMPLETE_BYTES} bytes of incomplete messages arrived at once"
+    )]
     Crowded {
         /// The size of the body in bytes.
         size: u64,
     },
     /// The header frame is larger than the limit. It and the body were dropped as they arrived.
-    #[error("header frame of {size} bytes is over the limit")]
+    #[error("header frame of {size} bytes is over the limit of {HEADER_FRAME_BYTES}")]
     HeaderTooLarge {
         /// The size of the frame's payload in bytes.
         size: u32,
@@ -258,7 +261,7 @@ pub enum Fault {
     #[error("malformed properties: {0}")]
     Malformed(Malformed),
     /// The body is larger than the limit. It was dropped as it arrived.
-    #[error("body of {size} bytes is over the limit")]
+    #[error("body of {size} bytes is over the limit of {MESSAGE_BYTES}")]
     Oversize {
         /// The size of the body in bytes.
         size: u64,

@@ -1,5 +1,5 @@
-//! Connecting: the hosts are resolved and their addresses dialled, one after the other, until the
-//! handshake of one has succeeded. A failure leads to the next address, then to the next host.
+//! Connecting: resolves the hosts and dials their addresses one after the other, until one handshake
+//! succeeds. After a failure, the next address is tried, then the next host.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::ids::Attempt;
 use crate::session::{Phase, PhaseInput, Session};
 
 impl Session {
-    /// Answers [`Action::Resolve`].
+    /// Reports the result of [`Action::Resolve`].
     pub fn handle_resolved(
         &mut self,
         now: Instant,
@@ -30,7 +30,7 @@ impl Session {
         }
     }
 
-    /// Answers [`Action::Dial`]: the transport is connected.
+    /// Reports the success of [`Action::Dial`]: the transport is connected.
     pub fn handle_connected(&mut self, now: Instant, attempt: Attempt) {
         if attempt == self.attempt && self.phase == Phase::Dialling {
             self.step(PhaseInput::Connected);
@@ -38,7 +38,7 @@ impl Session {
         }
     }
 
-    /// Begins with the current host: asks for its addresses, or dials it by its name.
+    /// Starts with the current host: requests its addresses, or dials it by its name.
     pub(super) fn try_host(&mut self, now: Instant) {
         if self.by_name {
             self.step(PhaseInput::Resolved);
@@ -59,7 +59,7 @@ impl Session {
         self.action = Some(Action::Dial { attempt: self.attempt, target });
     }
 
-    /// Goes on to the next address or host, unless the failure is a refusal or was the last one's.
+    /// Continues with the next address or host, unless the failure is a refusal or there is no other.
     pub(super) fn attempt_failed(&mut self, now: Instant, failure: ConnectFailure) {
         self.timers.set(TimeoutReason::Address, None);
         let refused = matches!(

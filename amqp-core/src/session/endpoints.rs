@@ -1,4 +1,4 @@
-//! Which host and address is tried next, and what became of those before.
+//! Which host and address is tried next, and the failures so far.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ impl Endpoints {
     pub(super) fn new(endpoints: &[Endpoint]) -> Self {
         let mut later = Vec::from(endpoints).into_iter();
         Self {
-            // An empty list is refused before.
+            // An empty list was refused before.
             current: later.next().unwrap_or_else(|| Endpoint::new("localhost", PORT)),
             later,
             addresses: Vec::new().into_iter(),
@@ -29,7 +29,7 @@ impl Endpoints {
         }
     }
 
-    /// No host is tried but the current one.
+    /// Drops all hosts except the current one.
     pub(super) fn keep_first(&mut self) {
         self.later = Vec::new().into_iter();
     }
@@ -42,7 +42,7 @@ impl Endpoints {
         self.address
     }
 
-    /// The current host has these addresses.
+    /// Sets the addresses of the current host.
     pub(super) fn resolved(&mut self, addresses: Vec<SocketAddr>) -> Result<(), TransportError> {
         self.addresses = addresses.into_iter();
         if self.next_address() {

@@ -1,10 +1,10 @@
-//! The durable connection: it finds a transport for a [`Connection`], and outlives it.
+//! The session: it finds a transport for a [`Connection`], and remains when the transport is lost.
 //!
-//! A session resolves the hosts of its configuration in turn, dials every address, and runs the
-//! handshake on each transport, until one is open or all have failed. Refusals of the login or the
-//! virtual host are not tried elsewhere. Once open, the session's verbs are the connection's.
+//! A session resolves the hosts of its configuration in turn, dials each address, and runs the handshake,
+//! until one succeeds or all have failed. If a broker refuses the login or the virtual host, the next hosts
+//! are not tried. When the session is open, its verbs are those of the connection.
 //!
-//! When the transport is lost the session ends, with the cause.
+//! When the transport is lost, the session ends with the cause.
 
 mod connecting;
 mod endpoints;
@@ -30,9 +30,9 @@ use endpoints::Endpoints;
 enum Phase {
     Resolving,
     Dialling,
-    /// A transport is there: handshake, open or closing.
+    /// A transport is connected: handshake, open or closing.
     Connected,
-    /// What is queued is still to be written.
+    /// The session has ended. Queued output is still to be written.
     Ended,
 }
 
@@ -40,9 +40,9 @@ enum Phase {
 enum PhaseInput {
     Resolved,
     Connected,
-    /// The attempt failed and there is another address.
+    /// The attempt failed, and there is another address.
     NextAddress,
-    /// The attempt failed and there is another host.
+    /// The attempt failed, and there is another host.
     NextHost,
     End,
 }
@@ -60,54 +60,54 @@ const TRANSITIONS: &[Transition<Phase, PhaseInput>] = &[
     (Phase::Connected, PhaseInput::End, Phase::Ended),
 ];
 
-/// The life of a session as a diagram.
+/// The states of a session as a Mermaid diagram.
 pub(crate) fn diagram() -> String {
     machine::diagram(TRANSITIONS)
 }
 
-/// A connection that looks for its transport itself.
+/// A connection that finds its transport itself.
 ///
-/// Methods are of four kinds: getters; `handle_*` for inputs; plain verbs for commands; `poll_*` for
-/// outputs. After any input or command, call [`poll_transmit`](Self::poll_transmit), which may free buffer
-/// space and emit an event for it. Then call [`poll_action`](Self::poll_action) and
-/// [`poll_event`](Self::poll_event) until they return `None`, then [`poll_timeout`](Self::poll_timeout). A
-/// session reads no clock: every verb that sets a timer takes `now`.
+/// Methods are of four kinds: getters; `handle_*` for inputs; plain verbs for commands; `poll_*` for outputs.
+/// After any input or command, call [`poll_transmit`](Self::poll_transmit), which may free buffer space and
+/// emit an event for it. Then call [`poll_action`](Self::poll_action) and [`poll_event`](Self::poll_event)
+/// until they return `None`, then [`poll_timeout`](Self::poll_timeout). A session reads no clock: every verb
+/// that sets a timer takes `now`.
 #[derive(Debug)]
 pub struct Session {
     config: Arc<Config>,
     phase: Phase,
     attempt: Attempt,
     endpoints: Endpoints,
-    /// Hosts are dialled without looking their addresses up.
+    /// Whether hosts are dialled by name, without a lookup.
     by_name: bool,
     connection: Connection,
     timers: Timers,
     opened: bool,
     action: Option<Action>,
     events: std::collections::VecDeque<Event>,
-    /// Why it ended, if it has.
+    /// Why the session ended, if it has.
     cause: Option<CloseCause>,
     begun: Instant,
-    /// It replaces another session, whose calls have ended.
+    /// Whether it replaces another session, whose calls have ended.
     replaces: bool,
 }
 
 impl Session {
-    /// Creates a session, which begins to connect at once: see [`poll_action`](Self::poll_action).
+    /// Creates a session, which starts to connect immediately: see [`poll_action`](Self::poll_action).
     ///
     /// # Errors
-    /// [`ConnectError::InvalidArgument`] if the configuration cannot be used.
+    /// [`ConnectError::InvalidArgument`] if the configuration is invalid.
     pub fn new(config: Arc<Config>, now: Instant) -> Result<Self, ConnectError> {
         let mut session = Self::unresolved(config, now)?;
         session.try_host(now);
         Ok(session)
     }
 
-    /// Creates a session that dials hosts by their names: it never asks for their addresses. For drivers that reach
-    /// hosts through something that resolves names itself, such as a proxy.
+    /// Creates a session that dials hosts by name: it never requests their addresses. It is for drivers that
+    /// reach hosts through something that resolves names itself, such as a proxy.
     ///
     /// # Errors
-    /// [`ConnectError::InvalidArgument`] if the configuration cannot be used.
+    /// [`ConnectError::InvalidArgument`] if the configuration is invalid.
     pub fn dialling_by_name(config: Arc<Config>, now: Instant) -> Result<Self, ConnectError> {
         let mut session = Self::unresolved(config, now)?;
         session.by_name = true;
@@ -115,11 +115,12 @@ impl Session {
         Ok(session)
     }
 
-    /// Creates a session on a transport that is connected already; reports name it by the attempt. The session
-    /// never dials. The configuration's first host is only the name in errors, and TLS is up to the transport.
+    /// Creates a session on a transport that is connected already, and returns the attempt that reports must
+    /// name. The session never dials. The first host of the configuration only names the peer in errors. TLS
+    /// is up to the transport.
     ///
     /// # Errors
-    /// [`ConnectError::InvalidArgument`] if the configuration cannot be used.
+    /// [`ConnectError::InvalidArgument`] if the configuration is invalid.
     pub fn connected(config: Arc<Config>, now: Instant) -> Result<(Self, Attempt), ConnectError> {
         let mut session = Self::unresolved(config, now)?;
         session.endpoints.keep_first();
@@ -132,7 +133,8 @@ impl Session {
         Ok((session, attempt))
     }
 
-    /// Dialling failed, or the transport is lost after `written` bytes had reached the socket.
+    /// Reports that dialling failed, or that the transport was lost after `written` bytes had reached the
+    /// socket.
     pub fn handle_disconnected(
         &mut self,
         now: Instant,
@@ -147,8 +149,8 @@ impl Session {
         self.react(now);
     }
 
-    /// Takes frames from the front of `input`; returns whether there may be more to take. Bounded
-    /// work; see [`Connection::handle_input`].
+    /// Takes frames from the front of `input`. Returns whether there may be more. Each call does a limited
+    /// amount of work: see [`Connection::handle_input`].
     pub fn handle_input(&mut self, now: Instant, input: &mut BytesMut) -> bool {
         if self.phase != Phase::Connected {
             input.clear();
@@ -159,8 +161,8 @@ impl Session {
         more
     }
 
-    /// Acts on the deadlines that have passed. Hand in the input that has arrived first: it may prove that the
-    /// broker is alive.
+    /// Handles the deadlines that have passed. Pass in the input that has arrived before calling this: it may
+    /// show that the broker is alive.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(reason) = self.timers.expired(now) {
             match reason {
@@ -185,24 +187,25 @@ impl Session {
         self.connection.open_channel(now)
     }
 
-    /// A view of a channel, for its verbs.
+    /// Returns a view of a channel, for its verbs.
     #[inline]
     pub const fn channel(&mut self, id: ChannelId) -> Channel<'_> {
         self.connection.channel(id)
     }
 
-    /// Takes the result of a call, if it has come.
+    /// Takes the result of a call, if it has arrived.
     pub fn take_reply<R: FromReply>(&mut self, call: &Call<R>) -> Option<Result<R, Error>> {
         let reply = self.connection.take_reply(call);
         if reply.is_none() && self.replaces { self.check_ended().err().map(Err) } else { reply }
     }
 
-    /// Forgets a call whose caller has gone. Its reply is consumed, and what that opens is closed again.
+    /// Forgets a call whose caller is gone. Its reply is still consumed, and what that opens is closed again.
     pub fn forget(&mut self, now: Instant, call: CallKey) {
         self.connection.forget(now, call);
     }
 
-    /// Closes the connection, behind everything that is queued. A session that is still connecting stops.
+    /// Closes the connection after everything that is queued is sent. A session that is still connecting
+    /// stops.
     pub fn close(&mut self, now: Instant) {
         match self.phase {
             Phase::Connected if self.opened => {
@@ -230,7 +233,7 @@ impl Session {
         self.connection.update_secret(now, secret, reason)
     }
 
-    /// Cancels every consumer, and waits until nothing is under way; see [`Connection::drain`].
+    /// Cancels every consumer, and waits until nothing is outstanding: see [`Connection::drain`].
     ///
     /// # Errors
     /// [`Error::Connection`] unless the connection is open.
@@ -239,7 +242,7 @@ impl Session {
         self.connection.drain(now, timeout)
     }
 
-    /// Notes that this many bytes of the attempt's stream have reached the socket; see
+    /// Records that this many bytes of the attempt's stream have reached the socket: see
     /// [`Connection::handle_written`]. Reports about other attempts are ignored.
     pub fn handle_written(&mut self, now: Instant, attempt: Attempt, written: u64) {
         if attempt == self.attempt {
@@ -247,7 +250,8 @@ impl Session {
         }
     }
 
-    /// Ends everything at once, for this cause. Before the connection is open, this is why connecting failed.
+    /// Ends the session immediately, for this cause. If the connection is not open yet, connecting fails for
+    /// this cause.
     pub fn abort(&mut self, cause: CloseCause) {
         let error = match cause {
             CloseCause::DriverGone if !self.opened => ConnectError::DriverGone,
@@ -257,8 +261,8 @@ impl Session {
         self.end(CloseCause::Connect(Arc::new(error)));
     }
 
-    /// Creates a session that has ended for this cause. It replaces one that a panic left halfway through a
-    /// change. Channels, calls, consumers and publishes of the other session are reported as ended.
+    /// Creates a session that has ended for this cause. It replaces a session that a panic left in an
+    /// inconsistent state. Channels, calls, consumers and publishes of the old session are reported as ended.
     pub fn replacement(&self, cause: CloseCause) -> Self {
         let mut session = Self::unchecked(Arc::clone(&self.config), self.begun);
         (session.attempt, session.opened, session.replaces) = (self.attempt, true, true);
@@ -266,12 +270,13 @@ impl Session {
         session
     }
 
-    /// Returns what the driver has to do.
+    /// Returns the next action for the driver.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.action.take()
     }
 
-    /// Fills `out`, which must be empty, with bytes to write. Call it again once they are written.
+    /// Fills `out`, which must be empty, with bytes to write. Returns whether there are any. Call it again
+    /// when they are written.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
         self.connection.poll_transmit(now, out)
     }
@@ -289,8 +294,8 @@ impl Session {
         self.connection.has_events() || !self.events.is_empty()
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout), and why. May change after any other
-    /// call.
+    /// Returns when to call [`handle_timeout`](Self::handle_timeout), and why. The answer may change with any
+    /// other call.
     pub fn poll_timeout(&mut self) -> Option<(Instant, TimeoutReason)> {
         [self.timers.poll(), self.connection.poll_timeout()].into_iter().flatten().min()
     }
@@ -302,18 +307,18 @@ impl Session {
         self.timers.has_new() || self.connection.has_new_timeout()
     }
 
-    /// Whether there is something for `poll_action`.
+    /// Whether `poll_action` has an action to return.
     #[inline]
     pub const fn wants_action(&self) -> bool {
         self.action.is_some()
     }
 
-    /// Whether input is welcome; see [`Connection::wants_input`].
+    /// Returns whether the driver should read: see [`Connection::wants_input`].
     pub fn wants_input(&mut self) -> bool {
         self.phase == Phase::Connected && self.connection.wants_input()
     }
 
-    /// The connection over the current transport, for its getters.
+    /// Returns the connection over the current transport, for its getters.
     #[inline]
     pub const fn connection(&self) -> &Connection {
         &self.connection
@@ -324,12 +329,12 @@ impl Session {
         self.cause.as_ref()
     }
 
-    /// Takes bodies of the application that will not be sent; see [`Connection::take_discarded`].
+    /// Takes the bodies of the application that will not be sent: see [`Connection::take_discarded`].
     pub fn take_discarded(&mut self) -> Vec<Bytes> {
         self.connection.take_discarded()
     }
 
-    /// A session that has not begun to look for a transport.
+    /// Creates a session that has not started to connect.
     fn unresolved(config: Arc<Config>, now: Instant) -> Result<Self, ConnectError> {
         validate(&config)?;
         Ok(Self::unchecked(config, now))
@@ -355,7 +360,7 @@ impl Session {
         session
     }
 
-    /// The error of a session that has ended.
+    /// Returns an error if the session has ended.
     fn check_ended(&self) -> Result<(), Error> {
         self.cause.clone().map_or(Ok(()), |cause| Err(Error::Connection(cause)))
     }
@@ -364,7 +369,7 @@ impl Session {
         machine::step(TRANSITIONS, &mut self.phase, input);
     }
 
-    /// Follows the state of the connection.
+    /// Updates the session when the state of the connection has changed.
     fn react(&mut self, now: Instant) {
         if self.phase != Phase::Connected && self.phase != Phase::Dialling {
             return;

@@ -1,32 +1,33 @@
-//! Bytes in wire order: flat ones, with larger ones inserted by reference.
+//! A run of output in wire order: flat bytes, with larger bodies inserted by reference.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use bytes::Bytes;
 
-/// Bytes that the driver is writing.
+/// The bytes that the driver writes.
 #[derive(Debug, Default)]
 pub struct Transmit {
     pub(super) chunk: Chunk,
-    /// Bytes of `chunk.flat` that were written.
+    /// The number of bytes of `chunk.flat` that were written.
     flat_written: usize,
-    /// Bytes of the front insert that were written.
+    /// The number of bytes of the first insert that were written.
     insert_written: usize,
 }
 
 impl Transmit {
-    /// Nothing to write.
+    /// Creates an empty output.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether everything was written.
+    /// Whether all bytes were written.
     pub fn is_empty(&self) -> bool {
         self.flat_written == self.chunk.flat.len() && self.chunk.inserts.is_empty()
     }
 
-    /// Fills `slices` with what is to be written next, and returns how many were filled.
+    /// Fills `slices` with the bytes to write next, for a vectored write. Returns the number of slices
+    /// filled.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut filled = 0;
         let mut flat_from = self.flat_written;
@@ -54,7 +55,7 @@ impl Transmit {
         filled
     }
 
-    /// Notes that `written` more bytes reached the socket.
+    /// Records that `written` more bytes have reached the socket.
     pub fn advance(&mut self, mut written: usize) {
         while written > 0 {
             let flat_to = self.chunk.inserts.front().map_or(self.chunk.flat.len(), |i| i.at);
@@ -77,7 +78,7 @@ impl Transmit {
         }
     }
 
-    /// Everything that is still to be written, in one piece: for tests and simple loops.
+    /// Copies all bytes that are still to be written, for tests and simple loops.
     pub fn to_vec(&self) -> Vec<u8> {
         let mut all = Vec::new();
         let mut flat_from = self.flat_written;
@@ -107,7 +108,7 @@ pub(super) struct Chunk {
 
 #[derive(Debug)]
 struct Insert {
-    /// The position in the flat bytes before which these come.
+    /// The position in the flat bytes where this is inserted.
     at: usize,
     bytes: Bytes,
 }
@@ -123,13 +124,13 @@ impl Chunk {
         self.inserted = 0;
     }
 
-    /// Adds bytes behind the flat ones that are there, by reference.
+    /// Appends bytes by reference.
     pub(super) fn insert(&mut self, bytes: Bytes) {
         self.inserted += bytes.len();
         self.inserts.push_back(Insert { at: self.flat.len(), bytes });
     }
 
-    /// Removes what was inserted.
+    /// Removes the inserted bytes.
     pub(super) fn drain_inserts(&mut self) -> impl Iterator<Item = Bytes> {
         self.inserts.drain(..).map(|insert| insert.bytes)
     }

@@ -1,8 +1,8 @@
-//! Contents larger than a frame, dealt one frame per channel in turn.
+//! Lanes: messages larger than a frame are sent one frame per channel in turn.
 //!
-//! Content must be contiguous within its channel alone (AMQP 0-9-1, 4.2.6), so that a large body need
-//! not keep other channels waiting. A channel that has a large content queued gets a lane: all its
-//! later frames queue behind, so that it never overtakes itself. The lane goes when it is empty.
+//! A message must be contiguous within its channel only (AMQP 0-9-1, 4.2.6), so a large body does not have to
+//! block other channels. A channel with a large message has a lane. All later frames of the channel are
+//! queued behind the message, so that their order is kept. The lane is removed when it is empty.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::transmit::chunk::Chunk;
 
-/// A content larger than a frame has had its first frame dealt.
+/// Reports that the first frame of a message larger than a frame was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Dealt {
     pub(crate) channel: u16,
@@ -21,30 +21,30 @@ pub(crate) struct Dealt {
 
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
-    /// No lane is empty.
+    /// The lanes by channel number. No lane is empty.
     lanes: BTreeMap<u16, VecDeque<Item>>,
     /// The channels that have a lane, in the order of their turns.
     turns: VecDeque<u16>,
     bytes: usize,
-    /// Bytes of all `after`, save what was appended since to the last one of this channel's lane.
+    /// The bytes of all `after`, except those that were appended to the last lane since it was counted.
     after_bytes: usize,
     appended_to: Option<u16>,
 }
 
-/// A large content, and the frames that come after it.
+/// A large message, and the frames that follow it on its channel.
 #[derive(Debug)]
 struct Item {
-    /// Method and header frames; empty once they are dealt.
+    /// The method and header frames. Empty when they are sent.
     head: Vec<u8>,
     body: Bytes,
     dealt: usize,
     seq: u64,
     after: Vec<u8>,
-    /// Bytes of `after` that are in the sum.
+    /// The number of bytes of `after` that are in the sum.
     after_counted: usize,
-    /// Where in `after` small publishes begin, and their numbers.
+    /// The positions in `after` where small publishes begin, and their numbers.
     publishes: Vec<(usize, u64)>,
-    /// Bytes of those publishes.
+    /// The number of bytes of these publishes.
     published: usize,
 }
 
@@ -68,12 +68,12 @@ impl Lanes {
         self.turns.len()
     }
 
-    /// Bytes of contents that wait.
+    /// The number of bytes of the messages that wait.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Bytes of frames that wait behind contents, publishes among them.
+    /// The number of bytes of the frames that wait behind messages, including publishes.
     pub(super) fn after_bytes(&mut self) -> usize {
         self.count_after();
         self.after_bytes
@@ -84,7 +84,7 @@ impl Lanes {
         !self.turns.is_empty() && self.lanes.contains_key(&channel)
     }
 
-    /// The number of the first publish that was not dealt whole, if one waits.
+    /// The number of the channel's first publish that is not sent completely, if there is one.
     #[inline]
     pub(super) fn first_seq(&self, channel: u16) -> Option<u64> {
         if self.turns.is_empty() {
@@ -113,7 +113,7 @@ impl Lanes {
         lane.push_back(item);
     }
 
-    /// The buffer for frames that come last in the channel's lane, if it has one.
+    /// Returns the buffer at the end of the channel's lane, if the channel has one.
     pub(super) fn frames(&mut self, channel: u16) -> Option<&mut Vec<u8>> {
         if self.appended_to != Some(channel) {
             self.count_after();
@@ -122,7 +122,7 @@ impl Lanes {
         Some(&mut self.lanes.get_mut(&channel)?.back_mut()?.after)
     }
 
-    /// Notes that what was appended to [`frames`](Self::frames) from `start` on is a publish.
+    /// Records that the bytes appended to [`frames`](Self::frames) from `start` on are a publish.
     pub(super) fn published(&mut self, channel: u16, start: usize, seq: u64) {
         if let Some(item) = self.lanes.get_mut(&channel).and_then(VecDeque::back_mut) {
             let size = item.after.len() - start;
@@ -132,8 +132,8 @@ impl Lanes {
         }
     }
 
-    /// Deals the next frame of the channel whose turn it is; after the last one of a content, also
-    /// what comes behind it.
+    /// Sends the next frame of the channel whose turn it is. After the last frame of a message, the frames
+    /// behind it are sent too.
     pub(super) fn deal(
         &mut self,
         chunk: &mut Chunk,
@@ -211,7 +211,7 @@ impl Lanes {
         self.appended_to = None;
     }
 
-    /// Adds to the sum what was appended to the lane that was appended to last.
+    /// Adds the bytes to the sum that were appended to the last lane since it was counted.
     fn count_after(&mut self) {
         let lane = self.appended_to.take().and_then(|channel| self.lanes.get_mut(&channel));
         if let Some(item) = lane.and_then(VecDeque::back_mut) {

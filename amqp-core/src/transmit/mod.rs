@@ -1,14 +1,14 @@
-//! What is to be written.
+//! The output buffer: everything that waits to be written.
 //!
-//! Frames are encoded into one flat buffer in wire order; bodies from 4 KiB are inserted into it by
-//! reference, at positions that are kept beside it. The driver swaps the whole away into its
-//! [`Transmit`] ([`chunk`]) and writes it without any lock; meanwhile the other buffer fills.
+//! Frames are encoded into one flat buffer in wire order. Bodies of 4 KiB or more are inserted by reference,
+//! at positions that are stored next to it. The driver takes the whole buffer as a [`Transmit`] ([`chunk`])
+//! and writes it without a lock, while another buffer fills.
 //!
-//! Contents larger than a frame wait in lanes ([`lanes`]) and are cut into frames only when the
-//! driver asks for bytes.
+//! Messages larger than a frame wait in lanes ([`lanes`]). They are cut into frames only when the driver asks
+//! for bytes.
 //!
-//! Every byte has an offset in the stream, so that after a loss a publish that was not written can
-//! be told from one that may have arrived.
+//! Each byte has an offset in the stream. So when the transport is lost, publishes that were not written can
+//! be distinguished from those that may have arrived.
 
 mod chunk;
 mod lanes;
@@ -28,15 +28,15 @@ pub use chunk::Transmit;
 pub(crate) use lanes::Dealt;
 use lanes::Lanes;
 
-/// Which publishes of a channel were handed to the driver whole: those that begin before this offset,
-/// and have a lower number than what waits in the channel's lane.
+/// Describes which publishes of a channel the driver has taken completely: those that begin before `offset`
+/// and have a number lower than `in_lane`, the first that waits in the channel's lane.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent {
     pub(crate) offset: u64,
     pub(crate) in_lane: u64,
 }
 
-/// The last frame that a channel has queued is an ack, which stands in the flat buffer at `at`.
+/// An ack that is the last frame queued on its channel, at position `at` of the flat buffer.
 #[derive(Clone, Copy, Debug)]
 struct LastAck {
     channel: u16,
@@ -48,22 +48,22 @@ struct LastAck {
 pub(crate) struct Outbound {
     chunk: Chunk,
     lanes: Lanes,
-    /// Offset in the stream of the first byte of `chunk`.
+    /// The stream offset of the first byte of `chunk`.
     offset: u64,
-    /// The largest payload of a body frame.
+    /// The maximum payload of a body frame.
     body_max: usize,
-    /// A publish was refused for lack of space in the flat buffer.
+    /// Whether a publish was refused because the flat buffer was full.
     refused_flat: bool,
-    /// A publish was refused for lack of space in the lanes.
+    /// Whether a publish was refused because the lanes were full.
     refused_lanes: bool,
-    /// A refusal outlived a whole write.
+    /// Whether a publish had been refused when output was last taken.
     starved: bool,
     sealed: bool,
     last_ack: Option<LastAck>,
-    /// How often there was no output since there was much.
+    /// The number of polls without output since there last was much output.
     idle_polls: u8,
     frames_queued: u64,
-    /// User's bytes that will not be sent: dropped by whoever holds no lock.
+    /// Bodies of the application that will not be sent. The caller drops them where it holds no lock.
     discarded: Vec<Bytes>,
 }
 
@@ -89,28 +89,28 @@ impl Outbound {
         self.body_max = frame_max as usize - FRAME_OVERHEAD;
     }
 
-    /// Bytes of the stream that the driver has taken.
+    /// The number of bytes of the stream that the driver has taken.
     pub(crate) const fn handed_over(&self) -> u64 {
         self.offset
     }
 
-    /// What the driver has taken of a channel's publishes.
+    /// Returns which publishes of a channel the driver has taken.
     #[inline]
     pub(crate) fn sent(&self, channel: u16) -> Sent {
         Sent { offset: self.offset, in_lane: self.lanes.first_seq(channel).unwrap_or(u64::MAX) }
     }
 
-    /// Frames queued so far.
+    /// The number of frames queued so far.
     pub(crate) const fn frames_queued(&self) -> u64 {
         self.frames_queued
     }
 
-    /// Notes frames that were queued otherwise than through [`frames`](Self::frames).
+    /// Counts frames that were queued without [`frames`](Self::frames).
     pub(crate) const fn count_frames(&mut self, frames: u64) {
         self.frames_queued += frames;
     }
 
-    /// Bytes that wait to be handed over.
+    /// The number of bytes that wait for the driver.
     pub(crate) fn queued_bytes(&self) -> usize {
         self.chunk.len() + self.lanes.bytes()
     }
@@ -120,9 +120,9 @@ impl Outbound {
         self.chunk.len() == 0 && self.lanes.is_empty()
     }
 
-    /// Whether a publish of `size` bytes is let in; if not, a later
-    /// [`space_freed`](Self::space_freed) returns `true`. What waits in lanes keeps out large contents and
-    /// the lanes' own channels, and no others.
+    /// Whether a publish of `size` bytes is accepted. If not, a later [`space_freed`](Self::space_freed)
+    /// returns `true`. Full lanes block large messages and the channels that have a lane, but no other
+    /// publishes.
     #[inline]
     pub(crate) fn admit(&mut self, channel: u16, size: usize) -> bool {
         if size > self.body_max || self.lanes.has(channel) {
@@ -133,7 +133,7 @@ impl Outbound {
         self.admit_direct()
     }
 
-    /// Whether a publish that is [direct](Self::is_direct) is let in.
+    /// Whether a publish that is [direct](Self::is_direct) is accepted.
     #[inline]
     pub(crate) fn admit_direct(&mut self) -> bool {
         let fits = self.chunk.len() < OUTBOUND_HIGH_BYTES;
@@ -141,7 +141,7 @@ impl Outbound {
         fits
     }
 
-    /// Whether there is space again after a refusal. Returns `true` once for it.
+    /// Whether there is buffer space after a refusal. Returns `true` once for each.
     pub(crate) fn space_freed(&mut self) -> bool {
         let flat = self.refused_flat && self.chunk.len() < OUTBOUND_LOW_BYTES;
         let lanes = self.refused_lanes && self.lanes.bytes() < OUTBOUND_LOW_BYTES;
@@ -150,8 +150,9 @@ impl Outbound {
         flat || lanes
     }
 
-    /// As before, after output was taken: once a refusal has outlived a whole write, for others fill
-    /// the buffer as fast as it is written, its turn has come.
+    /// As [`space_freed`](Self::space_freed), to be called when the driver has taken output. Returns `true`
+    /// only if a publish was refused before the last write: other publishers fill the buffer as fast as it is
+    /// written, so the event for the refused one is due.
     pub(crate) fn space_freed_for_starved(&mut self) -> bool {
         let refused = self.refused_flat || self.refused_lanes;
         std::mem::replace(&mut self.starved, refused) && refused && self.space_freed()
@@ -163,18 +164,18 @@ impl Outbound {
         encode(self.urgent());
     }
 
-    /// The flat buffer at a frame boundary, for channel 0.
+    /// Returns the flat buffer at a frame boundary, for channel 0.
     pub(crate) const fn urgent(&mut self) -> &mut Vec<u8> {
         &mut self.chunk.flat
     }
 
-    /// Queues a frame of a channel behind whatever the channel has queued.
+    /// Queues a frame behind everything that its channel has queued.
     pub(crate) fn frames(&mut self, channel: u16, encode: impl FnOnce(&mut Vec<u8>)) {
         if !self.sealed {
             self.frames_queued += 1;
             let buffer = self.buffer(channel);
-            // Doubling could grow the buffer far beyond the mark at which reading pauses, if a peer makes
-            // this side answer and does not read.
+            // If a peer makes this side answer and does not read, doubling could grow the buffer far beyond
+            // the limit at which reading pauses.
             let spare = buffer.capacity() - buffer.len();
             if spare < IDLE_BUFFER_BYTES && buffer.capacity() >= OUTBOUND_HIGH_BYTES / 2 {
                 buffer.reserve_exact(OUTBOUND_STEP_BYTES);
@@ -183,8 +184,8 @@ impl Outbound {
         }
     }
 
-    /// Queues an ack. If the channel's last frame is an ack that was not handed over, and nothing below
-    /// both is unacked, that ack is made to cover both: `lowest` is the lowest unacked tag.
+    /// Queues an ack. It is merged with the previous frame of the channel if that is an ack that the driver
+    /// has not taken, and all deliveries below both are acked. `lowest` is the lowest unacknowledged tag.
     #[inline(always)]
     pub(crate) fn ack(&mut self, channel: u16, tag: u64, multiple: bool, lowest: Option<u64>) {
         if let Some(last) = self.last_ack.as_mut().filter(|last| last.channel == channel) {
@@ -205,21 +206,21 @@ impl Outbound {
         }
     }
 
-    /// Our `connection.close` is queued: nothing of a channel may follow it.
+    /// Records that our `connection.close` is queued, so that no frame of a channel may follow.
     pub(crate) const fn seal(&mut self) {
         self.sealed = true;
     }
 
-    /// Whether so much waits to be written that no more should be asked for.
+    /// Whether so many bytes wait to be written that the peer should not be read.
     pub(crate) fn is_overfull(&mut self) -> bool {
         let queued = self.chunk.flat.len() + self.lanes.after_bytes();
         queued >= OUTBOUND_HARD_BYTES
     }
 
-    /// The buffer at whose end the channel's next frames go.
+    /// Returns the buffer to which the channel's next frames are appended.
     #[inline]
     pub(crate) fn buffer(&mut self, channel: u16) -> &mut Vec<u8> {
-        // What was acked before a frame of the channel stays before it.
+        // An ack may not be merged across another frame of its channel.
         if self.last_ack.is_some_and(|last| last.channel == channel) {
             self.last_ack = None;
         }
@@ -232,8 +233,8 @@ impl Outbound {
         }
     }
 
-    /// The stream offset of a publish of `size` bytes that is queued next; `u64::MAX` if it goes to a
-    /// lane, where offsets are known when frames are dealt.
+    /// Returns the stream offset of a publish of `size` bytes that is queued next. `u64::MAX` if it goes to a
+    /// lane, where its offset is known only when its first frame is sent.
     #[inline]
     pub(crate) fn offset(&self, channel: u16, size: usize) -> u64 {
         if size > self.body_max || self.lanes.has(channel) {
@@ -243,15 +244,15 @@ impl Outbound {
         }
     }
 
-    /// Whether a body of `size` bytes is copied into one frame in the flat buffer, for nothing waits in
-    /// lanes.
+    /// Whether a body of `size` bytes is copied into one frame in the flat buffer: it is small, and no lane
+    /// exists.
     #[inline]
     pub(crate) fn is_direct(&self, size: usize) -> bool {
         size < COPIED_BODY_BYTES && size <= self.body_max && self.lanes.is_empty()
     }
 
-    /// Queues a publish with a body that is [direct](Self::is_direct), and without properties but for
-    /// the delivery mode; returns its stream offset.
+    /// Queues a publish whose body is [direct](Self::is_direct) and that has no property except the delivery
+    /// mode. Returns its stream offset.
     #[inline(always)]
     pub(crate) fn publish(
         &mut self,
@@ -266,8 +267,8 @@ impl Outbound {
         offset
     }
 
-    /// Queues the body of a content whose method and header frames end `buffer(channel)` and begin
-    /// at `head_start` there.
+    /// Queues the body of a message whose method and header frames are at the end of `buffer(channel)`, from
+    /// `head_start` on.
     #[inline]
     pub(crate) fn body(&mut self, channel: u16, head_start: usize, body: &Body<'_>, seq: u64) {
         let size = body.as_slice().len();
@@ -293,8 +294,8 @@ impl Outbound {
         }
     }
 
-    /// Drops what a channel has queued, save the rest of a content that is already on its way:
-    /// cutting that off would break the framing of the connection.
+    /// Drops the frames that a channel has queued, except the rest of a message that is partly sent: to omit
+    /// that would break the framing of the connection.
     pub(crate) fn abandon(&mut self, channel: u16) {
         self.lanes.abandon(channel, &mut self.discarded);
     }
@@ -303,12 +304,12 @@ impl Outbound {
         !self.lanes.is_empty()
     }
 
-    /// Moves what is queued into `out`, which must be empty, and deals from the lanes.
+    /// Moves the queued bytes into `out`, which must be empty, and sends frames from the lanes.
     pub(crate) fn transmit(&mut self, out: &mut Transmit, dealt: &mut Vec<Dealt>) -> bool {
         if !out.is_empty() {
             return false;
         }
-        // One round at least, so that lanes move on however much the flat buffer holds.
+        // At least one round, so that the lanes make progress even if the flat buffer is full.
         let mut round = self.lanes.len();
         while round > 0 || (self.chunk.len() < DEAL_BYTES && !self.lanes.is_empty()) {
             round = round.saturating_sub(1);
@@ -338,12 +339,12 @@ impl Outbound {
         !self.discarded.is_empty()
     }
 
-    /// Drops nothing itself: the caller does, where the user's `Drop` may run.
+    /// Takes the bodies that will not be sent. The caller drops them where the application's `Drop` may run.
     pub(crate) fn take_discarded(&mut self) -> Vec<Bytes> {
         std::mem::take(&mut self.discarded)
     }
 
-    /// Everything queued goes: the transport is gone.
+    /// Drops all queued output, because the transport is lost.
     pub(crate) fn clear(&mut self) {
         self.last_ack = None;
         self.discarded.extend(self.chunk.drain_inserts());
@@ -352,7 +353,7 @@ impl Outbound {
     }
 }
 
-/// Bytes that can be kept until they are written.
+/// Returns the body as bytes that are kept until they are written.
 fn by_reference(body: &Body<'_>) -> Bytes {
     match body {
         Body::Borrowed(bytes) => Bytes::copy_from_slice(bytes),

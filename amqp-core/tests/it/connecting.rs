@@ -287,8 +287,8 @@ fn connecting_as_a_whole_has_its_time() {
         let step = if resolved { ConnectStep::Dial } else { ConnectStep::Resolve };
         assert!(matches!(&**error, ConnectError::TimedOut { step: at, .. } if *at == step));
         let expected = match resolved {
-            true => "not connected within 30 s: dialling, localhost (127.0.0.1:1)",
-            false => "not connected within 30 s: resolving the host, localhost:5672",
+            true => "not connected within 30 s: localhost (127.0.0.1:1) timed out while dialling",
+            false => "not connected within 30 s: localhost:5672 timed out while resolving the host",
         };
         assert_eq!(error.to_string(), expected);
     }
@@ -329,7 +329,7 @@ fn hosts_may_be_dialled_by_their_names() {
     assert_eq!(
         error.to_string(),
         "could not connect: one:1: cannot dial: refused; \
-         two:2: no answer within 10 s while dialling; three:3: cannot dial: refused"
+         two:2: timed out after 10 s while dialling; three:3: cannot dial: refused"
     );
 }
 
@@ -363,7 +363,7 @@ fn every_address_of_every_host_is_tried_and_every_failure_kept() {
     assert_eq!(
         cause.to_string(),
         "could not connect: one (10.0.0.1:5672): cannot dial: refused; \
-         one (10.0.0.2:5672): cannot dial: refused; two:1: cannot resolve: no such host; \
+         one (10.0.0.2:5672): cannot dial: refused; two:1: cannot resolve the host: no such host; \
          three (10.0.0.3:5672): cannot dial: refused"
     );
     assert_eq!(session.poll_event(), Some(Event::Closed(cause)));
@@ -400,9 +400,9 @@ fn a_timeout_names_what_was_tried_and_what_failed_before() {
     peer.pass(Duration::from_secs(5));
     assert_eq!(
         peer.cause().to_string(),
-        "not connected within 5 s: awaiting the broker's greeting, localhost (127.0.0.2:5672); \
-         before that: localhost (127.0.0.1:5672): closed after the login, which was probably \
-         refused: closed by the peer"
+        "not connected within 5 s: localhost (127.0.0.2:5672) timed out while waiting for \
+         connection.start; before that: localhost (127.0.0.1:5672): closed by the peer after the \
+         login, which it has probably refused: closed by the peer"
     );
 }
 

@@ -1,4 +1,4 @@
-//! What becomes of a delivery: it is acknowledged, refused, requeued or dropped.
+//! Ack, nack, reject, requeue and drop of deliveries.
 
 use amqp_proto::frame;
 use amqp_proto::method::basic;
@@ -9,7 +9,7 @@ use crate::error::AckError;
 use crate::ids::{DeliveryTag, TagKind};
 
 impl Channel<'_> {
-    /// Acknowledges a delivery, or with `multiple` all up to it (`basic.ack`).
+    /// Acknowledges a delivery, or with `multiple` all unacknowledged ones up to it (`basic.ack`).
     ///
     /// # Errors
     /// [`AckError`]: nothing was queued.
@@ -20,11 +20,12 @@ impl Channel<'_> {
         Ok(())
     }
 
-    /// Refuses a delivery, or with `multiple` all up to it (`basic.nack`): they are requeued, or else
-    /// dead-lettered or dropped. A stream takes no message back: one of its deliveries is acknowledged.
+    /// Refuses a delivery, or with `multiple` all unacknowledged ones up to it (`basic.nack`). With `requeue`
+    /// they are requeued; without, they are dead-lettered or dropped. A delivery of a stream is acked
+    /// instead, because a stream does not take messages back.
     ///
     /// # Errors
-    /// [`AckError`]: nothing was queued. [`AckError::MaybeStream`] is among them, and with `multiple`
+    /// [`AckError`]: nothing was queued. Among them are [`AckError::MaybeStream`] and, with `multiple`,
     /// [`AckError::Stream`].
     pub fn nack(
         &mut self,
@@ -51,8 +52,8 @@ impl Channel<'_> {
         Ok(())
     }
 
-    /// Refuses a delivery (`basic.reject`): it is requeued, or else dead-lettered or dropped; or
-    /// acknowledged if it is a stream's.
+    /// Refuses a delivery (`basic.reject`). With `requeue` it is requeued; without, it is dead-lettered or
+    /// dropped. A delivery of a stream is acked instead.
     ///
     /// # Errors
     /// [`AckError`]: nothing was queued. [`AckError::MaybeStream`] is among them.
@@ -71,8 +72,9 @@ impl Channel<'_> {
         Ok(())
     }
 
-    /// Its holder has dropped the delivery without an ack or nack. Nothing is sent: it stays unacknowledged
-    /// until the channel closes. [`Event::Dropped`](crate::Event::Dropped) is emitted, unless it was acked or nacked before.
+    /// Records that the holder has dropped the delivery without an ack or nack. Nothing is sent: the delivery
+    /// stays unacknowledged until the channel closes. [`Event::Dropped`](crate::Event::Dropped) is emitted,
+    /// unless the delivery was acked or nacked before.
     pub fn drop_unacked(&mut self, tag: DeliveryTag) {
         if tag.epoch == self.connection.link.epoch
             && tag.channel == self.id
@@ -82,17 +84,17 @@ impl Channel<'_> {
         }
     }
 
-    /// Requeues a delivery whose holder has dropped it, unless it was acked or nacked before. A stream's
-    /// delivery is acknowledged. One that may be a stream's at an old RabbitMQ stays unacknowledged: see
-    /// [`AckError::MaybeStream`].
+    /// Requeues a delivery whose holder has dropped it, unless it was acked or nacked before. A delivery of a
+    /// stream is acked instead. A delivery that may be a stream's stays unacknowledged on RabbitMQ before
+    /// 3.11: see [`AckError::MaybeStream`].
     pub fn requeue(&mut self, tag: DeliveryTag) {
         if tag.epoch == self.connection.link.epoch && tag.channel == self.id {
             self.connection.requeue(tag);
         }
     }
 
-    /// Whether an ack of the delivery would be refused: its channel or connection has closed, it is acknowledged
-    /// already, or the broker has it back.
+    /// Whether an ack of the delivery would return an error: its channel or connection has closed, it is
+    /// acked or nacked already, or the broker has requeued it.
     pub fn is_stale(&mut self, tag: DeliveryTag) -> bool {
         let (id, epoch) = (self.id, self.connection.link.epoch);
         let is_open = |state: &mut ChannelState| {
@@ -101,6 +103,8 @@ impl Channel<'_> {
         tag.channel != id || tag.epoch != epoch || !self.state().is_some_and(is_open)
     }
 
+    /// Records that a delivery is acked, nacked or rejected. Returns what its frame needs: the number of the channel,
+    /// and the lowest delivery tag that is still unacknowledged.
     #[inline(always)]
     fn record_ack(
         &mut self,
@@ -138,8 +142,8 @@ impl Channel<'_> {
             });
         }
         counters.acks_sent += 1;
-        // A rollback opens acked ones again, and what came about the time of a recover is not known
-        // here: then all count as open.
+        // A rollback makes acked deliveries unacknowledged again, and it is unknown which deliveries a
+        // recover covers. In these cases, all deliveries count as unacknowledged.
         let lowest = if transactional || recovered { Some(0) } else { unacked.lowest() };
         Ok((number, lowest))
     }

@@ -1,4 +1,4 @@
-//! Consumers: they start, end and hand their deliveries over.
+//! Starts and ends consumers, and hands over their deliveries.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use crate::request::sealed::Request;
 use crate::request::{BasicConsume, ConsumeOk, Pending, Reply, short};
 
 impl Channel<'_> {
-    /// Starts a consumer: `basic.consume`, with `basic.qos` where its prefetch needs that. As with
-    /// [`call`](Self::call), the channel may be opening.
+    /// Starts a consumer: sends `basic.consume`, and `basic.qos` before it if the prefetch needs that. As
+    /// with [`call`](Self::call), the channel may still be opening.
     ///
     /// # Errors
-    /// [`Error`]: nothing was queued. [`Misuse::DuplicateConsumerTag`], [`Misuse::StreamNeedsAck`] and
-    /// [`Misuse::StreamNeedsPrefetch`] are among them: RabbitMQ would close the connection or the channel.
+    /// [`Error`]: nothing was queued. Among them are [`Misuse::DuplicateConsumerTag`], [`Misuse::StreamNeedsAck`] and
+    /// [`Misuse::StreamNeedsPrefetch`], for which RabbitMQ would close the connection or the channel.
     pub fn consume(
         &mut self,
         now: Instant,
@@ -100,11 +100,11 @@ impl Channel<'_> {
         }
     }
 
-    /// Cancels a consumer. Deliveries that are on their way still come, until the reply. A second cancel waits
-    /// for the reply to the first.
+    /// Cancels a consumer (`basic.cancel`). Deliveries may still arrive until the reply. A second cancel
+    /// waits for the reply to the first.
     ///
     /// # Errors
-    /// [`Error`]: nothing was queued. A consumer that has ended already, or none, is no error.
+    /// [`Error`]: nothing was queued. Cancelling a consumer that has ended or does not exist is not an error.
     pub fn cancel(
         &mut self,
         now: Instant,
@@ -141,8 +141,8 @@ impl Channel<'_> {
         Ok(Call::new(call))
     }
 
-    /// Cancels a consumer whose handle has gone. Its unread deliveries are requeued, as are those that the
-    /// handle had `taken` and not read.
+    /// Cancels a consumer whose handle is dropped. Its unread deliveries are requeued, and so are those in
+    /// `taken`, which the handle had taken and not read.
     pub fn release_consumer(
         &mut self,
         now: Instant,
@@ -170,9 +170,9 @@ impl Channel<'_> {
         self.connection.consumers.pop(consumer)
     }
 
-    /// Moves unread deliveries behind those in `into`: all, or 1 MiB of them. Returns the bytes of
-    /// memory that they take, which count against the limit of unread ones until the next time: it is
-    /// best as soon as they are read.
+    /// Moves unread deliveries behind those in `into`: all of them, or 1 MiB. Returns the number of bytes of
+    /// memory that they take. These count as unread until the next call, so call this again as soon as they
+    /// are read.
     #[inline]
     pub fn pull_deliveries(
         &mut self,
@@ -182,7 +182,8 @@ impl Channel<'_> {
         self.connection.consumers.pull(consumer, into)
     }
 
-    /// Whether the consumer gets no more deliveries, and why unless it was cancelled from here.
+    /// Returns whether the consumer has ended, and why unless this client has cancelled it. The reason is
+    /// returned once.
     pub fn consumer_end(&mut self, key: ConsumerKey) -> Option<Result<(), Error>> {
         let Some(consumer) = self.connection.consumers.find_mut(key) else {
             let cause = self.connection.cause().cloned();

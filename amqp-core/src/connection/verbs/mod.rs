@@ -1,7 +1,7 @@
 //! The verbs of a channel, as a view that borrows the connection.
 //!
-//! A verb checks what RabbitMQ would close the channel or the connection for, and refuses it. What it
-//! lets through is queued, and recorded in the same step.
+//! A verb refuses what RabbitMQ would close the channel or the connection for. Everything else is queued and
+//! recorded in one step.
 
 mod acking;
 mod consuming;
@@ -26,8 +26,8 @@ pub use publishing::PublishRefused;
 
 /// A channel of a connection, borrowed for one or more operations.
 ///
-/// Verbs that are refused queue nothing. Verbs that queue frames are to be followed by
-/// `poll_transmit` and `poll_event`.
+/// A verb that returns an error has queued nothing. After a verb that queues frames, call `poll_transmit` and
+/// `poll_event`.
 #[derive(Debug)]
 pub struct Channel<'c> {
     connection: &'c mut Connection,
@@ -39,10 +39,10 @@ impl<'c> Channel<'c> {
         Self { connection, id }
     }
 
-    /// Queues a call. Its reply is reported by [`Event::CallDone`] and taken with `take_reply`.
+    /// Queues a call. [`Event::CallDone`] reports its reply, and `take_reply` returns it.
     ///
-    /// A channel that is opening takes calls too (pipelining): they are answered after its `channel.open`, and
-    /// fail with it.
+    /// Calls are also accepted while the channel is opening (pipelining). They are answered after
+    /// `channel.open`, and fail if it fails.
     ///
     /// # Errors
     /// [`Error`]: nothing was queued.
@@ -57,7 +57,7 @@ impl<'c> Channel<'c> {
         self.send_call(now, pending, encode).map(Call::new)
     }
 
-    /// Queues a call that asks for no reply. A broker that refuses it closes the channel.
+    /// Queues a call that requests no reply (`no-wait`). If the broker refuses it, it closes the channel.
     ///
     /// # Errors
     /// [`PublishRefused`]: nothing was queued.
@@ -78,7 +78,7 @@ impl<'c> Channel<'c> {
         Ok(())
     }
 
-    /// Why the channel is closed, if it is or is about to be.
+    /// Why the channel is closed or closing.
     pub fn cause(&mut self) -> Option<ChannelCause> {
         match self.state() {
             Some(state) => state.cause.clone(),
@@ -100,13 +100,13 @@ impl<'c> Channel<'c> {
         self.state().is_some_and(|state| state.is_open())
     }
 
-    /// The channel's number on the connection, which another channel may have once this one has closed.
-    /// `None` if it was released.
+    /// Returns the channel's number on the connection. Another channel may get it once this one has closed.
+    /// `None` if the channel was released.
     pub fn number(&mut self) -> Option<u16> {
         self.state().map(|state| state.number)
     }
 
-    /// Closes the channel, behind everything that it has queued.
+    /// Closes the channel after everything that it has queued is sent.
     pub fn close(&mut self, now: Instant) -> Call<()> {
         let pending = Pending::ChannelClose;
         let Some(state) = self.state() else {
@@ -141,13 +141,13 @@ impl<'c> Channel<'c> {
             frame::write_method(out, number, &close);
             Ok(())
         });
-        // The frame is small and has no argument of the user's.
+        // The frame is small and has no argument from the application, so it cannot be refused.
         let call =
             sent.unwrap_or_else(|_| self.connection.calls.insert_done(pending, now, Reply::Done));
         Call::new(call)
     }
 
-    /// Closes a channel whose handle has gone, and drops its record when it has closed.
+    /// Closes a channel whose handle is dropped, and frees its record when it has closed.
     pub fn release(&mut self, now: Instant) {
         let Some(state) = self.state() else { return };
         state.released = true;
@@ -158,8 +158,7 @@ impl<'c> Channel<'c> {
         self.connection.sweep_channel(self.id);
     }
 
-    /// Records that a delivery is acknowledged or refused. Returns what the frame that says so needs: the
-    /// channel's number and the lowest tag that stays open.
+    /// Queues the frame that `encode` appends, and records the call that it begins.
     fn send_call(
         &mut self,
         now: Instant,
@@ -169,8 +168,8 @@ impl<'c> Channel<'c> {
         self.send_calls(now, &[], pending, &[], encode)
     }
 
-    /// Queues the frames that `encode` appends, which are answered in turn. The caller gets `call`; the
-    /// replies to the others are consumed.
+    /// Queues the frames that `encode` appends, which are answered in turn. The caller gets the key of
+    /// `call`. The replies to the other calls are consumed.
     fn send_calls(
         &mut self,
         now: Instant,
@@ -216,7 +215,7 @@ impl<'c> Channel<'c> {
         if self.is_open() { Ok(()) } else { Err(self.closed()) }
     }
 
-    /// Whether calls are accepted: the channel is opening or open.
+    /// Returns an error unless calls are accepted: the channel must be opening or open.
     fn check_not_closing(&mut self) -> Result<(), Error> {
         let opening = |state: &ChannelState| state.phase == Phase::Opening && state.cause.is_none();
         if self.state().is_some_and(|state| state.is_open() || opening(state)) {
@@ -226,8 +225,8 @@ impl<'c> Channel<'c> {
         }
     }
 
-    /// Whether the channel may await one more reply. Calls whose time is over count until the broker
-    /// answers: it may be blocked, and their frames take memory.
+    /// Returns an error if the channel awaits too many replies. Calls whose deadline has passed count until
+    /// the broker replies, because their frames may still be in the buffer.
     fn check_calls(&mut self) -> Result<(), Error> {
         let awaited = self.state().map_or(0, |state| state.calls.len());
         if awaited < CALLS_MAX { Ok(()) } else { Err(Misuse::TooManyCalls.into()) }
@@ -243,7 +242,7 @@ impl<'c> Channel<'c> {
     }
 }
 
-/// The channel was released, or has not been opened: no handle leads here.
+/// The error if the channel was released or never opened, so that no handle refers to it.
 fn gone() -> Error {
     Error::Channel(ChannelCause::ByClient)
 }

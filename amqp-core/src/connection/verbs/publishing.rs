@@ -1,8 +1,8 @@
-//! Publishing, and what becomes of a publish.
+//! Publishing, and the outcomes of publishes.
 //!
-//! A publish is refused before anything is queued, or laid down whole: its number, its place in the
-//! stream and its frames in one call, so that confirms cannot drift from the order on the wire. Most
-//! have no properties and a small body, and are laid down at one go.
+//! A publish either returns an error and queues nothing, or is queued completely: its number, its stream
+//! offset and its frames in one call. So the numbers of confirms always match the order on the wire. Most
+//! publishes have no properties and a small body. These are encoded in one pass.
 
 use amqp_proto::frame;
 use amqp_proto::method::basic;
@@ -17,28 +17,30 @@ use crate::limits::UNCONFIRMED_SPAN;
 use crate::message::{Publish, ReturnedMessage};
 use crate::request::short;
 
-/// Why a publish was not queued; nothing was.
+/// Why a publish was not queued. Nothing was queued.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishRefused {
-    /// Too much waits to be written. [`Event::BufferSpace`](crate::Event::BufferSpace) says when to try again.
-    #[error("too much waits to be written")]
+    /// Too many bytes wait to be written. [`Event::BufferSpace`](crate::Event::BufferSpace) reports when to
+    /// try again.
+    #[error("the output buffer is full")]
     Full,
     /// Too many publishes of the channel are unconfirmed. [`Event::Resolved`](crate::Event::Resolved) reports
-    /// progress.
-    #[error("too many publishes are unconfirmed")]
+    /// when to try again.
+    #[error("too many unconfirmed publishes on the channel: {UNCONFIRMED_SPAN}")]
     Unconfirmed,
-    /// It cannot be sent on this channel at all.
+    /// It cannot be sent on this channel.
     #[error(transparent)]
     Error(#[from] Error),
 }
 
 impl Channel<'_> {
-    /// Publishes a message; on a channel in confirm mode it gets the number that is returned.
+    /// Publishes a message (`basic.publish`). On a channel in confirm mode, returns the number of the
+    /// publish.
     ///
-    /// For each such number call [`confirmed`](Self::confirmed) until it returns an outcome, or
-    /// [`forget_publish`](Self::forget_publish). Every nack and every return that is neither taken nor
-    /// forgotten stays in memory until the channel is released.
+    /// Call [`confirmed`](Self::confirmed) for each number until it returns an outcome, or call
+    /// [`forget_publish`](Self::forget_publish). A nack or a return whose outcome is neither taken nor
+    /// forgotten uses memory until the channel is released.
     ///
     /// # Errors
     /// [`PublishRefused`]: nothing was queued.
@@ -93,7 +95,8 @@ impl Channel<'_> {
                 return Err(too_large("properties", header_size, tuning.frame_max).into());
             }
             let fingerprint = (publish.mandatory && state.mode.confirms().is_some()).then(|| {
-                // Frame head, class, weight and size come before the properties, the end octet after.
+                // The frame head, class, weight and body size come before the properties, and the end octet
+                // after them.
                 let properties = header_start + frame::FRAME_HEAD + 12..buffer.len() - 1;
                 let properties = RawProperties::new(buffer.get(properties).unwrap_or_default());
                 let (exchange, key) = (method.exchange, method.routing_key);
@@ -110,7 +113,7 @@ impl Channel<'_> {
         Ok(PublishSeq(seq))
     }
 
-    /// A fast check for a confirmed publish. `false` does not mean that it is unconfirmed: see
+    /// A fast check whether a publish is confirmed. `false` does not mean that it is not: see
     /// [`confirmed`](Self::confirmed).
     #[inline]
     pub fn is_confirmed(&mut self, seq: PublishSeq) -> bool {
@@ -118,8 +121,8 @@ impl Channel<'_> {
         confirms.is_some_and(|confirms| confirms.is_confirmed(seq))
     }
 
-    /// Returns what became of a publish, `None` while that is open. A nack and a return are reported
-    /// once: asked again, the publish looks confirmed.
+    /// Returns the outcome of a publish, `None` while it is open. A nack or a return is reported once:
+    /// afterwards the publish looks confirmed.
     #[inline]
     pub fn confirmed(&mut self, seq: PublishSeq) -> Option<Confirmation> {
         let Some(state) = self.state() else {
@@ -131,14 +134,14 @@ impl Channel<'_> {
         }
     }
 
-    /// The number of the last publish, 0 if there is none.
+    /// The number of the last publish, 0 if there was none.
     pub fn last_publish(&mut self) -> PublishSeq {
         let confirms = self.state().and_then(|state| state.mode.confirms());
         PublishSeq(confirms.map_or(0, |confirms| confirms.next() - 1))
     }
 
-    /// Returns what became of all publishes up to `last`, `None` while one of them is open. A nack and a return are
-    /// reported here once, in addition to [`confirmed`](Self::confirmed).
+    /// Returns the outcome of all publishes up to `last`, `None` while one of them is open. A nack or a
+    /// return is reported here once, in addition to [`confirmed`](Self::confirmed).
     pub fn all_confirmed(&mut self, last: PublishSeq) -> Option<Result<(), Unconfirmed>> {
         match self.state().map(|state| state.mode.confirms_mut()) {
             Some(Some(confirms)) => confirms.all_confirmed(last),
@@ -150,20 +153,20 @@ impl Channel<'_> {
         }
     }
 
-    /// Drops what became of the publish, or what becomes of it later.
+    /// Drops the outcome of the publish, now or when it is known.
     pub fn forget_publish(&mut self, seq: PublishSeq) {
         if let Some(confirms) = self.state().and_then(|state| state.mode.confirms_mut()) {
             confirms.forget(seq);
         }
     }
 
-    /// Whether publishes are confirmed here.
+    /// Whether the channel is in confirm mode.
     pub fn confirms(&mut self) -> bool {
         self.state().is_some_and(|state| state.mode.confirms().is_some())
     }
 
-    /// The oldest returned message of an unconfirmed publish. If there is none, one is awaited from here
-    /// on, for which reading goes on beside unread deliveries.
+    /// Takes the oldest returned message of an unconfirmed publish. If there is none, the channel awaits one,
+    /// so that reading continues in spite of unread deliveries.
     pub fn take_returned(&mut self) -> Option<ReturnedMessage> {
         let message = self.state()?.take_returned();
         if message.is_none() {
