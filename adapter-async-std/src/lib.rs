@@ -1,7 +1,8 @@
 //! An AMQP 0-9-1 client for RabbitMQ on async-std.
 //!
-//! **async-std is discontinued** (RUSTSEC-2025-0052); its authors recommend smol. This adapter is for applications
-//! that still use it. Use `amqp-smol` for new ones. It has the same API: to move, change the crate's name.
+//! **async-std is discontinued** (RUSTSEC-2025-0052); its authors recommend smol. This adapter is for
+//! applications that still use it. Use `amqp-smol` for new ones. It has the same API: to move, change the
+//! crate's name.
 //!
 //! ```no_run
 //! use amqp_async_std::{BasicConsume, Publish, QueueDeclare};
@@ -28,9 +29,9 @@
 //! # }
 //! ```
 //!
-//! The [`guide`] has pages on errors, cancellation, backpressure and graceful shutdown, among others.
-//! The `tracing` feature logs connection and channel events at DEBUG and every frame (name and size, no
-//! contents) at TRACE. What is lost without an error is logged at WARN.
+//! The [`guide`] has pages on errors, cancellation, backpressure and graceful shutdown, among others. The
+//! `tracing` feature logs connection and channel events at DEBUG and every frame (name and size, no contents)
+//! at TRACE. Losses that no error reports are logged at WARN.
 //!
 //! A task of async-std's executor drives the connection. To poll it elsewhere, take the driver from
 //! [`Connector::driver`]. When the driver is dropped, the connection ends with [`CloseCause::DriverGone`].
@@ -77,8 +78,8 @@ pub use runtime::AsyncStd;
 /// # }
 /// ```
 ///
-/// Streams that a function makes, here Unix sockets. [`connect_with`](Connector::connect_with) takes a stream
-/// that is connected already.
+/// Streams that a function creates, here Unix sockets. [`connect_with`](Connector::connect_with) takes a
+/// stream that is connected already.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), amqp_async_std::ConnectError> {
@@ -96,17 +97,17 @@ pub type Connector = amqp_async::Connector<AsyncStd>;
 /// The driver of a connection on async-std, as [`Connector::driver`] returns it.
 pub type AsyncStdDriver = Driver<AsyncStd>;
 
-/// Opens a connection to the broker that an AMQP URI names. For settings that are not in the URI, see
-/// [`Connector`].
+/// Opens a connection to the broker that an AMQP URI names. Resolves to the open [`Connection`]. For settings
+/// that are not in the URI, see [`Connector`].
 ///
-/// Messages that are unsent when the runtime ends are lost: [`close`](Connection::close) or
+/// Messages that are unsent when the process ends are lost. So [`close`](Connection::close) or
 /// [`drain`](Connection::drain) the connection before `main` returns.
 ///
 /// # Errors
 /// [`ConnectError`], within 30 s unless the URI sets `connection_timeout`.
 ///
 /// # Cancel safety
-/// When the future is dropped, the attempt ends, and no connection stays open.
+/// If the future is dropped, the attempt ends, and no connection stays open.
 pub async fn connect(uri: &str) -> Result<Connection, ConnectError> {
     Connector::new(uri)?.connect().await
 }

@@ -10,7 +10,7 @@ use async_std::net::{TcpStream, ToSocketAddrs};
 use async_std::task;
 use futures_io::{AsyncRead, AsyncWrite};
 
-/// Async-std as a runtime of `amqp-async`: what is spawned goes to its global executor.
+/// Async-std as a runtime of `amqp-async`. Tasks are spawned on its global executor.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct AsyncStd;
@@ -65,7 +65,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Over<S> for AsyncStd {
     }
 }
 
-/// A deadline on async-std's timer, which cannot be moved: another takes its place.
+/// A deadline on async-std's timer. That timer cannot be changed, so it is replaced.
 pub struct Timer(Option<(Instant, Sleep)>);
 
 type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;

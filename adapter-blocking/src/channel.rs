@@ -1,6 +1,6 @@
-//! The channel's handle: plain calls, acknowledgements by tag, calls without a reply, the close.
+//! The `Channel` handle: plain calls, acknowledgements by tag, calls without a reply, and close.
 //!
-//! As in `amqp-async`, methods that return another handle stand beside that handle.
+//! As in `amqp-async`, methods that return another handle are in the file of that handle.
 
 use std::time::Duration;
 
@@ -12,18 +12,18 @@ use amqp_async::core::{
 
 use crate::wait::{wait, wait_timeout};
 
-/// A channel of a connection.
+/// A channel of a connection (<https://www.rabbitmq.com/docs/channels>).
 ///
-/// Clones are handles to the same channel, for use from any thread; calls are answered in the order in
-/// which they are sent. A channel that the broker has closed stays closed, and every later call on it
-/// returns why. When the last handle to it is dropped, with its publishers, consumers and deliveries, the
-/// channel is closed in the background.
+/// The handle is thread-safe, and its clones are handles to the same channel. Calls are answered in the order
+/// in which they are sent. A channel that the broker has closed stays closed, and every later call on it
+/// returns the reason. When the last handle to it is dropped, including its publishers, consumers and
+/// deliveries, the channel is closed in the background.
 ///
 /// # Calls
-/// A call takes its request, or the name where a name is enough: `channel.queue_declare("orders")`,
-/// `channel.queue_delete("orders")`. It blocks the calling thread until the broker has answered. It fails with [`Error`]: the channel or
-/// the connection is closed or closes meanwhile, an argument cannot be sent, or no reply comes within the
-/// call timeout (30 s unless configured).
+/// A call takes its request, or only a name where that is enough: `channel.queue_declare("orders")`,
+/// `channel.queue_delete("orders")`. It blocks the calling thread until the broker has replied, and returns
+/// the reply. It returns an [`Error`] if the channel or the connection is closed or closes meanwhile, if an
+/// argument cannot be sent, or if no reply arrives within the call timeout (30 s by default).
 #[derive(Clone, Debug)]
 pub struct Channel(amqp_async::Channel);
 
@@ -49,15 +49,15 @@ impl Channel {
         Self(channel)
     }
 
-    /// The asynchronous handle.
+    /// Returns the async handle.
     pub(crate) const fn shared(&self) -> &amqp_async::Channel {
         &self.0
     }
 
     amqp_async::plain_calls!(Channel => calls);
 
-    /// Acknowledges a delivery by its tag, or with `multiple` all of the channel up to it; the handle
-    /// of the delivery is not needed (AMQP 0-9-1, 1.8.3.13).
+    /// Acknowledges a delivery by its tag, or with `multiple` all unacknowledged ones of the channel up to it
+    /// (`basic.ack`; AMQP 0-9-1, 1.8.3.13). The delivery's handle is not needed.
     ///
     /// # Errors
     /// [`AckError`]: nothing was sent.
@@ -65,12 +65,12 @@ impl Channel {
         self.0.basic_ack(tag, multiple)
     }
 
-    /// Refuses a delivery by its tag, or with `multiple` all of the channel up to it: requeued, or else
-    /// dead-lettered or dropped (<https://www.rabbitmq.com/docs/nack>). A delivery of a stream is
-    /// acknowledged instead.
+    /// Refuses a delivery by its tag, or with `multiple` all unacknowledged ones of the channel up to it
+    /// (`basic.nack`; <https://www.rabbitmq.com/docs/nack>). With `requeue` they are requeued; without, they
+    /// are dead-lettered or dropped. A delivery of a stream is acked instead.
     ///
     /// # Errors
-    /// [`AckError`]: nothing was sent. With `multiple`, [`AckError::Stream`] if the channel has consumed
+    /// [`AckError`]: nothing was sent. With `multiple`, [`AckError::Stream`] if the channel has consumed from
     /// a stream; otherwise [`AckError::MaybeStream`] if the delivery may come from a stream.
     pub fn basic_nack(
         &self,
@@ -81,8 +81,8 @@ impl Channel {
         self.0.basic_nack(tag, multiple, requeue)
     }
 
-    /// Refuses a delivery by its tag: requeued, or else dead-lettered or dropped (AMQP 0-9-1,
-    /// 1.8.3.14). A delivery of a stream is acknowledged instead.
+    /// Refuses a delivery by its tag (`basic.reject`; AMQP 0-9-1, 1.8.3.14). With `requeue` it is requeued;
+    /// without, it is dead-lettered or dropped. A delivery of a stream is acked instead.
     ///
     /// # Errors
     /// [`AckError`]: nothing was sent.
@@ -90,16 +90,19 @@ impl Channel {
         self.0.basic_reject(tag, requeue)
     }
 
-    /// Sends a declaration, a binding or a deletion without asking for a reply (`no-wait`): returns when it is
-    /// queued to be written. A broker that refuses it closes the channel, and later calls return why.
+    /// Sends a declaration, a binding or a deletion without requesting a reply (`no-wait`). Returns when the
+    /// request is in the output buffer. If the broker refuses it, it closes the channel, and later calls
+    /// return the reason.
     ///
     /// # Errors
-    /// What is known: the channel or the connection is closed, or an argument cannot be sent.
+    /// [`Error`] if the channel or the connection is closed, or an argument cannot be sent. `Ok` does not
+    /// mean that the broker has carried out the request.
     pub fn no_wait<R: NoWait + Unpin>(&self, request: R) -> Result<(), Error> {
         wait(self.0.no_wait(request))
     }
 
-    /// Closes the channel, behind everything that is queued on it. Closing a closed channel is fine.
+    /// Closes the channel after everything that is buffered on it is sent (`channel.close`), and waits until
+    /// the broker has confirmed it. Closing a closed channel is not an error.
     ///
     /// # Errors
     /// Those of a [call](Self#calls).
@@ -107,29 +110,30 @@ impl Channel {
         wait(self.0.close())
     }
 
-    /// Waits until the channel is closed, and returns the reason: the application closed it, the broker did, or the
-    /// connection ended.
+    /// Waits until the channel is closed. Returns the reason: a close by the application, a close by the
+    /// broker, or the end of the connection.
     pub fn closed(&self) -> ChannelCause {
         wait(self.0.closed())
     }
 
-    /// As [`closed`](Self::closed), but waits for `timeout` at most: `None` if the channel is not closed by then.
+    /// As [`closed`](Self::closed), but waits for at most `timeout`. Returns `None` if the channel is not
+    /// closed by then.
     pub fn closed_timeout(&self, timeout: Duration) -> Option<ChannelCause> {
         wait_timeout(self.0.closed(), timeout)
     }
 
-    /// Whether the channel is open, and neither it nor its connection is closing.
+    /// Returns whether the channel is open, and neither it nor its connection is closing.
     pub fn is_open(&self) -> bool {
         self.0.is_open()
     }
 
-    /// The channel's number on its connection, as the broker's log and management page show it. Another channel may
-    /// have the number once this one is closed.
+    /// Returns the channel's number on its connection, as the broker's log and management page show it.
+    /// Another channel may get the number once this one is closed.
     pub fn number(&self) -> u16 {
         self.0.number()
     }
 
-    /// Why the channel is closed or closing, if it is.
+    /// Returns the reason if the channel is closed or closing.
     pub fn close_cause(&self) -> Option<ChannelCause> {
         self.0.close_cause()
     }

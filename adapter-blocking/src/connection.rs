@@ -9,11 +9,13 @@ use crate::consumer::Consumer;
 use crate::publisher::Publisher;
 use crate::wait::{wait, wait_timeout};
 
-/// A connection to a broker, from `connection.open-ok` until it is closed or lost.
+/// A connection to a broker, from `connection.open-ok` until it is closed or lost
+/// (<https://www.rabbitmq.com/docs/connections>).
 ///
-/// Clones are handles to the same connection, for use from any thread. When the last handle to it and to
-/// its channels is dropped, the connection is closed in the background, behind everything that was
-/// queued; a process that ends before that loses what was not written, so [`close`](Self::close) it.
+/// The handle is thread-safe, and its clones are handles to the same connection. When the last handle to it
+/// and to its channels is dropped, the connection is closed in the background after everything that is
+/// buffered is sent. A process that ends before that loses the messages that were not written, so call
+/// [`close`](Self::close).
 #[derive(Clone, Debug)]
 pub struct Connection(amqp_async::Connection);
 
@@ -22,16 +24,17 @@ impl Connection {
         Self(connection)
     }
 
-    /// A future that does not keep the connection.
+    /// Returns a future that resolves when the connection is closed, and does not keep it open.
     pub(crate) fn watch(&self) -> amqp_async::Closed {
         self.0.closed()
     }
 
-    /// Opens a channel (`channel.open`).
+    /// Opens a channel (`channel.open`; AMQP 0-9-1, 1.5.2.1), and waits until the broker has opened it.
     ///
     /// # Errors
-    /// [`Error::Connection`] if the connection is closed or closes meanwhile,
-    /// [`Misuse::NoFreeChannels`](amqp_async::core::Misuse::NoFreeChannels), [`Error::Deadline`].
+    /// [`Error::Connection`] if the connection is closed or closes meanwhile.
+    /// [`Misuse::NoFreeChannels`](amqp_async::core::Misuse::NoFreeChannels) if all channel numbers are in
+    /// use. [`Error::Deadline`] if no reply arrives within the call timeout.
     pub fn open_channel(&self) -> Result<Channel, Error> {
         wait(self.0.open_channel()).map(Channel::new)
     }
@@ -78,10 +81,10 @@ impl Connection {
         wait(self.0.consume(consume)).map(Consumer::new)
     }
 
-    /// Opens a channel for `body`, and closes it when that is done.
+    /// Opens a channel, passes it to `body`, and closes it when `body` is done. Returns the result of `body`.
     ///
-    /// What is known of the channel by then is raised: why the broker closed it, or else the oldest
-    /// message that came back unconfirmed. An error of `body` itself comes first.
+    /// If `body` returns `Ok`, failures of the channel that are known by then are returned as errors: the
+    /// reason if the broker has closed it, otherwise the oldest returned message of an unconfirmed publish.
     ///
     /// ```
     /// # use amqp_blocking::{Connection, Error, Publish};
@@ -102,8 +105,9 @@ impl Connection {
         wait(self.0.with_channel(async |channel| body(Channel::new(channel))))
     }
 
-    /// Gives the broker a new secret for the login, such as a token that is about to expire
-    /// (`connection.update-secret`; <https://www.rabbitmq.com/docs/oauth2>).
+    /// Sends the broker a new secret for the login, such as a token before the old one expires
+    /// (`connection.update-secret`; <https://www.rabbitmq.com/docs/oauth2>), and waits until the broker has
+    /// accepted it.
     ///
     /// # Errors
     /// Those of a [call](Channel#calls).
@@ -115,102 +119,106 @@ impl Connection {
         wait(self.0.update_secret(secret, reason))
     }
 
-    /// Cancels every consumer, and waits until nothing is under way: no call, no unconfirmed publish,
-    /// no delivery that is to be read or acknowledged, no byte to be written. Deliveries that had come
-    /// before still reach their consumers; everything may still be used meanwhile. A
-    /// [`close`](Self::close) after that loses nothing. Not waited for is what the handle of a consumer
-    /// without acknowledgement has taken in, 1 MiB at most, which can be read from it after the close too.
+    /// Drains the connection for a graceful shutdown: cancels all consumers, and waits until nothing is
+    /// outstanding. That is no call, no unconfirmed publish, no delivery that is unread or unacknowledged,
+    /// and no byte to write.
+    ///
+    /// Deliveries that had arrived before still reach their consumers, and everything can be used meanwhile.
+    /// A [`close`](Self::close) after the drain loses nothing. One thing is not waited for: deliveries that
+    /// the handle of a consumer without acknowledgement has taken in, at most 1 MiB. These can be read from
+    /// it after the close too.
     ///
     /// # Errors
-    /// [`Error::DrainTimeout`] after `timeout`; the connection stays open.
+    /// [`Error::DrainTimeout`] after `timeout`. The connection stays open.
     pub fn drain(&self, timeout: Duration) -> Result<(), Error> {
         wait(self.0.drain(timeout))
     }
 
-    /// Ends the connection at once, with [`CloseCause::Aborted`]: nothing more is sent, not even a close, and
-    /// everything that waits for it ends.
+    /// Ends the connection immediately, with [`CloseCause::Aborted`]. Nothing more is sent, not even a close,
+    /// and everything that waits for the connection returns an error.
     pub fn abort(&self) {
         self.0.abort();
     }
 
-    /// What happens to the connection from here on; see [`ConnectionEvent`].
+    /// Returns the events of the connection from now on: see [`ConnectionEvent`].
     pub fn events(&self) -> Events {
         Events(self.0.events())
     }
 
-    /// Why the broker reads no publishes, while it does not
-    /// (<https://www.rabbitmq.com/docs/connection-blocked>).
+    /// Returns the broker's reason while it blocks publishes (`connection.blocked`;
+    /// <https://www.rabbitmq.com/docs/connection-blocked>). `None` while it does not.
     pub fn blocked(&self) -> Option<Arc<str>> {
         self.0.blocked()
     }
 
-    /// What the connection has done, and what it holds.
+    /// Returns the counters of the connection and its current state, for metrics.
     pub fn stats(&self) -> Stats {
         self.0.stats()
     }
 
-    /// Closes the connection: what is queued goes out, then `connection.close`.
+    /// Closes the connection (`connection.close`) after everything that is buffered is sent, and waits for
+    /// that.
     ///
-    /// Returns the cause: [`CloseCause::ByClient`] if the broker confirmed,
-    /// [`CloseCause::ByClientForced`] if it did not within the close timeout (10 s unless
-    /// configured). Closing a closed connection returns at once, with the cause that closed it.
+    /// Returns the cause: [`CloseCause::ByClient`] if the broker replied, [`CloseCause::ByClientForced`] if
+    /// it did not within the close timeout (10 s by default). For a closed connection, returns immediately
+    /// the cause that closed it.
     pub fn close(&self) -> CloseCause {
         wait(self.0.close())
     }
 
-    /// Waits until the connection is closed, from either side.
+    /// Waits until the connection is closed, by either side. Returns the cause.
     pub fn closed(&self) -> CloseCause {
         wait(self.0.closed())
     }
 
-    /// Waits until the connection is closed, from either side, for `timeout` at most; `None` if it
-    /// is not.
+    /// As [`closed`](Self::closed), but waits for at most `timeout`. Returns `None` if the connection is not
+    /// closed by then.
     pub fn closed_timeout(&self, timeout: Duration) -> Option<CloseCause> {
         wait_timeout(self.0.closed(), timeout)
     }
 
-    /// Whether the connection is open and no close has begun.
+    /// Returns whether the connection is open and no close has begun.
     pub fn is_open(&self) -> bool {
         self.0.is_open()
     }
 
-    /// Why the connection is closed, if it is.
+    /// Returns the cause if the connection is closed.
     pub fn close_cause(&self) -> Option<CloseCause> {
         self.0.close_cause()
     }
 
-    /// The limits that were negotiated.
+    /// Returns the negotiated limits.
     pub fn tuning(&self) -> Tuning {
         self.0.tuning()
     }
 
-    /// What the broker says of itself, such as `product` and `version`.
+    /// Returns the broker's properties, such as `product` and `version`.
     pub fn server_properties(&self) -> FieldTable {
         self.0.server_properties()
     }
 }
 
 impl Channel {
-    /// The connection of the channel.
+    /// Returns the connection of the channel.
     pub fn connection(&self) -> Connection {
         Connection(self.shared().connection())
     }
 }
 
-/// The events of a connection, from the moment of asking: an iterator that waits for the next, and ends
-/// after [`ConnectionEvent::Closed`].
+/// The events of a connection from the time of the call to [`Connection::events`]. As an iterator, it waits
+/// for the next event, and ends after [`ConnectionEvent::Closed`].
 ///
-/// The newest 256 that were not taken are kept. It does not keep the connection open.
+/// It keeps the newest 256 events that were not taken. It does not keep the connection open.
 #[derive(Debug)]
 pub struct Events(pub(crate) amqp_async::Events);
 
 impl Events {
-    /// The next event, if one is there.
+    /// Returns the next event without waiting, `None` if there is none.
     pub fn try_recv(&mut self) -> Option<ConnectionEvent> {
         self.0.try_next()
     }
 
-    /// The next event, if one comes within `timeout`.
+    /// Waits for the next event for at most `timeout`. Returns `None` if there was none.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Option<ConnectionEvent> {
         wait_timeout(self.0.next(), timeout).flatten()
     }

@@ -23,8 +23,8 @@ pub fn connect(uri: &str) -> Result<Connection, ConnectError> {
 
 /// Opens connections: a configuration, for any number of them.
 ///
-/// Methods are chained. There are three ways to a connector: [`new`](Self::new) takes a URI;
-/// `Connector::default()` is `amqp://guest:guest@localhost:5672/%2f`, to be changed by methods;
+/// Methods are chained. There are three ways to create a connector. [`new`](Self::new) takes a URI.
+/// `Connector::default()` is `amqp://guest:guest@localhost:5672/%2f`, which methods can change.
 /// `Connector::from` takes a [`Config`] or an [`AmqpUri`].
 ///
 /// ```no_run
@@ -53,7 +53,7 @@ pub fn connect(uri: &str) -> Result<Connection, ConnectError> {
 /// # }
 /// ```
 ///
-/// Streams that a function makes, here Unix sockets:
+/// Streams that a function creates, here Unix sockets:
 ///
 /// ```no_run
 /// # fn example() -> Result<(), amqp_blocking::ConnectError> {
@@ -74,7 +74,7 @@ pub struct Connector {
 type Dial = dyn Fn(Endpoint) -> io::Result<Stream> + Send + Sync;
 
 impl Connector {
-    /// Returns a connector for an AMQP URI. [`AmqpUri`] lists the parts of a URI.
+    /// Creates a connector for an AMQP URI. [`AmqpUri`] lists the parts of a URI.
     ///
     /// # Errors
     /// [`ConnectError::InvalidUri`], which never shows the URI.
@@ -82,16 +82,18 @@ impl Connector {
         Ok(Self::from(Config::from_uri(uri)?))
     }
 
-    /// Makes the streams of connections by a function, such as one that connects through a proxy or to a Unix
-    /// socket.
+    /// Creates the streams of connections with a function, such as one that connects through a proxy or to a
+    /// Unix socket.
     ///
-    /// The function is called for each host in turn, until a connection is open. It gets the host by its name:
-    /// names are not looked up before. It may block. It runs on one of at most
-    /// [`CONNECT_THREADS_MAX`](crate::limits::CONNECT_THREADS_MAX) threads of the process, and has the
-    /// [timeout of an address](Self::address_timeout). What it returns later is dropped, so give it a timeout of
-    /// its own. An error that it returns is a [`ConnectFailure::Dial`](crate::ConnectFailure::Dial).
+    /// The function is called for each host in turn, until a connection is open. It receives the host by
+    /// name: names are not looked up before. It may block. It runs on one of at most
+    /// [`CONNECT_THREADS_MAX`](crate::limits::CONNECT_THREADS_MAX) threads of the process. If it returns
+    /// after the [timeout of an address](Self::address_timeout), its stream is dropped. It cannot be
+    /// interrupted, so it should have a timeout itself. An error that it returns is reported as
+    /// [`ConnectFailure::Dial`](crate::ConnectFailure::Dial).
     ///
-    /// A function that encrypts the stream itself is for `amqp` hosts: the connector does not know of it.
+    /// If the function encrypts the stream itself, use `amqp` hosts: the connector does not know about the
+    /// encryption.
     #[must_use]
     pub fn dial_with(
         self,
@@ -100,7 +102,7 @@ impl Connector {
         Self { dial: Some(Arc::new(dial)), ..self }
     }
 
-    /// Changes the configuration by a function.
+    /// Changes the configuration with a function.
     #[must_use]
     pub fn configure(self, change: impl FnOnce(Config) -> Config) -> Self {
         Self { config: change(self.config), ..self }
@@ -108,15 +110,16 @@ impl Connector {
 
     amqp_async::connector_settings!();
 
-    /// Opens a connection, with a thread as its driver that ends when the connection does. The addresses of all
-    /// hosts are tried in order, each within its timeout. A refused login or virtual host is not tried on other
-    /// hosts.
+    /// Opens a connection, and spawns a thread as its driver, which ends when the connection does. Waits
+    /// until the connection is open. The addresses of all hosts are tried in order, each within its timeout.
+    /// If a broker refuses the login or the virtual host, the other hosts are not tried.
     ///
     /// Names are looked up on at most [`CONNECT_THREADS_MAX`](crate::limits::CONNECT_THREADS_MAX) threads of
-    /// the process, and wait for one if all are busy. That time counts towards the connect timeout.
+    /// the process. If all are busy, the lookup waits for one, and that time counts towards the connect
+    /// timeout.
     ///
     /// # Errors
-    /// [`ConnectError`], within the [connect timeout](Self::connect_timeout), with every failed attempt.
+    /// [`ConnectError`] with every failed attempt, within the [connect timeout](Self::connect_timeout).
     /// [`ConnectError::TlsUnsupported`] for an `amqps` host.
     pub fn connect(&self) -> Result<Connection, ConnectError> {
         let (connecting, driver) = self.driver()?;
@@ -124,10 +127,10 @@ impl Connector {
         connecting.wait()
     }
 
-    /// Opens a connection over a stream that is connected already, such as a Unix socket or a tunnel. Errors
-    /// name the first host of the configuration. The other hosts are ignored, and so is whether the host asks
-    /// for TLS: encrypting is up to the stream. To make a stream for each attempt, see
-    /// [`dial_with`](Self::dial_with).
+    /// Opens a connection over a stream that is connected already, such as a Unix socket or a tunnel, and
+    /// waits until it is open. Errors name the first host of the configuration. The other hosts are ignored,
+    /// and so is whether the host is to use TLS, because encryption is up to the stream. To create a stream
+    /// for each attempt, see [`dial_with`](Self::dial_with).
     ///
     /// # Errors
     /// [`ConnectError`] with the one failed attempt, within the timeouts of an address and of connecting.
@@ -137,12 +140,12 @@ impl Connector {
         connecting.wait()
     }
 
-    /// Returns a connection that is being opened and its driver, which the caller runs on a thread of its
+    /// Returns a connection that is being opened, and its driver, which the caller runs on a thread of its
     /// choice.
     ///
     /// # Errors
-    /// [`ConnectError::InvalidArgument`] or [`ConnectError::TlsUnsupported`] if the configuration cannot be
-    /// used, [`ConnectError::DriverNotStarted`] if the system has no poller for it.
+    /// [`ConnectError::InvalidArgument`] or [`ConnectError::TlsUnsupported`] if the configuration is invalid.
+    /// [`ConnectError::DriverNotStarted`] if the system has no poller for it.
     pub fn driver(&self) -> Result<(Connecting, Driver), ConnectError> {
         match &self.dial {
             Some(dial) => self.driver_on(|io| {
@@ -157,12 +160,12 @@ impl Connector {
         }
     }
 
-    /// Returns a connection over a stream that is connected already, and its driver; see
+    /// Returns a connection over a stream that is connected already, and its driver: see
     /// [`connect_with`](Self::connect_with).
     ///
     /// # Errors
-    /// [`ConnectError::InvalidArgument`] if the configuration cannot be used,
-    /// [`ConnectError::DriverNotStarted`] if the stream cannot be polled.
+    /// [`ConnectError::InvalidArgument`] if the configuration is invalid. [`ConnectError::DriverNotStarted`]
+    /// if the stream cannot be polled.
     pub fn driver_with(&self, stream: Stream) -> Result<(Connecting, Driver), ConnectError> {
         Driver::new(|io| {
             let socket = Socket::new(Arc::clone(&io), stream).map_err(not_started)?;
@@ -201,19 +204,19 @@ impl fmt::Debug for Connector {
     }
 }
 
-/// A connection that is being opened by a driver.
+/// A connection that a driver is opening.
 ///
-/// When it is dropped, the attempt ends.
+/// If it is dropped, the attempt ends.
 #[must_use = "when it is dropped, the attempt ends"]
 #[derive(Debug)]
 pub struct Connecting(amqp_async::Connecting);
 
 impl Connecting {
-    /// Waits until the connection is open. It does not open before its driver runs.
+    /// Waits until the connection is open. The driver must run on another thread meanwhile.
     ///
     /// # Errors
-    /// [`ConnectError`], with every failed attempt, within the connect timeout (by default 30 s) once the driver
-    /// runs.
+    /// [`ConnectError`] with every failed attempt, within the connect timeout (30 s by default) once the
+    /// driver runs.
     pub fn wait(self) -> Result<Connection, ConnectError> {
         wait(self.0).map(Connection::new)
     }

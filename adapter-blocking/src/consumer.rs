@@ -9,7 +9,8 @@ use crate::delivery::Delivery;
 use crate::wait::{wait, wait_timeout};
 
 impl Channel {
-    /// Starts a consumer (AMQP 0-9-1, 1.8.3.3).
+    /// Starts a consumer (`basic.consume`; AMQP 0-9-1, 1.8.3.3; <https://www.rabbitmq.com/docs/consumers>),
+    /// and waits until the broker has started it. Takes the name of a queue, or a [`BasicConsume`].
     ///
     /// # Errors
     /// Those of a [call](Self#calls), and [`Misuse::DuplicateConsumerTag`](amqp_async::core::Misuse).
@@ -18,14 +19,14 @@ impl Channel {
     }
 }
 
-/// A consumer of a queue: an iterator that waits for the next delivery, in the order in which the broker
-/// sent them.
+/// A consumer of a queue: an iterator that waits for the next delivery. Deliveries are in the order in which
+/// the broker sent them.
 ///
-/// It ends with `None` once it was cancelled from here. An error ends it: the channel or connection
-/// closed, or the broker cancelled it.
+/// It ends with `None` when the application has cancelled the consumer and all deliveries are read. It ends
+/// with an error if the channel or connection closes, or if the broker cancels the consumer.
 ///
-/// Dropped, it is cancelled in the background, and deliveries that were not taken from it are
-/// requeued; without acknowledgement they are lost, and of a stream they are acknowledged.
+/// When it is dropped, it is cancelled in the background, and deliveries that were not taken from it are
+/// requeued. Without acknowledgement they are lost, and those of a stream are acked.
 #[must_use = "a consumer that is dropped is cancelled"]
 #[derive(Debug)]
 pub struct Consumer(amqp_async::Consumer);
@@ -35,7 +36,7 @@ impl Consumer {
         Self(consumer)
     }
 
-    /// The consumer's tag on its channel.
+    /// Returns the consumer tag.
     pub fn tag(&self) -> &str {
         self.0.tag()
     }
@@ -61,17 +62,17 @@ impl Consumer {
         self.0.try_recv().map(Delivery::new)
     }
 
-    /// Waits for the next delivery for `timeout` at most: `None` if none came, or the consumer has ended
-    /// (see [`is_ended`](Self::is_ended)).
+    /// Waits for the next delivery for at most `timeout`. Returns `None` if none arrived, or if the consumer
+    /// has ended (see [`is_ended`](Self::is_ended)).
     ///
     /// # Errors
-    /// Why the consumer has ended, once: [`Error::Channel`], [`Error::Connection`],
+    /// The reason why the consumer has ended, once: [`Error::Channel`], [`Error::Connection`],
     /// [`Error::ConsumerCancelled`].
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Delivery>, Error> {
         wrap(wait_timeout(self.0.next(), timeout).flatten()).transpose()
     }
 
-    /// The channel that it consumes on.
+    /// Returns the channel on which it consumes.
     pub fn channel(&self) -> Channel {
         Channel::new(self.0.channel())
     }
@@ -98,13 +99,13 @@ impl Consumer {
         Canceller(self.0.canceller())
     }
 
-    /// Whether the last delivery, or the error that ended the consumer, has been taken.
+    /// Returns whether the last delivery, or the error that ended the consumer, was taken.
     pub fn is_ended(&self) -> bool {
         self.0.is_ended()
     }
 
-    /// Cancels the consumer (`basic.cancel`). Deliveries that the broker had sent can still be taken,
-    /// then it ends.
+    /// Cancels the consumer (`basic.cancel`; AMQP 0-9-1, 1.8.3.5), and waits until the broker has confirmed
+    /// it. Deliveries that the broker had sent can still be read.
     ///
     /// # Errors
     /// Those of a [call](crate::Channel#calls).
@@ -112,13 +113,15 @@ impl Consumer {
         wait(self.0.cancel())
     }
 
-    /// Cancels the consumer, and gives back what was delivered and not taken: it is requeued. Returns the
-    /// number of those messages. Without acknowledgement nothing can be given back: 0, and what had come
-    /// can still be taken. A stream takes nothing back: of it they are acknowledged.
+    /// Cancels the consumer, and requeues the deliveries that were not taken from it. Returns the number of
+    /// requeued messages.
+    ///
+    /// Without acknowledgement nothing can be requeued. Then it returns 0, and the deliveries that had
+    /// arrived can still be read. A stream does not take messages back: its deliveries are acked.
     ///
     /// # Errors
-    /// Those of a [call](crate::Channel#calls), and why the consumer has ended, if not by a cancel from
-    /// here.
+    /// Those of a [call](crate::Channel#calls), and the reason why the consumer has ended, unless the
+    /// application has cancelled it.
     pub fn cancel_and_requeue(&mut self) -> Result<usize, Error> {
         wait(self.0.cancel_and_requeue())
     }

@@ -11,8 +11,11 @@ use crate::channel::Channel;
 use crate::wait::wait;
 
 impl Channel {
-    /// Asks for one message (AMQP 0-9-1, 1.8.3.10): the name of a queue, or a [`BasicGet`]. A consumer
-    /// is the better way to get more than now and then one. `None` if the queue is empty.
+    /// Fetches one message from a queue (`basic.get`; AMQP 0-9-1, 1.8.3.10;
+    /// <https://www.rabbitmq.com/docs/consumers#polling>). Takes the name of the queue, or a [`BasicGet`].
+    /// Returns `None` if the queue is empty.
+    ///
+    /// Each message costs a round trip. To read more than a few, start a consumer.
     ///
     /// # Errors
     /// Those of a [call](Self#calls).
@@ -21,16 +24,19 @@ impl Channel {
     }
 }
 
-/// A message delivered to a consumer, or got.
+/// A message delivered to a consumer (`basic.deliver`; AMQP 0-9-1, 1.8.3.9), or fetched with `basic.get`.
 ///
-/// It is to be acknowledged or refused, from any thread, unless the consumer is without
-/// acknowledgement. A stream takes no message back: where a consumer has a
-/// [`stream_offset`](crate::BasicConsume::stream_offset), refusing is acknowledging.
+/// Ack, nack or reject it, from any thread, unless it came without acknowledgement
+/// (<https://www.rabbitmq.com/docs/confirms#consumer-acknowledgements>).
 ///
-/// When it is dropped without an ack or nack, nothing is sent. The message stays unacknowledged until its
-/// channel closes, counts towards the prefetch until then, and
+/// A stream does not take messages back. If the consumer has a
+/// [`stream_offset`](crate::BasicConsume::stream_offset), a nack or reject acks the delivery. Without it, a
+/// nack of a delivery that may come from a stream returns [`AckError::MaybeStream`] on RabbitMQ before 3.11.
+///
+/// If it is dropped without an ack or nack, nothing is sent. It stays unacknowledged until its channel
+/// closes, and counts towards the prefetch until then.
 /// [`ConnectionEvent::DeliveriesDropped`](crate::ConnectionEvent::DeliveriesDropped) reports it. With
-/// [`requeue_on_drop`](crate::BasicConsume::requeue_on_drop) it is requeued.
+/// [`requeue_on_drop`](crate::BasicConsume::requeue_on_drop) it is requeued instead.
 pub struct Delivery(amqp_async::Delivery);
 
 impl Delivery {
@@ -38,17 +44,19 @@ impl Delivery {
         Self(delivery)
     }
 
-    /// Acknowledges it (`basic.ack`; AMQP 0-9-1, 1.8.3.13). For a consumer without acknowledgement,
-    /// nothing is sent.
+    /// Acknowledges the delivery (`basic.ack`; AMQP 0-9-1, 1.8.3.13). Sends nothing if it came without
+    /// acknowledgement.
     ///
     /// # Errors
-    /// [`AckError`]: its channel or connection has closed, `multiple` covered it before, or
-    /// `basic.recover` was called since. In each case the broker has it back, or has forgotten it.
+    /// [`AckError`] if the channel or connection has closed, an ack or nack with `multiple` has covered the
+    /// delivery, or `basic.recover` was called since. Then the broker has requeued the message, or it is
+    /// acked or nacked already.
     pub fn ack(self) -> Result<(), AckError> {
         self.0.ack()
     }
 
-    /// Acknowledges it and every earlier unacknowledged delivery of the channel, from any consumer.
+    /// Acknowledges this delivery and all earlier unacknowledged ones of the channel, from any consumer
+    /// (`basic.ack` with `multiple`).
     ///
     /// # Errors
     /// Those of [`ack`](Self::ack).
@@ -56,33 +64,36 @@ impl Delivery {
         self.0.ack_multiple()
     }
 
-    /// Refuses it (`basic.nack`; <https://www.rabbitmq.com/docs/nack>): requeued, or else
-    /// dead-lettered or dropped.
+    /// Refuses the delivery (`basic.nack`; <https://www.rabbitmq.com/docs/nack>). With `requeue` it is
+    /// requeued; without, it is dead-lettered or dropped.
     ///
     /// # Errors
-    /// Those of [`ack`](Self::ack).
+    /// Those of [`ack`](Self::ack). With [`AckError::MaybeStream`], the delivery stays unacknowledged as if
+    /// it was dropped.
     pub fn nack(self, requeue: bool) -> Result<(), AckError> {
         self.0.nack(requeue)
     }
 
-    /// Refuses it and every earlier unacknowledged delivery of the channel, from any consumer.
+    /// Refuses this delivery and all earlier unacknowledged ones of the channel, from any consumer
+    /// (`basic.nack` with `multiple`).
     ///
     /// # Errors
-    /// Those of [`ack`](Self::ack), and [`AckError::Stream`] if the channel has consumed a stream: then
-    /// nothing is sent, as if this delivery was dropped.
+    /// Those of [`ack`](Self::ack), and [`AckError::Stream`] if the channel has consumed from a stream. Then
+    /// nothing is sent, and this delivery stays unacknowledged as if it was dropped.
     pub fn nack_multiple(self, requeue: bool) -> Result<(), AckError> {
         self.0.nack_multiple(requeue)
     }
 
-    /// Refuses it (`basic.reject`; AMQP 0-9-1, 1.8.3.14): requeued, or else dead-lettered or dropped.
+    /// Refuses the delivery (`basic.reject`; AMQP 0-9-1, 1.8.3.14). With `requeue` it is requeued; without,
+    /// it is dead-lettered or dropped.
     ///
     /// # Errors
-    /// Those of [`ack`](Self::ack).
+    /// Those of [`nack`](Self::nack).
     pub fn reject(self, requeue: bool) -> Result<(), AckError> {
         self.0.reject(requeue)
     }
 
-    /// Puts it back into its queue: [`nack(true)`](Self::nack).
+    /// Returns the message to its queue: [`nack(true)`](Self::nack).
     ///
     /// # Errors
     /// Those of [`nack`](Self::nack).
@@ -90,8 +101,8 @@ impl Delivery {
         self.0.requeue()
     }
 
-    /// Removes it from its queue without success: [`nack(false)`](Self::nack). The broker dead-letters it if the queue
-    /// has a dead-letter exchange (<https://www.rabbitmq.com/docs/dlx>), and drops it otherwise.
+    /// Removes the message from its queue: [`nack(false)`](Self::nack). The broker dead-letters it if the
+    /// queue has a dead-letter exchange (<https://www.rabbitmq.com/docs/dlx>), and drops it otherwise.
     ///
     /// # Errors
     /// Those of [`nack`](Self::nack).
@@ -99,14 +110,15 @@ impl Delivery {
         self.0.discard()
     }
 
-    /// Whether it is too late for an ack, nack or reject: the channel or the connection has closed, a call with
-    /// `multiple` covered it, or `basic.recover` was called since. `false` if it needs none.
+    /// Returns whether an ack, nack or reject would return an error. That is the case if the channel or the
+    /// connection has closed, a call with `multiple` has covered the delivery, or `basic.recover` was called
+    /// since. `false` if the delivery came without acknowledgement.
     pub fn is_stale(&self) -> bool {
         self.0.is_stale()
     }
 
-    /// Cancels the consumer that it came to, as [`Consumer::cancel`](crate::Consumer::cancel) does, and
-    /// waits for the broker's answer. A message from `basic.get` has no consumer: nothing is sent then.
+    /// Cancels the consumer of this delivery, as [`Consumer::cancel`](crate::Consumer::cancel) does, and
+    /// waits until the broker has confirmed it. For a message from `basic.get`, nothing is sent.
     ///
     /// # Errors
     /// Those of a [call](crate::Channel#calls).
@@ -114,79 +126,82 @@ impl Delivery {
         wait(self.0.cancel_consumer())
     }
 
-    /// The body; empty if the message was too large.
+    /// Returns the body. It is empty if the message was too large.
     pub fn body(&self) -> &[u8] {
         self.0.body()
     }
 
-    /// The body, to keep beyond the delivery without copying.
+    /// Returns the body as `Bytes`, which can be kept longer than the delivery. A body of less than 4 KiB is
+    /// copied. A larger one is shared without a copy (zero-copy).
     pub fn shared_body(&self) -> Bytes {
         self.0.shared_body()
     }
 
-    /// What is wrong with the message, if anything is: it was too large, or its properties are
-    /// malformed. It can be acknowledged or refused all the same. Checks the properties without copying them.
+    /// Returns what is wrong with the message, if anything is: it was too large, or its properties are
+    /// malformed. The message can still be acked, nacked or rejected. Checks the properties without copying
+    /// them.
     pub fn fault(&self) -> Option<Fault> {
         self.0.fault()
     }
 
-    /// Whether the message may have been delivered before.
+    /// Returns whether the message may have been delivered before.
     pub const fn redelivered(&self) -> bool {
         self.0.redelivered()
     }
 
-    /// The exchange that the message was published to.
+    /// Returns the exchange to which the message was published.
     pub fn exchange(&self) -> ShortStr<'_> {
         self.0.exchange()
     }
 
-    /// The routing key that it was published with.
+    /// Returns the routing key with which the message was published.
     pub fn routing_key(&self) -> ShortStr<'_> {
         self.0.routing_key()
     }
 
-    /// The properties.
+    /// Decodes and copies the properties.
     ///
     /// # Errors
-    /// [`Malformed`] if the publisher sent malformed properties, which RabbitMQ forwards.
+    /// [`Malformed`] if the publisher sent malformed properties, which RabbitMQ relays.
     pub fn properties(&self) -> Result<Properties, Malformed> {
         self.0.properties()
     }
 
-    /// The headers; empty if there are none.
+    /// Decodes and copies the headers. The table is empty if there are none.
     ///
     /// # Errors
-    /// [`Malformed`] if the publisher sent malformed headers, which RabbitMQ forwards.
+    /// [`Malformed`] if the publisher sent malformed properties, which RabbitMQ relays.
     pub fn headers(&self) -> Result<FieldTable, Malformed> {
         self.0.headers()
     }
 
-    /// The message, for what else it offers.
+    /// Returns the message, which has more methods.
     pub const fn message(&self) -> &ReceivedMessage {
         self.0.message()
     }
 
-    /// The delivery's tag.
+    /// Returns the delivery tag.
     pub const fn tag(&self) -> DeliveryTag {
         self.0.tag()
     }
 
-    /// The channel that it came on.
+    /// Returns the channel on which the delivery arrived.
     pub fn channel(&self) -> Channel {
         Channel::new(self.0.channel())
     }
 
-    /// The tag of the consumer that it came to; empty for a message from `basic.get`.
+    /// Returns the tag of its consumer. It is empty for a message from `basic.get`.
     pub fn consumer_tag(&self) -> &str {
         self.0.consumer_tag()
     }
 
-    /// The number of ready messages behind it, for a message from `basic.get`.
+    /// Returns the number of ready messages that remain in the queue, for a message from `basic.get`.
     pub fn message_count(&self) -> Option<u32> {
         self.0.message_count()
     }
 
-    /// Returns a header, `None` if the message does not have it. [`headers`](Self::headers) decodes all of them at once.
+    /// Returns a header, `None` if the message does not have it. [`headers`](Self::headers) decodes all of
+    /// them at once.
     ///
     /// # Errors
     /// Those of [`headers`](Self::headers).
@@ -194,14 +209,16 @@ impl Delivery {
         self.0.header(name)
     }
 
-    /// The offset of the message in its stream (header `x-stream-offset`; <https://www.rabbitmq.com/docs/streams>).
-    /// `None` if it does not come from a stream, or if its headers are malformed.
+    /// Returns the offset of the message in its stream (header `x-stream-offset`;
+    /// <https://www.rabbitmq.com/docs/streams>). `None` if the message does not come from a stream, or if its
+    /// headers are malformed.
     pub fn stream_offset(&self) -> Option<u64> {
         self.0.stream_offset()
     }
 
-    /// How often the message was dead-lettered from the queue, for any reason (header `x-death`;
-    /// <https://www.rabbitmq.com/docs/dlx#effects>). A consumer that retries uses it to stop after some attempts.
+    /// Returns the number of times that the message was dead-lettered from the queue, for any reason (header
+    /// `x-death`; <https://www.rabbitmq.com/docs/dlx#effects>). A consumer that retries uses it to stop after
+    /// some attempts.
     ///
     /// # Errors
     /// Those of [`headers`](Self::headers).
@@ -209,7 +226,8 @@ impl Delivery {
         self.0.death_count(queue)
     }
 
-    /// Returns an answer to this request: a message to the queue that its `reply_to` names, with its `correlation_id`.
+    /// Returns an answer to this request: a message to the queue that its `reply_to` names, with its
+    /// `correlation_id`.
     ///
     /// ```
     /// # use amqp_blocking::{Channel, Delivery};
@@ -226,10 +244,10 @@ impl Delivery {
         self.0.answer(body)
     }
 
-    /// Returns a message to where this one was published: with the same exchange and the same routing key.
+    /// Returns a message with the exchange and the routing key of this one.
     ///
     /// # Errors
-    /// [`Malformed::NotUtf8`] if those are not text.
+    /// [`Malformed::NotUtf8`] if one of them is not UTF-8.
     pub fn publish_again<'a>(
         &'a self,
         body: impl Into<Body<'a>>,

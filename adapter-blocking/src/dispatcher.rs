@@ -1,9 +1,9 @@
-//! Callbacks on the thread that asks for them.
+//! `Dispatcher`: callbacks on the thread that calls it.
 //!
-//! A dispatcher holds consumers and their callbacks, and closures that other threads hand to it. It runs
-//! one of them at a time, on the thread that is in [`start_consuming`](Dispatcher::start_consuming) or
-//! [`process_events`](Dispatcher::process_events). The connection's bytes are moved by its own thread: a
-//! callback may block, also on the connection that it serves.
+//! A dispatcher has consumers with their callbacks, and closures that other threads submit. It runs one of
+//! them at a time, on the thread that is in [`start_consuming`](Dispatcher::start_consuming) or
+//! [`process_events`](Dispatcher::process_events). The bytes of the connection are moved by another thread,
+//! so a callback may block, even on its own connection.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -24,7 +24,7 @@ use crate::delivery::Delivery;
 use crate::inbox::{Inbox, SubmitError};
 use crate::wait::{poll_once, wait_until};
 
-/// An error of a callback's own.
+/// The error of a callback.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 type OnDelivery<'a> = Box<dyn FnMut(&mut Control, Delivery) -> Result<(), BoxError> + 'a>;
@@ -32,11 +32,12 @@ type OnEvent<'a> = Box<dyn FnMut(ConnectionEvent) + 'a>;
 type OnCancel<'a> = Box<dyn FnMut(ConsumerId) + 'a>;
 type Job = Box<dyn FnOnce(&mut Dispatcher<'_>) + Send>;
 
-/// Consumers with callbacks, which run on the thread that asks for it, and on which it was made.
+/// Consumers with callbacks, which run on the thread that calls the dispatcher. It stays on the thread that
+/// created it.
 ///
-/// A callback may block on its own connection: its answers come past the deliveries that wait, as long as
-/// those are less than 64 MiB, so keep the prefetch times the size of a message below that. It is a
-/// handle: it keeps the connection.
+/// A callback may block on its own connection: replies are read although deliveries wait, as long as less
+/// than 64 MiB of these is unread. So keep the prefetch times the size of a message below that. A dispatcher
+/// is a handle: it keeps the connection open.
 ///
 /// ```no_run
 /// use amqp_blocking::{BasicConsume, Dispatcher};
@@ -60,14 +61,14 @@ type Job = Box<dyn FnOnce(&mut Dispatcher<'_>) + Send>;
 pub struct Dispatcher<'a> {
     connection: Connection,
     consumers: Vec<Entry<'a>>,
-    /// Whose turn it is.
+    /// The index of the consumer that is next.
     next: usize,
-    /// The last thing that ran was a closure.
+    /// Whether a closure ran last.
     after_job: bool,
     on_event: Option<(Events, OnEvent<'a>)>,
     on_cancel: Option<OnCancel<'a>>,
     closed: amqp_async::Closed,
-    /// What it resolved with.
+    /// The cause with which `closed` resolved.
     cause: Option<CloseCause>,
     inbox: Arc<Inbox<Job>>,
     ids: u64,
@@ -79,11 +80,11 @@ struct Entry<'a> {
     callback: OnDelivery<'a>,
 }
 
-/// A consumer of a dispatcher. Tags are of a channel; this is of the dispatcher.
+/// The key of a consumer within its dispatcher. A consumer tag is unique on its channel only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConsumerId(u64);
 
-/// What a callback may ask of the dispatcher that runs it; done when the callback returns.
+/// What a callback can request from its dispatcher. It is carried out when the callback returns.
 #[derive(Debug)]
 pub struct Control {
     consumer: ConsumerId,
@@ -91,14 +92,14 @@ pub struct Control {
     cancelled: Vec<ConsumerId>,
 }
 
-/// Why dispatching ended.
+/// Why dispatching stopped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DispatchError {
-    /// A consumer ended with its channel or connection.
+    /// A consumer ended with an error, because its channel or connection closed.
     #[error(transparent)]
     Amqp(#[from] Error),
-    /// A callback failed. Its consumer is still there, unless it was being ended.
+    /// A callback failed. Its consumer still exists, unless it was being cancelled.
     #[error("a callback failed: {0}")]
     Callback(BoxError),
 }
@@ -117,24 +118,24 @@ impl Control {
         Self { consumer, stop: false, cancelled: Vec::new() }
     }
 
-    /// The consumer that the delivery came to.
+    /// Returns the consumer of the delivery.
     pub const fn consumer(&self) -> ConsumerId {
         self.consumer
     }
 
-    /// Ends all consumers of the dispatcher, as [`Dispatcher::stop_consuming`] does.
+    /// Cancels all consumers of the dispatcher, as [`Dispatcher::stop_consuming`] does.
     pub const fn stop_consuming(&mut self) {
         self.stop = true;
     }
 
-    /// Ends a consumer, as [`Dispatcher::cancel`] does.
+    /// Cancels a consumer, as [`Dispatcher::cancel`] does.
     pub fn cancel(&mut self, consumer: ConsumerId) {
         self.cancelled.push(consumer);
     }
 }
 
 impl<'a> Dispatcher<'a> {
-    /// A dispatcher for consumers of a connection.
+    /// Creates a dispatcher for consumers of a connection.
     pub fn new(connection: &Connection) -> Self {
         Self {
             connection: connection.clone(),
@@ -150,9 +151,10 @@ impl<'a> Dispatcher<'a> {
         }
     }
 
-    /// Starts a consumer whose deliveries go to `callback`. Returns what it is called in this dispatcher.
+    /// Starts a consumer whose deliveries are passed to `callback`. Returns its key in this dispatcher.
     ///
-    /// An error of the callback ends [`start_consuming`](Self::start_consuming), not the consumer.
+    /// If the callback returns an error, [`start_consuming`](Self::start_consuming) returns it. The consumer
+    /// continues.
     ///
     /// # Errors
     /// Those of [`Channel::basic_consume`].
@@ -169,30 +171,29 @@ impl<'a> Dispatcher<'a> {
         Ok(id)
     }
 
-    /// From here on, consumers that the broker cancels, because their queue is deleted or its node is down,
-    /// are reported to `callback`. Without it they end unnoticed.
+    /// Sets the callback for consumers that the broker cancels from now on, because their queue is deleted or
+    /// its node is down. Without it, they end without a report.
     pub fn on_cancel(&mut self, callback: impl FnMut(ConsumerId) + 'a) {
         self.on_cancel = Some(Box::new(callback));
     }
 
-    /// From here on, what happens to the connection goes to `callback`, such as
-    /// [`ConnectionEvent::Blocked`].
+    /// Sets the callback for events of the connection from now on, such as [`ConnectionEvent::Blocked`].
     pub fn on_event(&mut self, callback: impl FnMut(ConnectionEvent) + 'a) {
         self.on_event = Some((self.connection.events(), Box::new(callback)));
     }
 
-    /// A handle with which any thread has closures run on this dispatcher's.
+    /// Returns a handle that submits closures from any thread, to run on the thread of this dispatcher.
     pub fn submitter(&self) -> Submitter {
         Submitter { inbox: Arc::clone(&self.inbox), connection: self.connection.clone() }
     }
 
-    /// Dispatches until no consumer is left: all were [stopped](Self::stop_consuming), or cancelled, from
-    /// here or by the broker.
+    /// Runs callbacks until there is no consumer: all were [stopped](Self::stop_consuming), or cancelled by
+    /// the application or the broker.
     ///
     /// # Errors
-    /// [`DispatchError::Amqp`] if a consumer ends with its channel or connection, or the connection is
-    /// closed and there is nothing left to run; [`DispatchError::Callback`] if a callback fails. What is
-    /// left goes on when it is called again.
+    /// [`DispatchError::Amqp`] if a consumer ends with its channel or connection, or if the connection is
+    /// closed and nothing is left to run. [`DispatchError::Callback`] if a callback fails. The next call
+    /// continues with the remaining work.
     pub fn start_consuming(&mut self) -> Result<(), DispatchError> {
         while !self.consumers.is_empty() {
             self.process_events(None)?;
@@ -200,10 +201,10 @@ impl<'a> Dispatcher<'a> {
         Ok(())
     }
 
-    /// Dispatches what is ready, 1,000 callbacks at most. If nothing is, waits for it, for `limit` at most;
-    /// `None` waits for as long as it takes. Returns how many callbacks and closures it ran.
+    /// Runs the callbacks and closures that are ready, at most 1,000. If none is ready, waits for one, at
+    /// most for `limit`; `None` is no limit. Returns the number of callbacks and closures that ran.
     ///
-    /// Without a consumer it waits for closures and events.
+    /// Without a consumer, it waits for closures and events.
     ///
     /// # Errors
     /// Those of [`start_consuming`](Self::start_consuming).
@@ -217,7 +218,7 @@ impl<'a> Dispatcher<'a> {
                 break;
             }
             next = match poll_once(poll_fn(|cx| self.poll_work(cx))) {
-                // That the connection is closed is for a caller who would wait in vain.
+                // A closed connection is an error only if the call would wait for something that cannot come.
                 Poll::Ready(Work::Closed(_)) | Poll::Pending => None,
                 Poll::Ready(work) => Some(work),
             };
@@ -225,8 +226,8 @@ impl<'a> Dispatcher<'a> {
         Ok(dispatched)
     }
 
-    /// Ends all consumers. What was delivered and not dispatched is requeued; of those without
-    /// acknowledgement, it is dispatched first.
+    /// Cancels all consumers. Deliveries that were not dispatched are requeued. Those without acknowledgement
+    /// are dispatched first.
     ///
     /// # Errors
     /// Those of the callbacks and of [`Consumer::cancel`].
@@ -239,7 +240,7 @@ impl<'a> Dispatcher<'a> {
         result
     }
 
-    /// Ends a consumer, if it is still there, as [`stop_consuming`](Self::stop_consuming) does.
+    /// Cancels a consumer, if it still exists, as [`stop_consuming`](Self::stop_consuming) does.
     ///
     /// # Errors
     /// Those of its callback and of [`Consumer::cancel`].
@@ -250,12 +251,12 @@ impl<'a> Dispatcher<'a> {
         }
     }
 
-    /// Takes the consumer out, whatever becomes of the broker's answer.
+    /// Removes the consumer, whether or not the broker confirms the cancel.
     fn end(&mut self, at: usize) -> Result<(), DispatchError> {
         let Entry { id, mut consumer, mut callback } = self.consumers.remove(at);
         consumer.cancel_and_requeue()?;
         let (mut control, mut result) = (Control::new(id), Ok(()));
-        // What is left can neither be requeued nor come again.
+        // The remaining deliveries can neither be requeued nor delivered again.
         for delivery in consumer {
             let called = callback(&mut control, delivery?).map_err(DispatchError::Callback);
             result = result.and(called);
@@ -264,7 +265,7 @@ impl<'a> Dispatcher<'a> {
         result.and(obeyed)
     }
 
-    /// Does what a callback has asked for; the first error of it.
+    /// Carries out what a callback has requested. Returns the first error.
     fn obey(&mut self, control: Control) -> Result<(), DispatchError> {
         let mut result = Ok(());
         for consumer in control.cancelled {
@@ -275,7 +276,7 @@ impl<'a> Dispatcher<'a> {
         result.and(stopped)
     }
 
-    /// What is to be run next. Consumers have their turns, one delivery at a time, and so have closures.
+    /// Returns what to run next. Consumers take turns, one delivery at a time, and so do closures.
     fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<Work> {
         let after_job = std::mem::take(&mut self.after_job);
         if !after_job && let Some(job) = self.inbox.take(cx.waker()) {
@@ -304,7 +305,7 @@ impl<'a> Dispatcher<'a> {
             self.after_job = true;
             return Poll::Ready(Work::Job(job));
         }
-        // With consumers left, their end says more.
+        // If there are consumers, their ends have more details.
         if self.consumers.is_empty()
             && let Poll::Ready(cause) = self.poll_closed(cx)
         {
@@ -320,7 +321,7 @@ impl<'a> Dispatcher<'a> {
         self.cause.clone().map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Runs it; whether that was something of the application's.
+    /// Runs it. Returns whether it ran code of the application.
     fn run(&mut self, work: Work) -> Result<bool, DispatchError> {
         match work {
             Work::Job(job) => job(self),
@@ -365,7 +366,7 @@ impl fmt::Debug for Dispatcher<'_> {
     }
 }
 
-/// A handle to a [`Dispatcher`], for any thread. It keeps the connection too.
+/// Submits closures to a [`Dispatcher`], from any thread. It keeps the connection open.
 #[derive(Clone, Debug)]
 pub struct Submitter {
     inbox: Arc<Inbox<Job>>,
@@ -373,14 +374,15 @@ pub struct Submitter {
 }
 
 impl Submitter {
-    /// Has `job` run on the dispatcher's thread, behind what was submitted before, between two callbacks.
-    /// A thread that waits in [`Dispatcher::start_consuming`] or [`Dispatcher::process_events`] is woken.
+    /// Submits a closure, which runs on the thread of the dispatcher after those submitted before, between
+    /// two callbacks. Wakes a thread that waits in [`Dispatcher::start_consuming`] or
+    /// [`Dispatcher::process_events`].
     ///
     /// It never blocks. The inbox holds at most [`SUBMITTED_MAX`](crate::limits::SUBMITTED_MAX) closures.
     ///
     /// # Errors
-    /// [`SubmitError`]: it will not run, and was dropped. After [`SubmitError::Full`], submit it again
-    /// once the dispatcher has run others. One that was taken may not run either, if the dispatcher is
+    /// [`SubmitError`]: the closure was dropped and will not run. After [`SubmitError::Full`], submit it
+    /// again when the dispatcher has run others. An accepted closure does not run either if the dispatcher is
     /// dropped before.
     pub fn submit(
         &self,

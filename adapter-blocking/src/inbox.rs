@@ -1,7 +1,7 @@
-//! The inbox of a dispatcher: what other threads want run on the dispatcher's.
+//! The inbox of a dispatcher: closures that other threads submit.
 //!
-//! It holds a bounded number of jobs. The dispatcher registers a waker when the inbox is empty, and the next job
-//! wakes it. A closed inbox takes no more jobs.
+//! The number of jobs in it is limited. The dispatcher registers a waker when the inbox is empty, and the
+//! next job wakes it. A closed inbox accepts no jobs.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -31,7 +31,7 @@ pub(crate) struct Inbox<J>(Mutex<State<J>>);
 struct State<J> {
     jobs: VecDeque<J>,
     waker: Option<Waker>,
-    /// No thread will run them.
+    /// Whether the dispatcher was dropped, so that no thread will run jobs.
     closed: bool,
 }
 
@@ -55,7 +55,7 @@ impl<J> Inbox<J> {
         Ok(())
     }
 
-    /// Takes the oldest job; without one, `waker` is woken by the next.
+    /// Takes the oldest job. If there is none, the next one wakes `waker`.
     pub(crate) fn take(&self, waker: &Waker) -> Option<J> {
         let mut state = self.lock();
         let job = state.jobs.pop_front();
@@ -65,9 +65,9 @@ impl<J> Inbox<J> {
         job
     }
 
-    /// Takes no more jobs, and drops those that wait.
+    /// Closes the inbox, and drops the jobs in it.
     pub(crate) fn close(&self) {
-        // A job may own what locks again when it is dropped.
+        // They are dropped without the lock, because a job may own something that takes it.
         let jobs = {
             let mut state = self.lock();
             state.closed = true;

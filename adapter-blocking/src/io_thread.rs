@@ -1,13 +1,13 @@
-//! The thread that moves the bytes of one connection.
+//! The I/O thread, which moves the bytes of one connection.
 //!
-//! It polls the driver, which is the same future as on any runtime, and sleeps in the system's poller in
-//! between: until the socket is ready, a handle has something to send, or a deadline comes. What the
-//! driver's socket and timer share with the thread ([`Io`]), no other thread touches: it is made of
-//! atomics and a lock because a driver may be handed to a thread before it runs.
+//! It polls the driver, which is the same future as on any runtime. In between, it sleeps in the system's
+//! poller until the socket is ready, a handle has something to send, or a deadline passes. The driver's
+//! socket and timer share state with the thread ([`Io`]). No other thread uses this state. It consists of
+//! atomics and a lock only because a driver may be moved to another thread before it runs.
 //!
-//! The poller reports each change once. The socket therefore counts as ready from that report until a read or a
-//! write finds it not to be. A read that leaves space has emptied it, unless the peer has closed its side: that
-//! is reported once too, perhaps together with the last bytes.
+//! The poller reports each change once (edge-triggered). So after a report, the socket counts as ready until
+//! a read or a write would block. A read that leaves space in its buffer has emptied the socket, unless the
+//! peer has closed its side: that is reported once too, perhaps together with the last bytes.
 
 use std::io::{self, Read};
 use std::pin::Pin;
@@ -25,10 +25,9 @@ use mio::{Events, Interest, Registry, Token};
 const SOCKET: Token = Token(0);
 const WAKER: Token = Token(1);
 
-/// Moves the bytes of one connection on the thread that [runs](Self::run) it. It ends when the connection
-/// has.
+/// Moves the bytes of one connection, on the thread that [runs](Self::run) it.
 ///
-/// Dropped before its end, it takes the connection with it: every handle then reports
+/// If it is dropped before the connection has ended, the connection ends, and every handle returns
 /// [`CloseCause::DriverGone`](crate::CloseCause::DriverGone).
 #[must_use = "a connection does nothing until its driver runs"]
 pub struct Driver {
@@ -38,7 +37,7 @@ pub struct Driver {
     driver: Box<dyn Drive>,
 }
 
-/// The shared driver, over any stream.
+/// The shared driver over any type of stream.
 pub(crate) trait Drive: Future<Output = ()> + Send + Unpin {
     /// Ends the connection with this error.
     fn fail(self: Box<Self>, error: TransportError);
@@ -51,7 +50,7 @@ impl<R: Runtime> Drive for amqp_async::Driver<R> {
 }
 
 impl Driver {
-    /// A driver over what `connect` makes of its I/O.
+    /// Creates the I/O state, and the driver that `connect` creates with it.
     pub(crate) fn new<T, D>(
         connect: impl FnOnce(Arc<Io>) -> Result<(T, D), ConnectError>,
     ) -> Result<(T, Self), ConnectError>
@@ -74,8 +73,8 @@ impl Driver {
         Ok((connecting, Self { poller, notifier, io, driver: Box::new(driver) }))
     }
 
-    /// Moves bytes until the connection has ended: it returns when the last of them are written, or a second
-    /// later.
+    /// Moves bytes until the connection has ended. Returns when the last of them are written, or 1 s after
+    /// the end.
     ///
     /// If the system's poller fails, the connection ends with
     /// [`CloseCause::Transport`](crate::CloseCause::Transport) and the poller's error.
@@ -104,7 +103,7 @@ impl Driver {
             match poll(&mut self.poller, &mut events, timeout) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Without the system's poller nothing can be moved.
+                // Without the system's poller, no bytes can be moved.
                 Err(error) => return self.driver.fail(error.into()),
             }
             for event in events.iter().filter(|event| event.token() == SOCKET) {
@@ -113,7 +112,7 @@ impl Driver {
         }
     }
 
-    /// Runs it on a thread of its own.
+    /// Runs the driver on a new thread.
     pub(crate) fn spawn(self) -> Result<(), ConnectError> {
         let spawned = thread::Builder::new().name("amqp-io".into()).spawn(move || self.run());
         spawned.map(|_| ()).map_err(not_started)
@@ -130,28 +129,28 @@ pub(crate) fn not_started(error: io::Error) -> ConnectError {
     ConnectError::DriverNotStarted(TransportError::from(error))
 }
 
-/// What the parts of the driver share with its thread.
+/// The state that the parts of the driver share with its thread.
 #[derive(Debug)]
 pub(crate) struct Io {
     registry: Registry,
     readable: AtomicBool,
     writable: AtomicBool,
     read_closed: AtomicBool,
-    /// To read the socket may have to be written, and the other way round, as with TLS.
+    /// Whether a read may require a write and the other way round, as with TLS.
     coupled: AtomicBool,
     timing: Mutex<Timing>,
 }
 
 #[derive(Debug)]
 struct Timing {
-    /// When the poller was last asked what has happened.
+    /// When the poller was last called.
     asked: Instant,
-    /// When the driver is to be polled at the latest.
+    /// The latest time for the next poll of the driver.
     deadline: Option<Instant>,
 }
 
 impl Io {
-    /// Listens to a socket, in place of any other.
+    /// Registers a socket in place of any other.
     pub(crate) fn register(
         &self,
         socket: &mut (impl Source + ?Sized),
@@ -170,17 +169,17 @@ impl Io {
     }
 
     pub(crate) fn deregister(&self, socket: &mut (impl Source + ?Sized)) {
-        // A socket that is closed next is forgotten anyway.
+        // An error does not matter, because the socket is closed next.
         let _ = self.registry.deregister(socket);
     }
 
-    /// Whether the socket may have something.
+    /// Returns whether the socket may have something to read.
     pub(crate) fn may_read(&self) -> bool {
         self.readable.load(Ordering::Relaxed)
     }
 
-    /// Reads into `buffer` if the socket may have something. `short_read_empties` is whether a read that leaves
-    /// space has emptied it.
+    /// Reads into `buffer` if the socket may have something. `short_read_empties` is whether a read that
+    /// leaves space in `buffer` has emptied the socket.
     pub(crate) fn poll_read(
         &self,
         stream: &mut (impl Read + ?Sized),
@@ -199,7 +198,7 @@ impl Io {
         result
     }
 
-    /// Writes if the socket may take bytes.
+    /// Writes if the socket may accept bytes.
     pub(crate) fn poll_write<T>(
         &self,
         write: impl FnMut() -> io::Result<T>,
@@ -221,8 +220,9 @@ impl Io {
         }
     }
 
-    /// Whether the deadline has passed, and the poller was asked since: a thread that was held up does not
-    /// take its own silence for the peer's. If not, the driver is polled again when both are so.
+    /// Returns whether the deadline has passed and the poller was called since. The second condition keeps a
+    /// pause of this thread from being taken for one of the peer. If `false`, the driver is polled again when
+    /// both are true.
     pub(crate) fn has_passed(&self, deadline: Instant) -> bool {
         let mut timing = self.timing();
         let passed = deadline <= timing.asked;
@@ -230,14 +230,14 @@ impl Io {
         passed
     }
 
-    /// The poller is about to report what has happened, until now at least.
+    /// Records that the poller is about to report everything that has happened until now.
     fn is_asked(&self, now: Instant) {
         self.timing().asked = now;
     }
 
-    /// For how long the thread may sleep.
+    /// Returns how long the thread may sleep.
     fn time_left(&self) -> Option<Duration> {
-        // The driver says anew each time.
+        // The driver sets it again at each poll.
         let deadline = self.timing().deadline.take();
         deadline.map(|at| at.saturating_duration_since(Instant::now()))
     }
@@ -247,7 +247,7 @@ impl Io {
     }
 }
 
-/// Does what the socket may be ready for.
+/// Performs an operation for which the socket may be ready.
 fn poll_ready<T>(
     ready: &AtomicBool,
     mut act: impl FnMut() -> io::Result<T>,
@@ -264,14 +264,14 @@ fn poll_ready<T>(
     Poll::Pending
 }
 
-/// The thread polls the driver, or is about to.
+/// The thread is polling the driver, or is about to.
 const AWAKE: u8 = 0;
 /// The driver is to be polled again.
 const NOTIFIED: u8 = 1;
-/// The thread sleeps in the poller, or is about to.
+/// The thread is sleeping in the poller, or is about to.
 const ASLEEP: u8 = 2;
 
-/// The driver's waker.
+/// The waker of the driver.
 #[derive(Debug)]
 struct Notifier {
     state: AtomicU8,
@@ -279,7 +279,7 @@ struct Notifier {
 }
 
 impl Notifier {
-    /// Whether nothing has happened meanwhile.
+    /// Returns whether the thread may sleep, because nothing has happened meanwhile.
     fn falls_asleep(&self) -> bool {
         self.state.compare_exchange(AWAKE, ASLEEP, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
@@ -291,9 +291,9 @@ impl Wake for Notifier {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // The system is asked to wake a thread that sleeps, and it alone.
+        // A system call is needed only if the thread sleeps.
         if self.state.swap(NOTIFIED, Ordering::SeqCst) == ASLEEP {
-            // It fails only where the poller is gone, and the thread with it.
+            // It fails only if the poller and its thread are gone.
             let _ = self.waker.wake();
         }
     }

@@ -22,18 +22,18 @@
 //! # }
 //! ```
 //!
-//! Each connection has a thread that moves its bytes and sends its heartbeats. A handler may therefore take any
-//! time, and may block on its own connection, while less than 64 MiB is unread (the prefetch times the size of a
-//! message). Handles are thread-safe and can be cloned. Deliveries can be acknowledged from any thread. The
-//! [`Dispatcher`] runs callbacks on the thread that calls it.
+//! Each connection has a thread that moves its bytes and sends its heartbeats. So a handler may take any
+//! time, and may block on its own connection, while less than 64 MiB is unread (the prefetch times the size
+//! of a message). Handles are thread-safe and can be cloned. Deliveries can be acknowledged from any thread.
+//! The [`Dispatcher`] runs callbacks on the thread that calls it.
 //!
-//! Methods whose names end in `_timeout` wait for that long at most. They return `None` when the timeout has expired,
-//! and otherwise what the method without a timeout returns.
+//! Methods whose names end in `_timeout` wait at most for the timeout. They return `None` when it has
+//! expired. Otherwise they return the result of the method without a timeout.
 //!
-//! The [`guide`] has pages on errors, cancellation, backpressure and graceful shutdown, among others. Where it
-//! names a future, the call here waits for that future.
-//! The `tracing` feature logs connection and channel events at DEBUG and every frame (name and size, no
-//! contents) at TRACE. What is lost without an error is logged at WARN.
+//! The [`guide`] has pages on errors, cancellation, backpressure and graceful shutdown, among others. Where
+//! it names a future, the method of this crate waits for that future. The `tracing` feature logs connection
+//! and channel events at DEBUG and every frame (name and size, no contents) at TRACE. Losses that no error
+//! reports are logged at WARN.
 //!
 //! TLS (`amqps`) is not supported by this release: connecting to such a host returns
 //! [`ConnectError::TlsUnsupported`].

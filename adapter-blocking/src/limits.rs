@@ -1,15 +1,16 @@
-//! Limits of the threads, and those of the connections: the number, its unit in the name, and why.
+//! Limits of the threads, each with its unit in the name and the reason for its value. Also re-exports those
+//! of the connections.
 
 #[doc(inline)]
 pub use amqp_async::limits::*;
 
-/// Closures that wait in a blocking dispatcher's inbox; further ones are refused. More than the largest
-/// prefetch, so that each unacknowledged delivery of a consumer may have one.
+/// The maximum number of closures that wait in a dispatcher's inbox. Further ones are refused. It is above
+/// the maximum prefetch, so that there is one for each unacknowledged delivery of a consumer.
 pub const SUBMITTED_MAX: usize = 1 << 16;
 
-/// Callbacks that a blocking dispatcher runs before it returns to its caller, however many more there are.
+/// The maximum number of callbacks that a dispatcher runs before it returns to its caller.
 pub const DISPATCHED_MAX: usize = 1_000;
 
-/// Threads of the process that look up names and run dial functions for blocking connections. A resolver or a
-/// function that hangs keeps its thread for as long.
+/// The maximum number of threads of the process that look up names and run dial functions. A resolver or a
+/// function that hangs blocks its thread.
 pub const CONNECT_THREADS_MAX: usize = 8;

@@ -7,9 +7,9 @@ use crate::channel::Channel;
 use crate::wait::{wait, wait_timeout};
 
 impl Channel {
-    /// Puts the channel into confirm mode
-    /// (<https://www.rabbitmq.com/docs/confirms#publisher-confirms>). Called again, it returns another
-    /// handle to the same channel.
+    /// Puts the channel into confirm mode (`confirm.select`;
+    /// <https://www.rabbitmq.com/docs/confirms#publisher-confirms>), and waits for the reply. A second call
+    /// returns another handle to the same channel.
     ///
     /// # Errors
     /// Those of a [call](Self#calls).
@@ -18,10 +18,10 @@ impl Channel {
     }
 }
 
-/// A channel in confirm mode.
+/// A channel in confirm mode, which publishes with publisher confirms.
 ///
-/// Clones are handles to the same channel, for use from any thread. Publishes go out in the order in which
-/// they are queued; each is confirmed on its own.
+/// The handle is thread-safe, and its clones are handles to the same channel. Messages are sent in the order
+/// in which they are put into the output buffer. Each is confirmed separately.
 #[derive(Clone, Debug)]
 pub struct Publisher(amqp_async::Publisher);
 
@@ -30,12 +30,13 @@ impl Publisher {
         Self(publisher)
     }
 
-    /// Publishes, and waits until the broker has taken responsibility for the message.
+    /// Publishes a message, and waits until the broker has confirmed it. Returns `Ok` when the broker has
+    /// taken responsibility for the message.
     ///
-    /// A message that is not [`mandatory`](Publish::mandatory) is confirmed even if it reached no
-    /// queue (<https://www.rabbitmq.com/docs/confirms#when-publishes-are-confirmed>). One message after
-    /// the other takes a journey to the broker and back for each: [`send`](Self::send) is for many.
-    /// There is no timeout: [`send_timeout`](Self::send_timeout) and [`Confirm::wait_timeout`] have one.
+    /// A message that is not [`mandatory`](Publish::mandatory) is confirmed even if it reached no queue
+    /// (<https://www.rabbitmq.com/docs/confirms#when-publishes-are-confirmed>). Each call costs a round trip:
+    /// for many messages use [`send`](Self::send). There is no timeout: [`send_timeout`](Self::send_timeout)
+    /// and [`Confirm::wait_timeout`] have one.
     ///
     /// # Errors
     /// [`PublishError`].
@@ -44,18 +45,18 @@ impl Publisher {
         wait(self.0.publish(publish))
     }
 
-    /// Publishes, and waits for buffer space alone, for as long as it takes: the returned [`Confirm`] waits for
-    /// the broker's answer.
+    /// Publishes a message, and waits for buffer space only, without a timeout. Returns a [`Confirm`], which
+    /// waits for the outcome, when the message is in the output buffer.
     ///
     /// # Errors
-    /// [`PublishError`] where the message cannot be sent.
+    /// [`PublishError`] if the message cannot be sent.
     pub fn send<'a>(&self, publish: impl Into<Publish<'a>>) -> Result<Confirm, PublishError> {
         let publish: Publish<'a> = publish.into();
         wait(self.0.send(publish)).map(Confirm::new)
     }
 
-    /// As [`send`](Self::send), but waits for buffer space for `timeout` at most: `None` if there was none,
-    /// and nothing was sent.
+    /// As [`send`](Self::send), but waits for buffer space for at most `timeout`. Returns `None` if there was
+    /// none. Then nothing was sent.
     ///
     /// # Errors
     /// Those of [`send`](Self::send).
@@ -68,8 +69,8 @@ impl Publisher {
         wait_timeout(self.0.send(publish), timeout).transpose().map(|sent| sent.map(Confirm::new))
     }
 
-    /// Publishes without waiting for buffer space, or returns why there is none. The returned [`Confirm`] waits for the
-    /// broker's answer.
+    /// Publishes a message without waiting, or returns an error if there is no buffer space. The returned
+    /// [`Confirm`] waits for the outcome.
     ///
     /// ```
     /// # use amqp_blocking::{Publish, PublishError, Publisher, TrySendError};
@@ -89,12 +90,12 @@ impl Publisher {
         self.0.try_send(publish).map(Confirm::new)
     }
 
-    /// Waits until the broker has answered every publish that was sent through the channel before this call, by this
-    /// publisher, its clones and handles to the same channel.
+    /// Waits until the broker has confirmed or refused every publish that was sent on the channel before this
+    /// call, by this publisher, its clones and other handles to the channel.
     ///
-    /// It returns `Ok` if all of them were confirmed. Otherwise [`Unconfirmed`] counts those that were not, whether or
-    /// not their [`Confirm`] was dropped. Each failure is counted by one call: the next call counts later ones. It also
-    /// counts failures of publishes that were sent after the call, if they are known by then.
+    /// Returns `Ok` if all of them were confirmed. Otherwise [`Unconfirmed`] counts those that were not,
+    /// including those whose [`Confirm`] was dropped. Each failure is reported by one call only. A call also
+    /// counts failures of publishes that were sent after it, if they are known when it returns.
     ///
     /// ```
     /// # use amqp_blocking::{Publish, Publisher};
@@ -113,7 +114,8 @@ impl Publisher {
         wait(self.0.all_confirmed())
     }
 
-    /// As [`all_confirmed`](Self::all_confirmed), but waits for `timeout` at most: `None` if some are unanswered then.
+    /// As [`all_confirmed`](Self::all_confirmed), but waits for at most `timeout`. Returns `None` if some are
+    /// unanswered by then.
     ///
     /// # Errors
     /// Those of [`all_confirmed`](Self::all_confirmed).
@@ -121,20 +123,20 @@ impl Publisher {
         wait_timeout(self.0.all_confirmed(), timeout).transpose()
     }
 
-    /// The channel that it publishes on.
+    /// Returns the channel on which it publishes.
     pub fn channel(&self) -> Channel {
         Channel::new(self.0.channel())
     }
 
-    /// Whether its channel is open, and neither it nor its connection is closing.
+    /// Returns whether its channel is open, and neither it nor its connection is closing.
     pub fn is_open(&self) -> bool {
         self.0.is_open()
     }
 }
 
-/// The broker's answer to a publish.
+/// The confirm of a publish, which is still to come.
 ///
-/// When it is dropped, the message is on its way all the same, and its outcome is not reported.
+/// If it is dropped, the message is still sent, and its outcome is not reported.
 #[must_use = "a publish whose confirm is dropped may be lost unnoticed"]
 #[derive(Debug)]
 pub struct Confirm {
@@ -147,7 +149,7 @@ impl Confirm {
         Self { confirm, outcome: None }
     }
 
-    /// Waits for it, for as long as it takes: while the broker is blocked it does not come.
+    /// Waits for the outcome, without a timeout. While the broker blocks publishes, there is none.
     ///
     /// # Errors
     /// [`PublishError`].
@@ -155,8 +157,8 @@ impl Confirm {
         self.outcome.unwrap_or_else(|| wait(self.confirm))
     }
 
-    /// As [`wait`](Self::wait), but waits for `timeout` at most: `None` if the answer has not come by then. Called
-    /// again, it returns the same.
+    /// As [`wait`](Self::wait), but waits for at most `timeout`. Returns `None` if there is no outcome by
+    /// then. Once there is an outcome, every call returns it.
     ///
     /// # Errors
     /// Those of [`wait`](Self::wait).
@@ -167,7 +169,7 @@ impl Confirm {
         self.outcome.clone().transpose()
     }
 
-    /// The number of the publish on its channel, from 1.
+    /// Returns the number of the publish on its channel, starting at 1.
     pub const fn seq(&self) -> PublishSeq {
         self.confirm.seq()
     }

@@ -1,4 +1,4 @@
-//! What the driver of a connection reaches the world by: all of it serves one connection on one thread.
+//! The I/O thread as a runtime: the clock, timer, resolver and sockets of the driver of one connection.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -35,7 +35,7 @@ impl Executor for IoRuntime {
     type Timer = Deadline;
 
     fn clock(&self) -> Box<dyn Clock> {
-        // Handles keep no poller, which is two files of the system.
+        // Handles must not keep the poller, which uses two file descriptors.
         Box::new(Threads)
     }
 
@@ -84,7 +84,7 @@ impl Runtime for IoRuntime {
     }
 }
 
-/// A socket that is being connected: polled again with everything the poller reports.
+/// A socket that is being connected. It is polled after every report of the poller.
 struct Dialling {
     io: Arc<Io>,
     dialled: Option<io::Result<TcpStream>>,

@@ -1,4 +1,4 @@
-//! Streams that a connection can be over.
+//! The streams that a connection can use.
 
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
@@ -13,7 +13,7 @@ use mio::event::Source;
 
 use crate::io_thread::Io;
 
-/// A connected stream to be used for a connection: see [`Connector::connect_with`](crate::Connector::connect_with).
+/// A connected stream for a connection: see [`Connector::connect_with`](crate::Connector::connect_with).
 ///
 /// ```no_run
 /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -33,34 +33,34 @@ enum Kind {
     Other(Box<dyn Connected>),
 }
 
-/// The traits of every kind of stream.
+/// The traits of every type of stream.
 trait Connected: Read + Write + Source + Send {}
 
 impl<S: Read + Write + Source + Send> Connected for S {}
 
 impl Stream {
-    /// A TCP connection.
+    /// Creates a stream from a TCP connection.
     ///
     /// # Errors
-    /// What the system says when it is to be made non-blocking.
+    /// The error of the operating system if it cannot be made non-blocking.
     pub fn tcp(stream: std::net::TcpStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
         Ok(Self::from(mio::net::TcpStream::from_std(stream)))
     }
 
-    /// A Unix socket.
+    /// Creates a stream from a Unix socket.
     ///
     /// # Errors
-    /// What the system says when it is to be made non-blocking.
+    /// The error of the operating system if it cannot be made non-blocking.
     #[cfg(unix)]
     pub fn unix(stream: std::os::unix::net::UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         Ok(Self(Kind::Unix(mio::net::UnixStream::from_std(stream))))
     }
 
-    /// Any stream that does not block and can be polled, such as TLS over a socket. It is read and
-    /// written until it says that it would block, and again when the poller reports its source.
+    /// Creates a stream from any non-blocking stream that can be polled, such as TLS over a socket. It is
+    /// read and written until it would block, and again when the poller reports its source.
     pub fn new(stream: impl Read + Write + Source + Send + 'static) -> Self {
         Self(Kind::Other(Box::new(stream)))
     }
@@ -74,19 +74,19 @@ impl Stream {
         }
     }
 
-    /// Whether a read that leaves space has emptied it. Elsewhere than on Linux the poller reports a socket
-    /// again only after it has blocked.
+    /// Returns whether a read that leaves space in its buffer has emptied the stream. On systems other than
+    /// Linux, the poller reports a socket again only after a read would have blocked.
     const fn short_read_empties(&self) -> bool {
         cfg!(any(target_os = "linux", target_os = "android")) && !matches!(self.0, Kind::Other(_))
     }
 
-    /// Tells the peer that nothing more will be written.
+    /// Closes the writing side: the peer sees the end of the stream.
     fn finish(&mut self) -> io::Result<()> {
         match &mut self.0 {
             Kind::Tcp(stream) => stream.shutdown(Shutdown::Write),
             #[cfg(unix)]
             Kind::Unix(stream) => stream.shutdown(Shutdown::Write),
-            // Dropping it says so.
+            // The peer sees it when the stream is dropped.
             Kind::Other(_) => Ok(()),
         }
     }
@@ -104,7 +104,7 @@ impl fmt::Debug for Stream {
     }
 }
 
-/// A stream that the I/O thread listens to.
+/// A stream that is registered with the I/O thread.
 pub(crate) struct Socket {
     io: Arc<Io>,
     stream: Stream,
@@ -117,7 +117,7 @@ impl Socket {
         Ok(Self { io, stream })
     }
 
-    /// One that is listened to already.
+    /// Creates a socket from a stream that is registered already.
     pub(crate) const fn registered(io: Arc<Io>, stream: Stream) -> Self {
         Self { io, stream }
     }
@@ -134,7 +134,7 @@ impl Transport for Socket {
             return Poll::Pending;
         }
         let filled = input.len();
-        // The standard library reads into memory that has a value.
+        // The standard library reads into initialized memory.
         let max = max.min(READ_BUFFER_BYTES);
         input.resize(filled + max, 0);
         let empties = self.stream.short_read_empties();

@@ -8,10 +8,10 @@ use amqp_async::{Clock, Executor};
 use crate::timer::ThreadTimer;
 use crate::wait::wait;
 
-/// Threads as an executor: each task has a thread of its own, which sleeps while the task waits.
+/// An executor that runs each task on its own thread, which sleeps while the task waits.
 ///
-/// Timers fire in tasks, and in what [`block_on`](Self::block_on) waits for. Where the system starts no thread,
-/// `spawn` and `spawn_blocking` panic as [`std::thread::spawn`] does.
+/// Timers fire in tasks, and in futures that [`block_on`](Self::block_on) waits for. If the system cannot
+/// start a thread, `spawn` and `spawn_blocking` panic as [`std::thread::spawn`] does.
 ///
 /// ```
 /// use amqp_blocking::{Executor, Threads, Timer};
@@ -27,7 +27,7 @@ use crate::wait::wait;
 pub struct Threads;
 
 impl Threads {
-    /// Waits for a future on the calling thread.
+    /// Blocks the calling thread until a future resolves. Returns its output.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         wait(future)
     }

@@ -1,8 +1,9 @@
-//! Timers of a thread.
+//! Timers of threads.
 //!
-//! A timer stands in a table of the thread that polled it last. Before a thread sleeps it looks at its table,
-//! wakes what is due and sleeps no longer than until the next timer (`wait.rs`). No thread serves the timers of
-//! others. A timer that moved to another thread leaves its entry behind, which wakes its task once too often.
+//! A timer is in a table of the thread that last polled it. Before a thread sleeps, it wakes the timers in
+//! its table that have expired, and then sleeps at most until the next one (`wait.rs`). A thread does not
+//! handle the timers of others. If a timer moves to another thread, its old entry remains and wakes its task
+//! once without need.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -18,14 +19,14 @@ thread_local! {
     static TIMERS: RefCell<BTreeMap<Key, Waker>> = const { RefCell::new(BTreeMap::new()) };
 }
 
-/// A timer of [`Threads`](crate::Threads). It fires on a thread that waits for the future that polled it.
+/// A timer of [`Threads`](crate::Threads). It fires on the thread that waits for the future that polled it.
 #[derive(Debug, Default)]
 pub struct ThreadTimer(Option<Key>);
 
 impl ThreadTimer {
     fn clear(&mut self) {
         if let Some(key) = self.0.take() {
-            // A thread that ends has dropped its table.
+            // A thread that is ending has dropped its table.
             let _ = TIMERS.try_with(|timers| timers.borrow_mut().remove(&key));
         }
     }
@@ -51,7 +52,7 @@ impl Drop for ThreadTimer {
     }
 }
 
-/// Wakes the tasks of the calling thread's timers that are due. Returns when the next one is.
+/// Wakes the tasks of the calling thread's timers that have expired. Returns when the next one expires.
 pub(crate) fn wake_due() -> Option<Instant> {
     loop {
         let due = TIMERS.try_with(|timers| {
@@ -61,7 +62,7 @@ pub(crate) fn wake_due() -> Option<Instant> {
             Some((next, if is_due { timers.pop_first() } else { None }))
         });
         match due.ok().flatten()? {
-            // The table is not borrowed: a waker is the application's code.
+            // The table is not borrowed here, because a waker is code of the application.
             (_, Some((_, waker))) => waker.wake(),
             (next, None) => return Some(next),
         }

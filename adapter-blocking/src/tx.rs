@@ -4,8 +4,8 @@ use crate::channel::Channel;
 use crate::wait::wait;
 
 impl Channel {
-    /// Puts the channel into transaction mode (AMQP 0-9-1, 1.9.2.1). Called again, it returns another
-    /// handle to the same channel.
+    /// Puts the channel into transaction mode (`tx.select`; AMQP 0-9-1, 1.9.2.1), and waits for the reply. A
+    /// second call returns another handle to the same channel.
     ///
     /// # Errors
     /// Those of a [call](Self#calls).
@@ -16,11 +16,11 @@ impl Channel {
 
 /// A channel in transaction mode (AMQP 0-9-1, 1.9; <https://www.rabbitmq.com/docs/semantics#tx>).
 ///
-/// What is published and acknowledged on the channel takes effect when it is committed. A transaction is
-/// always open: a commit or a rollback ends it, and begins the next.
+/// Publishes and acknowledgements on the channel take effect when they are committed. A transaction is always
+/// open: a commit or a rollback ends it, and begins the next.
 ///
-/// A transaction on more than one queue is not atomic, and if the connection is lost while a commit is
-/// on its way, it may have taken effect.
+/// A transaction on more than one queue is not atomic. If the connection is lost during a commit, the
+/// transaction may or may not have taken effect.
 #[derive(Clone, Debug)]
 pub struct Tx(amqp_async::Tx);
 
@@ -44,7 +44,7 @@ macro_rules! calls {
 impl Tx {
     amqp_async::plain_calls!(Tx => calls);
 
-    /// The channel, to publish on and consume from.
+    /// Returns the channel, to publish and consume in the transaction.
     pub fn channel(&self) -> Channel {
         Channel::new(self.0.channel())
     }

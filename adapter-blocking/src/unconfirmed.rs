@@ -1,4 +1,4 @@
-//! Publishing without confirms, and the messages that come back from it.
+//! Publishing without confirms, and returned messages.
 
 use std::time::Duration;
 
@@ -8,20 +8,23 @@ use crate::channel::Channel;
 use crate::wait::{wait, wait_timeout};
 
 impl Channel {
-    /// Publishes without waiting for the broker's answer (AMQP 0-9-1, 1.8.3.7): returns when the message
-    /// is queued to be written, which waits for buffer space, for as long as it takes.
+    /// Publishes a message without a publisher confirm (`basic.publish`; AMQP 0-9-1, 1.8.3.7). Waits for
+    /// buffer space, without a timeout, and returns when the message is in the output buffer.
+    ///
+    /// `Ok` does not mean that the message was sent. It is lost if the process ends before the I/O thread has
+    /// written it. Before that, [`close`](crate::Connection::close) or [`drain`](crate::Connection::drain)
+    /// the connection.
     ///
     /// # Errors
-    /// What is known: the channel or the connection is closed, an argument cannot be sent, or
-    /// [`Misuse::ConfirmModeUsePublisher`](amqp_async::core::Misuse). That the broker takes the message
-    /// is not known.
+    /// [`Error`] if the channel or the connection is closed, or an argument cannot be sent;
+    /// [`Misuse::ConfirmModeUsePublisher`](amqp_async::core::Misuse) in confirm mode.
     pub fn basic_publish<'a>(&self, publish: impl Into<Publish<'a>>) -> Result<(), Error> {
         let publish: Publish<'a> = publish.into();
         wait(self.shared().basic_publish(publish))
     }
 
-    /// As [`basic_publish`](Self::basic_publish), but waits for buffer space for `timeout` at most: `None` if
-    /// there was none by then, and nothing was sent.
+    /// As [`basic_publish`](Self::basic_publish), but waits for buffer space for at most `timeout`. Returns
+    /// `None` if there was none. Then nothing was sent.
     ///
     /// # Errors
     /// Those of [`basic_publish`](Self::basic_publish).
@@ -34,19 +37,21 @@ impl Channel {
         wait_timeout(self.shared().basic_publish(publish), timeout).transpose()
     }
 
-    /// Waits for the next message that comes back from [`basic_publish`](Self::basic_publish). The
-    /// newest 256 that were not taken are kept, and 1 MiB of them.
+    /// Waits for the next returned message (`basic.return`; AMQP 0-9-1, 1.8.3.8) of a
+    /// [`basic_publish`](Self::basic_publish). Keeps the newest 256 returned messages that were not taken,
+    /// and at most 1 MiB of them.
     ///
-    /// In confirm mode the publish itself reports its return. A return that belongs to no publish awaiting
-    /// its confirm comes from here.
+    /// In confirm mode, the outcome of the publish reports its return. This method then reports only returns
+    /// that match no publish awaiting its confirm.
     ///
     /// # Errors
-    /// Why the channel is closed, once what had come back before is taken.
+    /// The reason why the channel is closed, after all messages that were returned before are taken.
     pub fn returned(&self) -> Result<ReturnedMessage, Error> {
         wait(self.shared().returned())
     }
 
-    /// As [`returned`](Self::returned), but waits for `timeout` at most: `None` if nothing came back by then.
+    /// As [`returned`](Self::returned), but waits for at most `timeout`. Returns `None` if no message was
+    /// returned by then.
     ///
     /// # Errors
     /// Those of [`returned`](Self::returned).
@@ -54,13 +59,14 @@ impl Channel {
         wait_timeout(self.shared().returned(), timeout).transpose()
     }
 
-    /// The oldest message that came back from [`basic_publish`](Self::basic_publish), if one is there.
+    /// Takes the oldest returned message of a [`basic_publish`](Self::basic_publish) without waiting. `None`
+    /// if there is none.
     pub fn take_returned(&self) -> Option<ReturnedMessage> {
         self.shared().take_returned()
     }
 
-    /// Returns the oldest message that came back from [`basic_publish`](Self::basic_publish) as an error, once.
-    /// Messages come back in the order of publishing, before the answer to any call that follows.
+    /// Returns the oldest returned message of a [`basic_publish`](Self::basic_publish) as an error, once.
+    /// Messages are returned in the order of publishing, before the reply to any later call.
     ///
     /// # Errors
     /// [`Error::Returned`].

@@ -1,8 +1,8 @@
-//! Waiting for futures on the caller's thread.
+//! Blocks the calling thread until a future resolves.
 //!
-//! Each thread keeps its alarm and the alarm's waker from one wait to the next, so that a wait allocates
-//! nothing. A future is never polled with any other waker: to replace one costs an allocation. A waker of an
-//! earlier wait may still ring the alarm, which costs the present wait one poll more.
+//! Each thread keeps its alarm and the waker of the alarm from one wait to the next, so that a wait allocates
+//! nothing. A future is never polled with any other waker, because to replace a waker costs an allocation. So
+//! a waker of an earlier wait may still ring the alarm, which costs the current wait one more poll.
 
 use std::cell::Cell;
 use std::pin::pin;
@@ -23,7 +23,7 @@ pub(crate) fn wait<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// Waits until `deadline` at the latest.
+/// Waits until `deadline` at most.
 pub(crate) fn wait_until<F: Future>(future: F, deadline: Option<Instant>) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut late = false;
@@ -33,7 +33,7 @@ pub(crate) fn wait_until<F: Future>(future: F, deadline: Option<Instant>) -> Opt
                 return Some(output);
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                // One that yields has woken its task: it is polled once more.
+                // A future that yields has woken its task. It is polled once more.
                 if late || !sleeper.alarm.rung.load(Ordering::Acquire) {
                     return None;
                 }
@@ -44,19 +44,19 @@ pub(crate) fn wait_until<F: Future>(future: F, deadline: Option<Instant>) -> Opt
     })
 }
 
-/// Waits for `timeout` at most.
+/// Waits for at most `timeout`.
 pub(crate) fn wait_timeout<F: Future>(future: F, timeout: Duration) -> Option<F::Output> {
     wait_until(future, Instant::now().checked_add(timeout))
 }
 
-/// Polls once, and does not wait.
+/// Polls once, without waiting.
 pub(crate) fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
     with_sleeper(|sleeper| pin!(future).poll(&mut sleeper.context()))
 }
 
 fn with_sleeper<T>(f: impl FnOnce(&Sleeper) -> T) -> T {
-    // A wait within a wait finds none and makes another, so that neither uses up the wake-ups of the other. So
-    // does a thread that ends and has dropped its own.
+    // A wait within a wait finds no sleeper and creates another, so that neither takes the wake-ups of the
+    // other. So does a thread that is ending and has dropped its own.
     let sleeper = KEPT.try_with(Cell::take).ok().flatten().unwrap_or_else(Sleeper::new);
     let output = f(&sleeper);
     let _ = KEPT.try_with(|kept| kept.set(Some(sleeper)));
@@ -64,11 +64,11 @@ fn with_sleeper<T>(f: impl FnOnce(&Sleeper) -> T) -> T {
 }
 
 thread_local! {
-    /// The thread's own, while it does not wait.
+    /// The sleeper of this thread, while it does not wait.
     static KEPT: Cell<Option<Sleeper>> = const { Cell::new(None) };
 }
 
-/// The calling thread, asleep until it is woken.
+/// The calling thread, which sleeps until it is woken.
 struct Sleeper {
     alarm: Arc<Alarm>,
     waker: Waker,
@@ -90,9 +90,9 @@ impl Sleeper {
     }
 
     fn sleep(&self, deadline: Option<Instant>) {
-        // The application may have used up the thread's token, or left one behind.
+        // The application may have used the park token of the thread, or left one.
         while !self.alarm.rung.swap(false, Ordering::Acquire) {
-            // A timer that is due rings the alarm: then parking ends at once.
+            // A timer that has expired rings the alarm, so that parking ends immediately.
             let Some(until) = [wake_due(), deadline].into_iter().flatten().min() else {
                 thread::park();
                 continue;

@@ -1,12 +1,12 @@
-//! Threads for name lookups and for dial functions of applications.
+//! A pool of threads for name lookups and for dial functions of applications.
 //!
-//! Both block, for longer than an attempt to connect may take, and cannot be cancelled. Such work therefore runs on
-//! a thread of a pool that all connections of the process share. The pool starts a thread when work finds none free,
-//! up to a maximum; further work waits in a queue. A thread ends when the queue is empty, so that a process whose
-//! connections are open has none.
+//! Both block, may take longer than an attempt to connect, and cannot be cancelled. So they run on threads of
+//! a pool that all connections of the process share. The pool starts a thread if work finds none idle, up to
+//! a maximum. Further work waits in a queue. A thread ends when the queue is empty, so that a process has
+//! none once its connections are open.
 //!
-//! Work whose future was dropped, because its attempt timed out, leaves the queue. If it runs already, it keeps its
-//! thread until it returns, and its result is dropped.
+//! If the future of a work is dropped because its attempt timed out, the work leaves the queue. If it is
+//! running already, it keeps its thread until it returns, and its result is dropped.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -27,11 +27,11 @@ pub(crate) fn run<T: Send + 'static>(
     POOL.run(work)
 }
 
-/// Resolves with the result of the work.
+/// Resolves to the result of the work.
 pub(crate) struct Working<T>(Arc<Answer<T>>);
 
 impl<T> Working<T> {
-    /// A result that takes no thread.
+    /// Creates a result that needs no thread.
     pub(crate) fn ready(result: io::Result<T>) -> Self {
         let answer = Answer::default();
         answer.finish(result);
@@ -89,14 +89,14 @@ impl<T> Answer<T> {
 struct Pool(Mutex<Queue>);
 
 struct Queue {
-    /// Threads that run.
+    /// The number of running threads.
     threads: usize,
-    /// Work without a thread.
+    /// The work that waits for a thread.
     waiting: VecDeque<Work>,
 }
 
 struct Work {
-    /// The answer that the future waits for. A dropped future leaves a dead reference.
+    /// The answer that the future waits for. If the future is dropped, the reference is dead.
     answer: Weak<dyn Send + Sync>,
     run: Box<dyn FnOnce() + Send>,
 }
@@ -121,7 +121,7 @@ impl Pool {
         let run = {
             let answer = waiting.clone();
             move || {
-                // A panic of the application's is reported, and leaves the thread to others.
+                // A panic of the application's code is reported, and the thread continues with other work.
                 let result = catch_unwind(AssertUnwindSafe(work))
                     .unwrap_or_else(|_| Err(io::Error::other("the dial function panicked")));
                 if let Some(answer) = answer.upgrade() {
@@ -136,7 +136,7 @@ impl Pool {
             let spawned = thread::Builder::new().name("amqp-connect".into()).spawn(|| self.work());
             match spawned {
                 Ok(_) => queue.threads += 1,
-                // With a thread left the work is only delayed.
+                // If another thread is running, the work is only delayed.
                 Err(error) if queue.threads == 0 => {
                     queue.waiting.pop_back();
                     drop(queue);
@@ -148,14 +148,15 @@ impl Pool {
         Working(answer)
     }
 
-    /// Does work until none waits.
+    /// Runs work until none is waiting.
     fn work(&self) {
         while let Some(work) = self.next() {
             (work.run)();
         }
     }
 
-    /// The oldest work that is still wanted. Without any the thread does not count.
+    /// Takes the oldest work whose future still exists. If there is none, the thread no longer counts as
+    /// running.
     fn next(&self) -> Option<Work> {
         let mut queue = lock(&self.0);
         while let Some(work) = queue.waiting.pop_front() {

@@ -25,12 +25,13 @@
 //! # }
 //! ```
 //!
-//! The [`guide`] has pages on errors, cancellation, backpressure and graceful shutdown, among others.
-//! The `tracing` feature logs connection and channel events at DEBUG and every frame (name and size, no
-//! contents) at TRACE. What is lost without an error is logged at WARN.
+//! The [`guide`] has pages on errors, cancellation, backpressure and graceful shutdown, among others. The
+//! `tracing` feature logs connection and channel events at DEBUG and every frame (name and size, no contents)
+//! at TRACE. Losses that no error reports are logged at WARN.
 //!
-//! A task of smol's global executor drives the connection. To spawn it on another executor, take the driver from
-//! [`Connector::driver`]. When the driver is dropped, the connection ends with [`CloseCause::DriverGone`].
+//! A task of smol's global executor drives the connection. To spawn it on another executor, take the driver
+//! from [`Connector::driver`]. When the driver is dropped, the connection ends with
+//! [`CloseCause::DriverGone`].
 //!
 //! TLS (`amqps`) is not supported by this release: connecting to such a host returns
 //! [`ConnectError::TlsUnsupported`].
@@ -74,8 +75,8 @@ pub use runtime::Smol;
 /// # }
 /// ```
 ///
-/// Streams that a function makes, here Unix sockets. [`connect_with`](Connector::connect_with) takes a stream
-/// that is connected already.
+/// Streams that a function creates, here Unix sockets. [`connect_with`](Connector::connect_with) takes a
+/// stream that is connected already.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), amqp_smol::ConnectError> {
@@ -93,17 +94,17 @@ pub type Connector = amqp_async::Connector<Smol>;
 /// The driver of a connection on smol, as [`Connector::driver`] returns it.
 pub type SmolDriver = Driver<Smol>;
 
-/// Opens a connection to the broker that an AMQP URI names. For settings that are not in the URI, see
-/// [`Connector`].
+/// Opens a connection to the broker that an AMQP URI names. Resolves to the open [`Connection`]. For settings
+/// that are not in the URI, see [`Connector`].
 ///
-/// Messages that are unsent when the runtime ends are lost: [`close`](Connection::close) or
+/// Messages that are unsent when the process ends are lost. So [`close`](Connection::close) or
 /// [`drain`](Connection::drain) the connection before `main` returns.
 ///
 /// # Errors
 /// [`ConnectError`], within 30 s unless the URI sets `connection_timeout`.
 ///
 /// # Cancel safety
-/// When the future is dropped, the attempt ends, and no connection stays open.
+/// If the future is dropped, the attempt ends, and no connection stays open.
 pub async fn connect(uri: &str) -> Result<Connection, ConnectError> {
     Connector::new(uri)?.connect().await
 }

@@ -8,7 +8,7 @@ use amqp_async::{Clock, Executor, FuturesIo, Over, Runtime, Target, dial_tcp};
 use futures_io::{AsyncRead, AsyncWrite};
 use smol::net::TcpStream;
 
-/// Smol as a runtime of `amqp-async`: what is spawned goes to its global executor.
+/// Smol as a runtime of `amqp-async`. Tasks are spawned on its global executor.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Smol;

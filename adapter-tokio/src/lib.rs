@@ -24,12 +24,12 @@
 //! # }
 //! ```
 //!
-//! The [`guide`] has pages on errors, cancellation, backpressure and graceful shutdown, among others.
-//! The `tracing` feature logs connection and channel events at DEBUG and every frame (name and size, no
-//! contents) at TRACE. What is lost without an error is logged at WARN.
+//! The [`guide`] has pages on errors, cancellation, backpressure and graceful shutdown, among others. The
+//! `tracing` feature logs connection and channel events at DEBUG and every frame (name and size, no contents)
+//! at TRACE. Losses that no error reports are logged at WARN.
 //!
-//! A task of the runtime in which the connection was opened drives it. When that runtime ends, the connection ends
-//! too, and unsent messages are lost: call `connection.close().await` before.
+//! A task of the runtime in which the connection was opened drives it. When that runtime ends, the connection
+//! ends too, and unsent messages are lost: call `connection.close().await` before.
 //!
 //! TLS (`amqps`) is not supported by this release: connecting to such a host returns
 //! [`ConnectError::TlsUnsupported`].
@@ -73,8 +73,8 @@ pub use runtime::Tokio;
 /// # }
 /// ```
 ///
-/// Streams that a function makes, here Unix sockets. [`connect_with`](Connector::connect_with) takes a stream
-/// that is connected already.
+/// Streams that a function creates, here Unix sockets. [`connect_with`](Connector::connect_with) takes a
+/// stream that is connected already.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), amqp_tokio::ConnectError> {
@@ -92,20 +92,20 @@ pub type Connector = amqp_async::Connector<Tokio>;
 /// The driver of a connection on tokio, as [`Connector::driver`] returns it.
 pub type TokioDriver = Driver<Tokio>;
 
-/// Opens a connection to the broker that an AMQP URI names. For settings that are not in the URI, see
-/// [`Connector`].
+/// Opens a connection to the broker that an AMQP URI names. Resolves to the open [`Connection`]. For settings
+/// that are not in the URI, see [`Connector`].
 ///
-/// Messages that are unsent when the runtime ends are lost: [`close`](Connection::close) or
+/// Messages that are unsent when the runtime ends are lost. So [`close`](Connection::close) or
 /// [`drain`](Connection::drain) the connection before `main` returns.
 ///
 /// # Errors
-/// [`ConnectError`], within 30 s unless the URI sets `connection_timeout`. [`ConnectError::DriverNotStarted`] outside
-/// of a tokio runtime, and on one without timers (`enable_time`). On a runtime without I/O (`enable_io`)
-/// every attempt fails with an error that says so. Tokio reports a missing part by a panic. The panic is
-/// caught, but its message may be printed too.
+/// [`ConnectError`], within 30 s unless the URI sets `connection_timeout`. [`ConnectError::DriverNotStarted`]
+/// outside of a tokio runtime, and on one without timers (`enable_time`). On a runtime without I/O
+/// (`enable_io`), every attempt fails with an error that names it. Tokio reports a missing part with a panic,
+/// which is caught. The panic hook may print its message.
 ///
 /// # Cancel safety
-/// When the future is dropped, the attempt ends, and no connection stays open.
+/// If the future is dropped, the attempt ends, and no connection stays open.
 pub async fn connect(uri: &str) -> Result<Connection, ConnectError> {
     Connector::new(uri)?.connect().await
 }

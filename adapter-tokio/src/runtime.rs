@@ -13,18 +13,18 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
-/// Tokio as a runtime of `amqp-async`: what is spawned goes to the runtime of the caller.
+/// Tokio as a runtime of `amqp-async`. Tasks are spawned on the current tokio runtime.
 ///
-/// Timeouts and heartbeats follow tokio's clock, so that tests may pause time (`tokio::time::pause`). On a
-/// thread outside of the runtime tokio's clock is the system's: where time is paused, enter the runtime's
-/// `Handle` before you use a connection there.
+/// Timeouts and heartbeats use tokio's clock, so tests can pause time (`tokio::time::pause`). On a thread
+/// outside of the runtime, tokio's clock is the system's. If time is paused, enter the runtime's `Handle`
+/// before you use a connection on such a thread.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Tokio;
 
 impl Clock for Tokio {
     fn now(&self) -> Instant {
-        // The timer's clock, which a test may have paused.
+        // The clock of the timer, which a test may have paused.
         tokio::time::Instant::now().into_std()
     }
 }
@@ -38,7 +38,7 @@ impl Executor for Tokio {
                 "no tokio runtime: connect within one, or enter its handle before",
             ));
         }
-        // A panic is the only answer that tokio has.
+        // Tokio reports a missing runtime or timer only with a panic.
         catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO)))
             .map_err(|_| missing("the tokio runtime has no timer: build it with enable_time()"))
     }
@@ -48,7 +48,7 @@ impl Executor for Tokio {
     }
 
     fn reschedule(&self, cx: &mut Context<'_>) {
-        // It is pending once, and wakes the task when the scheduler has been through all others.
+        // It returns `Pending` once, and wakes the task after the scheduler has run all others.
         let _ = pin!(tokio::task::yield_now()).poll(cx);
     }
 
@@ -85,7 +85,7 @@ impl Runtime for Tokio {
     }
 }
 
-/// Polls what panics where the runtime has no I/O; tokio has no other answer.
+/// Polls a future that panics if the runtime has no I/O. Tokio reports it in no other way.
 fn poll_io<T>(poll: impl FnOnce() -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
     catch_unwind(AssertUnwindSafe(poll)).unwrap_or_else(|_| {
         Poll::Ready(Err(missing("the tokio runtime has no I/O: build it with enable_io()")))
@@ -119,11 +119,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Over<S> for Tokio {
     }
 }
 
-/// Any stream of tokio's traits.
+/// A stream that implements tokio's traits.
 #[derive(Debug)]
 pub struct Stream<S> {
     stream: S,
-    /// Ready when there may be something to read, if the stream can say so.
+    /// Ready when there may be something to read, if the stream can report that.
     poll_readable: fn(&S, &mut Context<'_>) -> Poll<io::Result<()>>,
 }
 
@@ -140,11 +140,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for Stream<S>
         input: &mut BytesMut,
         max: usize,
     ) -> Poll<io::Result<usize>> {
-        // No memory is set aside for a read before there is something to read.
+        // No memory is reserved for a read before there is something to read.
         ready!((self.poll_readable)(&self.stream, cx))?;
         input.reserve(max);
-        // It keeps nothing between polls. Of a TCP socket it takes a read that leaves space for a sign that the
-        // socket is empty, unlike `try_read_buf`: the next one asks the reactor alone.
+        // `read_buf` keeps no state between polls. If a read from a TCP socket leaves space in the buffer, it
+        // takes the socket for empty, unlike `try_read_buf`. So the next read asks only the reactor.
         pin!(self.stream.read_buf(input)).poll(cx)
     }
 

@@ -1,8 +1,8 @@
-//! Waiting for buffer space.
+//! Waiting for buffer space (backpressure on publishers).
 //!
-//! A publish finds space in the connection's buffers, or waits for it. Those that wait on a channel stand in a
-//! queue, first come first served: one that is woken tries again, and one that does not wait yet joins the
-//! queue behind it. Dropping one that was woken wakes the next.
+//! A publish either finds space in the buffers of the connection, or waits for it. Those that wait on the
+//! same channel form a queue, first come first served. The first in the queue is woken, and tries again. A
+//! publish that comes later joins the end of the queue. If a woken publish is dropped, the next is woken.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -12,10 +12,10 @@ use amqp_core::{Error, PublishRefused};
 use crate::budget::{self, Cost};
 use crate::holders::ChannelHolder;
 
-/// A message that is sent when there is buffer space for it.
+/// A message that is sent as soon as there is buffer space for it.
 #[derive(Debug)]
 pub(crate) struct PendingSend<'a, M> {
-    /// Nothing once it is sent, or refused.
+    /// `None` when the message was sent or refused.
     pub(crate) channel: Option<&'a Arc<ChannelHolder>>,
     message: M,
     ticket: Option<u64>,
@@ -49,7 +49,7 @@ impl<'a, M> PendingSend<'a, M> {
             let done = match result {
                 Ok(done) => Ok(done),
                 Err(PublishRefused::Error(error)) => Err(error),
-                // Any other refusal is temporary.
+                // All other refusals are temporary.
                 Err(_) => {
                     let space = &mut state.channels[id.index()].space;
                     space.wait(ticket, cx.waker(), &mut state.released);
@@ -68,7 +68,7 @@ impl<'a, M> PendingSend<'a, M> {
         self.channel.is_none()
     }
 
-    /// Leaves the queue. Kept out of line: nearly every publish is dropped without a ticket.
+    /// Leaves the queue. It is not inlined, because nearly every publish is dropped without a ticket.
     #[cold]
     #[inline(never)]
     fn leave(&mut self) {

@@ -1,4 +1,4 @@
-//! Calls: one future for every request that the broker answers.
+//! Calls: one future type for all requests to which the broker replies.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,17 +12,17 @@ use futures_core::FusedFuture;
 
 use crate::holders::{ChannelHolder, ConnectionHolder, Holder};
 
-/// A call on a channel, or on its connection, that awaits its reply.
+/// A call on a channel or on its connection. Resolves to the broker's reply.
 ///
 /// Nothing is sent before the first poll.
 ///
 /// # Errors
-/// [`Error`]: the channel or the connection is closed or closes meanwhile, an argument cannot be
-/// sent, or no reply comes within the call timeout (30 s unless configured).
+/// [`Error`]: the channel or the connection is closed or closes meanwhile, an argument cannot be sent, or no
+/// reply arrives within the call timeout (30 s by default).
 ///
 /// # Cancel safety
-/// Dropped before the first poll, nothing was sent. Dropped later, the request was sent and its reply
-/// is consumed; what the reply opens is closed again.
+/// If the future is dropped before the first poll, nothing is sent. If it is dropped later, the request was
+/// sent. Its reply is consumed, and what the reply opens is closed again.
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct Calling<S: Start> {
@@ -37,7 +37,7 @@ enum State<S: Start> {
     Done,
 }
 
-/// A request that can begin a call: sealed.
+/// A request that can begin a call. Sealed: the protocol defines the calls.
 pub trait Start: sealed::Start {}
 
 pub(crate) mod sealed {
@@ -116,7 +116,8 @@ impl<S: Start> Drop for Calling<S> {
     }
 }
 
-/// A consumer that is being cancelled. For errors and cancel safety see [`Calling`].
+/// A call that cancels a consumer. Resolves when the broker has confirmed it. For errors and cancel safety
+/// see [`Calling`].
 pub type Cancelling = Calling<CancelConsumer>;
 
 impl<R: Rpc + Unpin> Start for R {}
@@ -169,15 +170,15 @@ starts! {
     /// Starts a consumer.
     StartConsumer(BasicConsume) on ChannelHolder => ConsumeOk,
     |this, session, on, now| session.channel(on.id()).consume(now, &this.0);
-    /// Ends a consumer.
+    /// Cancels a consumer.
     CancelConsumer(Option<ConsumerKey>) on ChannelHolder => (),
     |this, session, on, now| session.channel(on.id()).cancel(now, this.0);
     /// Closes the channel.
     CloseChannel on ChannelHolder => (),
     |this, session, on, now| Ok(session.channel(on.id()).close(now));
-    /// Updates the login's secret.
+    /// Updates the secret that the login used.
     UpdateSecret(Secret, String) on ConnectionHolder => (),
     |this, session, on, now| session.update_secret(now, &this.0, &this.1);
-    /// Waits until nothing is under way.
+    /// Waits until nothing is outstanding.
     Drain(Duration) on ConnectionHolder => (), |this, session, on, now| session.drain(now, this.0);
 }

@@ -1,7 +1,7 @@
-//! The channel's handle: plain calls, acknowledgements by tag, calls without a reply, the close.
+//! The `Channel` handle: plain calls, acknowledgements by tag, calls without a reply, and close.
 //!
-//! Methods that resolve with another handle stand beside that handle: `consumer.rs`, `get.rs`, `publisher.rs`,
-//! `tx.rs`. So do those of unconfirmed publishing (`unconfirmed.rs`).
+//! Methods that resolve to another handle are in the file of that handle: `consumer.rs`, `get.rs`,
+//! `publisher.rs`, `tx.rs`. Unconfirmed publishing is in `unconfirmed.rs`.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,17 +20,17 @@ use crate::holders::ChannelHolder;
 use crate::plain_calls::plain_calls;
 use crate::shared::Shared;
 
-/// A channel of a connection.
+/// A channel of a connection (<https://www.rabbitmq.com/docs/channels>).
 ///
-/// Clones are handles to the same channel, for use from any task or thread; calls are answered in the
-/// order in which they are sent. A channel that the broker has closed stays closed, and every later
-/// call on it returns why. When the last handle to it is dropped, with its publishers, consumers and
+/// The handle is thread-safe, and its clones are handles to the same channel. Calls are answered in the order
+/// in which they are sent. A channel that the broker has closed stays closed, and every later call on it
+/// returns the reason. When the last handle to it is dropped, including its publishers, consumers and
 /// deliveries, the channel is closed in the background.
 ///
 /// # Calls
-/// A call takes its request, or the name where a name is enough: `channel.queue_declare("orders")`,
-/// `channel.queue_delete("orders")`. It is sent at the first poll of its future, which resolves with the broker's reply. See [`Calling`] for
-/// its errors and its cancel safety.
+/// A call takes its request, or only a name where that is enough: `channel.queue_declare("orders")`,
+/// `channel.queue_delete("orders")`. It is sent at the first poll of its future, which resolves to the
+/// broker's reply. See [`Calling`] for its errors and its cancel safety.
 #[derive(Clone, Debug)]
 pub struct Channel {
     inner: Arc<ChannelHolder>,
@@ -48,8 +48,8 @@ macro_rules! calls {
             /// Those of a [call](Self#calls).
             ///
             /// # Cancel safety
-            /// Dropped before the first poll, nothing was sent. Dropped later, the request was sent, and its
-            /// reply is consumed.
+            /// If the future is dropped before the first poll, nothing is sent. If it is dropped later, the
+            /// request was sent, and its reply is consumed.
             pub fn $name(&self, $($argument: impl Into<$type>)?) -> Calling<$request> {
                 $(let $argument: $type = $argument.into();)?
                 self.call($value)
@@ -69,8 +69,8 @@ impl Channel {
 
     plain_calls!(Channel => calls);
 
-    /// Acknowledges a delivery by its tag, or with `multiple` all of the channel up to it; the handle
-    /// of the delivery is not needed (AMQP 0-9-1, 1.8.3.13).
+    /// Acknowledges a delivery by its tag, or with `multiple` all unacknowledged ones of the channel up to it
+    /// (`basic.ack`; AMQP 0-9-1, 1.8.3.13). The delivery's handle is not needed.
     ///
     /// # Errors
     /// [`AckError`]: nothing was sent.
@@ -78,12 +78,12 @@ impl Channel {
         self.with(|channel| channel.ack(tag, multiple))
     }
 
-    /// Refuses a delivery by its tag, or with `multiple` all of the channel up to it: requeued, or else
-    /// dead-lettered or dropped (<https://www.rabbitmq.com/docs/nack>). A delivery of a stream is
-    /// acknowledged instead.
+    /// Refuses a delivery by its tag, or with `multiple` all unacknowledged ones of the channel up to it
+    /// (`basic.nack`; <https://www.rabbitmq.com/docs/nack>). With `requeue` they are requeued; without, they
+    /// are dead-lettered or dropped. A delivery of a stream is acked instead.
     ///
     /// # Errors
-    /// [`AckError`]: nothing was sent. With `multiple`, [`AckError::Stream`] if the channel has consumed
+    /// [`AckError`]: nothing was sent. With `multiple`, [`AckError::Stream`] if the channel has consumed from
     /// a stream; otherwise [`AckError::MaybeStream`] if the delivery may come from a stream.
     pub fn basic_nack(
         &self,
@@ -94,8 +94,8 @@ impl Channel {
         self.with(|channel| channel.nack(tag, multiple, requeue))
     }
 
-    /// Refuses a delivery by its tag: requeued, or else dead-lettered or dropped (AMQP 0-9-1,
-    /// 1.8.3.14). A delivery of a stream is acknowledged instead.
+    /// Refuses a delivery by its tag (`basic.reject`; AMQP 0-9-1, 1.8.3.14). With `requeue` it is requeued;
+    /// without, it is dead-lettered or dropped. A delivery of a stream is acked instead.
     ///
     /// # Errors
     /// [`AckError`]: nothing was sent.
@@ -103,31 +103,34 @@ impl Channel {
         self.with(|channel| channel.reject(tag, requeue))
     }
 
-    /// Sends a declaration, a binding or a deletion without asking for a reply (`no-wait`): resolves when it
-    /// is queued to be written. A broker that refuses it closes the channel, and later calls return why.
+    /// Sends a declaration, a binding or a deletion without requesting a reply (`no-wait`). Resolves when the
+    /// request is in the output buffer. If the broker refuses it, it closes the channel, and later calls
+    /// return the reason.
     ///
     /// # Errors
     /// Those of [`SendingNoWait`].
     ///
     /// # Cancel safety
-    /// The request is queued whole in the poll that resolves, or not at all.
+    /// The request is buffered completely in the poll that resolves, or not at all.
     pub fn no_wait<R: NoWait>(&self, request: R) -> SendingNoWait<'_, R> {
         SendingNoWait { send: PendingSend::new(&self.inner, request) }
     }
 
-    /// Closes the channel, behind everything that is queued on it. Closing a closed channel is fine.
+    /// Closes the channel after everything that is buffered on it is sent (`channel.close`). Resolves when
+    /// the broker has confirmed it. Closing a closed channel is not an error.
     ///
     /// # Errors
     /// Those of a [call](Self#calls).
     ///
     /// # Cancel safety
-    /// Dropped before the first poll, nothing happens. Dropped later, the close goes on in the background.
+    /// If the future is dropped before the first poll, nothing happens. If it is dropped later, the close
+    /// continues in the background.
     pub fn close(&self) -> Calling<CloseChannel> {
         Calling::new(Arc::clone(&self.inner), CloseChannel)
     }
 
-    /// Waits until the channel is closed, and resolves with the reason: the application closed it, the broker did,
-    /// or the connection ended. The future does not keep the channel open.
+    /// Waits until the channel is closed. Resolves to the reason: a close by the application, a close by the
+    /// broker, or the end of the connection. The future does not keep the channel open.
     ///
     /// ```
     /// # use amqp_async::core::ChannelCause;
@@ -139,24 +142,24 @@ impl Channel {
     /// ```
     ///
     /// # Cancel safety
-    /// Dropping the future changes nothing.
+    /// Cancel-safe: dropping the future has no effect.
     pub fn closed(&self) -> ChannelClosed {
         let shared = Arc::clone(&self.inner.connection().shared);
         ChannelClosed { shared, id: self.inner.id(), ticket: None, done: false }
     }
 
-    /// Whether the channel is open, and neither it nor its connection is closing.
+    /// Returns whether the channel is open, and neither it nor its connection is closing.
     pub fn is_open(&self) -> bool {
         self.with(|channel| channel.is_open())
     }
 
-    /// The channel's number on its connection, as the broker's log and management page show it. Another channel may
-    /// have the number once this one is closed.
+    /// Returns the channel's number on its connection, as the broker's log and management page show it.
+    /// Another channel may get the number once this one is closed.
     pub fn number(&self) -> u16 {
         self.inner.number()
     }
 
-    /// Why the channel is closed or closing, if it is.
+    /// Returns the reason if the channel is closed or closing.
     pub fn close_cause(&self) -> Option<ChannelCause> {
         self.with(|channel| channel.cause())
     }
@@ -173,10 +176,10 @@ impl Channel {
     }
 }
 
-/// Resolves when the channel is closed, with the reason.
+/// Resolves to the reason when the channel is closed: see [`Channel::closed`].
 ///
 /// # Cancel safety
-/// Dropping it changes nothing.
+/// Cancel-safe: dropping the future has no effect.
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct ChannelClosed {
@@ -225,14 +228,15 @@ impl Drop for ChannelClosed {
     }
 }
 
-/// A call that is sent without asking for an answer, and waits for buffer space.
+/// A request that is sent without requesting a reply, and waits for buffer space. Resolves when it is in the
+/// output buffer: see [`Channel::no_wait`].
 ///
 /// # Errors
-/// What is known: the channel or the connection is closed, or an argument cannot be sent. That the
-/// broker does what it is asked is not known.
+/// [`Error`] if the channel or the connection is closed, or an argument cannot be sent. `Ok` does not mean
+/// that the broker has carried out the request.
 ///
 /// # Cancel safety
-/// The call is queued whole in the poll that resolves, or not at all.
+/// The request is buffered completely in the poll that resolves, or not at all.
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct SendingNoWait<'a, R> {

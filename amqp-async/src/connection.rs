@@ -1,4 +1,4 @@
-//! The connection's handle.
+//! The `Connection` handle.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,11 +17,12 @@ use crate::holders::{ChannelHolder, ConnectionHolder};
 use crate::shared::Shared;
 use crate::trace::{self, Lifecycle};
 
-/// A connection to a broker, from `connection.open-ok` until it is closed or lost.
+/// A connection to a broker, from `connection.open-ok` until it is closed or lost
+/// (<https://www.rabbitmq.com/docs/connections>).
 ///
-/// Clones are handles to the same connection, for use from any task or thread. When the last handle
-/// to it and to its channels is dropped, the connection is closed in the background, behind
-/// everything that was queued.
+/// The handle is thread-safe, and its clones are handles to the same connection. When the last handle to it
+/// and to its channels is dropped, the connection is closed in the background after everything that is
+/// buffered is sent.
 #[derive(Clone, Debug)]
 pub struct Connection {
     inner: Arc<ConnectionHolder>,
@@ -36,22 +37,24 @@ impl Connection {
         &self.inner
     }
 
-    /// Opens a channel (`channel.open`). Resolves with it once the broker has opened it.
+    /// Opens a channel (`channel.open`; AMQP 0-9-1, 1.5.2.1). Resolves to the [`Channel`] when the broker has
+    /// opened it.
     ///
     /// # Errors
     /// Those of [`OpeningChannel`].
     ///
     /// # Cancel safety
-    /// Dropped before the first poll, nothing was sent. Dropped later, the channel is closed as soon as the
-    /// broker has opened it.
+    /// If the future is dropped before the first poll, nothing is sent. If it is dropped later, the channel
+    /// is closed as soon as the broker has opened it.
     pub fn open_channel(&self) -> OpeningChannel {
         OpeningChannel { connection: Arc::clone(&self.inner), sent: None, done: false }
     }
 
-    /// Opens a channel for `body`, and closes it when that is done.
+    /// Opens a channel, passes it to `body`, and closes it when `body` is done. Resolves to the result of
+    /// `body`.
     ///
-    /// What is known of the channel by then is returned as an error: why the broker closed it, or else the
-    /// oldest message that came back unconfirmed. An error of `body` itself comes first.
+    /// If `body` returns `Ok`, failures of the channel that are known by then are returned as errors: the
+    /// reason if the broker has closed it, otherwise the oldest returned message of an unconfirmed publish.
     ///
     /// ```
     /// # use amqp_async::core::{Error, Publish};
@@ -69,7 +72,8 @@ impl Connection {
     /// Those of `body`; [`Error::Channel`], [`Error::Connection`], [`Error::Returned`].
     ///
     /// # Cancel safety
-    /// Dropped, `body` is dropped where it stands, and the channel is closed in the background.
+    /// If the future is dropped, `body` is dropped at its current `await`, and the channel is closed in the
+    /// background.
     pub async fn with_channel<T, E, F>(&self, body: F) -> Result<T, E>
     where
         F: AsyncFnOnce(Channel) -> Result<T, E>,
@@ -89,14 +93,16 @@ impl Connection {
         Ok(value)
     }
 
-    /// Gives the broker a new secret for the login, such as a token that is about to expire
-    /// (`connection.update-secret`; <https://www.rabbitmq.com/docs/oauth2>).
+    /// Sends the broker a new secret for the login, such as a token before the old one expires
+    /// (`connection.update-secret`; <https://www.rabbitmq.com/docs/oauth2>). Resolves when the broker has
+    /// accepted it.
     ///
     /// # Errors
     /// Those of a [call](Channel#calls).
     ///
     /// # Cancel safety
-    /// Dropped before the first poll, nothing was sent. Dropped later, the secret is updated.
+    /// If the future is dropped before the first poll, nothing is sent. If it is dropped later, the secret is
+    /// updated.
     pub fn update_secret(
         &self,
         secret: impl Into<String>,
@@ -106,100 +112,107 @@ impl Connection {
         Calling::new(Arc::clone(&self.inner), update)
     }
 
-    /// Cancels every consumer, and waits until nothing is under way: no call, no unconfirmed publish,
-    /// no delivery that is to be read or acknowledged, no byte to be written. Deliveries that had come
-    /// before still reach their consumers; everything may still be used meanwhile. A
-    /// [`close`](Self::close) after that loses nothing. Not waited for is what the handle of a consumer
-    /// without acknowledgement has taken in, 1 MiB at most, which can be read from it after the close too.
+    /// Drains the connection for a graceful shutdown: cancels all consumers, and waits until nothing is
+    /// outstanding. That is no call, no unconfirmed publish, no delivery that is unread or unacknowledged,
+    /// and no byte to write.
+    ///
+    /// Deliveries that had arrived before still reach their consumers, and everything can be used meanwhile.
+    /// A [`close`](Self::close) after the drain loses nothing. One thing is not waited for: deliveries that
+    /// the handle of a consumer without acknowledgement has taken in, at most 1 MiB. These can be read from
+    /// it after the close too.
     ///
     /// # Errors
-    /// [`Error::DrainTimeout`] after `timeout`; the connection stays open.
+    /// [`Error::DrainTimeout`] after `timeout`. The connection stays open.
     ///
     /// # Cancel safety
-    /// Dropped before the first poll, nothing happens. Dropped later, the consumers are cancelled.
+    /// If the future is dropped before the first poll, nothing happens. If it is dropped later, the consumers
+    /// are cancelled.
     pub fn drain(&self, timeout: Duration) -> Calling<Drain> {
         Calling::new(Arc::clone(&self.inner), Drain(timeout))
     }
 
-    /// Ends the connection at once, with [`CloseCause::Aborted`]: nothing more is sent, not even a close, and
-    /// everything that waits for it ends.
+    /// Ends the connection immediately, with [`CloseCause::Aborted`]. Nothing more is sent, not even a close,
+    /// and everything that waits for the connection returns an error.
     pub fn abort(&self) {
         self.inner.shared.with(|state| state.session.abort(CloseCause::Aborted));
     }
 
-    /// What happens to the connection from here on; see [`ConnectionEvent`](crate::ConnectionEvent).
+    /// Returns the stream of events from now on: see [`ConnectionEvent`](crate::ConnectionEvent).
     pub fn events(&self) -> Events {
         Events::new(&self.inner.shared)
     }
 
-    /// Why the broker reads no publishes, while it does not
-    /// (<https://www.rabbitmq.com/docs/connection-blocked>).
+    /// Returns the broker's reason while it blocks publishes (`connection.blocked`;
+    /// <https://www.rabbitmq.com/docs/connection-blocked>). `None` while it does not.
     pub fn blocked(&self) -> Option<Arc<str>> {
         self.inner.shared.with(|state| state.session.connection().blocked().cloned())
     }
 
-    /// What the connection has done, and what it holds.
+    /// Returns the counters of the connection and its current state, for metrics.
     pub fn stats(&self) -> Stats {
         self.inner.shared.with(|state| state.session.connection().stats())
     }
 
-    /// Closes the connection: what is queued goes out, then `connection.close`.
+    /// Closes the connection (`connection.close`) after everything that is buffered is sent.
     ///
-    /// Resolves with the cause: [`CloseCause::ByClient`] if the broker confirmed,
-    /// [`CloseCause::ByClientForced`] if it did not within the close timeout (10 s unless
-    /// configured). Closing a closed connection resolves at once, with the cause that closed it.
+    /// Resolves to the cause: [`CloseCause::ByClient`] if the broker replied, [`CloseCause::ByClientForced`]
+    /// if it did not within the close timeout (10 s by default). For a closed connection, resolves
+    /// immediately to the cause that closed it.
     ///
     /// # Cancel safety
-    /// Dropped before the first poll, nothing happens. Dropped later, the close goes on in the background.
+    /// If the future is dropped before the first poll, nothing happens. If it is dropped later, the close
+    /// continues in the background.
     pub fn close(&self) -> Closing {
         Closing { closed: self.closed(), sent: false }
     }
 
-    /// Waits until the connection is closed, from either side. The future does not keep the connection open.
+    /// Waits until the connection is closed, by either side. Resolves to the cause. The future does not keep
+    /// the connection open.
     ///
     /// # Cancel safety
-    /// Dropping the future changes nothing.
+    /// Cancel-safe: dropping the future has no effect.
     pub fn closed(&self) -> Closed {
         Closed { shared: Arc::clone(&self.inner.shared), ticket: None, done: false }
     }
 
-    /// Whether the connection is open and no close has begun.
+    /// Returns whether the connection is open and no close has begun.
     pub fn is_open(&self) -> bool {
         self.inner.shared.with(|state| state.session.connection().is_open())
     }
 
-    /// Why the connection is closed, if it is.
+    /// Returns the cause if the connection is closed.
     pub fn close_cause(&self) -> Option<CloseCause> {
         self.inner.shared.with(|state| state.session.cause().cloned())
     }
 
-    /// The limits that were negotiated.
+    /// Returns the negotiated limits.
     pub fn tuning(&self) -> Tuning {
         self.inner.shared.with(|state| state.session.connection().tuning())
     }
 
-    /// What the broker says of itself, such as `product` and `version`.
+    /// Returns the broker's properties, such as `product` and `version`.
     pub fn server_properties(&self) -> FieldTable {
         self.inner.shared.with(|state| state.session.connection().server_properties().clone())
     }
 }
 
 impl Channel {
-    /// The connection of the channel.
+    /// Returns the connection of the channel.
     pub fn connection(&self) -> Connection {
         Connection::new(Arc::clone(self.holder().connection()))
     }
 }
 
-/// A channel that is being opened.
+/// A channel that is being opened. Resolves to the [`Channel`]: see [`Connection::open_channel`].
 ///
 /// # Errors
-/// [`Error::Connection`] if the connection is closed or closes meanwhile,
-/// [`Misuse::NoFreeChannels`](amqp_core::Misuse::NoFreeChannels), [`Error::Deadline`].
+/// [`Error::Connection`] if the connection is closed or closes meanwhile.
+/// [`Misuse::NoFreeChannels`](amqp_core::Misuse::NoFreeChannels) if all channel numbers are in use.
+/// [`Error::Deadline`] if no reply arrives within the call timeout.
 ///
 /// # Cancel safety
-/// Dropped before the first poll, nothing was sent. Dropped later, the channel is closed as soon as
-/// the broker has opened it.
+/// If the future is dropped before the first poll, nothing is sent. If it is dropped later, the channel is
+/// closed as soon as the broker has opened it.
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct OpeningChannel {
@@ -270,10 +283,10 @@ impl Drop for OpeningChannel {
     }
 }
 
-/// Resolves when the connection is closed, with the cause.
+/// Resolves to the cause when the connection is closed: see [`Connection::closed`].
 ///
 /// # Cancel safety
-/// Dropping it changes nothing.
+/// Cancel-safe: dropping the future has no effect.
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct Closed {
@@ -317,11 +330,11 @@ impl Drop for Closed {
     }
 }
 
-/// A connection that is being closed: resolves with the cause.
+/// A connection that is being closed. Resolves to the cause: see [`Connection::close`].
 ///
 /// # Cancel safety
-/// Dropped before the first poll, nothing happens. Dropped later, the close goes on in the
-/// background.
+/// If the future is dropped before the first poll, nothing happens. If it is dropped later, the close
+/// continues in the background.
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct Closing {

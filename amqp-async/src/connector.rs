@@ -1,4 +1,4 @@
-//! `Connector`: how an application sets up and opens connections, and what every adapter's connector calls.
+//! `Connector`: how an application configures and opens connections. The connectors of all adapters use it.
 
 use std::io;
 use std::pin::Pin;
@@ -17,25 +17,25 @@ use crate::pump::Pump;
 use crate::runtime::{Runtime, Transport};
 use crate::shared::Shared;
 
-/// Opens connections: a configuration, and the runtime that they run on.
+/// Opens connections: a configuration, and the runtime on which they run.
 ///
-/// Methods are chained. A connector can be cloned, and opens any number of connections. Each adapter has a type
-/// of this name for its runtime, such as `amqp_tokio::Connector`.
+/// Methods are chained. A connector can be cloned, and opens any number of connections. Each adapter has a
+/// type of this name for its runtime, such as `amqp_tokio::Connector`.
 ///
-/// There are three ways to one: [`new`](Self::new) takes a URI; `Connector::default()` is
-/// `amqp://guest:guest@localhost:5672/%2f`, to be changed by methods; `Connector::from` takes a [`Config`] or an
-/// [`AmqpUri`].
+/// There are three ways to create one. [`new`](Self::new) takes a URI. `Connector::default()` is
+/// `amqp://guest:guest@localhost:5672/%2f`, which methods can change. `Connector::from` takes a [`Config`] or
+/// an [`AmqpUri`].
 #[derive(Clone, Debug, Default)]
 pub struct Connector<R> {
     runtime: R,
     config: Config,
 }
 
-/// A connector whose streams of the type `S` are made by a function: see [`Connector::dial_with`].
+/// A connector whose streams of type `S` are created by a function: see [`Connector::dial_with`].
 pub type ConnectorOver<R, S> = Connector<OverTransport<R, <R as Over<S>>::Wrapped>>;
 
 impl<R: Runtime + Default> Connector<R> {
-    /// Returns a connector for an AMQP URI. [`AmqpUri`] lists the parts of a URI.
+    /// Creates a connector for an AMQP URI. [`AmqpUri`] lists the parts of a URI.
     ///
     /// # Errors
     /// [`ConnectError::InvalidUri`], which never shows the URI.
@@ -45,20 +45,21 @@ impl<R: Runtime + Default> Connector<R> {
 }
 
 impl<R: Runtime> Connector<R> {
-    /// Returns a connector on a runtime, for one that has no default or is not an adapter's.
+    /// Creates a connector on a runtime, for a runtime that has no default or does not come from an adapter.
     pub const fn on(runtime: R, config: Config) -> Self {
         Self { runtime, config }
     }
 
-    /// Makes the streams of connections by a function, such as one that connects through a proxy or to a Unix
-    /// socket.
+    /// Creates the streams of connections with a function, such as one that connects through a proxy or to a
+    /// Unix socket.
     ///
-    /// The function is called for each host in turn, until a connection is open. It gets the host by its name:
-    /// names are not looked up before. Its future is dropped when the
-    /// [timeout of an address](Self::address_timeout) expires, and must be cancel-safe. An error that it returns
-    /// is a [`ConnectFailure::Dial`](amqp_core::ConnectFailure::Dial).
+    /// The function is called for each host in turn, until a connection is open. It receives the host by
+    /// name: names are not looked up before. Its future must be cancel-safe, because it is dropped when the
+    /// [timeout of an address](Self::address_timeout) expires. An error that it returns is reported as
+    /// [`ConnectFailure::Dial`](amqp_core::ConnectFailure::Dial).
     ///
-    /// A function that encrypts the stream itself is for `amqp` hosts: the connector does not know of it.
+    /// If the function encrypts the stream itself, use `amqp` hosts: the connector does not know about the
+    /// encryption.
     pub fn dial_with<S, F>(
         self,
         dial: impl Fn(Endpoint) -> F + Send + Sync + 'static,
@@ -76,7 +77,7 @@ impl<R: Runtime> Connector<R> {
         Connector { runtime: OverTransport::dialled_by(runtime, dial), config }
     }
 
-    /// Changes the configuration by a function.
+    /// Changes the configuration with a function.
     #[must_use]
     pub fn configure(self, change: impl FnOnce(Config) -> Config) -> Self {
         Self { config: change(self.config), ..self }
@@ -84,20 +85,21 @@ impl<R: Runtime> Connector<R> {
 
     crate::connector_settings!();
 
-    /// Opens a connection, whose driver is a task of the runtime. The addresses of all hosts are tried in
-    /// order, each within its timeout. A refused login or virtual host is not tried on other hosts.
+    /// Opens a connection, whose driver is spawned as a task of the runtime. Resolves to the open
+    /// [`Connection`]. The addresses of all hosts are tried in order, each within its timeout. If a broker
+    /// refuses the login or the virtual host, the other hosts are not tried.
     ///
-    /// When the runtime ends, it drops the driver, and unsent messages are lost:
+    /// When the runtime ends, it drops the driver, and unsent messages are lost. So
     /// [`close`](Connection::close) or [`drain`](Connection::drain) the connection before `main` returns (see
     /// [graceful shutdown](crate::guide::backpressure#graceful-shutdown)).
     ///
     /// # Errors
-    /// [`ConnectError`], within the [connect timeout](Self::connect_timeout), with every failed attempt.
-    /// [`ConnectError::DriverNotStarted`] if there is no runtime, or if it lacks a part that a connection needs.
-    /// [`ConnectError::TlsUnsupported`] for an `amqps` host on a runtime without TLS.
+    /// [`ConnectError`] with every failed attempt, within the [connect timeout](Self::connect_timeout).
+    /// [`ConnectError::DriverNotStarted`] if there is no runtime, or if it lacks a part that a connection
+    /// needs. [`ConnectError::TlsUnsupported`] for an `amqps` host on a runtime without TLS.
     ///
     /// # Cancel safety
-    /// When the future is dropped, the attempt ends, and no connection stays open.
+    /// If the future is dropped, the attempt ends, and no connection stays open.
     pub async fn connect(&self) -> Result<Connection, ConnectError> {
         self.check()?;
         let (connecting, driver) = self.driver()?;
@@ -105,9 +107,10 @@ impl<R: Runtime> Connector<R> {
         connecting.await
     }
 
-    /// Opens a connection over a stream that is connected already, such as a Unix socket, a tunnel, or one in
-    /// memory. Errors name the first host of the configuration. The other hosts are ignored, and so is whether
-    /// the host asks for TLS: encrypting is up to the stream. To make a stream for each attempt, see
+    /// Opens a connection over a stream that is connected already, such as a Unix socket, a tunnel or an
+    /// in-memory stream. Resolves to the open [`Connection`]. Errors name the first host of the
+    /// configuration. The other hosts are ignored, and so is whether the host is to use TLS, because
+    /// encryption is up to the stream. To create a stream for each attempt, see
     /// [`dial_with`](Self::dial_with).
     ///
     /// # Errors
@@ -115,7 +118,7 @@ impl<R: Runtime> Connector<R> {
     /// [`ConnectError::DriverNotStarted`] as for [`connect`](Self::connect).
     ///
     /// # Cancel safety
-    /// When the future is dropped, the attempt ends, and the stream is closed.
+    /// If the future is dropped, the attempt ends, and the stream is closed.
     pub async fn connect_with<S>(&self, stream: S) -> Result<Connection, ConnectError>
     where
         R: Over<S>,
@@ -126,24 +129,23 @@ impl<R: Runtime> Connector<R> {
         connecting.await
     }
 
-    /// Returns a connection that is being opened and its driver, for callers that poll or spawn the driver
+    /// Returns a connection that is being opened, and its driver, for callers that poll or spawn the driver
     /// themselves.
     ///
-    /// The driver panics where the runtime's timers do: it does not check for a runtime as
-    /// [`connect`](Self::connect) does.
+    /// The driver panics where the timers of the runtime do. Unlike [`connect`](Self::connect), this does not
+    /// check for a runtime.
     ///
     /// # Errors
-    /// [`ConnectError::InvalidArgument`] or [`ConnectError::TlsUnsupported`] if the configuration cannot be
-    /// used.
+    /// [`ConnectError::InvalidArgument`] or [`ConnectError::TlsUnsupported`] if the configuration is invalid.
     pub fn driver(&self) -> Result<(Connecting, Driver<R>), ConnectError> {
         connect(self.runtime.clone(), self.config.clone())
     }
 
-    /// Returns a connection over a stream that is connected already and its driver; see
+    /// Returns a connection over a stream that is connected already, and its driver: see
     /// [`connect_with`](Self::connect_with).
     ///
     /// # Errors
-    /// [`ConnectError::InvalidArgument`] if the configuration cannot be used.
+    /// [`ConnectError::InvalidArgument`] if the configuration is invalid.
     pub fn driver_with<S>(&self, stream: S) -> Result<(Connecting, DriverOver<R, S>), ConnectError>
     where
         R: Over<S>,
@@ -169,12 +171,12 @@ impl<R: Default> From<AmqpUri> for Connector<R> {
     }
 }
 
-/// Returns a connection that is being opened and its driver. Applications use the connector of an adapter, which
-/// calls this.
+/// Returns a connection that is being opened, and its driver. Applications use the connector of an adapter,
+/// which calls this.
 ///
 /// # Errors
-/// [`ConnectError::InvalidArgument`] if the configuration cannot be used, [`ConnectError::TlsUnsupported`] if a
-/// host asks for TLS and the runtime does not support it.
+/// [`ConnectError::InvalidArgument`] if the configuration is invalid. [`ConnectError::TlsUnsupported`] if a
+/// host is to be reached over TLS and the runtime does not support it.
 pub fn connect<R: Runtime>(
     runtime: R,
     config: Config,
@@ -194,7 +196,7 @@ pub fn connect<R: Runtime>(
 /// Returns a connection over a transport that is connected already, and its driver.
 ///
 /// # Errors
-/// [`ConnectError::InvalidArgument`] if the configuration cannot be used.
+/// [`ConnectError::InvalidArgument`] if the configuration is invalid.
 pub fn connect_with<R: Executor, T: Transport>(
     runtime: R,
     config: Config,
@@ -211,13 +213,13 @@ fn driven<R: Runtime>(runtime: R, session: Session) -> (Connecting, Driver<R>) {
     (Connecting { inner: Some(Arc::new(ConnectionHolder { shared })), ticket: None }, driver)
 }
 
-/// A connection that is being opened. It resolves with the open connection.
+/// A connection that is being opened. Resolves to the open [`Connection`].
 ///
 /// # Errors
-/// [`ConnectError`], with every failed attempt, within the connect timeout (by default 30 s).
+/// [`ConnectError`] with every failed attempt, within the connect timeout (30 s by default).
 ///
 /// # Cancel safety
-/// When the future is dropped, the attempt ends, and the transport is closed.
+/// If the future is dropped, the attempt ends, and the transport is closed.
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct Connecting {
@@ -239,7 +241,7 @@ impl Future for Connecting {
                     Poll::Pending
                 }
                 Some(CloseCause::Connect(error)) => Poll::Ready(Err((**error).clone())),
-                // It was opened and lost again before this was polled: its handles report the cause.
+                // It was opened and lost before this poll. Its handles report the cause.
                 Some(_) => Poll::Ready(Ok(())),
             }
         });

@@ -1,4 +1,4 @@
-//! Consumers.
+//! `basic.consume`, `Consumer` and `Canceller`.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -16,13 +16,16 @@ use crate::delivery::{Delivery, Origin};
 use crate::holders::ChannelHolder;
 
 impl Channel {
-    /// Starts a consumer (AMQP 0-9-1, 1.8.3.3). Resolves with the [`Consumer`] once the broker has started it.
+    /// Starts a consumer (`basic.consume`; AMQP 0-9-1, 1.8.3.3; <https://www.rabbitmq.com/docs/consumers>).
+    /// Takes the name of a queue, or a [`BasicConsume`]. Resolves to the [`Consumer`] when the broker has
+    /// started it.
     ///
     /// # Errors
-    /// Those of a [call](Self#calls), and [`Misuse::DuplicateConsumerTag`](amqp_core::Misuse::DuplicateConsumerTag).
+    /// Those of a [call](Self#calls), and
+    /// [`Misuse::DuplicateConsumerTag`](amqp_core::Misuse::DuplicateConsumerTag).
     ///
     /// # Cancel safety
-    /// That of [`Consuming`]: a consumer that starts after the drop is cancelled.
+    /// As for [`Consuming`]: a consumer that starts after the drop is cancelled.
     pub fn basic_consume(&self, consume: impl Into<BasicConsume>) -> Consuming {
         let consume = consume.into();
         let (no_ack, requeue_on_drop) = (consume.no_ack, consume.requeue_on_drop);
@@ -33,16 +36,16 @@ impl Channel {
 
 /// A consumer of a queue: a stream of deliveries, in the order in which the broker sent them.
 ///
-/// Dropped, it is cancelled in the background, and deliveries that were not taken from it are
-/// requeued; without acknowledgement they are lost, and of a stream they are acknowledged.
+/// When it is dropped, it is cancelled in the background, and deliveries that were not taken from it are
+/// requeued. Without acknowledgement they are lost, and those of a stream are acked.
 #[must_use = "a consumer that is dropped is cancelled"]
 #[derive(Debug)]
 pub struct Consumer {
     origin: Arc<Origin>,
     key: ConsumerKey,
-    /// Taken from the core, and not from here.
+    /// Deliveries that were taken from the core, but not from this handle.
     pulled: VecDeque<amqp_core::Delivery>,
-    /// Their bytes, when they were taken.
+    /// The number of their bytes when they were taken.
     pulled_bytes: usize,
     ended: bool,
 }
@@ -58,18 +61,20 @@ impl Consumer {
         }
     }
 
-    /// The consumer's tag on its channel.
+    /// Returns the consumer tag.
     pub fn tag(&self) -> &str {
         self.origin.tag()
     }
 
-    /// Waits for the next delivery. Resolves with `None` once the consumer was cancelled from here.
+    /// Waits for the next delivery. Resolves to `None` when the application has cancelled the consumer and
+    /// all deliveries are read.
     ///
     /// # Errors
-    /// An error ends the consumer: the channel or connection closed, or the broker cancelled it.
+    /// An error ends the consumer: the channel or connection has closed, or the broker has cancelled the
+    /// consumer.
     ///
     /// # Cancel safety
-    /// A delivery is taken in the poll that resolves, or not at all.
+    /// Cancel-safe: a delivery is taken in the poll that resolves, or not at all.
     #[allow(clippy::should_implement_trait, reason = "the stream's name for it")]
     pub fn next(&mut self) -> Next<'_> {
         Next { consumer: Some(self) }
@@ -102,7 +107,7 @@ impl Consumer {
         }
     }
 
-    /// The channel that it consumes on.
+    /// Returns the channel on which it consumes.
     pub fn channel(&self) -> Channel {
         Channel::new(Arc::clone(&self.origin.channel))
     }
@@ -129,39 +134,42 @@ impl Consumer {
         Canceller { channel: Arc::clone(&self.origin.channel), key: self.key }
     }
 
-    /// Whether the last delivery, or the error that ended the consumer, has been taken.
+    /// Returns whether the last delivery, or the error that ended the consumer, was taken.
     pub fn is_ended(&self) -> bool {
         self.ended && self.pulled.is_empty()
     }
 
-    /// Cancels the consumer (`basic.cancel`). Deliveries that the broker had sent still come from
-    /// [`next`](Self::next), then `None`.
+    /// Cancels the consumer (`basic.cancel`; AMQP 0-9-1, 1.8.3.5). Resolves when the broker has confirmed it.
+    /// [`next`](Self::next) still returns the deliveries that the broker had sent, then `None`.
     ///
     /// # Errors
     /// Those of a [call](Channel#calls).
     ///
     /// # Cancel safety
-    /// Dropped before the first poll, nothing was sent. Dropped later, the consumer is cancelled.
+    /// If the future is dropped before the first poll, nothing is sent. If it is dropped later, the consumer
+    /// is cancelled.
     pub fn cancel(&mut self) -> Cancelling {
         Calling::new(Arc::clone(&self.origin.channel), CancelConsumer(Some(self.key)))
     }
 
-    /// Cancels the consumer, and requeues what was delivered and not taken. Resolves with the number of those
-    /// messages.
+    /// Cancels the consumer, and requeues the deliveries that were not taken from it. Resolves to the number
+    /// of requeued messages.
     ///
-    /// Without acknowledgement nothing can be requeued: it resolves with 0, and what had come still comes from
-    /// [`next`](Self::next). A stream takes nothing back: its messages are acknowledged.
+    /// Without acknowledgement nothing can be requeued. Then it resolves to 0, and [`next`](Self::next) still
+    /// returns the deliveries that had arrived. A stream does not take messages back: its deliveries are
+    /// acked.
     ///
     /// # Errors
-    /// Those of [`Calling`], and why the consumer has ended, if not by a cancel from here.
+    /// Those of [`Calling`], and the reason why the consumer has ended, unless the application has cancelled
+    /// it.
     ///
     /// # Cancel safety
-    /// Dropped before the first poll, nothing was sent. Dropped later, the consumer is cancelled, and what
-    /// was not requeued still comes from [`next`](Self::next).
+    /// If the future is dropped before the first poll, nothing is sent. If it is dropped later, the consumer
+    /// is cancelled, and [`next`](Self::next) still returns the deliveries that were not requeued.
     pub async fn cancel_and_requeue(&mut self) -> Result<usize, Error> {
         self.cancel().await?;
         let mut requeued = 0;
-        // To its end: a cancel from elsewhere may be on its way still.
+        // Until the end of the stream: another handle's cancel may still be in flight.
         while !self.origin.no_ack
             && let Some(delivery) = self.next().await
         {
@@ -176,7 +184,7 @@ impl Consumer {
         self.take_delivery(Some(cx))
     }
 
-    /// Registers the task where there is nothing for the moment.
+    /// Takes a delivery, or registers the task if there is none.
     #[inline]
     fn take_delivery(
         &mut self,
@@ -196,14 +204,15 @@ impl Consumer {
         if self.pulled.len() == 1 && self.pulled_bytes > PULLED_REPORTED_BYTES {
             return self.take_last();
         }
-        // It is large: put together here, it is copied once.
+        // `Delivery` is large. Constructed in place, it is copied once.
         match self.pulled.pop_front() {
             Some(it) => Poll::Ready(Some(Ok(Delivery::new(Arc::clone(&self.origin), it)))),
             None => Poll::Ready(None),
         }
     }
 
-    /// Takes the last delivery of a large pull, and pulls again: reading may have paused because of it.
+    /// Takes the last delivery of a large pull, and pulls again, because reading may have paused on account
+    /// of the pull.
     #[inline(never)]
     fn take_last(&mut self) -> Poll<Option<Result<Delivery, Error>>> {
         let Self { origin, pulled, pulled_bytes, key, .. } = self;
@@ -215,7 +224,7 @@ impl Consumer {
         Poll::Ready(last.map(|it| Ok(Delivery::new(Arc::clone(origin), it))))
     }
 
-    /// Takes deliveries from the core; ready with `Some` when there will be no more.
+    /// Takes deliveries from the core. Ready with `Some` if no more will arrive.
     fn pull(&mut self, cx: Option<&mut Context<'_>>) -> Poll<Option<Result<(), Error>>> {
         let Self { origin, pulled, pulled_bytes, .. } = self;
         let (id, key) = (origin.channel.id(), self.key);
@@ -268,13 +277,14 @@ impl Drop for Consumer {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TryRecvError {
-    /// No delivery is buffered now. More may come.
+    /// No delivery is buffered at the moment. More may arrive.
     #[error("no delivery is buffered")]
     Empty,
-    /// The application cancelled the consumer, or its end was reported before. No more deliveries come.
+    /// The application cancelled the consumer, or its end was reported before. No more deliveries arrive.
     #[error("the consumer has ended")]
     Ended,
-    /// The consumer has ended: the broker cancelled it, or the channel or the connection closed. It is reported once.
+    /// The consumer has ended: the broker cancelled it, or the channel or the connection closed. Reported
+    /// once.
     #[error(transparent)]
     Failed(Error),
 }
@@ -289,21 +299,22 @@ pub struct Canceller {
 }
 
 impl Canceller {
-    /// Cancels the consumer, as [`Consumer::cancel`] does. If it has ended before, nothing is sent.
+    /// Cancels the consumer, as [`Consumer::cancel`] does. Resolves when the broker has confirmed it. If the
+    /// consumer has ended before, nothing is sent.
     pub fn cancel(&self) -> Cancelling {
         Calling::new(Arc::clone(&self.channel), CancelConsumer(Some(self.key)))
     }
 }
 
-/// A consumer that is being started.
+/// A consumer that is being started. Resolves to the [`Consumer`]: see [`Channel::basic_consume`].
 ///
 /// # Errors
 /// Those of [`Calling`], and [`Misuse::DuplicateConsumerTag`](amqp_core::Misuse::DuplicateConsumerTag).
 ///
 /// # Cancel safety
-/// Dropped before the first poll, nothing was sent. Dropped later, the consumer is cancelled as soon
-/// as it has started, and what was delivered to it is requeued; without acknowledgement it is lost, and
-/// of a stream it is acknowledged.
+/// If the future is dropped before the first poll, nothing is sent. If it is dropped later, the consumer is
+/// cancelled as soon as it has started, and its deliveries are requeued. Without acknowledgement they are
+/// lost, and those of a stream are acked.
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct Consuming {
@@ -334,18 +345,17 @@ impl FusedFuture for Consuming {
     }
 }
 
-/// The next delivery of a consumer.
+/// Resolves to the next delivery of a consumer: see [`Consumer::next`].
 ///
 /// # Errors
-/// An error ends the consumer: [`Error::Channel`], [`Error::Connection`],
-/// [`Error::ConsumerCancelled`].
+/// An error ends the consumer: [`Error::Channel`], [`Error::Connection`], [`Error::ConsumerCancelled`].
 ///
 /// # Cancel safety
-/// A delivery is taken in the poll that resolves, or not at all.
+/// Cancel-safe: a delivery is taken in the poll that resolves, or not at all.
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct Next<'a> {
-    /// Nothing once it has resolved.
+    /// `None` when it has resolved.
     consumer: Option<&'a mut Consumer>,
 }
 
@@ -355,7 +365,7 @@ impl Future for Next<'_> {
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(consumer) = &mut self.consumer else { return Poll::Pending };
-        // It is large: taken apart and put together again it would be copied.
+        // `Delivery` is large. Passing it on as it is avoids a copy.
         let next = consumer.poll_delivery(cx);
         if next.is_ready() {
             self.consumer = None;

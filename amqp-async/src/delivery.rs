@@ -1,4 +1,4 @@
-//! Deliveries.
+//! `Delivery`: ack, nack, reject, and the parts of the message.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,31 +13,34 @@ use crate::call::{Calling, CancelConsumer, Cancelling};
 use crate::channel::Channel;
 use crate::holders::ChannelHolder;
 
-/// A message delivered to a consumer, or fetched with `basic.get`.
+/// A message delivered to a consumer (`basic.deliver`; AMQP 0-9-1, 1.8.3.9), or fetched with `basic.get`.
 ///
-/// Ack, nack or reject it, from any thread, unless the consumer is without acknowledgement. A stream takes no
-/// message back: where a consumer has a [`stream_offset`](amqp_core::BasicConsume::stream_offset), a nack or
-/// reject acknowledges. Without it, a nack of what may come from a stream is [`AckError::MaybeStream`] on
-/// RabbitMQ before 3.11.
+/// Ack, nack or reject it, from any thread, unless it came without acknowledgement
+/// (<https://www.rabbitmq.com/docs/confirms#consumer-acknowledgements>).
 ///
-/// When it is dropped without an ack or nack, nothing is sent. The message stays unacknowledged until its
-/// channel closes, counts towards the prefetch until then, and
+/// A stream does not take messages back. If the consumer has a
+/// [`stream_offset`](amqp_core::BasicConsume::stream_offset), a nack or reject acks the delivery. Without it,
+/// a nack of a delivery that may come from a stream returns [`AckError::MaybeStream`] on RabbitMQ before
+/// 3.11.
+///
+/// If it is dropped without an ack or nack, nothing is sent. It stays unacknowledged until its channel
+/// closes, and counts towards the prefetch until then.
 /// [`ConnectionEvent::DeliveriesDropped`](crate::ConnectionEvent::DeliveriesDropped) reports it. With
-/// [`requeue_on_drop`](amqp_core::BasicConsume::requeue_on_drop) it is requeued.
+/// [`requeue_on_drop`](amqp_core::BasicConsume::requeue_on_drop) it is requeued instead.
 pub struct Delivery {
     origin: Arc<Origin>,
     delivery: amqp_core::Delivery,
-    /// Or does not need to be.
+    /// Whether it is acked, or needs no ack.
     acknowledged: bool,
 }
 
-/// Where deliveries come from.
+/// The source of deliveries: their channel, and their consumer or `basic.get`.
 #[derive(Debug)]
 pub(crate) struct Origin {
     pub(crate) channel: Arc<ChannelHolder>,
-    /// The consumer; none for a message that was asked for.
+    /// The consumer. `None` for a message from `basic.get`.
     pub(crate) consumer: Option<(ConsumerKey, String)>,
-    /// The messages behind one that was asked for.
+    /// The number of ready messages that remain in the queue, for a message from `basic.get`.
     pub(crate) message_count: Option<u32>,
     pub(crate) no_ack: bool,
     pub(crate) requeue_on_drop: bool,
@@ -61,18 +64,20 @@ impl Delivery {
         Self::new(Arc::new(origin), got.delivery)
     }
 
-    /// Acknowledges it (`basic.ack`; AMQP 0-9-1, 1.8.3.13). Of a consumer without acknowledgement,
-    /// nothing is sent.
+    /// Acknowledges the delivery (`basic.ack`; AMQP 0-9-1, 1.8.3.13). Sends nothing if it came without
+    /// acknowledgement.
     ///
     /// # Errors
-    /// [`AckError`]: its channel or connection has closed, it was covered by `multiple` before, or
-    /// `basic.recover` was called since. In each case the broker has it back, or has forgotten it.
+    /// [`AckError`] if the channel or connection has closed, an ack or nack with `multiple` has covered the
+    /// delivery, or `basic.recover` was called since. Then the broker has requeued the message, or it is
+    /// acked or nacked already.
     #[inline]
     pub fn ack(self) -> Result<(), AckError> {
         self.acknowledge(|channel, tag| channel.ack(tag, false))
     }
 
-    /// Acknowledges it and every earlier unacknowledged delivery of the channel, from any consumer.
+    /// Acknowledges this delivery and all earlier unacknowledged ones of the channel, from any consumer
+    /// (`basic.ack` with `multiple`).
     ///
     /// # Errors
     /// Those of [`ack`](Self::ack).
@@ -80,25 +85,28 @@ impl Delivery {
         self.acknowledge(|channel, tag| channel.ack(tag, true))
     }
 
-    /// Refuses it (`basic.nack`; <https://www.rabbitmq.com/docs/nack>): requeued, or else
-    /// dead-lettered or dropped.
+    /// Refuses the delivery (`basic.nack`; <https://www.rabbitmq.com/docs/nack>). With `requeue` it is
+    /// requeued; without, it is dead-lettered or dropped.
     ///
     /// # Errors
-    /// Those of [`ack`](Self::ack), and [`AckError::MaybeStream`]: then this delivery is as if dropped.
+    /// Those of [`ack`](Self::ack). With [`AckError::MaybeStream`], the delivery stays unacknowledged as if
+    /// it was dropped.
     pub fn nack(self, requeue: bool) -> Result<(), AckError> {
         self.acknowledge(|channel, tag| channel.nack(tag, false, requeue))
     }
 
-    /// Refuses it and every earlier unacknowledged delivery of the channel, from any consumer.
+    /// Refuses this delivery and all earlier unacknowledged ones of the channel, from any consumer
+    /// (`basic.nack` with `multiple`).
     ///
     /// # Errors
-    /// Those of [`ack`](Self::ack), and [`AckError::Stream`] if the channel has consumed a stream: then
-    /// nothing is sent, as if this delivery was dropped.
+    /// Those of [`ack`](Self::ack), and [`AckError::Stream`] if the channel has consumed from a stream. Then
+    /// nothing is sent, and this delivery stays unacknowledged as if it was dropped.
     pub fn nack_multiple(self, requeue: bool) -> Result<(), AckError> {
         self.acknowledge(|channel, tag| channel.nack(tag, true, requeue))
     }
 
-    /// Refuses it (`basic.reject`; AMQP 0-9-1, 1.8.3.14): requeued, or else dead-lettered or dropped.
+    /// Refuses the delivery (`basic.reject`; AMQP 0-9-1, 1.8.3.14). With `requeue` it is requeued; without,
+    /// it is dead-lettered or dropped.
     ///
     /// # Errors
     /// Those of [`nack`](Self::nack).
@@ -106,7 +114,7 @@ impl Delivery {
         self.acknowledge(|channel, tag| channel.reject(tag, requeue))
     }
 
-    /// Puts it back into its queue: [`nack(true)`](Self::nack).
+    /// Returns the message to its queue: [`nack(true)`](Self::nack).
     ///
     /// # Errors
     /// Those of [`nack`](Self::nack).
@@ -114,8 +122,8 @@ impl Delivery {
         self.nack(true)
     }
 
-    /// Removes it from its queue without success: [`nack(false)`](Self::nack). The broker dead-letters it if the queue
-    /// has a dead-letter exchange (<https://www.rabbitmq.com/docs/dlx>), and drops it otherwise.
+    /// Removes the message from its queue: [`nack(false)`](Self::nack). The broker dead-letters it if the
+    /// queue has a dead-letter exchange (<https://www.rabbitmq.com/docs/dlx>), and drops it otherwise.
     ///
     /// # Errors
     /// Those of [`nack`](Self::nack).
@@ -123,88 +131,91 @@ impl Delivery {
         self.nack(false)
     }
 
-    /// Whether it is too late for an ack, nack or reject: the channel or the connection has closed, a call with
-    /// `multiple` covered it, or `basic.recover` was called since. `false` if it needs none.
+    /// Returns whether an ack, nack or reject would return an error. That is the case if the channel or the
+    /// connection has closed, a call with `multiple` has covered the delivery, or `basic.recover` was called
+    /// since. `false` if the delivery came without acknowledgement.
     pub fn is_stale(&self) -> bool {
         let (channel, tag) = (&self.origin.channel, self.delivery.tag);
         !self.acknowledged
             && channel.shared().with(|state| state.session.channel(channel.id()).is_stale(tag))
     }
 
-    /// The body; empty if the message was too large.
+    /// Returns the body. It is empty if the message was too large.
     pub fn body(&self) -> &[u8] {
         self.delivery.message.body()
     }
 
-    /// The body, to keep beyond the delivery. One of less than 4 KiB is copied; a larger one is shared
-    /// without copying.
+    /// Returns the body as `Bytes`, which can be kept longer than the delivery. A body of less than 4 KiB is
+    /// copied. A larger one is shared without a copy (zero-copy).
     pub fn shared_body(&self) -> Bytes {
         self.delivery.message.clone().into_body()
     }
 
-    /// What is wrong with the message, if anything is: it was too large, or its properties are
-    /// malformed. It can be acknowledged or refused all the same. Checks the properties without copying them.
+    /// Returns what is wrong with the message, if anything is: it was too large, or its properties are
+    /// malformed. The message can still be acked, nacked or rejected. Checks the properties without copying
+    /// them.
     pub fn fault(&self) -> Option<Fault> {
         self.delivery.fault()
     }
 
-    /// Whether the message may have been delivered before.
+    /// Returns whether the message may have been delivered before.
     pub const fn redelivered(&self) -> bool {
         self.delivery.redelivered
     }
 
-    /// The exchange that the message was published to.
+    /// Returns the exchange to which the message was published.
     pub fn exchange(&self) -> ShortStr<'_> {
         self.delivery.message.exchange()
     }
 
-    /// The routing key that it was published with.
+    /// Returns the routing key with which the message was published.
     pub fn routing_key(&self) -> ShortStr<'_> {
         self.delivery.message.routing_key()
     }
 
-    /// The properties.
+    /// Decodes and copies the properties.
     ///
     /// # Errors
-    /// [`Malformed`] if the publisher sent nonsense, which RabbitMQ relays.
+    /// [`Malformed`] if the publisher sent malformed properties, which RabbitMQ relays.
     pub fn properties(&self) -> Result<Properties, Malformed> {
         self.delivery.message.properties()
     }
 
-    /// The headers; empty if there are none.
+    /// Decodes and copies the headers. The table is empty if there are none.
     ///
     /// # Errors
-    /// [`Malformed`] if the publisher sent nonsense, which RabbitMQ relays.
+    /// [`Malformed`] if the publisher sent malformed properties, which RabbitMQ relays.
     pub fn headers(&self) -> Result<FieldTable, Malformed> {
         self.delivery.message.headers()
     }
 
-    /// The message, for what else it offers.
+    /// Returns the message, which has more methods.
     pub const fn message(&self) -> &ReceivedMessage {
         &self.delivery.message
     }
 
-    /// The delivery's tag.
+    /// Returns the delivery tag.
     pub const fn tag(&self) -> DeliveryTag {
         self.delivery.tag
     }
 
-    /// The channel that it came on.
+    /// Returns the channel on which the delivery arrived.
     pub fn channel(&self) -> Channel {
         Channel::new(Arc::clone(&self.origin.channel))
     }
 
-    /// The tag of the consumer that it came to; empty if it was got.
+    /// Returns the tag of its consumer. It is empty for a message from `basic.get`.
     pub fn consumer_tag(&self) -> &str {
         self.origin.tag()
     }
 
-    /// The messages that are ready behind it, if it was got.
+    /// Returns the number of ready messages that remain in the queue, for a message from `basic.get`.
     pub fn message_count(&self) -> Option<u32> {
         self.origin.message_count
     }
 
-    /// Returns a header, `None` if the message does not have it. [`headers`](Self::headers) decodes all of them at once.
+    /// Returns a header, `None` if the message does not have it. [`headers`](Self::headers) decodes all of
+    /// them at once.
     ///
     /// # Errors
     /// Those of [`headers`](Self::headers).
@@ -212,15 +223,17 @@ impl Delivery {
         Ok(self.headers()?.remove(name))
     }
 
-    /// The offset of the message in its stream (header `x-stream-offset`; <https://www.rabbitmq.com/docs/streams>).
-    /// `None` if it does not come from a stream, or if its headers are malformed.
+    /// Returns the offset of the message in its stream (header `x-stream-offset`;
+    /// <https://www.rabbitmq.com/docs/streams>). `None` if the message does not come from a stream, or if its
+    /// headers are malformed.
     pub fn stream_offset(&self) -> Option<u64> {
         let offset = self.header("x-stream-offset").ok()??;
         u64::try_from(offset.as_i64()?).ok()
     }
 
-    /// How often the message was dead-lettered from the queue, for any reason (header `x-death`;
-    /// <https://www.rabbitmq.com/docs/dlx#effects>). A consumer that retries uses it to stop after some attempts.
+    /// Returns the number of times that the message was dead-lettered from the queue, for any reason (header
+    /// `x-death`; <https://www.rabbitmq.com/docs/dlx#effects>). A consumer that retries uses it to stop after
+    /// some attempts.
     ///
     /// ```
     /// # fn example(delivery: amqp_async::Delivery) -> Result<(), Box<dyn std::error::Error>> {
@@ -247,7 +260,8 @@ impl Delivery {
         Ok(counts.fold(0, u64::saturating_add))
     }
 
-    /// Returns an answer to this request: a message to the queue that its `reply_to` names, with its `correlation_id`.
+    /// Returns an answer to this request (RPC): a message to the queue that its `reply_to` names, with its
+    /// `correlation_id`.
     ///
     /// ```
     /// # use amqp_async::{Channel, Delivery};
@@ -270,7 +284,7 @@ impl Delivery {
         })
     }
 
-    /// Returns a message to where this one was published: with the same exchange and the same routing key.
+    /// Returns a message with the exchange and the routing key of this one.
     ///
     /// # Errors
     /// [`Malformed::NotUtf8`] if one of them is not UTF-8.
@@ -282,8 +296,8 @@ impl Delivery {
         Ok(Publish::new(message.exchange().as_str()?, message.routing_key().as_str()?, body))
     }
 
-    /// Cancels the consumer that it came to, as [`Consumer::cancel`](crate::Consumer::cancel) does. A
-    /// message that was got has none: nothing is sent then.
+    /// Cancels the consumer of this delivery, as [`Consumer::cancel`](crate::Consumer::cancel) does. Resolves
+    /// when the broker has confirmed it. For a message from `basic.get`, nothing is sent.
     pub fn cancel_consumer(&self) -> Cancelling {
         let consumer = self.origin.consumer.as_ref().map(|(key, _)| *key);
         Calling::new(Arc::clone(&self.origin.channel), CancelConsumer(consumer))
@@ -319,15 +333,15 @@ impl Delivery {
     }
 }
 
-/// Why a delivery cannot be answered; see [`Delivery::answer`].
+/// Why [`Delivery::answer`] cannot create an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AnswerError {
-    /// Its properties are malformed.
+    /// The properties of the request are malformed.
     #[error("malformed properties of the request: {0}")]
     Malformed(Malformed),
-    /// It does not say where the answer is expected.
-    #[error("the request has no reply-to")]
+    /// The request has no `reply_to` property.
+    #[error("the request has no reply_to property")]
     NoReplyTo,
 }
 

@@ -1,13 +1,14 @@
-//! The driver of a connection as a future: the same on every runtime.
+//! The driver: the future that moves the bytes of one connection, the same on every runtime.
 //!
-//! One poll goes a few rounds: read, hand the input to the core, do what it asks for, write, look at the timer.
+//! Each poll goes through a few rounds: read, pass the input to the core, carry out its action, write, check
+//! the timer.
 //!
-//! A deadline that has come is not acted on at once. A runtime reports timers and sockets separately, and after a
-//! process was suspended it may report the timer first, while the bytes that disprove the deadline are in the
-//! socket. So the driver asks the runtime to look at its sockets (`Executor::reschedule`) and waits for that wake,
-//! whatever else wakes it meanwhile. Then it reads until nothing is left, and acts if the deadline still stands.
-//! That is one wake more for each deadline, whatever it is for: a late reply, a late `connect` and a socket that
-//! takes bytes again count as well.
+//! The driver does not handle a deadline immediately when it has passed. A runtime reports timers and sockets
+//! separately. After a process was suspended, the runtime may report the timer first, while the socket has
+//! bytes that show that the peer is alive. So the driver asks the runtime to check its sockets
+//! (`Executor::reschedule`), and waits for that wake-up even if something else wakes it before. Then it reads
+//! until nothing is left, and handles the deadline if it has still passed. This costs one wake-up for each
+//! deadline of any kind, such as the timeout of a call, of `connect` or of a write.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -27,10 +28,13 @@ use crate::runtime::{Runtime, Transport};
 
 type Boxed<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
 
-/// Moves the bytes of one connection. It ends when the connection has.
+/// Moves the bytes of one connection. The future resolves when the connection has ended.
 ///
-/// Adapters spawn it. Dropped before its end, it takes the connection with it: every handle then
-/// reports [`CloseCause::DriverGone`](amqp_core::CloseCause::DriverGone).
+/// Adapters spawn it. If it is dropped before, the connection ends, and every handle returns
+/// [`CloseCause::DriverGone`](amqp_core::CloseCause::DriverGone).
+///
+/// # Cancel safety
+/// Not cancel-safe: dropping it ends the connection, and unsent messages are lost.
 #[must_use = "a connection does nothing until its driver is polled"]
 pub struct Driver<R: Runtime> {
     runtime: R,
@@ -39,28 +43,28 @@ pub struct Driver<R: Runtime> {
     dialling: Option<(Attempt, Boxed<R::Transport>)>,
     transport: Option<(Attempt, R::Transport)>,
     timer: R::Timer,
-    /// What the timer is set to: the deadline, or an earlier one.
+    /// The time for which the timer is set: the deadline, or an earlier time.
     armed: Option<Instant>,
     due: Option<Due>,
     reads: bool,
-    /// A flush is on its way.
+    /// Whether a flush is in progress.
     flushing: bool,
-    /// Writing failed: what the peer sent before is read to its end, or until then; then the transport
-    /// counts as lost.
+    /// The error if writing has failed. Then what the peer sent before is read until its end or until this
+    /// time, and after that the transport counts as lost.
     write_error: Option<(TransportError, Instant)>,
     /// The deadline for writing the last bytes and closing the transport.
     linger_until: Option<Instant>,
     ended: bool,
 }
 
-/// A deadline that has come.
+/// A deadline that has passed.
 struct Due {
     deadline: Instant,
-    /// The runtime has looked at its sockets since.
+    /// Whether the runtime has checked its sockets since.
     asked: Arc<AtomicBool>,
 }
 
-/// Wakes the driver once the runtime has looked at its sockets.
+/// Wakes the driver when the runtime has checked its sockets.
 struct Asked {
     asked: Arc<AtomicBool>,
     task: Waker,
@@ -97,7 +101,7 @@ impl<R: Runtime> Driver<R> {
         }
     }
 
-    /// Drives on a transport that is connected already.
+    /// Starts with a transport that is connected already.
     pub(crate) fn with_transport(mut self, attempt: Attempt, transport: R::Transport) -> Self {
         self.transport = Some((attempt, transport));
         self.reads = true;
@@ -105,7 +109,7 @@ impl<R: Runtime> Driver<R> {
         self
     }
 
-    /// Ends the connection with this error: what polls the driver can do so no longer.
+    /// Ends the connection with this error, because the code that polls the driver cannot continue.
     pub fn fail(mut self, error: TransportError) {
         self.pump.fail(error);
     }
@@ -128,12 +132,12 @@ impl<R: Runtime> Driver<R> {
                     self.drop_transport();
                 }
             }
-            // The core asks for nothing else; what goes unanswered ends by its timeout.
+            // The core has no other actions. A new one that is ignored ends with its timeout.
             _ => {}
         }
     }
 
-    /// Polls what answers an action; whether it did.
+    /// Polls the futures that an action has started. Returns whether one was ready.
     fn poll_answers(&mut self, cx: &mut Context<'_>) -> bool {
         if let Some((attempt, resolving)) = &mut self.resolving
             && let Poll::Ready(result) = resolving.as_mut().poll(cx)
@@ -161,7 +165,7 @@ impl<R: Runtime> Driver<R> {
         false
     }
 
-    /// Reads once; whether there was something.
+    /// Reads once. Returns whether there was something.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
         let Some((_, transport)) = &mut self.transport else { return false };
         let (input, size) = self.pump.input();
@@ -177,8 +181,8 @@ impl<R: Runtime> Driver<R> {
         true
     }
 
-    /// Writes until the socket takes no more. Ready when everything is written and flushed, or when
-    /// writing has failed.
+    /// Writes until the socket accepts no more. Ready when everything is written and flushed, or when writing
+    /// has failed.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.pump.wants_write() && self.write_error.is_none() {
             let Some((_, transport)) = &mut self.transport else { return Poll::Pending };
@@ -214,7 +218,7 @@ impl<R: Runtime> Driver<R> {
     }
 
     fn lost(&mut self, error: TransportError) {
-        // The first error is the cause of the others.
+        // The first error is the cause of later ones.
         let error = self.write_error.take().map_or(error, |(first, _)| first);
         if let Some((attempt, _)) = self.transport.take() {
             self.pump.disconnected(self.runtime.now(), attempt, error);
@@ -228,7 +232,7 @@ impl<R: Runtime> Driver<R> {
         (self.flushing, self.write_error) = (false, None);
     }
 
-    /// Writes what is left, then closes the transport.
+    /// Writes the remaining bytes, then closes the transport.
     fn poll_finish(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         while self.transport.is_some() && self.poll_write(cx).is_ready() {
             if self.write_error.is_none() && self.pump.refill(self.runtime.now()) {
@@ -246,8 +250,8 @@ impl<R: Runtime> Driver<R> {
         self.timer.poll_until(cx, deadline)
     }
 
-    /// Looks whether the deadline has come, and acts on one that is due if it may; whether there is more
-    /// to do.
+    /// Checks whether the deadline has passed, and handles one that may be handled now. Returns whether there
+    /// is more to do.
     fn poll_deadline(
         &mut self,
         cx: &mut Context<'_>,
@@ -263,8 +267,8 @@ impl<R: Runtime> Driver<R> {
             }
             return act;
         }
-        // Most deadlines move away before they come: to set the timer anew each time costs more than to
-        // look once too early.
+        // Most deadlines are extended before they pass. To set the timer anew each time costs more than one
+        // wake-up that is too early.
         let at = self.armed.map_or(deadline, |armed| armed.min(deadline));
         self.armed = Some(at);
         if self.timer.poll_until(cx, at).is_pending() {
@@ -283,7 +287,7 @@ impl<R: Runtime> Driver<R> {
         }
     }
 
-    /// Has the driver polled again once the runtime has looked at its sockets.
+    /// Schedules another poll of the driver after the runtime has checked its sockets.
     fn reschedule(&self, cx: &mut Context<'_>) {
         let Some(due) = &self.due else { return self.runtime.reschedule(cx) };
         let asked = Asked { asked: Arc::clone(&due.asked), task: cx.waker().clone() };
@@ -298,11 +302,11 @@ impl<R: Runtime> Driver<R> {
             if self.reads || self.write_error.is_some() {
                 progress |= self.poll_read(cx);
             }
-            // A peer that never stops sending does not put off a deadline for ever.
+            // A peer that never stops sending must not delay a deadline forever.
             let heard_all = !progress || round == DRIVER_ROUNDS_MAX;
             let now = self.runtime.now();
             let turn = self.pump.turn(now, cx.waker());
-            // After a pause the socket reports nothing until it is read.
+            // After a pause, the socket reports nothing until it is read.
             progress |= turn.read && !self.reads;
             self.reads = turn.read;
             if let Some(action) = turn.action {

@@ -1,4 +1,4 @@
-//! The events of a connection, as a handle.
+//! The `Events` handle.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use futures_core::{FusedFuture, FusedStream, Stream};
 use crate::listeners::ConnectionEvent;
 use crate::shared::Shared;
 
-/// The events of a connection, from the moment of asking: a stream that ends after
+/// The events of a connection from the time of the call to `events`: a stream that ends after
 /// [`ConnectionEvent::Closed`].
 ///
-/// The newest 256 that were not taken are kept. It does not keep the connection open.
+/// It keeps the newest 256 events that were not taken. It does not keep the connection open.
 #[derive(Debug)]
 pub struct Events {
     shared: Arc<Shared>,
@@ -28,13 +28,16 @@ impl Events {
         Self { shared: Arc::clone(shared), number }
     }
 
-    /// The next event; `None` after [`ConnectionEvent::Closed`].
+    /// Waits for the next event. Resolves to `None` after [`ConnectionEvent::Closed`].
+    ///
+    /// # Cancel safety
+    /// Cancel-safe: an event is taken in the poll that resolves, or not at all.
     #[allow(clippy::should_implement_trait, reason = "the stream's name for it")]
     pub fn next(&mut self) -> NextEvent<'_> {
         NextEvent { events: Some(self) }
     }
 
-    /// The next event, if one is there.
+    /// Returns the next event without waiting, `None` if there is none.
     pub fn try_next(&mut self) -> Option<ConnectionEvent> {
         let number = self.number;
         self.shared.with(|state| state.listeners.get_mut(number)?.take())
@@ -83,14 +86,14 @@ impl Drop for Events {
     }
 }
 
-/// The next event of a connection.
+/// Resolves to the next event of a connection: see [`Events::next`].
 ///
 /// # Cancel safety
-/// An event is taken in the poll that resolves, or not at all.
+/// Cancel-safe: an event is taken in the poll that resolves, or not at all.
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct NextEvent<'a> {
-    /// Nothing once it has resolved.
+    /// `None` when it has resolved.
     events: Option<&'a mut Events>,
 }
 

@@ -1,4 +1,4 @@
-//! What runs tasks: a clock, timers and threads of a runtime, without its network.
+//! `Executor`, `Clock` and `Timer`: the parts of a runtime without its network, which an adapter implements.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -6,48 +6,48 @@ use std::time::Instant;
 
 /// A monotonic clock.
 pub trait Clock: Send + Sync {
-    /// The present moment, on the clock that the executor's [`Timer`] follows: a driver whose timer fires
-    /// before its clock has come to the deadline would spin.
+    /// Returns the current time. It must be the clock that the executor's [`Timer`] uses: if the timer fired
+    /// before this clock has reached the deadline, the driver would spin.
     fn now(&self) -> Instant;
 }
 
-/// A timer that can be moved.
+/// A timer whose deadline can be changed.
 pub trait Timer: Send + Unpin {
-    /// Ready once `deadline` has come, never before. Each call replaces the deadline.
+    /// Ready when `deadline` has passed, and never before. Each call replaces the deadline.
     fn poll_until(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()>;
 }
 
-/// What runs tasks, and wakes them in time.
+/// Runs tasks, timers and blocking work.
 pub trait Executor: Clock + Clone + Unpin + 'static {
-    /// A timer.
+    /// The timer type.
     type Timer: Timer;
 
-    /// Checks that tasks and timers work where this is called. By default they do.
+    /// Checks that tasks and timers work in the current context. By default returns `Ok`.
     ///
     /// # Errors
-    /// What is missing.
+    /// The part that is missing.
     fn check(&self) -> io::Result<()> {
         Ok(())
     }
 
-    /// The clock alone. Handles keep it as long as they exist, and with it what it holds: by default the
-    /// executor.
+    /// Returns only the clock. Handles keep it as long as they exist, and with it everything that it refers
+    /// to. By default it is the executor.
     fn clock(&self) -> Box<dyn Clock> {
         Box::new(self.clone())
     }
 
-    /// A timer that is not set.
+    /// Creates a timer without a deadline.
     fn timer(&self) -> Self::Timer;
 
-    /// Has the task of `cx` polled again, once other tasks had their turn and the system was asked for
-    /// what has happened. By default it is woken at once, which some schedulers take for urgent.
+    /// Schedules another poll of the current task, after other tasks have run and the runtime has checked its
+    /// sockets. By default wakes the task immediately, which some schedulers treat as urgent.
     fn reschedule(&self, cx: &mut Context<'_>) {
         cx.waker().wake_by_ref();
     }
 
-    /// Runs a task in the background.
+    /// Spawns a task.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static);
 
-    /// Runs work that blocks, on a thread where it keeps no task waiting.
+    /// Runs blocking work on a thread where it does not block tasks.
     fn spawn_blocking(&self, work: impl FnOnce() + Send + 'static);
 }

@@ -1,4 +1,4 @@
-//! Streams of `futures-io` as transports: one for every runtime that speaks these traits.
+//! Transports over the traits of `futures-io`, for all runtimes whose streams implement these.
 
 use std::io;
 use std::pin::Pin;
@@ -10,12 +10,12 @@ use futures_io::{AsyncRead, AsyncWrite};
 
 use crate::runtime::Transport;
 
-/// A stream of the traits of `futures-io` as a [`Transport`].
+/// A stream that implements the traits of `futures-io`, as a [`Transport`].
 #[derive(Debug)]
 pub struct FuturesIo<S>(S);
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> FuturesIo<S> {
-    /// The stream as a transport.
+    /// Creates a transport from a stream.
     pub const fn new(stream: S) -> Self {
         Self(stream)
     }
@@ -29,7 +29,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for FuturesIo
         max: usize,
     ) -> Poll<io::Result<usize>> {
         let filled = input.len();
-        // These traits read into memory that has a value.
+        // These traits read into initialized memory.
         let max = max.min(READ_BUFFER_BYTES);
         input.resize(filled + max, 0);
         let result = Pin::new(&mut self.0).poll_read(cx, &mut input[filled..]);

@@ -1,4 +1,4 @@
-//! Single messages: `basic.get`.
+//! `basic.get`.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,16 +12,17 @@ use crate::channel::Channel;
 use crate::delivery::{Delivery, Origin};
 
 impl Channel {
-    /// Fetches one message from a queue (AMQP 0-9-1, 1.8.3.10); takes the queue's name, or a [`BasicGet`].
-    /// Resolves with `None` if the queue is empty.
+    /// Fetches one message from a queue (`basic.get`; AMQP 0-9-1, 1.8.3.10;
+    /// <https://www.rabbitmq.com/docs/consumers#polling>). Takes the name of the queue, or a [`BasicGet`].
+    /// Resolves to `None` if the queue is empty.
     ///
-    /// Each message costs a round trip: to read more than a few, start a consumer.
+    /// Each message costs a round trip. To read more than a few, start a consumer.
     ///
     /// # Errors
     /// Those of a [call](Self#calls).
     ///
     /// # Cancel safety
-    /// That of [`Getting`]: a message that comes after the drop is requeued.
+    /// As for [`Getting`]: a message that arrives after the drop is requeued.
     pub fn basic_get(&self, get: impl Into<BasicGet>) -> Getting {
         let get = get.into();
         let (no_ack, requeue_on_drop) = (get.no_ack, get.requeue_on_drop);
@@ -29,14 +30,14 @@ impl Channel {
     }
 }
 
-/// A message that is being fetched; resolves with `None` if the queue is empty.
+/// A message that is being fetched. Resolves to `None` if the queue is empty: see [`Channel::basic_get`].
 ///
 /// # Errors
 /// Those of [`Calling`].
 ///
 /// # Cancel safety
-/// Dropped before the first poll, nothing was sent. Dropped later, the message is requeued when it
-/// comes; without acknowledgement it is lost.
+/// If the future is dropped before the first poll, nothing is sent. If it is dropped later, the message is
+/// requeued when it arrives. Without acknowledgement it is lost.
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct Getting {

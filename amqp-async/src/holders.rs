@@ -1,8 +1,8 @@
-//! Holders: what handles share, and what their last one closes.
+//! Holders: the state that handles share. The last reference closes it.
 //!
-//! A [`ChannelHolder`] stands for a channel, a [`ConnectionHolder`] for a connection. Every handle and every
-//! future of a channel has a reference to the channel's holder, which has one to the connection's. The last
-//! reference that is dropped closes the channel, and then the connection.
+//! A [`ChannelHolder`] represents a channel, and a [`ConnectionHolder`] a connection. Every handle and every
+//! future of a channel has a reference to the holder of the channel, which has a reference to the holder of
+//! the connection. The last reference that is dropped closes the channel, and then the connection.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ impl ChannelHolder {
         self.id
     }
 
-    /// The channel's number on its connection.
+    /// Returns the channel's number on its connection.
     pub(crate) const fn number(&self) -> u16 {
         self.number
     }
@@ -64,7 +64,7 @@ impl Drop for ChannelHolder {
     }
 }
 
-/// What a call keeps open until it is answered.
+/// The holder that a call keeps open until it is answered.
 #[doc(hidden)]
 #[allow(unreachable_pub, reason = "it stands in a trait that seals a public one")]
 pub trait Holder: Unpin + Debug {

@@ -1,14 +1,14 @@
-//! Handles and futures over the state machine of `amqp-core`, for any runtime.
+//! Async handles and futures over the sans-IO core `amqp-core`, for any runtime.
 //!
-//! Applications use an adapter crate, such as `amqp-tokio`, which brings its runtime's sockets
-//! and timers and returns the handles defined here: [`Connection`], [`Channel`], [`Publisher`],
-//! [`Consumer`], [`Delivery`]. Authors of adapters implement [`Runtime`] and [`Transport`] and drive
-//! a [`Driver`], or a [`Pump`] from a loop of their own.
+//! Applications use an adapter crate, such as `amqp-tokio`. It adds the sockets and timers of its runtime,
+//! and returns the handles defined here: [`Connection`], [`Channel`], [`Publisher`], [`Consumer`],
+//! [`Delivery`]. Authors of adapters implement [`Runtime`] and [`Transport`], and poll a [`Driver`], or call
+//! a [`Pump`] from their own loop.
 //!
 //! The [`guide`] has pages on errors, cancellation, backpressure and graceful shutdown, among others.
 //!
-//! Every handle may be used from any thread. Nothing here starts a thread, reads a clock or blocks:
-//! one lock is held for microseconds, never across I/O and never while code of the application runs, except for
+//! All handles are thread-safe. This crate starts no thread, reads no clock and does not block: its only lock
+//! is held for microseconds, never during I/O, and never while code of the application runs, except for
 //! cloning a waker.
 
 mod budget;

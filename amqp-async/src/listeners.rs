@@ -1,7 +1,7 @@
-//! Listeners to what happens to a connection, and their events.
+//! The queues of connection events, one for each listener.
 //!
-//! Each listener has a queue of its own. When it is full, the oldest event goes, and the listener is told how
-//! many are missing.
+//! When a queue is full, its oldest event is dropped, and the number of missing events is reported to the
+//! listener.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -16,34 +16,34 @@ use crate::wakers::{Released, register};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectionEvent {
-    /// The broker is short of memory or disk, and reads nothing of this connection until
-    /// [`Unblocked`](Self::Unblocked): publishes and calls wait, deliveries go on
-    /// (<https://www.rabbitmq.com/docs/connection-blocked>).
+    /// The broker is low on memory or disk space. It reads nothing from this connection until
+    /// [`Unblocked`](Self::Unblocked): publishes and calls wait, deliveries continue
+    /// (<https://www.rabbitmq.com/docs/connection-blocked>). The text is the broker's reason.
     Blocked(Arc<str>),
     /// The connection closed. It is the last event.
     Closed(CloseCause),
-    /// The number of deliveries that were dropped without an ack or nack: they stay unacknowledged until their
-    /// channels close.
+    /// Deliveries were dropped without an ack or nack. They stay unacknowledged until their channels close.
+    /// The value is their number since the last event.
     DeliveriesDropped(u64),
-    /// The number of events that were lost because they were not taken.
+    /// Events were dropped because the listener did not take them. The value is their number.
     Missed(u64),
-    /// Reading pauses because of unread deliveries that no prefetch bounds: consumers without
-    /// acknowledgement or with prefetch 0 are slower than the broker.
+    /// Reading pauses because of unread deliveries that no prefetch bounds: consumers without acknowledgement
+    /// or with prefetch 0 are slower than the broker.
     ///
-    /// Emitted at the first pause (8 MiB), and again at 64 MiB, from where on not even replies to calls
-    /// are read. A flood pauses reading many times; that is reported once, until
+    /// Emitted at the first pause (8 MiB), and again at 64 MiB, above which not even replies to calls are
+    /// read. A flood pauses reading many times. That is reported once, until
     /// [`ReadingResumed`](Self::ReadingResumed).
     ReadingPaused {
-        /// Bytes of those deliveries.
+        /// The number of bytes of these deliveries.
         unread_bytes: usize,
     },
-    /// Reading goes on after a pause: 4 MiB or less of those deliveries are unread.
+    /// Reading continues after a pause: at most 4 MiB of these deliveries are unread.
     ReadingResumed,
-    /// The broker reads again.
+    /// The broker reads from the connection again.
     Unblocked,
 }
 
-/// The listeners of a connection, by number.
+/// The listeners of a connection by number.
 #[derive(Debug, Default)]
 pub(crate) struct Listeners {
     next: u64,
@@ -59,7 +59,7 @@ pub(crate) struct Listener {
 }
 
 impl Listeners {
-    /// Adds a listener. To one of a connection that has ended, only the cause is reported.
+    /// Adds a listener. If the connection has ended, it receives only the cause.
     pub(crate) fn add(&mut self, cause: Option<CloseCause>) -> u64 {
         self.next += 1;
         let closed = cause.map(ConnectionEvent::Closed);
@@ -78,7 +78,7 @@ impl Listeners {
         }
     }
 
-    /// Reports an event to every listener, if it is one that is reported to applications.
+    /// Reports an event to every listener, if it is one for applications.
     pub(crate) fn report(&mut self, event: &Event, released: &mut Released) {
         if self.listeners.is_empty() {
             return;
@@ -112,7 +112,7 @@ impl Listener {
         Some(event)
     }
 
-    /// Wakes `waker` with the next event.
+    /// Registers a waker, which is woken with the next event.
     pub(crate) fn wait(&mut self, waker: &Waker, released: &mut Released) {
         register(&mut self.waker, waker, released);
     }

@@ -1,5 +1,5 @@
-//! Connections over streams that the application makes: one that is connected already, or those that a function
-//! dials.
+//! Connections over streams that the application creates: a stream that is connected already, or streams that
+//! a function dials.
 
 use std::fmt;
 use std::future::ready;
@@ -16,19 +16,19 @@ use crate::driver::Driver;
 use crate::executor::{Clock, Executor};
 use crate::runtime::{Runtime, Transport};
 
-/// An executor on which connections over streams of the type `S` are possible.
+/// An executor that supports connections over streams of type `S`.
 pub trait Over<S>: Executor {
-    /// The stream as a transport.
+    /// The transport over such a stream.
     type Wrapped: Transport;
 
-    /// Makes a transport of the stream.
+    /// Creates a transport from a stream.
     fn wrap(&self, stream: S) -> Self::Wrapped;
 }
 
-/// The driver of a connection over a stream of the type `S`.
+/// The driver of a connection over a stream of type `S`.
 pub type DriverOver<R, S> = Driver<OverTransport<R, <R as Over<S>>::Wrapped>>;
 
-/// A runtime whose transports are made elsewhere: by a function, or before the connection.
+/// A runtime whose transports are created elsewhere: by a function, or before the connection.
 pub struct OverTransport<R, T> {
     runtime: R,
     dial: Option<Dial<T>>,
@@ -38,7 +38,7 @@ type Dial<T> = Arc<dyn Fn(Endpoint) -> Dialling<T> + Send + Sync>;
 type Dialling<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
 
 impl<R, T> OverTransport<R, T> {
-    /// Transports are made by a function, which gets each host by its name.
+    /// Creates transports with a function, which receives each host by name.
     pub fn dialled_by<F>(runtime: R, dial: impl Fn(Endpoint) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = io::Result<T>> + Send + 'static,
@@ -46,7 +46,7 @@ impl<R, T> OverTransport<R, T> {
         Self { runtime, dial: Some(Arc::new(move |endpoint| Box::pin(dial(endpoint)))) }
     }
 
-    /// The only transport is there already.
+    /// Uses the one transport that is connected already.
     pub(crate) const fn connected(runtime: R) -> Self {
         Self { runtime, dial: None }
     }

@@ -1,4 +1,4 @@
-//! A channel that is opened and used in one round trip: its first call is sent behind `channel.open`.
+//! Channels that are opened and used in one round trip: the first call is sent right behind `channel.open`.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,10 +15,13 @@ use crate::publisher::{Publisher, SelectingConfirms};
 use crate::trace::{self, Lifecycle};
 
 impl Connection {
-    /// Opens a channel and puts it into confirm mode, in one round trip (`channel.open` and `confirm.select`).
+    /// Opens a channel and puts it into confirm mode, in one round trip (`channel.open` and
+    /// `confirm.select`). Resolves to the [`Publisher`].
     ///
     /// The channel is closed when the last handle to it is dropped: the publisher, its clones, and those of
     /// [`Publisher::channel`].
+    ///
+    /// For errors and cancel safety see [`OpeningPublisher`].
     ///
     /// ```
     /// # use amqp_async::core::Publish;
@@ -33,10 +36,12 @@ impl Connection {
     }
 
     /// Opens a channel and starts a consumer on it, in one round trip (`channel.open`, `basic.qos` and
-    /// `basic.consume`).
+    /// `basic.consume`). Resolves to the [`Consumer`].
     ///
-    /// The channel is closed when the last handle to it is dropped: the consumer, its deliveries, and those of
-    /// [`Consumer::channel`].
+    /// The channel is closed when the last handle to it is dropped: the consumer, its deliveries, and those
+    /// of [`Consumer::channel`].
+    ///
+    /// For errors and cancel safety see [`OpeningConsumer`].
     ///
     /// ```
     /// # use amqp_async::core::BasicConsume;
@@ -53,13 +58,14 @@ impl Connection {
     }
 }
 
-/// A publisher whose channel is being opened.
+/// A publisher whose channel is being opened. Resolves to the [`Publisher`].
 ///
 /// # Errors
 /// Those of [`Connection::open_channel`] and of [`Channel::confirm_select`].
 ///
 /// # Cancel safety
-/// Dropped before the first poll, nothing was sent. Dropped later, the channel is closed.
+/// If the future is dropped before the first poll, nothing is sent. If it is dropped later, the channel is
+/// closed.
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct OpeningPublisher {
@@ -80,14 +86,14 @@ impl FusedFuture for OpeningPublisher {
     }
 }
 
-/// A consumer whose channel is being opened.
+/// A consumer whose channel is being opened. Resolves to the [`Consumer`].
 ///
 /// # Errors
 /// Those of [`Connection::open_channel`] and of [`Channel::basic_consume`].
 ///
 /// # Cancel safety
-/// Dropped before the first poll, nothing was sent. Dropped later, the channel is closed, and what was delivered to the
-/// consumer is requeued. Without acknowledgement it is lost.
+/// If the future is dropped before the first poll, nothing is sent. If it is dropped later, the channel is
+/// closed, and deliveries to the consumer are requeued. Without acknowledgement they are lost.
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct OpeningConsumer {
@@ -125,7 +131,7 @@ impl<R, F> Pipelined<R, F> {
         matches!(self, Self::Done)
     }
 
-    /// `begin` makes the call of the request, which is sent at its first poll.
+    /// Polls both calls. `begin` creates the call of the request, which is sent at its first poll.
     fn poll_with<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -142,7 +148,7 @@ impl<R, F> Pipelined<R, F> {
             *self = Self::Sent { opening, call };
         }
         let Self::Sent { opening, call } = self else { return Poll::Pending };
-        // The reply to the open comes first, or both calls fail with the same reason.
+        // The reply to `channel.open` arrives first, or both calls fail for the same reason.
         let result = ready!(Pin::new(call).poll(cx));
         if result.is_ok() {
             opening.opened();
@@ -152,7 +158,7 @@ impl<R, F> Pipelined<R, F> {
     }
 }
 
-/// The holder of a channel that is opening.
+/// The holder of a channel that is being opened.
 #[derive(Debug)]
 struct OpeningHolder {
     channel: Arc<ChannelHolder>,
@@ -175,7 +181,7 @@ impl OpeningHolder {
 }
 
 impl Drop for OpeningHolder {
-    /// The reply to the open is taken, whether it has come or not. If it has not, the channel is closed when it comes.
+    /// Takes the reply to `channel.open` if it has arrived. Otherwise the channel is closed when it arrives.
     fn drop(&mut self) {
         let now = self.channel.shared().now();
         self.channel.shared().with(|state| {

@@ -1,77 +1,83 @@
-//! The plain calls: those whose request is one value, and whose result is the broker's reply.
+//! The plain calls: calls with one value as the request, and the broker's reply as the result.
 //!
-//! They stand in one table. The asynchronous handles, the blocking handles and the handles of the conformance
-//! suite are made from it, each by a macro of its own that takes the rows.
+//! This table lists them once. Macros create the async handles, the blocking handles and the handles of the
+//! conformance suite from its rows.
 
 /// Passes the rows of the table to the macro `$make`: those of `Channel`, or those of `Tx`.
 ///
-/// A row is a method's documentation, `name(argument: type) -> reply = request type, request;`. The methods take
-/// whatever becomes the argument's type by `Into`. Names are to
-/// be in scope where the macro is called, those of the documentation from the root of the calling crate.
+/// A row is the documentation of a method, then `name(argument: type) -> reply = request type, request;`. The
+/// methods take `impl Into` of the argument's type. The names must be in scope where the macro is called.
+/// Links in the documentation are relative to the root of the calling crate.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! plain_calls {
     (Channel => $make:ident) => {
         $make! {
-            /// Declares an exchange, or checks that it exists (AMQP 0-9-1, 1.6.2.1).
+            /// Declares an exchange, or checks that it exists (`exchange.declare`; AMQP 0-9-1, 1.6.2.1).
             exchange_declare(declare: ExchangeDeclare) -> () = ExchangeDeclare, declare;
 
-            /// Deletes an exchange (AMQP 0-9-1, 1.6.2.3).
+            /// Deletes an exchange (`exchange.delete`; AMQP 0-9-1, 1.6.2.3).
             exchange_delete(delete: ExchangeDelete) -> () = ExchangeDelete, delete;
 
-            /// Binds an exchange to an exchange (<https://www.rabbitmq.com/docs/e2e>).
+            /// Binds an exchange to an exchange (`exchange.bind`; <https://www.rabbitmq.com/docs/e2e>).
             exchange_bind(bind: ExchangeBind) -> () = ExchangeBind, bind;
 
-            /// Removes a binding between exchanges (<https://www.rabbitmq.com/docs/e2e>).
+            /// Removes a binding between exchanges (`exchange.unbind`; <https://www.rabbitmq.com/docs/e2e>).
             exchange_unbind(binding: ExchangeBind) -> () =
                 ExchangeUnbind, ExchangeUnbind::new(binding);
 
-            /// Declares a queue, or checks that it exists (AMQP 0-9-1, 1.7.2.1). The reply holds its name.
+            /// Declares a queue, or checks that it exists (`queue.declare`; AMQP 0-9-1, 1.7.2.1;
+            /// <https://www.rabbitmq.com/docs/queues>). The reply contains its name.
             queue_declare(declare: QueueDeclare) -> QueueDeclareOk = QueueDeclare, declare;
 
-            /// Binds a queue to an exchange (AMQP 0-9-1, 1.7.2.3).
+            /// Binds a queue to an exchange (`queue.bind`; AMQP 0-9-1, 1.7.2.3).
             queue_bind(bind: QueueBind) -> () = QueueBind, bind;
 
-            /// Removes a binding of a queue (AMQP 0-9-1, 1.7.2.5).
+            /// Removes a binding of a queue (`queue.unbind`; AMQP 0-9-1, 1.7.2.5).
             queue_unbind(binding: QueueBind) -> () = QueueUnbind, QueueUnbind::new(binding);
 
-            /// Removes the ready messages of a queue (AMQP 0-9-1, 1.7.2.7). The reply is their number.
+            /// Removes the ready messages of a queue (`queue.purge`; AMQP 0-9-1, 1.7.2.7). The reply contains
+            /// their number.
             queue_purge(purge: QueuePurge) -> MessageCount = QueuePurge, purge;
 
-            /// Deletes a queue (AMQP 0-9-1, 1.7.2.9). The reply is the number of messages that it held.
+            /// Deletes a queue (`queue.delete`; AMQP 0-9-1, 1.7.2.9). The reply contains the number of its
+            /// messages.
             queue_delete(delete: QueueDelete) -> MessageCount = QueueDelete, delete;
 
-            /// Sets the maximum number of unacknowledged deliveries (AMQP 0-9-1, 1.8.3.1;
-            /// <https://www.rabbitmq.com/docs/consumer-prefetch>).
+            /// Sets the prefetch: the maximum number of unacknowledged deliveries (`basic.qos`; AMQP 0-9-1,
+            /// 1.8.3.1; <https://www.rabbitmq.com/docs/consumer-prefetch>).
             ///
-            /// It holds for each consumer that starts on the channel from here on, or with
-            /// [`global`](crate::BasicQos::global) for the channel as a whole. A consumer's own
-            /// [`prefetch`](crate::BasicConsume::prefetch) takes precedence. Without either it is 256.
+            /// It applies to each consumer that starts on the channel after this call, or with
+            /// [`global`](crate::BasicQos::global) to the channel as a whole. A consumer's own
+            /// [`prefetch`](crate::BasicConsume::prefetch) takes precedence. Without either, the prefetch is
+            /// 256.
             basic_qos(qos: BasicQos) -> () = BasicQos, qos;
 
-            /// Asks the broker to redeliver all unacknowledged deliveries of the channel (AMQP 0-9-1, 1.8.3.16).
+            /// Requeues all unacknowledged deliveries of the channel (`basic.recover`; AMQP 0-9-1, 1.8.3.16).
             ///
-            /// They come again, marked as redelivered. The deliveries that the application has, and those that
-            /// a consumer's handle has buffered, can no longer be acknowledged
+            /// The broker delivers them again, marked as redelivered. The deliveries that the application
+            /// holds, and those that a consumer's handle has buffered, can no longer be acknowledged
             /// ([`AckError::Recovered`](crate::AckError::Recovered)).
             basic_recover() -> () = BasicRecover, BasicRecover::default();
 
-            /// Asks the broker to send deliveries (AMQP 0-9-1, 1.5.2.3). See
-            /// [`ChannelFlow`](crate::ChannelFlow) for what RabbitMQ refuses.
+            /// Asks the broker to start deliveries (`channel.flow`; AMQP 0-9-1, 1.5.2.3). RabbitMQ cannot
+            /// stop them: see [`ChannelFlow`](crate::ChannelFlow).
             flow(flow: ChannelFlow) -> bool = ChannelFlow, flow;
         }
     };
     (Tx => $make:ident) => {
         $make! {
-            /// Commits: publishes and acknowledgements since the last commit take effect.
+            /// Commits the transaction (`tx.commit`; AMQP 0-9-1, 1.9.2.3): publishes and acknowledgements
+            /// since the last commit take effect.
             ///
-            /// Messages that reached no queue come back before the reply: see
+            /// Messages that reached no queue are returned before the reply: see
             /// [`Channel::take_returned`](crate::Channel::take_returned).
             commit() -> () = TxCommit, TxCommit::default();
 
-            /// Rolls back: publishes and acknowledgements since the last commit have no effect.
+            /// Rolls the transaction back (`tx.rollback`; AMQP 0-9-1, 1.9.2.5): publishes and
+            /// acknowledgements since the last commit have no effect.
             ///
-            /// Deliveries are not requeued by that; they stay unacknowledged.
+            /// Deliveries are not requeued: they stay unacknowledged.
             rollback() -> () = TxRollback, TxRollback::default();
         }
     };

@@ -1,4 +1,4 @@
-//! Confirmed publishing.
+//! `Publisher` and `Confirm`: publishing in confirm mode.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,67 +14,70 @@ use crate::buffer_space::PendingSend;
 use crate::call::Calling;
 use crate::channel::Channel;
 use crate::holders::ChannelHolder;
+use crate::limits::UNCONFIRMED_SPAN;
 
 impl Channel {
-    /// Puts the channel into confirm mode
-    /// (<https://www.rabbitmq.com/docs/confirms#publisher-confirms>). Resolves with the [`Publisher`]; called
-    /// again, with another handle to the same channel.
+    /// Puts the channel into confirm mode (`confirm.select`;
+    /// <https://www.rabbitmq.com/docs/confirms#publisher-confirms>). Resolves to the [`Publisher`]. A second
+    /// call resolves to another handle to the same channel.
     ///
     /// # Errors
     /// Those of a [call](Self#calls).
     ///
     /// # Cancel safety
-    /// Dropped before the first poll, nothing was sent. Dropped later, the channel is in confirm mode.
+    /// If the future is dropped before the first poll, nothing is sent. If it is dropped later, the channel
+    /// is in confirm mode.
     pub fn confirm_select(&self) -> SelectingConfirms {
         SelectingConfirms { calling: self.call(ConfirmSelect::default()) }
     }
 }
 
-/// A channel in confirm mode.
+/// A channel in confirm mode, which publishes with publisher confirms.
 ///
-/// Clones are handles to the same channel, for use from any task or thread. Publishes go out in the
-/// order in which their futures queue them; each is confirmed on its own.
+/// The handle is thread-safe, and its clones are handles to the same channel. Messages are sent in the order
+/// in which their futures put them into the output buffer. Each is confirmed separately.
 #[derive(Clone, Debug)]
 pub struct Publisher {
     channel: Arc<ChannelHolder>,
 }
 
 impl Publisher {
-    /// Publishes a [`Publish`] or a `&`[`Message`](amqp_core::Message), and waits until the broker has taken responsibility
-    /// for it.
+    /// Publishes a message, and waits until the broker has confirmed it. Takes a [`Publish`] or a
+    /// `&`[`Message`](amqp_core::Message). Resolves to `Ok` when the broker has taken responsibility for the
+    /// message.
     ///
-    /// A message that is not [`mandatory`](Publish::mandatory) is confirmed even if it reached no
-    /// queue (<https://www.rabbitmq.com/docs/confirms#when-publishes-are-confirmed>).
+    /// A message that is not [`mandatory`](Publish::mandatory) is confirmed even if it reached no queue
+    /// (<https://www.rabbitmq.com/docs/confirms#when-publishes-are-confirmed>).
     ///
     /// # Errors
     /// [`PublishError`].
     ///
     /// # Cancel safety
-    /// Dropped before the message is queued, nothing was sent. Dropped later, the message is on its way, and
-    /// its outcome is not reported.
+    /// If the future is dropped before the message is buffered, nothing is sent. If it is dropped later, the
+    /// message is sent, and its outcome is not reported.
     #[inline]
     pub fn publish<'a>(&'a self, publish: impl Into<Publish<'a>>) -> Publishing<'a> {
         Publishing { sending: self.send(publish), confirm: None }
     }
 
-    /// Publishes, and waits for buffer space alone: the returned [`Confirm`] waits for the broker's answer.
+    /// Publishes a message, and waits for buffer space only. Resolves to a [`Confirm`], which waits for the
+    /// outcome, when the message is in the output buffer.
     ///
-    /// It resolves when the message is queued to be written. A program that ends then, without awaiting
-    /// the [`Confirm`] and without [`close`](crate::Connection::close), loses it (see [graceful
-    /// shutdown](crate::guide::backpressure#graceful-shutdown)).
+    /// A program that ends without awaiting the [`Confirm`] and without [`close`](crate::Connection::close)
+    /// may lose the message (see [graceful shutdown](crate::guide::backpressure#graceful-shutdown)).
     ///
     /// # Errors
-    /// [`PublishError`] where the message cannot be sent.
+    /// [`PublishError`] if the message cannot be sent.
     ///
     /// # Cancel safety
-    /// The message is queued whole in the poll that resolves, or not at all.
+    /// The message is buffered completely in the poll that resolves, or not at all.
     #[inline]
     pub fn send<'a>(&'a self, publish: impl Into<Publish<'a>>) -> Sending<'a> {
         Sending { send: PendingSend::new(&self.channel, publish.into()) }
     }
 
-    /// Publishes without waiting for buffer space, or returns why there is none. The returned [`Confirm`] waits for the
-    /// broker's answer.
+    /// Publishes a message without waiting, or returns an error if there is no buffer space. The returned
+    /// [`Confirm`] waits for the outcome.
     ///
     /// ```
     /// # use amqp_async::{Publisher, TrySendError, core::{Publish, PublishError}};
@@ -112,12 +115,12 @@ impl Publisher {
         sent.map(|seq| Confirm { channel: Arc::clone(&self.channel), seq, done: false })
     }
 
-    /// Waits until the broker has answered every publish that was sent through the channel before this call, by this
-    /// publisher, its clones and handles to the same channel.
+    /// Waits until the broker has confirmed or refused every publish that was sent on the channel before this
+    /// call, by this publisher, its clones and other handles to the channel.
     ///
-    /// It resolves with `Ok` if all of them were confirmed. Otherwise [`Unconfirmed`] counts those that were not,
-    /// whether or not their [`Confirm`] was dropped. Each failure is counted by one call: the next call counts later
-    /// ones. It also counts failures of publishes that were sent after the call, if they are known by then.
+    /// Resolves to `Ok` if all of them were confirmed. Otherwise [`Unconfirmed`] counts those that were not,
+    /// including those whose [`Confirm`] was dropped. Each failure is reported by one call only. A call also
+    /// counts failures of publishes that were sent after it, if they are known when it resolves.
     ///
     /// ```
     /// # use amqp_async::{Publisher, core::Publish};
@@ -134,25 +137,26 @@ impl Publisher {
     /// [`Unconfirmed`], also if the channel or the connection closes meanwhile and publishes are unanswered.
     ///
     /// # Cancel safety
-    /// Dropping the future changes nothing.
+    /// Cancel-safe: dropping the future has no effect.
     pub fn all_confirmed(&self) -> AllConfirmed {
         let id = self.channel.id();
         let last = self.channel.shared().with(|state| state.session.channel(id).last_publish());
         AllConfirmed { channel: Arc::clone(&self.channel), last, ticket: None, done: false }
     }
 
-    /// The channel that it publishes on.
+    /// Returns the channel on which it publishes.
     pub fn channel(&self) -> Channel {
         Channel::new(Arc::clone(&self.channel))
     }
 
-    /// Whether its channel is open, and neither it nor its connection is closing.
+    /// Returns whether its channel is open, and neither it nor its connection is closing.
     pub fn is_open(&self) -> bool {
         self.channel.shared().with(|state| state.session.channel(self.channel.id()).is_open())
     }
 }
 
-/// A channel that is being put into confirm mode. For errors and cancel safety see [`Calling`].
+/// A channel that is being put into confirm mode. Resolves to the [`Publisher`]. For errors and cancel safety
+/// see [`Calling`].
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct SelectingConfirms {
@@ -174,13 +178,13 @@ impl FusedFuture for SelectingConfirms {
     }
 }
 
-/// A confirmed publish that waits for buffer space; resolves with its [`Confirm`].
+/// A publish that waits for buffer space. Resolves to its [`Confirm`]: see [`Publisher::send`].
 ///
 /// # Errors
-/// [`PublishError`] where the message cannot be sent.
+/// [`PublishError`] if the message cannot be sent.
 ///
 /// # Cancel safety
-/// The message is queued whole in the poll that resolves, or not at all.
+/// The message is buffered completely in the poll that resolves, or not at all.
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct Sending<'a> {
@@ -207,14 +211,14 @@ impl FusedFuture for Sending<'_> {
     }
 }
 
-/// A confirmed publish: waits for buffer space, then for the broker's answer.
+/// A publish that waits for buffer space, and then for its confirm: see [`Publisher::publish`].
 ///
 /// # Errors
 /// [`PublishError`].
 ///
 /// # Cancel safety
-/// Dropped before the message is queued, nothing was sent. Dropped later, the message is on its way,
-/// and its outcome is not reported.
+/// If the future is dropped before the message is buffered, nothing is sent. If it is dropped later, the
+/// message is sent, and its outcome is not reported.
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct Publishing<'a> {
@@ -249,29 +253,31 @@ impl FusedFuture for Publishing<'_> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrySendError {
-    /// The broker is short of memory or disk and reads no publishes, for this reason, and the buffer is full
-    /// (<https://www.rabbitmq.com/docs/connection-blocked>).
+    /// The broker is low on memory or disk space and reads no publishes, for this reason, and the output
+    /// buffer is full (<https://www.rabbitmq.com/docs/connection-blocked>).
     #[error("no buffer space: the broker blocks publishes: {0}")]
     Blocked(Arc<str>),
-    /// Too much waits to be written, other publishes wait for buffer space before this one, or the broker has asked the
-    /// channel to stop.
+    /// The output buffer is full, other publishes wait for buffer space before this one, or the broker has
+    /// stopped the channel (`channel.flow`).
     #[error("no buffer space: the output buffer is full")]
     BufferFull,
-    /// The message cannot be sent now or later: it is invalid, or the channel has closed.
+    /// The message cannot be sent now or later: it is invalid, or the channel is closed.
     #[error(transparent)]
     Failed(PublishError),
-    /// 65,536 publishes lie between the oldest unconfirmed one of the channel and this one.
-    #[error("too many publishes of the channel await their confirms")]
+    /// 65,536 publishes of the channel, counted from the oldest unconfirmed one, await their confirm.
+    #[error(
+        "{UNCONFIRMED_SPAN} publishes of the channel await their confirms: await some of them first"
+    )]
     TooManyUnconfirmed,
 }
 
-/// Resolves when all publishes of a channel are resolved; see [`Publisher::all_confirmed`].
+/// Resolves when all publishes of a channel have an outcome: see [`Publisher::all_confirmed`].
 ///
 /// # Errors
 /// [`Unconfirmed`].
 ///
 /// # Cancel safety
-/// Dropping it changes nothing.
+/// Cancel-safe: dropping the future has no effect.
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct AllConfirmed {
@@ -322,13 +328,13 @@ impl Drop for AllConfirmed {
     }
 }
 
-/// The broker's answer to a publish.
+/// The confirm of a publish. Resolves to `Ok` when the broker has taken responsibility for the message.
 ///
 /// # Errors
 /// [`PublishError`].
 ///
 /// # Cancel safety
-/// Dropped, the message is on its way all the same, and its outcome is not reported.
+/// If the future is dropped, the message is still sent, and its outcome is not reported.
 #[must_use = "a publish whose confirm is dropped may be lost unnoticed"]
 #[derive(Debug)]
 pub struct Confirm {
@@ -338,7 +344,7 @@ pub struct Confirm {
 }
 
 impl Confirm {
-    /// The number of the publish on its channel, from 1.
+    /// Returns the number of the publish on its channel, starting at 1.
     pub const fn seq(&self) -> PublishSeq {
         self.seq
     }
@@ -361,7 +367,7 @@ impl Future for Confirm {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // The outcome is reported once: asked again, the core would call it confirmed.
+        // The outcome is reported once. If asked again, the core would report the publish as confirmed.
         if self.done {
             return Poll::Pending;
         }
@@ -373,7 +379,7 @@ impl Future for Confirm {
                 return Poll::Ready(None);
             }
             match channel.confirmed(seq) {
-                // It is large.
+                // The value is large, so it is boxed.
                 Some(confirmation) => Poll::Ready(Some(Box::new(confirmation))),
                 None => {
                     state.channel(id);

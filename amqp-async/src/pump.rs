@@ -1,7 +1,7 @@
-//! A driver without its I/O.
+//! The pump: a driver without its I/O.
 //!
-//! Every loop that moves bytes does the same between its reads and writes: hand input to the core,
-//! let deadlines pass, take actions and output, go to sleep. That is [`Pump::turn`].
+//! Every loop that moves bytes has the same tasks between its reads and writes: pass the input to the core,
+//! handle deadlines, take actions and output, and sleep. These tasks are [`Pump::turn`].
 
 use std::io::IoSlice;
 use std::net::SocketAddr;
@@ -22,39 +22,40 @@ pub struct Pump {
     shared: Arc<Shared>,
     input: BytesMut,
     transmit: Transmit,
-    /// Bytes of `input` that were logged.
+    /// The number of bytes of `input` that were logged.
     traced: usize,
     received: Frames,
     sent: Frames,
-    /// The attempt whose transport is connected, or was last.
+    /// The attempt of the current transport, or of the last one.
     attempt: Option<Attempt>,
-    /// Bytes of its stream that reached the socket.
+    /// The number of bytes of its stream that have reached the socket.
     written: u64,
     read_size: usize,
-    /// Bytes that the input was made for.
+    /// The size for which the input buffer was allocated.
     buffer_size: usize,
-    /// Bytes that the frame in front of the input lacks.
+    /// The number of bytes that the incomplete frame at the front of the input lacks.
     lacking: usize,
-    /// Used up, while bodies that came in them are in use.
+    /// Used buffers, of which messages still use parts.
     full: BufferPool,
-    /// The deadline of the last turn has passed.
+    /// Whether the deadline of the last turn has passed.
     due: bool,
     finished: bool,
 }
 
-/// What a driver is to do after a turn.
+/// What a driver has to do after a turn.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Turn {
-    /// Do this first, and take another turn.
+    /// An action to carry out first. Then call `turn` again.
     pub action: Option<Action>,
-    /// Read, and take another turn when something was read.
+    /// Whether to read. Call `turn` again when something was read.
     pub read: bool,
-    /// Write from [`Pump::slices`], and take another turn when all is written.
+    /// Whether to write from [`Pump::slices`]. Call `turn` again when everything is written.
     pub write: bool,
-    /// Call [`Pump::deadline_passed`] then, and take another turn.
+    /// When to call [`Pump::deadline_passed`]. Then call `turn` again.
     pub deadline: Option<Instant>,
-    /// Write what there is, until [`Pump::refill`] gives no more; close the transport, and end.
+    /// Whether the connection has ended. Write until [`Pump::refill`] returns `false`, close the transport,
+    /// and stop.
     pub finished: bool,
 }
 
@@ -78,21 +79,22 @@ impl Pump {
         }
     }
 
-    /// Hands in what was read, lets deadlines pass, and returns what to do next. `waker` is woken when
-    /// there is something to do before that.
+    /// Passes in what was read, handles deadlines, and returns what to do next. `waker` is woken when there
+    /// is something to do earlier.
     ///
-    /// Read before a turn whenever the last one said so: a peer counts as silent only if there was
+    /// If the last turn said so, read before calling this: the peer counts as silent only if there was
     /// nothing to read.
     pub fn turn(&mut self, now: Instant, waker: &Waker) -> Turn {
         self.trace_input();
         let Self { shared, input, transmit, lacking, .. } = self;
         let (due, attempt, written) = (std::mem::take(&mut self.due), self.attempt, self.written);
-        // Each lock takes a bounded bite of the input.
+        // Each lock is held for a limited amount of input.
         while !input.is_empty() && shared.with(|state| state.session.handle_input(now, input)) {}
         let mut filled = false;
         let turn = shared.with(|state| {
             let session = &mut state.session;
-            // Progress first: a process that was busy does not take its own pause for the peer's.
+            // Writing progress is reported first, so that a pause of this process is not taken for one of the
+            // peer.
             if let Some(attempt) = attempt {
                 session.handle_written(now, attempt, written);
             }
@@ -122,14 +124,14 @@ impl Pump {
         Turn { finished: self.finished, ..turn }
     }
 
-    /// The deadline of the last turn has passed: the next turn acts on it. Say so only after a wait
-    /// that would have heard of input, so that a process that was busy does not take its own silence
-    /// for the peer's.
+    /// Records that the deadline of the last turn has passed. The next turn handles it. Call this only after
+    /// a wait in which input would have been noticed, so that a pause of this process is not taken for one of
+    /// the peer.
     pub const fn deadline_passed(&mut self) {
         self.due = true;
     }
 
-    /// Takes more output once everything is written; whether there was some.
+    /// Takes more output when everything is written. Returns whether there was any.
     pub fn refill(&mut self, now: Instant) -> bool {
         let transmit = &mut self.transmit;
         let filled = self.shared.with(|state| state.session.poll_transmit(now, transmit));
@@ -139,7 +141,7 @@ impl Pump {
         filled
     }
 
-    /// Where to append what is read, and about how much to read at once.
+    /// Returns the buffer to which to append what is read, and about how many bytes to read at once.
     pub fn input(&mut self) -> (&mut BytesMut, usize) {
         let want = self.lacking.max(self.read_size);
         let spare = self.input.capacity() - self.input.len();
@@ -148,7 +150,7 @@ impl Pump {
         }
         let least = if self.lacking > 0 { self.lacking } else { READ_MIN_BYTES };
         if self.buffer_size >= want && spare >= least {
-            // Bodies in it are in use, but there is some space behind them.
+            // Messages use a part of the buffer, but there is some space behind it.
             return (&mut self.input, spare);
         }
         let mut size = self.input.len() + want;
@@ -156,7 +158,7 @@ impl Pump {
             size = size.max(READ_BUFFER_BYTES);
         }
         let mut next = self.full.reclaim(size).unwrap_or_default();
-        // With nothing at hand no memory is set aside until there is something to read.
+        // Without input, no memory is reserved until there is something to read.
         if !self.input.is_empty() {
             next.reserve(size);
             next.extend_from_slice(&self.input);
@@ -169,14 +171,14 @@ impl Pump {
         (&mut self.input, want)
     }
 
-    /// Notes that `count` bytes were appended to the input.
+    /// Records that `count` bytes were appended to the input.
     pub fn was_read(&mut self, count: usize) {
         if count >= self.read_size {
             self.read_size = (self.read_size * 2).min(READ_MAX_BYTES);
         }
     }
 
-    /// Notes that there is nothing to read: memory for large reads is given back step by step.
+    /// Records that there was nothing to read. Memory for large reads is released step by step.
     pub fn read_is_empty(&mut self) {
         self.read_size = (self.read_size / 2).max(READ_MIN_BYTES);
         if self.input.is_empty() && self.input.capacity() > 2 * self.read_size {
@@ -187,23 +189,23 @@ impl Pump {
         }
     }
 
-    /// Fills `slices` with what is to be written next, and returns how many were filled.
+    /// Fills `slices` with the bytes to write next. Returns the number of slices filled.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         self.transmit.slices(slices)
     }
 
-    /// Notes that `count` bytes reached the socket.
+    /// Records that `count` bytes have reached the socket.
     pub fn was_written(&mut self, count: usize) {
         self.written += count as u64;
         self.transmit.advance(count);
     }
 
-    /// Whether there is something to write.
+    /// Returns whether there are bytes to write.
     pub fn wants_write(&self) -> bool {
         !self.transmit.is_empty()
     }
 
-    /// Answers [`Action::Resolve`].
+    /// Reports the result of [`Action::Resolve`].
     pub fn resolved(
         &mut self,
         now: Instant,
@@ -213,19 +215,19 @@ impl Pump {
         self.shared.with(|state| state.session.handle_resolved(now, attempt, result));
     }
 
-    /// Answers [`Action::Dial`]: the transport is connected.
+    /// Reports the success of [`Action::Dial`]: the transport is connected.
     pub fn connected(&mut self, now: Instant, attempt: Attempt) {
         self.begin_stream(attempt);
         self.reset();
         self.shared.with(|state| state.session.handle_connected(now, attempt));
     }
 
-    /// The transport of this attempt is connected: its stream is counted from the start.
+    /// Records that the transport of this attempt is connected. The bytes of its stream are counted from 0.
     pub(crate) const fn begin_stream(&mut self, attempt: Attempt) {
         (self.attempt, self.written) = (Some(attempt), 0);
     }
 
-    /// The transport is dropped: what was not written goes with it.
+    /// Drops the bytes that were not written, because the transport is dropped.
     pub fn reset(&mut self) {
         self.transmit = Transmit::new();
         (self.input, self.buffer_size) = (BytesMut::new(), 0);
@@ -234,7 +236,7 @@ impl Pump {
         self.sent = Frames::new(Direction::Sent);
     }
 
-    /// Dialling failed, or the transport is lost. What was read before is handed in first.
+    /// Reports that dialling failed or the transport is lost. What was read before is passed in first.
     pub fn disconnected(&mut self, now: Instant, attempt: Attempt, error: TransportError) {
         self.trace_input();
         let Self { shared, input, written, .. } = self;
@@ -243,7 +245,7 @@ impl Pump {
         self.transmit = Transmit::new();
     }
 
-    /// What moves the bytes has failed: the connection ends with this error.
+    /// Ends the connection with this error, because the code that moves the bytes has failed.
     pub fn fail(&mut self, error: TransportError) {
         self.shared.with(|state| state.session.abort(CloseCause::Transport(error)));
     }

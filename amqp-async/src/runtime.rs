@@ -1,4 +1,4 @@
-//! What an adapter implements: a runtime's resolver and sockets, beside its clock, timers and tasks.
+//! `Runtime` and `Transport`: the resolver and the sockets of a runtime, which an adapter implements.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,11 +9,11 @@ use bytes::BytesMut;
 
 use crate::executor::Executor;
 
-/// A runtime: an [`Executor`] that can reach brokers. Everything else is the same on all of them.
+/// An [`Executor`] that can reach brokers. Everything else is the same on all runtimes.
 ///
-/// The futures must be dropped safely at any point: a dial that is overtaken by its timeout is.
+/// Its futures must be cancel-safe: they are dropped when a timeout expires.
 pub trait Runtime: Executor {
-    /// A connected byte stream.
+    /// The transport type: a connected byte stream.
     type Transport: Transport;
 
     /// Looks up the addresses of a host, in the order in which they are tried.
@@ -35,20 +35,20 @@ pub trait Runtime: Executor {
         true
     }
 
-    /// Returns whether [`dial`](Self::dial) encrypts transports to targets that ask for TLS; `false` by default.
-    /// Without support, connectors refuse such hosts with
+    /// Returns whether [`dial`](Self::dial) encrypts transports to targets that ask for TLS; `false` by
+    /// default. Without support, connectors refuse such hosts with
     /// [`ConnectError::TlsUnsupported`](amqp_core::ConnectError::TlsUnsupported).
     fn supports_tls(&self) -> bool {
         false
     }
 }
 
-/// Dials a TCP socket: connects to the target's address, switches Nagle's algorithm off, and makes a transport
-/// of the socket. For implementations of [`Runtime::dial`].
+/// Dials a TCP socket: connects to the address of the target, disables Nagle's algorithm (`TCP_NODELAY`), and
+/// creates a transport from the socket. It is for implementations of [`Runtime::dial`].
 ///
 /// # Errors
-/// Those of `connect` and of `set_nodelay`; [`AddrNotAvailable`](io::ErrorKind::AddrNotAvailable) for a target
-/// without an address.
+/// Those of `connect` and of `set_nodelay`; [`AddrNotAvailable`](io::ErrorKind::AddrNotAvailable) for a
+/// target without an address.
 pub async fn dial_tcp<S, T, F: Future<Output = io::Result<S>>>(
     target: Target,
     connect: impl FnOnce(SocketAddr) -> F,
@@ -57,16 +57,16 @@ pub async fn dial_tcp<S, T, F: Future<Output = io::Result<S>>>(
 ) -> io::Result<T> {
     let address = target.address.ok_or(io::ErrorKind::AddrNotAvailable)?;
     let socket = connect(address).await?;
-    // Output is gathered before it is written: to wait for more would only delay it.
+    // Output is collected before it is written, so that waiting for more would only add latency.
     set_nodelay(&socket, true)?;
     Ok(wrap(socket))
 }
 
-/// A connected byte stream. Each method registers the task for the one reason for which it is
-/// pending.
+/// A connected byte stream. Each method that returns `Pending` registers the task for the event that it waits
+/// for.
 pub trait Transport: Send + Unpin + 'static {
-    /// Appends what has arrived to `input`, up to about `max` bytes; 0 means that the peer has
-    /// closed.
+    /// Appends the bytes that have arrived to `input`, up to about `max`. Returns their number; 0 means that
+    /// the peer has closed the stream.
     fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -74,16 +74,16 @@ pub trait Transport: Send + Unpin + 'static {
         max: usize,
     ) -> Poll<io::Result<usize>>;
 
-    /// Writes from the front of `slices`; returns the number of bytes written.
+    /// Writes from the front of `slices`. Returns the number of bytes written.
     fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>>;
 
-    /// Sends on what a layer below has buffered.
+    /// Flushes the buffers of the layers below.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Tells the peer that nothing more will be written.
+    /// Closes the writing side: the peer sees the end of the stream.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 }

@@ -1,8 +1,9 @@
-//! The settings of a connector: what [`Config`](amqp_core::Config) sets, in one table.
+//! The settings of a connector in one table. Each sets a value of [`Config`](amqp_core::Config).
 //!
-//! The connectors of all adapters have their methods from it.
+//! The connectors of all adapters have their methods from this table.
 
-/// Methods that pass a value on to the method of `Config` of that name, for a type with a method `configure`.
+/// Methods that pass a value to the method of `Config` with the same name, for a type with a method
+/// `configure`.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! connector_settings {

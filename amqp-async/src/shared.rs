@@ -1,13 +1,13 @@
-//! The session behind one lock, and the wakers beside it.
+//! The session behind one lock, and the wakers next to it.
 //!
-//! Three rules hold. No I/O under the lock. Nothing of the application's runs under the lock: no waker is
-//! woken, replaced or dropped, no body of the application's is dropped. One function locks:
-//! [`Shared::with`], which drains the session's events before it unlocks and releases afterwards.
+//! Three rules apply. No I/O under the lock. No code of the application runs under the lock: no waker is
+//! woken, replaced or dropped, and no body of the application is dropped. Only one function locks,
+//! [`Shared::with`]: it turns the session's events into wake-ups before it unlocks, and carries these out
+//! afterwards.
 //!
-//! A panic under the lock, which can only come of a waker that panics when it is cloned or of a fault of this
-//! library, may leave the session halfway through a change. Nothing looks at it again: a session that has
-//! ended with [`CloseCause::Panicked`] takes its place before the panic goes on, and everything that waits
-//! is woken.
+//! A panic under the lock can only come from a waker that panics when it is cloned, or from a bug of this
+//! library. It may leave the session in an inconsistent state. So a session that has ended with
+//! [`CloseCause::Panicked`] replaces it before the panic continues, and everything that waits is woken.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,27 +37,27 @@ pub(crate) struct State {
     /// Tasks that wait for the connection to open or to close.
     pub(crate) lifecycle: WaitQueue,
     pub(crate) listeners: Listeners,
-    /// The driver, while it sleeps.
+    /// The waker of the driver, while it sleeps.
     driver: Option<Waker>,
     sleep: Sleep,
 }
 
-/// What a sleeping driver notices by itself.
+/// The events that wake a sleeping driver without its waker.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sleep {
-    /// It hears of input.
+    /// Input wakes it.
     pub(crate) reads: bool,
-    /// It is busy writing, and asks for more when that is done.
+    /// It is writing, and takes more output when that is done.
     pub(crate) writes: bool,
-    /// It wakes up then.
+    /// It wakes up at this time.
     pub(crate) until: Option<Instant>,
 }
 
-/// Tasks that wait for a channel.
+/// The wakers of the tasks that wait for a channel.
 #[derive(Debug, Default)]
 pub(crate) struct ChannelWakers {
     pub(crate) confirms: SeqWakers,
-    /// Tasks that wait until all publishes are resolved.
+    /// Tasks that wait until all publishes have an outcome.
     pub(crate) all_confirmed: WaitQueue,
     /// Publishes that wait for buffer space.
     pub(crate) space: WaitQueue,
@@ -82,10 +82,10 @@ impl Shared {
         Self { state: Mutex::new(state), clock }
     }
 
-    /// Runs `f` on the state.
+    /// Calls `f` with the state, under the lock.
     #[inline]
     pub(crate) fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
-        // Dropped by a panic alone, and then after the lock's guard.
+        // Dropped in a panic only, and then after the guard of the lock.
         let panicked = Panicked(self);
         let mut state = self.state.lock().unwrap_or_else(|it| self.recover(it));
         let result = f(&mut state);
@@ -100,7 +100,7 @@ impl Shared {
         self.clock.now()
     }
 
-    /// A panic interrupted a change of the session.
+    /// Replaces the session, because a panic has interrupted a change of it.
     #[cold]
     fn recover<'s>(
         &'s self,
@@ -125,7 +125,7 @@ impl Drop for Panicked<'_> {
 }
 
 impl State {
-    /// The wakers of a channel.
+    /// Returns the wakers of a channel.
     pub(crate) fn channel(&mut self, id: ChannelId) -> &mut ChannelWakers {
         if self.channels.len() <= id.index() {
             self.channels.resize_with(id.index() + 1, ChannelWakers::default);
@@ -133,19 +133,19 @@ impl State {
         &mut self.channels[id.index()]
     }
 
-    /// The driver goes to sleep; it is woken when there is something for it to do.
+    /// Registers the waker of the driver, which goes to sleep. It is woken when there is something to do.
     pub(crate) fn driver_sleeps(&mut self, waker: &Waker, sleep: Sleep) {
         register(&mut self.driver, waker, &mut self.released);
         self.sleep = sleep;
     }
 
-    /// The driver is dropped: so is what its waker holds.
+    /// Drops the waker of the driver, because the driver is dropped.
     pub(crate) fn driver_dropped(&mut self) {
         let driver = self.driver.take();
         self.released.drop_waker(driver);
     }
 
-    /// Puts a session that has ended into the place of this one, and wakes everything that waits.
+    /// Replaces the session with one that has ended, and wakes everything that waits.
     #[cold]
     fn replace_session(&mut self) {
         let ended = self.session.replacement(CloseCause::Panicked);
@@ -161,10 +161,10 @@ impl State {
         }
     }
 
-    /// Turns events into wakers, and takes what is to be released.
+    /// Turns events into wakers, and takes everything that is to be released after the lock.
     #[inline]
     fn dispatch_events(&mut self) -> Released {
-        // Most often no task waits, and the driver is awake.
+        // In most cases no task waits, and the driver is awake.
         if self.driver.is_some()
             || self.session.has_events()
             || self.session.connection().has_discarded()

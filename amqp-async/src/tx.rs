@@ -1,4 +1,4 @@
-//! Transactions.
+//! `Tx`: transaction mode.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,14 +13,15 @@ use crate::holders::ChannelHolder;
 use crate::plain_calls::plain_calls;
 
 impl Channel {
-    /// Puts the channel into transaction mode (AMQP 0-9-1, 1.9.2.1). Resolves with the [`Tx`]; called again,
-    /// with another handle to the same channel.
+    /// Puts the channel into transaction mode (`tx.select`; AMQP 0-9-1, 1.9.2.1). Resolves to the [`Tx`]. A
+    /// second call resolves to another handle to the same channel.
     ///
     /// # Errors
     /// Those of a [call](Self#calls).
     ///
     /// # Cancel safety
-    /// Dropped before the first poll, nothing was sent. Dropped later, the channel is in transaction mode.
+    /// If the future is dropped before the first poll, nothing is sent. If it is dropped later, the channel
+    /// is in transaction mode.
     pub fn tx_select(&self) -> SelectingTx {
         SelectingTx { calling: self.call(TxSelect::default()) }
     }
@@ -28,11 +29,11 @@ impl Channel {
 
 /// A channel in transaction mode (AMQP 0-9-1, 1.9; <https://www.rabbitmq.com/docs/semantics#tx>).
 ///
-/// What is published and acknowledged on the channel takes effect when it is committed. A transaction is
-/// always open: a commit or a rollback ends it, and begins the next.
+/// Publishes and acknowledgements on the channel take effect when they are committed. A transaction is always
+/// open: a commit or a rollback ends it, and begins the next.
 ///
-/// A transaction on more than one queue is not atomic, and if the connection is lost while a commit is
-/// on its way, it may have taken effect.
+/// A transaction on more than one queue is not atomic. If the connection is lost during a commit, the
+/// transaction may or may not have taken effect.
 #[derive(Clone, Debug)]
 pub struct Tx {
     channel: Arc<ChannelHolder>,
@@ -50,8 +51,8 @@ macro_rules! calls {
             /// Those of a [call](Channel#calls).
             ///
             /// # Cancel safety
-            /// Dropped before the first poll, nothing was sent. Dropped later, the request was sent, and its
-            /// reply is consumed.
+            /// If the future is dropped before the first poll, nothing is sent. If it is dropped later, the
+            /// request was sent, and its reply is consumed.
             pub fn $name(&self) -> Calling<$request> {
                 Calling::new(Arc::clone(&self.channel), $value)
             }
@@ -62,13 +63,14 @@ macro_rules! calls {
 impl Tx {
     plain_calls!(Tx => calls);
 
-    /// The channel, to publish on and consume from.
+    /// Returns the channel, to publish and consume in the transaction.
     pub fn channel(&self) -> Channel {
         Channel::new(Arc::clone(&self.channel))
     }
 }
 
-/// A channel that is being put into transaction mode. For errors and cancel safety see [`Calling`].
+/// A channel that is being put into transaction mode. Resolves to the [`Tx`]. For errors and cancel safety
+/// see [`Calling`].
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct SelectingTx {

@@ -1,4 +1,4 @@
-//! Publishing without confirms, and the messages that come back from it.
+//! Publishing without confirms, and returned messages.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,45 +12,47 @@ use crate::channel::Channel;
 use crate::holders::ChannelHolder;
 
 impl Channel {
-    /// Publishes without waiting for the broker's answer (AMQP 0-9-1, 1.8.3.7): resolves when the
-    /// message is queued to be written.
+    /// Publishes a message without a publisher confirm (`basic.publish`; AMQP 0-9-1, 1.8.3.7). Resolves when
+    /// the message is in the output buffer.
     ///
     /// `Ok` does not mean that the message was sent. It is lost if the program ends before the driver has
-    /// written it: [`close`](crate::Connection::close) the connection first, or
-    /// [`drain`](crate::Connection::drain) it (see [graceful shutdown](crate::guide::backpressure#graceful-shutdown)).
+    /// written it. Before that, [`close`](crate::Connection::close) or [`drain`](crate::Connection::drain)
+    /// the connection (see [graceful shutdown](crate::guide::backpressure#graceful-shutdown)).
     ///
     /// # Errors
     /// Those of [`BasicPublish`].
     ///
     /// # Cancel safety
-    /// The message is queued whole in the poll that resolves, or not at all.
+    /// The message is buffered completely in the poll that resolves, or not at all.
     #[inline]
     pub fn basic_publish<'a>(&'a self, publish: impl Into<Publish<'a>>) -> BasicPublish<'a> {
         BasicPublish { send: PendingSend::new(self.holder(), publish.into()) }
     }
 
-    /// Waits for the next message that comes back from [`basic_publish`](Self::basic_publish). The
-    /// newest 256 that were not taken are kept, and 1 MiB of them.
+    /// Waits for the next returned message (`basic.return`; AMQP 0-9-1, 1.8.3.8) of a
+    /// [`basic_publish`](Self::basic_publish). Keeps the newest 256 returned messages that were not taken,
+    /// and at most 1 MiB of them.
     ///
-    /// In confirm mode the publish itself reports its return. A return that belongs to no publish awaiting
-    /// its confirm comes from here.
+    /// In confirm mode, the outcome of the publish reports its return. This method then reports only returns
+    /// that match no publish awaiting its confirm.
     ///
     /// # Errors
-    /// Why the channel is closed, once what had come back before is taken.
+    /// The reason why the channel is closed, after all messages that were returned before are taken.
     ///
     /// # Cancel safety
-    /// A message is taken in the poll that resolves, or not at all.
+    /// Cancel-safe: a message is taken in the poll that resolves, or not at all.
     pub fn returned(&self) -> Returned {
         Returned { channel: Arc::clone(self.holder()), ticket: None, done: false }
     }
 
-    /// Takes the oldest message that came back from [`basic_publish`](Self::basic_publish), without waiting.
+    /// Takes the oldest returned message of a [`basic_publish`](Self::basic_publish) without waiting. `None`
+    /// if there is none.
     pub fn take_returned(&self) -> Option<ReturnedMessage> {
         self.with(|channel| channel.take_returned())
     }
 
-    /// Returns the oldest message that came back from [`basic_publish`](Self::basic_publish) as an error, once.
-    /// Messages come back in the order of publishing, before the answer to any call that follows.
+    /// Returns the oldest returned message of a [`basic_publish`](Self::basic_publish) as an error, once.
+    /// Messages are returned in the order of publishing, before the reply to any later call.
     ///
     /// # Errors
     /// [`Error::Returned`].
@@ -59,14 +61,15 @@ impl Channel {
     }
 }
 
-/// An unconfirmed publish that waits for buffer space.
+/// An unconfirmed publish that waits for buffer space: see [`Channel::basic_publish`].
 ///
 /// # Errors
-/// What is known: the channel or the connection is closed, an argument cannot be sent, or
-/// [`Misuse::ConfirmModeUsePublisher`]. That the broker takes the message is not known.
+/// [`Error`] if the channel or the connection is closed, or an argument cannot be sent;
+/// [`Misuse::ConfirmModeUsePublisher`] in confirm mode. `Ok` does not mean that the broker has taken the
+/// message.
 ///
 /// # Cancel safety
-/// The message is queued whole in the poll that resolves, or not at all.
+/// The message is buffered completely in the poll that resolves, or not at all.
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct BasicPublish<'a> {
@@ -92,13 +95,13 @@ impl FusedFuture for BasicPublish<'_> {
     }
 }
 
-/// Waits for a message that comes back unconfirmed.
+/// Resolves to the next returned message of an unconfirmed publish: see [`Channel::returned`].
 ///
 /// # Errors
-/// Why the channel is closed, once what had come back before is taken.
+/// The reason why the channel is closed, after all messages that were returned before are taken.
 ///
 /// # Cancel safety
-/// A message is taken in the poll that resolves, or not at all.
+/// Cancel-safe: a message is taken in the poll that resolves, or not at all.
 #[must_use = "futures do nothing unless awaited"]
 #[derive(Debug)]
 pub struct Returned {

@@ -1,10 +1,10 @@
-//! Wakers of futures that wait, kept beside the core and found by its keys.
+//! The wakers of futures that wait, stored next to the core and found by its keys.
 //!
-//! No waker is woken, replaced or dropped under the lock: all go to a [`Released`] list.
+//! No waker is woken, replaced or dropped under the lock: all are added to a [`Released`] list.
 //!
-//! What that list runs is the application's code and its executor's. A panic of one entry is caught, for it
-//! must neither keep the others from being woken nor end the caller, which may be the driver or a destructor:
-//! the panic hook has reported it.
+//! What that list runs is code of the application and of its executor. A panic of one entry is caught. It
+//! must not keep the other wakers from being woken, and it must not end the caller, which may be the driver
+//! or a destructor. The panic hook has already reported it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,12 +15,12 @@ use bytes::Bytes;
 
 use crate::trace::{self, Lifecycle};
 
-/// What is to be woken and dropped once the lock is released.
+/// What is woken and dropped when the lock is released.
 #[derive(Debug, Default)]
 pub(crate) struct Released {
-    /// Most often there is one at most.
+    /// In most cases there is at most one.
     first: Option<Waker>,
-    /// Seldom there is anything else.
+    /// Anything else, which is rare.
     more: Option<Box<More>>,
 }
 
@@ -55,12 +55,12 @@ impl Released {
         }
     }
 
-    /// Drops a session that another has replaced.
+    /// Adds a session that another has replaced, to be dropped.
     pub(crate) fn drop_session(&mut self, session: Session) {
         self.more().session = Some(Box::new(session));
     }
 
-    /// Logs a step once the lock is released.
+    /// Adds a step to log.
     #[inline]
     pub(crate) fn log(&mut self, step: impl FnOnce() -> Lifecycle) {
         if trace::IS_ENABLED {
@@ -68,7 +68,7 @@ impl Released {
         }
     }
 
-    /// Runs what the user brought, with no lock held.
+    /// Wakes and drops everything, without a lock.
     #[inline]
     pub(crate) fn release(self) {
         if self.first.is_some() || self.more.is_some() {
@@ -111,7 +111,7 @@ impl More {
     }
 }
 
-/// Runs the user's code, and goes on if it panics.
+/// Runs code of the application, and catches its panic.
 #[inline]
 fn run(code: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(code));
@@ -138,14 +138,14 @@ impl WakerTable {
     }
 }
 
-/// Puts `waker` into `place`, unless one that wakes the same task is there.
+/// Stores `waker` in `place`, unless a waker of the same task is there.
 pub(crate) fn register(place: &mut Option<Waker>, waker: &Waker, released: &mut Released) {
     if !place.as_ref().is_some_and(|known| known.will_wake(waker)) {
         released.drop_waker(place.replace(waker.clone()));
     }
 }
 
-/// Wakers of publishes that await their confirms, by number.
+/// The wakers of publishes that await their confirm, by number.
 #[derive(Debug, Default)]
 pub(crate) struct SeqWakers {
     base: u64,
@@ -202,8 +202,8 @@ impl SeqWakers {
     }
 }
 
-/// Tasks that wait, first come first served. The front one alone may go on. When it has, or stops waiting, the
-/// next is woken.
+/// A queue of waiting tasks, first come first served. Only the first may continue. When it has continued or
+/// stopped waiting, the next is woken.
 #[derive(Debug, Default)]
 pub(crate) struct WaitQueue {
     next: u64,
@@ -211,14 +211,14 @@ pub(crate) struct WaitQueue {
 }
 
 impl WaitQueue {
-    /// Whether the holder of `ticket`, or one without, may go on.
+    /// Whether the holder of `ticket`, or a newcomer without a ticket, may continue.
     #[inline]
     pub(crate) fn may_pass(&self, ticket: Option<u64>) -> bool {
         self.waiting.is_empty()
             || (ticket.is_some() && self.waiting.keys().next().copied() == ticket)
     }
 
-    /// Waits, in the old place if there is one.
+    /// Waits, at the old place in the queue if there is one.
     pub(crate) fn wait(&mut self, ticket: &mut Option<u64>, waker: &Waker, out: &mut Released) {
         let number = *ticket.get_or_insert_with(|| {
             self.next += 1;
@@ -227,7 +227,7 @@ impl WaitQueue {
         register(self.waiting.entry(number).or_default(), waker, out);
     }
 
-    /// Leaves the queue, having gone on or stopped waiting. The next is woken if this was the front.
+    /// Leaves the queue, after continuing or to stop waiting. If this was the first, the next is woken.
     pub(crate) fn leave(&mut self, ticket: &mut Option<u64>, released: &mut Released) {
         let Some(ticket) = ticket.take() else { return };
         let was_front = self.waiting.keys().next() == Some(&ticket);
@@ -242,14 +242,14 @@ impl WaitQueue {
         self.waiting.is_empty()
     }
 
-    /// The front one may go on.
+    /// Wakes the first task, which may continue.
     pub(crate) fn wake_front(&mut self, released: &mut Released) {
         if let Some(mut front) = self.waiting.first_entry() {
             released.wake(front.get_mut().take());
         }
     }
 
-    /// All may go on: there is nothing left to wait for.
+    /// Wakes all tasks, because there is nothing left to wait for.
     pub(crate) fn wake_all(&mut self, released: &mut Released) {
         for waker in self.waiting.values_mut() {
             released.wake(waker.take());
