@@ -161,7 +161,7 @@ struct confirms {
     bool *seen;
 };
 
-static void settle(struct confirms *confirms, uint64_t tag) {
+static void confirm(struct confirms *confirms, uint64_t tag) {
     if (confirms->seen[tag]) return;
     confirms->seen[tag] = true;
     confirms->confirmed++;
@@ -177,9 +177,9 @@ static void await_confirm(amqp_connection_state_t connection, struct confirms *c
     amqp_basic_ack_t *ack = frame.payload.method.decoded;
     if (ack->delivery_tag == 0 || ack->delivery_tag > sent) fail("a confirm of %" PRIu64, ack->delivery_tag);
     if (ack->multiple) {
-        while (confirms->all_to < ack->delivery_tag) settle(confirms, ++confirms->all_to);
+        while (confirms->all_to < ack->delivery_tag) confirm(confirms, ++confirms->all_to);
     } else {
-        settle(confirms, ack->delivery_tag);
+        confirm(confirms, ack->delivery_tag);
     }
     amqp_maybe_release_buffers(connection);
 }

@@ -140,7 +140,7 @@ fn deliver_ack(count: u64) -> Result<(), Failure> {
         }
         open.write();
     }
-    expect("settled", open.session.connection().stats().acks_sent, count / BATCH * BATCH)
+    expect("acked", open.session.connection().stats().acks_sent, count / BATCH * BATCH)
 }
 
 fn expect(what: &str, found: u64, wanted: u64) -> Result<(), Failure> {

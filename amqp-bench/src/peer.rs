@@ -29,7 +29,7 @@ pub(crate) struct Totals {
     /// Bytes of their bodies.
     pub(crate) body_bytes: u64,
     /// Deliveries that were acknowledged.
-    pub(crate) settled: u64,
+    pub(crate) acked: u64,
     pub(crate) error: Option<String>,
 }
 

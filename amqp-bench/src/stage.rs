@@ -75,7 +75,7 @@ pub(crate) fn compare(totals: &Totals, workload: &Workload, count: u64) -> Resul
     check("publishes that the sink counted", totals.published, published)?;
     let bytes = published * task.body_size() as u64;
     check("body bytes that the sink counted", totals.body_bytes, bytes)?;
-    check("acks that the source counted", totals.settled, task.settled(count))
+    check("acks that the source counted", totals.acked, task.acked(count))
 }
 
 /// The version of a broker, as it says itself.
@@ -161,12 +161,12 @@ mod tests {
         let wrong = [
             Totals { published: 4, ..right.clone() },
             Totals { body_bytes: 79, ..right.clone() },
-            Totals { settled: 1, ..right.clone() },
+            Totals { acked: 1, ..right.clone() },
             Totals { error: Some("a method instead of a body".into()), ..right.clone() },
         ];
         assert!(wrong.iter().all(|totals| compare(totals, publishing, 5).is_err()));
         let consuming = named("w5").unwrap_or(&WORKLOADS[0]);
-        let acked = Totals { settled: 5, ..Totals::default() };
+        let acked = Totals { acked: 5, ..Totals::default() };
         assert!(compare(&acked, consuming, 5).is_ok());
         assert!(compare(&acked, consuming, 6).is_err());
     }

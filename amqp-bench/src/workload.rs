@@ -167,7 +167,7 @@ impl Task {
     }
 
     /// How many deliveries are acknowledged if it is done `count` times.
-    pub(crate) const fn settled(self, count: u64) -> u64 {
+    pub(crate) const fn acked(self, count: u64) -> u64 {
         match self {
             Self::Consume { prefetch: Some(_), .. } => count,
             _ => 0,

@@ -90,7 +90,7 @@ impl Broker {
     }
 
     /// An ack or a nack of the newest publishes but `but`.
-    pub(crate) fn settle(&mut self, number: u16, but: u64, multiple: bool, ack: bool) -> Vec<u8> {
+    pub(crate) fn confirm(&mut self, number: u16, but: u64, multiple: bool, ack: bool) -> Vec<u8> {
         let mut wire = Vec::new();
         let published = self.numbers.get(&number).map_or(0, |number| number.published);
         let delivery_tag = published.saturating_sub(but);

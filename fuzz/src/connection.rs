@@ -178,7 +178,7 @@ impl World {
                 let call = self.session.channel(id).call(now, &QueueDeclare::new("q"));
                 self.declares.extend(call.ok());
             }
-            17 => self.settle(ops.byte().unwrap_or(0)),
+            17 => self.acknowledge(ops.byte().unwrap_or(0)),
             18 => {
                 let Some((id, key)) = self.consumers.get(which % self.consumers.len().max(1))
                 else {
@@ -267,8 +267,8 @@ impl World {
                 self.next_tag[number] += u64::from(got);
                 wire
             }
-            4 => self.broker.settle(number as u16, more as u64 % 4, more & 4 > 0, true),
-            5 => self.broker.settle(number as u16, more as u64 % 4, more & 4 > 0, false),
+            4 => self.broker.confirm(number as u16, more as u64 % 4, more & 4 > 0, true),
+            5 => self.broker.confirm(number as u16, more as u64 % 4, more & 4 > 0, false),
             6 => {
                 let body_max = FRAME_MAX as usize - frame::FRAME_OVERHEAD;
                 self.broker.give_back(number as u16, more & 1 > 0, body_max)
@@ -358,7 +358,7 @@ impl World {
         self.receive(&wire);
     }
 
-    fn settle(&mut self, how: u8) {
+    fn acknowledge(&mut self, how: u8) {
         let Some((id, tag)) = self.tags.get(usize::from(how) % self.tags.len().max(1)) else {
             return;
         };

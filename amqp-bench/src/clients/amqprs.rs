@@ -137,9 +137,9 @@ impl Confirms {
         }
     }
 
-    fn settle(&self, settle: impl FnOnce(&mut Tags) -> Result<(), String>) {
+    fn resolve(&self, resolve: impl FnOnce(&mut Tags) -> Result<(), String>) {
         let mut outcome = self.0.outcome.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = settle(&mut outcome.0) {
+        if let Err(error) = resolve(&mut outcome.0) {
             outcome.1.get_or_insert(error);
         }
         drop(outcome);
@@ -285,7 +285,7 @@ impl ChannelCallback for Confirms {
         _: &Channel,
         close: CloseChannel,
     ) -> Result<(), amqprs::error::Error> {
-        self.settle(|_| Err(close.to_string()));
+        self.resolve(|_| Err(close.to_string()));
         Ok(())
     }
 
@@ -298,11 +298,11 @@ impl ChannelCallback for Confirms {
     }
 
     async fn publish_ack(&mut self, _: &Channel, ack: Ack) {
-        self.settle(|tags| tags.settle(ack.delivery_tag(), ack.mutiple(), u64::MAX));
+        self.resolve(|tags| tags.ack(ack.delivery_tag(), ack.mutiple(), u64::MAX));
     }
 
     async fn publish_nack(&mut self, _: &Channel, nack: Nack) {
-        self.settle(|_| Err(format!("refused: {}", nack.delivery_tag())));
+        self.resolve(|_| Err(format!("refused: {}", nack.delivery_tag())));
     }
 
     async fn publish_return(&mut self, _: &Channel, _: Return, _: BasicProperties, _: Vec<u8>) {}

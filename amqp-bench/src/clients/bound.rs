@@ -74,7 +74,7 @@ fn confirmed(wire: &mut Wire, count: u64, size: usize, window: u64) -> Result<Me
         // All that was read is taken in before more is written.
         loop {
             match wire.next()? {
-                Arrived::Ack { tag, multiple } => confirmed.settle(tag, multiple, sent)?,
+                Arrived::Ack { tag, multiple } => confirmed.ack(tag, multiple, sent)?,
                 other => return Err(unexpected(&other)),
             }
             if !wire.has_more() {

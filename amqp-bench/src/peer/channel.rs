@@ -25,7 +25,7 @@ pub(super) struct Channel {
     pub(super) prefetch: u64,
     pub(super) flood: Option<Flood>,
     /// Acknowledged deliveries of floods that were cancelled.
-    settled_before: u64,
+    acked_before: u64,
     last_size: u64,
     expected: Expected,
 }
@@ -50,7 +50,7 @@ pub(super) struct Flood {
     tag_at: usize,
     left: u64,
     sent: u64,
-    settled: Tags,
+    acked: Tags,
     no_ack: bool,
 }
 
@@ -123,19 +123,19 @@ impl Channel {
         let ack = basic::Ack::decode(arguments).map_err(wrong)?;
         match &mut self.flood {
             Some(flood) if !flood.no_ack => {
-                flood.settled.settle(ack.delivery_tag, ack.multiple, flood.sent).map_err(wrong)
+                flood.acked.ack(ack.delivery_tag, ack.multiple, flood.sent).map_err(wrong)
             }
             _ => Err(Ended::Wrong("an acknowledgement of nothing".into())),
         }
     }
 
     /// Acknowledged deliveries.
-    pub(super) fn settled(&self) -> u64 {
-        self.settled_before + self.flood.as_ref().map_or(0, |flood| flood.settled.count())
+    pub(super) fn acked(&self) -> u64 {
+        self.acked_before + self.flood.as_ref().map_or(0, |flood| flood.acked.count())
     }
 
     pub(super) fn cancel(&mut self) {
-        self.settled_before = self.settled();
+        self.acked_before = self.acked();
         self.flood = None;
     }
 
@@ -144,7 +144,7 @@ impl Channel {
         if flood.no_ack || self.prefetch == 0 {
             flood.left
         } else {
-            flood.left.min(self.prefetch.saturating_sub(flood.sent - flood.settled.count()))
+            flood.left.min(self.prefetch.saturating_sub(flood.sent - flood.acked.count()))
         }
     }
 
@@ -190,7 +190,7 @@ impl Flood {
             tag_at,
             left: deliveries.count,
             sent: 0,
-            settled: Tags::default(),
+            acked: Tags::default(),
             no_ack: consume.no_ack,
         }
     }

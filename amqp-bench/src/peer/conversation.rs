@@ -242,11 +242,11 @@ impl<'a> Conversation<'a> {
                 self.send(number, &basic::QosOk::default());
             }
             Method::QueueDeclare(declare) => {
-                // What was counted: publishes as messages, settled deliveries as consumers.
+                // What was counted: publishes as messages, acked deliveries as consumers.
                 let ok = queue::DeclareOk {
                     queue: declare.queue,
                     message_count: channel.published as u32,
-                    consumer_count: channel.settled() as u32,
+                    consumer_count: channel.acked() as u32,
                 };
                 self.send(number, &ok);
             }
@@ -282,12 +282,12 @@ impl<'a> Conversation<'a> {
         for channel in &self.channels {
             seen.published += channel.published;
             seen.body_bytes += channel.body_bytes;
-            seen.settled += channel.settled();
+            seen.acked += channel.acked();
         }
         let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
         totals.published += seen.published - self.told.published;
         totals.body_bytes += seen.body_bytes - self.told.body_bytes;
-        totals.settled += seen.settled - self.told.settled;
+        totals.acked += seen.acked - self.told.acked;
         self.told = seen;
     }
 }

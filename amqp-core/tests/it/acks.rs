@@ -110,8 +110,8 @@ impl Play {
         self.peer.send(1, &basic::RecoverOk::default());
     }
 
-    /// The application settles one delivery, or all up to it.
-    fn settle(&mut self, index: Index, multiple: bool, ack: bool) {
+    /// The application acks or nacks one delivery, or all up to it.
+    fn acknowledge(&mut self, index: Index, multiple: bool, ack: bool) {
         if self.held.is_empty() {
             return;
         }
@@ -124,10 +124,10 @@ impl Play {
         if result.is_err() {
             return;
         }
-        let settled = if ack { &mut self.acked } else { &mut self.refused };
-        settled.insert(tag.number());
+        let acknowledged = if ack { &mut self.acked } else { &mut self.refused };
+        acknowledged.insert(tag.number());
         if multiple {
-            settled.extend(self.unacked.range(..tag.number()));
+            acknowledged.extend(self.unacked.range(..tag.number()));
         }
     }
 
@@ -149,8 +149,8 @@ impl Play {
                 }
                 Method::BasicNack(nack) => {
                     let covered = self.cover(nack.delivery_tag, nack.multiple);
-                    let settled = &self.refused | &self.acked;
-                    assert!(covered.is_subset(&settled), "{nack:?} covers {covered:?}");
+                    let acknowledged = &self.refused | &self.acked;
+                    assert!(covered.is_subset(&acknowledged), "{nack:?} covers {covered:?}");
                 }
                 _ => {}
             }
@@ -260,9 +260,9 @@ proptest! {
                 4 => play.get(),
                 5 if index.index(4) == 0 => play.recover(),
                 6..=10 => play.pull(),
-                11..=16 => play.settle(index, false, true),
-                17 => play.settle(index, true, true),
-                18 => play.settle(index, index.index(2) == 0, false),
+                11..=16 => play.acknowledge(index, false, true),
+                17 => play.acknowledge(index, true, true),
+                18 => play.acknowledge(index, index.index(2) == 0, false),
                 19 if !play.held.is_empty() => {
                     let tag = play.held[index.index(play.held.len())];
                     play.peer.session.channel(play.channel).drop_unacked(tag);
@@ -274,7 +274,7 @@ proptest! {
             }
         }
         play.read();
-        let settled = &play.acked | &play.refused;
-        prop_assert!(play.unacked.is_disjoint(&settled), "{:?} was not told", play.unacked);
+        let acknowledged = &play.acked | &play.refused;
+        prop_assert!(play.unacked.is_disjoint(&acknowledged), "{:?} was not told", play.unacked);
     }
 }

@@ -249,7 +249,7 @@ fn answers_about_consumers_may_come_late() {
 
 /// N1, N2: stale and invented tags never reach the wire.
 #[test]
-fn tags_are_settled_on_their_own_channel_alone() {
+fn tags_are_acked_on_their_own_channel_alone() {
     each_way(|mut peer| {
         let (first, second) = (peer.channel(1), peer.channel(2));
         let consumer = consume_on(&mut peer, 1, first, &BasicConsume::new("q"));

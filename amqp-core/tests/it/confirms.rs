@@ -17,7 +17,7 @@ fn publish(peer: &mut Peer, id: ChannelId, body: &Bytes) -> PublishSeq {
     peer.session.channel(id).publish(&publish).unwrap()
 }
 
-/// Returns come before their acks, acks in any order; a nack may settle several.
+/// Returns come before their acks, acks in any order; a nack may resolve several.
 #[test]
 fn outcomes_find_their_publishes() {
     let mut peer = Peer::open();
@@ -92,8 +92,8 @@ fn a_loss_tells_not_sent_from_unknown() {
     assert!(matches!(outcome(&mut peer, large), Confirmation::Unknown(_)));
     assert!(matches!(outcome(&mut peer, behind), Confirmation::NotSent(_)));
     assert!(matches!(outcome(&mut peer, later), Confirmation::NotSent(_)));
-    let settled = peer.events().iter().any(|event| matches!(event, Event::Resolved { .. }));
-    assert!(settled);
+    let resolved = peer.events().iter().any(|event| matches!(event, Event::Resolved { .. }));
+    assert!(resolved);
 }
 
 /// Publishes that queued behind a large content and were written are Unknown, not NotSent.
@@ -211,9 +211,9 @@ fn bodies_that_will_not_be_sent_are_handed_out() {
     assert_eq!(peer.session.take_discarded().len(), 2);
 }
 
-/// What the broker settles twice is counted once.
+/// A publish that the broker acks or nacks twice is counted once.
 #[test]
-fn settled_publishes_are_counted_once() {
+fn resolved_publishes_are_counted_once() {
     let mut peer = Peer::open();
     let id = peer.confirming();
     for _ in 0..5 {
@@ -341,8 +341,8 @@ fn a_closed_channel_tells_not_sent_from_unknown() {
     let waiting = bodies.map(|body| publish(&mut peer, id, body));
     peer.events();
     closed_by_broker(&mut peer, 404);
-    let settled = Event::Resolved { channel: id, first: sent, last: waiting[2] };
-    assert!(peer.events().contains(&settled));
+    let resolved = Event::Resolved { channel: id, first: sent, last: waiting[2] };
+    assert!(peer.events().contains(&resolved));
     for seq in [sent, begun] {
         let outcome = peer.session.channel(id).confirmed(seq);
         let Some(Confirmation::Unknown(error)) = outcome else { panic!("{outcome:?}") };
@@ -413,11 +413,11 @@ fn runs_of_confirms_make_one_event() {
         peer.send(1, &basic::Ack { delivery_tag, multiple });
     }
     peer.send(1, &basic::Nack { delivery_tag: 8, multiple: true, requeue: false });
-    let settled = |first, last| {
+    let resolved = |first, last| {
         let (first, last) = (PublishSeq::new(first), PublishSeq::new(last));
         Event::Resolved { channel: id, first, last }
     };
-    assert_eq!(peer.events(), [settled(1, 4), settled(6, 6), settled(5, 5), settled(7, 8)]);
+    assert_eq!(peer.events(), [resolved(1, 4), resolved(6, 6), resolved(5, 5), resolved(7, 8)]);
 
     let others = [peer.channel(2), peer.channel(3)];
     for id in others {

@@ -80,7 +80,7 @@ fn next(peer: &mut Peer, id: ChannelId, consumer: ConsumerKey) -> DeliveryTag {
 
 /// Direct replies repeat the tag of the delivery that comes next.
 #[test]
-fn a_tag_without_acknowledgement_settles_nothing() {
+fn a_tag_without_acknowledgement_acks_nothing() {
     each_way(|mut peer| {
         let id = peer.channel(1);
         let (counted, _) = start(&mut peer, id, &consume("t"));
@@ -343,7 +343,7 @@ fn a_brokers_cancel_is_answered() {
     assert!(matches!(end, Some(Err(Error::ConsumerCancelled { .. }))));
     peer.send(1, &basic::Cancel { consumer_tag, no_wait: true });
     assert!(wire(&mut peer).is_empty(), "once");
-    // The tag is free, and what is held may be settled.
+    // The tag is free, and the delivery can still be acked.
     peer.session.channel(id).ack(held, false).unwrap();
     assert_eq!(start(&mut peer, id, &consume("t")).1, ["consume t"]);
     // Asked for an answer, it has that one.

@@ -66,7 +66,7 @@ fn calls_are_waited_for_until_their_answers() {
 }
 
 #[test]
-fn deliveries_are_waited_for_until_they_are_settled_or_dropped() {
+fn deliveries_are_waited_for_until_they_are_acked_or_dropped() {
     for drop in [false, true] {
         each_way(|mut peer| {
             let (id, consumer) = consuming(&mut peer, &consume());
@@ -116,8 +116,8 @@ fn bytes_are_waited_for_until_they_are_written() {
     assert!(peer.session.take_reply(&draining).is_some());
 }
 
-/// What was settled is out of its holder's hands, and a rollback gives it to nobody: it can be settled
-/// again by tag, and is not waited for.
+/// An acked delivery has no holder, and a rollback does not bring one back. It can be acked again by its tag,
+/// and the drain does not wait for it.
 #[test]
 fn what_a_rollback_opens_again_is_not_waited_for() {
     each_way(|mut peer| {
@@ -127,7 +127,7 @@ fn what_a_rollback_opens_again_is_not_waited_for() {
         (1..=4).for_each(|tag| peer.deliver(1, tag, b""));
         let mut channel = peer.session.channel(id);
         let tags: [_; 4] = std::array::from_fn(|_| channel.next_delivery(consumer).unwrap().tag);
-        // One is settled, one dropped, one settled after it was dropped, one is held.
+        // One is acked, one dropped, one acked after it was dropped, one is held.
         channel.ack(tags[0], false).unwrap();
         channel.drop_unacked(tags[1]);
         channel.drop_unacked(tags[2]);
@@ -140,7 +140,7 @@ fn what_a_rollback_opens_again_is_not_waited_for() {
         assert!(!is_done(&mut peer, &draining));
         let mut channel = peer.session.channel(id);
         channel.ack(tags[3], false).unwrap();
-        assert!(is_done(&mut peer, &draining), "settled, committed or not");
+        assert!(is_done(&mut peer, &draining), "acked, committed or not");
         for tag in &tags[..3] {
             peer.session.channel(id).ack(*tag, false).unwrap();
         }

@@ -83,7 +83,7 @@ fn breaches_of_the_protocol_have_their_codes() {
     ends_with(503, |peer| peer.send(1, &basic::GetOk { delivery_tag: 1, ..Default::default() }));
 }
 
-/// N12: thrown away as it arrives, and settled like any other.
+/// N12: the body is discarded as it arrives, and the delivery is acked like any other.
 #[test]
 fn an_oversize_message_costs_that_message_alone() {
     let mut peer = Peer::open();

@@ -436,7 +436,7 @@ async fn late_replies() {
     played(peer).await;
 }
 
-/// Rows 25 and 26: what is settled stays settled, and what was never published cannot be.
+/// Rows 25 and 26: what is resolved stays resolved, and what was never published cannot be.
 async fn odd_confirms() {
     let ack = |delivery_tag, multiple| method(2, &basic::Ack { delivery_tag, multiple });
     let nack =

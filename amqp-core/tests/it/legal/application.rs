@@ -93,7 +93,7 @@ impl Application {
             _ if log.flood && dice.chance(20) => self.consume(at, session, now, dice, log),
             0..=29 => self.publish(at, session, dice, log),
             30..=44 => self.read(at, session, now, dice, log),
-            45..=64 => self.settle(at, session, dice, log),
+            45..=64 => self.acknowledge(at, session, dice, log),
             65..=72 => self.take_outcomes(at, session, dice, log),
             73..=76 => self.consume(at, session, now, dice, log),
             77..=90 => self.call(at, session, now, dice, log),
@@ -269,7 +269,7 @@ impl Application {
         session.forget(now, key);
     }
 
-    /// Does everything that is left to be done: reads, takes, settles, commits. Nothing new begins.
+    /// Does everything that is left to be done: reads, takes, acks, commits. Nothing new begins.
     pub(crate) fn finish(
         &mut self,
         session: &mut Session,
@@ -282,7 +282,7 @@ impl Application {
                 self.read(at, session, now, dice, log);
             }
             while !self.handles[at].held.is_empty() {
-                self.settle(at, session, dice, log);
+                self.acknowledge(at, session, dice, log);
             }
             self.take_outcomes(at, session, dice, log);
             let handle = &mut self.handles[at];
@@ -312,7 +312,7 @@ impl Application {
                 // What may be a stream's is not requeued when its consumer goes.
                 let kept = !sent.seen && sent.origin.may_be_suspected();
                 let given_up = kept || handle.given_up.contains(&number);
-                assert!(given_up, "delivery {number} is not settled: {sent:?}");
+                assert!(given_up, "delivery {number} is neither acked nor nacked: {sent:?}");
             }
         }
     }
@@ -342,7 +342,7 @@ impl Application {
         let call = self.owed.values().any(|owed| !matches!(owed.expected, Expected::Drain));
         let living = self.handles.iter().filter(|handle| !handle.released && !handle.closed);
         let of_handle = |handle: &Handle| {
-            handle.outcomes.iter().any(|outcome| !outcome.settled)
+            handle.outcomes.iter().any(|outcome| !outcome.resolved)
                 || handle.consumers.iter().any(|reader| !reader.flagged)
         };
         call || self.blocked || living.into_iter().any(of_handle)

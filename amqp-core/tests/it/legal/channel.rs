@@ -42,8 +42,8 @@ pub(crate) struct Channel {
     uncommitted: Vec<Returned>,
     pub(super) tag: u64,
     pub(super) unacked: BTreeMap<u64, usize>,
-    /// Settled in the open transaction.
-    pub(super) settled: BTreeMap<u64, usize>,
+    /// The deliveries that were acked or nacked in the open transaction.
+    pub(super) acked_in_tx: BTreeMap<u64, usize>,
     pub(super) consumers: BTreeMap<String, Consumer>,
     /// The limit of each consumer that starts.
     pub(super) prefetch: u16,
@@ -80,7 +80,7 @@ impl Channel {
             uncommitted: Vec::new(),
             tag: 0,
             unacked: BTreeMap::new(),
-            settled: BTreeMap::new(),
+            acked_in_tx: BTreeMap::new(),
             consumers: BTreeMap::new(),
             prefetch: 0,
             global: 0,
@@ -110,7 +110,7 @@ impl Channel {
         }
     }
 
-    /// Deliveries that the client has not settled.
+    /// Deliveries that the client has neither acked nor nacked.
     pub(crate) fn unacked(&self) -> impl Iterator<Item = usize> {
         self.unacked.values().copied()
     }
@@ -205,12 +205,12 @@ impl Channel {
                 for returned in std::mem::take(&mut self.uncommitted) {
                     self.give_back(&returned, out, dice, log.version);
                 }
-                self.settled.clear();
+                self.acked_in_tx.clear();
                 reply!(tx::CommitOk::default());
             }
             Method::TxRollback(_) => {
                 self.uncommitted.clear();
-                self.unacked.append(&mut self.settled);
+                self.unacked.append(&mut self.acked_in_tx);
                 log.count("rolled back");
                 reply!(tx::RollbackOk::default());
             }
@@ -257,15 +257,15 @@ impl Channel {
                 out.extend(content(number, 4_096, &ok, properties, body, Effect::Sent(at), dice));
             }
             Method::BasicAck(ack) => {
-                self.settle(ack.delivery_tag, ack.multiple, Intent::Ack, log);
+                self.acknowledged(ack.delivery_tag, ack.multiple, Intent::Ack, log);
             }
             Method::BasicNack(nack) => {
                 let intent = Intent::Refuse { requeue: nack.requeue };
-                self.settle(nack.delivery_tag, nack.multiple, intent, log);
+                self.acknowledged(nack.delivery_tag, nack.multiple, intent, log);
             }
             Method::BasicReject(reject) => {
                 let intent = Intent::Refuse { requeue: reject.requeue };
-                self.settle(reject.delivery_tag, false, intent, log);
+                self.acknowledged(reject.delivery_tag, false, intent, log);
             }
             Method::BasicRecover(_) => {
                 for number in std::mem::take(&mut self.unacked).into_values() {
@@ -338,8 +338,8 @@ impl Channel {
         out.extend(content(self.number, 4_096, &method, &properties, body, effect, dice));
     }
 
-    /// The client must have been sent the tag, and have settled all that it covers.
-    fn settle(&mut self, tag: u64, multiple: bool, intent: Intent, log: &mut Log) {
+    /// The client must have been sent the tag, and have acked or nacked all that it covers.
+    fn acknowledged(&mut self, tag: u64, multiple: bool, intent: Intent, log: &mut Log) {
         let id = self.id;
         let number = self.unacked.remove(&tag);
         let number = number.unwrap_or_else(|| panic!("tag {tag} of channel {id}: {intent:?}"));
@@ -349,10 +349,10 @@ impl Channel {
             covered.append(&mut std::mem::replace(&mut self.unacked, open));
         }
         for number in covered.values() {
-            log.check_settled(*number, intent);
+            log.check_acknowledged(*number, intent);
         }
         if self.transactional {
-            self.settled.append(&mut covered);
+            self.acked_in_tx.append(&mut covered);
         }
     }
 

@@ -1,4 +1,4 @@
-//! The application consumes: it reads deliveries, settles them, and cancels its consumers.
+//! The application consumes: it reads deliveries, acks or nacks them, and cancels its consumers.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -28,7 +28,7 @@ pub(crate) struct Reader {
     pub(super) cancelled: bool,
 }
 
-/// A delivery that the application has to settle.
+/// A delivery that the application has to ack or nack.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Held {
     pub(super) tag: DeliveryTag,
@@ -151,7 +151,7 @@ impl Application {
         }
     }
 
-    pub(super) fn settle(
+    pub(super) fn acknowledge(
         &mut self,
         at: usize,
         session: &mut Session,
@@ -188,7 +188,7 @@ impl Application {
         };
         match result {
             Ok(()) => {
-                assert!(!held.stale, "{held:?} was settled behind recover");
+                assert!(!held.stale, "{held:?} was acked after recover");
                 let refused = intent != Intent::Ack;
                 assert!(!refused || origin.may_be_refused(), "{origin:?} was refused: {held:?}");
                 log.intend(at, held.tag.number(), multiple, intent);
@@ -196,12 +196,12 @@ impl Application {
                     true => it.tag.number() <= held.tag.number(),
                     false => it.tag == held.tag,
                 };
-                let settled: Vec<Held> = handle.held.extract_if(.., covered).collect();
+                let covered: Vec<Held> = handle.held.extract_if(.., covered).collect();
                 if handle.transactional {
-                    handle.uncommitted.extend(settled.iter().filter(|held| !held.stale));
+                    handle.uncommitted.extend(covered.iter().filter(|held| !held.stale));
                 }
                 let again = session.channel(handle.id).ack(held.tag, false);
-                assert!(again.is_err(), "{held:?} was settled twice");
+                assert!(again.is_err(), "{held:?} was acked twice");
             }
             Err(AckError::Stream(_)) => {
                 log.count("a stream's, not refused");

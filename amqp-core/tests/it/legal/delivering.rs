@@ -75,8 +75,9 @@ impl Channel {
         let (tag, consumer) = self.consumers.iter().nth(at).unwrap();
         let (tag, no_ack, prefetch) = (tag.clone(), consumer.no_ack, consumer.prefetch);
         let of_consumer = |number: &&usize| log.sent[**number].consumer.as_ref() == Some(&tag);
-        let held = self.unacked.values().chain(self.settled.values()).filter(of_consumer).count();
-        let all = self.unacked.len() + self.settled.len();
+        let held =
+            self.unacked.values().chain(self.acked_in_tx.values()).filter(of_consumer).count();
+        let all = self.unacked.len() + self.acked_in_tx.len();
         let full = |limit: u16, held: usize| limit > 0 && held >= usize::from(limit);
         if !no_ack && (full(prefetch, held) || full(self.global, all)) {
             return;

@@ -26,7 +26,7 @@ impl Application {
                     let handle = self.handle(channel);
                     assert!(handle.confirms && first <= last, "{first:?} to {last:?}");
                     for outcome in &mut handle.outcomes {
-                        outcome.settled |= (first..=last).contains(&outcome.seq);
+                        outcome.resolved |= (first..=last).contains(&outcome.seq);
                     }
                 }
                 Event::Deliverable(key) => {

@@ -9,7 +9,7 @@ use super::prefetch::Limits;
 use super::publishing::Outcome;
 use super::versions::Version;
 
-/// How a delivery was to be settled.
+/// Whether the application acked a delivery or refused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Intent {
     Ack,
@@ -97,7 +97,7 @@ pub(crate) struct Log {
     pub(crate) limits: BTreeMap<usize, Limits>,
     pub(crate) published: BTreeMap<u64, Published>,
     pub(crate) sent: Vec<Sent>,
-    /// Deliveries that are to be settled, by channel and tag.
+    /// Deliveries that need an ack or nack, by channel and tag.
     pub(crate) tags: BTreeMap<(usize, u64), usize>,
     /// Deliveries of each consumer, by channel and consumer tag.
     pub(crate) of_consumer: BTreeMap<(usize, String), Vec<usize>>,
@@ -128,7 +128,7 @@ impl Log {
         }
     }
 
-    /// The publishes of a channel that the broker has counted from `first` to `last` and not settled.
+    /// The publishes of a channel that the broker has counted from `first` to `last` and not resolved.
     pub(crate) fn numbered(
         &mut self,
         channel: usize,
@@ -141,7 +141,7 @@ impl Log {
         })
     }
 
-    /// The application settles one delivery, or all of the channel up to it.
+    /// The application acks or refuses one delivery, or all of the channel up to it.
     pub(crate) fn intend(&mut self, channel: usize, tag: u64, multiple: bool, intent: Intent) {
         let first = if multiple { 0 } else { tag };
         for (_, number) in self.tags.range((channel, first)..=(channel, tag)) {
@@ -149,8 +149,8 @@ impl Log {
         }
     }
 
-    /// The broker takes a settlement.
-    pub(crate) fn check_settled(&mut self, number: usize, intent: Intent) {
+    /// The broker has received an ack, nack or reject.
+    pub(crate) fn check_acknowledged(&mut self, number: usize, intent: Intent) {
         self.count(match intent {
             Intent::Ack => "acked",
             Intent::Refuse { requeue: true } => "requeued",
@@ -178,7 +178,7 @@ impl Log {
             && *next != number
         {
             let sent = &self.sent[*next];
-            // A `multiple` may have settled it, unread, before that.
+            // A `multiple` may have covered it, unread, before that.
             let gone = sent.recovered || !sent.intents.is_empty();
             assert!(gone && !sent.no_ack, "{next} was not read, and {number} was: {sent:?}");
             *read += 1;

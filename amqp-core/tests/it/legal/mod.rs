@@ -7,7 +7,7 @@
 //!   ([`scan`]).
 //! * Each call completes once, with its own reply; each publish has its own outcome, `NotSent` if and
 //!   only if no byte of it was written; each delivery is read once, in its order ([`log`]).
-//! * What is written to settle a delivery was asked for, and no other delivery is covered
+//! * Each ack or nack that is written was requested, and covers no other delivery
 //!   ([`channel`]). What may be a stream's is not refused where that ends the connection ([`delivering`]).
 //! * Consumers have the limits that the application asked for, on each version of the broker
 //!   ([`prefetch`], [`versions`]).

@@ -21,8 +21,8 @@ pub(crate) struct Outcome {
     pub(crate) routing_key: &'static str,
     pub(crate) properties: Vec<u8>,
     pub(crate) body: Bytes,
-    /// An event has said that it is settled.
-    pub(super) settled: bool,
+    /// Whether an event has reported that it is resolved.
+    pub(super) resolved: bool,
 }
 
 /// Where the number of a publish stands. Everything else is the same in many of them.
@@ -86,7 +86,7 @@ impl Application {
                     routing_key,
                     properties: encoded,
                     body,
-                    settled: false,
+                    resolved: false,
                 });
             }
             Ok(seq) => assert_eq!(seq.number(), 0),
@@ -112,7 +112,7 @@ impl Application {
         let most = dice.below(20);
         let mut taken = 0;
         handle.outcomes.retain(|outcome| {
-            if taken > most || !(outcome.settled || dice.chance(5)) {
+            if taken > most || !(outcome.resolved || dice.chance(5)) {
                 return true;
             }
             taken += 1;
@@ -126,7 +126,7 @@ impl Application {
                     false
                 }
                 None => {
-                    assert!(!outcome.settled, "{outcome:?} has none, though an event said so");
+                    assert!(!outcome.resolved, "{outcome:?} has none, though an event said so");
                     true
                 }
             }

@@ -288,7 +288,7 @@ impl World {
             && stats.unread_bytes + stats.incomplete_bytes + stats.unsent_bytes == 0
     }
 
-    /// Everything has been answered and settled on a connection that lives.
+    /// Everything has been answered and resolved on a connection that lives.
     fn check_rest(&mut self) {
         if self.session.cause().is_some() {
             return;

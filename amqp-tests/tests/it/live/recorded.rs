@@ -124,7 +124,7 @@ enum Phase {
     Channel,
     Declared,
     Confirms,
-    Settled,
+    Resolved,
     Delivered,
     Cancelled,
     Deleted,
@@ -197,7 +197,7 @@ impl Client {
                 let select = ConfirmSelect::default();
                 self.calls.plain = Some(self.channel().call(now, &select).unwrap());
             }
-            Phase::Settled => {
+            Phase::Resolved => {
                 for number in 0..MESSAGES {
                     // One in ten comes back.
                     let key = if number % 10 == 0 { "nowhere" } else { "recorded" };
@@ -260,7 +260,7 @@ impl Client {
             Event::CallDone(_) => self.call_done(),
             Event::Resolved { first, last, .. } => {
                 for seq in first.number()..=last.number() {
-                    self.settled(seq);
+                    self.resolved(seq);
                 }
                 return;
             }
@@ -288,14 +288,14 @@ impl Client {
         self.phase = match self.phase {
             Phase::Channel => Phase::Declared,
             Phase::Declared => Phase::Confirms,
-            Phase::Confirms => Phase::Settled,
+            Phase::Confirms => Phase::Resolved,
             Phase::Cancelled => Phase::Deleted,
             _ => Phase::Closed,
         };
     }
 
-    fn settled(&mut self, seq: u64) {
-        // A run that one ack settles may hold some that were settled before.
+    fn resolved(&mut self, seq: u64) {
+        // An event may cover publishes that were resolved before.
         if !self.open_publishes.remove(&seq) {
             return;
         }

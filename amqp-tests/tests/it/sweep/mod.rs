@@ -77,9 +77,9 @@ fn poll_times(
         if future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
             return true;
         }
-        world.settle();
+        world.run_until_idle();
         world.release_frame();
-        world.settle();
+        world.run_until_idle();
     }
     false
 }

@@ -85,8 +85,8 @@ impl World {
         self.inner.lock().unwrap().sent.clone()
     }
 
-    /// Polls the drivers until none of them can go on.
-    pub(crate) fn settle(&self) {
+    /// Polls the drivers until none of them can continue.
+    pub(crate) fn run_until_idle(&self) {
         let waker = Waker::from(Arc::clone(&self.woken));
         loop {
             self.woken.0.store(false, Ordering::Relaxed);
@@ -124,7 +124,7 @@ impl World {
     /// Lets everything arrive and have its effect.
     pub(crate) fn finish(&self) {
         loop {
-            self.settle();
+            self.run_until_idle();
             if !self.release_frame() {
                 return;
             }
@@ -139,9 +139,9 @@ impl World {
             if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
                 return value;
             }
-            self.settle();
+            self.run_until_idle();
             self.release_frame();
-            self.settle();
+            self.run_until_idle();
         }
         panic!("a future does not end");
     }

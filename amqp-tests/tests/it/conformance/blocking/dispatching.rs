@@ -41,7 +41,7 @@ fn pk_70_consuming_stops_from_a_callback_and_the_rest_goes_back() {
         .basic_consume(&channel, BasicConsume::new(&queue), |control, delivery| {
             bodies.push(delivery.body().to_vec());
             control.stop_consuming();
-            // Behind the cancel, the present one can still be settled.
+            // After the cancel, this delivery can still be acked.
             delivery.ack()?;
             Ok(())
         })

@@ -17,7 +17,7 @@ on_every_adapter! {
     a_nacked_message_is_redelivered
     na_21_a_rejected_message_is_gone
     prefetch_limits_what_is_unacknowledged
-    multiple_settles_all_up_to_it
+    multiple_acks_all_up_to_it
     no_ack_needs_no_acknowledgement
     reading_pauses_for_a_slow_consumer_and_goes_on
     na_18_a_cancelled_consumer_ends_after_what_was_sent
@@ -25,13 +25,13 @@ on_every_adapter! {
     na_19_a_deleted_queue_ends_its_consumer_with_the_reason
     pk_56_a_duplicate_tag_is_refused_locally
     a_delivery_outlives_its_channel_and_is_stale
-    deliveries_are_settled_from_any_thread
+    deliveries_are_acked_from_any_thread
     na_21_a_delivery_cancels_its_consumer
     pk_57_a_cancel_at_the_first_message_leaves_the_others
     na_22_a_reply_goes_where_its_message_went
     br_5_a_running_consumer_heeds_the_channels_prefetch_alone
     br_31_replies_come_directly
-    settling_twice_and_dropping_do_no_harm
+    acking_twice_and_dropping_do_no_harm
 }
 
 async fn deliveries_come_in_order(at: At) {
@@ -98,7 +98,7 @@ async fn prefetch_limits_what_is_unacknowledged(at: At) {
     connection.close().await;
 }
 
-async fn multiple_settles_all_up_to_it(at: At) {
+async fn multiple_acks_all_up_to_it(at: At) {
     let Scene { connection, channel, queue } = at.scene("multiple").await;
     publish(&channel, queue.name(), ["1", "2", "3", "4", "5", "6"]).await;
     let mut consumer = consumer_of(&channel, queue.name()).await;
@@ -263,7 +263,7 @@ async fn a_delivery_outlives_its_channel_and_is_stale(at: At) {
     assert!(matches!(error, AckError::Stale(_)), "{error:?}");
 }
 
-async fn deliveries_are_settled_from_any_thread(at: At) {
+async fn deliveries_are_acked_from_any_thread(at: At) {
     let Scene { connection, channel, queue } = at.scene("threads").await;
     publish(&channel, queue.name(), ["x"; 300]).await;
     let mut consumer = consumer_of(&channel, queue.name()).await;
@@ -400,7 +400,7 @@ async fn br_31_replies_come_directly(at: At) {
 }
 
 /// N3, N4: what RabbitMQ would close the channel for, and what is dropped.
-async fn settling_twice_and_dropping_do_no_harm(at: At) {
+async fn acking_twice_and_dropping_do_no_harm(at: At) {
     let Scene { connection, channel, queue } = at.scene("once").await;
     publish(&channel, queue.name(), ["1", "2", "3"]).await;
     let mut consumer = consumer_of(&channel, queue.name()).await;

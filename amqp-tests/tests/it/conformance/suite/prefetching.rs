@@ -8,7 +8,7 @@ use crate::support::{exclusive, within};
 on_every_adapter! {
     the_channels_prefetch_holds_where_a_consumer_has_none
     a_limit_for_the_channel_survives_its_consumers
-    a_tag_without_acknowledgement_settles_nothing
+    a_tag_without_acknowledgement_acks_nothing
 }
 
 /// RabbitMQ's meaning, and pika's: the consumer's own, the channel's, the default.
@@ -55,7 +55,7 @@ async fn a_limit_for_the_channel_survives_its_consumers(at: At) {
 }
 
 /// Direct replies repeat the tag of the delivery that comes next.
-async fn a_tag_without_acknowledgement_settles_nothing(at: At) {
+async fn a_tag_without_acknowledgement_acks_nothing(at: At) {
     let Scene { connection, channel, queue } = at.scene("counted").await;
     let other = channel.queue_declare(exclusive("not-counted")).await.unwrap();
     let consume = BasicConsume::new("amq.rabbitmq.reply-to").no_ack();

@@ -21,7 +21,7 @@ on_every_adapter! {
     na_16_returned_messages_are_raised_once
     na_24_br_20_a_full_queue_nacks
     na_26_publishes_take_effect_when_they_are_committed
-    br_32_settlements_take_effect_when_they_are_committed
+    br_32_acks_take_effect_when_they_are_committed
     br_18_an_unroutable_message_comes_back_at_the_commit
     h9_modes_exclude_each_other
     na_27_pk_59_every_method_has_its_answer
@@ -262,8 +262,8 @@ async fn na_26_publishes_take_effect_when_they_are_committed(at: At) {
     connection.close().await;
 }
 
-/// After a rollback a delivery is neither ready nor redelivered, and can be settled again.
-async fn br_32_settlements_take_effect_when_they_are_committed(at: At) {
+/// After a rollback a delivery is neither ready nor redelivered, and can be acked again.
+async fn br_32_acks_take_effect_when_they_are_committed(at: At) {
     let (connection, channel, queue) = queue_with(&at, &["1", "2"]).await;
     let tx = channel.tx_select().await.unwrap();
     let consume = BasicConsume::new(&queue).prefetch(1);

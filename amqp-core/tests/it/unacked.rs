@@ -1,4 +1,4 @@
-//! Deliveries that are to be acknowledged: each once, and what recover, rollback and streams change.
+//! Unacknowledged deliveries: each is acked once. The effects of recover, rollback and streams.
 
 use amqp_core::proto::RawProperties;
 use amqp_core::proto::method::basic;
@@ -10,7 +10,7 @@ use crate::contents::{consume, consuming, each_way};
 
 /// N3: RabbitMQ would close the channel.
 #[test]
-fn a_delivery_is_settled_once() {
+fn a_delivery_is_acked_once() {
     each_way(|mut peer| {
         let (id, consumer) = consuming(&mut peer, &consume());
         (1..=5).for_each(|tag| peer.deliver(1, tag, b""));
@@ -45,7 +45,7 @@ fn a_delivery_that_is_given_up_is_told() {
         let stats = peer.session.connection().stats();
         assert_eq!((stats.unacked, stats.dropped), (0, 1));
         assert!(peer.methods().is_empty());
-        // Its tag is at hand, so it can be settled after all.
+        // It can still be acked by its tag.
         peer.session.channel(id).ack(delivery.tag, false).unwrap();
         peer.session.channel(id).drop_unacked(delivery.tag);
         assert!(peer.events().is_empty());
@@ -53,7 +53,7 @@ fn a_delivery_that_is_given_up_is_told() {
 }
 
 #[test]
-fn a_rollback_lets_deliveries_be_settled_again() {
+fn a_rollback_lets_deliveries_be_acked_again() {
     each_way(|mut peer| {
         let (id, consumer) = consuming(&mut peer, &consume());
         peer.session.channel(id).call(peer.now, &TxSelect::default()).unwrap();
