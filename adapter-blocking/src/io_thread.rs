@@ -318,7 +318,7 @@ mod tests {
         fn fail(self: Box<Self>, _: TransportError) {}
     }
 
-    /// The connection that is being opened, on a thread whose poller fails once `fails` is set.
+    /// Opens a connection on a thread whose poller fails once `fails` is set.
     fn open(broker: &ModelBroker, fails: &Arc<AtomicBool>) -> crate::Connecting {
         let (connecting, driver) = Connector::new(&broker.uri()).unwrap().driver().unwrap();
         let fails = Arc::clone(fails);
@@ -331,8 +331,8 @@ mod tests {
         connecting
     }
 
-    /// The poller's timeouts are rounded: one that ends before the deadline has come would be begun again at
-    /// once.
+    /// The poller's timeouts are rounded. A timeout that ends before the deadline would be started again
+    /// immediately.
     #[test]
     fn a_thread_at_rest_does_not_spin() {
         let broker = ModelBroker::start().unwrap();
@@ -351,7 +351,7 @@ mod tests {
         let before = polls.load(Ordering::SeqCst);
         thread::sleep(Duration::from_secs(4));
         let polled = polls.load(Ordering::SeqCst) - before;
-        // Each heartbeat, sent or received, takes a few.
+        // Each heartbeat that is sent or received takes a few polls.
         assert!((4..200).contains(&polled), "{polled} polls in 4 s");
         connection.close();
     }
@@ -373,7 +373,7 @@ mod tests {
         assert_eq!(error, ConnectError::DriverNotStarted(expected));
     }
 
-    /// A process that was suspended has not heard of what came meanwhile.
+    /// A process that was suspended has not seen the bytes that arrived meanwhile.
     #[test]
     fn a_deadline_passes_once_the_poller_was_asked_behind_it() {
         let (io, driver) = Driver::new(|io| Ok((io, std::future::ready(())))).unwrap();

@@ -126,7 +126,7 @@ mod tests {
 
     use super::{poll_once, wait, wait_until};
 
-    /// The waker that a wait polls with.
+    /// The waker with which a wait polls.
     fn waker() -> Waker {
         wait(poll_fn(|cx| Poll::Ready(cx.waker().clone())))
     }
@@ -145,7 +145,7 @@ mod tests {
         assert!(outer.will_wake(&waker()), "the outer one is kept");
     }
 
-    /// The inner wait is rung by the outer one's waker, and then the outer one must not sleep through it.
+    /// The waker of the outer wait rings the alarm during the inner wait. The outer wait must not miss it.
     #[test]
     fn a_nested_wait_leaves_the_outer_ones_wake_up() {
         let mut polls = 0;
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(polls, 2);
     }
 
-    /// As a publish does that finds buffer space, when its task is to yield.
+    /// A publish that finds buffer space yields like this once its task has used up its budget.
     #[test]
     fn a_future_that_yields_resolves_though_no_time_is_left() {
         let mut yielded = false;

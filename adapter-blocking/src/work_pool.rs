@@ -202,8 +202,7 @@ mod tests {
         assert_eq!(running, Vec::from_iter(0..CONNECT_THREADS_MAX));
         assert_eq!(lock(&POOL.0).threads, CONNECT_THREADS_MAX);
 
-        // Every attempt but the last times out: nothing of what waited is done any more, and it
-        // leaves the queue.
+        // All attempts except the last time out. Their waiting work leaves the queue and is not run.
         let last = all.pop().unwrap();
         drop(all);
         let another = run(1_000);

@@ -343,8 +343,8 @@ mod tests {
         (pump, shared, id)
     }
 
-    /// A process that was suspended in the middle of a write finds all at once that the socket took
-    /// the rest, that a heartbeat came, and that its deadline has passed.
+    /// A process was suspended in the middle of a write. When it continues, the socket has taken the rest, a
+    /// heartbeat has arrived, and the deadline has passed.
     #[test]
     fn what_was_written_counts_before_the_deadline() {
         let start = Instant::now();
@@ -376,7 +376,7 @@ mod tests {
         }
     }
 
-    /// Everything that a connection can wait for is under way when a call panics under the lock.
+    /// A call panics under the lock while tasks wait for everything that a connection can wait for.
     #[test]
     fn a_panic_under_the_lock_ends_the_session_for_everyone() {
         let now = Instant::now();

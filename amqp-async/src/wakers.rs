@@ -267,13 +267,13 @@ mod tests {
 
     use super::{Released, WaitQueue};
 
-    /// Counts, and panics, when it is woken and when it is dropped.
+    /// Counts its wake-ups and drops, and panics on each.
     struct Panics(Arc<AtomicUsize>);
 
     impl Wake for Panics {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
-            // Its own drop comes in the middle of a panic, where another would end the process.
+            // It would be dropped during a panic, and a second panic would abort the process.
             std::mem::forget(self);
             panic!("woken");
         }

@@ -159,7 +159,7 @@ mod tests {
     use crate::limits::{ARENA_CHUNK_BYTES, ARENA_RUN_BYTES};
     use crate::slab::Key;
 
-    /// Whatever lies between, however long the parts are, and whose they are.
+    /// For any distance between the parts, any length and any owner.
     #[test]
     fn parts_are_what_the_input_had_there() {
         let bytes: Vec<u8> =

@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(slab.find(second), Some(&'b'));
         assert_eq!(slab.find_mut(second), Some(&mut 'b'));
         assert_eq!(slab.keys(), [second]);
-        // A key that was removed twice frees its place once.
+        // A key that is removed twice frees its slot once.
         assert_eq!((slab.remove(second), slab.remove(second)), (Some('b'), None));
         let (third, fourth) = (slab.insert('c'), slab.insert('d'));
         assert_ne!(third.index, fourth.index);

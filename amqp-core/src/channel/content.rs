@@ -339,7 +339,7 @@ mod tests {
     /// The properties of a message with a message id.
     const PROPERTIES: RawProperties<'_> = RawProperties::new(&[0, 0x80, 3, b'a', b'b', b'c']);
 
-    /// A content whose header is due.
+    /// A content that awaits its header.
     fn begun(staging: &mut Staging) -> Content {
         let mut content = Content::default();
         content.begin(staging, Target::Discard, ShortStr::default(), ShortStr::default());
@@ -350,7 +350,7 @@ mod tests {
         ContentHeader { class_id: CONTENT_CLASS, body_size, properties: PROPERTIES }
     }
 
-    /// Whether the body is kept, as far as it has arrived.
+    /// Whether the body that has arrived is kept.
     fn grows(content: &Content) -> bool {
         matches!(content.partial.as_ref().unwrap().body, LargeBody::Growing(_))
     }
@@ -397,7 +397,7 @@ mod tests {
         assert_eq!(staging.spare.len(), STAGING_BUFFERS_MAX);
     }
 
-    /// Never more than twice what has arrived, and no more than the whole.
+    /// The capacity is at most twice the bytes received, and at most the final size.
     #[test]
     fn memory_grows_with_what_arrives() {
         let mut body = Vec::new();

@@ -203,7 +203,7 @@ mod tests {
         fingerprint("e", "k", &encoded(properties), b"body")
     }
 
-    /// Headers as on the wire, each an octet.
+    /// Headers in wire format, each with an octet as its value.
     fn headers(fields: &[(&str, u8)]) -> Fingerprint {
         let mut table = Vec::new();
         for (name, value) in fields {

@@ -114,7 +114,7 @@ mod tests {
         static STEPS: Cell<usize> = const { Cell::new(0) };
     }
 
-    /// Two fingerprints are compared.
+    /// Counts one comparison of two fingerprints.
     pub(in crate::channel) fn count_step() {
         STEPS.set(STEPS.get() + 1);
     }
@@ -199,7 +199,7 @@ mod tests {
         assert!(restamped(Properties::new().headers(headers("timestamp_in_ms"))));
     }
 
-    /// What a return and an ack cost does not grow with the publishes that are open or returned.
+    /// The cost of a return and of an ack does not grow with the number of open or returned publishes.
     #[test]
     fn returns_and_acks_cost_few_steps_each() {
         const OPEN: u64 = 65_536;
@@ -224,7 +224,7 @@ mod tests {
         assert!((17..250).contains(&most), "{most} comparisons");
     }
 
-    /// The first one is kept whole, and so are others as far as there is memory for them.
+    /// The first message is kept completely, and so are others until the limit is reached.
     #[test]
     fn what_waits_for_its_ack_is_kept_up_to_the_limit() {
         const LIMIT: usize = RETURNED_UNCLAIMED_BYTES;

@@ -210,7 +210,7 @@ mod tests {
         assert!(!unacked.ack(5, true), "what was committed stays acked");
         assert!(unacked.ack(3, true) && unacked.ack(6, true) && unacked.ack(9, true));
         assert!(!unacked.ack(4, false) && !unacked.ack(10, false));
-        // Recovering takes back what is not acked alone.
+        // `basic.recover` requeues only what is not acked.
         unacked.commit();
         unacked.push(12);
         unacked.push(13);
@@ -220,8 +220,8 @@ mod tests {
         assert!(unacked.ack(12, true) && !unacked.ack(13, true));
     }
 
-    /// Where a delivery before them is open, acked ones are marked. The marks go with the one that makes
-    /// them the greater part.
+    /// While an earlier delivery is unacknowledged, acked ones are marked. The marked ones are removed when
+    /// they are more than half.
     #[test]
     fn marks_are_swept_when_they_are_the_greater_part() {
         let mut unacked = Unacked::default();
@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(unacked.lowest(), Some(1));
     }
 
-    /// Where a delivery before them is open, acked ones are marked: the marks go.
+    /// While an earlier delivery is unacknowledged, acked ones are marked. A rollback removes the marks.
     #[test]
     fn a_rollback_leaves_each_delivery_once() {
         let mut unacked = Unacked::default();
@@ -247,7 +247,7 @@ mod tests {
     }
 
     proptest! {
-        /// As a set of tags behaves; and acked ones take no memory for long.
+        /// It behaves like a set of tags, and acked tags do not use memory for long.
         #[test]
         fn it_is_a_set(steps in proptest::collection::vec((0_u8..4, any::<proptest::sample::Index>()), 1..400)) {
             let (mut unacked, mut model, mut next) = (Unacked::default(), BTreeSet::new(), 1_u64);

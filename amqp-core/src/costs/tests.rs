@@ -1,4 +1,4 @@
-//! The tables, against counted steps: everything there is, and four times as much of it.
+//! Compares the tables with counted steps, for a number of open things and for four times that number.
 
 #[allow(dead_code, unreachable_pub, reason = "the integration tests use the rest")]
 #[path = "../../tests/it/contents.rs"]
@@ -33,12 +33,12 @@ pub(crate) fn count(steps: usize) {
 enum Growth {
     Constant,
     Linear,
-    /// The operation is done for each of the things.
+    /// The operation is repeated for each of the things.
     Amortized,
 }
 use Growth::{Amortized, Constant, Linear};
 
-/// A name as in the table, what is done beforehand, and what is counted.
+/// A name as in the table, the expected growth, the preparation, and the operation that is counted.
 type Scenario = (&'static str, Growth, fn(&mut World), fn(&mut World));
 
 /// `size` channels with one thing of each kind, and one channel that has `size` of each.
@@ -46,13 +46,13 @@ struct World {
     peer: Peer,
     size: u64,
     own: ChannelId,
-    /// All of them, from number 1 on.
+    /// All channels, from number 1.
     channels: Vec<ChannelId>,
-    /// A consumer of the channel `own`: most of its deliveries are unread.
+    /// A consumer of the channel `own`. Most of its deliveries are unread.
     consumer: ConsumerKey,
-    /// Deliveries of this consumer that are to be acked, in order.
+    /// Deliveries of this consumer that need an ack, in order.
     tags: Vec<DeliveryTag>,
-    /// Consumers whose consume-ok has not come.
+    /// Consumers that await consume-ok.
     consuming: Vec<Call<ConsumeOk>>,
     calls: Vec<Call<()>>,
 }
@@ -62,7 +62,7 @@ fn text(text: &str) -> ShortStr<'_> {
 }
 
 impl World {
-    /// One consumer and one delivery of it that is to be acked on each channel.
+    /// One consumer on each channel, with one delivery that needs an ack.
     fn sparse(size: u64) -> Self {
         let mut peer = Peer::connected(Config::default().channel_max(u16::MAX));
         peer.send(0, &start(b"PLAIN"));
@@ -111,7 +111,7 @@ impl World {
         world
     }
 
-    /// Gives the channel `own` its things.
+    /// Adds its things to the channel `own`.
     fn fill(&mut self) {
         let Self { peer, own, .. } = self;
         for tag in 3..=2 * self.size + 2 {
@@ -128,7 +128,7 @@ impl World {
         peer.events();
     }
 
-    /// Calls that await their replies, behind those of the scenario.
+    /// Adds calls that await their replies, after those of the scenario.
     fn backlog(&mut self) {
         for _ in 0..self.size {
             let mut channel = self.peer.session.channel(self.own);
@@ -315,7 +315,7 @@ const VERBS: &[Scenario] = &[
     }),
 ];
 
-/// A drain that waits for one delivery of each channel alone.
+/// Starts a drain that waits for one delivery of each channel.
 fn begin_sparse_drain(it: &mut World) {
     *it = World::sparse(it.size);
     drain(it);
@@ -401,7 +401,7 @@ const FRAMES: &[Scenario] = &[
     ("heartbeat", Constant, nothing, |it| it.peer.send_bytes(&frame::HEARTBEAT)),
 ];
 
-/// What the rest of the connection holds is no matter to these.
+/// Scenarios whose cost does not depend on the rest of the connection.
 const ON_A_SMALL_CHANNEL: &[Scenario] = &[
     ("the end of a channel", Constant, nothing, |it| {
         it.peer.send(2, &channel::Close::default());

@@ -1,4 +1,4 @@
-//! The texts of all errors: their form, and that none is printed twice along a chain of sources.
+//! Tests of all error texts: their form, and that none is printed twice along a source chain.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -223,7 +223,7 @@ fn texts_are_lower_case_without_a_full_stop() {
     for error in everything() {
         let text = error.to_string();
         let first = text.chars().next().unwrap();
-        // Codes and names of hosts come first in some.
+        // Some texts begin with a code or the name of a host.
         assert!(first.is_lowercase() || first.is_ascii_digit(), "{text}");
         assert!(!text.ends_with(['.', ' ', ':', ';', ',']) && !text.contains("  "), "{text}");
     }
@@ -295,7 +295,7 @@ fn texts_say_what_failed_where_and_what_to_do() {
     }
 }
 
-/// `?` turns each error into the common one, which keeps its details.
+/// `?` converts each error into the common one, which keeps its details.
 #[test]
 fn errors_compose() {
     fn publish() -> Result<(), Error> {

@@ -421,7 +421,7 @@ mod tests {
         let mut outbound = Outbound::new(4_096);
         publish(&mut outbound, 1, &Body::Shared(Bytes::from(vec![1; 10_000])), 5);
         publish(&mut outbound, 2, &Body::Shared(Bytes::from(vec![2; 5_000])), 6);
-        // Behind its own large one, and at once on a channel without.
+        // After the channel's own large message, and immediately on a channel without one.
         publish(&mut outbound, 1, &Body::Borrowed(b"after"), 7);
         publish(&mut outbound, 3, &Body::Borrowed(b"quick"), 8);
         assert_eq!(outbound.offset(1, 1), u64::MAX);
@@ -454,7 +454,7 @@ mod tests {
         assert!(wire.ends_with(b"end"));
     }
 
-    /// Channel and size of each body frame; other bytes are those that `publish` wrote.
+    /// The channel and the size of each body frame. Other bytes are those that `publish` wrote.
     fn bodies(mut wire: &[u8]) -> Vec<(u16, usize)> {
         let mut frames = Vec::new();
         while let Some((&first, _)) = wire.split_first() {
