@@ -24,6 +24,17 @@ use crate::wait::{wait, wait_timeout};
 /// `channel.queue_delete("orders")`. It blocks the calling thread until the broker has replied, and returns
 /// the reply. It returns an [`Error`] if the channel or the connection is closed or closes meanwhile, if an
 /// argument cannot be sent, or if no reply arrives within the call timeout (30 s by default).
+///
+/// ```
+/// # use amqp_blocking::{Connection, Error, QueueBind, QueueDeclare};
+/// # fn example(connection: &Connection) -> Result<(), Error> {
+/// let channel = connection.open_channel()?;
+/// channel.queue_declare(QueueDeclare::quorum("orders"))?;
+/// channel.queue_bind(QueueBind::new("orders", "events", "order.*"))?;
+/// channel.close()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Channel(amqp_async::Channel);
 

@@ -27,6 +27,18 @@ impl Channel {
 ///
 /// When it is dropped, it is cancelled in the background, and deliveries that were not taken from it are
 /// requeued. Without acknowledgement they are lost, and those of a stream are acked.
+///
+/// ```
+/// # use amqp_blocking::{BasicConsume, Channel};
+/// # fn example(channel: &Channel) -> Result<(), Box<dyn std::error::Error>> {
+/// for delivery in channel.basic_consume(BasicConsume::new("orders").prefetch(64))? {
+///     let delivery = delivery?;
+///     println!("{} bytes", delivery.body().len());
+///     delivery.ack()?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a consumer that is dropped is cancelled"]
 #[derive(Debug)]
 pub struct Consumer(amqp_async::Consumer);

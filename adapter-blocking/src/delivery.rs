@@ -37,6 +37,21 @@ impl Channel {
 /// closes, and counts towards the prefetch until then.
 /// [`ConnectionEvent::DeliveriesDropped`](crate::ConnectionEvent::DeliveriesDropped) reports it. With
 /// [`requeue_on_drop`](crate::BasicConsume::requeue_on_drop) it is requeued instead.
+///
+/// ```
+/// # use amqp_blocking::{AckError, Delivery};
+/// # fn handle(_: &[u8]) -> std::io::Result<()> { Ok(()) }
+/// # fn example(delivery: Delivery) -> Result<(), AckError> {
+/// match handle(delivery.body()) {
+///     Ok(()) => delivery.ack()?,
+///     // The first failure may be temporary: try once more.
+///     Err(_) if !delivery.redelivered() => delivery.requeue()?,
+///     // Dead-letter or drop the message.
+///     Err(_) => delivery.discard()?,
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct Delivery(amqp_async::Delivery);
 
 impl Delivery {

@@ -22,6 +22,21 @@ impl Channel {
 ///
 /// The handle is thread-safe, and its clones are handles to the same channel. Messages are sent in the order
 /// in which they are put into the output buffer. Each is confirmed separately.
+///
+/// ```
+/// # use amqp_blocking::{Channel, Publish};
+/// # fn example(channel: &Channel) -> Result<(), Box<dyn std::error::Error>> {
+/// let publisher = channel.confirm_select()?;
+/// // One message: wait for its confirm.
+/// publisher.publish(Publish::new("", "orders", b"one").persistent().mandatory())?;
+/// // Many messages: send them, then wait for all confirms.
+/// for body in ["two", "three"] {
+///     drop(publisher.send(Publish::new("", "orders", body).persistent())?);
+/// }
+/// publisher.all_confirmed()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Publisher(amqp_async::Publisher);
 

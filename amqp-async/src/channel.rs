@@ -31,6 +31,17 @@ use crate::shared::Shared;
 /// A call takes its request, or only a name where that is enough: `channel.queue_declare("orders")`,
 /// `channel.queue_delete("orders")`. It is sent at the first poll of its future, which resolves to the
 /// broker's reply. See [`Calling`] for its errors and its cancel safety.
+///
+/// ```
+/// # use amqp_async::core::{Error, QueueBind, QueueDeclare};
+/// # async fn example(connection: &amqp_async::Connection) -> Result<(), Error> {
+/// let channel = connection.open_channel().await?;
+/// channel.queue_declare(QueueDeclare::quorum("orders")).await?;
+/// channel.queue_bind(QueueBind::new("orders", "events", "order.*")).await?;
+/// channel.close().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Channel {
     inner: Arc<ChannelHolder>,

@@ -38,6 +38,19 @@ impl Channel {
 ///
 /// When it is dropped, it is cancelled in the background, and deliveries that were not taken from it are
 /// requeued. Without acknowledgement they are lost, and those of a stream are acked.
+///
+/// ```
+/// # use amqp_async::core::BasicConsume;
+/// # async fn example(channel: &amqp_async::Channel) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut consumer = channel.basic_consume(BasicConsume::new("orders").prefetch(64)).await?;
+/// while let Some(delivery) = consumer.next().await {
+///     let delivery = delivery?;
+///     println!("{} bytes", delivery.body().len());
+///     delivery.ack()?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a consumer that is dropped is cancelled"]
 #[derive(Debug)]
 pub struct Consumer {

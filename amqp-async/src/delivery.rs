@@ -27,6 +27,21 @@ use crate::holders::ChannelHolder;
 /// closes, and counts towards the prefetch until then.
 /// [`ConnectionEvent::DeliveriesDropped`](crate::ConnectionEvent::DeliveriesDropped) reports it. With
 /// [`requeue_on_drop`](amqp_core::BasicConsume::requeue_on_drop) it is requeued instead.
+///
+/// ```
+/// # use amqp_async::{Delivery, core::AckError};
+/// # fn handle(_: &[u8]) -> std::io::Result<()> { Ok(()) }
+/// # fn example(delivery: Delivery) -> Result<(), AckError> {
+/// match handle(delivery.body()) {
+///     Ok(()) => delivery.ack()?,
+///     // The first failure may be temporary: try once more.
+///     Err(_) if !delivery.redelivered() => delivery.requeue()?,
+///     // Dead-letter or drop the message.
+///     Err(_) => delivery.discard()?,
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct Delivery {
     origin: Arc<Origin>,
     delivery: amqp_core::Delivery,

@@ -36,6 +36,21 @@ impl Channel {
 ///
 /// The handle is thread-safe, and its clones are handles to the same channel. Messages are sent in the order
 /// in which their futures put them into the output buffer. Each is confirmed separately.
+///
+/// ```
+/// # use amqp_async::core::Publish;
+/// # async fn example(channel: &amqp_async::Channel) -> Result<(), Box<dyn std::error::Error>> {
+/// let publisher = channel.confirm_select().await?;
+/// // One message: wait for its confirm.
+/// publisher.publish(Publish::new("", "orders", b"one").persistent().mandatory()).await?;
+/// // Many messages: send them, then wait for all confirms.
+/// for body in ["two", "three"] {
+///     drop(publisher.send(Publish::new("", "orders", body).persistent()).await?);
+/// }
+/// publisher.all_confirmed().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Publisher {
     channel: Arc<ChannelHolder>,

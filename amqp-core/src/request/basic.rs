@@ -11,6 +11,15 @@ use crate::request::{Got, Pending, flags, raw, requests, short};
 ///
 /// A consumer with a [`prefetch`](BasicConsume::prefetch) ignores a limit for each consumer, and counts towards
 /// a limit for the channel. Without either, a consumer has a prefetch of 256.
+///
+/// ```
+/// use amqp_core::BasicQos;
+///
+/// // At most 64 unacknowledged deliveries for each consumer that starts after this call.
+/// let qos = BasicQos::new(64);
+/// // At most 200 for all consumers of the channel together.
+/// let shared = BasicQos::new(200).global();
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BasicQos {

@@ -37,6 +37,13 @@ impl From<ExchangeType> for String {
 }
 
 /// Declares an exchange, or checks that it exists (`exchange.declare`).
+///
+/// ```
+/// use amqp_core::ExchangeDeclare;
+///
+/// let events = ExchangeDeclare::topic("events").durable().alternate_exchange("unrouted");
+/// assert_eq!(events.kind, "topic");
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ExchangeDeclare {

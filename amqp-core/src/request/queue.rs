@@ -4,6 +4,13 @@ use amqp_proto::{FieldTable, FieldValue};
 use crate::request::{MessageCount, Pending, flags, raw, requests, short};
 
 /// Binds a queue to an exchange (`queue.bind`).
+///
+/// ```
+/// use amqp_core::QueueBind;
+///
+/// // Every word after `order.` matches.
+/// let orders = QueueBind::new("orders", "events", "order.*");
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct QueueBind {
