@@ -390,12 +390,13 @@ impl Channel {
                 let (tag, consumer) = self.consumers.iter_mut().nth(at).unwrap();
                 if !std::mem::replace(&mut consumer.ghost, true) {
                     log.count("consumer cancelled by the broker");
-                    let no_ack = consumer.no_ack;
+                    // A broker that keeps such consumers has no limits that they share.
+                    let gone = consumer.no_ack || consumer.shares;
                     let cancel = basic::Cancel { consumer_tag: short(tag), no_wait: true };
                     let tag = tag.clone();
                     let effect = Effect::Ended { channel: self.id, tag: tag.clone() };
                     out.push(outgoing(number, &cancel, Some(effect)));
-                    if no_ack || dice.chance(70) {
+                    if gone || dice.chance(70) {
                         self.consumers.remove(&tag);
                     }
                 }

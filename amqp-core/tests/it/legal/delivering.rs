@@ -16,6 +16,8 @@ pub(super) struct Consumer {
     pub(super) no_ack: bool,
     prefetch: u16,
     unbounded: bool,
+    /// It has a limit together with others, which a later `basic.qos` may lift.
+    pub(super) shares: bool,
     /// The application has said that its queue is a stream.
     announced: bool,
     /// All that it was sent looks like a stream's.
@@ -56,6 +58,7 @@ impl Channel {
             no_ack: consume.no_ack,
             prefetch: self.prefetch,
             unbounded: limit.own.is_none_or(|own| own == 0 && limit.shared == 0),
+            shares: log.version == Version::V3 && limit.shared > 0,
             announced,
             suspected: log.version == Version::V3 && !consume.no_ack && !announced,
             ghost: false,
