@@ -348,6 +348,15 @@ impl Application {
         call || self.blocked || living.into_iter().any(of_handle)
     }
 
+    /// Bytes that living consumers have not read and that no prefetch bounds.
+    pub(super) fn unbounded_bytes(&self, log: &Log) -> usize {
+        let handles = self.handles.iter().enumerate();
+        let living = handles.filter(|(_, handle)| !handle.released && !handle.closed);
+        let readers =
+            living.flat_map(|(at, handle)| handle.consumers.iter().map(move |it| (at, it)));
+        readers.map(|(at, reader)| log.unbounded_bytes(at, &reader.tag, reader.read)).sum()
+    }
+
     /// What is still owed.
     pub(crate) fn open_outcomes(&self) -> usize {
         let held = self.handles.iter().filter(|handle| !handle.released);

@@ -262,7 +262,6 @@ impl Application {
         for held in &taken {
             handle.requeued(at, *held, log);
         }
-        log.released(at, &reader.tag);
         let taken = taken.into_iter().map(|held| held.tag);
         session.channel(handle.id).release_consumer(now, reader.key, taken);
     }

@@ -198,22 +198,18 @@ impl Log {
         }
     }
 
-    /// The handle of a consumer is gone: nobody reads what is left.
-    pub(crate) fn released(&mut self, channel: usize, tag: &str) {
-        for number in self.of_consumer.get(&(channel, tag.to_owned())).into_iter().flatten() {
-            self.sent[*number].unbounded = false;
-        }
-    }
-
     /// A cancel of the consumer has been answered, or the broker has cancelled it.
     pub(crate) fn has_ended(&self, channel: usize, tag: &str) -> bool {
         self.ended.get(&(channel, tag.to_owned())).is_some_and(|at| *at <= self.fed)
     }
 
-    /// Bytes of bodies that have arrived whole, that nobody has read and that no prefetch bounds.
-    pub(crate) fn unbounded_bytes(&self) -> usize {
-        let unread = self.sent.iter().filter(|sent| {
-            let lost = sent.seen || sent.recovered;
+    /// Bytes of bodies that have arrived whole for a consumer, that it has not read and that no prefetch
+    /// bounds.
+    pub(crate) fn unbounded_bytes(&self, channel: usize, tag: &str, read: usize) -> usize {
+        let all = self.of_consumer.get(&(channel, tag.to_owned()));
+        let sent = all.into_iter().flatten().skip(read).map(|number| &self.sent[*number]);
+        let unread = sent.filter(|sent| {
+            let lost = sent.seen || sent.recovered || sent.ghost;
             sent.unbounded && !lost && sent.written.is_some_and(|at| at <= self.fed)
         });
         unread.map(|sent| sent.body.len()).sum()

@@ -36,7 +36,7 @@ impl World {
             self.pauses.last_written = self.now;
         }
         if self.log.flood {
-            let unbounded = self.log.unbounded_bytes();
+            let unbounded = self.application.unbounded_bytes(&self.log);
             assert!(unbounded < HARD + READ_BYTES + MESSAGE, "{unbounded} bytes are unread");
         }
         let stats = self.session.connection().stats();
