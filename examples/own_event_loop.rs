@@ -76,7 +76,7 @@ impl App {
                     self.hand_over.send((delivery.tag, delivery.message.into_body()))?;
                 }
             }
-            (Event::ChannelClosed(_), _) if self.acked < MESSAGES => Err("it was refused")?,
+            (Event::ChannelClosed { .. }, _) if self.acked < MESSAGES => Err("it was refused")?,
             _ => {}
         }
         Ok(())

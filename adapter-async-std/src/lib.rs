@@ -30,8 +30,8 @@
 //! ```
 //!
 //! The [`guide`] has pages on errors, cancellation, backpressure and graceful shutdown, among others. The
-//! `tracing` feature logs connection and channel events at DEBUG and every frame (name and size, no contents)
-//! at TRACE. Losses that no error reports are logged at WARN.
+//! `tracing` feature logs what happens to connections, channels and consumers (see
+//! [logging](guide::logging)).
 //!
 //! A task of async-std's executor drives the connection. To poll it elsewhere, take the driver from
 //! [`Connector::driver`]. When the driver is dropped, the connection ends with [`CloseCause::DriverGone`].

@@ -31,9 +31,8 @@
 //! expired. Otherwise they return the result of the method without a timeout.
 //!
 //! The [`guide`] has pages on errors, cancellation, backpressure and graceful shutdown, among others. Where
-//! it names a future, the method of this crate waits for that future. The `tracing` feature logs connection
-//! and channel events at DEBUG and every frame (name and size, no contents) at TRACE. Losses that no error
-//! reports are logged at WARN.
+//! it names a future, the method of this crate waits for that future. The `tracing` feature logs what happens
+//! to connections, channels and consumers (see [logging](guide::logging)).
 //!
 //! TLS (`amqps`) is not supported by this release: connecting to such a host returns
 //! [`ConnectError::TlsUnsupported`].

@@ -25,8 +25,8 @@
 //! ```
 //!
 //! The [`guide`] has pages on errors, cancellation, backpressure and graceful shutdown, among others. The
-//! `tracing` feature logs connection and channel events at DEBUG and every frame (name and size, no contents)
-//! at TRACE. Losses that no error reports are logged at WARN.
+//! `tracing` feature logs what happens to connections, channels and consumers (see
+//! [logging](guide::logging)).
 //!
 //! A task of the runtime in which the connection was opened drives it. When that runtime ends, the connection
 //! ends too, and unsent messages are lost: call `connection.close().await` before.

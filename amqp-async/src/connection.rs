@@ -15,7 +15,7 @@ use crate::channel::Channel;
 use crate::events::Events;
 use crate::holders::{ChannelHolder, ConnectionHolder};
 use crate::shared::Shared;
-use crate::trace::{self, Lifecycle};
+use crate::trace::Step;
 
 /// A connection to a broker, from `connection.open-ok` until it is closed or lost
 /// (<https://www.rabbitmq.com/docs/connections>).
@@ -242,6 +242,7 @@ impl Future for OpeningChannel {
             match state.session.take_reply(call) {
                 Some(Ok(())) => {
                     let number = state.session.channel(*id).number().unwrap_or_default();
+                    state.log(|| Step::ChannelOpened(number));
                     Poll::Ready(Ok((*id, number)))
                 }
                 Some(Err(error)) => {
@@ -257,7 +258,6 @@ impl Future for OpeningChannel {
         let Poll::Ready(result) = result else { return Poll::Pending };
         (*sent, *done) = (None, true);
         Poll::Ready(result.map(|(id, number)| {
-            trace::log(|| Lifecycle::ChannelOpened(id));
             Channel::new(ChannelHolder::new(Arc::clone(connection), id, number))
         }))
     }

@@ -14,6 +14,7 @@ use crate::call::{Calling, CancelConsumer, Cancelling, StartConsumer};
 use crate::channel::Channel;
 use crate::delivery::{Delivery, Origin};
 use crate::holders::ChannelHolder;
+use crate::trace::{Once, QueueName};
 
 impl Channel {
     /// Starts a consumer (`basic.consume`; AMQP 0-9-1, 1.8.3.3; <https://www.rabbitmq.com/docs/consumers>).
@@ -29,8 +30,9 @@ impl Channel {
     pub fn basic_consume(&self, consume: impl Into<BasicConsume>) -> Consuming {
         let consume = consume.into();
         let (no_ack, requeue_on_drop) = (consume.no_ack, consume.requeue_on_drop);
+        let queue = QueueName::new(&consume.queue);
         let calling = self.call(StartConsumer(consume));
-        Consuming { calling, no_ack, requeue_on_drop }
+        Consuming { calling, no_ack, requeue_on_drop, queue }
     }
 }
 
@@ -334,6 +336,7 @@ pub struct Consuming {
     calling: Calling<StartConsumer>,
     no_ack: bool,
     requeue_on_drop: bool,
+    queue: QueueName,
 }
 
 impl Future for Consuming {
@@ -344,9 +347,15 @@ impl Future for Consuming {
         started.map_ok(|ok| {
             let channel = Arc::clone(self.calling.holder());
             let Self { no_ack, requeue_on_drop, .. } = *self;
-            let consumer = Some((ok.consumer, ok.consumer_tag));
-            let message_count = None;
-            let origin = Origin { channel, consumer, message_count, no_ack, requeue_on_drop };
+            let origin = Origin {
+                channel,
+                consumer: Some((ok.consumer, ok.consumer_tag)),
+                message_count: None,
+                no_ack,
+                requeue_on_drop,
+                queue: self.queue.clone(),
+                drop_logged: Once::default(),
+            };
             Consumer::new(origin, ok.consumer)
         })
     }

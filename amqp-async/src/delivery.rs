@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::call::{Calling, CancelConsumer, Cancelling};
 use crate::channel::Channel;
 use crate::holders::ChannelHolder;
+use crate::trace::{Once, QueueName, Step};
 
 /// A message delivered to a consumer (`basic.deliver`; AMQP 0-9-1, 1.8.3.9), or fetched with `basic.get`.
 ///
@@ -59,6 +60,9 @@ pub(crate) struct Origin {
     pub(crate) message_count: Option<u32>,
     pub(crate) no_ack: bool,
     pub(crate) requeue_on_drop: bool,
+    pub(crate) queue: QueueName,
+    /// Whether it was logged that a delivery was dropped.
+    pub(crate) drop_logged: Once,
 }
 
 impl Origin {
@@ -335,14 +339,22 @@ impl Delivery {
     }
 
     fn drop_unacknowledged(&self) {
-        let Origin { channel, requeue_on_drop, .. } = &*self.origin;
+        let Origin { channel, consumer, requeue_on_drop, queue, .. } = &*self.origin;
+        // Each message that was got has an origin of its own: those are logged once for the channel.
+        let drop_logged = match consumer {
+            Some(_) => &self.origin.drop_logged,
+            None => channel.drop_logged(),
+        };
         let tag = self.delivery.tag;
         channel.shared().with(|state| {
-            let mut channel = state.session.channel(channel.id());
-            if *requeue_on_drop {
-                channel.requeue(tag);
-            } else {
-                channel.drop_unacked(tag);
+            let mut view = state.session.channel(channel.id());
+            let stays = if *requeue_on_drop { view.requeue(tag) } else { view.drop_unacked(tag) };
+            if stays && drop_logged.is_first() {
+                state.log(|| Step::DeliveryDropped {
+                    channel: channel.number(),
+                    queue: queue.name(),
+                    consumer_tag: self.origin.tag().into(),
+                });
             }
         });
     }

@@ -2,7 +2,10 @@
 
 /// The arguments, results and errors of calls, the same for async and blocking handles.
 pub mod values {
-    pub use crate::{AnswerError, ConnectionEvent, TryRecvError, TrySendError, guide, limits};
+    pub use crate::{
+        AnswerError, ConnectionEvent, FRAME_LOG_TARGET, LOG_TARGET, TryRecvError, TrySendError,
+        guide, limits,
+    };
     pub use amqp_core::{
         AckError, AmqpUri, BasicConsume, BasicGet, BasicQos, BasicRecover, Body, BrokerError,
         ChannelCause, ChannelFlow, CloseCause, Config, ConfirmSelect, ConnectError, ConnectFailure,

@@ -10,6 +10,7 @@ use futures_core::FusedFuture;
 use crate::call::Calling;
 use crate::channel::Channel;
 use crate::delivery::{Delivery, Origin};
+use crate::trace::{Once, QueueName};
 
 impl Channel {
     /// Fetches one message from a queue (`basic.get`; AMQP 0-9-1, 1.8.3.10;
@@ -26,7 +27,8 @@ impl Channel {
     pub fn basic_get(&self, get: impl Into<BasicGet>) -> Getting {
         let get = get.into();
         let (no_ack, requeue_on_drop) = (get.no_ack, get.requeue_on_drop);
-        Getting { calling: self.call(get), no_ack, requeue_on_drop }
+        let queue = QueueName::new(&get.queue);
+        Getting { calling: self.call(get), no_ack, requeue_on_drop, queue }
     }
 }
 
@@ -44,6 +46,7 @@ pub struct Getting {
     calling: Calling<BasicGet>,
     no_ack: bool,
     requeue_on_drop: bool,
+    queue: QueueName,
 }
 
 impl Future for Getting {
@@ -54,8 +57,15 @@ impl Future for Getting {
         got.map_ok(|got| {
             let channel = Arc::clone(self.calling.holder());
             let Self { no_ack, requeue_on_drop, .. } = *self;
-            let (consumer, message_count) = (None, None);
-            let origin = Origin { channel, consumer, message_count, no_ack, requeue_on_drop };
+            let origin = Origin {
+                channel,
+                consumer: None,
+                message_count: None,
+                no_ack,
+                requeue_on_drop,
+                queue: self.queue.clone(),
+                drop_logged: Once::default(),
+            };
             got.map(|got| Delivery::got(origin, got))
         })
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use amqp_core::ChannelId;
 
 use crate::shared::Shared;
+use crate::trace::Once;
 
 #[derive(Debug)]
 #[allow(unreachable_pub, reason = "it stands in a sealed trait")]
@@ -30,11 +31,12 @@ pub struct ChannelHolder {
     connection: Arc<ConnectionHolder>,
     id: ChannelId,
     number: u16,
+    drop_logged: Once,
 }
 
 impl ChannelHolder {
     pub(crate) fn new(connection: Arc<ConnectionHolder>, id: ChannelId, number: u16) -> Arc<Self> {
-        Arc::new(Self { connection, id, number })
+        Arc::new(Self { connection, id, number, drop_logged: Once::default() })
     }
 
     pub(crate) const fn connection(&self) -> &Arc<ConnectionHolder> {
@@ -54,6 +56,11 @@ impl ChannelHolder {
     /// Returns the channel's number on its connection.
     pub(crate) const fn number(&self) -> u16 {
         self.number
+    }
+
+    /// Whether it was logged that a message that was got was dropped.
+    pub(crate) const fn drop_logged(&self) -> &Once {
+        &self.drop_logged
     }
 }
 

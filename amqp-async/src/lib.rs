@@ -69,5 +69,6 @@ pub use publisher::{
 };
 pub use pump::{Pump, Turn};
 pub use runtime::{Runtime, Transport, dial_tcp};
+pub use trace::{FRAME_LOG_TARGET, LOG_TARGET};
 pub use tx::{SelectingTx, Tx};
 pub use unconfirmed::{BasicPublish, Returned};

@@ -12,7 +12,7 @@ use crate::connection::Connection;
 use crate::consumer::{Consumer, Consuming};
 use crate::holders::{ChannelHolder, ConnectionHolder};
 use crate::publisher::{Publisher, SelectingConfirms};
-use crate::trace::{self, Lifecycle};
+use crate::trace::{Step, Steps};
 
 impl Connection {
     /// Opens a channel and puts it into confirm mode, in one round trip (`channel.open` and
@@ -176,7 +176,10 @@ impl OpeningHolder {
     }
 
     fn opened(&self) {
-        trace::log(|| Lifecycle::ChannelOpened(self.channel.id()));
+        if Steps::ENABLED {
+            let number = self.channel.number();
+            self.channel.shared().with(|state| state.log(|| Step::ChannelOpened(number)));
+        }
     }
 }
 

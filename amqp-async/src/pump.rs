@@ -14,7 +14,7 @@ use amqp_core::{Action, Attempt, BufferPool, CloseCause, Transmit, TransportErro
 use bytes::BytesMut;
 
 use crate::shared::{Shared, Sleep};
-use crate::trace::{Direction, Frames, Lifecycle};
+use crate::trace::{Direction, Frames, Step};
 
 /// The I/O-free part of a driver: see [`turn`](Self::turn).
 #[derive(Debug)]
@@ -61,13 +61,14 @@ pub struct Turn {
 
 impl Pump {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let log = shared.with(|state| state.log.clone());
         Self {
             shared,
             input: BytesMut::new(),
             transmit: Transmit::new(),
             traced: 0,
-            received: Frames::new(Direction::Received),
-            sent: Frames::new(Direction::Sent),
+            received: Frames::new(&log, Direction::Received),
+            sent: Frames::new(&log, Direction::Sent),
             attempt: None,
             written: 0,
             read_size: READ_MIN_BYTES,
@@ -232,8 +233,8 @@ impl Pump {
         self.transmit = Transmit::new();
         (self.input, self.buffer_size) = (BytesMut::new(), 0);
         self.traced = 0;
-        self.received = Frames::new(Direction::Received);
-        self.sent = Frames::new(Direction::Sent);
+        self.received.restart();
+        self.sent.restart();
     }
 
     /// Reports that dialling failed or the transport is lost. What was read before is passed in first.
@@ -269,11 +270,16 @@ impl Drop for Pump {
         shared.with(|state| {
             let stats = state.session.connection().stats();
             let taken = if transmit.is_empty() { 0 } else { stats.bytes_sent - *written };
-            let unsent = stats.unsent_bytes + taken;
-            if unsent > 0 {
-                state.released.log(|| Lifecycle::Unsent(unsent));
-            }
+            let unsent_bytes = stats.unsent_bytes + taken;
+            let close_requested = !state.session.connection().is_open();
             state.session.abort(CloseCause::DriverGone);
+            // Any other end was logged, and accounts for what was not sent.
+            if let Some(cause) = state.session.cause().cloned()
+                && (cause == CloseCause::DriverGone
+                    || (cause == CloseCause::ByClientForced && unsent_bytes > 0))
+            {
+                state.log(|| Step::DriverDropped { unsent_bytes, cause, close_requested });
+            }
             state.driver_dropped();
         });
     }

@@ -18,7 +18,7 @@ use amqp_core::{ChannelId, CloseCause, Event, Session};
 
 use crate::executor::Clock;
 use crate::listeners::Listeners;
-use crate::trace::Lifecycle;
+use crate::trace::{Log, Step};
 use crate::wakers::{Released, SeqWakers, WaitQueue, WakerTable, register};
 
 #[allow(unreachable_pub, reason = "it stands in a sealed trait")]
@@ -37,6 +37,7 @@ pub(crate) struct State {
     /// Tasks that wait for the connection to open or to close.
     pub(crate) lifecycle: WaitQueue,
     pub(crate) listeners: Listeners,
+    pub(crate) log: Log,
     /// The waker of the driver, while it sleeps.
     driver: Option<Waker>,
     sleep: Sleep,
@@ -69,6 +70,7 @@ pub(crate) struct ChannelWakers {
 impl Shared {
     pub(crate) fn new(session: Session, clock: Box<dyn Clock>) -> Self {
         let state = State {
+            log: Log::new(session.connection_name()),
             session,
             released: Released::default(),
             calls: WakerTable::default(),
@@ -125,6 +127,12 @@ impl Drop for Panicked<'_> {
 }
 
 impl State {
+    /// Logs a step once the lock is released.
+    #[inline]
+    pub(crate) fn log(&mut self, step: impl FnOnce() -> Step) {
+        self.released.log(&self.log, step);
+    }
+
     /// Returns the wakers of a channel.
     pub(crate) fn channel(&mut self, id: ChannelId) -> &mut ChannelWakers {
         if self.channels.len() <= id.index() {
@@ -212,21 +220,20 @@ impl State {
                     }
                 }
             }
-            Event::ChannelClosed(channel) | Event::ChannelClosing(channel) => {
+            Event::ChannelClosing(channel) => {
                 if let Some(wakers) = self.channels.get_mut(channel.index()) {
                     wakers.space.wake_all(released);
                     wakers.returned.wake_all(released);
                 }
-                if matches!(event, Event::ChannelClosed(_)) {
-                    if let Some(wakers) = self.channels.get_mut(channel.index()) {
-                        wakers.closed.wake_all(released);
-                        wakers.all_confirmed.wake_all(released);
-                    }
-                    let session = &mut self.session;
-                    released.log(|| {
-                        Lifecycle::ChannelClosed(channel, session.channel(channel).cause())
-                    });
+            }
+            Event::ChannelClosed { channel, number, ref cause } => {
+                if let Some(wakers) = self.channels.get_mut(channel.index()) {
+                    wakers.space.wake_all(released);
+                    wakers.returned.wake_all(released);
+                    wakers.closed.wake_all(released);
+                    wakers.all_confirmed.wake_all(released);
                 }
+                released.log(&self.log, || Step::ChannelClosed(number, cause.clone()));
             }
             Event::Returned(channel) => {
                 if let Some(wakers) = self.channels.get_mut(channel.index()) {
@@ -240,17 +247,39 @@ impl State {
             }
             Event::Opened => {
                 self.lifecycle.wake_all(released);
-                released.log(|| Lifecycle::Opened);
+                released.log(&self.log, || Step::Opened {
+                    target: Box::new(self.session.target()),
+                    server: self.session.connection().server_properties().clone(),
+                });
             }
-            Event::Blocked(ref reason) => released.log(|| Lifecycle::Blocked(Arc::clone(reason))),
-            Event::Unblocked => released.log(|| Lifecycle::Unblocked),
             Event::Closed(ref cause) => {
-                released.log(|| Lifecycle::Closed(cause.clone()));
+                // The pump knows more of the end of its driver.
+                if *cause != CloseCause::DriverGone {
+                    released.log(&self.log, || Step::Closed(cause.clone()));
+                }
                 self.lifecycle.wake_all(released);
                 for wakers in &mut self.channels {
                     wakers.space.wake_all(released);
                 }
             }
+            Event::AttemptFailed(ref attempt) => {
+                released.log(&self.log, || Step::AttemptFailed(attempt.clone()));
+            }
+            Event::Blocked(ref reason) => {
+                released.log(&self.log, || Step::Blocked(Arc::clone(reason)));
+            }
+            Event::ConsumerCancelled { number, ref queue, ref consumer_tag } => {
+                released.log(&self.log, || Step::ConsumerCancelled {
+                    channel: number,
+                    queue: Arc::clone(queue),
+                    consumer_tag: Arc::clone(consumer_tag),
+                });
+            }
+            Event::InputPaused { unread_bytes } => {
+                released.log(&self.log, || Step::ReadingPaused(unread_bytes));
+            }
+            Event::InputResumed => released.log(&self.log, || Step::ReadingResumed),
+            Event::Unblocked => released.log(&self.log, || Step::Unblocked),
             _ => {}
         }
     }

@@ -1,22 +1,55 @@
-//! What is logged, with the feature `tracing`: the lifecycle of connections and channels at DEBUG, what is lost
-//! without an error at WARN, every frame at TRACE. Names and sizes only: no argument, no body, no secret.
+//! What is logged, with the feature `tracing`: the guide's page on logging lists the targets, levels and fields.
 //!
-//! Nothing is logged under the lock, for a subscriber is the application's code.
+//! Nothing is logged under the lock, for a subscriber is the application's code. A step is noted under it, with the
+//! log of its connection, and written when the lock is released ([`Steps`]). Nothing is logged for each publish,
+//! delivery or ack.
 
-use amqp_core::{ChannelCause, ChannelId, CloseCause};
+use std::sync::Arc;
 
-/// A step in the lifecycle of a connection or a channel.
+use amqp_core::{ChannelCause, CloseCause, FailedAttempt, FieldTable, Target};
+
+/// The target of everything that the `tracing` feature logs of connections, channels and consumers. It is stable.
+///
+/// Frames have the target [`FRAME_LOG_TARGET`].
+pub const LOG_TARGET: &str = "amqp";
+
+/// The target of frames, which the `tracing` feature logs at TRACE. A filter for [`LOG_TARGET`] includes it, because
+/// filters compare the beginning of targets. It is stable.
+pub const FRAME_LOG_TARGET: &str = "amqp::frame";
+
+/// Something that is logged.
 #[derive(Debug)]
 #[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "nothing is logged"))]
-pub(crate) enum Lifecycle {
-    Blocked(std::sync::Arc<str>),
-    ChannelClosed(ChannelId, Option<ChannelCause>),
-    ChannelOpened(ChannelId),
+pub(crate) enum Step {
+    AttemptFailed(Box<FailedAttempt>),
+    Blocked(Arc<str>),
+    ChannelClosed(u16, Box<ChannelCause>),
+    ChannelOpened(u16),
     Closed(CloseCause),
-    Opened,
+    ConsumerCancelled {
+        channel: u16,
+        queue: Arc<str>,
+        consumer_tag: Arc<str>,
+    },
+    /// A delivery stays unacknowledged; the consumer's tag is empty for one that was got.
+    DeliveryDropped {
+        channel: u16,
+        queue: String,
+        consumer_tag: String,
+    },
+    /// The driver was dropped before the end of the connection, or behind a close that was not confirmed.
+    DriverDropped {
+        unsent_bytes: u64,
+        cause: CloseCause,
+        close_requested: bool,
+    },
+    Opened {
+        target: Box<Target>,
+        server: FieldTable,
+    },
+    ReadingPaused(usize),
+    ReadingResumed,
     Unblocked,
-    /// The driver was dropped with this many bytes to be sent.
-    Unsent(u64),
 }
 
 /// A direction of frames.
@@ -29,21 +62,68 @@ pub(crate) enum Direction {
 
 #[cfg(not(feature = "tracing"))]
 mod logging {
-    use super::{Direction, Lifecycle};
+    use super::{Direction, Step};
 
-    pub(crate) const IS_ENABLED: bool = false;
+    /// The log of a connection.
+    #[derive(Clone, Debug)]
+    pub(crate) struct Log;
 
-    #[inline]
-    pub(crate) fn log(_: impl FnOnce() -> Lifecycle) {}
+    impl Log {
+        pub(crate) const fn new(_: Option<&str>) -> Self {
+            Self
+        }
+    }
+
+    /// What is to be logged once the lock is released.
+    #[derive(Debug, Default)]
+    pub(crate) struct Steps;
+
+    impl Steps {
+        pub(crate) const ENABLED: bool = false;
+
+        #[inline]
+        pub(crate) fn add(&mut self, _: &Log, _: impl FnOnce() -> Step) {}
+
+        #[inline]
+        pub(crate) const fn write(&mut self) {}
+    }
+
+    /// The queue of deliveries.
+    #[derive(Clone, Debug)]
+    pub(crate) struct QueueName;
+
+    impl QueueName {
+        #[inline]
+        pub(crate) const fn new(_: &str) -> Self {
+            Self
+        }
+
+        pub(crate) const fn name(&self) -> String {
+            String::new()
+        }
+    }
+
+    /// Whether something was logged before.
+    #[derive(Debug, Default)]
+    pub(crate) struct Once(());
+
+    impl Once {
+        #[inline]
+        pub(crate) const fn is_first(&self) -> bool {
+            false
+        }
+    }
 
     /// The frames of one direction, logged as their bytes pass.
     #[derive(Debug)]
     pub(crate) struct Frames;
 
     impl Frames {
-        pub(crate) const fn new(_: Direction) -> Self {
+        pub(crate) const fn new(_: &Log, _: Direction) -> Self {
             Self
         }
+
+        pub(crate) const fn restart(&mut self) {}
 
         #[inline]
         pub(crate) const fn wants_bytes(&self) -> bool {
@@ -56,34 +136,170 @@ mod logging {
 
 #[cfg(feature = "tracing")]
 mod logging {
+    use std::fmt;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use amqp_core::proto::frame::{FRAME_HEAD, FRAME_OVERHEAD, FrameHead, FrameKind, FrameLimits};
     use amqp_core::proto::method::MethodId;
-    use tracing::{Level, debug, enabled, trace, warn};
+    use amqp_core::{ChannelCause, CloseCause, FieldTable, FieldValue, Target};
+    use tracing::field::{Empty, display};
+    use tracing::{Level, Span, debug, enabled, error_span, info, trace, warn};
 
-    use super::{Direction, Lifecycle};
+    use super::{Direction, FRAME_LOG_TARGET, LOG_TARGET, Step};
 
-    /// Whether steps may be logged. Subscribers are not asked under the lock: their answer is the
-    /// application's code too.
-    pub(crate) const IS_ENABLED: bool = true;
+    /// The log of a connection: its span.
+    ///
+    /// The span has no parent, for a connection outlives the work in which it is opened. Its level is the highest,
+    /// so that no filter by level separates an event from it. A clone does not call the subscriber.
+    #[derive(Clone, Debug)]
+    pub(crate) struct Log(Arc<Span>);
 
-    /// Logs one step.
-    pub(crate) fn log(step: impl FnOnce() -> Lifecycle) {
-        match step() {
-            Lifecycle::Blocked(reason) => debug!(%reason, "connection blocked"),
-            Lifecycle::ChannelClosed(channel, Some(cause)) => {
-                debug!(?channel, %cause, "channel closed");
+    impl Log {
+        pub(crate) fn new(name: Option<&str>) -> Self {
+            let peer = Empty;
+            Self(Arc::new(error_span!(target: LOG_TARGET, parent: None, "connection", name, peer)))
+        }
+
+        fn write(&self, step: Step) {
+            let span = &*self.0;
+            match step {
+                Step::AttemptFailed(attempt) => {
+                    debug!(target: LOG_TARGET, parent: span, %attempt, "attempt to connect failed");
+                }
+                Step::Blocked(reason) => {
+                    let reason = &*reason;
+                    warn!(target: LOG_TARGET, parent: span, reason, "connection blocked by the broker");
+                }
+                Step::ChannelClosed(channel, cause) => match *cause {
+                    ChannelCause::ByBroker(error) => {
+                        info!(target: LOG_TARGET, parent: span, channel, %error, "channel closed by the broker");
+                    }
+                    cause => {
+                        debug!(target: LOG_TARGET, parent: span, channel, %cause, "channel closed");
+                    }
+                },
+                Step::ChannelOpened(channel) => {
+                    debug!(target: LOG_TARGET, parent: span, channel, "channel opened");
+                }
+                Step::Closed(cause) => self.closed(&cause),
+                Step::ConsumerCancelled { channel, queue, consumer_tag } => {
+                    let (queue, consumer_tag) = (&*queue, &*consumer_tag);
+                    info!(
+                        target: LOG_TARGET, parent: span, channel, queue, consumer_tag,
+                        "consumer cancelled by the broker"
+                    );
+                }
+                Step::DeliveryDropped { channel, queue, consumer_tag } => {
+                    let consumer_tag = Some(&*consumer_tag).filter(|tag| !tag.is_empty());
+                    warn!(
+                        target: LOG_TARGET, parent: span, channel, queue, consumer_tag,
+                        "delivery dropped without ack or nack: it stays unacknowledged until the channel closes"
+                    );
+                }
+                Step::DriverDropped { unsent_bytes: 0, cause, close_requested: true } => {
+                    info!(target: LOG_TARGET, parent: span, %cause, "connection closed");
+                }
+                Step::DriverDropped { unsent_bytes: 0, cause, .. } => self.closed(&cause),
+                Step::DriverDropped { unsent_bytes, cause, .. } => {
+                    warn!(
+                        target: LOG_TARGET, parent: span, %cause, unsent_bytes,
+                        "connection ended with unsent bytes"
+                    );
+                }
+                Step::Opened { target, server } => {
+                    span.record("peer", display(Peer(&target)));
+                    let (host, port) = (&*target.endpoint.host, target.endpoint.port);
+                    let [product, version] = ["product", "version"].map(|key| text(&server, key));
+                    info!(
+                        target: LOG_TARGET, parent: span, host, port, product, version,
+                        "connection opened"
+                    );
+                }
+                Step::ReadingPaused(unread_bytes) => {
+                    debug!(target: LOG_TARGET, parent: span, unread_bytes, "reading paused");
+                }
+                Step::ReadingResumed => {
+                    debug!(target: LOG_TARGET, parent: span, "reading resumed");
+                }
+                Step::Unblocked => {
+                    info!(target: LOG_TARGET, parent: span, "connection unblocked by the broker");
+                }
             }
-            Lifecycle::ChannelClosed(channel, None) => debug!(?channel, "channel closed"),
-            Lifecycle::ChannelOpened(channel) => debug!(?channel, "channel opened"),
-            Lifecycle::Closed(cause) => debug!(%cause, "connection closed"),
-            Lifecycle::Opened => debug!("connection opened"),
-            Lifecycle::Unblocked => debug!("connection unblocked"),
-            Lifecycle::Unsent(bytes) => {
-                warn!(
-                    bytes,
-                    "driver dropped with unsent bytes: close or drain the connection first"
-                );
+        }
+
+        fn closed(&self, cause: &CloseCause) {
+            let span = &*self.0;
+            match cause {
+                CloseCause::ByClient | CloseCause::ByClientForced | CloseCause::Aborted => {
+                    info!(target: LOG_TARGET, parent: span, %cause, "connection closed");
+                }
+                // The error is returned by the connector.
+                CloseCause::Connect(_) => {
+                    debug!(target: LOG_TARGET, parent: span, %cause, "connection not opened");
+                }
+                _ => warn!(target: LOG_TARGET, parent: span, %cause, "connection lost"),
             }
+        }
+    }
+
+    /// The address of a peer, or its host and port if the address is not known.
+    struct Peer<'a>(&'a Target);
+
+    impl fmt::Display for Peer<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            let endpoint = &self.0.endpoint;
+            match self.0.address {
+                Some(address) => address.fmt(f),
+                None => write!(f, "{}:{}", endpoint.host, endpoint.port),
+            }
+        }
+    }
+
+    fn text<'a>(table: &'a FieldTable, key: &str) -> Option<&'a str> {
+        table.get(key).and_then(FieldValue::as_str)
+    }
+
+    /// What is to be logged once the lock is released.
+    #[derive(Debug, Default)]
+    pub(crate) struct Steps(Vec<(Log, Step)>);
+
+    impl Steps {
+        pub(crate) const ENABLED: bool = true;
+
+        pub(crate) fn add(&mut self, log: &Log, step: impl FnOnce() -> Step) {
+            self.0.push((log.clone(), step()));
+        }
+
+        /// Calls the subscriber, which may panic.
+        pub(crate) fn write(&mut self) {
+            for (log, step) in self.0.drain(..) {
+                log.write(step);
+            }
+        }
+    }
+
+    /// The queue of deliveries.
+    #[derive(Clone, Debug)]
+    pub(crate) struct QueueName(Arc<str>);
+
+    impl QueueName {
+        pub(crate) fn new(name: &str) -> Self {
+            Self(name.into())
+        }
+
+        pub(crate) fn name(&self) -> String {
+            self.0.as_ref().into()
+        }
+    }
+
+    /// Whether something was logged before.
+    #[derive(Debug, Default)]
+    pub(crate) struct Once(AtomicBool);
+
+    impl Once {
+        pub(crate) fn is_first(&self) -> bool {
+            !self.0.swap(true, Ordering::Relaxed)
         }
     }
 
@@ -94,6 +310,7 @@ mod logging {
     /// The frames of one direction, logged as their bytes pass.
     #[derive(Debug)]
     pub(crate) struct Frames {
+        log: Log,
         direction: Direction,
         /// Whether frames were logged when the transport was connected. Whoever enables them later does not
         /// know where a frame begins.
@@ -105,9 +322,14 @@ mod logging {
     }
 
     impl Frames {
-        pub(crate) fn new(direction: Direction) -> Self {
-            let enabled = enabled!(Level::TRACE);
-            Self { direction, enabled, head: Vec::new(), skipped: 0 }
+        pub(crate) fn new(log: &Log, direction: Direction) -> Self {
+            let enabled = enabled!(target: FRAME_LOG_TARGET, Level::TRACE);
+            Self { log: log.clone(), direction, enabled, head: Vec::new(), skipped: 0 }
+        }
+
+        /// Another transport begins.
+        pub(crate) fn restart(&mut self) {
+            *self = Self::new(&self.log, self.direction);
         }
 
         pub(crate) const fn wants_bytes(&self) -> bool {
@@ -124,7 +346,7 @@ mod logging {
                 self.head.extend_from_slice(&bytes[..taken]);
                 bytes = &bytes[taken..];
                 if self.skipped == 0 && self.wanted() == Some(self.head.len()) {
-                    self.log();
+                    self.write();
                 }
             }
         }
@@ -143,27 +365,30 @@ mod logging {
             }
         }
 
-        fn log(&mut self) {
+        fn write(&mut self) {
+            let span = &*self.log.0;
             let direction = match self.direction {
                 Direction::Received => "received",
                 Direction::Sent => "sent",
             };
             let head = std::mem::take(&mut self.head);
-            match FrameHead::parse(&head, ANY_SIZE) {
-                Ok(Some(frame)) => {
-                    let method = MethodId::split(&head[FRAME_HEAD..]).ok();
-                    let size = frame.size as usize;
-                    self.skipped = (size + FRAME_OVERHEAD).saturating_sub(head.len());
-                    let channel = frame.channel;
-                    match method {
-                        Some((method, _)) => trace!(direction, channel, %method, size, "frame"),
-                        None => trace!(direction, channel, kind = ?frame.kind, size, "frame"),
-                    }
+            let Ok(Some(frame)) = FrameHead::parse(&head, ANY_SIZE) else {
+                trace!(target: FRAME_LOG_TARGET, parent: span, direction, "protocol header");
+                return;
+            };
+            let (channel, size) = (frame.channel, frame.size as usize);
+            self.skipped = (size + FRAME_OVERHEAD).saturating_sub(head.len());
+            match MethodId::split(&head[FRAME_HEAD..]) {
+                Ok((method, _)) => {
+                    trace!(target: FRAME_LOG_TARGET, parent: span, direction, channel, %method, size, "frame");
                 }
-                _ => trace!(direction, "protocol header"),
+                Err(_) => {
+                    let kind = frame.kind;
+                    trace!(target: FRAME_LOG_TARGET, parent: span, direction, channel, ?kind, size, "frame");
+                }
             }
         }
     }
 }
 
-pub(crate) use logging::{Frames, IS_ENABLED, log};
+pub(crate) use logging::{Frames, Log, Once, QueueName, Steps};

@@ -13,7 +13,7 @@ use std::task::Waker;
 use amqp_core::{PublishSeq, Session};
 use bytes::Bytes;
 
-use crate::trace::{self, Lifecycle};
+use crate::trace::{Log, Step, Steps};
 
 /// What is woken and dropped when the lock is released.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ struct More {
     woken: Vec<Waker>,
     dropped: Vec<Waker>,
     bodies: Vec<Bytes>,
-    steps: Vec<Lifecycle>,
+    steps: Steps,
     session: Option<Box<Session>>,
 }
 
@@ -62,9 +62,9 @@ impl Released {
 
     /// Adds a step to log.
     #[inline]
-    pub(crate) fn log(&mut self, step: impl FnOnce() -> Lifecycle) {
-        if trace::IS_ENABLED {
-            self.more().steps.push(step());
+    pub(crate) fn log(&mut self, log: &Log, step: impl FnOnce() -> Step) {
+        if Steps::ENABLED {
+            self.more().steps.add(log, step);
         }
     }
 
@@ -77,7 +77,11 @@ impl Released {
     }
 
     #[inline(never)]
-    fn release_all(self) {
+    fn release_all(mut self) {
+        // First, so that a woken task logs behind what woke it.
+        if let Some(more) = &mut self.more {
+            run(|| more.steps.write());
+        }
         if let Some(waker) = self.first {
             run(|| waker.wake());
         }
@@ -94,12 +98,9 @@ impl Released {
 impl More {
     #[cold]
     fn release(self) {
-        let Self { woken, dropped, bodies, steps, session } = self;
+        let Self { woken, dropped, bodies, steps: _, session } = self;
         for waker in woken {
             run(|| waker.wake());
-        }
-        for step in steps {
-            run(|| trace::log(|| step));
         }
         for waker in dropped {
             run(|| drop(waker));

@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::Endpoint;
-use crate::error::CloseCause;
+use crate::error::{ChannelCause, CloseCause, FailedAttempt};
 use crate::ids::{Attempt, CallKey, ChannelId, ConsumerKey, PublishSeq};
 
 /// Something that has changed. An event says where; the data is taken from there by a method.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
+    /// An attempt to connect to a host or an address failed. The next one is tried, or [`Event::Closed`] follows.
+    AttemptFailed(Box<FailedAttempt>),
     /// The broker is low on a resource and blocks publishes until [`Event::Unblocked`]. The text is the
     /// broker's reason.
     Blocked(Arc<str>),
@@ -18,11 +20,27 @@ pub enum Event {
     CallDone(CallKey),
     /// A channel is closed: later calls return the cause. Its open publishes are resolved, and its consumers
     /// have ended.
-    ChannelClosed(ChannelId),
+    ChannelClosed {
+        /// The channel.
+        channel: ChannelId,
+        /// The number that it had on the connection.
+        number: u16,
+        /// Why it closed. Only the event has it if the channel was released before.
+        cause: Box<ChannelCause>,
+    },
     /// This client is closing a channel: later calls on it return an error.
     ChannelClosing(ChannelId),
     /// The session has ended: nothing more arrives from the broker.
     Closed(CloseCause),
+    /// The broker cancelled a consumer: its queue was deleted, or the queue's node is down. `Deliverable` follows.
+    ConsumerCancelled {
+        /// The number of its channel.
+        number: u16,
+        /// The queue that `basic.consume` named; empty for the channel's last declared queue.
+        queue: Arc<str>,
+        /// The consumer's tag.
+        consumer_tag: Arc<str>,
+    },
     /// A consumer has deliveries to pull, or has ended. Emitted when its queue becomes non-empty. Pull until
     /// it is empty, then call [`consumer_end`](crate::Channel::consumer_end).
     Deliverable(ConsumerKey),

@@ -22,6 +22,7 @@ pages! {
     streams
     rpc
     shutdown
+    logging
     testing
     errors
     cancellation

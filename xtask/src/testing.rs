@@ -7,10 +7,20 @@ use std::fmt::{self, Display, Formatter};
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::Command;
 
-const STEPS: [&[&str]; 3] = [
+const STEPS: [&[&str]; 4] = [
     &["test", "--workspace", "--all-targets", "--locked", "--no-fail-fast"],
     &["test", "--workspace", "--doc", "--locked", "--no-fail-fast"],
     &["test", "--package", "amqp-tokio", "--features", "tracing", "--locked", "--no-fail-fast"],
+    &[
+        "test",
+        "--package",
+        "amqp-blocking",
+        "--features",
+        "tracing",
+        "--test",
+        "tracing",
+        "--locked",
+    ],
 ];
 
 /// Runs all steps.

@@ -5,7 +5,7 @@
 //! | [`getting_started`] | [`publishing`] | [`shutdown`] | [`errors`] |
 //! | [`connecting`] | [`consuming`] | [`performance`] | [`cancellation`] |
 //! | [`from_lapin`], [`from_pika`] | [`acknowledging`] | [`testing`] | [`backpressure`] |
-//! | | [`topology`], [`streams`], [`rpc`] | [`event_loop`] | [`delivery_guarantees`] |
+//! | | [`topology`], [`streams`], [`rpc`] | [`event_loop`], [`logging`] | [`delivery_guarantees`] |
 
 // The code blocks import adapters, on which this crate cannot depend. The library of `amqp-tests` runs them.
 macro_rules! pages {
@@ -27,6 +27,7 @@ pages! {
     streams
     rpc
     shutdown
+    logging
     testing
     errors
     cancellation

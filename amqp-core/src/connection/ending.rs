@@ -114,7 +114,8 @@ impl Connection {
         state.content.clear(&mut self.staging);
         self.returns_awaited -= state.stop_awaiting_returned();
         state.clear_unacked();
-        self.link.numbers.free(state.number);
+        let number = state.number;
+        self.link.numbers.free(number);
         let calls = std::mem::take(&mut state.calls);
         let also_closing = std::mem::take(&mut state.also_closing);
         self.fail_calls(calls, &cause);
@@ -138,7 +139,7 @@ impl Connection {
                 || matches!(cause, ChannelCause::Connection(CloseCause::ByClient));
             self.end_consumer(key, ConsumerInput::ChannelClosed, (!by_client).then_some(error));
         }
-        self.events.push_back(Event::ChannelClosed(id));
+        self.events.push_back(Event::ChannelClosed { channel: id, number, cause: Box::new(cause) });
         self.sweep_channel(id);
     }
 

@@ -373,7 +373,8 @@ impl Connection {
                 delivery.tag.kind = TagKind::MaybeStream;
                 self.may_have_streams(delivery.tag.channel);
             }
-            return self.requeue(delivery.tag);
+            self.requeue(delivery.tag);
+            return;
         };
         let released = consumer.released;
         delivery.tag.kind = consumer.kind_of(&delivery);

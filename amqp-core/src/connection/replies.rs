@@ -318,6 +318,11 @@ impl Connection {
         if cancel.no_wait {
             cancel_no_wait(&mut self.link.outbound, number, cancel.consumer_tag);
         }
+        self.events.push_back(Event::ConsumerCancelled {
+            number,
+            queue: Arc::clone(&queue),
+            consumer_tag: Arc::clone(&consumer_tag),
+        });
         let error = Error::ConsumerCancelled { queue, consumer_tag };
         self.end_consumer(key, ConsumerInput::BrokerCancel, Some(error));
     }
@@ -366,20 +371,23 @@ impl Connection {
     }
 
     /// Records that the holder has dropped the delivery. It stays unacknowledged until its channel closes.
-    pub(crate) fn drop_unacked(&mut self, tag: DeliveryTag) {
-        let Some(state) = self.channels.find_mut(tag.channel.0) else { return };
-        if tag.kind != TagKind::NoAck && state.unacked().mark_dropped(tag.tag) {
+    /// Returns `false` if it was acknowledged or dropped before.
+    pub(crate) fn drop_unacked(&mut self, tag: DeliveryTag) -> bool {
+        let Some(state) = self.channels.find_mut(tag.channel.0) else { return false };
+        let stays = tag.kind != TagKind::NoAck && state.unacked().mark_dropped(tag.tag);
+        if stays {
             self.counters.dropped += 1;
             self.events.push_back(Event::Dropped(tag.channel));
         }
+        stays
     }
 
     /// Requeues an unacknowledged delivery that no handle holds. A delivery of a stream is acked instead,
-    /// because a stream keeps its messages.
-    pub(crate) fn requeue(&mut self, tag: DeliveryTag) {
-        let Some(state) = self.channels.find_mut(tag.channel.0) else { return };
+    /// because a stream keeps its messages. Returns whether the delivery stays unacknowledged.
+    pub(crate) fn requeue(&mut self, tag: DeliveryTag) -> bool {
+        let Some(state) = self.channels.find_mut(tag.channel.0) else { return false };
         if state.phase != Phase::Open || tag.kind == TagKind::NoAck {
-            return;
+            return false;
         }
         if tag.kind == TagKind::MaybeStream {
             return self.drop_unacked(tag);
@@ -388,7 +396,7 @@ impl Connection {
         // If a rollback makes it unacknowledged again, it has no holder.
         state.unacked().mark_dropped(tag.tag);
         if !state.unacked().ack(tag.tag, transactional) {
-            return;
+            return false;
         }
         self.counters.acks_sent += 1;
         let number = state.number;
@@ -400,6 +408,7 @@ impl Connection {
                 frame::write_method(out, number, &nack);
             }
         });
+        false
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::{CloseCause, ConnectError, ConnectFailure, ConnectStep, TransportError};
-use crate::event::{Action, Target, TimeoutReason};
+use crate::event::{Action, Event, TimeoutReason};
 use crate::ids::Attempt;
 use crate::session::{Phase, PhaseInput, Session};
 
@@ -55,8 +55,7 @@ impl Session {
         self.attempt = Attempt(self.attempt.0.wrapping_add(1));
         self.connection.relink(now);
         self.timers.set(TimeoutReason::Address, Some(now + self.config.address_timeout));
-        let target = Target::new(self.endpoints.host().clone(), self.endpoints.address());
-        self.action = Some(Action::Dial { attempt: self.attempt, target });
+        self.action = Some(Action::Dial { attempt: self.attempt, target: self.target() });
     }
 
     /// Continues with the next address or host, unless the failure is a refusal or there is no other.
@@ -68,7 +67,8 @@ impl Session {
                 | ConnectFailure::NoSharedMechanism { .. }
                 | ConnectFailure::VirtualHost(_)
         );
-        self.endpoints.failed(failure);
+        let failed = self.endpoints.failed(failure);
+        self.connection.events.push_back(Event::AttemptFailed(Box::new(failed)));
         if !refused && self.endpoints.next_address() {
             self.step(PhaseInput::NextAddress);
             self.dial(now);

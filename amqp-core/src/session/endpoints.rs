@@ -68,13 +68,15 @@ impl Endpoints {
         }
     }
 
-    pub(super) fn failed(&mut self, failure: ConnectFailure) {
-        self.failures.push(FailedAttempt {
+    pub(super) fn failed(&mut self, failure: ConnectFailure) -> FailedAttempt {
+        let failed = FailedAttempt {
             host: Arc::clone(&self.current.host),
             port: self.current.port,
             address: self.address,
             failure,
-        });
+        };
+        self.failures.push(failed.clone());
+        failed
     }
 
     pub(super) fn failures(&self) -> Arc<[FailedAttempt]> {

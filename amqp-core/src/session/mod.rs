@@ -12,12 +12,13 @@ mod endpoints;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use amqp_proto::FieldValue;
 use bytes::{Bytes, BytesMut};
 
 use crate::config::{Config, Secret};
 use crate::connection::{Channel, Connection, End, validate};
 use crate::error::{CloseCause, ConnectError, Error, TransportError};
-use crate::event::{Action, Event, TimeoutReason};
+use crate::event::{Action, Event, Target, TimeoutReason};
 use crate::ids::{Attempt, Call, CallKey, ChannelId, Epoch};
 use crate::machine::{self, Transition};
 use crate::request::FromReply;
@@ -322,6 +323,17 @@ impl Session {
     #[inline]
     pub const fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// What the current transport is connected to, or is to be. Over a transport that was connected before, it is the
+    /// configuration's first host.
+    pub fn target(&self) -> Target {
+        Target::new(self.endpoints.host().clone(), self.endpoints.address())
+    }
+
+    /// The name of the connection that is configured.
+    pub fn connection_name(&self) -> Option<&str> {
+        self.config.client_properties.get("connection_name").and_then(FieldValue::as_str)
     }
 
     /// Why the session ended, if it has.

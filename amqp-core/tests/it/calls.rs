@@ -160,3 +160,23 @@ fn calls_are_refused_where_too_many_await_their_replies() {
     // A close is let through.
     peer.session.channel(id).close(peer.now);
 }
+
+/// The refusal of an unconfirmed publish meets the close of its channel, which no handle holds any more: the event
+/// alone has the reason.
+#[test]
+fn why_a_released_channel_closed_is_reported() {
+    let mut peer = Peer::open();
+    let id = peer.channel(1);
+    peer.session.channel(id).release(peer.now);
+    peer.events();
+    let reply_text = ShortStr::new("NOT_FOUND").unwrap();
+    let close = channel::Close { reply_code: 404, reply_text, class_id: 60, method_id: 40 };
+    peer.send(1, &close);
+    let events = peer.events();
+    let [Event::ChannelClosed { channel, number: 1, cause }] = &events[..] else {
+        panic!("{events:?}")
+    };
+    assert_eq!(*channel, id);
+    assert_eq!(cause.to_string(), "by the broker: 404 NOT_FOUND (basic.publish)");
+    assert_eq!(peer.session.channel(id).number(), None);
+}

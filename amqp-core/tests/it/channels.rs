@@ -3,7 +3,7 @@
 use amqp_core::proto::method::{basic, channel};
 use amqp_core::proto::{RawProperties, ShortStr, frame};
 use amqp_core::{
-    AckError, BasicConsume, BasicGet, BasicQos, BasicRecover, ChannelCause, ChannelFlow,
+    AckError, BasicConsume, BasicGet, BasicQos, BasicRecover, ChannelCause, ChannelFlow, ChannelId,
     ConfirmSelect, Error, Event, ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeUnbind,
     Misuse, Publish, PublishRefused, QueueBind, QueueDeclare, QueueDelete, QueuePurge, QueueUnbind,
     TxCommit, TxRollback, TxSelect,
@@ -16,6 +16,12 @@ use crate::peer::Peer;
 fn close(code: u16) -> channel::Close<'static> {
     let reply_text = ShortStr::new("NOT_FOUND").unwrap();
     channel::Close { reply_code: code, reply_text, class_id: 60, method_id: 40 }
+}
+
+/// The event of a channel that closed, with the cause that the channel keeps.
+fn closed(peer: &mut Peer, channel: ChannelId, number: u16) -> Event {
+    let cause = peer.session.channel(channel).cause().unwrap();
+    Event::ChannelClosed { channel, number, cause: Box::new(cause) }
 }
 
 fn deliver(peer: &mut Peer, number: u16, tag: u64) {
@@ -32,10 +38,9 @@ fn a_brokers_close_fails_what_the_channel_awaits() {
     peer.methods();
     peer.send(1, &close(404));
     assert_eq!(peer.methods(), ["channel.CloseOk"]);
-    assert_eq!(
-        peer.events(),
-        [Event::CallDone(first.key()), Event::CallDone(second.key()), Event::ChannelClosed(dying)]
-    );
+    let [first_done, second_done] = [&first, &second].map(|call| Event::CallDone(call.key()));
+    let closed = closed(&mut peer, dying, 1);
+    assert_eq!(peer.events(), [first_done, second_done, closed]);
     for call in [first, second] {
         let error = peer.session.take_reply(&call).unwrap().unwrap_err();
         assert!(
@@ -99,7 +104,8 @@ fn crossing_closes() {
     peer.send(1, &close(404));
     assert_eq!(peer.methods(), ["channel.CloseOk"]);
     let [lost_key, closing_key] = [lost.key(), closing.key()].map(Event::CallDone);
-    let events = [Event::ChannelClosing(id), lost_key, closing_key, Event::ChannelClosed(id)];
+    let closed = closed(&mut peer, id, 1);
+    let events = [Event::ChannelClosing(id), lost_key, closing_key, closed];
     assert_eq!(peer.events(), events);
     assert!(peer.session.take_reply(&lost).unwrap().is_err());
     peer.session.take_reply(&closing).unwrap().unwrap();
@@ -369,7 +375,8 @@ fn a_channel_that_is_closed_is_not_reported_as_closing() {
     let mut peer = Peer::open();
     let (dead, living) = (peer.channel(1), peer.channel(2));
     peer.send(1, &close(404));
-    assert_eq!(peer.events(), [Event::ChannelClosed(dead)]);
+    let closed = closed(&mut peer, dead, 1);
+    assert_eq!(peer.events(), [closed]);
     peer.session.close(peer.now);
     assert_eq!(peer.events(), [Event::ChannelClosing(living)]);
 }
@@ -510,7 +517,8 @@ fn a_refused_open_is_answered_and_reported() {
         peer.events();
         peer.send(1, &close(504));
         assert_eq!(peer.methods(), ["channel.CloseOk"]);
-        assert_eq!(peer.events(), [Event::CallDone(opening.key()), Event::ChannelClosed(id)]);
+        let closed = closed(&mut peer, id, 1);
+        assert_eq!(peer.events(), [Event::CallDone(opening.key()), closed]);
         let error = peer.session.take_reply(&opening).unwrap().unwrap_err();
         assert_eq!(error.reply_code().unwrap().code(), 504);
         assert_eq!(Error::from(peer.session.channel(id).cause().unwrap()), error);

@@ -226,6 +226,7 @@ fn reports_of_an_earlier_attempt_change_nothing() {
     peer.send(0, &start(b"PLAIN"));
     peer.methods();
     peer.session.handle_disconnected(peer.now, first, reset(), peer.written_in_all);
+    assert!(matches!(peer.events()[..], [Event::AttemptFailed(_)]));
     // Late reports while the second address is dialled, and while its handshake runs.
     peer.session.handle_connected(peer.now, first);
     peer.session.handle_disconnected(peer.now, first, reset(), 0);
@@ -366,8 +367,15 @@ fn every_address_of_every_host_is_tried_and_every_failure_kept() {
          one (10.0.0.2:5672): cannot dial: refused; two:1: cannot resolve the host: no such host; \
          three (10.0.0.3:5672): cannot dial: refused"
     );
-    assert_eq!(session.poll_event(), Some(Event::Closed(cause)));
-    assert_eq!(session.poll_event(), None);
+    let events: Vec<_> = std::iter::from_fn(|| session.poll_event()).collect();
+    let [Event::AttemptFailed(first), .., Event::AttemptFailed(last), Event::Closed(closed)] =
+        &events[..]
+    else {
+        panic!("{events:?}")
+    };
+    assert_eq!((events.len(), closed), (5, &cause));
+    assert_eq!(first.to_string(), "one (10.0.0.1:5672): cannot dial: refused");
+    assert_eq!(last.to_string(), "three (10.0.0.3:5672): cannot dial: refused");
 }
 
 /// Neither at another address nor at another host.

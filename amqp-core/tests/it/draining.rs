@@ -76,7 +76,7 @@ fn deliveries_are_waited_for_until_they_are_acked_or_dropped() {
             cancelled(&mut peer);
             assert!(!is_done(&mut peer, &draining));
             match drop {
-                true => peer.session.channel(id).drop_unacked(held),
+                true => assert!(peer.session.channel(id).drop_unacked(held)),
                 false => peer.session.channel(id).ack(held, false).unwrap(),
             }
             assert!(is_done(&mut peer, &draining));

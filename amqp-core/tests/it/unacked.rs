@@ -39,15 +39,15 @@ fn a_delivery_that_is_given_up_is_told() {
         peer.events();
         let delivery = peer.session.channel(id).next_delivery(consumer).unwrap();
         assert_eq!(peer.session.connection().stats().unacked, 1);
-        peer.session.channel(id).drop_unacked(delivery.tag);
-        peer.session.channel(id).drop_unacked(delivery.tag);
+        assert!(peer.session.channel(id).drop_unacked(delivery.tag));
+        assert!(!peer.session.channel(id).drop_unacked(delivery.tag));
         assert_eq!(peer.events(), [Event::Dropped(id)]);
         let stats = peer.session.connection().stats();
         assert_eq!((stats.unacked, stats.dropped), (0, 1));
         assert!(peer.methods().is_empty());
         // It can still be acked by its tag.
         peer.session.channel(id).ack(delivery.tag, false).unwrap();
-        peer.session.channel(id).drop_unacked(delivery.tag);
+        assert!(!peer.session.channel(id).drop_unacked(delivery.tag));
         assert!(peer.events().is_empty());
     });
 }

@@ -73,24 +73,22 @@ impl Channel<'_> {
     }
 
     /// Records that the holder has dropped the delivery without an ack or nack. Nothing is sent: the delivery
-    /// stays unacknowledged until the channel closes. [`Event::Dropped`](crate::Event::Dropped) is emitted,
-    /// unless the delivery was acked or nacked before.
-    pub fn drop_unacked(&mut self, tag: DeliveryTag) {
-        if tag.epoch == self.connection.link.epoch
+    /// stays unacknowledged until the channel closes. Emits [`Event::Dropped`](crate::Event::Dropped) and
+    /// returns `true`, or `false` if the delivery was acked, nacked or dropped before or the channel has closed.
+    pub fn drop_unacked(&mut self, tag: DeliveryTag) -> bool {
+        tag.epoch == self.connection.link.epoch
             && tag.channel == self.id
             && self.state().is_some_and(|state| state.is_open())
-        {
-            self.connection.drop_unacked(tag);
-        }
+            && self.connection.drop_unacked(tag)
     }
 
     /// Requeues a delivery whose holder has dropped it, unless it was acked or nacked before. A delivery of a
     /// stream is acked instead. A delivery that may be a stream's stays unacknowledged on RabbitMQ before
-    /// 3.11: see [`AckError::MaybeStream`].
-    pub fn requeue(&mut self, tag: DeliveryTag) {
-        if tag.epoch == self.connection.link.epoch && tag.channel == self.id {
-            self.connection.requeue(tag);
-        }
+    /// 3.11 (see [`AckError::MaybeStream`]). Returns whether it stays unacknowledged.
+    pub fn requeue(&mut self, tag: DeliveryTag) -> bool {
+        tag.epoch == self.connection.link.epoch
+            && tag.channel == self.id
+            && self.connection.requeue(tag)
     }
 
     /// Whether an ack of the delivery would return an error: its channel or connection has closed, it is

@@ -35,7 +35,7 @@ impl Application {
                         reader.flagged = true;
                     }
                 }
-                Event::ChannelClosed(channel) => {
+                Event::ChannelClosed { channel, .. } => {
                     let handle = self.handle(channel);
                     assert!(!std::mem::replace(&mut handle.closed, true), "closed twice");
                 }
@@ -63,6 +63,7 @@ impl Application {
                 }
                 Event::Blocked(_) => self.blocked = true,
                 Event::Unblocked => assert!(std::mem::take(&mut self.blocked)),
+                Event::ConsumerCancelled { .. } => {}
                 Event::Closed(_) => self.closed = true,
                 event => panic!("{event:?}"),
             }
