@@ -36,17 +36,18 @@
 //! A task of async-std's executor drives the connection. To poll it elsewhere, take the driver from
 //! [`Connector::driver`]. When the driver is dropped, the connection ends with [`CloseCause::DriverGone`].
 //!
+//! What programs seldom name is in modules: the [`futures`] that methods return, what [`errors`] hold, rare
+//! [`requests`] and [`types`], and the [`runtime`] for those who drive connections themselves.
+//!
 //! TLS (`amqps`) is not supported by this release: connecting to such a host returns
 //! [`ConnectError::TlsUnsupported`].
 
-mod runtime;
+pub mod runtime;
 
-use amqp_async::Driver;
+use runtime::AsyncStd;
 
 #[doc(inline)]
 pub use amqp_async::{handles::*, values::*};
-
-pub use runtime::AsyncStd;
 
 /// Opens connections on async-std: a configuration, for any number of them.
 ///
@@ -93,9 +94,6 @@ pub use runtime::AsyncStd;
 /// # }
 /// ```
 pub type Connector = amqp_async::Connector<AsyncStd>;
-
-/// The driver of a connection on async-std, as [`Connector::driver`] returns it.
-pub type AsyncStdDriver = Driver<AsyncStd>;
 
 /// Opens a connection to the broker that an AMQP URI names. Resolves to the open [`Connection`]. For settings
 /// that are not in the URI, see [`Connector`].

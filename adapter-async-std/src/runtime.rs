@@ -1,3 +1,5 @@
+//! Async-std as the runtime of connections, and the types of drivers and connectors, which programs seldom name.
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -5,10 +7,16 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use amqp_async::{Clock, Executor, FuturesIo, Over, Runtime, Target, dial_tcp};
+use amqp_async::{Clock, Executor, FuturesIo, Runtime, Target, dial_tcp};
 use async_std::net::{TcpStream, ToSocketAddrs};
 use async_std::task;
 use futures_io::{AsyncRead, AsyncWrite};
+
+#[doc(inline)]
+pub use amqp_async::{ConnectorOver, DriverOver, Over};
+
+/// The driver of a connection on async-std, as [`Connector::driver`](crate::Connector::driver) returns it.
+pub type Driver = amqp_async::Driver<AsyncStd>;
 
 /// Async-std as a runtime of `amqp-async`. Tasks are spawned on its global executor.
 #[derive(Clone, Debug, Default)]

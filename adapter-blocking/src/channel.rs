@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
+use amqp_async::core::requests::{ChannelFlow, MessageCount, NoWait};
 use amqp_async::core::{
-    AckError, BasicQos, ChannelCause, ChannelFlow, DeliveryTag, Error, ExchangeBind,
-    ExchangeDeclare, ExchangeDelete, MessageCount, NoWait, QueueBind, QueueDeclare, QueueDeclareOk,
-    QueueDelete, QueuePurge,
+    AckError, BasicQos, ChannelCause, DeliveryTag, Error, ExchangeBind, ExchangeDeclare,
+    ExchangeDelete, QueueBind, QueueDeclare, QueueDeclareOk, QueueDelete, QueuePurge,
 };
 
 use crate::wait::{wait, wait_timeout};

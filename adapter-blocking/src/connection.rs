@@ -2,7 +2,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amqp_async::ConnectionEvent;
-use amqp_async::core::{BasicConsume, CloseCause, Error, FieldTable, Stats, Tuning};
+use amqp_async::core::types::{Stats, Tuning};
+use amqp_async::core::{BasicConsume, CloseCause, Error, FieldTable};
 
 use crate::channel::Channel;
 use crate::consumer::Consumer;
@@ -25,7 +26,7 @@ impl Connection {
     }
 
     /// Returns a future that resolves when the connection is closed, and does not keep it open.
-    pub(crate) fn watch(&self) -> amqp_async::Closed {
+    pub(crate) fn watch(&self) -> amqp_async::futures::Closed {
         self.0.closed()
     }
 
@@ -33,7 +34,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`Error::Connection`] if the connection is closed or closes meanwhile.
-    /// [`Misuse::NoFreeChannels`](amqp_async::core::Misuse::NoFreeChannels) if all channel numbers are in
+    /// [`Misuse::NoFreeChannels`](amqp_async::core::errors::Misuse::NoFreeChannels) if all channel numbers are in
     /// use. [`Error::Deadline`] if no reply arrives within the call timeout.
     pub fn open_channel(&self) -> Result<Channel, Error> {
         wait(self.0.open_channel()).map(Channel::new)

@@ -6,8 +6,8 @@ use amqp_async::core::{AmqpUri, Config, ConnectError, Endpoint};
 use amqp_async::{OverTransport, Runtime};
 
 use crate::connection::Connection;
+use crate::io_runtime::IoRuntime;
 use crate::io_thread::{Driver, Io, not_started};
-use crate::runtime::IoRuntime;
 use crate::stream::{Socket, Stream};
 use crate::wait::wait;
 use crate::work_pool;
@@ -90,7 +90,7 @@ impl Connector {
     /// [`CONNECT_THREADS_MAX`](crate::limits::CONNECT_THREADS_MAX) threads of the process. If it returns
     /// after the [timeout of an address](Self::address_timeout), its stream is dropped. It cannot be
     /// interrupted, so it should have a timeout itself. An error that it returns is reported as
-    /// [`ConnectFailure::Dial`](crate::ConnectFailure::Dial).
+    /// [`ConnectFailure::Dial`](crate::errors::ConnectFailure::Dial).
     ///
     /// If the function encrypts the stream itself, use `amqp` hosts: the connector does not know about the
     /// encryption.
@@ -209,7 +209,7 @@ impl fmt::Debug for Connector {
 /// If it is dropped, the attempt ends.
 #[must_use = "when it is dropped, the attempt ends"]
 #[derive(Debug)]
-pub struct Connecting(amqp_async::Connecting);
+pub struct Connecting(amqp_async::futures::Connecting);
 
 impl Connecting {
     /// Waits until the connection is open. The driver must run on another thread meanwhile.

@@ -13,7 +13,7 @@ impl Channel {
     /// and waits until the broker has started it. Takes the name of a queue, or a [`BasicConsume`].
     ///
     /// # Errors
-    /// Those of a [call](Self#calls), and [`Misuse::DuplicateConsumerTag`](amqp_async::core::Misuse).
+    /// Those of a [call](Self#calls), and [`Misuse::DuplicateConsumerTag`](amqp_async::core::errors::Misuse).
     pub fn basic_consume(&self, consume: impl Into<BasicConsume>) -> Result<Consumer, Error> {
         wait(self.shared().basic_consume(consume)).map(Consumer::new)
     }

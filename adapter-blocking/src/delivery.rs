@@ -1,9 +1,11 @@
 use std::fmt;
 
 use amqp_async::AnswerError;
+use amqp_async::core::errors::Malformed;
+use amqp_async::core::types::ShortStr;
 use amqp_async::core::{
-    AckError, BasicGet, Body, DeliveryTag, Error, Fault, FieldTable, FieldValue, Malformed,
-    Properties, Publish, ReceivedMessage, ShortStr,
+    AckError, BasicGet, Body, DeliveryTag, Error, Fault, FieldTable, FieldValue, Properties,
+    Publish, ReceivedMessage,
 };
 use bytes::Bytes;
 

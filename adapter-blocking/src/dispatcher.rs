@@ -67,7 +67,7 @@ pub struct Dispatcher<'a> {
     after_job: bool,
     on_event: Option<(Events, OnEvent<'a>)>,
     on_cancel: Option<OnCancel<'a>>,
-    closed: amqp_async::Closed,
+    closed: amqp_async::futures::Closed,
     /// The cause with which `closed` resolved.
     cause: Option<CloseCause>,
     inbox: Arc<Inbox<Job>>,

@@ -18,7 +18,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use amqp_async::Runtime;
-use amqp_async::core::{ConnectError, TransportError};
+use amqp_async::core::ConnectError;
+use amqp_async::core::errors::TransportError;
 use mio::event::{Event, Source};
 use mio::{Events, Interest, Registry, Token};
 
@@ -308,7 +309,8 @@ mod tests {
     use std::thread;
     use std::time::{Duration, Instant};
 
-    use amqp_async::core::{CloseCause, ConnectError, Error, Heartbeat, TransportError};
+    use amqp_async::core::errors::TransportError;
+    use amqp_async::core::{CloseCause, ConnectError, Error, Heartbeat};
     use amqp_testkit::ModelBroker;
 
     use super::{Drive, Driver};
@@ -319,7 +321,7 @@ mod tests {
     }
 
     /// Opens a connection on a thread whose poller fails once `fails` is set.
-    fn open(broker: &ModelBroker, fails: &Arc<AtomicBool>) -> crate::Connecting {
+    fn open(broker: &ModelBroker, fails: &Arc<AtomicBool>) -> crate::runtime::Connecting {
         let (connecting, driver) = Connector::new(&broker.uri()).unwrap().driver().unwrap();
         let fails = Arc::clone(fails);
         thread::spawn(move || {

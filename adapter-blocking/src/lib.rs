@@ -34,6 +34,9 @@
 //! it names a future, the method of this crate waits for that future. The `tracing` feature logs what happens
 //! to connections, channels and consumers (see [logging](guide::logging)).
 //!
+//! What programs seldom name is in modules: what [`errors`] hold, rare [`requests`] and [`types`], and the
+//! [`runtime`] for those who drive connections themselves.
+//!
 //! TLS (`amqps`) is not supported by this release: connecting to such a host returns
 //! [`ConnectError::TlsUnsupported`].
 
@@ -44,10 +47,10 @@ mod consumer;
 mod delivery;
 mod dispatcher;
 mod inbox;
+mod io_runtime;
 mod io_thread;
 pub mod limits;
 mod publisher;
-mod runtime;
 mod stream;
 mod threads;
 mod timer;
@@ -57,18 +60,25 @@ mod wait;
 mod work_pool;
 
 #[doc(inline)]
-pub use amqp_async::{Clock, Executor, Timer, values::*};
+pub use amqp_async::values::*;
 
 pub use channel::Channel;
 pub use connection::{Connection, Events};
-pub use connector::{Connecting, Connector, connect};
+pub use connector::{Connector, connect};
 pub use consumer::{Canceller, Consumer};
 pub use delivery::Delivery;
 pub use dispatcher::{BoxError, ConsumerId, Control, DispatchError, Dispatcher, Submitter};
 pub use inbox::SubmitError;
-pub use io_thread::Driver;
 pub use publisher::{Confirm, Publisher};
 pub use stream::Stream;
-pub use threads::Threads;
-pub use timer::ThreadTimer;
 pub use tx::Tx;
+
+/// Threads as the runtime of connections: the driver of a connection, and an executor whose tasks are threads.
+pub mod runtime {
+    pub use crate::connector::Connecting;
+    pub use crate::io_thread::Driver;
+    pub use crate::threads::Threads;
+    pub use crate::timer::ThreadTimer;
+    #[doc(inline)]
+    pub use amqp_async::{Clock, Executor, Timer};
+}

@@ -14,7 +14,7 @@ use crate::wait::wait;
 /// start a thread, `spawn` and `spawn_blocking` panic as [`std::thread::spawn`] does.
 ///
 /// ```
-/// use amqp_blocking::{Executor, Threads, Timer};
+/// use amqp_blocking::runtime::{Executor, Threads, Timer};
 /// use std::time::{Duration, Instant};
 ///
 /// let mut timer = Threads.timer();

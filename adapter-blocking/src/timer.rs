@@ -19,7 +19,7 @@ thread_local! {
     static TIMERS: RefCell<BTreeMap<Key, Waker>> = const { RefCell::new(BTreeMap::new()) };
 }
 
-/// A timer of [`Threads`](crate::Threads). It fires on the thread that waits for the future that polled it.
+/// A timer of [`Threads`](crate::runtime::Threads). It fires on the thread that waits for the future that polled it.
 #[derive(Debug, Default)]
 pub struct ThreadTimer(Option<Key>);
 

@@ -17,7 +17,7 @@ impl Channel {
     ///
     /// # Errors
     /// [`Error`] if the channel or the connection is closed, or an argument cannot be sent;
-    /// [`Misuse::ConfirmModeUsePublisher`](amqp_async::core::Misuse) in confirm mode.
+    /// [`Misuse::ConfirmModeUsePublisher`](amqp_async::core::errors::Misuse) in confirm mode.
     pub fn basic_publish<'a>(&self, publish: impl Into<Publish<'a>>) -> Result<(), Error> {
         let publish: Publish<'a> = publish.into();
         wait(self.shared().basic_publish(publish))

@@ -33,17 +33,18 @@
 //! from [`Connector::driver`]. When the driver is dropped, the connection ends with
 //! [`CloseCause::DriverGone`].
 //!
+//! What programs seldom name is in modules: the [`futures`] that methods return, what [`errors`] hold, rare
+//! [`requests`] and [`types`], and the [`runtime`] for those who drive connections themselves.
+//!
 //! TLS (`amqps`) is not supported by this release: connecting to such a host returns
 //! [`ConnectError::TlsUnsupported`].
 
-mod runtime;
+pub mod runtime;
 
-use amqp_async::Driver;
+use runtime::Smol;
 
 #[doc(inline)]
 pub use amqp_async::{handles::*, values::*};
-
-pub use runtime::Smol;
 
 /// Opens connections on smol: a configuration, for any number of them.
 ///
@@ -90,9 +91,6 @@ pub use runtime::Smol;
 /// # }
 /// ```
 pub type Connector = amqp_async::Connector<Smol>;
-
-/// The driver of a connection on smol, as [`Connector::driver`] returns it.
-pub type SmolDriver = Driver<Smol>;
 
 /// Opens a connection to the broker that an AMQP URI names. Resolves to the open [`Connection`]. For settings
 /// that are not in the URI, see [`Connector`].

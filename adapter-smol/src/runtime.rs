@@ -1,12 +1,20 @@
+//! Smol as the runtime of connections, and the types of drivers and connectors, which programs seldom name.
+
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use amqp_async::{Clock, Executor, FuturesIo, Over, Runtime, Target, dial_tcp};
+use amqp_async::{Clock, Executor, FuturesIo, Runtime, Target, dial_tcp};
 use futures_io::{AsyncRead, AsyncWrite};
 use smol::net::TcpStream;
+
+#[doc(inline)]
+pub use amqp_async::{ConnectorOver, DriverOver, Over};
+
+/// The driver of a connection on smol, as [`Connector::driver`](crate::Connector::driver) returns it.
+pub type Driver = amqp_async::Driver<Smol>;
 
 /// Smol as a runtime of `amqp-async`. Tasks are spawned on its global executor.
 #[derive(Clone, Debug, Default)]

@@ -31,17 +31,18 @@
 //! A task of the runtime in which the connection was opened drives it. When that runtime ends, the connection
 //! ends too, and unsent messages are lost: call `connection.close().await` before.
 //!
+//! What programs seldom name is in modules: the [`futures`] that methods return, what [`errors`] hold, rare
+//! [`requests`] and [`types`], and the [`runtime`] for those who drive connections themselves.
+//!
 //! TLS (`amqps`) is not supported by this release: connecting to such a host returns
 //! [`ConnectError::TlsUnsupported`].
 
-mod runtime;
+pub mod runtime;
 
-use amqp_async::Driver;
+use runtime::Tokio;
 
 #[doc(inline)]
 pub use amqp_async::{handles::*, values::*};
-
-pub use runtime::Tokio;
 
 /// Opens connections on tokio: a configuration, for any number of them.
 ///
@@ -88,9 +89,6 @@ pub use runtime::Tokio;
 /// # }
 /// ```
 pub type Connector = amqp_async::Connector<Tokio>;
-
-/// The driver of a connection on tokio, as [`Connector::driver`] returns it.
-pub type TokioDriver = Driver<Tokio>;
 
 /// Opens a connection to the broker that an AMQP URI names. Resolves to the open [`Connection`]. For settings
 /// that are not in the URI, see [`Connector`].

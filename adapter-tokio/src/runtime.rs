@@ -1,3 +1,5 @@
+//! Tokio as the runtime of connections, and the types of drivers and connectors, which programs seldom name.
+
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -6,12 +8,18 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use amqp_async::{Clock, Executor, Over, Runtime, Target, Timer, Transport, dial_tcp};
+use amqp_async::{Clock, Executor, Runtime, Target, Timer, Transport, dial_tcp};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::time::Sleep;
+
+#[doc(inline)]
+pub use amqp_async::{ConnectorOver, DriverOver, Over};
+
+/// The driver of a connection on tokio, as [`Connector::driver`](crate::Connector::driver) returns it.
+pub type Driver = amqp_async::Driver<Tokio>;
 
 /// Tokio as a runtime of `amqp-async`. Tasks are spawned on the current tokio runtime.
 ///

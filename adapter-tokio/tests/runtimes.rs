@@ -4,7 +4,8 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use amqp_testkit::ModelBroker;
-use amqp_tokio::{Config, ConnectError, ConnectFailure, Connection, Connector, connect};
+use amqp_tokio::errors::ConnectFailure;
+use amqp_tokio::{Config, ConnectError, Connection, Connector, connect};
 use tokio::runtime::Builder;
 
 /// Why it cannot be driven at all.

@@ -7,7 +7,8 @@ use std::pin::pin;
 use std::task::{Context, Waker};
 
 use amqp_async::{Runtime, Target, Transport};
-use amqp_tokio::{Endpoint, Tokio};
+use amqp_tokio::Endpoint;
+use amqp_tokio::runtime::Tokio;
 use bytes::BytesMut;
 
 /// A read that left room has emptied the socket: it is not asked again before the reactor has heard of

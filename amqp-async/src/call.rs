@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use amqp_core::{
-    BasicConsume, Call, ConsumeOk, ConsumerKey, Error, FromReply, Rpc, Secret, Session,
-};
+use amqp_core::requests::{ConsumeOk, FromReply, Rpc};
+use amqp_core::types::Secret;
+use amqp_core::{BasicConsume, Call, ConsumerKey, Error, Session};
 use futures_core::FusedFuture;
 
 use crate::holders::{ChannelHolder, ConnectionHolder, Holder};
@@ -137,13 +137,12 @@ impl<R: Rpc + Unpin> sealed::Start for R {
 }
 
 macro_rules! starts {
-    ($($(#[$doc:meta])* $name:ident$(($($field:ty),*))? on $holder:ty => $reply:ty,
+    ($($(#[$doc:meta])* $visibility:vis $name:ident$(($($field:ty),*))? on $holder:ty => $reply:ty,
         |$this:ident, $session:ident, $on:ident, $now:ident| $start:expr;)*) => {
         $(
             $(#[$doc])*
             #[derive(Debug)]
-            #[allow(unreachable_pub, reason = "it stands in the type of a public future")]
-            pub struct $name$(($(pub(crate) $field),*))?;
+            $visibility struct $name$(($(pub(crate) $field),*))?;
 
             impl Start for $name {}
 
@@ -167,18 +166,18 @@ macro_rules! starts {
 }
 
 starts! {
-    /// Starts a consumer.
-    StartConsumer(BasicConsume) on ChannelHolder => ConsumeOk,
+    /// The request that starts a consumer.
+    pub(crate) StartConsumer(BasicConsume) on ChannelHolder => ConsumeOk,
     |this, session, on, now| session.channel(on.id()).consume(now, &this.0);
-    /// Cancels a consumer.
-    CancelConsumer(Option<ConsumerKey>) on ChannelHolder => (),
+    /// The request that cancels a consumer.
+    pub CancelConsumer(Option<ConsumerKey>) on ChannelHolder => (),
     |this, session, on, now| session.channel(on.id()).cancel(now, this.0);
-    /// Closes the channel.
-    CloseChannel on ChannelHolder => (),
+    /// The request that closes a channel.
+    pub CloseChannel on ChannelHolder => (),
     |this, session, on, now| Ok(session.channel(on.id()).close(now));
-    /// Updates the secret that the login used.
-    UpdateSecret(Secret, String) on ConnectionHolder => (),
+    /// The request that updates the secret of the login.
+    pub UpdateSecret(Secret, String) on ConnectionHolder => (),
     |this, session, on, now| session.update_secret(now, &this.0, &this.1);
-    /// Waits until nothing is outstanding.
-    Drain(Duration) on ConnectionHolder => (), |this, session, on, now| session.drain(now, this.0);
+    /// The request to wait until nothing is outstanding.
+    pub Drain(Duration) on ConnectionHolder => (), |this, session, on, now| session.drain(now, this.0);
 }

@@ -7,10 +7,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use amqp_core::requests::{BasicRecover, ChannelFlow, ExchangeUnbind, NoWait, QueueUnbind};
 use amqp_core::{
-    AckError, BasicQos, BasicRecover, ChannelCause, ChannelFlow, ChannelId, DeliveryTag, Error,
-    ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeUnbind, NoWait, QueueBind, QueueDeclare,
-    QueueDelete, QueuePurge, QueueUnbind,
+    AckError, BasicQos, ChannelCause, ChannelId, DeliveryTag, Error, ExchangeBind, ExchangeDeclare,
+    ExchangeDelete, QueueBind, QueueDeclare, QueueDelete, QueuePurge,
 };
 use futures_core::FusedFuture;
 

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use amqp_core::{
-    Call, ChannelCause, ChannelId, CloseCause, Error, FieldTable, Secret, Stats, Tuning,
-};
+use amqp_core::types::{Secret, Stats, Tuning};
+use amqp_core::{Call, ChannelCause, ChannelId, CloseCause, Error, FieldTable};
 use futures_core::FusedFuture;
 
 use crate::call::{Calling, Drain, UpdateSecret};
@@ -207,7 +206,7 @@ impl Channel {
 ///
 /// # Errors
 /// [`Error::Connection`] if the connection is closed or closes meanwhile.
-/// [`Misuse::NoFreeChannels`](amqp_core::Misuse::NoFreeChannels) if all channel numbers are in use.
+/// [`Misuse::NoFreeChannels`](amqp_core::errors::Misuse::NoFreeChannels) if all channel numbers are in use.
 /// [`Error::Deadline`] if no reply arrives within the call timeout.
 ///
 /// # Cancel safety

@@ -56,7 +56,7 @@ impl<R: Runtime> Connector<R> {
     /// The function is called for each host in turn, until a connection is open. It receives the host by
     /// name: names are not looked up before. Its future must be cancel-safe, because it is dropped when the
     /// [timeout of an address](Self::address_timeout) expires. An error that it returns is reported as
-    /// [`ConnectFailure::Dial`](amqp_core::ConnectFailure::Dial).
+    /// [`ConnectFailure::Dial`](amqp_core::errors::ConnectFailure::Dial).
     ///
     /// If the function encrypts the stream itself, use `amqp` hosts: the connector does not know about the
     /// encryption.

@@ -23,7 +23,7 @@ impl Channel {
     ///
     /// # Errors
     /// Those of a [call](Self#calls), and
-    /// [`Misuse::DuplicateConsumerTag`](amqp_core::Misuse::DuplicateConsumerTag).
+    /// [`Misuse::DuplicateConsumerTag`](amqp_core::errors::Misuse::DuplicateConsumerTag).
     ///
     /// # Cancel safety
     /// As for [`Consuming`]: a consumer that starts after the drop is cancelled.
@@ -324,7 +324,7 @@ impl Canceller {
 /// A consumer that is being started. Resolves to the [`Consumer`]: see [`Channel::basic_consume`].
 ///
 /// # Errors
-/// Those of [`Calling`], and [`Misuse::DuplicateConsumerTag`](amqp_core::Misuse::DuplicateConsumerTag).
+/// Those of [`Calling`], and [`Misuse::DuplicateConsumerTag`](amqp_core::errors::Misuse::DuplicateConsumerTag).
 ///
 /// # Cancel safety
 /// If the future is dropped before the first poll, nothing is sent. If it is dropped later, the consumer is

@@ -3,9 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
+use amqp_core::errors::Malformed;
+use amqp_core::requests::Got;
+use amqp_core::types::ShortStr;
 use amqp_core::{
-    AckError, Body, ConsumerKey, DeliveryTag, Fault, FieldTable, FieldValue, Got, Malformed,
-    Properties, Publish, ReceivedMessage, ShortStr,
+    AckError, Body, ConsumerKey, DeliveryTag, Fault, FieldTable, FieldValue, Properties, Publish,
+    ReceivedMessage,
 };
 use bytes::Bytes;
 

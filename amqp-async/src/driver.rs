@@ -19,7 +19,8 @@ use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Instant;
 
 use crate::limits::{DRIVER_ROUNDS_MAX, LINGER_TIMEOUT, WRITE_SLICES_MAX};
-use amqp_core::{Action, Attempt, TransportError};
+use amqp_core::errors::TransportError;
+use amqp_core::{Action, Attempt};
 use futures_core::FusedFuture;
 
 use crate::executor::Timer;

@@ -1,32 +1,41 @@
 //! What adapters hand on to applications, which depend on the adapter alone.
 
-/// The arguments, results and errors of calls, the same for async and blocking handles.
+/// What programs name, the same for async and blocking handles: configuration, messages, requests, errors.
 pub mod values {
     pub use crate::{
         AnswerError, ConnectionEvent, FRAME_LOG_TARGET, LOG_TARGET, TryRecvError, TrySendError,
-        guide, limits,
+        errors, guide, limits, requests, types,
     };
     pub use amqp_core::{
-        AckError, AmqpUri, BasicConsume, BasicGet, BasicQos, BasicRecover, Body, BrokerError,
-        ChannelCause, ChannelFlow, CloseCause, Config, ConfirmSelect, ConnectError, ConnectFailure,
-        ConnectStep, ConsumeOk, Credentials, Decimal, DeliveryMode, DeliveryTag, Endpoint, Error,
-        ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeType, ExchangeUnbind, FailedAttempt,
-        Fault, FieldTable, FieldValue, Heartbeat, InvalidArgument, InvalidReason, Malformed,
-        Message, MessageCount, Misuse, NoWait, Overflow, Properties, PropertiesRef, ProtocolDetail,
-        ProtocolError, Publish, PublishError, PublishSeq, QueueBind, QueueDeclare, QueueDeclareOk,
-        QueueDelete, QueuePurge, QueueUnbind, ReceivedMessage, ReplyCode, ReturnedMessage, Secret,
-        ShortStr, Stats, StreamOffset, TransportError, Tuning, TxCommit, TxRollback, TxSelect,
-        Unconfirmed, UriError,
+        AckError, AmqpUri, BasicConsume, BasicGet, BasicQos, Body, BrokerError, ChannelCause,
+        CloseCause, Config, ConnectError, Credentials, DeliveryMode, DeliveryTag, Endpoint, Error,
+        ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeType, Fault, FieldTable, FieldValue,
+        Heartbeat, Message, Overflow, Properties, Publish, PublishError, PublishSeq, QueueBind,
+        QueueDeclare, QueueDeclareOk, QueueDelete, QueuePurge, ReceivedMessage, ReplyCode,
+        ReturnedMessage, StreamOffset, Unconfirmed,
     };
 }
 
-/// The handles, and the futures that they return.
+/// The handles, and the module of their futures.
 pub mod handles {
     pub use crate::{
-        AllConfirmed, BasicPublish, Calling, Canceller, Cancelling, Channel, ChannelClosed, Closed,
-        Closing, Confirm, Connecting, Connection, ConnectorOver, Consumer, Consuming, Delivery,
-        DriverOver, Events, Getting, Next, NextEvent, OpeningChannel, OpeningConsumer,
-        OpeningPublisher, Over, Publisher, Publishing, Returned, SelectingConfirms, SelectingTx,
-        Sending, SendingNoWait, Tx,
+        Canceller, Channel, Confirm, Connection, Consumer, Delivery, Events, Publisher, Tx, futures,
     };
+}
+
+/// The futures that methods return, and what stands in their types. A program names them to keep one in a struct.
+pub mod futures {
+    pub use crate::call::{
+        Calling, CancelConsumer, Cancelling, CloseChannel, Drain, Start, UpdateSecret,
+    };
+    pub use crate::channel::{ChannelClosed, SendingNoWait};
+    pub use crate::connection::{Closed, Closing, OpeningChannel};
+    pub use crate::connector::Connecting;
+    pub use crate::consumer::{Consuming, Next};
+    pub use crate::events::NextEvent;
+    pub use crate::get::Getting;
+    pub use crate::pipelined::{OpeningConsumer, OpeningPublisher};
+    pub use crate::publisher::{AllConfirmed, Publishing, SelectingConfirms, Sending};
+    pub use crate::tx::SelectingTx;
+    pub use crate::unconfirmed::{BasicPublish, Returned};
 }

@@ -3,7 +3,7 @@
 //! Applications use an adapter crate, such as `amqp-tokio`. It adds the sockets and timers of its runtime,
 //! and returns the handles defined here: [`Connection`], [`Channel`], [`Publisher`], [`Consumer`],
 //! [`Delivery`]. Authors of adapters implement [`Runtime`] and [`Transport`], and poll a [`Driver`], or call
-//! a [`Pump`] from their own loop.
+//! a [`Pump`] from their own loop. The [`futures`] that methods return are in a module.
 //!
 //! The [`guide`] has pages on errors, cancellation, backpressure and graceful shutdown, among others.
 //!
@@ -45,30 +45,24 @@ mod wakers;
 
 pub use amqp_core as core;
 
-pub use amqp_core::Target;
-pub use call::{Calling, Cancelling};
-pub use channel::{Channel, ChannelClosed, SendingNoWait};
-pub use connection::{Closed, Closing, Connection, OpeningChannel};
-pub use connector::{Connecting, Connector, ConnectorOver, connect, connect_with};
-pub use consumer::{Canceller, Consumer, Consuming, Next, TryRecvError};
+pub use amqp_core::{Target, errors, requests, types};
+pub use channel::Channel;
+pub use connection::Connection;
+pub use connector::{Connector, ConnectorOver, connect, connect_with};
+pub use consumer::{Canceller, Consumer, TryRecvError};
 pub use delivery::{AnswerError, Delivery};
 pub use driver::Driver;
-pub use events::{Events, NextEvent};
+pub use events::Events;
 pub use executor::{Clock, Executor, Timer};
 #[doc(no_inline)]
 pub use exports::values::*;
-pub use exports::{handles, values};
+pub use exports::{futures, handles, values};
 #[cfg(feature = "futures-io")]
 pub use futures_io::FuturesIo;
-pub use get::Getting;
 pub use listeners::ConnectionEvent;
 pub use over_stream::{DriverOver, Over, OverTransport};
-pub use pipelined::{OpeningConsumer, OpeningPublisher};
-pub use publisher::{
-    AllConfirmed, Confirm, Publisher, Publishing, SelectingConfirms, Sending, TrySendError,
-};
+pub use publisher::{Confirm, Publisher, TrySendError};
 pub use pump::{Pump, Turn};
 pub use runtime::{Runtime, Transport, dial_tcp};
 pub use trace::{FRAME_LOG_TARGET, LOG_TARGET};
-pub use tx::{SelectingTx, Tx};
-pub use unconfirmed::{BasicPublish, Returned};
+pub use tx::Tx;

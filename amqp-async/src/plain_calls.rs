@@ -61,7 +61,7 @@ macro_rules! plain_calls {
             basic_recover() -> () = BasicRecover, BasicRecover::default();
 
             /// Asks the broker to start deliveries (`channel.flow`; AMQP 0-9-1, 1.5.2.3). RabbitMQ cannot
-            /// stop them: see [`ChannelFlow`](crate::ChannelFlow).
+            /// stop them: see [`ChannelFlow`](crate::requests::ChannelFlow).
             flow(flow: ChannelFlow) -> bool = ChannelFlow, flow;
         }
     };

@@ -4,9 +4,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use amqp_core::{
-    ConfirmSelect, Error, Publish, PublishError, PublishRefused, PublishSeq, Unconfirmed,
-};
+use amqp_core::requests::ConfirmSelect;
+use amqp_core::{Error, Publish, PublishError, PublishRefused, PublishSeq, Unconfirmed};
 use futures_core::FusedFuture;
 
 use crate::budget::{self, Cost};

@@ -10,7 +10,8 @@ use std::task::Waker;
 use std::time::Instant;
 
 use crate::limits::{READ_BUFFER_BYTES, READ_BUFFERS_MAX, READ_MAX_BYTES, READ_MIN_BYTES};
-use amqp_core::{Action, Attempt, BufferPool, CloseCause, Transmit, TransportError};
+use amqp_core::errors::TransportError;
+use amqp_core::{Action, Attempt, BufferPool, CloseCause, Transmit};
 use bytes::BytesMut;
 
 use crate::shared::{Shared, Sleep};
@@ -296,9 +297,10 @@ mod tests {
     use amqp_core::proto::ShortStr;
     use amqp_core::proto::frame::{self, HEARTBEAT};
     use amqp_core::proto::method::{WireMethod, basic, channel, confirm, connection};
+    use amqp_core::requests::ConfirmSelect;
     use amqp_core::{
-        Action, BasicConsume, ChannelCause, ChannelId, CloseCause, Config, ConfirmSelect,
-        Confirmation, Error, Publish, PublishRefused, QueuePurge, Session,
+        Action, BasicConsume, ChannelCause, ChannelId, CloseCause, Config, Confirmation, Error,
+        Publish, PublishRefused, QueuePurge, Session,
     };
 
     use super::Pump;

@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use amqp_core::{ChannelCause, CloseCause, FailedAttempt, FieldTable, Target};
+use amqp_core::errors::FailedAttempt;
+use amqp_core::{ChannelCause, CloseCause, FieldTable, Target};
 
 /// The target of everything that the `tracing` feature logs of connections, channels and consumers. It is stable.
 ///

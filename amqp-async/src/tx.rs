@@ -4,7 +4,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use amqp_core::{Error, TxCommit, TxRollback, TxSelect};
+use amqp_core::Error;
+use amqp_core::requests::{TxCommit, TxRollback, TxSelect};
 use futures_core::FusedFuture;
 
 use crate::call::Calling;

@@ -4,7 +4,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use amqp_core::{Error, Misuse, Publish, PublishRefused, ReturnedMessage};
+use amqp_core::errors::Misuse;
+use amqp_core::{Error, Publish, PublishRefused, ReturnedMessage};
 use futures_core::FusedFuture;
 
 use crate::buffer_space::PendingSend;

@@ -5,9 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use amqp_core::{
-    Action, BasicConsume, ChannelId, Config, ConfirmSelect, Publish, PublishSeq, Session, Transmit,
-};
+use amqp_core::requests::ConfirmSelect;
+use amqp_core::{Action, BasicConsume, ChannelId, Config, Publish, PublishSeq, Session, Transmit};
 use amqp_proto::frame::{self, FrameLimits, Peek};
 use amqp_proto::method::{Method, WireMethod, basic, channel, confirm, connection};
 use amqp_proto::{ContentHeader, RawProperties, ShortStr};

@@ -13,9 +13,9 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use amqp_async::Runtime;
-use amqp_async_std::AsyncStd;
-use amqp_smol::Smol;
-use amqp_tokio::Tokio;
+use amqp_async_std::runtime::AsyncStd;
+use amqp_smol::runtime::Smol;
+use amqp_tokio::runtime::Tokio;
 use tokio::sync::oneshot;
 
 use crate::outcome::{Failure, Measured, Stopwatch};

@@ -29,7 +29,7 @@ pub(crate) const PORT: u16 = 5672;
 ///     .heartbeat(Heartbeat::Seconds(10))
 ///     .connection_name("order-service");
 /// assert_eq!(config, same);
-/// # Ok::<(), amqp_core::UriError>(())
+/// # Ok::<(), amqp_core::errors::UriError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {

@@ -54,6 +54,7 @@
 //! ```
 //!
 //! To publish, consume and make calls, see [`Channel`]. Every limit is defined in [`limits`].
+//! What programs seldom name is in modules: what [`errors`] hold, rare [`requests`] and [`types`].
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
@@ -82,32 +83,54 @@ mod transmit;
 mod uri;
 
 pub use amqp_proto as proto;
-pub use amqp_proto::{
-    Decimal, DeliveryMode, FieldTable, FieldValue, Malformed, Properties, PropertiesRef,
-    RawProperties, RawTable, ReplyCode, ShortStr,
-};
+pub use amqp_proto::{DeliveryMode, FieldTable, FieldValue, Properties, ReplyCode};
 
 pub use buffer_pool::BufferPool;
 pub use channel::{Confirmation, Unconfirmed};
-pub use config::{Config, Credentials, Endpoint, Heartbeat, Secret};
-pub use connection::{Channel, Connection, End, PublishRefused, Stats, Tuning};
+pub use config::{Config, Credentials, Endpoint, Heartbeat};
+pub use connection::{Channel, Connection, End, PublishRefused};
 pub use error::{
-    AckError, BrokerError, ChannelCause, CloseCause, ConnectError, ConnectFailure, ConnectStep,
-    Error, FailedAttempt, InvalidArgument, InvalidReason, Misuse, ProtocolDetail, ProtocolError,
-    PublishError, TransportError,
+    AckError, BrokerError, ChannelCause, CloseCause, ConnectError, Error, PublishError,
 };
 pub use event::{Action, Event, Target, TimeoutReason};
 pub use ids::{Attempt, Call, CallKey, ChannelId, ConsumerKey, DeliveryTag, Epoch, PublishSeq};
 pub use message::{Body, Delivery, Fault, Message, Publish, ReceivedMessage, ReturnedMessage};
 pub use request::{
-    BasicConsume, BasicGet, BasicQos, BasicRecover, ChannelFlow, ConfirmSelect, ConsumeOk,
-    ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeType, ExchangeUnbind, FromReply, Got,
-    MessageCount, NoWait, Overflow, QueueBind, QueueDeclare, QueueDeclareOk, QueueDelete,
-    QueuePurge, QueueUnbind, Rpc, StreamOffset, TxCommit, TxRollback, TxSelect,
+    BasicConsume, BasicGet, BasicQos, ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeType,
+    Overflow, QueueBind, QueueDeclare, QueueDeclareOk, QueueDelete, QueuePurge, StreamOffset,
 };
 pub use session::Session;
 pub use transmit::Transmit;
-pub use uri::{AmqpUri, UriError};
+pub use uri::AmqpUri;
+
+/// What errors hold: the step of connecting that failed, the argument that was refused, and so on.
+///
+/// The errors that calls return, such as [`Error`], are at the root of the crate.
+pub mod errors {
+    pub use crate::error::{
+        ConnectFailure, ConnectStep, FailedAttempt, InvalidArgument, InvalidReason, Misuse,
+        ProtocolDetail, ProtocolError, TransportError,
+    };
+    pub use crate::uri::UriError;
+    pub use amqp_proto::Malformed;
+}
+
+/// Requests and replies that programs seldom name, and the traits of requests.
+///
+/// The other requests, such as [`QueueDeclare`], are at the root of the crate.
+pub mod requests {
+    pub use crate::request::{
+        BasicRecover, ChannelFlow, ConfirmSelect, ConsumeOk, ExchangeUnbind, FromReply, Got,
+        MessageCount, NoWait, QueueUnbind, Rpc, TxCommit, TxRollback, TxSelect,
+    };
+}
+
+/// Types of arguments and results that programs seldom name.
+pub mod types {
+    pub use crate::config::Secret;
+    pub use crate::connection::{Stats, Tuning};
+    pub use amqp_proto::{Decimal, PropertiesRef, RawProperties, RawTable, ShortStr};
+}
 
 /// Returns the name and the text of each state machine as a Mermaid diagram, generated from the transition
 /// tables.

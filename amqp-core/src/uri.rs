@@ -32,7 +32,7 @@ const TLS_PORT: u16 = 5671;
 ///
 /// uri.virtual_host = "returns".to_owned();
 /// assert_eq!(uri.to_string_with_password(), "amqp://app:secret@h1:5672,h2:5673/returns?heartbeat=10");
-/// # Ok::<(), amqp_core::UriError>(())
+/// # Ok::<(), amqp_core::errors::UriError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -6,13 +6,15 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use amqp_core::errors::TransportError;
 use amqp_core::proto::frame::{self, FrameLimits, Peek};
 use amqp_core::proto::method::{TABLE, basic, channel, connection};
 use amqp_core::proto::{ContentHeader, PROTOCOL_HEADER, RawProperties, ShortStr};
+use amqp_core::requests::{BasicRecover, ConfirmSelect, TxCommit, TxRollback, TxSelect};
+use amqp_core::types::Secret;
 use amqp_core::{
-    Action, Attempt, BasicConsume, BasicGet, BasicQos, BasicRecover, Call, ChannelId, Config,
-    ConfirmSelect, ConsumerKey, DeliveryTag, Event, Publish, PublishSeq, QueueDeclare, Secret,
-    Session, Transmit, TransportError, TxCommit, TxRollback, TxSelect,
+    Action, Attempt, BasicConsume, BasicGet, BasicQos, Call, ChannelId, Config, ConsumerKey,
+    DeliveryTag, Event, Publish, PublishSeq, QueueDeclare, Session, Transmit,
 };
 use bytes::BytesMut;
 
@@ -50,8 +52,8 @@ struct World {
     lost: bool,
     channels: Vec<ChannelId>,
     calls: Vec<Call<()>>,
-    consumes: Vec<(ChannelId, Call<amqp_core::ConsumeOk>)>,
-    gets: Vec<(ChannelId, Call<Option<amqp_core::Got>>)>,
+    consumes: Vec<(ChannelId, Call<amqp_core::requests::ConsumeOk>)>,
+    gets: Vec<(ChannelId, Call<Option<amqp_core::requests::Got>>)>,
     declares: Vec<Call<amqp_core::QueueDeclareOk>>,
     consumers: Vec<(ChannelId, ConsumerKey)>,
     tags: Vec<(ChannelId, DeliveryTag)>,

@@ -1,9 +1,10 @@
 //! A publisher or a consumer in one call takes one round trip.
 
 use amqp_async::Connection;
+use amqp_async::core::errors::Misuse;
 use amqp_async::core::proto::ShortStr;
 use amqp_async::core::proto::method::{basic, channel, confirm};
-use amqp_async::core::{BasicConsume, Error, Misuse};
+use amqp_async::core::{BasicConsume, Error};
 use futures_core::FusedFuture;
 
 use crate::played::Peer;

@@ -82,7 +82,8 @@ async fn publish(
     for _ in 0..channels {
         opened.push(open(connection).await?);
     }
-    on_each::<amqp_tokio::Tokio, _, _>(opened, |channel| publish_all(channel, each, size)).await
+    on_each::<amqp_tokio::runtime::Tokio, _, _>(opened, |channel| publish_all(channel, each, size))
+        .await
 }
 
 /// Publishes without confirms, and waits until the peer counted all of it.

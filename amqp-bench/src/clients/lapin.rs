@@ -82,7 +82,7 @@ async fn publish(
     for _ in 0..channels {
         opened.push(connection.create_channel().await?);
     }
-    on_each::<amqp_tokio::Tokio, _, _>(opened, |channel| {
+    on_each::<amqp_tokio::runtime::Tokio, _, _>(opened, |channel| {
         publish_all(channel, each, size, in_flight)
     })
     .await

@@ -15,9 +15,11 @@ use amqp_proto::frame;
 use amqp_proto::method::{WireMethod, basic, channel, confirm, connection};
 use amqp_proto::{PropertiesRef, ShortStr};
 
+use crate::requests::{BasicRecover, ConfirmSelect, ConsumeOk};
+use crate::types::Secret;
 use crate::{
-    BasicConsume, BasicGet, BasicQos, BasicRecover, Call, ChannelId, Config, ConfirmSelect,
-    ConsumeOk, ConsumerKey, DeliveryTag, Publish, PublishSeq, QueueDelete, Secret, Transmit,
+    BasicConsume, BasicGet, BasicQos, Call, ChannelId, Config, ConsumerKey, DeliveryTag, Publish,
+    PublishSeq, QueueDelete, Transmit,
 };
 use peer::{Peer, start};
 

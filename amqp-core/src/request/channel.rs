@@ -14,7 +14,7 @@ pub struct ConfirmSelect {}
 /// to whether deliveries are active.
 ///
 /// RabbitMQ supports only `true`, and closes the connection for `false`. So `false` returns
-/// [`Misuse::FlowInactive`](crate::Misuse::FlowInactive). To stop deliveries, lower the prefetch or cancel the
+/// [`Misuse::FlowInactive`](crate::errors::Misuse::FlowInactive). To stop deliveries, lower the prefetch or cancel the
 /// consumers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use amqp_core::proto::frame::{self, FrameKind, FrameLimits, Peek};
 use amqp_core::proto::method::{Method, basic};
 use amqp_core::proto::{RawProperties, ShortStr};
-use amqp_core::{
-    BasicConsume, BasicGet, BasicRecover, ChannelId, ConsumerKey, DeliveryTag, Publish,
-};
+use amqp_core::requests::BasicRecover;
+use amqp_core::{BasicConsume, BasicGet, ChannelId, ConsumerKey, DeliveryTag, Publish};
 use proptest::prelude::{any, prop_assert, proptest};
 use proptest::sample::Index;
 

@@ -1,11 +1,13 @@
 //! Calls and their replies: which are refused here, and which reply belongs to which call.
 
+use amqp_core::errors::Misuse;
 use amqp_core::proto::ShortStr;
 use amqp_core::proto::method::{basic, channel, connection};
-use amqp_core::{
-    BasicRecover, ChannelFlow, CloseCause, ConfirmSelect, Error, Event, Misuse, Publish,
-    PublishRefused, QueueDeclare, Secret, TxCommit, TxRollback, TxSelect,
+use amqp_core::requests::{
+    BasicRecover, ChannelFlow, ConfirmSelect, TxCommit, TxRollback, TxSelect,
 };
+use amqp_core::types::Secret;
+use amqp_core::{CloseCause, Error, Event, Publish, PublishRefused, QueueDeclare};
 
 use crate::peer::Peer;
 

@@ -1,12 +1,16 @@
 //! Channels: closes from both sides, callers that lose interest, numbers.
 
+use amqp_core::errors::Misuse;
 use amqp_core::proto::method::{basic, channel};
 use amqp_core::proto::{RawProperties, ShortStr, frame};
+use amqp_core::requests::{
+    BasicRecover, ChannelFlow, ConfirmSelect, ExchangeUnbind, QueueUnbind, TxCommit, TxRollback,
+    TxSelect,
+};
 use amqp_core::{
-    AckError, BasicConsume, BasicGet, BasicQos, BasicRecover, ChannelCause, ChannelFlow, ChannelId,
-    ConfirmSelect, Error, Event, ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeUnbind,
-    Misuse, Publish, PublishRefused, QueueBind, QueueDeclare, QueueDelete, QueuePurge, QueueUnbind,
-    TxCommit, TxRollback, TxSelect,
+    AckError, BasicConsume, BasicGet, BasicQos, ChannelCause, ChannelId, Error, Event,
+    ExchangeBind, ExchangeDeclare, ExchangeDelete, Publish, PublishRefused, QueueBind,
+    QueueDeclare, QueueDelete, QueuePurge,
 };
 use bytes::Bytes;
 

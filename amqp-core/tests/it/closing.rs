@@ -1,10 +1,9 @@
 //! Ends of a connection.
 
+use amqp_core::errors::TransportError;
 use amqp_core::proto::ShortStr;
 use amqp_core::proto::method::{channel, connection, queue};
-use amqp_core::{
-    Action, BasicQos, CloseCause, Error, Event, Publish, QueueDeclare, Transmit, TransportError,
-};
+use amqp_core::{Action, BasicQos, CloseCause, Error, Event, Publish, QueueDeclare, Transmit};
 use bytes::Bytes;
 
 use crate::peer::Peer;

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use amqp_core::errors::{InvalidReason, Misuse};
 use amqp_core::proto::method::{basic, channel, confirm};
 use amqp_core::proto::{FieldTable, Properties, RawProperties, ShortStr};
+use amqp_core::requests::ConfirmSelect;
 use amqp_core::{
-    ChannelId, CloseCause, ConfirmSelect, Confirmation, Error, Event, InvalidReason, Misuse,
-    Publish, PublishRefused, PublishSeq, Transmit, limits,
+    ChannelId, CloseCause, Confirmation, Error, Event, Publish, PublishRefused, PublishSeq,
+    Transmit, limits,
 };
 use bytes::Bytes;
 

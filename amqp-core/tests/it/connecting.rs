@@ -4,11 +4,11 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use amqp_core::errors::{ConnectFailure, ConnectStep, InvalidArgument, Misuse, TransportError};
 use amqp_core::proto::method::{Method, basic, connection};
 use amqp_core::proto::{ShortStr, frame};
 use amqp_core::{
-    Action, CloseCause, Config, ConnectError, ConnectFailure, ConnectStep, Endpoint, Error, Event,
-    Heartbeat, InvalidArgument, Misuse, Session, TransportError,
+    Action, CloseCause, Config, ConnectError, Endpoint, Error, Event, Heartbeat, Session,
 };
 
 use crate::peer::{Peer, start};

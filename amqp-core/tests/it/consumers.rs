@@ -1,11 +1,12 @@
 //! Consumers: their prefetch, the kinds of their tags, and how they end.
 
+use amqp_core::errors::Misuse;
 use amqp_core::proto::frame::{self, FrameKind, FrameLimits, Peek};
 use amqp_core::proto::method::{Method, basic, channel};
 use amqp_core::proto::{FieldTable, Properties, ShortStr};
 use amqp_core::{
     AckError, BasicConsume, BasicGet, BasicQos, ChannelId, ConsumerKey, DeliveryTag, Error, Event,
-    Misuse, StreamOffset,
+    StreamOffset,
 };
 
 use crate::contents::{each_way, each_way_with, encoded, to};

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use amqp_core::proto::ShortStr;
 use amqp_core::proto::method::{basic, confirm, connection, tx};
-use amqp_core::{
-    BasicQos, Call, ConfirmSelect, Error, Event, Publish, Secret, TxRollback, TxSelect,
-};
+use amqp_core::requests::{ConfirmSelect, TxRollback, TxSelect};
+use amqp_core::types::Secret;
+use amqp_core::{BasicQos, Call, Error, Event, Publish};
 
 use crate::contents::{consume, consuming, each_way};
 use crate::peer::Peer;

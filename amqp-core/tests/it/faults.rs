@@ -1,8 +1,9 @@
 //! C5, C6, N12: a faulty message costs that message alone.
 
+use amqp_core::errors::Malformed;
 use amqp_core::proto::method::basic;
 use amqp_core::proto::{ShortStr, frame};
-use amqp_core::{Fault, Malformed, limits};
+use amqp_core::{Fault, limits};
 use amqp_testkit::raw_connection::nested_headers;
 
 use crate::contents::{consume, consuming, each_way, to};

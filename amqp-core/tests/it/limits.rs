@@ -4,11 +4,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use amqp_core::errors::InvalidReason;
 use amqp_core::proto::method::{WireMethod, connection, queue};
 use amqp_core::proto::{RawProperties, ShortStr, frame};
+use amqp_core::requests::ChannelFlow;
+use amqp_core::types::Secret;
 use amqp_core::{
-    BasicConsume, ChannelFlow, Config, ConnectError, Error, Event, FieldTable, InvalidReason,
-    Properties, Publish, PublishRefused, QueueDeclare, Secret, Session,
+    BasicConsume, Config, ConnectError, Error, Event, FieldTable, Properties, Publish,
+    PublishRefused, QueueDeclare, Session,
 };
 
 use crate::contents::{consuming, header, to};

@@ -1,10 +1,11 @@
 //! Channels whose open the broker has not answered, and frames on channels that cannot carry them.
 
+use amqp_core::errors::Misuse;
 use amqp_core::proto::ShortStr;
 use amqp_core::proto::method::{basic, channel, confirm};
+use amqp_core::requests::ConfirmSelect;
 use amqp_core::{
-    BasicConsume, BasicQos, ChannelCause, CloseCause, ConfirmSelect, Error, Misuse, Publish,
-    PublishRefused, QueueDeclare,
+    BasicConsume, BasicQos, ChannelCause, CloseCause, Error, Publish, PublishRefused, QueueDeclare,
 };
 
 use crate::peer::Peer;

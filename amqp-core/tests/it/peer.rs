@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use amqp_core::errors::{ConnectFailure, TransportError};
 use amqp_core::proto::frame::{self, FrameLimits, Peek};
 use amqp_core::proto::method::{Method, MethodId, WireMethod, channel, confirm, connection};
 use amqp_core::proto::{FieldTable, PROTOCOL_HEADER, RawTable};
+use amqp_core::requests::ConfirmSelect;
 use amqp_core::{
-    Action, Attempt, ChannelId, CloseCause, Config, ConfirmSelect, ConnectError, ConnectFailure,
-    Event, Session, Transmit, TransportError,
+    Action, Attempt, ChannelId, CloseCause, Config, ConnectError, Event, Session, Transmit,
 };
 use bytes::BytesMut;
 

@@ -2,9 +2,8 @@
 
 use amqp_core::proto::RawProperties;
 use amqp_core::proto::method::basic;
-use amqp_core::{
-    AckError, BasicConsume, BasicGet, BasicRecover, Event, TxCommit, TxRollback, TxSelect,
-};
+use amqp_core::requests::{BasicRecover, TxCommit, TxRollback, TxSelect};
+use amqp_core::{AckError, BasicConsume, BasicGet, Event};
 
 use crate::contents::{consume, consuming, each_way};
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use amqp_core::{AmqpUri, Config, Credentials, Endpoint, Heartbeat, UriError};
+use amqp_core::errors::UriError;
+use amqp_core::{AmqpUri, Config, Credentials, Endpoint, Heartbeat};
 
 #[track_caller]
 fn reads(uri: &str, expected: &str) {

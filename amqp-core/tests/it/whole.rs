@@ -4,7 +4,8 @@
 use amqp_core::proto::frame::{self, FRAME_END};
 use amqp_core::proto::method::{basic, channel, connection};
 use amqp_core::proto::{RawProperties, ShortStr};
-use amqp_core::{BasicRecover, ChannelId, CloseCause, ConsumerKey};
+use amqp_core::requests::BasicRecover;
+use amqp_core::{ChannelId, CloseCause, ConsumerKey};
 use bytes::BytesMut;
 
 use crate::contents::{

@@ -13,9 +13,10 @@ use amqp_proto::{ContentHeader, RawProperties, ShortStr};
 use amqp_testkit::alloc::live_bytes;
 use amqp_testkit::raw_connection::start;
 use amqp_testkit::{RawConnection, Scripted};
+use amqp_tokio::errors::{ConnectFailure, Misuse};
 use amqp_tokio::{
-    BasicConsume, BasicQos, Channel, CloseCause, ConnectError, ConnectFailure, Connection,
-    Connector, Consumer, Error, Misuse, Publish, PublishError, Publisher, QueueDeclare,
+    BasicConsume, BasicQos, Channel, CloseCause, ConnectError, Connection, Connector, Consumer,
+    Error, Publish, PublishError, Publisher, QueueDeclare,
 };
 
 use crate::ALLOCATOR;

@@ -4,10 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use amqp_core::requests::{
+    BasicRecover, ChannelFlow, ConfirmSelect, TxCommit, TxRollback, TxSelect,
+};
+use amqp_core::types::Secret;
 use amqp_core::{
-    BasicGet, BasicQos, BasicRecover, Call, CallKey, ChannelFlow, ChannelId, ConfirmSelect, Error,
-    ExchangeDelete, QueueDeclare, QueueDelete, QueuePurge, Secret, Session, TxCommit, TxRollback,
-    TxSelect,
+    BasicGet, BasicQos, Call, CallKey, ChannelId, Error, ExchangeDelete, QueueDeclare, QueueDelete,
+    QueuePurge, Session,
 };
 
 use super::calls::{Expected, Owed, Typed};

@@ -1,6 +1,7 @@
 //! Calls that the application awaits, and what each is to be answered with.
 
-use amqp_core::{Call, CallKey, ConsumeOk, Got, MessageCount, QueueDeclareOk};
+use amqp_core::requests::{ConsumeOk, Got, MessageCount};
+use amqp_core::{Call, CallKey, QueueDeclareOk};
 
 #[derive(Debug)]
 pub(crate) struct Owed {

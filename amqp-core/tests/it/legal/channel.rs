@@ -330,8 +330,8 @@ impl Channel {
         let method = basic::Return {
             reply_code: 312,
             reply_text: short("NO_ROUTE"),
-            exchange: amqp_core::ShortStr::from_bytes(&returned.exchange).unwrap(),
-            routing_key: amqp_core::ShortStr::from_bytes(&returned.routing_key).unwrap(),
+            exchange: amqp_core::types::ShortStr::from_bytes(&returned.exchange).unwrap(),
+            routing_key: amqp_core::types::ShortStr::from_bytes(&returned.routing_key).unwrap(),
         };
         let (properties, body) = (version.returned(&returned.properties), &returned.body);
         let effect = Effect::Returned(returned.id.unwrap_or(u64::MAX));

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use amqp_core::{AckError, BasicConsume, ConsumerKey, DeliveryTag, Error, Misuse, Session};
+use amqp_core::errors::Misuse;
+use amqp_core::{AckError, BasicConsume, ConsumerKey, DeliveryTag, Error, Session};
 use amqp_core::{ReceivedMessage, StreamOffset};
 
 use super::application::{Application, Handle, is_dead};

@@ -1,8 +1,7 @@
 //! What the application makes of the events: each must fit what was asked for and what was sent.
 
-use amqp_core::{
-    Call, ChannelCause, ChannelId, ConsumeOk, Error, Event, FromReply, Got, MessageCount,
-};
+use amqp_core::requests::{ConsumeOk, FromReply, Got, MessageCount};
+use amqp_core::{Call, ChannelCause, ChannelId, Error, Event};
 use amqp_core::{QueueDeclareOk, Session};
 
 use super::application::{Application, Handle, is_dead};

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use amqp_core::errors::TransportError;
 use amqp_core::proto::method::{WireMethod, connection};
 use amqp_core::proto::{RawTable, frame};
-use amqp_core::{Attempt, CloseCause, Config, Session, Transmit, TransportError};
+use amqp_core::{Attempt, CloseCause, Config, Session, Transmit};
 use bytes::BytesMut;
 
 use super::application::Application;

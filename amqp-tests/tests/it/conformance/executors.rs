@@ -44,22 +44,22 @@ fn tokio_runs_all_kinds_of_work() {
     ];
     for builder in &mut builders {
         let runtime = builder.enable_all().build().unwrap();
-        runtime.block_on(runs_all_kinds_of_work(amqp_tokio::Tokio::default()));
+        runtime.block_on(runs_all_kinds_of_work(amqp_tokio::runtime::Tokio::default()));
     }
 }
 
 #[test]
 fn smol_runs_all_kinds_of_work() {
-    smol::block_on(runs_all_kinds_of_work(amqp_smol::Smol::default()));
+    smol::block_on(runs_all_kinds_of_work(amqp_smol::runtime::Smol::default()));
 }
 
 #[test]
 fn async_std_runs_all_kinds_of_work() {
-    async_std::task::block_on(runs_all_kinds_of_work(amqp_async_std::AsyncStd::default()));
+    async_std::task::block_on(runs_all_kinds_of_work(amqp_async_std::runtime::AsyncStd::default()));
 }
 
 #[test]
 fn threads_run_all_kinds_of_work() {
-    let threads = amqp_blocking::Threads;
+    let threads = amqp_blocking::runtime::Threads;
     threads.block_on(runs_all_kinds_of_work(threads.clone()));
 }

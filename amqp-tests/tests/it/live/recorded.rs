@@ -10,10 +10,10 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Instant;
 
+use amqp_async::core::requests::{ConfirmSelect, ConsumeOk, MessageCount};
 use amqp_async::core::{
-    Action, BasicConsume, Call, ChannelId, Config, ConfirmSelect, ConsumeOk, ConsumerKey, Delivery,
-    Event, MessageCount, Publish, PublishSeq, QueueDeclare, QueueDeclareOk, QueueDelete, Session,
-    Transmit,
+    Action, BasicConsume, Call, ChannelId, Config, ConsumerKey, Delivery, Event, Publish,
+    PublishSeq, QueueDeclare, QueueDeclareOk, QueueDelete, Session, Transmit,
 };
 use amqp_proto::frame::{self, FrameLimits, Peek};
 use bytes::BytesMut;

@@ -88,6 +88,19 @@ fn implementors(of: &str) -> BTreeSet<String> {
     names
 }
 
+/// A future that is in no public module cannot be named, and so not kept in a struct.
+#[test]
+fn every_future_has_a_public_name() {
+    let exports = Path::new(env!("CARGO_MANIFEST_DIR")).join("../amqp-async/src/exports.rs");
+    let exports = fs::read_to_string(exports).unwrap();
+    let (_, futures) = exports.split_once("pub mod futures").unwrap();
+    let futures: BTreeSet<_> = futures.split(|it: char| !it.is_alphanumeric()).collect();
+    for name in implementors("Future") {
+        let at_the_root = ["Confirm", "Driver"].contains(&&*name);
+        assert!(at_the_root || futures.contains(&*name), "{name}");
+    }
+}
+
 #[test]
 fn every_future_polled_again_stays_pending() {
     let scene = Scene::new();

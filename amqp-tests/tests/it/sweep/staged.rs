@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
-use amqp_async::{Clock, Connecting, Executor, Runtime, Target, Timer, Transport};
+use amqp_async::futures::Connecting;
+use amqp_async::{Clock, Executor, Runtime, Target, Timer, Transport};
 use amqp_core::Config;
 use amqp_proto::frame::{self, FrameKind, FrameLimits, Peek};
 use amqp_proto::method::MethodId;

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::pin::Pin;
 use std::time::Duration;
 
-pub(crate) use amqp_async::{handles::*, values::*};
+pub(crate) use amqp_async::{errors::*, handles::*, values::*};
 
 use crate::support;
 

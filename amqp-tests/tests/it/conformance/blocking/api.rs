@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use amqp_blocking::Connector;
-pub(crate) use amqp_blocking::*;
+pub(crate) use amqp_blocking::{errors::*, requests::*, *};
 
 /// A broker that is reached by the blocking adapter.
 #[derive(Clone, Debug)]
