@@ -189,17 +189,29 @@ fn quickstart_runs(url: Option<&str>) {
     assert!(overlap > 50, "{text}");
 }
 
-/// An example stands beside this test's own binary once it is built.
+/// An example stands near this test's own binary once it is built.
 fn example(name: &str, url: Option<&str>) -> Command {
     static BUILT: LazyLock<bool> = LazyLock::new(|| {
         // Of the whole workspace, as the tests are: other features would build everything again.
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--locked", "--workspace", "--examples"]);
+        build.args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--workspace",
+            "--examples",
+            "--bin",
+            "quickstart",
+        ]);
         build.status().unwrap().success()
     });
     assert!(*BUILT);
     let test: PathBuf = std::env::current_exe().unwrap();
-    let program = test.parent().unwrap().parent().unwrap().join("examples").join(name);
+    let folder = test.parent().unwrap().parent().unwrap();
+    let program = match name {
+        "quickstart" => folder.join(name),
+        _ => folder.join("examples").join(name),
+    };
     let mut command = Command::new(program);
     command.env_remove("AMQP_URL").envs(url.map(|url| ("AMQP_URL", url)));
     command

@@ -1,6 +1,6 @@
 //! Publishes 100,000 confirmed messages while it consumes and acknowledges them.
 //!
-//! `cargo run --profile quick --example quickstart` runs on an embedded broker, or on the one that
+//! `cargo run --profile quick -p quickstart` runs on an embedded broker, or on the one that
 //! `AMQP_URL=amqp://user:password@host/vhost` names.
 //!
 //! The exit status is 0 only if the ids confirmed, consumed and acknowledged are the same 100,000.
