@@ -72,8 +72,8 @@ pub(crate) struct Consumer {
     pub(crate) error: Option<Error>,
     /// Whether its queue may be a stream, so that the headers of each delivery are checked.
     pub(crate) suspected: bool,
-    /// The maximum number of unacknowledged deliveries, from its own prefetch or the limit of the channel at
-    /// its start. 0 means no limit.
+    /// The maximum number of deliveries that may be on their way: its own prefetch, or else the limit of the
+    /// channel at its start. 0 means no limit. A limit that it shares as well does not hold while it starts.
     pub(crate) prefetch: u16,
     /// Calls that wait for the reply to a cancel that another call has sent.
     pub(crate) cancels: Vec<CallKey>,

@@ -452,6 +452,23 @@ fn what_may_be_a_streams_is_never_refused() {
     );
 }
 
+/// A shared limit is lifted while the consumer starts, and RabbitMQ 4.3 has none: its own prefetch tells how many
+/// deliveries may be on their way.
+#[test]
+fn what_a_consumer_without_a_limit_was_sent_is_requeued() {
+    each_way(|mut peer| {
+        let id = peer.channel(1);
+        qos(&mut peer, id, BasicQos::new(1).global());
+        start(&mut peer, id, &consume("t").prefetch(0));
+        peer.send(1, &basic::Cancel { consumer_tag: ShortStr::new("t").unwrap(), no_wait: true });
+        wire(&mut peer);
+        for number in 1..=5 {
+            deliver(&mut peer, "t", number, &Properties::new());
+        }
+        assert_eq!(wire(&mut peer), ["nack 1", "nack 2", "nack 3", "nack 4", "nack 5"]);
+    });
+}
+
 /// It stays unacknowledged, and the tags of others cover it.
 #[test]
 fn a_stray_that_may_be_a_streams_is_not_refused_with_others() {

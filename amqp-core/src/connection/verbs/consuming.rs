@@ -65,7 +65,7 @@ impl Channel<'_> {
             queue: request.queue.as_str().into(),
             kind,
             suspected: old_broker && kind == TagKind::Ack,
-            prefetch: start.prefetch,
+            prefetch: own.unwrap_or(start.prefetch),
             cancels: Vec::new(),
             phase: ConsumerPhase::Running,
             error: None,
