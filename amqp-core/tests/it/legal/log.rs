@@ -242,8 +242,8 @@ impl Log {
             }
             Confirmation::Nacked => assert!(nacked, "{message}"),
             Confirmation::Returned(returned) => {
-                assert!(acked || channel_closed, "{message}");
-                // Of two that come back as the same message, either may have come back.
+                // Of two that come back as the same message, either may have come back, and be nacked.
+                assert!(acked || channel_closed || (truth.twin && nacked), "{message}");
                 if truth.twin {
                     let (all, reported) = self.twins.get_mut(&truth.channel).expect("a return");
                     *reported += 1;

@@ -82,7 +82,10 @@ impl World {
         let Some((deadline, _)) = self.session.poll_timeout() else { return };
         self.now = self.now.max(deadline);
         self.session.handle_timeout(self.now);
-        self.write();
+        // Its transport takes bytes, and says so.
+        for _ in 0..20 {
+            self.write();
+        }
         self.feed();
         let full = self.session.connection().stats().unread_bytes as usize >= HARD;
         if full || self.heartbeat == Duration::ZERO {
