@@ -268,12 +268,8 @@ impl State {
             Event::Blocked(ref reason) => {
                 released.log(&self.log, || Step::Blocked(Arc::clone(reason)));
             }
-            Event::ConsumerCancelled { number, ref queue, ref consumer_tag } => {
-                released.log(&self.log, || Step::ConsumerCancelled {
-                    channel: number,
-                    queue: Arc::clone(queue),
-                    consumer_tag: Arc::clone(consumer_tag),
-                });
+            Event::ConsumerCancelled(ref consumer) => {
+                released.log(&self.log, || Step::ConsumerCancelled(consumer.clone()));
             }
             Event::InputPaused { unread_bytes } => {
                 released.log(&self.log, || Step::ReadingPaused(unread_bytes));

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use amqp_core::errors::FailedAttempt;
-use amqp_core::{ChannelCause, CloseCause, FieldTable, Target};
+use amqp_core::{CancelledConsumer, ChannelCause, CloseCause, FieldTable, Target};
 
 /// The target of everything that the `tracing` feature logs of connections, channels and consumers. It is stable.
 ///
@@ -27,11 +27,7 @@ pub(crate) enum Step {
     ChannelClosed(u16, Box<ChannelCause>),
     ChannelOpened(u16),
     Closed(CloseCause),
-    ConsumerCancelled {
-        channel: u16,
-        queue: Arc<str>,
-        consumer_tag: Arc<str>,
-    },
+    ConsumerCancelled(Box<CancelledConsumer>),
     /// A delivery stays unacknowledged; the consumer's tag is empty for one that was got.
     DeliveryDropped {
         channel: u16,
@@ -184,8 +180,9 @@ mod logging {
                     debug!(target: LOG_TARGET, parent: span, channel, "channel opened");
                 }
                 Step::Closed(cause) => self.closed(&cause),
-                Step::ConsumerCancelled { channel, queue, consumer_tag } => {
-                    let (queue, consumer_tag) = (&*queue, &*consumer_tag);
+                Step::ConsumerCancelled(consumer) => {
+                    let channel = consumer.number;
+                    let (queue, consumer_tag) = (&*consumer.queue, &*consumer.consumer_tag);
                     info!(
                         target: LOG_TARGET, parent: span, channel, queue, consumer_tag,
                         "consumer cancelled by the broker"

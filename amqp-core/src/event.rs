@@ -33,14 +33,7 @@ pub enum Event {
     /// The session has ended: nothing more arrives from the broker.
     Closed(CloseCause),
     /// The broker cancelled a consumer: its queue was deleted, or the queue's node is down. `Deliverable` follows.
-    ConsumerCancelled {
-        /// The number of its channel.
-        number: u16,
-        /// The queue that `basic.consume` named; empty for the channel's last declared queue.
-        queue: Arc<str>,
-        /// The consumer's tag.
-        consumer_tag: Arc<str>,
-    },
+    ConsumerCancelled(Box<CancelledConsumer>),
     /// A consumer has deliveries to pull, or has ended. Emitted when its queue becomes non-empty. Pull until
     /// it is empty, then call [`consumer_end`](crate::Channel::consumer_end).
     Deliverable(ConsumerKey),
@@ -73,6 +66,18 @@ pub enum Event {
     },
     /// The broker accepts publishes again.
     Unblocked,
+}
+
+/// A consumer that the broker cancelled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CancelledConsumer {
+    /// The number of its channel.
+    pub number: u16,
+    /// The queue that `basic.consume` named; empty for the channel's last declared queue.
+    pub queue: Arc<str>,
+    /// The consumer's tag.
+    pub consumer_tag: Arc<str>,
 }
 
 /// The endpoint to which a driver connects a transport.
@@ -154,4 +159,15 @@ pub enum TimeoutReason {
     Trickle,
     /// The write timeout: the transport has taken no bytes for two heartbeat intervals.
     WriteStall,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CloseCause, Event};
+
+    /// Events are moved through a queue at every delivery and confirm: rare ones are boxed.
+    #[test]
+    fn rare_events_do_not_make_the_others_larger() {
+        assert_eq!(size_of::<Event>(), size_of::<CloseCause>());
+    }
 }

@@ -92,7 +92,7 @@ pub use connection::{Channel, Connection, End, PublishRefused};
 pub use error::{
     AckError, BrokerError, ChannelCause, CloseCause, ConnectError, Error, PublishError,
 };
-pub use event::{Action, Event, Target, TimeoutReason};
+pub use event::{Action, CancelledConsumer, Event, Target, TimeoutReason};
 pub use ids::{Attempt, Call, CallKey, ChannelId, ConsumerKey, DeliveryTag, Epoch, PublishSeq};
 pub use message::{Body, Delivery, Fault, Message, Publish, ReceivedMessage, ReturnedMessage};
 pub use request::{

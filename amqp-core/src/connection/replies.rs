@@ -11,7 +11,7 @@ use crate::channel::{ConsumerInput, ConsumerPhase, Fate, Numbers, Phase, PhaseIn
 use crate::connection::Connection;
 use crate::connection::link::State;
 use crate::error::{BrokerError, ChannelCause, CloseCause, Error, ProtocolDetail, peer_text};
-use crate::event::{Event, TimeoutReason};
+use crate::event::{CancelledConsumer, Event, TimeoutReason};
 use crate::ids::{CallKey, ChannelId, ConsumerKey, DeliveryTag, TagKind};
 use crate::request::{Got, Pending, Reply};
 use crate::transmit::Outbound;
@@ -318,11 +318,11 @@ impl Connection {
         if cancel.no_wait {
             cancel_no_wait(&mut self.link.outbound, number, cancel.consumer_tag);
         }
-        self.events.push_back(Event::ConsumerCancelled {
+        self.events.push_back(Event::ConsumerCancelled(Box::new(CancelledConsumer {
             number,
             queue: Arc::clone(&queue),
             consumer_tag: Arc::clone(&consumer_tag),
-        });
+        })));
         let error = Error::ConsumerCancelled { queue, consumer_tag };
         self.end_consumer(key, ConsumerInput::BrokerCancel, Some(error));
     }

@@ -62,7 +62,7 @@ impl Application {
                 }
                 Event::Blocked(_) => self.blocked = true,
                 Event::Unblocked => assert!(std::mem::take(&mut self.blocked)),
-                Event::ConsumerCancelled { .. } => {}
+                Event::ConsumerCancelled(_) => {}
                 Event::Closed(_) => self.closed = true,
                 event => panic!("{event:?}"),
             }
