@@ -1,6 +1,7 @@
 //! The configuration of a connection: hosts, credentials, limits and timeouts. The defaults are in [`crate::limits`].
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ pub struct Config {
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) credentials: Credentials,
     pub(crate) virtual_host: String,
+    pub(crate) tls: TlsSettings,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) channel_max: u16,
     pub(crate) frame_max: u32,
@@ -91,6 +93,14 @@ impl Config {
     #[must_use]
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = credentials;
+        self
+    }
+
+    /// Sets what TLS trusts and presents, for hosts that are reached by it (`amqps`,
+    /// [`Endpoint::tls`]).
+    #[must_use]
+    pub fn tls_settings(mut self, settings: TlsSettings) -> Self {
+        self.tls = settings;
         self
     }
 
@@ -168,6 +178,11 @@ impl Config {
         self
     }
 
+    /// Returns what TLS trusts and presents. A session does not encrypt: its driver does.
+    pub const fn tls(&self) -> &TlsSettings {
+        &self.tls
+    }
+
     /// Returns whether any of the hosts is to be reached over TLS. A driver that does not support TLS must
     /// refuse such a configuration, because a session does not check it.
     pub fn wants_tls(&self) -> bool {
@@ -207,6 +222,7 @@ impl Default for Config {
             endpoints: vec![Endpoint::new("localhost", PORT)],
             credentials: Credentials::default(),
             virtual_host: "/".into(),
+            tls: TlsSettings::default(),
             heartbeat: Heartbeat::Server,
             channel_max: limits::CHANNEL_MAX,
             frame_max: limits::FRAME_MAX_BYTES,
@@ -238,11 +254,58 @@ impl Endpoint {
         Self { host: host.into(), port, tls: false }
     }
 
-    /// Sets whether the connection is to be encrypted. No runtime supports it in this release: connecting
-    /// returns [`ConnectError::TlsUnsupported`](crate::ConnectError::TlsUnsupported).
+    /// Sets whether the connection is to be encrypted. Without a TLS implementation connecting returns
+    /// [`ConnectError::TlsUnsupported`](crate::ConnectError::TlsUnsupported).
     #[must_use]
     pub const fn tls(mut self, tls: bool) -> Self {
         self.tls = tls;
+        self
+    }
+}
+
+/// What TLS trusts and presents: files in the PEM format, as in the query parameters of URIs
+/// (<https://www.rabbitmq.com/docs/uri-query-parameters>). The default trusts what the platform trusts, and
+/// presents no certificate.
+///
+/// Files are read again for each connection, so that renewed certificates are used by the next one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TlsSettings {
+    /// Certificates of the authorities that are trusted, in place of the platform's (`cacertfile`).
+    pub ca_file: Option<PathBuf>,
+    /// The client's certificate, followed by those between it and the authority (`certfile`). It needs a
+    /// [key](Self::key_file).
+    pub certificate_file: Option<PathBuf>,
+    /// The private key of the client's certificate, without a passphrase (`keyfile`).
+    pub key_file: Option<PathBuf>,
+    /// The name that the server's certificate must have, and that is sent as SNI, in place of the host's
+    /// (`server_name_indication`).
+    pub server_name: Option<Arc<str>>,
+}
+
+impl TlsSettings {
+    /// Trusts the authorities of a file instead of the platform's.
+    #[must_use]
+    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.ca_file = Some(path.into());
+        self
+    }
+
+    /// Presents a certificate to servers that ask for one, from a file and the file of its private key.
+    #[must_use]
+    pub fn client_certificate(
+        mut self,
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Self {
+        (self.certificate_file, self.key_file) = (Some(certificate.into()), Some(key.into()));
+        self
+    }
+
+    /// Expects another name in the server's certificate than that of the host.
+    #[must_use]
+    pub fn server_name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.server_name = Some(name.into());
         self
     }
 }

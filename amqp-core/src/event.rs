@@ -93,7 +93,8 @@ pub struct Target {
     /// An address of the host. `None` for a session that dials hosts by their names
     /// ([`Session::dialling_by_name`](crate::Session::dialling_by_name)).
     pub address: Option<SocketAddr>,
-    /// The name for which the server's TLS certificate must be valid: that of the host.
+    /// The name for which the server's TLS certificate must be valid: that of the host, unless the configuration
+    /// has another ([`TlsSettings::server_name`](crate::TlsSettings::server_name)).
     pub server_name: Arc<str>,
 }
 
@@ -109,8 +110,9 @@ impl Target {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {
-    /// Connect a transport to the target, then call `handle_connected`, or `handle_disconnected` if that
-    /// fails. Drop the transport or attempt of an earlier action.
+    /// Connect a transport to the target, and encrypt it if the endpoint is to be reached over TLS. Then call
+    /// `handle_connected`, or `handle_disconnected` if that fails. Drop the transport or attempt of an earlier
+    /// action.
     Dial {
         /// The attempt that the driver's reports must name.
         attempt: Attempt,

@@ -87,7 +87,7 @@ pub use amqp_proto::{DeliveryMode, FieldTable, FieldValue, Properties, ReplyCode
 
 pub use buffer_pool::BufferPool;
 pub use channel::{Confirmation, Unconfirmed};
-pub use config::{Config, Credentials, Endpoint, Heartbeat};
+pub use config::{Config, Credentials, Endpoint, Heartbeat, TlsSettings};
 pub use connection::{Channel, Connection, End, PublishRefused};
 pub use error::{
     AckError, BrokerError, ChannelCause, CloseCause, ConnectError, Error, PublishError,
@@ -109,7 +109,7 @@ pub use uri::AmqpUri;
 pub mod errors {
     pub use crate::error::{
         ConnectFailure, ConnectStep, FailedAttempt, InvalidArgument, InvalidReason, Misuse,
-        ProtocolDetail, ProtocolError, TransportError,
+        ProtocolDetail, ProtocolError, TlsError, TlsErrorKind, TransportError,
     };
     pub use crate::uri::UriError;
     pub use amqp_proto::Malformed;

@@ -6,10 +6,11 @@
 
 use std::fmt;
 use std::net::Ipv6Addr;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::config::{Config, Credentials, Endpoint, Heartbeat, PORT};
+use crate::config::{Config, Credentials, Endpoint, Heartbeat, PORT, TlsSettings};
 
 /// The default port of `amqps`.
 const TLS_PORT: u16 = 5671;
@@ -21,6 +22,7 @@ const TLS_PORT: u16 = 5671;
 /// * User, password, host and virtual host are percent-decoded once. `+` is literal.
 /// * Several hosts are separated by commas. They are tried in order.
 /// * An unknown query parameter, and a repeated one, is an error that names it.
+/// * `verify=verify_none` is an error: certificates are checked, whatever a URI says.
 ///
 /// `Display` leaves the password out, so that a URI can be logged:
 ///
@@ -53,6 +55,9 @@ pub struct AmqpUri {
     pub frame_max: Option<u32>,
     /// `connection_timeout`: the timeout of connecting as a whole, in milliseconds, 1 to 86,400,000 (a day).
     pub connection_timeout: Option<Duration>,
+    /// `cacertfile`, `certfile`, `keyfile` and `server_name_indication`: what TLS trusts and presents. A `/` in a path
+    /// need not be encoded.
+    pub tls_settings: TlsSettings,
     /// `blocked_connection_timeout`: how long the broker may block publishes, in seconds, 0 to 86,400 (a day).
     pub blocked_connection_timeout: Option<Duration>,
 }
@@ -74,6 +79,9 @@ impl fmt::Display for AmqpUri {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UriError {
+    /// A query parameter that takes a text has none.
+    #[error("the query parameter {0} is empty")]
+    EmptyValue(&'static str),
     /// A host in a list is empty, or has a character that a host name cannot have.
     #[error("the host is empty, or has a character that a host name cannot have")]
     Host,
@@ -113,6 +121,15 @@ pub enum UriError {
     /// A query parameter is not known.
     #[error("unknown query parameter {0}")]
     UnknownKey(String),
+    /// `verify` is neither `verify_peer` nor `verify_none`.
+    #[error("the query parameter verify takes verify_peer, which is the default")]
+    Verify,
+    /// `verify=verify_none`: a URI cannot turn the checks of certificates off.
+    #[error(
+        "verify_none is refused: trust the server's certificate by cacertfile (for a test without it: \
+         RustlsBuilder::danger_accept_any_certificate of amqp-tls)"
+    )]
+    VerifyNone,
 }
 
 impl FromStr for AmqpUri {
@@ -131,7 +148,7 @@ impl FromStr for AmqpUri {
         }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         // A raw `?` in a password would end the authority early and leave the rest in the query.
-        if query.contains(['@', '/', '?']) {
+        if query.contains(['@', '?']) {
             return Err(UriError::UnencodedCharacter);
         }
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -169,6 +186,7 @@ impl Default for AmqpUri {
             channel_max: None,
             frame_max: None,
             connection_timeout: None,
+            tls_settings: TlsSettings::default(),
             blocked_connection_timeout: None,
         }
     }
@@ -190,7 +208,8 @@ impl From<AmqpUri> for Config {
         let endpoint = |(host, port): (String, u16)| Endpoint::new(host, port).tls(uri.tls);
         let mut config = Self::default()
             .endpoints(uri.hosts.into_iter().map(endpoint))
-            .virtual_host(uri.virtual_host);
+            .virtual_host(uri.virtual_host)
+            .tls_settings(uri.tls_settings);
         if let Some(credentials) = uri.credentials {
             config = config.credentials(credentials);
         }
@@ -285,6 +304,15 @@ fn parse_query(text: &str, uri: &mut AmqpUri) -> Result<(), UriError> {
             let number = number.filter(|number| (low..=high).contains(number));
             number.ok_or(UriError::QueryValue { key, unit, low, high })
         };
+        // Only a path has a `/`: elsewhere it may be the end of a password.
+        let text = |key| match decode(value, "query")? {
+            text if text.is_empty() => Err(UriError::EmptyValue(key)),
+            text => Ok(text),
+        };
+        let is_path = matches!(key, "cacertfile" | "certfile" | "keyfile");
+        if value.contains('/') && !is_path {
+            return Err(UriError::UnencodedCharacter);
+        }
         match key {
             "heartbeat" => {
                 uri.heartbeat = Some(number("heartbeat", "seconds", 0, 65_535)? as u16);
@@ -303,6 +331,17 @@ fn parse_query(text: &str, uri: &mut AmqpUri) -> Result<(), UriError> {
                 let timeout = number("blocked_connection_timeout", "seconds", 0, 86_400)?;
                 uri.blocked_connection_timeout = Some(Duration::from_secs(timeout));
             }
+            "cacertfile" => uri.tls_settings.ca_file = Some(text("cacertfile")?.into()),
+            "certfile" => uri.tls_settings.certificate_file = Some(text("certfile")?.into()),
+            "keyfile" => uri.tls_settings.key_file = Some(text("keyfile")?.into()),
+            "server_name_indication" => {
+                uri.tls_settings.server_name = Some(text("server_name_indication")?.into());
+            }
+            "verify" => match value {
+                "verify_peer" => {}
+                "verify_none" => return Err(UriError::VerifyNone),
+                _ => return Err(UriError::Verify),
+            },
             unknown => return Err(UriError::UnknownKey(unknown.into())),
         }
     }
@@ -365,6 +404,19 @@ impl fmt::Display for Written<'_> {
         for (name, value) in parameters {
             if let Some(value) = value {
                 write!(f, "{separator}{name}={value}")?;
+                separator = '&';
+            }
+        }
+        let settings = &uri.tls_settings;
+        let texts = [
+            ("cacertfile", settings.ca_file.as_deref().map(Path::to_string_lossy)),
+            ("certfile", settings.certificate_file.as_deref().map(Path::to_string_lossy)),
+            ("keyfile", settings.key_file.as_deref().map(Path::to_string_lossy)),
+            ("server_name_indication", settings.server_name.as_deref().map(Into::into)),
+        ];
+        for (name, value) in texts {
+            if let Some(value) = value {
+                write!(f, "{separator}{name}={}", Encoded(&value))?;
                 separator = '&';
             }
         }

@@ -118,6 +118,9 @@ impl Handshake {
                 Greeting::Failed(ConnectFailure::Version { major, minor, revision })
             }
             [1, ..] | [] => Greeting::Frames,
+            // An alert of TLS, whose record begins so in every version.
+            [0x15, 0x03, ..] => Greeting::Failed(ConnectFailure::TlsPort),
+            [0x15] => Greeting::Incomplete,
             _ if b"AMQP".starts_with(input.get(..4).unwrap_or(input)) => Greeting::Incomplete,
             _ => Greeting::Failed(ConnectFailure::NotAmqp),
         }
@@ -157,6 +160,9 @@ impl Handshake {
 
     /// Returns the failure that a loss of the transport at this step means.
     pub(crate) fn lost(&self, error: TransportError) -> ConnectFailure {
+        if let Some(kind) = error.tls {
+            return ConnectFailure::Tls { kind, error };
+        }
         match self.step {
             Step::Greeting => ConnectFailure::Lost { step: ConnectStep::Start, error },
             Step::Login => ConnectFailure::ProbablyAuthentication(error),

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{BrokerError, InvalidArgument, ProtocolError, TransportError};
+use crate::error::{
+    BrokerError, InvalidArgument, ProtocolError, TlsError, TlsErrorKind, TransportError,
+};
 use crate::uri::UriError;
 
 /// Why a connection could not be opened.
@@ -55,8 +57,14 @@ pub enum ConnectError {
         /// The failures before that.
         attempts: Arc<[FailedAttempt]>,
     },
-    /// A host is to be reached over TLS (`amqps`), which the runtime does not support.
-    #[error("amqps (TLS) is not supported by this release: use amqp, or connect over a TLS stream")]
+    /// The TLS settings for a host that is to be reached over TLS (`amqps`) are invalid: a certificate cannot be
+    /// read, for example.
+    #[error("{0}")]
+    Tls(TlsError),
+    /// A host is to be reached over TLS (`amqps`), and the connector has no TLS implementation.
+    #[error(
+        "amqps needs TLS: enable the feature `tls` of the adapter, or give the connector a TLS implementation"
+    )]
     TlsUnsupported,
 }
 
@@ -69,6 +77,12 @@ impl From<InvalidArgument> for ConnectError {
 impl From<UriError> for ConnectError {
     fn from(error: UriError) -> Self {
         Self::InvalidUri(error)
+    }
+}
+
+impl From<TlsError> for ConnectError {
+    fn from(error: TlsError) -> Self {
+        Self::Tls(error)
     }
 }
 
@@ -160,6 +174,18 @@ pub enum ConnectFailure {
         /// The step that was in progress.
         step: ConnectStep,
     },
+    /// The transport could not be encrypted, or the peer ended TLS while the connection was being opened. With TLS 1.3,
+    /// a server refuses a client certificate after the TLS handshake.
+    #[error("not encrypted: {error}")]
+    Tls {
+        /// Which check failed.
+        kind: TlsErrorKind,
+        /// The error of the TLS library.
+        error: TransportError,
+    },
+    /// The peer replied with TLS to a connection without TLS.
+    #[error("the peer speaks TLS (is this a TLS port? use amqps://)")]
+    TlsPort,
     /// The peer closed the transport right after the limits were sent. RabbitMQ refuses limits in this way.
     #[error("closed by the peer after connection.tune-ok: it has probably refused the limits: {0}")]
     TuningRefused(TransportError),
@@ -187,6 +213,8 @@ pub enum ConnectStep {
     Resolve,
     /// Connecting the transport.
     Dial,
+    /// Encrypting the transport.
+    Tls,
     /// Waiting for the broker's `connection.start`.
     Start,
     /// Waiting for the reply to the login.
@@ -200,6 +228,7 @@ impl fmt::Display for ConnectStep {
         f.write_str(match self {
             Self::Resolve => "resolving the host",
             Self::Dial => "dialling",
+            Self::Tls => "setting up TLS",
             Self::Start => "waiting for connection.start",
             Self::Tune => "waiting for the reply to the login",
             Self::Open => "opening the virtual host",

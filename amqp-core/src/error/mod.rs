@@ -7,6 +7,7 @@
 mod connect;
 mod publish;
 mod retry;
+mod tls;
 
 use std::fmt;
 use std::io;
@@ -21,6 +22,7 @@ use crate::message::ReturnedMessage;
 
 pub use connect::{ConnectError, ConnectFailure, ConnectStep, FailedAttempt};
 pub use publish::PublishError;
+pub use tls::{TlsError, TlsErrorKind};
 
 /// Why an operation failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -316,7 +318,7 @@ impl ProtocolError {
     }
 }
 
-/// An error of the operating system for a socket or a name lookup.
+/// An error of the operating system or of the TLS library, for a transport or a name lookup.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 #[non_exhaustive]
@@ -325,23 +327,30 @@ pub struct TransportError {
     pub kind: io::ErrorKind,
     /// The text.
     pub message: Arc<str>,
+    /// Which check of TLS failed, if it was TLS that failed.
+    pub tls: Option<TlsErrorKind>,
 }
 
 impl TransportError {
     /// The error of a connection that the peer has closed.
     pub fn end_of_file() -> Self {
-        Self { kind: io::ErrorKind::UnexpectedEof, message: "closed by the peer".into() }
+        Self::new(io::ErrorKind::UnexpectedEof, "closed by the peer")
     }
 
     /// Creates an error from its kind and text.
     pub fn new(kind: io::ErrorKind, message: impl Into<Arc<str>>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), tls: None }
     }
 }
 
 impl From<&io::Error> for TransportError {
     fn from(error: &io::Error) -> Self {
-        Self { kind: error.kind(), message: error.to_string().into() }
+        let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());
+        Self {
+            kind: error.kind(),
+            message: error.to_string().into(),
+            tls: tls.map(|error| error.kind),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use amqp_proto::ReplyCode;
 
 use crate::error::{
     AckError, BrokerError, ChannelCause, CloseCause, ConnectError, ConnectFailure, Error, Misuse,
-    PublishError,
+    PublishError, TlsErrorKind,
 };
 
 impl Error {
@@ -92,11 +92,14 @@ impl BrokerError {
 }
 
 impl ConnectError {
-    /// Whether a broker was reached and refused the connection: the login, the virtual host, the limits or the
-    /// protocol. Trying again helps only when the configuration of the client or of the broker has changed.
+    /// Whether a broker was reached and refused the connection, or was refused by this client: the login, the
+    /// virtual host, the limits, the protocol or TLS. Trying again helps only when the configuration of the client or of the broker has changed.
     pub fn is_refusal(&self) -> bool {
         match self {
-            Self::InvalidArgument(_) | Self::InvalidUri(_) | Self::TlsUnsupported => false,
+            Self::InvalidArgument(_)
+            | Self::InvalidUri(_)
+            | Self::Tls(_)
+            | Self::TlsUnsupported => false,
             Self::Aborted | Self::DriverGone | Self::DriverNotStarted(_) => false,
             Self::Failed { .. } | Self::TimedOut { .. } => {
                 self.last_failure().is_some_and(ConnectFailure::is_refusal)
@@ -113,6 +116,7 @@ impl ConnectError {
             | Self::DriverNotStarted(_)
             | Self::InvalidArgument(_)
             | Self::InvalidUri(_)
+            | Self::Tls(_)
             | Self::TlsUnsupported => false,
         }
     }
@@ -128,10 +132,12 @@ impl ConnectFailure {
             | Self::NotAmqp
             | Self::ProbablyAuthentication(_)
             | Self::Protocol(_)
+            | Self::TlsPort
             | Self::TuningRefused(_)
             | Self::Version { .. }
             | Self::VirtualHost(_) => true,
             Self::Closed(error) => !error.is_retryable(),
+            Self::Tls { kind, .. } => *kind != TlsErrorKind::Truncated,
             Self::Dial(_) | Self::Lost { .. } | Self::Resolve(_) | Self::TimedOut { .. } => false,
         }
     }

@@ -9,7 +9,7 @@ use amqp_proto::{EncodeError, Malformed, ReplyCode};
 
 use super::{
     AckError, BrokerError, ChannelCause, CloseCause, Error, InvalidArgument, InvalidReason, Misuse,
-    ProtocolDetail, ProtocolError, PublishError, TransportError,
+    ProtocolDetail, ProtocolError, PublishError, TlsError, TlsErrorKind, TransportError,
 };
 use crate::PublishRefused;
 use crate::error::{ConnectError, ConnectFailure, ConnectStep, FailedAttempt};
@@ -61,6 +61,10 @@ fn transport() -> TransportError {
     TransportError::new(ErrorKind::ConnectionReset, "connection reset")
 }
 
+fn tls() -> TransportError {
+    std::io::Error::from(TlsError::new(TlsErrorKind::Expired, "since 2020")).into()
+}
+
 fn failures() -> Vec<ConnectFailure> {
     let (timeout, step) = (Duration::from_secs(5), ConnectStep::Tune);
     vec![
@@ -75,6 +79,8 @@ fn failures() -> Vec<ConnectFailure> {
         ConnectFailure::Protocol(protocol()),
         ConnectFailure::Resolve(transport()),
         ConnectFailure::TimedOut { timeout, step },
+        ConnectFailure::Tls { kind: TlsErrorKind::Expired, error: tls() },
+        ConnectFailure::TlsPort,
         ConnectFailure::TuningRefused(transport()),
         ConnectFailure::Version { major: 1, minor: 0, revision: 0 },
         ConnectFailure::VirtualHost(broker()),
@@ -86,6 +92,7 @@ fn connect_errors() -> Vec<ConnectError> {
     let attempts: Arc<[FailedAttempt]> = failures().into_iter().map(failed).collect();
     let (host, timeout, step) = (Arc::from("h"), Duration::from_secs(5), ConnectStep::Dial);
     let uri_errors = [
+        UriError::EmptyValue("keyfile"),
         UriError::Host,
         UriError::MissingPassword,
         UriError::PercentEncoding("user"),
@@ -96,8 +103,11 @@ fn connect_errors() -> Vec<ConnectError> {
         UriError::SecondPathSegment,
         UriError::UnencodedCharacter,
         UriError::UnknownKey("bogus".into()),
+        UriError::Verify,
+        UriError::VerifyNone,
     ];
     let mut all = vec![
+        ConnectError::Tls(TlsError::new(TlsErrorKind::Configuration, "no file")),
         ConnectError::Aborted,
         ConnectError::DriverGone,
         ConnectError::DriverNotStarted(transport()),
@@ -360,7 +370,7 @@ fn a_refusal_is_told_from_a_host_that_was_not_reached() {
         assert_eq!(error.is_retryable(), !reached, "{error}");
         refusals += usize::from(reached);
     }
-    assert_eq!(refusals, 10);
+    assert_eq!(refusals, 12);
     let code = ReplyCode::CONNECTION_FORCED;
     let shutting_down = BrokerError { code, text: "".into(), method: None };
     assert!(failed(ConnectFailure::Closed(shutting_down)).is_retryable());

@@ -30,9 +30,18 @@ impl Session {
         }
     }
 
-    /// Reports the success of [`Action::Dial`]: the transport is connected.
-    pub fn handle_connected(&mut self, now: Instant, attempt: Attempt) {
+    /// Reports that the transport is connected and that the driver encrypts it, so that errors name the step.
+    /// [`handle_connected`](Self::handle_connected) or [`handle_disconnected`](Self::handle_disconnected) follows.
+    pub fn handle_dialled(&mut self, attempt: Attempt) {
         if attempt == self.attempt && self.phase == Phase::Dialling {
+            self.step(PhaseInput::Dialled);
+        }
+    }
+
+    /// Reports the success of [`Action::Dial`]: the transport is connected, and encrypted if the target is to be
+    /// reached over TLS.
+    pub fn handle_connected(&mut self, now: Instant, attempt: Attempt) {
+        if attempt == self.attempt && matches!(self.phase, Phase::Dialling | Phase::Securing) {
             self.step(PhaseInput::Connected);
             self.connection.handle_connected(now);
         }
@@ -82,10 +91,21 @@ impl Session {
         }
     }
 
+    pub(super) fn address_timed_out(&mut self, now: Instant) {
+        let timeout = self.config.address_timeout;
+        if self.phase == Phase::Securing {
+            let step = ConnectStep::Tls;
+            return self.attempt_failed(now, ConnectFailure::TimedOut { timeout, step });
+        }
+        self.connection.time_out_handshake(timeout);
+        self.react(now);
+    }
+
     pub(super) fn connect_timed_out(&mut self) {
         let step = match self.phase {
             Phase::Resolving => ConnectStep::Resolve,
             Phase::Dialling => ConnectStep::Dial,
+            Phase::Securing => ConnectStep::Tls,
             Phase::Connected | Phase::Ended => self.connection.handshake_step(),
         };
         let attempts = self.endpoints.failures();
@@ -94,5 +114,13 @@ impl Session {
         let address = self.endpoints.address();
         let error = ConnectError::TimedOut { host, port, address, timeout, step, attempts };
         self.end(CloseCause::Connect(Arc::new(error)));
+    }
+}
+
+/// What a loss of the transport means while it is being encrypted.
+pub(super) fn not_secured(error: TransportError) -> ConnectFailure {
+    match error.tls {
+        Some(kind) => ConnectFailure::Tls { kind, error },
+        None => ConnectFailure::Lost { step: ConnectStep::Tls, error },
     }
 }

@@ -25,12 +25,15 @@ use crate::request::FromReply;
 use crate::timers::Timers;
 use crate::transmit::Transmit;
 
+use connecting::not_secured;
 use endpoints::Endpoints;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Resolving,
     Dialling,
+    /// A transport is connected, and is being encrypted.
+    Securing,
     /// A transport is connected: handshake, open or closing.
     Connected,
     /// The session has ended. Queued output is still to be written.
@@ -40,6 +43,8 @@ enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PhaseInput {
     Resolved,
+    /// The transport is connected, and is to be encrypted.
+    Dialled,
     Connected,
     /// The attempt failed, and there is another address.
     NextAddress,
@@ -53,9 +58,14 @@ const TRANSITIONS: &[Transition<Phase, PhaseInput>] = &[
     (Phase::Resolving, PhaseInput::NextHost, Phase::Resolving),
     (Phase::Resolving, PhaseInput::End, Phase::Ended),
     (Phase::Dialling, PhaseInput::Connected, Phase::Connected),
+    (Phase::Dialling, PhaseInput::Dialled, Phase::Securing),
     (Phase::Dialling, PhaseInput::NextAddress, Phase::Dialling),
     (Phase::Dialling, PhaseInput::NextHost, Phase::Resolving),
     (Phase::Dialling, PhaseInput::End, Phase::Ended),
+    (Phase::Securing, PhaseInput::Connected, Phase::Connected),
+    (Phase::Securing, PhaseInput::NextAddress, Phase::Dialling),
+    (Phase::Securing, PhaseInput::NextHost, Phase::Resolving),
+    (Phase::Securing, PhaseInput::End, Phase::Ended),
     (Phase::Connected, PhaseInput::NextAddress, Phase::Dialling),
     (Phase::Connected, PhaseInput::NextHost, Phase::Resolving),
     (Phase::Connected, PhaseInput::End, Phase::Ended),
@@ -134,8 +144,8 @@ impl Session {
         Ok((session, attempt))
     }
 
-    /// Reports that dialling failed, or that the transport was lost after `written` bytes had reached the
-    /// socket.
+    /// Reports that dialling or encrypting failed, or that the transport was lost after `written` bytes had
+    /// reached the socket.
     pub fn handle_disconnected(
         &mut self,
         now: Instant,
@@ -143,11 +153,17 @@ impl Session {
         error: TransportError,
         written: u64,
     ) {
-        if attempt != self.attempt || !matches!(self.phase, Phase::Dialling | Phase::Connected) {
+        if attempt != self.attempt {
             return;
         }
-        self.connection.handle_disconnected(error, written);
-        self.react(now);
+        match self.phase {
+            Phase::Dialling | Phase::Connected => {
+                self.connection.handle_disconnected(error, written);
+                self.react(now);
+            }
+            Phase::Securing => self.attempt_failed(now, not_secured(error)),
+            Phase::Resolving | Phase::Ended => {}
+        }
     }
 
     /// Takes frames from the front of `input`. Returns whether there may be more. Each call does a limited
@@ -168,10 +184,7 @@ impl Session {
         while let Some(reason) = self.timers.expired(now) {
             match reason {
                 TimeoutReason::Connect => self.connect_timed_out(),
-                TimeoutReason::Address => {
-                    self.connection.time_out_handshake(self.config.address_timeout);
-                    self.react(now);
-                }
+                TimeoutReason::Address => self.address_timed_out(now),
                 _ => {}
             }
         }
@@ -213,7 +226,7 @@ impl Session {
                 self.connection.close(now);
                 self.react(now);
             }
-            Phase::Resolving | Phase::Dialling | Phase::Connected => {
+            Phase::Resolving | Phase::Dialling | Phase::Securing | Phase::Connected => {
                 self.end(CloseCause::Connect(Arc::new(ConnectError::Aborted)));
             }
             Phase::Ended => {}
@@ -328,7 +341,11 @@ impl Session {
     /// What the current transport is connected to, or is to be. Over a transport that was connected before, it is the
     /// configuration's first host.
     pub fn target(&self) -> Target {
-        Target::new(self.endpoints.host().clone(), self.endpoints.address())
+        let mut target = Target::new(self.endpoints.host().clone(), self.endpoints.address());
+        if let Some(name) = &self.config.tls.server_name {
+            target.server_name = Arc::clone(name);
+        }
+        target
     }
 
     /// The name of the connection that is configured.

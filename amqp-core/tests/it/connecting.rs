@@ -4,11 +4,13 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use amqp_core::errors::{ConnectFailure, ConnectStep, InvalidArgument, Misuse, TransportError};
+use amqp_core::errors::{
+    ConnectFailure, ConnectStep, InvalidArgument, Misuse, TlsError, TlsErrorKind, TransportError,
+};
 use amqp_core::proto::method::{Method, basic, connection};
 use amqp_core::proto::{ShortStr, frame};
 use amqp_core::{
-    Action, CloseCause, Config, ConnectError, Endpoint, Error, Event, Heartbeat, Session,
+    Action, Attempt, CloseCause, Config, ConnectError, Endpoint, Error, Event, Heartbeat, Session,
 };
 
 use crate::peer::{Peer, start};
@@ -87,6 +89,7 @@ fn pk_27_another_version_and_no_amqp_are_told_apart() {
         (b"AMQP\x03\x01\0\0", Some((1, 0, 0))),
         (b"HTTP/1.1 400 Bad Request\r\n", None),
         (b"AM not AMQP", None),
+        (b"\x15 is no alert", None),
         (&[0; 20], None),
     ] {
         for size in [1, 3, bytes.len()] {
@@ -292,6 +295,88 @@ fn connecting_as_a_whole_has_its_time() {
             false => "not connected within 30 s: localhost:5672 timed out while resolving the host",
         };
         assert_eq!(error.to_string(), expected);
+    }
+}
+
+/// A target over TLS, and the session that dials it.
+fn dialled_over_tls(now: Instant) -> (Session, Attempt) {
+    let config = Config::from_uri("amqps://one,two?server_name_indication=name").unwrap();
+    let mut session = Session::dialling_by_name(Arc::new(config), now).unwrap();
+    let Some(Action::Dial { attempt, target }) = session.poll_action() else { panic!() };
+    assert_eq!((target.endpoint.tls, &*target.server_name), (true, "name"));
+    (session, attempt)
+}
+
+fn next_is_dialled(session: &mut Session, expected: &str) {
+    let Some(Action::Dial { target, .. }) = session.poll_action() else { panic!() };
+    assert_eq!(&*target.endpoint.host, expected);
+}
+
+/// What fails while the transport is encrypted is not taken for a failure of the dial.
+#[test]
+fn failures_of_tls_name_the_check_and_the_step() {
+    let now = Instant::now();
+    let check = || TlsError::new(TlsErrorKind::WrongName, "not valid for name");
+    let failed = || std::io::Error::from(check()).into();
+    let reset = || TransportError::new(ErrorKind::ConnectionReset, "reset");
+
+    let (mut session, attempt) = dialled_over_tls(now);
+    session.handle_dialled(attempt);
+    session.handle_disconnected(now, attempt, failed(), 0);
+    next_is_dialled(&mut session, "two");
+    session.close(now);
+
+    let kind = TlsErrorKind::WrongName;
+    let ends = [
+        (failed(), ConnectFailure::Tls { kind, error: failed() }),
+        (reset(), ConnectFailure::Lost { step: ConnectStep::Tls, error: reset() }),
+    ];
+    for (error, expected) in ends {
+        let config = Arc::new(Config::from_uri("amqps://one").unwrap());
+        let mut session = Session::dialling_by_name(config, now).unwrap();
+        let Some(Action::Dial { attempt, .. }) = session.poll_action() else { panic!() };
+        session.handle_dialled(attempt);
+        session.handle_disconnected(now, attempt, error, 0);
+        let Some(CloseCause::Connect(error)) = session.cause() else { panic!() };
+        assert_eq!(error.last_failure(), Some(&expected));
+        assert!(error.to_string().contains("one:5671"), "{error}");
+    }
+
+    // A server on TLS 1.3 refuses a client's certificate after the handshake.
+    let mut peer = Peer::connected(Config::default());
+    peer.session.handle_disconnected(peer.now, peer.attempt, failed(), 8);
+    assert_eq!(peer.failure(), ConnectFailure::Tls { kind, error: failed() });
+}
+
+/// The time of an address includes TLS, and so does the time of all.
+#[test]
+fn silence_in_the_tls_handshake_is_given_up() {
+    let now = Instant::now();
+    let (mut session, attempt) = dialled_over_tls(now);
+    session.handle_dialled(attempt);
+    let (deadline, _) = session.poll_timeout().unwrap();
+    assert_eq!(deadline, now + amqp_core::limits::ADDRESS_TIMEOUT);
+    session.handle_timeout(deadline);
+    next_is_dialled(&mut session, "two");
+    session.handle_timeout(now + Duration::from_secs(30));
+    let Some(CloseCause::Connect(error)) = session.cause() else { panic!() };
+    let ConnectError::Failed { attempts } = &**error else { panic!("{error:?}") };
+    let timeout = Duration::from_secs(10);
+    assert_eq!(attempts[0].failure, ConnectFailure::TimedOut { timeout, step: ConnectStep::Tls });
+
+    let (mut session, attempt) = dialled_over_tls(now);
+    session.handle_dialled(attempt);
+    session.handle_connected(now, attempt);
+    assert!(session.connection().wants_transmit(), "the handshake of AMQP begins");
+}
+
+/// A plain connection to a TLS port gets an alert, in pieces perhaps.
+#[test]
+fn a_tls_port_is_recognised() {
+    for size in [1, 2, 7] {
+        let mut peer = Peer::connected(Config::default());
+        [0x15, 3, 3, 0, 2, 2, 80].chunks(size).for_each(|piece| peer.send_bytes(piece));
+        assert_eq!(peer.failure(), ConnectFailure::TlsPort);
     }
 }
 

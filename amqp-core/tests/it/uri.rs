@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use amqp_core::errors::UriError;
-use amqp_core::{AmqpUri, Config, Credentials, Endpoint, Heartbeat};
+use amqp_core::{AmqpUri, Config, Credentials, Endpoint, Heartbeat, TlsSettings};
 
 #[track_caller]
 fn reads(uri: &str, expected: &str) {
@@ -156,6 +156,30 @@ fn query() {
         "amqp://h?backpressure_detection=t",
         &UriError::UnknownKey("backpressure_detection".into()),
     );
+}
+
+/// RabbitMQ's parameters for TLS. A `/` in a path need not be encoded.
+#[test]
+fn query_of_tls() {
+    let uri = "amqps://h?cacertfile=/etc/ca.pem&certfile=%2ftmp%2Fa%20b.pem&keyfile=k&verify=verify_peer\
+               &server_name_indication=broker.example";
+    let settings = TlsSettings::default()
+        .ca_file("/etc/ca.pem")
+        .client_certificate("/tmp/a b.pem", "k")
+        .server_name("broker.example");
+    let config = Config::from_uri(uri).unwrap();
+    assert_eq!(config.tls(), &settings);
+    let parsed: AmqpUri = uri.parse().unwrap();
+    assert_eq!(parsed.to_string().parse(), Ok(parsed));
+
+    refuses("amqps://h?verify=verify_none", &UriError::VerifyNone);
+    refuses("amqps://h?verify=none", &UriError::Verify);
+    refuses("amqps://h?certfile=", &UriError::EmptyValue("certfile"));
+    refuses("amqps://h?keyfile=%f", &UriError::PercentEncoding("query"));
+    refuses("amqps://h?keyfile=a&keyfile=b", &UriError::RepeatedKey("keyfile".into()));
+    for uri in ["amqps://u:secret?keyfile=/x@h", "amqps://h?server_name_indication=a/secret"] {
+        refuses(uri, &UriError::UnencodedCharacter);
+    }
 }
 
 #[test]
