@@ -3,7 +3,7 @@ use std::io;
 use std::sync::Arc;
 
 use amqp_async::core::{AmqpUri, Config, ConnectError, Endpoint};
-use amqp_async::{OverTransport, Runtime};
+use amqp_async::{OverTransport, Runtime, Secure};
 
 use crate::connection::Connection;
 use crate::io_runtime::IoRuntime;
@@ -69,6 +69,7 @@ pub fn connect(uri: &str) -> Result<Connection, ConnectError> {
 pub struct Connector {
     config: Config,
     dial: Option<Arc<Dial>>,
+    secure: Option<Arc<dyn Secure>>,
 }
 
 type Dial = dyn Fn(Endpoint) -> io::Result<Stream> + Send + Sync;
@@ -92,8 +93,8 @@ impl Connector {
     /// interrupted, so it should have a timeout itself. An error that it returns is reported as
     /// [`ConnectFailure::Dial`](crate::errors::ConnectFailure::Dial).
     ///
-    /// If the function encrypts the stream itself, use `amqp` hosts: the connector does not know about the
-    /// encryption.
+    /// The connector encrypts the streams of `amqps` hosts. If the function encrypts the stream itself, use `amqp`
+    /// hosts: the connector does not know about the encryption.
     #[must_use]
     pub fn dial_with(
         self,
@@ -108,6 +109,14 @@ impl Connector {
         Self { config: change(self.config), ..self }
     }
 
+    /// Sets what encrypts the transports to `amqps` hosts, such as an `amqp_tls::Rustls` of a configuration of
+    /// your own. It takes precedence over the crate's own (its feature `tls`), and over the
+    /// [files of the configuration](Self::tls_settings).
+    #[must_use]
+    pub fn tls(self, secure: impl Secure + 'static) -> Self {
+        Self { secure: Some(Arc::new(secure)), ..self }
+    }
+
     amqp_async::connector_settings!();
 
     /// Opens a connection, and spawns a thread as its driver, which ends when the connection does. Waits
@@ -119,8 +128,9 @@ impl Connector {
     /// timeout.
     ///
     /// # Errors
-    /// [`ConnectError`] with every failed attempt, within the [connect timeout](Self::connect_timeout).
-    /// [`ConnectError::TlsUnsupported`] for an `amqps` host.
+    /// [`ConnectError`] with every failed attempt, within the [connect timeout](Self::connect_timeout). For an
+    /// `amqps` host [`ConnectError::TlsUnsupported`] without the feature `tls` or a TLS implementation
+    /// ([`tls`](Self::tls)), and [`ConnectError::Tls`] if certificates cannot be read.
     pub fn connect(&self) -> Result<Connection, ConnectError> {
         let (connecting, driver) = self.driver()?;
         driver.spawn()?;
@@ -144,8 +154,8 @@ impl Connector {
     /// choice.
     ///
     /// # Errors
-    /// [`ConnectError::InvalidArgument`] or [`ConnectError::TlsUnsupported`] if the configuration is invalid.
-    /// [`ConnectError::DriverNotStarted`] if the system has no poller for it.
+    /// [`ConnectError::InvalidArgument`], [`ConnectError::TlsUnsupported`] or [`ConnectError::Tls`] if the
+    /// configuration is invalid. [`ConnectError::DriverNotStarted`] if the system has no poller for it.
     pub fn driver(&self) -> Result<(Connecting, Driver), ConnectError> {
         match &self.dial {
             Some(dial) => self.driver_on(|io| {
@@ -180,7 +190,8 @@ impl Connector {
         runtime: impl FnOnce(Arc<Io>) -> R,
     ) -> Result<(Connecting, Driver), ConnectError> {
         Driver::new(|io| {
-            let (connecting, driver) = amqp_async::connect(runtime(io), self.config.clone())?;
+            let (connecting, driver) =
+                amqp_async::connect(runtime(io), self.config.clone(), self.secure.clone())?;
             Ok((Connecting(connecting), driver))
         })
     }
@@ -188,7 +199,7 @@ impl Connector {
 
 impl From<Config> for Connector {
     fn from(config: Config) -> Self {
-        Self { config, dial: None }
+        Self { config, dial: None, secure: None }
     }
 }
 

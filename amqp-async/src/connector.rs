@@ -14,8 +14,10 @@ use crate::executor::Executor;
 use crate::holders::ConnectionHolder;
 use crate::over_stream::{DriverOver, Over, OverTransport};
 use crate::pump::Pump;
-use crate::runtime::{Runtime, Transport};
+use crate::runtime::Runtime;
+use crate::secure::Secure;
 use crate::shared::Shared;
+use crate::transport::Transport;
 
 /// Opens connections: a configuration, and the runtime on which they run.
 ///
@@ -29,6 +31,7 @@ use crate::shared::Shared;
 pub struct Connector<R> {
     runtime: R,
     config: Config,
+    secure: Option<Arc<dyn Secure>>,
 }
 
 /// A connector whose streams of type `S` are created by a function: see [`Connector::dial_with`].
@@ -47,7 +50,7 @@ impl<R: Runtime + Default> Connector<R> {
 impl<R: Runtime> Connector<R> {
     /// Creates a connector on a runtime, for a runtime that has no default or does not come from an adapter.
     pub const fn on(runtime: R, config: Config) -> Self {
-        Self { runtime, config }
+        Self { runtime, config, secure: None }
     }
 
     /// Creates the streams of connections with a function, such as one that connects through a proxy or to a
@@ -58,8 +61,8 @@ impl<R: Runtime> Connector<R> {
     /// [timeout of an address](Self::address_timeout) expires. An error that it returns is reported as
     /// [`ConnectFailure::Dial`](amqp_core::errors::ConnectFailure::Dial).
     ///
-    /// If the function encrypts the stream itself, use `amqp` hosts: the connector does not know about the
-    /// encryption.
+    /// The connector encrypts the streams of `amqps` hosts. If the function encrypts the stream itself, use `amqp`
+    /// hosts: the connector does not know about the encryption.
     pub fn dial_with<S, F>(
         self,
         dial: impl Fn(Endpoint) -> F + Send + Sync + 'static,
@@ -68,19 +71,27 @@ impl<R: Runtime> Connector<R> {
         R: Over<S>,
         F: Future<Output = io::Result<S>> + Send + 'static,
     {
-        let Self { runtime, config } = self;
+        let Self { runtime, config, secure } = self;
         let wrapping = runtime.clone();
         let dial = move |endpoint| {
             let (dialling, runtime) = (dial(endpoint), wrapping.clone());
             async move { Ok(runtime.wrap(dialling.await?)) }
         };
-        Connector { runtime: OverTransport::dialled_by(runtime, dial), config }
+        Connector { runtime: OverTransport::dialled_by(runtime, dial), config, secure }
     }
 
     /// Changes the configuration with a function.
     #[must_use]
     pub fn configure(self, change: impl FnOnce(Config) -> Config) -> Self {
         Self { config: change(self.config), ..self }
+    }
+
+    /// Sets what encrypts the transports to `amqps` hosts, such as an `amqp_tls::Rustls` of a configuration of
+    /// your own. It takes precedence over the adapter's own (its feature `tls`), and over the
+    /// [files of the configuration](Self::tls_settings).
+    #[must_use]
+    pub fn tls(self, secure: impl Secure + 'static) -> Self {
+        Self { secure: Some(Arc::new(secure)), ..self }
     }
 
     crate::connector_settings!();
@@ -96,7 +107,8 @@ impl<R: Runtime> Connector<R> {
     /// # Errors
     /// [`ConnectError`] with every failed attempt, within the [connect timeout](Self::connect_timeout).
     /// [`ConnectError::DriverNotStarted`] if there is no runtime, or if it lacks a part that a connection
-    /// needs. [`ConnectError::TlsUnsupported`] for an `amqps` host on a runtime without TLS.
+    /// needs. For an `amqps` host [`ConnectError::TlsUnsupported`] without the adapter's feature `tls` or a TLS
+    /// implementation ([`tls`](Self::tls)), and [`ConnectError::Tls`] if certificates cannot be read.
     ///
     /// # Cancel safety
     /// If the future is dropped, the attempt ends, and no connection stays open.
@@ -136,9 +148,10 @@ impl<R: Runtime> Connector<R> {
     /// check for a runtime.
     ///
     /// # Errors
-    /// [`ConnectError::InvalidArgument`] or [`ConnectError::TlsUnsupported`] if the configuration is invalid.
+    /// [`ConnectError::InvalidArgument`], [`ConnectError::TlsUnsupported`] or [`ConnectError::Tls`] if the
+    /// configuration is invalid.
     pub fn driver(&self) -> Result<(Connecting, Driver<R>), ConnectError> {
-        connect(self.runtime.clone(), self.config.clone())
+        connect(self.runtime.clone(), self.config.clone(), self.secure.clone())
     }
 
     /// Returns a connection over a stream that is connected already, and its driver: see
@@ -161,7 +174,7 @@ impl<R: Runtime> Connector<R> {
 
 impl<R: Default> From<Config> for Connector<R> {
     fn from(config: Config) -> Self {
-        Self { runtime: R::default(), config }
+        Self { config, ..Self::default() }
     }
 }
 
@@ -175,22 +188,24 @@ impl<R: Default> From<AmqpUri> for Connector<R> {
 /// which calls this.
 ///
 /// # Errors
-/// [`ConnectError::InvalidArgument`] if the configuration is invalid. [`ConnectError::TlsUnsupported`] if a
-/// host is to be reached over TLS and the runtime does not support it.
+/// [`ConnectError::InvalidArgument`] if the configuration is invalid. If a host is to be reached over TLS and
+/// `secure` is `None`: those of [`Runtime::secure`].
 pub fn connect<R: Runtime>(
     runtime: R,
     config: Config,
+    secure: Option<Arc<dyn Secure>>,
 ) -> Result<(Connecting, Driver<R>), ConnectError> {
-    if config.wants_tls() && !runtime.supports_tls() {
-        return Err(ConnectError::TlsUnsupported);
-    }
+    let secure = match secure {
+        None if config.wants_tls() => Some(runtime.secure(config.tls())?),
+        secure => secure,
+    };
     let (config, now) = (Arc::new(config), runtime.now());
     let session = if runtime.resolves() {
         Session::new(config, now)
     } else {
         Session::dialling_by_name(config, now)
     };
-    Ok(driven(runtime, session?))
+    Ok(driven(runtime, session?, secure))
 }
 
 /// Returns a connection over a transport that is connected already, and its driver.
@@ -203,13 +218,17 @@ pub fn connect_with<R: Executor, T: Transport>(
     transport: T,
 ) -> Result<(Connecting, Driver<OverTransport<R, T>>), ConnectError> {
     let (session, attempt) = Session::connected(Arc::new(config), runtime.now())?;
-    let (connecting, driver) = driven(OverTransport::connected(runtime), session);
+    let (connecting, driver) = driven(OverTransport::connected(runtime), session, None);
     Ok((connecting, driver.with_transport(attempt, transport)))
 }
 
-fn driven<R: Runtime>(runtime: R, session: Session) -> (Connecting, Driver<R>) {
+fn driven<R: Runtime>(
+    runtime: R,
+    session: Session,
+    secure: Option<Arc<dyn Secure>>,
+) -> (Connecting, Driver<R>) {
     let shared = Arc::new(Shared::new(session, runtime.clock()));
-    let driver = Driver::new(runtime, Pump::new(Arc::clone(&shared)));
+    let driver = Driver::new(runtime, Pump::new(Arc::clone(&shared)), secure);
     (Connecting { inner: Some(Arc::new(ConnectionHolder { shared })), ticket: None }, driver)
 }
 

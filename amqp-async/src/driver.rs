@@ -23,9 +23,12 @@ use amqp_core::errors::TransportError;
 use amqp_core::{Action, Attempt};
 use futures_core::FusedFuture;
 
+use crate::dialling::{Dialled, Dialling, Secured};
 use crate::executor::Timer;
 use crate::pump::Pump;
-use crate::runtime::{Runtime, Transport};
+use crate::runtime::Runtime;
+use crate::secure::Secure;
+use crate::transport::Transport;
 
 type Boxed<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
 
@@ -41,8 +44,10 @@ pub struct Driver<R: Runtime> {
     runtime: R,
     pump: Pump,
     resolving: Option<(Attempt, Boxed<Vec<SocketAddr>>)>,
-    dialling: Option<(Attempt, Boxed<R::Transport>)>,
-    transport: Option<(Attempt, R::Transport)>,
+    dialling: Option<(Attempt, Dialling<R::Transport>)>,
+    transport: Option<(Attempt, Secured<R::Transport>)>,
+    /// What encrypts transports to hosts that ask for TLS.
+    secure: Option<Arc<dyn Secure>>,
     timer: R::Timer,
     /// The time for which the timer is set: the deadline, or an earlier time.
     armed: Option<Instant>,
@@ -83,7 +88,7 @@ impl Wake for Asked {
 }
 
 impl<R: Runtime> Driver<R> {
-    pub(crate) fn new(runtime: R, pump: Pump) -> Self {
+    pub(crate) fn new(runtime: R, pump: Pump, secure: Option<Arc<dyn Secure>>) -> Self {
         let timer = runtime.timer();
         Self {
             runtime,
@@ -91,6 +96,7 @@ impl<R: Runtime> Driver<R> {
             resolving: None,
             dialling: None,
             transport: None,
+            secure,
             timer,
             armed: None,
             due: None,
@@ -104,7 +110,7 @@ impl<R: Runtime> Driver<R> {
 
     /// Starts with a transport that is connected already.
     pub(crate) fn with_transport(mut self, attempt: Attempt, transport: R::Transport) -> Self {
-        self.transport = Some((attempt, transport));
+        self.transport = Some((attempt, Secured::Plain(transport)));
         self.reads = true;
         self.pump.begin_stream(attempt);
         self
@@ -124,7 +130,8 @@ impl<R: Runtime> Driver<R> {
             }
             Action::Dial { attempt, target } => {
                 self.drop_transport();
-                self.dialling = Some((attempt, Box::pin(self.runtime.dial(target))));
+                let dialling = Dialling::new(&self.runtime, target, self.secure.as_ref());
+                self.dialling = Some((attempt, dialling));
             }
             Action::Disconnect { at_once, .. } => {
                 (self.resolving, self.dialling) = (None, None);
@@ -149,18 +156,22 @@ impl<R: Runtime> Driver<R> {
             return true;
         }
         if let Some((attempt, dialling)) = &mut self.dialling
-            && let Poll::Ready(result) = dialling.as_mut().poll(cx)
+            && let Poll::Ready(dialled) = dialling.poll(cx)
         {
             let (attempt, now) = (*attempt, self.runtime.now());
-            self.dialling = None;
-            match result {
-                Ok(transport) => {
+            match dialled {
+                Dialled::Securing => {
+                    self.pump.dialled(attempt);
+                    return true;
+                }
+                Dialled::Done(Ok(transport)) => {
                     self.transport = Some((attempt, transport));
                     self.reads = true;
                     self.pump.connected(now, attempt);
                 }
-                Err(error) => self.pump.disconnected(now, attempt, error.into()),
+                Dialled::Done(Err(error)) => self.pump.disconnected(now, attempt, error.into()),
             }
+            self.dialling = None;
             return true;
         }
         false

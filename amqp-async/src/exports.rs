@@ -12,7 +12,7 @@ pub mod values {
         ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeType, Fault, FieldTable, FieldValue,
         Heartbeat, Message, Overflow, Properties, Publish, PublishError, PublishSeq, QueueBind,
         QueueDeclare, QueueDeclareOk, QueueDelete, QueuePurge, ReceivedMessage, ReplyCode,
-        ReturnedMessage, StreamOffset, Unconfirmed,
+        ReturnedMessage, StreamOffset, TlsSettings, Unconfirmed,
     };
 }
 

@@ -8,7 +8,7 @@ use crate::limits::READ_BUFFER_BYTES;
 use bytes::BytesMut;
 use futures_io::{AsyncRead, AsyncWrite};
 
-use crate::runtime::Transport;
+use crate::transport::Transport;
 
 /// A stream that implements the traits of `futures-io`, as a [`Transport`].
 #[derive(Debug)]

@@ -10,11 +10,13 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::Instant;
 
-use amqp_core::{Endpoint, Target};
+use amqp_core::{ConnectError, Endpoint, Target, TlsSettings};
 
 use crate::driver::Driver;
 use crate::executor::{Clock, Executor};
-use crate::runtime::{Runtime, Transport};
+use crate::runtime::Runtime;
+use crate::secure::Secure;
+use crate::transport::Transport;
 
 /// An executor that supports connections over streams of type `S`.
 pub trait Over<S>: Executor {
@@ -32,7 +34,11 @@ pub type DriverOver<R, S> = Driver<OverTransport<R, <R as Over<S>>::Wrapped>>;
 pub struct OverTransport<R, T> {
     runtime: R,
     dial: Option<Dial<T>>,
+    secure: Option<SecureBy<R>>,
 }
+
+/// The runtime's own way to encrypt.
+type SecureBy<R> = fn(&R, &TlsSettings) -> Result<Arc<dyn Secure>, ConnectError>;
 
 type Dial<T> = Arc<dyn Fn(Endpoint) -> Dialling<T> + Send + Sync>;
 type Dialling<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
@@ -41,20 +47,22 @@ impl<R, T> OverTransport<R, T> {
     /// Creates transports with a function, which receives each host by name.
     pub fn dialled_by<F>(runtime: R, dial: impl Fn(Endpoint) -> F + Send + Sync + 'static) -> Self
     where
+        R: Runtime,
         F: Future<Output = io::Result<T>> + Send + 'static,
     {
-        Self { runtime, dial: Some(Arc::new(move |endpoint| Box::pin(dial(endpoint)))) }
+        let dial: Dial<T> = Arc::new(move |endpoint| Box::pin(dial(endpoint)));
+        Self { runtime, dial: Some(dial), secure: Some(R::secure) }
     }
 
     /// Uses the one transport that is connected already.
     pub(crate) const fn connected(runtime: R) -> Self {
-        Self { runtime, dial: None }
+        Self { runtime, dial: None, secure: None }
     }
 }
 
 impl<R: Clone, T> Clone for OverTransport<R, T> {
     fn clone(&self) -> Self {
-        Self { runtime: self.runtime.clone(), dial: self.dial.clone() }
+        Self { runtime: self.runtime.clone(), dial: self.dial.clone(), secure: self.secure }
     }
 }
 
@@ -118,5 +126,10 @@ impl<R: Executor, T: Transport> Runtime for OverTransport<R, T> {
 
     fn resolves(&self) -> bool {
         false
+    }
+
+    fn secure(&self, settings: &TlsSettings) -> Result<Arc<dyn Secure>, ConnectError> {
+        self.secure
+            .map_or(Err(ConnectError::TlsUnsupported), |secure| secure(&self.runtime, settings))
     }
 }

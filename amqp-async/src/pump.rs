@@ -217,7 +217,13 @@ impl Pump {
         self.shared.with(|state| state.session.handle_resolved(now, attempt, result));
     }
 
-    /// Reports the success of [`Action::Dial`]: the transport is connected.
+    /// Reports that the transport is connected and is being encrypted. [`connected`](Self::connected) follows.
+    pub fn dialled(&mut self, attempt: Attempt) {
+        self.shared.with(|state| state.session.handle_dialled(attempt));
+    }
+
+    /// Reports the success of [`Action::Dial`]: the transport is connected, and encrypted if the target is to be
+    /// reached over TLS.
     pub fn connected(&mut self, now: Instant, attempt: Attempt) {
         self.begin_stream(attempt);
         self.reset();

@@ -1,13 +1,14 @@
-//! `Runtime` and `Transport`: the resolver and the sockets of a runtime, which an adapter implements.
+//! `Runtime`: the resolver and the sockets of a runtime, which an adapter implements.
 
 use std::io;
 use std::net::SocketAddr;
-use std::task::{Context, Poll};
+use std::sync::Arc;
 
-use amqp_core::Target;
-use bytes::BytesMut;
+use amqp_core::{ConnectError, Target, TlsSettings};
 
 use crate::executor::Executor;
+use crate::secure::Secure;
+use crate::transport::Transport;
 
 /// An [`Executor`] that can reach brokers. Everything else is the same on all runtimes.
 ///
@@ -23,7 +24,7 @@ pub trait Runtime: Executor {
         port: u16,
     ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static;
 
-    /// Connects a transport to a target.
+    /// Connects a transport to a target, without TLS: see [`secure`](Self::secure).
     fn dial(
         &self,
         target: Target,
@@ -35,11 +36,14 @@ pub trait Runtime: Executor {
         true
     }
 
-    /// Returns whether [`dial`](Self::dial) encrypts transports to targets that ask for TLS; `false` by
-    /// default. Without support, connectors refuse such hosts with
-    /// [`ConnectError::TlsUnsupported`](amqp_core::ConnectError::TlsUnsupported).
-    fn supports_tls(&self) -> bool {
-        false
+    /// Returns the TLS implementation for connectors that were given none
+    /// ([`Connector::tls`](crate::Connector::tls)). By default there is none.
+    ///
+    /// # Errors
+    /// [`ConnectError::TlsUnsupported`] if there is none. [`ConnectError::Tls`] if the settings are invalid.
+    fn secure(&self, settings: &TlsSettings) -> Result<Arc<dyn Secure>, ConnectError> {
+        let _ = settings;
+        Err(ConnectError::TlsUnsupported)
     }
 }
 
@@ -60,30 +64,4 @@ pub async fn dial_tcp<S, T, F: Future<Output = io::Result<S>>>(
     // Output is collected before it is written, so that waiting for more would only add latency.
     set_nodelay(&socket, true)?;
     Ok(wrap(socket))
-}
-
-/// A connected byte stream. Each method that returns `Pending` registers the task for the event that it waits
-/// for.
-pub trait Transport: Send + Unpin + 'static {
-    /// Appends the bytes that have arrived to `input`, up to about `max`. Returns their number; 0 means that
-    /// the peer has closed the stream.
-    fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        input: &mut BytesMut,
-        max: usize,
-    ) -> Poll<io::Result<usize>>;
-
-    /// Writes from the front of `slices`. Returns the number of bytes written.
-    fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>>;
-
-    /// Flushes the buffers of the layers below.
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
-
-    /// Closes the writing side: the peer sees the end of the stream.
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 }

@@ -31,6 +31,10 @@ macro_rules! connector_settings {
             /// `guest`.
             credentials(credentials: $crate::Credentials);
 
+            /// Sets the files that TLS trusts and presents, for `amqps` hosts. By default it trusts what the
+            /// platform trusts, and presents no certificate.
+            tls_settings(settings: $crate::TlsSettings);
+
             /// Sets the heartbeat interval (<https://www.rabbitmq.com/docs/heartbeats>). The default is the
             /// broker's: 60 s.
             heartbeat(heartbeat: $crate::Heartbeat);

@@ -68,7 +68,8 @@ impl World {
     }
 
     pub(crate) fn connect(&self) -> Connecting {
-        let (connecting, driver) = amqp_async::connect(self.clone(), Config::default()).unwrap();
+        let (connecting, driver) =
+            amqp_async::connect(self.clone(), Config::default(), None).unwrap();
         self.inner.lock().unwrap().tasks.push(Box::pin(driver));
         connecting
     }
