@@ -4,16 +4,20 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+#[cfg(feature = "tls")]
+use amqp_async::core::{ConnectError, TlsSettings};
 use amqp_async::{Clock, Executor, FuturesIo, Runtime, Target, dial_tcp};
 use async_std::net::{TcpStream, ToSocketAddrs};
 use async_std::task;
 use futures_io::{AsyncRead, AsyncWrite};
 
 #[doc(inline)]
-pub use amqp_async::{ConnectorOver, DriverOver, Over};
+pub use amqp_async::{ConnectorOver, DriverOver, Over, Secure, Securing, Transport};
 
 /// The driver of a connection on async-std, as [`Connector::driver`](crate::Connector::driver) returns it.
 pub type Driver = amqp_async::Driver<AsyncStd>;
@@ -62,6 +66,11 @@ impl Runtime for AsyncStd {
         target: Target,
     ) -> impl Future<Output = io::Result<Self::Transport>> + Send + 'static {
         dial_tcp(target, TcpStream::connect, TcpStream::set_nodelay, FuturesIo::new)
+    }
+
+    #[cfg(feature = "tls")]
+    fn secure(&self, settings: &TlsSettings) -> Result<Arc<dyn Secure>, ConnectError> {
+        Ok(Arc::new(amqp_tls::Rustls::from_settings(settings)?))
     }
 }
 

@@ -8,6 +8,11 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use amqp_async::{Clock, Executor, Runtime, Target, Timer, dial_tcp};
+#[cfg(feature = "tls")]
+use amqp_async::{
+    Secure,
+    core::{ConnectError, TlsSettings},
+};
 use mio::net::TcpStream;
 
 use crate::io_thread::Io;
@@ -81,6 +86,11 @@ impl Runtime for IoRuntime {
         dial_tcp(target, connect, TcpStream::set_nodelay, |stream| {
             Socket::registered(connected, Stream::from(stream))
         })
+    }
+
+    #[cfg(feature = "tls")]
+    fn secure(&self, settings: &TlsSettings) -> Result<Arc<dyn Secure>, ConnectError> {
+        Ok(Arc::new(amqp_tls::Rustls::from_settings(settings)?))
     }
 }
 

@@ -37,7 +37,7 @@
 //! What programs seldom name is in modules: what [`errors`] hold, rare [`requests`] and [`types`], and the
 //! [`runtime`] for those who drive connections themselves.
 //!
-//! TLS (`amqps`) is not supported by this release: connecting to such a host returns
+//! TLS (`amqps`) needs the feature `tls`: see [`guide::tls`]. Without it, connecting to such a host returns
 //! [`ConnectError::TlsUnsupported`].
 
 mod channel;
@@ -81,4 +81,5 @@ pub mod runtime {
     pub use crate::timer::ThreadTimer;
     #[doc(inline)]
     pub use amqp_async::{Clock, Executor, Timer};
+    pub use amqp_async::{Secure, Securing, Transport};
 }

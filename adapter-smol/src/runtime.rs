@@ -3,15 +3,19 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+#[cfg(feature = "tls")]
+use amqp_async::core::{ConnectError, TlsSettings};
 use amqp_async::{Clock, Executor, FuturesIo, Runtime, Target, dial_tcp};
 use futures_io::{AsyncRead, AsyncWrite};
 use smol::net::TcpStream;
 
 #[doc(inline)]
-pub use amqp_async::{ConnectorOver, DriverOver, Over};
+pub use amqp_async::{ConnectorOver, DriverOver, Over, Secure, Securing, Transport};
 
 /// The driver of a connection on smol, as [`Connector::driver`](crate::Connector::driver) returns it.
 pub type Driver = amqp_async::Driver<Smol>;
@@ -59,6 +63,11 @@ impl Runtime for Smol {
         target: Target,
     ) -> impl Future<Output = io::Result<Self::Transport>> + Send + 'static {
         dial_tcp(target, TcpStream::connect, TcpStream::set_nodelay, FuturesIo::new)
+    }
+
+    #[cfg(feature = "tls")]
+    fn secure(&self, settings: &TlsSettings) -> Result<Arc<dyn Secure>, ConnectError> {
+        Ok(Arc::new(amqp_tls::Rustls::from_settings(settings)?))
     }
 }
 

@@ -34,7 +34,7 @@
 //! What programs seldom name is in modules: the [`futures`] that methods return, what [`errors`] hold, rare
 //! [`requests`] and [`types`], and the [`runtime`] for those who drive connections themselves.
 //!
-//! TLS (`amqps`) is not supported by this release: connecting to such a host returns
+//! TLS (`amqps`) needs the feature `tls`: see [`guide::tls`]. Without it, connecting to such a host returns
 //! [`ConnectError::TlsUnsupported`].
 
 pub mod runtime;

@@ -5,10 +5,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use amqp_async::{Clock, Executor, Runtime, Target, Timer, Transport, dial_tcp};
+#[cfg(feature = "tls")]
+use amqp_async::core::{ConnectError, TlsSettings};
+use amqp_async::{Clock, Executor, Runtime, Target, Timer, dial_tcp};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
@@ -16,7 +20,7 @@ use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
 #[doc(inline)]
-pub use amqp_async::{ConnectorOver, DriverOver, Over};
+pub use amqp_async::{ConnectorOver, DriverOver, Over, Secure, Securing, Transport};
 
 /// The driver of a connection on tokio, as [`Connector::driver`](crate::Connector::driver) returns it.
 pub type Driver = amqp_async::Driver<Tokio>;
@@ -90,6 +94,11 @@ impl Runtime for Tokio {
             poll_fn(|cx| poll_io(|| connecting.as_mut().poll(cx))).await
         };
         dial_tcp(target, connect, TcpStream::set_nodelay, Stream::tcp)
+    }
+
+    #[cfg(feature = "tls")]
+    fn secure(&self, settings: &TlsSettings) -> Result<Arc<dyn Secure>, ConnectError> {
+        Ok(Arc::new(amqp_tls::Rustls::from_settings(settings)?))
     }
 }
 

@@ -15,6 +15,7 @@ macro_rules! pages {
 pages! {
     getting_started
     connecting
+    tls
     publishing
     consuming
     acknowledging

@@ -8,11 +8,12 @@ use std::process::Command;
 use crate::{run, run_command};
 
 /// The published packages, each behind those that it depends on.
-pub(crate) const PUBLISHED: [&str; 8] = [
+pub(crate) const PUBLISHED: [&str; 9] = [
     "amqp-proto",
     "amqp-testkit",
     "amqp-core",
     "amqp-async",
+    "amqp-tls",
     "amqp-tokio",
     "amqp-smol",
     "amqp-async-std",

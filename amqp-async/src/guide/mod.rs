@@ -5,7 +5,7 @@
 //! | [`getting_started`] | [`publishing`] | [`shutdown`] | [`errors`] |
 //! | [`connecting`] | [`consuming`] | [`performance`] | [`cancellation`] |
 //! | [`from_lapin`], [`from_pika`] | [`acknowledging`] | [`testing`] | [`backpressure`] |
-//! | | [`topology`], [`streams`], [`rpc`] | [`event_loop`], [`logging`] | [`delivery_guarantees`] |
+//! | [`tls`], [`logging`] | [`topology`], [`streams`], [`rpc`] | [`event_loop`] | [`delivery_guarantees`] |
 
 // The code blocks import adapters, on which this crate cannot depend. The library of `amqp-tests` runs them.
 macro_rules! pages {
@@ -20,6 +20,7 @@ macro_rules! pages {
 pages! {
     getting_started
     connecting
+    tls
     publishing
     consuming
     acknowledging

@@ -89,7 +89,7 @@ fn proto_and_core_know_no_clock_socket_thread_lock_or_waker() {
 #[test]
 fn no_runtime_above_an_adapter() {
     let runtimes = ["tokio", "async_std", "smol", "mio::", "Instant::now", "thread::"];
-    for crate_name in ["amqp-proto", "amqp-core", "amqp-async"] {
+    for crate_name in ["amqp-proto", "amqp-core", "amqp-async", "amqp-tls"] {
         never_in(crate_name, &runtimes);
     }
 }
@@ -197,7 +197,7 @@ fn no_file_is_too_long() {
 /// The files of a crate use each other in one direction. The crate's root and its re-exports do not count.
 #[test]
 fn files_form_no_circle() {
-    for crate_name in ADAPTERS.into_iter().chain(["amqp-async"]) {
+    for crate_name in ADAPTERS.into_iter().chain(["amqp-async", "amqp-tls"]) {
         let mut uses = BTreeMap::<String, BTreeSet<String>>::new();
         for (place, line) in code_lines(crate_name) {
             let file = Path::new(&place).file_name().unwrap().to_str().unwrap();
@@ -253,6 +253,8 @@ fn no_error_prints_its_source() {
 /// The arrows of ARCHITECTURE.md: what each crate may rest on, within the workspace and beyond.
 #[test]
 fn dependencies_point_down() {
+    let roots = ["rustls-native-certs", "rustls-platform-verifier", "webpki-roots"];
+    let tls = [&["amqp-async", "bytes", "rustls"][..], &roots].concat();
     let allowed = BTreeMap::from([
         ("amqp-proto", vec!["nom", "serde", "thiserror"]),
         ("amqp-core", vec!["amqp-proto", "bytes", "serde", "serde_json", "thiserror", "twox-hash"]),
@@ -260,10 +262,11 @@ fn dependencies_point_down() {
             "amqp-async",
             vec!["amqp-core", "bytes", "futures-core", "futures-io", "thiserror", "tracing"],
         ),
-        ("amqp-async-std", vec!["amqp-async", "async-std", "futures-io"]),
-        ("amqp-blocking", vec!["amqp-async", "bytes", "mio", "thiserror"]),
-        ("amqp-smol", vec!["amqp-async", "futures-io", "smol"]),
-        ("amqp-tokio", vec!["amqp-async", "bytes", "tokio"]),
+        ("amqp-async-std", vec!["amqp-async", "amqp-tls", "async-std", "futures-io"]),
+        ("amqp-blocking", vec!["amqp-async", "amqp-tls", "bytes", "mio", "thiserror"]),
+        ("amqp-smol", vec!["amqp-async", "amqp-tls", "futures-io", "smol"]),
+        ("amqp-tls", tls),
+        ("amqp-tokio", vec!["amqp-async", "amqp-tls", "bytes", "tokio"]),
         ("amqp-testkit", vec!["amqp-proto", "socket2", "stats_alloc", "thiserror"]),
     ]);
     let metadata =

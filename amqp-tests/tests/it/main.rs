@@ -2,8 +2,11 @@
 #![allow(clippy::duplicate_mod, reason = "one suite is compiled over two kinds of handles")]
 
 mod brokers;
+mod certificates;
 mod conformance;
 mod invariants;
 mod live;
 mod support;
 mod sweep;
+mod tls;
+mod tls_server;

@@ -1,5 +1,6 @@
 //! What only a real RabbitMQ can show, and peers that do as they are told.
 
+mod encrypted;
 mod examples;
 mod peers;
 mod recorded;

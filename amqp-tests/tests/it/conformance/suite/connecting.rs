@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::api::{
     At, Config, ConnectError, ConnectFailure, ConnectStep, Credentials, Endpoint, Heartbeat,
+    TlsErrorKind,
 };
 use super::at::on_every_adapter;
 use crate::support::{timeout, within};
@@ -25,13 +26,13 @@ on_every_adapter! {
     a_driver_that_is_dropped_lets_its_connection_fail
 }
 
-fn only_failure(error: &ConnectError) -> &ConnectFailure {
+pub(super) fn only_failure(error: &ConnectError) -> &ConnectFailure {
     let ConnectError::Failed { attempts } = error else { panic!("{error:?}") };
     assert_eq!(attempts.len(), 1, "{error}");
     error.last_failure().unwrap()
 }
 
-async fn fails(at: &At, configure: impl FnOnce(Config) -> Config) -> ConnectError {
+pub(super) async fn fails(at: &At, configure: impl FnOnce(Config) -> Config) -> ConnectError {
     within("a failure", at.open(configure)).await.unwrap_err()
 }
 
@@ -115,8 +116,11 @@ async fn pk_38_every_address_of_a_host_is_tried(at: At) {
 async fn what_cannot_work_is_refused_before_anything_is_dialled(at: At) {
     let error = fails(&at.to("http://localhost"), |config| config).await;
     assert!(matches!(error, ConnectError::InvalidUri(_)), "{error:?}");
-    let error = fails(&at.to("amqps://localhost"), |config| config).await;
-    assert!(matches!(error, ConnectError::TlsUnsupported), "{error:?}");
+    let error = fails(&at.to("amqps://localhost?cacertfile=/no-such-file"), |config| config).await;
+    assert!(
+        matches!(&error, ConnectError::Tls(error) if error.kind == TlsErrorKind::Configuration)
+    );
+    assert!(error.to_string().contains("/no-such-file"), "{error}");
     let error = fails(&at.to("amqp://guest:a%00b@localhost"), |config| config).await;
     assert!(matches!(error, ConnectError::InvalidArgument(_)), "{error:?}");
 }
@@ -160,11 +164,11 @@ async fn streams_may_be_made_by_a_function(at: At) {
     assert!(matches!(only_failure(&error), ConnectFailure::Dial(_)), "{error:?}");
     assert!(error.to_string().contains(" closed.invalid:5672: cannot dial"), "{error}");
 
-    // What the function makes is not encrypted by the connector.
-    asked.lock().unwrap().clear();
-    let error = at.to("amqps://open.invalid").connect_by(dial).await.unwrap_err();
-    assert_eq!(error, ConnectError::TlsUnsupported);
-    assert!(asked.lock().unwrap().is_empty());
+    // What the function makes is encrypted for an `amqps` host. This one is a broker without TLS.
+    let encrypted = at.to("amqps://open.invalid");
+    let error = within("a failure", encrypted.connect_by(dial)).await.unwrap_err();
+    let ConnectFailure::Tls { kind, .. } = only_failure(&error) else { panic!("{error:?}") };
+    assert_eq!(*kind, TlsErrorKind::NotTls);
 }
 
 /// Here a Unix socket, whose other end is passed on to the broker.

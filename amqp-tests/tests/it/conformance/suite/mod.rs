@@ -9,6 +9,7 @@ mod channels;
 mod connecting;
 mod consuming;
 mod contract;
+mod encrypted;
 mod ending;
 mod faults;
 mod handles;
