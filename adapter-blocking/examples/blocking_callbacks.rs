@@ -36,6 +36,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         })
     });
     dispatcher.basic_consume(&channel, BasicConsume::new(&queue), |_, delivery| {
+        // The body of an oversize message is empty.
+        if delivery.fault().is_some() {
+            delivery.discard()?;
+            return Ok(());
+        }
         // Confirmed before the delivery is: neither is lost.
         publisher.publish(Publish::new("", &answers, delivery.body()).mandatory())?;
         delivery.ack()?;

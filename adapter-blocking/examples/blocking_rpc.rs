@@ -37,6 +37,10 @@ fn main() -> Result<(), Failure> {
                 break reply;
             }
         };
+        // The body of an oversize reply is empty.
+        if let Some(fault) = reply.fault() {
+            return Err(fault.into());
+        }
         sum += std::str::from_utf8(reply.body())?.parse::<u64>()?;
     }
     println!("100 requests answered; the squares add up to {sum}");

@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use amqp_testkit::EnvBroker;
-use amqp_tokio::{BasicConsume, Channel, Connection, Consumer, Publish, QueueDeclare, connect};
+use amqp_tokio::{
+    BasicConsume, Channel, Connection, Consumer, Fault, Publish, QueueDeclare, connect,
+};
 use tokio::sync::oneshot;
 
 const REPLY_TO: &str = "amq.rabbitmq.reply-to";
@@ -80,10 +82,12 @@ struct RpcClient {
     pending: Arc<Mutex<Pending>>,
 }
 
+type Reply = Result<Vec<u8>, Fault>;
+
 #[derive(Default)]
 struct Pending {
     next: u64,
-    callers: HashMap<String, oneshot::Sender<Vec<u8>>>,
+    callers: HashMap<String, oneshot::Sender<Reply>>,
     /// Replies come no more.
     ended: bool,
 }
@@ -96,7 +100,7 @@ struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    fn take(pending: &'a Mutex<Pending>) -> Result<(Self, oneshot::Receiver<Vec<u8>>), Failure> {
+    fn take(pending: &'a Mutex<Pending>) -> Result<(Self, oneshot::Receiver<Reply>), Failure> {
         let (reply, replied) = oneshot::channel();
         let mut waiting = lock(pending);
         if waiting.ended {
@@ -133,8 +137,10 @@ impl RpcClient {
                 let id = reply.properties().ok().and_then(|properties| properties.correlation_id);
                 let caller = id.and_then(|id| lock(&pending).callers.remove(&id));
                 if let Some(caller) = caller {
-                    // The caller may have given up.
-                    let _ = caller.send(reply.body().to_vec());
+                    // The body of an oversize reply is empty.
+                    let body = reply.fault().map_or_else(|| Ok(reply.body().to_vec()), Err);
+                    // The caller may have stopped waiting.
+                    let _ = caller.send(body);
                 }
             }
             // Calls that still wait end with an error.
@@ -149,7 +155,7 @@ impl RpcClient {
         let (place, replied) = Place::take(&self.pending)?;
         let request = Publish::to_queue(&self.queue, body).reply_to(REPLY_TO);
         self.channel.basic_publish(request.correlation_id(place.id.as_str())).await?;
-        Ok(tokio::time::timeout(Duration::from_secs(10), replied).await??)
+        Ok(tokio::time::timeout(Duration::from_secs(10), replied).await???)
     }
 
     /// How many calls wait for their reply.

@@ -14,6 +14,11 @@ async fn move_all(
 ) -> Result<u32, Error> {
     let mut moved = 0;
     while let Some(message) = channel.basic_get(from).await? {
+        // The body of an oversize message is empty.
+        if message.fault().is_some() {
+            message.discard()?;
+            continue;
+        }
         publisher.publish(Publish::to_queue(to, message.body()).mandatory()).await?;
         message.ack()?;
         moved += 1;
