@@ -44,6 +44,10 @@ impl Channel {
 /// # use amqp_blocking::{AckError, Delivery};
 /// # fn handle(_: &[u8]) -> std::io::Result<()> { Ok(()) }
 /// # fn example(delivery: Delivery) -> Result<(), AckError> {
+/// if delivery.fault().is_some() {
+///     // Malformed or oversize: the body may be missing.
+///     return delivery.discard();
+/// }
 /// match handle(delivery.body()) {
 ///     Ok(()) => delivery.ack()?,
 ///     // The first failure may be temporary: try once more.
@@ -143,7 +147,7 @@ impl Delivery {
         wait(self.0.cancel_consumer())
     }
 
-    /// Returns the body. It is empty if the message was too large.
+    /// Returns the body. It is empty if the message was too large: check [`fault`](Self::fault) first.
     pub fn body(&self) -> &[u8] {
         self.0.body()
     }
@@ -235,7 +239,8 @@ impl Delivery {
 
     /// Returns the number of times that the message was dead-lettered from the queue, for any reason (header
     /// `x-death`; <https://www.rabbitmq.com/docs/dlx#effects>). A consumer that retries uses it to stop after
-    /// some attempts.
+    /// some attempts. In its queue, the number is that of the failed attempts before this one: `< 5` allows
+    /// five retries, which are six attempts.
     ///
     /// # Errors
     /// Those of [`headers`](Self::headers).

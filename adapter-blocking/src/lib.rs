@@ -22,6 +22,8 @@
 //! # }
 //! ```
 //!
+//! The body of an oversize message is empty: check [`fault`](Delivery::fault) before you read it.
+//!
 //! Each connection has a thread that moves its bytes and sends its heartbeats. So a handler may take any
 //! time, and may block on its own connection, while less than 64 MiB is unread (the prefetch times the size
 //! of a message). Handles are thread-safe and can be cloned. Deliveries can be acknowledged from any thread.

@@ -25,6 +25,8 @@
 //! # }
 //! ```
 //!
+//! The body of an oversize message is empty: check [`fault`](Delivery::fault) before you read it.
+//!
 //! The [`guide`] has pages on errors, cancellation, backpressure and graceful shutdown, among others. The
 //! `tracing` feature logs what happens to connections, channels and consumers (see
 //! [logging](guide::logging)).

@@ -52,6 +52,9 @@ impl Connection {
     /// Opens a channel, passes it to `body`, and closes it when `body` is done. Resolves to the result of
     /// `body`.
     ///
+    /// `body` gets the [`Channel`] by value, so it may move it. The channel is closed also if `body` keeps a
+    /// clone.
+    ///
     /// If `body` returns `Ok`, failures of the channel that are known by then are returned as errors: the
     /// reason if the broker has closed it, otherwise the oldest returned message of an unconfirmed publish.
     ///
@@ -116,9 +119,14 @@ impl Connection {
     /// and no byte to write.
     ///
     /// Deliveries that had arrived before still reach their consumers, and everything can be used meanwhile.
-    /// A [`close`](Self::close) after the drain loses nothing. One thing is not waited for: deliveries that
-    /// the handle of a consumer without acknowledgement has taken in, at most 1 MiB. These can be read from
-    /// it after the close too.
+    /// A [`close`](Self::close) after the drain loses nothing.
+    ///
+    /// Three things are not waited for:
+    ///
+    /// * what a task does after its ack: ack last;
+    /// * deliveries that were dropped without an ack: the broker delivers them again after the close;
+    /// * deliveries that the handle of a consumer without acknowledgement has taken in, at most 1 MiB. These
+    ///   can be read from it after the close too.
     ///
     /// # Errors
     /// [`Error::DrainTimeout`] after `timeout`. The connection stays open.

@@ -102,7 +102,7 @@ impl<R: Runtime> Connector<R> {
     ///
     /// When the runtime ends, it drops the driver, and unsent messages are lost. So
     /// [`close`](Connection::close) or [`drain`](Connection::drain) the connection before `main` returns (see
-    /// [graceful shutdown](crate::guide::backpressure#graceful-shutdown)).
+    /// [graceful shutdown](crate::guide::shutdown)).
     ///
     /// # Errors
     /// [`ConnectError`] with every failed attempt, within the [connect timeout](Self::connect_timeout).

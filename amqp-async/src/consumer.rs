@@ -316,6 +316,14 @@ pub struct Canceller {
 impl Canceller {
     /// Cancels the consumer, as [`Consumer::cancel`] does. Resolves when the broker has confirmed it. If the
     /// consumer has ended before, nothing is sent.
+    ///
+    /// # Errors
+    /// Those of a [call](Channel#calls).
+    ///
+    /// # Cancel safety
+    /// If the future is dropped before the first poll, nothing is sent. So an implementation of `Drop`, which
+    /// cannot await, drops the [`Consumer`] instead: that cancels it. If the future is dropped later, the
+    /// consumer is cancelled.
     pub fn cancel(&self) -> Cancelling {
         Calling::new(Arc::clone(&self.channel), CancelConsumer(Some(self.key)))
     }

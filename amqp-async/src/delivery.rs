@@ -36,6 +36,10 @@ use crate::trace::{Once, QueueName, Step};
 /// # use amqp_async::{Delivery, core::AckError};
 /// # fn handle(_: &[u8]) -> std::io::Result<()> { Ok(()) }
 /// # fn example(delivery: Delivery) -> Result<(), AckError> {
+/// if delivery.fault().is_some() {
+///     // Malformed or oversize: the body may be missing.
+///     return delivery.discard();
+/// }
 /// match handle(delivery.body()) {
 ///     Ok(()) => delivery.ack()?,
 ///     // The first failure may be temporary: try once more.
@@ -162,7 +166,7 @@ impl Delivery {
             && channel.shared().with(|state| state.session.channel(channel.id()).is_stale(tag))
     }
 
-    /// Returns the body. It is empty if the message was too large.
+    /// Returns the body. It is empty if the message was too large: check [`fault`](Self::fault) first.
     pub fn body(&self) -> &[u8] {
         self.delivery.message.body()
     }
@@ -255,7 +259,9 @@ impl Delivery {
 
     /// Returns the number of times that the message was dead-lettered from the queue, for any reason (header
     /// `x-death`; <https://www.rabbitmq.com/docs/dlx#effects>). A consumer that retries uses it to stop after
-    /// some attempts.
+    /// some attempts. In its queue, the number is that of the failed attempts before this one: `< 5` allows
+    /// five retries, which are six attempts. The guide has a complete retry
+    /// ([`acknowledging`](crate::guide::acknowledging)).
     ///
     /// ```
     /// # fn example(delivery: amqp_async::Delivery) -> Result<(), Box<dyn std::error::Error>> {

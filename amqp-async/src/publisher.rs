@@ -78,7 +78,7 @@ impl Publisher {
     /// outcome, when the message is in the output buffer.
     ///
     /// A program that ends without awaiting the [`Confirm`] and without [`close`](crate::Connection::close)
-    /// may lose the message (see [graceful shutdown](crate::guide::backpressure#graceful-shutdown)).
+    /// may lose the message (see [graceful shutdown](crate::guide::shutdown)).
     ///
     /// # Errors
     /// [`PublishError`] if the message cannot be sent.

@@ -18,7 +18,7 @@ impl Channel {
     ///
     /// `Ok` does not mean that the message was sent. It is lost if the program ends before the driver has
     /// written it. Before that, [`close`](crate::Connection::close) or [`drain`](crate::Connection::drain)
-    /// the connection (see [graceful shutdown](crate::guide::backpressure#graceful-shutdown)).
+    /// the connection (see [graceful shutdown](crate::guide::shutdown)).
     ///
     /// # Errors
     /// Those of [`BasicPublish`].

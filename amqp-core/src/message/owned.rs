@@ -90,7 +90,17 @@ impl Message {
     }
 }
 
-/// Copies the names and the properties. A body of less than 4 KiB is copied too.
+/// Copies the names and the properties, the delivery mode among them. A body of less than 4 KiB is copied too.
+///
+/// The body is empty if the message was too large to keep. Check [`Delivery::fault`](super::Delivery::fault) before, or
+/// the body is lost when the message is published and the delivery acknowledged.
+///
+/// Some properties are meant for the first publish. Before you publish the message elsewhere, look at
+///
+/// * `user_id`: if it is not the user of this connection, RabbitMQ may close the channel with 406. Set it to `None`.
+/// * `expiration`: it applies in the next queue too. RabbitMQ removes it from messages that it dead-letters.
+/// * the headers `CC` and `BCC`: RabbitMQ routes the message to the queues that they name. It removes `BCC` before it
+///   delivers a message, but not `CC`.
 ///
 /// # Errors
 /// [`Malformed`]: RabbitMQ relays malformed names and properties of publishers.
