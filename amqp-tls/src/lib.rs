@@ -9,7 +9,7 @@
 //! ```
 //!
 //! This crate is for more: certificates from memory, authorities beside those of the platform, or a
-//! [`ClientConfig`](rustls::ClientConfig) of your own. [`Rustls`] goes to the method `tls` of any adapter's connector.
+//! [`ClientConfig`] of your own. [`Rustls`] goes to the method `tls` of any adapter's connector.
 //!
 //! TLS 1.2 and 1.3 are spoken. The server's certificate must be valid, signed by a trusted authority, and have the
 //! name of the host that is dialled. No URI and no setting turns these checks off. Sessions are resumed.
@@ -21,7 +21,7 @@
 //!   that crate. They count without `platform-verifier` only.
 //! * `ring` (default), `aws-lc-rs`: cryptography. With both, aws-lc-rs is taken. Without either, the provider that
 //!   the application [installed](rustls::crypto::CryptoProvider::install_default) is.
-//! * `danger`: [`RustlsBuilder::danger_accept_any_certificate`].
+//! * `danger`: `RustlsBuilder::danger_accept_any_certificate`.
 
 mod certificate;
 mod config;
