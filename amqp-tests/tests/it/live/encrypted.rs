@@ -1,7 +1,9 @@
 //! RabbitMQ's TLS listener, on every adapter.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
+use std::process;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use amqp_blocking::errors::{ConnectFailure, TlsErrorKind};
 use amqp_testkit::RabbitMq;
@@ -12,7 +14,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 
 use crate::certificates::{Authority, Identity, Valid, file};
-use crate::support::{exclusive, within};
+use crate::support::{exclusive, sleep, within};
 
 /// A node with a TLS listener that demands a certificate of its clients.
 struct Node {
@@ -28,16 +30,28 @@ static NODE: LazyLock<Node> = LazyLock::new(|| {
     let client = authority.client("certuser");
     let [ca, certificate, key] = [&authority.pem, &server.certificate, &server.key]
         .map(|text| file(text).display().to_string());
-    // Nothing else of these tests binds without an address of its own.
-    let tls_port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let tls_port = free_port();
     let configuration = format!(
         "listeners.ssl.1 = 127.0.0.1:{tls_port}\nssl_options.cacertfile = {ca}\n\
          ssl_options.certfile = {certificate}\nssl_options.keyfile = {key}\n\
          ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = true\n"
     );
     let rabbitmq = RabbitMq::start_with(&configuration).unwrap_or_else(|error| panic!("{error}"));
+    // The listeners are opened one after the other, and the node counts as started with the first.
+    smol::block_on(within("the TLS listener", async {
+        while TcpStream::connect(("127.0.0.1", tls_port)).is_err() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    }));
     Node { rabbitmq, tls_port, authority, client }
 });
+
+/// A port that is free, below those that the system hands out by itself.
+fn free_port() -> u16 {
+    let first = 23_000 + (process::id() % 4_000) as u16;
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    (first..first + 1_000).find(free).unwrap()
+}
 
 impl Node {
     fn uri(&self) -> String {
