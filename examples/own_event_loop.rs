@@ -40,7 +40,7 @@ fn main() -> Result<(), Failure> {
     if config.wants_tls() {
         return Err("this loop has no TLS: use amqp".into());
     }
-    let session = Session::new(Arc::new(config), Instant::now())?;
+    let session = Session::new(Arc::new(config), Instant::now(), 0)?;
     let (input, out) = (BytesMut::new(), Transmit::new());
     let driver = Driver { session, poll, socket: None, connected: false, input, out, written: 0 };
     driver.run(App { channel: None, hand_over, acks, acked: 0 })?;
@@ -153,6 +153,7 @@ impl Driver {
                     Err(error) => self.session.handle_disconnected(now, attempt, error.into(), 0),
                 }
             }
+            Action::Disconnect { .. } => self.socket = None,
             _ => return Ok(true),
         }
         Ok(false)

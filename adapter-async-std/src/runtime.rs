@@ -12,6 +12,7 @@ use std::time::Instant;
 #[cfg(feature = "tls")]
 use amqp_async::core::{ConnectError, TlsSettings};
 use amqp_async::{Clock, Executor, FuturesIo, Runtime, Target, dial_tcp};
+use async_io::Async;
 use async_std::net::{TcpStream, ToSocketAddrs};
 use async_std::task;
 use futures_io::{AsyncRead, AsyncWrite};
@@ -65,7 +66,12 @@ impl Runtime for AsyncStd {
         &self,
         target: Target,
     ) -> impl Future<Output = io::Result<Self::Transport>> + Send + 'static {
-        dial_tcp(target, TcpStream::connect, TcpStream::set_nodelay, FuturesIo::new)
+        dial_tcp(target, |stream| async {
+            let stream = Async::new(stream)?;
+            stream.writable().await?;
+            let stream = stream.into_inner()?;
+            stream.take_error()?.map_or(Ok(FuturesIo::new(TcpStream::from(stream))), Err)
+        })
     }
 
     #[cfg(feature = "tls")]

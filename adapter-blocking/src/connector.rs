@@ -120,8 +120,9 @@ impl Connector {
     amqp_async::connector_settings!();
 
     /// Opens a connection, and spawns a thread as its driver, which ends when the connection does. Waits
-    /// until the connection is open. The addresses of all hosts are tried in order, each within its timeout.
-    /// If a broker refuses the login or the virtual host, the other hosts are not tried.
+    /// until the connection is open. The addresses of all hosts are tried in order, each within its timeout,
+    /// in [one cycle or several](Self::connection_attempts). If a broker refuses the login or the virtual host,
+    /// nothing else is tried.
     ///
     /// Names are looked up on at most [`CONNECT_THREADS_MAX`](crate::limits::CONNECT_THREADS_MAX) threads of
     /// the process. If all are busy, the lookup waits for one, and that time counts towards the connect

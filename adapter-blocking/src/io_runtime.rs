@@ -75,16 +75,11 @@ impl Runtime for IoRuntime {
     }
 
     fn dial(&self, target: Target) -> impl Future<Output = io::Result<Socket>> + Send + 'static {
-        let (connecting, connected) = (Arc::clone(&self.0), Arc::clone(&self.0));
-        let connect = |address| {
-            let dialled = TcpStream::connect(address).and_then(|mut stream| {
-                connecting.register(&mut stream, false)?;
-                Ok(stream)
-            });
-            Dialling { io: connecting, dialled: Some(dialled) }
-        };
-        dial_tcp(target, connect, TcpStream::set_nodelay, |stream| {
-            Socket::registered(connected, Stream::from(stream))
+        let io = Arc::clone(&self.0);
+        dial_tcp(target, |stream| {
+            let mut stream = TcpStream::from_std(stream);
+            let registered = io.register(&mut stream, false).map(|()| stream);
+            Dialling { io, dialled: Some(registered) }
         })
     }
 
@@ -101,7 +96,7 @@ struct Dialling {
 }
 
 impl Future for Dialling {
-    type Output = io::Result<TcpStream>;
+    type Output = io::Result<Socket>;
 
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(dialled) = self.dialled.take() else { return Poll::Pending };
@@ -116,7 +111,7 @@ impl Future for Dialling {
             self.dialled = Some(Ok(stream));
             return Poll::Pending;
         }
-        Poll::Ready(Ok(stream))
+        Poll::Ready(Ok(Socket::registered(Arc::clone(&self.io), Stream::from(stream))))
     }
 }
 

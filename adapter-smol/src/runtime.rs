@@ -62,7 +62,12 @@ impl Runtime for Smol {
         &self,
         target: Target,
     ) -> impl Future<Output = io::Result<Self::Transport>> + Send + 'static {
-        dial_tcp(target, TcpStream::connect, TcpStream::set_nodelay, FuturesIo::new)
+        dial_tcp(target, |stream| async {
+            let stream = smol::Async::new(stream)?;
+            stream.writable().await?;
+            let error = stream.get_ref().take_error()?;
+            error.map_or(Ok(FuturesIo::new(TcpStream::from(stream))), Err)
+        })
     }
 
     #[cfg(feature = "tls")]

@@ -89,11 +89,15 @@ impl Runtime for Tokio {
         &self,
         target: Target,
     ) -> impl Future<Output = io::Result<Self::Transport>> + Send + 'static {
-        let connect = |address| async move {
-            let mut connecting = pin!(TcpStream::connect(address));
-            poll_fn(|cx| poll_io(|| connecting.as_mut().poll(cx))).await
-        };
-        dial_tcp(target, connect, TcpStream::set_nodelay, Stream::tcp)
+        dial_tcp(target, |stream| async {
+            let mut connecting = pin!(async {
+                let stream = TcpStream::from_std(stream)?;
+                stream.writable().await?;
+                Ok(stream)
+            });
+            let stream = poll_fn(|cx| poll_io(|| connecting.as_mut().poll(cx))).await?;
+            stream.take_error()?.map_or(Ok(Stream::tcp(stream)), Err)
+        })
     }
 
     #[cfg(feature = "tls")]

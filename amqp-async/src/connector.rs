@@ -1,5 +1,6 @@
 //! `Connector`: how an application configures and opens connections. The connectors of all adapters use it.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -97,8 +98,9 @@ impl<R: Runtime> Connector<R> {
     crate::connector_settings!();
 
     /// Opens a connection, whose driver is spawned as a task of the runtime. Resolves to the open
-    /// [`Connection`]. The addresses of all hosts are tried in order, each within its timeout. If a broker
-    /// refuses the login or the virtual host, the other hosts are not tried.
+    /// [`Connection`]. The addresses of all hosts are tried in order, each within its timeout, in
+    /// [one cycle or several](Self::connection_attempts). If a broker refuses the login or the virtual host, nothing
+    /// else is tried.
     ///
     /// When the runtime ends, it drops the driver, and unsent messages are lost. So
     /// [`close`](Connection::close) or [`drain`](Connection::drain) the connection before `main` returns (see
@@ -200,10 +202,11 @@ pub fn connect<R: Runtime>(
         secure => secure,
     };
     let (config, now) = (Arc::new(config), runtime.now());
+    let seed = RandomState::new().hash_one(0);
     let session = if runtime.resolves() {
-        Session::new(config, now)
+        Session::new(config, now, seed)
     } else {
-        Session::dialling_by_name(config, now)
+        Session::dialling_by_name(config, now, seed)
     };
     Ok(driven(runtime, session?, secure))
 }

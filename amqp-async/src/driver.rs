@@ -133,7 +133,11 @@ impl<R: Runtime> Driver<R> {
                 let dialling = Dialling::new(&self.runtime, target, self.secure.as_ref());
                 self.dialling = Some((attempt, dialling));
             }
-            Action::Disconnect { at_once, .. } => {
+            Action::Disconnect { .. } => {
+                self.drop_transport();
+                (self.resolving, self.dialling) = (None, None);
+            }
+            Action::Finish { at_once, .. } => {
                 (self.resolving, self.dialling) = (None, None);
                 self.linger_until = Some(now + LINGER_TIMEOUT);
                 if at_once {

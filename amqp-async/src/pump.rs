@@ -111,7 +111,7 @@ impl Pump {
                 write: !transmit.is_empty(),
                 read,
                 deadline: session.poll_timeout().map(|(deadline, _)| deadline),
-                finished: matches!(action, Some(Action::Disconnect { .. })),
+                finished: matches!(action, Some(Action::Finish { .. })),
                 action,
             };
             let sleep = Sleep { reads: read, writes: turn.write, until: turn.deadline };
@@ -334,7 +334,7 @@ mod tests {
 
     /// An open connection with a heartbeat of 10 s, to which `channel.open` is being written.
     fn open(now: Instant) -> (Pump, Arc<Shared>, ChannelId) {
-        let session = Session::new(Arc::new(Config::default()), now).unwrap();
+        let session = Session::new(Arc::new(Config::default()), now, 0).unwrap();
         let shared = Arc::new(Shared::new(session, Box::new(Still(now))));
         let mut pump = Pump::new(Arc::clone(&shared));
         let Some(Action::Resolve { attempt, .. }) = pump.turn(now, Waker::noop()).action else {
@@ -453,6 +453,6 @@ mod tests {
             assert_eq!(refused, PublishRefused::Error(gone));
         });
         let turn = pump.turn(now, Waker::noop());
-        assert!(matches!(turn.action, Some(Action::Disconnect { at_once: true, .. })));
+        assert!(matches!(turn.action, Some(Action::Finish { at_once: true, .. })));
     }
 }

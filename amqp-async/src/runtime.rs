@@ -46,22 +46,3 @@ pub trait Runtime: Executor {
         Err(ConnectError::TlsUnsupported)
     }
 }
-
-/// Dials a TCP socket: connects to the address of the target, disables Nagle's algorithm (`TCP_NODELAY`), and
-/// creates a transport from the socket. It is for implementations of [`Runtime::dial`].
-///
-/// # Errors
-/// Those of `connect` and of `set_nodelay`; [`AddrNotAvailable`](io::ErrorKind::AddrNotAvailable) for a
-/// target without an address.
-pub async fn dial_tcp<S, T, F: Future<Output = io::Result<S>>>(
-    target: Target,
-    connect: impl FnOnce(SocketAddr) -> F,
-    set_nodelay: impl FnOnce(&S, bool) -> io::Result<()>,
-    wrap: impl FnOnce(S) -> T,
-) -> io::Result<T> {
-    let address = target.address.ok_or(io::ErrorKind::AddrNotAvailable)?;
-    let socket = connect(address).await?;
-    // Output is collected before it is written, so that waiting for more would only add latency.
-    set_nodelay(&socket, true)?;
-    Ok(wrap(socket))
-}

@@ -13,14 +13,14 @@ macro_rules! connector_settings {
             /// `localhost`. The port stays as it is.
             host(host: impl Into<std::sync::Arc<str>>);
 
-            /// Sets the hosts, in the order in which they are tried, all on the port that is set. An empty
-            /// list is refused when connecting.
+            /// Sets the hosts, in the order in which they are tried by default, all on the port that is set. An
+            /// empty list is refused when connecting.
             hosts(hosts: impl IntoIterator<Item = impl Into<std::sync::Arc<str>>>);
 
             /// Sets the port of every host. The default is 5672.
             port(port: u16);
 
-            /// Sets the hosts with a port each, in the order in which they are tried. An empty list is
+            /// Sets the hosts with a port each, in the order in which they are tried by default. An empty list is
             /// refused when connecting.
             endpoints(endpoints: impl IntoIterator<Item = $crate::Endpoint>);
 
@@ -34,6 +34,10 @@ macro_rules! connector_settings {
             /// Sets the files that TLS trusts and presents, for `amqps` hosts. By default it trusts what the
             /// platform trusts, and presents no certificate.
             tls_settings(settings: $crate::TlsSettings);
+
+            /// Sets the options of TCP sockets: keepalive, buffers, the local address. By default they are
+            /// those of the operating system. They do not apply to streams that the application connects itself.
+            tcp_options(options: $crate::TcpOptions);
 
             /// Sets the heartbeat interval (<https://www.rabbitmq.com/docs/heartbeats>). The default is the
             /// broker's: 60 s.
@@ -54,10 +58,23 @@ macro_rules! connector_settings {
             /// replaced: they are what this client can do.
             client_property(name: &str, value: impl Into<$crate::FieldValue>);
 
-            /// Sets the timeout of connecting as a whole, over all hosts and addresses. The default is 30 s.
+            /// Sets the order in which the hosts are tried. The default is the order of the list.
+            host_order(order: $crate::HostOrder);
+
+            /// Sets how often the list of hosts is tried until a connection is open: 1 to 65,535 cycles. The
+            /// default is 1. Each cycle looks up the hosts again. All cycles together have the
+            /// [connect timeout](Self::connect_timeout).
+            connection_attempts(cycles: u16);
+
+            /// Sets the delay between two cycles of [attempts](Self::connection_attempts). The default is 2 s.
+            retry_delay(delay: std::time::Duration);
+
+            /// Sets the timeout of connecting as a whole, over all hosts, addresses and cycles. The default is
+            /// 30 s.
             connect_timeout(timeout: std::time::Duration);
 
-            /// Sets the timeout of one address: dialling and the handshake. The default is 10 s.
+            /// Sets the timeout of one address, from dialling to the end of the handshake, and of looking up one
+            /// host. The default is 10 s.
             address_timeout(timeout: std::time::Duration);
 
             /// Sets how long a call waits for its reply. The default is 30 s.

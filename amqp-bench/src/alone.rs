@@ -157,7 +157,7 @@ struct Open {
 impl Open {
     fn new() -> Result<Self, Failure> {
         let now = Instant::now();
-        let mut session = Session::new(Arc::new(Config::default()), now)?;
+        let mut session = Session::new(Arc::new(Config::default()), now, 0)?;
         let Some(Action::Resolve { attempt, .. }) = session.poll_action() else {
             return Err("no address is asked for".into());
         };

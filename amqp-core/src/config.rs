@@ -1,5 +1,7 @@
 //! The configuration of a connection: hosts, credentials, limits and timeouts. The defaults are in [`crate::limits`].
 
+mod tcp;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,6 +10,8 @@ use std::time::Duration;
 use amqp_proto::{FieldTable, FieldValue};
 
 use crate::limits;
+
+pub use tcp::TcpOptions;
 
 /// The default port of `amqp`.
 pub(crate) const PORT: u16 = 5672;
@@ -38,12 +42,16 @@ pub struct Config {
     pub(crate) credentials: Credentials,
     pub(crate) virtual_host: String,
     pub(crate) tls: TlsSettings,
+    pub(crate) tcp: TcpOptions,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) channel_max: u16,
     pub(crate) frame_max: u32,
     pub(crate) client_properties: FieldTable,
     pub(crate) connect_timeout: Duration,
     pub(crate) address_timeout: Duration,
+    pub(crate) connection_attempts: u16,
+    pub(crate) retry_delay: Duration,
+    pub(crate) host_order: HostOrder,
     pub(crate) call_timeout: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) blocked_timeout: Option<Duration>,
@@ -57,8 +65,8 @@ impl Config {
         self.hosts([host])
     }
 
-    /// Sets the hosts, in the order in which they are tried, all on the port that is set. An empty list is
-    /// refused when connecting.
+    /// Sets the hosts, in the order in which they are tried by default, all on the port that is set. An empty list
+    /// is refused when connecting.
     #[must_use]
     pub fn hosts(mut self, hosts: impl IntoIterator<Item = impl Into<Arc<str>>>) -> Self {
         let first = self.endpoints.first();
@@ -74,8 +82,8 @@ impl Config {
         self
     }
 
-    /// Sets the hosts with a port each, in the order in which they are tried. An empty list is refused when
-    /// connecting.
+    /// Sets the hosts with a port each, in the order in which they are tried by default. An empty list is refused
+    /// when connecting.
     #[must_use]
     pub fn endpoints(mut self, endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
         self.endpoints = endpoints.into_iter().collect();
@@ -101,6 +109,14 @@ impl Config {
     #[must_use]
     pub fn tls_settings(mut self, settings: TlsSettings) -> Self {
         self.tls = settings;
+        self
+    }
+
+    /// Sets the options of TCP sockets: keepalive, buffers, the local address. By default they are those of the
+    /// operating system. They do not apply to streams that the application connects itself.
+    #[must_use]
+    pub const fn tcp_options(mut self, options: TcpOptions) -> Self {
+        self.tcp = options;
         self
     }
 
@@ -142,14 +158,37 @@ impl Config {
         self
     }
 
-    /// Sets the timeout of connecting as a whole, over all hosts and addresses. The default is 30 s.
+    /// Sets the order in which the hosts are tried. The default is the order of the list.
+    #[must_use]
+    pub const fn host_order(mut self, order: HostOrder) -> Self {
+        self.host_order = order;
+        self
+    }
+
+    /// Sets how often the list of hosts is tried until a connection is open: 1 to 65,535 cycles. The default is 1.
+    /// Each cycle looks up the hosts again. All cycles together have the [connect timeout](Self::connect_timeout).
+    #[must_use]
+    pub fn connection_attempts(mut self, cycles: u16) -> Self {
+        self.connection_attempts = cycles.max(1);
+        self
+    }
+
+    /// Sets the delay between two cycles of [attempts](Self::connection_attempts). The default is 2 s.
+    #[must_use]
+    pub fn retry_delay(mut self, delay: Duration) -> Self {
+        self.retry_delay = delay.min(limits::TIMEOUT_MAX);
+        self
+    }
+
+    /// Sets the timeout of connecting as a whole, over all hosts, addresses and cycles. The default is 30 s.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout.min(limits::TIMEOUT_MAX);
         self
     }
 
-    /// Sets the timeout of one address: dialling and the handshake. The default is 10 s.
+    /// Sets the timeout of one address, from dialling to the end of the handshake, and of looking up one host. The
+    /// default is 10 s.
     #[must_use]
     pub fn address_timeout(mut self, timeout: Duration) -> Self {
         self.address_timeout = timeout.min(limits::TIMEOUT_MAX);
@@ -181,6 +220,11 @@ impl Config {
     /// Returns what TLS trusts and presents. A session does not encrypt: its driver does.
     pub const fn tls(&self) -> &TlsSettings {
         &self.tls
+    }
+
+    /// Returns the options of TCP sockets. A session does not dial: its driver does.
+    pub const fn tcp(&self) -> &TcpOptions {
+        &self.tcp
     }
 
     /// Returns whether any of the hosts is to be reached over TLS. A driver that does not support TLS must
@@ -223,12 +267,16 @@ impl Default for Config {
             credentials: Credentials::default(),
             virtual_host: "/".into(),
             tls: TlsSettings::default(),
+            tcp: TcpOptions::default(),
             heartbeat: Heartbeat::Server,
             channel_max: limits::CHANNEL_MAX,
             frame_max: limits::FRAME_MAX_BYTES,
             client_properties: FieldTable::new(),
             connect_timeout: limits::CONNECT_TIMEOUT,
             address_timeout: limits::ADDRESS_TIMEOUT,
+            connection_attempts: 1,
+            retry_delay: limits::RETRY_DELAY,
+            host_order: HostOrder::default(),
             call_timeout: limits::CALL_TIMEOUT,
             close_timeout: limits::CLOSE_TIMEOUT,
             blocked_timeout: None,
@@ -261,6 +309,17 @@ impl Endpoint {
         self.tls = tls;
         self
     }
+}
+
+/// The order in which hosts are tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HostOrder {
+    /// As they are listed.
+    #[default]
+    Listed,
+    /// In a random order, another one for each cycle of attempts. Clients of a cluster spread over its nodes.
+    Shuffled,
 }
 
 /// What TLS trusts and presents: files in the PEM format, as in the query parameters of URIs

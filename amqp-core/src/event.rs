@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::Endpoint;
+use crate::config::{Endpoint, TcpOptions};
 use crate::error::{ChannelCause, CloseCause, FailedAttempt};
 use crate::ids::{Attempt, CallKey, ChannelId, ConsumerKey, PublishSeq};
 
@@ -96,13 +96,16 @@ pub struct Target {
     /// The name for which the server's TLS certificate must be valid: that of the host, unless the configuration
     /// has another ([`TlsSettings::server_name`](crate::TlsSettings::server_name)).
     pub server_name: Arc<str>,
+    /// The options of the TCP socket.
+    pub tcp: TcpOptions,
 }
 
 impl Target {
-    /// Creates a target. The server name is the host of the endpoint.
+    /// Creates a target. The server name is the host of the endpoint, and the TCP options are those of the operating
+    /// system.
     pub fn new(endpoint: Endpoint, address: Option<SocketAddr>) -> Self {
         let server_name = Arc::clone(&endpoint.host);
-        Self { endpoint, address, server_name }
+        Self { endpoint, address, server_name, tcp: TcpOptions::default() }
     }
 }
 
@@ -119,9 +122,15 @@ pub enum Action {
         /// The target to connect to.
         target: Target,
     },
-    /// Write the remaining output, for as long as the driver decides, and close the transport. No report is
+    /// Drop the transport or attempt of an earlier action. The session waits before its next attempt. No report is
     /// expected.
     Disconnect {
+        /// The attempt to which the transport belongs.
+        attempt: Attempt,
+    },
+    /// The session has ended: write the remaining output, for as long as the driver decides, and close the
+    /// transport. No report is expected.
+    Finish {
         /// The attempt to which the transport belongs.
         attempt: Attempt,
         /// Whether to close without writing the remaining output.
@@ -142,7 +151,7 @@ pub enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum TimeoutReason {
-    /// The timeout of dialling one address, and of its handshake.
+    /// The timeout of looking up one host, or of dialling one address and its handshake.
     Address,
     /// The timeout of `connection.blocked`.
     Blocked,
@@ -156,6 +165,8 @@ pub enum TimeoutReason {
     HeartbeatReceive,
     /// A heartbeat is to be sent.
     HeartbeatSend,
+    /// The delay before the next cycle of attempts to connect is over.
+    Retry,
     /// Reading has been paused for a long time. A few bytes must be read, because RabbitMQ closes a
     /// connection to which it cannot write.
     Trickle,

@@ -12,7 +12,7 @@
 //! use amqp_core::{Action, Config, Event, Session, Transmit};
 //!
 //! let config = Arc::new(Config::from_uri("amqp://localhost")?);
-//! let mut session = Session::new(config, Instant::now())?;
+//! let mut session = Session::new(config, Instant::now(), 0)?;
 //! let mut input = bytes::BytesMut::new();
 //! let mut out = Transmit::new();
 //! let mut socket: Option<std::net::TcpStream> = None;
@@ -87,7 +87,7 @@ pub use amqp_proto::{DeliveryMode, FieldTable, FieldValue, Properties, ReplyCode
 
 pub use buffer_pool::BufferPool;
 pub use channel::{Confirmation, Unconfirmed};
-pub use config::{Config, Credentials, Endpoint, Heartbeat, TlsSettings};
+pub use config::{Config, Credentials, Endpoint, Heartbeat, HostOrder, TcpOptions, TlsSettings};
 pub use connection::{Channel, Connection, End, PublishRefused};
 pub use error::{
     AckError, BrokerError, ChannelCause, CloseCause, ConnectError, Error, PublishError,

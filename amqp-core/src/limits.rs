@@ -12,9 +12,26 @@ pub const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The default timeout of connecting as a whole: resolving, dialling and the handshake, over all hosts.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The default timeout of one address: dialling and the handshake. It is shorter than [`CONNECT_TIMEOUT`], so
+/// The default timeout of one address: dialling and the handshake; and of looking up one host. It is shorter than [`CONNECT_TIMEOUT`], so
 /// that time is left for the next address if a host drops packets silently.
 pub const ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The default delay between two cycles of attempts to connect. It is long enough for a broker that restarts to
+/// open its port within a few cycles, and it is pika's default.
+pub const RETRY_DELAY: Duration = Duration::from_secs(2);
+
+/// The maximum number of failed attempts that an error of connecting lists. Older ones are dropped. It bounds the
+/// memory when a connection is tried again for a long time.
+pub const FAILED_ATTEMPTS_MAX: usize = 1024;
+
+/// The maximum idle time and interval of TCP keepalive. It is that of Linux.
+pub const KEEPALIVE_MAX: Duration = Duration::from_secs(32_767);
+
+/// The maximum number of TCP keepalive probes. It is that of Linux.
+pub const KEEPALIVE_RETRIES_MAX: u32 = 127;
+
+/// The maximum of the TCP user timeout. A longer one has no practical use.
+pub const USER_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// How long a call waits for its reply, by default.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::event::TimeoutReason;
 
 /// All kinds. The index of each is its number.
-const REASONS: [TimeoutReason; 9] = [
+const REASONS: [TimeoutReason; 10] = [
     TimeoutReason::Address,
     TimeoutReason::Blocked,
     TimeoutReason::Call,
@@ -13,6 +13,7 @@ const REASONS: [TimeoutReason; 9] = [
     TimeoutReason::Connect,
     TimeoutReason::HeartbeatReceive,
     TimeoutReason::HeartbeatSend,
+    TimeoutReason::Retry,
     TimeoutReason::Trickle,
     TimeoutReason::WriteStall,
 ];

@@ -66,7 +66,7 @@ impl World {
     fn new(first: u8) -> Option<Self> {
         let now = Instant::now();
         let config = Config::default().blocked_timeout(Duration::from_secs(90));
-        let mut session = Session::new(Arc::new(config), now).ok()?;
+        let mut session = Session::new(Arc::new(config), now, 0).ok()?;
         let Some(Action::Resolve { attempt, .. }) = session.poll_action() else { return None };
         session.handle_resolved(now, attempt, Ok(vec![([127, 0, 0, 1], 5672).into()]));
         let Some(Action::Dial { attempt, .. }) = session.poll_action() else { return None };
@@ -403,7 +403,7 @@ impl World {
     /// What a driver does between two steps.
     fn turn(&mut self) {
         while let Some(action) = self.session.poll_action() {
-            self.lost |= matches!(action, Action::Disconnect { .. });
+            self.lost |= matches!(action, Action::Finish { .. });
         }
         while let Some(event) = self.session.poll_event() {
             if let Event::Deliverable(key) = event

@@ -40,7 +40,7 @@ impl Connection {
                     let stalled = now.saturating_duration_since(self.link.write_progress);
                     self.end(CloseCause::WriteTimeout { stalled });
                 }
-                TimeoutReason::Address | TimeoutReason::Connect => {}
+                TimeoutReason::Address | TimeoutReason::Connect | TimeoutReason::Retry => {}
             }
             self.arm();
         }

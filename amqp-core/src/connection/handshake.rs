@@ -146,14 +146,16 @@ impl Handshake {
         let Some(next) = machine::next(TRANSITIONS, self.step, input) else {
             return self.unexpected(method);
         };
-        self.step = next;
         let answered = match method {
             Method::ConnectionStart(start) => self.start(start, config, out),
             Method::ConnectionTune(tune) => self.tune(tune, config, out),
-            _ => return Progress::Open,
+            _ => Ok(()),
         };
         match answered {
-            Ok(()) => Progress::Awaiting,
+            Ok(()) => {
+                self.step = next;
+                if next == Step::Open { Progress::Open } else { Progress::Awaiting }
+            }
             Err(failure) => Progress::Failed(failure),
         }
     }

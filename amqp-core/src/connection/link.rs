@@ -31,6 +31,8 @@ use crate::transmit::Outbound;
 pub(crate) struct Link {
     pub(crate) epoch: Epoch,
     state: State,
+    /// The step at which the handshake ended, if it has.
+    ended_at: ConnectStep,
     pub(crate) tuning: Tuning,
     pub(super) frame_limits: FrameLimits,
     pub(super) server_properties: FieldTable,
@@ -124,6 +126,7 @@ impl Link {
         Self {
             epoch,
             state: State::Idle,
+            ended_at: ConnectStep::Dial,
             tuning,
             frame_limits: frame_limits(tuning.frame_max),
             server_properties: FieldTable::new(),
@@ -180,6 +183,7 @@ impl Link {
             "{:?} on {input:?}",
             self.state.phase(),
         );
+        self.ended_at = self.handshake_step();
         self.state = next;
     }
 
@@ -222,10 +226,11 @@ impl Link {
         }
     }
 
-    /// The handshake step in progress.
+    /// The handshake step that is in progress, or that failed.
     pub(super) const fn handshake_step(&self) -> ConnectStep {
         match &self.state {
             State::Handshake(handshake) => handshake.step(),
+            State::Ended(_) => self.ended_at,
             _ => ConnectStep::Dial,
         }
     }

@@ -27,7 +27,8 @@ pub enum ConnectError {
     /// Every attempt failed.
     #[error("could not connect: {}", List(attempts))]
     Failed {
-        /// The failures, oldest first.
+        /// The failures, oldest first. There are at most
+        /// [`FAILED_ATTEMPTS_MAX`](crate::limits::FAILED_ATTEMPTS_MAX): the last ones.
         attempts: Arc<[FailedAttempt]>,
     },
     /// The configuration is invalid.
@@ -108,6 +109,10 @@ pub struct FailedAttempt {
     pub port: u16,
     /// The address, once the name was resolved.
     pub address: Option<SocketAddr>,
+    /// The number of the cycle over all hosts, from 1.
+    pub cycle: u16,
+    /// The step that failed.
+    pub step: ConnectStep,
     /// What went wrong.
     pub failure: ConnectFailure,
 }
@@ -115,7 +120,10 @@ pub struct FailedAttempt {
 impl fmt::Display for FailedAttempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let place = Place { host: &self.host, port: self.port, address: self.address };
-        write!(f, "{place}: {}", self.failure)
+        match self.cycle {
+            1 => write!(f, "{place}: {}", self.failure),
+            cycle => write!(f, "{place} in cycle {cycle}: {}", self.failure),
+        }
     }
 }
 
@@ -211,6 +219,8 @@ pub enum ConnectFailure {
 pub enum ConnectStep {
     /// Resolving the host's name.
     Resolve,
+    /// Waiting before the next cycle over all hosts.
+    Retry,
     /// Connecting the transport.
     Dial,
     /// Encrypting the transport.
@@ -227,6 +237,7 @@ impl fmt::Display for ConnectStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Resolve => "resolving the host",
+            Self::Retry => "waiting for the next attempt",
             Self::Dial => "dialling",
             Self::Tls => "setting up TLS",
             Self::Start => "waiting for connection.start",
@@ -265,7 +276,15 @@ struct List<'a>(&'a [FailedAttempt]);
 
 impl fmt::Display for List<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // In a long list, the first failures and the last ones say most.
+        let left_out = self.0.len().saturating_sub(2 * Self::SHOWN);
         for (position, attempt) in self.0.iter().enumerate() {
+            if left_out > 0 && position == Self::SHOWN {
+                write!(f, "; {left_out} more")?;
+            }
+            if left_out > 0 && (Self::SHOWN..Self::SHOWN + left_out).contains(&position) {
+                continue;
+            }
             if position > 0 {
                 f.write_str("; ")?;
             }
@@ -273,4 +292,9 @@ impl fmt::Display for List<'_> {
         }
         Ok(())
     }
+}
+
+impl List<'_> {
+    /// The number of failures at each end of a long list that its text has.
+    const SHOWN: usize = 8;
 }

@@ -87,8 +87,12 @@ fn failures() -> Vec<ConnectFailure> {
     ]
 }
 
+fn failed(failure: ConnectFailure) -> FailedAttempt {
+    let step = ConnectStep::Dial;
+    FailedAttempt { host: "h".into(), port: 1, address: None, cycle: 1, step, failure }
+}
+
 fn connect_errors() -> Vec<ConnectError> {
-    let failed = |failure| FailedAttempt { host: "h".into(), port: 1, address: None, failure };
     let attempts: Arc<[FailedAttempt]> = failures().into_iter().map(failed).collect();
     let (host, timeout, step) = (Arc::from("h"), Duration::from_secs(5), ConnectStep::Dial);
     let uri_errors = [
@@ -352,10 +356,7 @@ fn errors_say_whether_trying_again_may_help() {
 
 #[test]
 fn a_refusal_is_told_from_a_host_that_was_not_reached() {
-    let failed = |failure| {
-        let attempt = FailedAttempt { host: "h".into(), port: 1, address: None, failure };
-        ConnectError::Failed { attempts: [attempt].into() }
-    };
+    let failed = |failure| ConnectError::Failed { attempts: [failed(failure)].into() };
     let mut refusals = 0;
     for failure in failures() {
         let reached = !matches!(

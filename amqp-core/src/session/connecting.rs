@@ -1,5 +1,6 @@
 //! Connecting: resolves the hosts and dials their addresses one after the other, until one handshake
-//! succeeds. After a failure, the next address is tried, then the next host.
+//! succeeds. After a failure, the next address is tried, then the next host. When all have failed, the session waits,
+//! and begins the next cycle.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -53,7 +54,8 @@ impl Session {
             self.step(PhaseInput::Resolved);
             return self.dial(now);
         }
-        self.attempt = Attempt(self.attempt.0.wrapping_add(1));
+        self.next_attempt();
+        self.timers.set(TimeoutReason::Address, Some(now + self.config.address_timeout));
         let endpoint = self.endpoints.host();
         let (host, port) = (Arc::clone(&endpoint.host), endpoint.port);
         self.action = Some(Action::Resolve { attempt: self.attempt, host, port });
@@ -61,13 +63,19 @@ impl Session {
 
     /// Dials the current address, or the current host by its name.
     fn dial(&mut self, now: Instant) {
-        self.attempt = Attempt(self.attempt.0.wrapping_add(1));
+        self.next_attempt();
         self.connection.relink(now);
         self.timers.set(TimeoutReason::Address, Some(now + self.config.address_timeout));
         self.action = Some(Action::Dial { attempt: self.attempt, target: self.target() });
     }
 
-    /// Continues with the next address or host, unless the failure is a refusal or there is no other.
+    /// Begins the next cycle.
+    pub(super) fn retry(&mut self, now: Instant) {
+        self.step(PhaseInput::Due);
+        self.try_host(now);
+    }
+
+    /// Continues with the next address, host or cycle, unless the failure is a refusal or there is no other.
     pub(super) fn attempt_failed(&mut self, now: Instant, failure: ConnectFailure) {
         self.timers.set(TimeoutReason::Address, None);
         let refused = matches!(
@@ -76,7 +84,7 @@ impl Session {
                 | ConnectFailure::NoSharedMechanism { .. }
                 | ConnectFailure::VirtualHost(_)
         );
-        let failed = self.endpoints.failed(failure);
+        let failed = self.endpoints.failed(self.connect_step(), failure);
         self.connection.events.push_back(Event::AttemptFailed(Box::new(failed)));
         if !refused && self.endpoints.next_address() {
             self.step(PhaseInput::NextAddress);
@@ -85,6 +93,9 @@ impl Session {
             self.step(PhaseInput::NextHost);
             self.connection.relink(now);
             self.try_host(now);
+        } else if !refused && self.endpoints.next_cycle() {
+            self.step(PhaseInput::NextCycle);
+            self.wait(now);
         } else {
             let attempts = self.endpoints.failures();
             self.end(CloseCause::Connect(Arc::new(ConnectError::Failed { attempts })));
@@ -93,8 +104,8 @@ impl Session {
 
     pub(super) fn address_timed_out(&mut self, now: Instant) {
         let timeout = self.config.address_timeout;
-        if self.phase == Phase::Securing {
-            let step = ConnectStep::Tls;
+        if matches!(self.phase, Phase::Resolving | Phase::Securing) {
+            let step = self.connect_step();
             return self.attempt_failed(now, ConnectFailure::TimedOut { timeout, step });
         }
         self.connection.time_out_handshake(timeout);
@@ -102,18 +113,37 @@ impl Session {
     }
 
     pub(super) fn connect_timed_out(&mut self) {
-        let step = match self.phase {
-            Phase::Resolving => ConnectStep::Resolve,
-            Phase::Dialling => ConnectStep::Dial,
-            Phase::Securing => ConnectStep::Tls,
-            Phase::Connected | Phase::Ended => self.connection.handshake_step(),
-        };
+        let step = self.connect_step();
         let attempts = self.endpoints.failures();
         let timeout = self.config.connect_timeout;
         let (host, port) = (Arc::clone(&self.endpoints.host().host), self.endpoints.host().port);
         let address = self.endpoints.address();
         let error = ConnectError::TimedOut { host, port, address, timeout, step, attempts };
         self.end(CloseCause::Connect(Arc::new(error)));
+    }
+
+    /// Waits before the next cycle, without a transport.
+    fn wait(&mut self, now: Instant) {
+        self.action = Some(Action::Disconnect { attempt: self.attempt });
+        self.next_attempt();
+        self.connection.relink(now);
+        self.timers.set(TimeoutReason::Retry, Some(now + self.config.retry_delay));
+    }
+
+    /// Late reports about an earlier attempt are ignored from now on.
+    const fn next_attempt(&mut self) {
+        self.attempt = Attempt(self.attempt.0.wrapping_add(1));
+    }
+
+    /// The step that is in progress, or that has failed.
+    const fn connect_step(&self) -> ConnectStep {
+        match self.phase {
+            Phase::Resolving => ConnectStep::Resolve,
+            Phase::Dialling => ConnectStep::Dial,
+            Phase::Securing => ConnectStep::Tls,
+            Phase::Connected | Phase::Ended => self.connection.handshake_step(),
+            Phase::Waiting => ConnectStep::Retry,
+        }
     }
 }
 

@@ -1,37 +1,58 @@
 //! Which host and address is tried next, and the failures so far.
+//!
+//! A cycle tries every host once: each of its addresses, in the order of the lookup. The next cycle begins anew, with
+//! new lookups, and with the hosts in another random order if they are shuffled.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::{Endpoint, PORT};
-use crate::error::{ConnectFailure, FailedAttempt, TransportError};
+use crate::config::{Config, Endpoint, HostOrder, PORT};
+use crate::error::{ConnectFailure, ConnectStep, FailedAttempt, TransportError};
+use crate::limits::FAILED_ATTEMPTS_MAX;
 
-/// The hosts in order, and the addresses of the current one.
+/// The cycles, the hosts of the current one, and the addresses of the current host.
 #[derive(Debug)]
 pub(super) struct Endpoints {
+    hosts: Vec<Endpoint>,
+    /// The state of the random numbers that shuffle the hosts, if they are to be shuffled.
+    dice: Option<u64>,
+    /// The number of the current cycle, from 1.
+    cycle: u16,
+    cycles: u16,
     current: Endpoint,
     later: std::vec::IntoIter<Endpoint>,
     addresses: std::vec::IntoIter<SocketAddr>,
     address: Option<SocketAddr>,
-    failures: Vec<FailedAttempt>,
+    failures: VecDeque<FailedAttempt>,
 }
 
 impl Endpoints {
-    pub(super) fn new(endpoints: &[Endpoint]) -> Self {
-        let mut later = Vec::from(endpoints).into_iter();
-        Self {
-            // An empty list was refused before.
-            current: later.next().unwrap_or_else(|| Endpoint::new("localhost", PORT)),
-            later,
-            addresses: Vec::new().into_iter(),
-            address: None,
-            failures: Vec::new(),
-        }
+    pub(super) fn new(config: &Config, seed: u64) -> Self {
+        let dice = (config.host_order == HostOrder::Shuffled).then_some(seed);
+        Self::over(config.endpoints.clone(), config.connection_attempts, dice)
     }
 
-    /// Drops all hosts except the current one.
-    pub(super) fn keep_first(&mut self) {
-        self.later = Vec::new().into_iter();
+    /// The first host alone, once.
+    pub(super) fn first_of(config: &Config) -> Self {
+        Self::over(config.endpoints.iter().take(1).cloned().collect(), 1, None)
+    }
+
+    fn over(hosts: Vec<Endpoint>, cycles: u16, dice: Option<u64>) -> Self {
+        let mut endpoints = Self {
+            hosts,
+            dice,
+            cycle: 1,
+            cycles,
+            // An empty list was refused before.
+            current: Endpoint::new("localhost", PORT),
+            later: Vec::new().into_iter(),
+            addresses: Vec::new().into_iter(),
+            address: None,
+            failures: VecDeque::new(),
+        };
+        endpoints.begin_cycle();
+        endpoints
     }
 
     pub(super) const fn host(&self) -> &Endpoint {
@@ -68,18 +89,59 @@ impl Endpoints {
         }
     }
 
-    pub(super) fn failed(&mut self, failure: ConnectFailure) -> FailedAttempt {
+    /// Begins the next cycle with its first host, if there is another cycle.
+    pub(super) fn next_cycle(&mut self) -> bool {
+        if self.cycle >= self.cycles {
+            return false;
+        }
+        self.cycle += 1;
+        self.begin_cycle();
+        true
+    }
+
+    pub(super) fn failed(&mut self, step: ConnectStep, failure: ConnectFailure) -> FailedAttempt {
         let failed = FailedAttempt {
             host: Arc::clone(&self.current.host),
             port: self.current.port,
             address: self.address,
+            cycle: self.cycle,
+            step,
             failure,
         };
-        self.failures.push(failed.clone());
+        if self.failures.len() == FAILED_ATTEMPTS_MAX {
+            self.failures.pop_front();
+        }
+        self.failures.push_back(failed.clone());
         failed
     }
 
     pub(super) fn failures(&self) -> Arc<[FailedAttempt]> {
-        self.failures.as_slice().into()
+        self.failures.iter().cloned().collect()
     }
+
+    fn begin_cycle(&mut self) {
+        let mut hosts = self.hosts.clone();
+        if let Some(dice) = &mut self.dice {
+            shuffle(&mut hosts, dice);
+        }
+        self.later = hosts.into_iter();
+        self.next_host();
+    }
+}
+
+/// The algorithm of Fisher and Yates.
+fn shuffle<T>(items: &mut [T], dice: &mut u64) {
+    for last in (1..items.len()).rev() {
+        let other = throw(dice) % (last as u64 + 1);
+        items.swap(last, other as usize);
+    }
+}
+
+/// SplitMix64 (<https://doi.org/10.1145/2714064.2660195>): any seed gives good numbers.
+const fn throw(dice: &mut u64) -> u64 {
+    *dice = dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = *dice;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }

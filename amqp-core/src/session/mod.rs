@@ -1,8 +1,9 @@
 //! The session: it finds a transport for a [`Connection`], and remains when the transport is lost.
 //!
 //! A session resolves the hosts of its configuration in turn, dials each address, and runs the handshake,
-//! until one succeeds or all have failed. If a broker refuses the login or the virtual host, the next hosts
-//! are not tried. When the session is open, its verbs are those of the connection.
+//! until one succeeds or all have failed. Then it waits and begins anew, as often as the configuration says. If a
+//! broker refuses the login or the virtual host, nothing else is tried. When the session is open, its verbs are those
+//! of the connection.
 //!
 //! When the transport is lost, the session ends with the cause.
 
@@ -36,6 +37,8 @@ enum Phase {
     Securing,
     /// A transport is connected: handshake, open or closing.
     Connected,
+    /// There is no transport until the next cycle of attempts.
+    Waiting,
     /// The session has ended. Queued output is still to be written.
     Ended,
 }
@@ -50,25 +53,35 @@ enum PhaseInput {
     NextAddress,
     /// The attempt failed, and there is another host.
     NextHost,
+    /// The last host of a cycle failed, and there is another cycle.
+    NextCycle,
+    /// The delay before the next cycle is over.
+    Due,
     End,
 }
 
 const TRANSITIONS: &[Transition<Phase, PhaseInput>] = &[
     (Phase::Resolving, PhaseInput::Resolved, Phase::Dialling),
     (Phase::Resolving, PhaseInput::NextHost, Phase::Resolving),
+    (Phase::Resolving, PhaseInput::NextCycle, Phase::Waiting),
     (Phase::Resolving, PhaseInput::End, Phase::Ended),
     (Phase::Dialling, PhaseInput::Connected, Phase::Connected),
     (Phase::Dialling, PhaseInput::Dialled, Phase::Securing),
     (Phase::Dialling, PhaseInput::NextAddress, Phase::Dialling),
     (Phase::Dialling, PhaseInput::NextHost, Phase::Resolving),
+    (Phase::Dialling, PhaseInput::NextCycle, Phase::Waiting),
     (Phase::Dialling, PhaseInput::End, Phase::Ended),
     (Phase::Securing, PhaseInput::Connected, Phase::Connected),
     (Phase::Securing, PhaseInput::NextAddress, Phase::Dialling),
     (Phase::Securing, PhaseInput::NextHost, Phase::Resolving),
+    (Phase::Securing, PhaseInput::NextCycle, Phase::Waiting),
     (Phase::Securing, PhaseInput::End, Phase::Ended),
     (Phase::Connected, PhaseInput::NextAddress, Phase::Dialling),
     (Phase::Connected, PhaseInput::NextHost, Phase::Resolving),
+    (Phase::Connected, PhaseInput::NextCycle, Phase::Waiting),
     (Phase::Connected, PhaseInput::End, Phase::Ended),
+    (Phase::Waiting, PhaseInput::Due, Phase::Resolving),
+    (Phase::Waiting, PhaseInput::End, Phase::Ended),
 ];
 
 /// The states of a session as a Mermaid diagram.
@@ -106,21 +119,30 @@ pub struct Session {
 impl Session {
     /// Creates a session, which starts to connect immediately: see [`poll_action`](Self::poll_action).
     ///
+    /// `seed` decides the order of hosts that are [shuffled](crate::HostOrder::Shuffled). It should be another random
+    /// number for each session. A session reads no other source of randomness.
+    ///
     /// # Errors
     /// [`ConnectError::InvalidArgument`] if the configuration is invalid.
-    pub fn new(config: Arc<Config>, now: Instant) -> Result<Self, ConnectError> {
-        let mut session = Self::unresolved(config, now)?;
+    pub fn new(config: Arc<Config>, now: Instant, seed: u64) -> Result<Self, ConnectError> {
+        let endpoints = Endpoints::new(&config, seed);
+        let mut session = Self::unresolved(config, now, endpoints)?;
         session.try_host(now);
         Ok(session)
     }
 
     /// Creates a session that dials hosts by name: it never requests their addresses. It is for drivers that
-    /// reach hosts through something that resolves names itself, such as a proxy.
+    /// reach hosts through something that resolves names itself, such as a proxy. For `seed`, see [`new`](Self::new).
     ///
     /// # Errors
     /// [`ConnectError::InvalidArgument`] if the configuration is invalid.
-    pub fn dialling_by_name(config: Arc<Config>, now: Instant) -> Result<Self, ConnectError> {
-        let mut session = Self::unresolved(config, now)?;
+    pub fn dialling_by_name(
+        config: Arc<Config>,
+        now: Instant,
+        seed: u64,
+    ) -> Result<Self, ConnectError> {
+        let endpoints = Endpoints::new(&config, seed);
+        let mut session = Self::unresolved(config, now, endpoints)?;
         session.by_name = true;
         session.try_host(now);
         Ok(session)
@@ -133,8 +155,8 @@ impl Session {
     /// # Errors
     /// [`ConnectError::InvalidArgument`] if the configuration is invalid.
     pub fn connected(config: Arc<Config>, now: Instant) -> Result<(Self, Attempt), ConnectError> {
-        let mut session = Self::unresolved(config, now)?;
-        session.endpoints.keep_first();
+        let endpoints = Endpoints::first_of(&config);
+        let mut session = Self::unresolved(config, now, endpoints)?;
         session.step(PhaseInput::Resolved);
         session.step(PhaseInput::Connected);
         let address_timeout = session.config.address_timeout;
@@ -162,7 +184,7 @@ impl Session {
                 self.react(now);
             }
             Phase::Securing => self.attempt_failed(now, not_secured(error)),
-            Phase::Resolving | Phase::Ended => {}
+            Phase::Resolving | Phase::Waiting | Phase::Ended => {}
         }
     }
 
@@ -185,6 +207,7 @@ impl Session {
             match reason {
                 TimeoutReason::Connect => self.connect_timed_out(),
                 TimeoutReason::Address => self.address_timed_out(now),
+                TimeoutReason::Retry => self.retry(now),
                 _ => {}
             }
         }
@@ -226,7 +249,11 @@ impl Session {
                 self.connection.close(now);
                 self.react(now);
             }
-            Phase::Resolving | Phase::Dialling | Phase::Securing | Phase::Connected => {
+            Phase::Resolving
+            | Phase::Dialling
+            | Phase::Securing
+            | Phase::Connected
+            | Phase::Waiting => {
                 self.end(CloseCause::Connect(Arc::new(ConnectError::Aborted)));
             }
             Phase::Ended => {}
@@ -278,7 +305,8 @@ impl Session {
     /// Creates a session that has ended for this cause. It replaces a session that a panic left in an
     /// inconsistent state. Channels, calls, consumers and publishes of the old session are reported as ended.
     pub fn replacement(&self, cause: CloseCause) -> Self {
-        let mut session = Self::unchecked(Arc::clone(&self.config), self.begun);
+        let endpoints = Endpoints::first_of(&self.config);
+        let mut session = Self::unchecked(Arc::clone(&self.config), self.begun, endpoints);
         (session.attempt, session.opened, session.replaces) = (self.attempt, true, true);
         session.end(cause);
         session
@@ -345,6 +373,7 @@ impl Session {
         if let Some(name) = &self.config.tls.server_name {
             target.server_name = Arc::clone(name);
         }
+        target.tcp = self.config.tcp.clone();
         target
     }
 
@@ -364,16 +393,20 @@ impl Session {
     }
 
     /// Creates a session that has not started to connect.
-    fn unresolved(config: Arc<Config>, now: Instant) -> Result<Self, ConnectError> {
+    fn unresolved(
+        config: Arc<Config>,
+        now: Instant,
+        endpoints: Endpoints,
+    ) -> Result<Self, ConnectError> {
         validate(&config)?;
-        Ok(Self::unchecked(config, now))
+        Ok(Self::unchecked(config, now, endpoints))
     }
 
-    fn unchecked(config: Arc<Config>, now: Instant) -> Self {
+    fn unchecked(config: Arc<Config>, now: Instant, endpoints: Endpoints) -> Self {
         let mut session = Self {
             phase: Phase::Resolving,
             attempt: Attempt(0),
-            endpoints: Endpoints::new(&config.endpoints),
+            endpoints,
             by_name: false,
             connection: Connection::unchecked(Arc::clone(&config), Epoch(1), now),
             timers: Timers::default(),
@@ -430,7 +463,7 @@ impl Session {
         self.connection.abort(cause.clone());
         let at_once =
             matches!(cause, CloseCause::Aborted | CloseCause::DriverGone | CloseCause::Panicked);
-        self.action = Some(Action::Disconnect { attempt: self.attempt, at_once });
+        self.action = Some(Action::Finish { attempt: self.attempt, at_once });
         self.events.push_back(Event::Closed(cause.clone()));
         self.cause = Some(cause);
     }

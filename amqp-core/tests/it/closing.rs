@@ -36,7 +36,7 @@ fn a_brokers_close_reaches_everything_and_is_answered() {
         Error::Connection(cause.clone())
     );
     assert_eq!(peer.events().last(), Some(&Event::Closed(cause.clone())));
-    assert!(matches!(peer.session.poll_action(), Some(Action::Disconnect { .. })));
+    assert!(matches!(peer.session.poll_action(), Some(Action::Finish { .. })));
     assert_eq!(peer.session.open_channel(peer.now).unwrap_err(), Error::Connection(cause));
     // Nothing more is read or written.
     peer.send(1, &queue::BindOk::default());
@@ -125,6 +125,6 @@ fn an_abort_writes_nothing_more() {
     peer.session.channel(id).publish(&Publish::new("", "q", b"x")).unwrap();
     peer.session.abort(CloseCause::Aborted);
     let action = peer.session.poll_action();
-    assert!(matches!(action, Some(Action::Disconnect { at_once: true, .. })));
+    assert!(matches!(action, Some(Action::Finish { at_once: true, .. })));
     assert!(peer.methods().is_empty());
 }

@@ -256,7 +256,7 @@ fn reports_of_an_earlier_attempt_change_nothing() {
 fn answers_that_are_not_awaited_change_nothing() {
     let now = Instant::now();
     let config = Config::from_uri("amqp://one,two").unwrap();
-    let mut session = Session::new(Arc::new(config), now).unwrap();
+    let mut session = Session::new(Arc::new(config), now, 0).unwrap();
     let addresses = || Ok(vec![([127, 0, 0, 1], 5672).into()]);
     let not_found = || TransportError::new(ErrorKind::NotFound, "no such host");
     let Some(Action::Resolve { attempt: first, .. }) = session.poll_action() else { panic!() };
@@ -268,7 +268,7 @@ fn answers_that_are_not_awaited_change_nothing() {
     session.handle_disconnected(now, second, not_found(), 0);
     assert!(session.poll_action().is_none() && !session.connection().wants_transmit());
     session.close(now);
-    assert!(matches!(session.poll_action(), Some(Action::Disconnect { .. })));
+    assert!(matches!(session.poll_action(), Some(Action::Finish { .. })));
     session.handle_resolved(now, second, addresses());
     assert!(session.poll_action().is_none());
 }
@@ -279,7 +279,7 @@ fn connecting_as_a_whole_has_its_time() {
     for resolved in [false, true] {
         let now = Instant::now();
         let config = Config::default().address_timeout(Duration::from_secs(60));
-        let mut session = Session::new(Arc::new(config), now).unwrap();
+        let mut session = Session::new(Arc::new(config), now, 0).unwrap();
         let Some(Action::Resolve { attempt, .. }) = session.poll_action() else { panic!() };
         if resolved {
             session.handle_resolved(now, attempt, Ok(vec![([127, 0, 0, 1], 1).into()]));
@@ -301,7 +301,7 @@ fn connecting_as_a_whole_has_its_time() {
 /// A target over TLS, and the session that dials it.
 fn dialled_over_tls(now: Instant) -> (Session, Attempt) {
     let config = Config::from_uri("amqps://one,two?server_name_indication=name").unwrap();
-    let mut session = Session::dialling_by_name(Arc::new(config), now).unwrap();
+    let mut session = Session::dialling_by_name(Arc::new(config), now, 0).unwrap();
     let Some(Action::Dial { attempt, target }) = session.poll_action() else { panic!() };
     assert_eq!((target.endpoint.tls, &*target.server_name), (true, "name"));
     (session, attempt)
@@ -333,7 +333,7 @@ fn failures_of_tls_name_the_check_and_the_step() {
     ];
     for (error, expected) in ends {
         let config = Arc::new(Config::from_uri("amqps://one").unwrap());
-        let mut session = Session::dialling_by_name(config, now).unwrap();
+        let mut session = Session::dialling_by_name(config, now, 0).unwrap();
         let Some(Action::Dial { attempt, .. }) = session.poll_action() else { panic!() };
         session.handle_dialled(attempt);
         session.handle_disconnected(now, attempt, error, 0);
@@ -389,7 +389,7 @@ fn hosts_may_be_dialled_by_their_names() {
         Endpoint::new("two", 2).tls(true),
         Endpoint::new("three", 3),
     ]);
-    let mut session = Session::dialling_by_name(Arc::new(config), now).unwrap();
+    let mut session = Session::dialling_by_name(Arc::new(config), now, 0).unwrap();
     let mut dialled = Vec::new();
     let mut time = now;
     let cause = loop {
@@ -423,7 +423,7 @@ fn hosts_may_be_dialled_by_their_names() {
 fn every_address_of_every_host_is_tried_and_every_failure_kept() {
     let now = Instant::now();
     let config = Config::from_uri("amqp://one,two:1,three").unwrap();
-    let mut session = Session::new(Arc::new(config), now).unwrap();
+    let mut session = Session::new(Arc::new(config), now, 0).unwrap();
     let refused = || TransportError::new(ErrorKind::ConnectionRefused, "refused");
     let mut dialled = Vec::new();
     let cause = loop {
@@ -501,7 +501,7 @@ fn a_timeout_names_what_was_tried_and_what_failed_before() {
 
 #[test]
 fn what_cannot_be_sent_is_refused_before_anything_is_tried() {
-    let refused = |config: Config| match Session::new(Arc::new(config), Instant::now()) {
+    let refused = |config: Config| match Session::new(Arc::new(config), Instant::now(), 0) {
         Err(ConnectError::InvalidArgument(InvalidArgument { argument, .. })) => argument,
         other => panic!("{other:?}"),
     };
@@ -523,7 +523,7 @@ fn close_gives_up_connecting() {
     let mut peer = Peer::connected(Config::default());
     peer.session.close(peer.now);
     assert_eq!(peer.cause(), CloseCause::Connect(Arc::new(ConnectError::Aborted)));
-    let Some(Action::Disconnect { attempt, .. }) = peer.session.poll_action() else { panic!() };
+    let Some(Action::Finish { attempt, .. }) = peer.session.poll_action() else { panic!() };
     assert_eq!(attempt, peer.attempt);
 }
 

@@ -147,7 +147,7 @@ fn the_login_fills_a_frame_and_no_more() {
     let config = |name: usize| Config::default().connection_name(&"n".repeat(name));
     let fits = FRAME_MAX - length(&config(0));
     assert_eq!(length(&config(fits)), FRAME_MAX);
-    let refused = Session::new(Arc::new(config(fits + 1)), Instant::now()).unwrap_err();
+    let refused = Session::new(Arc::new(config(fits + 1)), Instant::now(), 0).unwrap_err();
     let ConnectError::InvalidArgument(invalid) = refused else { panic!("{refused:?}") };
     let (size, frame_max) = (FRAME_MAX + 1, FRAME_MAX as u32);
     assert_eq!(invalid.reason, InvalidReason::FrameTooLarge { size, frame_max });

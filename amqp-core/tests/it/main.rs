@@ -8,6 +8,7 @@ mod confirms;
 mod connecting;
 mod consumers;
 mod contents;
+mod cycles;
 mod diagrams;
 mod draining;
 mod faults;

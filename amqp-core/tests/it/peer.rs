@@ -37,7 +37,7 @@ impl Peer {
     /// The same, with so many addresses of the host: the first one is connected.
     pub(crate) fn connected_to(config: Config, addresses: u8) -> Self {
         let now = Instant::now();
-        let mut session = Session::new(Arc::new(config), now).unwrap();
+        let mut session = Session::new(Arc::new(config), now, 0).unwrap();
         let Some(Action::Resolve { attempt, .. }) = session.poll_action() else { panic!() };
         let addresses = (1..=addresses).map(|last| ([127, 0, 0, last], 5672).into()).collect();
         session.handle_resolved(now, attempt, Ok(addresses));

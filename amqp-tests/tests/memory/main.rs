@@ -133,7 +133,7 @@ struct Peer {
 impl Peer {
     fn new() -> Self {
         let now = Instant::now();
-        let mut session = Session::new(Arc::new(Config::default()), now).unwrap();
+        let mut session = Session::new(Arc::new(Config::default()), now, 0).unwrap();
         let Some(Action::Resolve { attempt, .. }) = session.poll_action() else { panic!() };
         session.handle_resolved(now, attempt, Ok(vec![([127, 0, 0, 1], 1).into()]));
         let Some(Action::Dial { attempt, .. }) = session.poll_action() else { panic!() };

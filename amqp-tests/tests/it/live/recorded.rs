@@ -155,7 +155,7 @@ struct Calls {
 impl Client {
     fn new(config: &Arc<Config>) -> Self {
         let now = Instant::now();
-        let mut session = Session::new(Arc::clone(config), now).unwrap();
+        let mut session = Session::new(Arc::clone(config), now, 0).unwrap();
         let Some(Action::Resolve { attempt, .. }) = session.poll_action() else { panic!() };
         session.handle_resolved(now, attempt, Ok(vec![([127, 0, 0, 1], 1).into()]));
         let Some(Action::Dial { attempt, .. }) = session.poll_action() else { panic!() };

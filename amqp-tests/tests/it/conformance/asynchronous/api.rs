@@ -142,6 +142,29 @@ impl At {
         }
     }
 
+    /// Starts to connect, drops the attempt once it is as far as is wanted, and waits for the end of the driver.
+    pub(crate) async fn give_up(
+        &self,
+        configure: impl FnOnce(Config) -> Config,
+        far_enough: impl Future<Output = ()>,
+    ) {
+        let config = configure(Config::from_uri(&self.uri).unwrap());
+        macro_rules! give_up {
+            ($adapter:ident) => {{
+                let (connecting, driver) = $adapter::Connector::from(config).driver().unwrap();
+                let driving = self.spawn(driver);
+                support::within("the step", far_enough).await;
+                drop(connecting);
+                support::within("the end of the driver", driving).await;
+            }};
+        }
+        match self.adapter {
+            Adapter::AsyncStd => give_up!(amqp_async_std),
+            Adapter::Smol => give_up!(amqp_smol),
+            Adapter::TokioCurrentThread | Adapter::TokioMultiThread => give_up!(amqp_tokio),
+        }
+    }
+
     /// Why a driver that is dropped before it ran lets its connection fail.
     pub(crate) async fn connect_undriven(&self) -> ConnectError {
         let (connecting, driver) = amqp_tokio::Connector::new(&self.uri).unwrap().driver().unwrap();

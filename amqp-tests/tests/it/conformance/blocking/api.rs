@@ -71,6 +71,22 @@ impl At {
         smol::unblock(move || connector.connect()).await.map(Connection)
     }
 
+    /// Starts to connect, drops the attempt once it is as far as is wanted, and waits for the end of the driver,
+    /// which has a thread of its own.
+    pub(crate) async fn give_up(
+        &self,
+        configure: impl FnOnce(Config) -> Config,
+        far_enough: impl Future<Output = ()>,
+    ) {
+        let connector = Connector::new(&self.uri).unwrap().configure(configure);
+        let (connecting, driver) = connector.driver().unwrap();
+        let thread = std::thread::spawn(move || driver.run());
+        crate::support::within("the step", far_enough).await;
+        drop(connecting);
+        let end = smol::unblock(move || thread.join().unwrap());
+        let _ = crate::support::within("the end of the thread", end).await;
+    }
+
     /// Why a driver that is dropped before it ran lets its connection fail.
     pub(crate) async fn connect_undriven(&self) -> ConnectError {
         let (connecting, driver) = Connector::new(&self.uri).unwrap().driver().unwrap();

@@ -4,6 +4,7 @@ use super::api;
 
 mod alarms;
 pub(super) mod at;
+mod attempts;
 mod beside;
 mod channels;
 mod connecting;
