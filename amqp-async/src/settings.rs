@@ -58,6 +58,10 @@ macro_rules! connector_settings {
             /// replaced: they are what this client can do.
             client_property(name: &str, value: impl Into<$crate::FieldValue>);
 
+            /// Sets the locale: the language of the broker's texts. The default is `en_US`, which is the only one
+            /// that RabbitMQ has.
+            locale(locale: impl Into<String>);
+
             /// Sets the order in which the hosts are tried. The default is the order of the list.
             host_order(order: $crate::HostOrder);
 

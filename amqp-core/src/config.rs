@@ -47,6 +47,7 @@ pub struct Config {
     pub(crate) channel_max: u16,
     pub(crate) frame_max: u32,
     pub(crate) client_properties: FieldTable,
+    pub(crate) locale: String,
     pub(crate) connect_timeout: Duration,
     pub(crate) address_timeout: Duration,
     pub(crate) connection_attempts: u16,
@@ -155,6 +156,14 @@ impl Config {
     #[must_use]
     pub fn client_property(mut self, name: &str, value: impl Into<FieldValue>) -> Self {
         self.client_properties.insert(name, value);
+        self
+    }
+
+    /// Sets the locale: the language of the broker's texts. The default is `en_US`, which is the only one that RabbitMQ
+    /// has. A broker may ignore one that it does not offer, or close the connection.
+    #[must_use]
+    pub fn locale(mut self, locale: impl Into<String>) -> Self {
+        self.locale = locale.into();
         self
     }
 
@@ -272,6 +281,7 @@ impl Default for Config {
             channel_max: limits::CHANNEL_MAX,
             frame_max: limits::FRAME_MAX_BYTES,
             client_properties: FieldTable::new(),
+            locale: "en_US".into(),
             connect_timeout: limits::CONNECT_TIMEOUT,
             address_timeout: limits::ADDRESS_TIMEOUT,
             connection_attempts: 1,

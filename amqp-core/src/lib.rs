@@ -111,7 +111,7 @@ pub mod errors {
         ConnectFailure, ConnectStep, FailedAttempt, InvalidArgument, InvalidReason, Misuse,
         ProtocolDetail, ProtocolError, TlsError, TlsErrorKind, TransportError,
     };
-    pub use crate::uri::UriError;
+    pub use crate::uri::{SettingError, UriError, UriErrorKind};
     pub use amqp_proto::Malformed;
 }
 

@@ -24,6 +24,14 @@ pub const RETRY_DELAY: Duration = Duration::from_secs(2);
 /// memory when a connection is tried again for a long time.
 pub const FAILED_ATTEMPTS_MAX: usize = 1024;
 
+/// The maximum number of failed attempts at each end of a list that the text of an error has. A longer text would not be
+/// read.
+pub const FAILED_ATTEMPTS_SHOWN_MAX: usize = 8;
+
+/// The maximum of every timeout and delay that a URI or a configuration file can set. A longer one is a mistake in the
+/// unit.
+pub const SETTING_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// The maximum idle time and interval of TCP keepalive. It is that of Linux.
 pub const KEEPALIVE_MAX: Duration = Duration::from_secs(32_767);
 

@@ -19,7 +19,6 @@ use crate::error::{
 use crate::machine::{self, Transition};
 
 const MECHANISM: &str = "PLAIN";
-const LOCALE: &str = "en_US";
 
 /// The limits that were negotiated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -267,6 +266,7 @@ pub(crate) fn validate(config: &Config) -> Result<(), InvalidArgument> {
         }
     }
     crate::request::short("virtual-host", &config.virtual_host)?;
+    crate::request::short("locale", &config.locale)?;
     let mut login = Vec::new();
     write_login(&mut login, config)?;
     // The login is sent before a frame size is negotiated. So it must fit the minimum that a peer has to
@@ -297,7 +297,7 @@ fn write_login(out: &mut Vec<u8>, config: &Config) -> Result<(), InvalidArgument
         client_properties: RawTable::new(properties.get(4..).unwrap_or_default()),
         mechanism: ShortStr::new(MECHANISM).unwrap_or_default(),
         response: &response,
-        locale: ShortStr::new(LOCALE).unwrap_or_default(),
+        locale: ShortStr::new(&config.locale).unwrap_or_default(),
     };
     frame::write_method(out, 0, &start_ok);
     Ok(())

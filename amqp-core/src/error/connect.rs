@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::error::{
     BrokerError, InvalidArgument, ProtocolError, TlsError, TlsErrorKind, TransportError,
 };
+use crate::limits::FAILED_ATTEMPTS_SHOWN_MAX as SHOWN;
 use crate::uri::UriError;
 
 /// Why a connection could not be opened.
@@ -277,12 +278,12 @@ struct List<'a>(&'a [FailedAttempt]);
 impl fmt::Display for List<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // In a long list, the first failures and the last ones say most.
-        let left_out = self.0.len().saturating_sub(2 * Self::SHOWN);
+        let left_out = self.0.len().saturating_sub(2 * SHOWN);
         for (position, attempt) in self.0.iter().enumerate() {
-            if left_out > 0 && position == Self::SHOWN {
+            if left_out > 0 && position == SHOWN {
                 write!(f, "; {left_out} more")?;
             }
-            if left_out > 0 && (Self::SHOWN..Self::SHOWN + left_out).contains(&position) {
+            if left_out > 0 && (SHOWN..SHOWN + left_out).contains(&position) {
                 continue;
             }
             if position > 0 {
@@ -292,9 +293,4 @@ impl fmt::Display for List<'_> {
         }
         Ok(())
     }
-}
-
-impl List<'_> {
-    /// The number of failures at each end of a long list that its text has.
-    const SHOWN: usize = 8;
 }

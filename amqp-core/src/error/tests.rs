@@ -14,7 +14,7 @@ use super::{
 use crate::PublishRefused;
 use crate::error::{ConnectError, ConnectFailure, ConnectStep, FailedAttempt};
 use crate::message::Fault;
-use crate::uri::UriError;
+use crate::uri::{SettingError, UriError, UriErrorKind};
 
 type Text = Box<dyn std::error::Error>;
 
@@ -95,20 +95,30 @@ fn failed(failure: ConnectFailure) -> FailedAttempt {
 fn connect_errors() -> Vec<ConnectError> {
     let attempts: Arc<[FailedAttempt]> = failures().into_iter().map(failed).collect();
     let (host, timeout, step) = (Arc::from("h"), Duration::from_secs(5), ConnectStep::Dial);
+    let (key, unit, low, high) = ("heartbeat", "seconds", 0, 9);
+    let day = Duration::from_secs(86_400);
+    let setting_errors = [
+        SettingError::Both("host", "hosts"),
+        SettingError::Empty("keyfile"),
+        SettingError::Form { key: "verify".into(), expected: "verify_peer" },
+        SettingError::Number { key, unit, low, high },
+        SettingError::Repeated("heartbeat".into()),
+        SettingError::Seconds { key: "retry_delay", low: Duration::ZERO, high: day },
+        SettingError::Unknown("bogus".into()),
+        SettingError::VerifyNone,
+        SettingError::Without("user", "password"),
+    ];
     let uri_errors = [
-        UriError::EmptyValue("keyfile"),
-        UriError::Host,
-        UriError::MissingPassword,
-        UriError::PercentEncoding("user"),
-        UriError::Port,
-        UriError::QueryValue { key: "heartbeat", unit: "seconds", low: 0, high: 9 },
-        UriError::RepeatedKey("heartbeat".into()),
-        UriError::Scheme,
-        UriError::SecondPathSegment,
-        UriError::UnencodedCharacter,
-        UriError::UnknownKey("bogus".into()),
-        UriError::Verify,
-        UriError::VerifyNone,
+        UriErrorKind::EmptyHost,
+        UriErrorKind::HostCharacter('!'),
+        UriErrorKind::Ipv6Address,
+        UriErrorKind::Ipv6Zone,
+        UriErrorKind::MissingPassword,
+        UriErrorKind::PercentEncoding("user"),
+        UriErrorKind::Port,
+        UriErrorKind::Scheme,
+        UriErrorKind::SecondPathSegment,
+        UriErrorKind::UnencodedCharacter { character: ' ', part: "query" },
     ];
     let mut all = vec![
         ConnectError::Tls(TlsError::new(TlsErrorKind::Configuration, "no file")),
@@ -119,7 +129,8 @@ fn connect_errors() -> Vec<ConnectError> {
         ConnectError::TimedOut { host, port: 1, address: None, timeout, step, attempts },
         ConnectError::TlsUnsupported,
     ];
-    all.extend(uri_errors.map(ConnectError::from));
+    let kinds = uri_errors.into_iter().chain(setting_errors.map(UriErrorKind::from));
+    all.extend(kinds.map(|kind| ConnectError::from(UriError { kind, position: 7 })));
     all.extend(invalid().into_iter().map(ConnectError::from));
     all
 }
@@ -300,8 +311,12 @@ fn texts_say_what_failed_where_and_what_to_do() {
             "505 UNEXPECTED_FRAME: heartbeat on channel 1 instead of 0",
         ),
         (
-            Box::new(UriError::QueryValue { key: "heartbeat", unit: "seconds", low: 0, high: 9 }),
-            "the query parameter heartbeat takes a number of seconds from 0 to 9",
+            Box::new(UriError {
+                kind: SettingError::Number { key: "heartbeat", unit: "seconds", low: 0, high: 9 }
+                    .into(),
+                position: 7,
+            }),
+            "heartbeat takes a number of seconds from 0 to 9 (at character 7)",
         ),
     ];
     for (error, text) in cases {

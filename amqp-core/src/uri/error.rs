@@ -78,7 +78,7 @@ pub enum SettingError {
     #[error("{key} takes {expected}")]
     Form {
         /// The name of the setting.
-        key: &'static str,
+        key: String,
         /// What it takes.
         expected: &'static str,
     },
@@ -114,6 +114,9 @@ pub enum SettingError {
     /// A setting is not known.
     #[error("there is no setting {0}")]
     Unknown(String),
+    /// A setting needs another one.
+    #[error("{0} is set without {1}")]
+    Without(&'static str, &'static str),
     /// `verify=verify_none`: a text cannot turn the checks of certificates off.
     #[error(
         "verify_none is refused: trust the server's certificate by cacertfile (for a test without it: \

@@ -112,10 +112,10 @@ fn parse(text: &str) -> Result<AmqpUri, Fault> {
         _ => return Err(whole.fault(UriErrorKind::Scheme)),
     };
     rest.refuse("URI", |it| it.is_whitespace() || it.is_control() || it == '#')?;
-    let (rest, query) = rest.split("?").unwrap_or((rest, rest.end()));
+    let (rest, query) = rest.split("?").unwrap_or_else(|| (rest, rest.end()));
     // A raw `?` in a password would end the authority early and leave the rest in the query.
     query.refuse("query", |it| matches!(it, '@' | '?'))?;
-    let (authority, path) = rest.split("/").unwrap_or((rest, rest.end()));
+    let (authority, path) = rest.split("/").unwrap_or_else(|| (rest, rest.end()));
     // A raw `/` in a password would end the authority early and leave an `@` in the path.
     path.refuse("path", |it| it == '@')?;
     let (credentials, hosts) = match authority.split("@") {
@@ -156,8 +156,7 @@ pub(super) fn parse_host(part: Part<'_>, default_port: u16) -> Result<(String, u
     } else if part.text.parse::<Ipv6Addr>().is_ok() {
         return Err(part.fault(UriErrorKind::Ipv6Address));
     } else {
-        let (host, port) =
-            part.split(":").map_or((part, None), |(host, port)| (host, Some(port)));
+        let (host, port) = part.split(":").map_or((part, None), |(host, port)| (host, Some(port)));
         // `amqp://:5673` names a port of the default host.
         let is_default = host.text.is_empty() && port.is_some();
         (if is_default { "localhost".into() } else { parse_name(host)? }, port)
@@ -219,7 +218,7 @@ fn parse_virtual_host(path: Part<'_>) -> Result<String, Fault> {
 fn parse_query(query: Part<'_>, uri: &mut AmqpUri) -> Result<(), Fault> {
     let mut seen: Vec<String> = Vec::new();
     for pair in query.split_all("&").filter(|pair| !pair.text.is_empty()) {
-        let (key, value) = pair.split("=").unwrap_or((pair, pair.end()));
+        let (key, value) = pair.split("=").unwrap_or_else(|| (pair, pair.end()));
         let name = key.decode("query")?;
         if seen.contains(&name) {
             return Err(key.fault(SettingError::Repeated(name)));

@@ -9,15 +9,12 @@ use super::AmqpUri;
 use super::error::SettingError;
 use super::parse::parse_number;
 use crate::config::HostOrder;
-use crate::limits::{KEEPALIVE_MAX, KEEPALIVE_RETRIES_MAX, USER_TIMEOUT_MAX};
+use crate::limits::{KEEPALIVE_MAX, KEEPALIVE_RETRIES_MAX, SETTING_TIME_MAX, USER_TIMEOUT_MAX};
 
 /// The prefix of the settings that are client properties.
 pub(super) const CLIENT_PROPERTIES: &str = "client_properties";
 /// The prefix of the settings that are options of TCP sockets.
 pub(super) const TCP_OPTIONS: &str = "tcp_options";
-
-const DAY: Duration = Duration::from_secs(24 * 3600);
-const DAY_IN_MILLISECONDS: u64 = 86_400_000;
 
 /// Whether the value is a path of a file.
 pub(super) fn is_path(key: &str) -> bool {
@@ -50,7 +47,7 @@ pub(super) fn set(uri: &mut AmqpUri, key: &str, value: &str) -> Result<(), Setti
             uri.connection_attempts = Some(cycles as u16);
         }
         "connection_timeout" => {
-            let timeout = milliseconds("connection_timeout", 1, value)?;
+            let timeout = milliseconds("connection_timeout", 1, SETTING_TIME_MAX, value)?;
             set_connection_timeout(uri, timeout)?;
         }
         "frame_max" => {
@@ -66,7 +63,7 @@ pub(super) fn set(uri: &mut AmqpUri, key: &str, value: &str) -> Result<(), Setti
                 "shuffled" => HostOrder::Shuffled,
                 _ => {
                     let expected = "listed, which is the default, or shuffled";
-                    return Err(SettingError::Form { key: "host_order", expected });
+                    return Err(form(key, expected));
                 }
             });
         }
@@ -100,11 +97,11 @@ pub(super) fn set(uri: &mut AmqpUri, key: &str, value: &str) -> Result<(), Setti
             tcp.keepalive_interval = Some(keepalive("tcp_options.TCP_KEEPINTVL", value)?);
         }
         "tcp_options.TCP_USER_TIMEOUT" => {
-            tcp.user_timeout = Some(milliseconds("tcp_options.TCP_USER_TIMEOUT", 0, value)?);
+            let (key, high) = ("tcp_options.TCP_USER_TIMEOUT", USER_TIMEOUT_MAX);
+            tcp.user_timeout = Some(milliseconds(key, 0, high, value)?);
         }
         "tcp_options.local_address" => {
-            let (key, expected) = ("tcp_options.local_address", "an IP address");
-            let address = value.parse().map_err(|_| SettingError::Form { key, expected })?;
+            let address = value.parse().map_err(|_| form(key, "an IP address"))?;
             tcp.local_address = Some(address);
         }
         "verify" => match value {
@@ -112,7 +109,7 @@ pub(super) fn set(uri: &mut AmqpUri, key: &str, value: &str) -> Result<(), Setti
             "verify_none" => return Err(SettingError::VerifyNone),
             _ => {
                 let expected = "verify_peer, which is the default";
-                return Err(SettingError::Form { key: "verify", expected });
+                return Err(form(key, expected));
             }
         },
         unknown => return Err(SettingError::Unknown(unknown.into())),
@@ -157,9 +154,11 @@ pub(super) fn all(uri: &AmqpUri) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, 
     ];
     let named = named.into_iter().filter_map(|(key, value)| Some((key.into(), value?.into())));
     let properties = uri.client_properties.iter();
-    named.chain(properties.map(|(name, value)| {
-        (format!("{CLIENT_PROPERTIES}.{name}").into(), value.as_str().into())
-    }))
+    named.chain(
+        properties.map(|(name, value)| {
+            (format!("{CLIENT_PROPERTIES}.{name}").into(), value.as_str().into())
+        }),
+    )
 }
 
 /// What follows a prefix and a dot.
@@ -174,6 +173,10 @@ const fn set_connection_timeout(uri: &mut AmqpUri, timeout: Duration) -> Result<
     }
     uri.connection_timeout = Some(timeout);
     Ok(())
+}
+
+fn form(key: &str, expected: &'static str) -> SettingError {
+    SettingError::Form { key: key.into(), expected }
 }
 
 fn text<'a>(key: &'static str, value: &'a str) -> Result<&'a str, SettingError> {
@@ -191,9 +194,14 @@ fn number(
     number.ok_or(SettingError::Number { key, unit, low, high })
 }
 
-fn milliseconds(key: &'static str, low: u64, value: &str) -> Result<Duration, SettingError> {
-    let number = number(key, "milliseconds", low, DAY_IN_MILLISECONDS, value)?;
-    Ok(Duration::from_millis(number))
+fn milliseconds(
+    key: &'static str,
+    low: u64,
+    high: Duration,
+    value: &str,
+) -> Result<Duration, SettingError> {
+    let high = high.as_millis() as u64;
+    Ok(Duration::from_millis(number(key, "milliseconds", low, high, value)?))
 }
 
 fn positive_seconds(key: &'static str, value: &str) -> Result<Duration, SettingError> {
@@ -202,10 +210,11 @@ fn positive_seconds(key: &'static str, value: &str) -> Result<Duration, SettingE
 
 /// A number of seconds that may have up to three decimals, such as `0.25`.
 fn seconds(key: &'static str, value: &str, low: Duration) -> Result<Duration, SettingError> {
-    let high = DAY;
+    let high = SETTING_TIME_MAX;
     let (whole, decimals) = value.split_once('.').unwrap_or((value, "0"));
     let parsed = || {
-        let places = u32::try_from(decimals.len()).ok().filter(|places| (1..=3).contains(places))?;
+        let places =
+            u32::try_from(decimals.len()).ok().filter(|places| (1..=3).contains(places))?;
         let milliseconds = parse_number(decimals)? * 10_u64.pow(3 - places);
         let whole = parse_number(whole)?.checked_mul(1_000)?;
         Some(Duration::from_millis(whole.checked_add(milliseconds)?))
@@ -223,6 +232,7 @@ fn buffer(key: &'static str, value: &str) -> Result<u32, SettingError> {
     Ok(number(key, "bytes", 1, i32::MAX as u64, value)? as u32)
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "it is passed to `map`")]
 fn shown(value: impl ToString) -> String {
     value.to_string()
 }

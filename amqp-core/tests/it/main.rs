@@ -20,6 +20,7 @@ mod opening;
 mod peer;
 mod reading_pauses;
 mod returns;
+mod settings;
 mod stats;
 mod timing;
 mod unacked;

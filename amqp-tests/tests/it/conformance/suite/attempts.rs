@@ -11,17 +11,18 @@ use super::api::{
     At, Config, ConnectError, ConnectFailure, ConnectStep, Credentials, Endpoint, HostOrder,
     TcpOptions, TlsSettings,
 };
-use super::at::on_every_adapter;
 use super::connecting::{fails, only_failure};
 use crate::certificates::{Authority, file};
 use crate::support::{sleep, within};
 
-on_every_adapter! {
+super::api::on_rabbitmq! {
     pk_42_a_refused_login_is_tried_once
     pk_36_a_later_cycle_finds_a_broker_that_has_started
 }
 
 super::api::on_model! {
+    pk_42_a_refused_login_is_tried_once
+    pk_36_a_later_cycle_finds_a_broker_that_has_started
     pk_36_pk_39_the_error_lists_every_attempt_of_every_cycle
     pk_36_shuffled_hosts_come_in_any_order
     pk_40_what_is_given_up_leaves_no_socket_and_no_driver
