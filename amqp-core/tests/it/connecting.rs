@@ -74,6 +74,20 @@ fn the_login_is_plain_and_says_what_the_client_can_do() {
 }
 
 #[test]
+fn pk_14_the_locale_and_the_client_properties_may_be_others() {
+    let config = Config::default().locale("de_DE").client_property("product", "mine");
+    let mut peer = Peer::connected(config);
+    peer.send(0, &start(b"PLAIN"));
+    peer.last_method(|method| {
+        let Method::ConnectionStartOk(start_ok) = method else { panic!("{method:?}") };
+        assert_eq!(start_ok.locale, *"de_DE");
+        let properties = start_ok.client_properties.decode(9).unwrap();
+        assert_eq!(properties.get("product").and_then(|value| value.as_str()), Some("mine"));
+        assert!(properties.get("capabilities").is_some());
+    });
+}
+
+#[test]
 fn a_frame_max_below_the_protocols_least_is_refused() {
     let mut peer = Peer::connected(Config::default());
     peer.send(0, &start(b"PLAIN"));
@@ -509,6 +523,7 @@ fn what_cannot_be_sent_is_refused_before_anything_is_tried() {
     assert_eq!(refused(uri("amqp://a%00:b@h")), "user");
     assert_eq!(refused(uri("amqp://a:b%00@h")), "password");
     assert_eq!(refused(uri(&format!("amqp://h/{}", "v".repeat(256)))), "virtual-host");
+    assert_eq!(refused(Config::default().locale("x".repeat(256))), "locale");
     let long = "x".repeat(5_000);
     assert_eq!(refused(Config::default().connection_name(&long)), "client-properties");
     assert_eq!(refused(Config::default().hosts([""; 0])), "hosts");

@@ -16,11 +16,13 @@ use crate::certificates::{Authority, file};
 use crate::support::{sleep, within};
 
 super::api::on_rabbitmq! {
+    pk_14_locale_and_client_properties_are_sent
     pk_42_a_refused_login_is_tried_once
     pk_36_a_later_cycle_finds_a_broker_that_has_started
 }
 
 super::api::on_model! {
+    pk_14_locale_and_client_properties_are_sent
     pk_42_a_refused_login_is_tried_once
     pk_36_a_later_cycle_finds_a_broker_that_has_started
     pk_36_pk_39_the_error_lists_every_attempt_of_every_cycle
@@ -48,9 +50,19 @@ async fn pk_42_a_refused_login_is_tried_once(at: At) {
     assert!(begun.elapsed() < Duration::from_secs(20), "it waits for nothing");
 }
 
+/// A broker decides what becomes of a locale that it does not offer: RabbitMQ ignores it.
+async fn pk_14_locale_and_client_properties_are_sent(at: At) {
+    let uri = format!("{}?locale=de_DE&client_properties.product=mine", at.uri());
+    let connection = within("a connection", at.to(uri).open(|config| config)).await.unwrap();
+    connection.open_channel().await.unwrap();
+    connection.close().await;
+}
+
 /// The port is closed at first. Then one client is passed on to the broker.
 async fn pk_36_a_later_cycle_finds_a_broker_that_has_started(at: At) {
-    let (address, broker) = (closed(), at.port());
+    // No other test listens at this address, so that its port stays free.
+    let address = SocketAddr::from(([127, 0, 0, 9], closed().port()));
+    let broker = at.port();
     let starts = thread::spawn(move || {
         thread::sleep(Duration::from_millis(300));
         relay(&TcpListener::bind(address).unwrap(), broker)
@@ -91,7 +103,7 @@ async fn pk_36_shuffled_hosts_come_in_any_order(at: At) {
     let port = closed().port();
     let mut orders = Vec::new();
     for _ in 0..20 {
-        let hosts = ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"];
+        let hosts = ["127.0.0.11", "127.0.0.12", "127.0.0.13", "127.0.0.14"];
         let shuffled = |config: Config| {
             let endpoints = hosts.map(|host| Endpoint::new(host, port));
             config.endpoints(endpoints).host_order(HostOrder::Shuffled)

@@ -16,7 +16,7 @@ on_every_adapter! {
     br_9_a_missing_virtual_host_is_refused_with_530
     the_clients_limits_count_where_they_are_lower
     a_closed_port_and_an_unknown_host_are_told_apart
-    a_silent_peer_is_given_up_in_time
+    pk_9_pk_10_pk_41_a_silent_peer_is_given_up_in_time
     the_next_host_is_tried_where_one_fails
     pk_38_every_address_of_a_host_is_tried
     what_cannot_work_is_refused_before_anything_is_dialled
@@ -72,7 +72,7 @@ async fn a_closed_port_and_an_unknown_host_are_told_apart(at: At) {
     assert!(matches!(only_failure(&error), ConnectFailure::Resolve(_)), "{error:?}");
 }
 
-async fn a_silent_peer_is_given_up_in_time(at: At) {
+async fn pk_9_pk_10_pk_41_a_silent_peer_is_given_up_in_time(at: At) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = at.to(format!("amqp://{}", listener.local_addr().unwrap()));
     // Time enough to get as far as the greeting.
