@@ -1,14 +1,32 @@
 //! Certificates that are made when the tests run.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     date_time_ymd,
 };
+
+/// The authority that the clients of most tests trust.
+pub(crate) static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| Authority::new("An authority"));
+pub(crate) static AUTHORITY_FILE: LazyLock<PathBuf> = LazyLock::new(|| file(&AUTHORITY.pem));
+
+/// The names of the servers of this machine.
+pub(crate) const NAMES: [&str; 2] = ["localhost", "127.0.0.1"];
+
+/// The certificate of a server of this machine, by the trusted authority.
+pub(crate) fn trusted() -> Identity {
+    AUTHORITY.server(&NAMES, Valid::Always)
+}
+
+/// A URI of hosts with TLS, by which the authority is trusted.
+pub(crate) fn uri(hosts: &str) -> String {
+    format!("amqps://guest:guest@{hosts}/%2f?cacertfile={}", AUTHORITY_FILE.display())
+}
 
 /// An authority that signs certificates.
 #[derive(Debug)]
@@ -69,10 +87,11 @@ pub(crate) fn self_signed(names: &[&str]) -> Identity {
     Identity { certificate, key: key.serialize_pem() }
 }
 
-/// Writes a text to a file of its own, which stays until the system cleans up.
+/// Writes a text to a file of its own, in Cargo's folder for what tests write.
 pub(crate) fn file(text: &str) -> PathBuf {
     static FILES: AtomicU32 = AtomicU32::new(0);
-    let folder = std::env::temp_dir().join(format!("amqp-certificates-{}", process::id()));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let folder = folder.join(format!("certificates-{}", process::id()));
     fs::create_dir_all(&folder).unwrap();
     let path = folder.join(format!("{}.pem", FILES.fetch_add(1, Ordering::Relaxed)));
     fs::write(&path, text).unwrap();

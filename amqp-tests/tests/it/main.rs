@@ -6,6 +6,7 @@ mod certificates;
 mod conformance;
 mod invariants;
 mod live;
+mod stopping_peers;
 mod support;
 mod sweep;
 mod tls;

@@ -8,6 +8,8 @@ use amqp_async::core::{Error, QueueDeclare};
 use amqp_testkit::{ModelBroker, RabbitMq};
 use smol::lock::{Mutex, MutexGuard};
 
+use crate::tls_server::TlsServer;
+
 /// The RabbitMQ that all tests share; its guard removes it when the process ends.
 pub(crate) fn rabbitmq() -> &'static RabbitMq {
     static NODE: LazyLock<RabbitMq> =
@@ -44,6 +46,12 @@ pub(crate) fn model() -> &'static ModelBroker {
     &BROKER
 }
 
+/// The same, behind TLS.
+pub(crate) fn model_over_tls() -> &'static TlsServer {
+    static SERVER: LazyLock<TlsServer> = LazyLock::new(|| TlsServer::trusted(model().port()));
+    &SERVER
+}
+
 /// The port in a broker's URI.
 pub(crate) fn port(uri: &str) -> u16 {
     let (_, rest) = uri.rsplit_once(':').unwrap();
@@ -72,6 +80,15 @@ pub(crate) fn threads_named(name: &str) -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
     names.filter(|it| it.trim() == name).count()
+}
+
+/// The open sockets that are connected to this port of 127.0.0.1. One that was closed has no inode, even while the system
+/// still keeps it.
+pub(crate) fn sockets_to(port: u16) -> usize {
+    let peer = format!("0100007F:{port:04X}");
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let sockets = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    sockets.filter(|fields| fields[2] == peer && fields[9] != "0").count()
 }
 
 /// Sleeps, on any runtime.

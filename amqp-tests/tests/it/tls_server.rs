@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -11,11 +11,12 @@ use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::version::{TLS12, TLS13};
 use rustls::{
     HandshakeKind, RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion,
 };
 
-use crate::certificates::Identity;
+use crate::certificates::{Identity, trusted, uri};
 
 /// What a server presents and demands.
 #[derive(Debug)]
@@ -28,9 +29,19 @@ pub(crate) struct TlsServer {
 struct Counts {
     decrypted: AtomicUsize,
     resumed: AtomicUsize,
+    closed: AtomicBool,
 }
 
 impl TlsServer {
+    /// A server whose certificate is trusted, in front of the broker on this port.
+    pub(crate) fn trusted(broker: u16) -> Self {
+        Self::start(config(&trusted(), &[&TLS12, &TLS13], None), broker)
+    }
+
+    pub(crate) fn uri(&self) -> String {
+        uri(&format!("127.0.0.1:{}", self.port))
+    }
+
     /// Passes the plaintext of each connection on to a port.
     pub(crate) fn start(config: ServerConfig, broker: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -39,6 +50,9 @@ impl TlsServer {
         let (config, counted) = (Arc::new(config), Arc::clone(&counts));
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
+                if counted.closed.load(Ordering::SeqCst) {
+                    break;
+                }
                 let session = ServerConnection::new(Arc::clone(&config)).unwrap();
                 let counts = Arc::clone(&counted);
                 thread::spawn(move || Passing::new(session, client, broker).run(&counts));
@@ -55,6 +69,14 @@ impl TlsServer {
     /// How many sessions of TLS were resumed.
     pub(crate) fn resumed(&self) -> usize {
         self.counts.resumed.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for TlsServer {
+    fn drop(&mut self) {
+        self.counts.closed.store(true, Ordering::SeqCst);
+        // Wakes the thread that accepts, which then ends.
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
 
@@ -119,17 +141,22 @@ impl Passing {
             match self.step(counts) {
                 Ok(true) => {}
                 Ok(false) => thread::sleep(Duration::from_millis(1)),
-                Err(_) => {
-                    // The alert, or the farewell.
-                    let _ = self.client.set_nonblocking(false);
-                    self.session.send_close_notify();
-                    while self.session.wants_write()
-                        && self.session.write_tls(&mut self.client).is_ok()
-                    {}
-                    return;
-                }
+                Err(_) => return self.end(),
             }
         }
+    }
+
+    /// Sends the alert or the farewell, and leaves the closing of the socket to the client.
+    fn end(self) {
+        let Self { mut session, mut client, broker, .. } = self;
+        drop(broker);
+        let _ = client.set_nonblocking(false);
+        for set in [TcpStream::set_read_timeout, TcpStream::set_write_timeout] {
+            let _ = set(&client, Some(Duration::from_secs(60)));
+        }
+        session.send_close_notify();
+        while session.wants_write() && session.write_tls(&mut client).is_ok() {}
+        while client.read(&mut [0; 4096]).is_ok_and(|count| count > 0) {}
     }
 
     /// Whether there was something to do.

@@ -231,6 +231,15 @@ macro_rules! on_model {
     };
 }
 
+/// Turns each `async fn name(at: At)` into tests on the model broker behind TLS.
+macro_rules! on_model_over_tls {
+    ($($name:ident)*) => {
+        super::api::tests_on! { on_model_over_tls model_over_tls TokioCurrentThread $($name)* }
+        super::api::tests_on! { on_model_over_tls_with_async_std model_over_tls AsyncStd $($name)* }
+        super::api::tests_on! { on_model_over_tls_with_smol model_over_tls Smol $($name)* }
+    };
+}
+
 /// Turns each `async fn name(at: At)` into tests on RabbitMQ.
 macro_rules! on_rabbitmq {
     ($($name:ident)*) => {
@@ -256,4 +265,4 @@ macro_rules! tests_on {
     };
 }
 
-pub(crate) use {on_model, on_rabbitmq, tests_on};
+pub(crate) use {on_model, on_model_over_tls, on_rabbitmq, tests_on};

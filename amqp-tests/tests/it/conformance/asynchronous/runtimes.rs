@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::api::{BasicConsume, Channel, CloseCause, Connection, Error, Publish, QueueDeclare};
+use crate::stopping_peers::{Point, StoppingPeers, Then};
 use crate::support::{exclusive, model, threads_named, timeout, within};
 
 /// Everything that can be done without a driver ends at once.
@@ -80,14 +81,32 @@ fn a_connection_that_is_given_up_leaves_nothing_that_runs() {
         let connecting = amqp_tokio::connect(&uri);
         assert!(timeout(Duration::from_millis(50), connecting).await.is_none());
         // The driver is a task that ends once its handle is gone.
-        let metrics = tokio::runtime::Handle::current().metrics();
-        within("the end of the task", async {
-            while metrics.num_alive_tasks() > 0 {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        every_task_ends().await;
     });
+}
+
+#[test]
+fn an_attempt_that_fails_leaves_nothing_that_runs() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        for then in [Then::Silence, Then::Close] {
+            let peers = StoppingPeers::start(&Point::ALL, then);
+            let connector = amqp_tokio::Connector::new(&peers.uri(&[])).unwrap();
+            let connector = connector.address_timeout(Duration::from_millis(200));
+            within("a failure", connector.connect()).await.unwrap_err();
+            every_task_ends().await;
+        }
+    });
+}
+
+async fn every_task_ends() {
+    let metrics = tokio::runtime::Handle::current().metrics();
+    within("the end of every task", async {
+        while metrics.num_alive_tasks() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 /// Clock and timer of a runtime agree: a timer that fires before its deadline has come on the clock would be

@@ -389,6 +389,13 @@ macro_rules! on_model {
     };
 }
 
+/// Turns each `async fn name(at: At)` into a test on the model broker behind TLS.
+macro_rules! on_model_over_tls {
+    ($($name:ident)*) => {
+        super::api::tests_on! { on_model_over_tls model_over_tls $($name)* }
+    };
+}
+
 /// Turns each `async fn name(at: At)` into a test on RabbitMQ.
 macro_rules! on_rabbitmq {
     ($($name:ident)*) => {
@@ -411,4 +418,4 @@ macro_rules! tests_on {
     };
 }
 
-pub(crate) use {on_model, on_rabbitmq, tests_on};
+pub(crate) use {on_model, on_model_over_tls, on_rabbitmq, tests_on};

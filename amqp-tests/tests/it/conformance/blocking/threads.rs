@@ -13,6 +13,7 @@ use amqp_blocking::{
 };
 use amqp_testkit::{Direction, Fault, ModelBroker, Proxy};
 
+use crate::stopping_peers::{Point, StoppingPeers, Then};
 use crate::support::{exclusive, rabbitmq, threads_named};
 
 fn open() -> (Connection, amqp_blocking::Channel, String) {
@@ -139,6 +140,20 @@ fn no_thread_outlives_its_connection() {
     assert!(matches!(connection.closed(), CloseCause::ByBroker(_)));
     thread.join().unwrap();
     assert_eq!(threads_named(NAME), 0);
+}
+
+/// Nor an attempt to connect, wherever its peer has stopped.
+#[test]
+fn no_thread_outlives_an_attempt() {
+    for then in [Then::Silence, Then::Close] {
+        let peers = StoppingPeers::start(&Point::ALL, then);
+        let connector = Connector::new(&peers.uri(&[])).unwrap();
+        let connector = connector.address_timeout(Duration::from_millis(200));
+        let (connecting, driver) = connector.driver().unwrap();
+        let thread = thread::spawn(move || driver.run());
+        connecting.wait().unwrap_err();
+        thread.join().unwrap();
+    }
 }
 
 /// A stream that panics once it is told to: what becomes of a driver in whose thread something panics.

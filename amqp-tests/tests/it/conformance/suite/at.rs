@@ -16,6 +16,11 @@ impl At {
         support::port(self.uri())
     }
 
+    /// The same broker by another port: that of a proxy before it.
+    pub(crate) fn by_port(&self, port: u16) -> Self {
+        self.to(self.uri().replace(&format!(":{}/", self.port()), &format!(":{port}/")))
+    }
+
     /// The version that the broker behaves as.
     pub(crate) fn version(&self) -> (u32, u32) {
         support::version(self.port())

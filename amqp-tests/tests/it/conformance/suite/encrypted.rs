@@ -2,20 +2,21 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::thread;
-use std::time::Duration;
 
+use amqp_testkit::{Direction, Fault, Proxy};
 use rustls::version::{TLS12, TLS13};
 
 use super::api::{
-    At, BasicConsume, Config, ConnectError, ConnectFailure, ConnectStep, Endpoint, Publish,
+    At, BasicConsume, CloseCause, Config, ConnectError, ConnectFailure, Endpoint, Publish,
     TlsErrorKind, TlsSettings,
 };
 use super::at::next;
 use super::connecting::{fails, only_failure};
-use crate::certificates::{Authority, Identity, Valid, file, self_signed};
+use crate::certificates::{
+    AUTHORITY, AUTHORITY_FILE, Authority, NAMES, Valid, file, self_signed, trusted, uri,
+};
 use crate::support::{exclusive, within};
 use crate::tls_server::{TlsServer, config};
 
@@ -25,31 +26,15 @@ super::api::on_model! {
     a_client_certificate_is_presented_where_it_is_asked_for
     a_missing_and_a_refused_client_certificate_are_told_apart
     a_peer_of_the_wrong_kind_is_named
-    a_server_that_is_silent_in_the_tls_handshake_is_given_up
-    a_loss_in_the_tls_handshake_names_the_step
     a_connection_that_ends_without_a_farewell_is_truncated
     the_name_is_checked_of_the_host_that_is_dialled
 }
 
-static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| Authority::new("An authority"));
-static AUTHORITY_FILE: LazyLock<PathBuf> = LazyLock::new(|| file(&AUTHORITY.pem));
 static STRANGER: LazyLock<Authority> = LazyLock::new(|| Authority::new("A stranger"));
-
-const NAMES: [&str; 2] = ["localhost", "127.0.0.1"];
-
-/// The broker behind TLS, with a certificate of the trusted authority.
-fn server(at: &At) -> TlsServer {
-    TlsServer::start(config(&trusted(), &[&TLS12, &TLS13], None), at.port())
-}
-
-fn trusted() -> Identity {
-    AUTHORITY.server(&NAMES, Valid::Always)
-}
 
 /// The broker at a port with TLS, of which the authority is trusted.
 fn over_tls(at: &At, port: u16) -> At {
-    let authority = AUTHORITY_FILE.display();
-    at.to(format!("amqps://guest:guest@localhost:{port}/%2f?cacertfile={authority}"))
+    at.to(uri(&format!("localhost:{port}")))
 }
 
 fn kind(error: &ConnectError) -> TlsErrorKind {
@@ -131,7 +116,7 @@ async fn a_peer_of_the_wrong_kind_is_named(at: At) {
     assert_eq!(kind(&error), TlsErrorKind::NotTls);
     assert!(error.to_string().contains("amqp://"), "{error}");
 
-    let server = server(&at);
+    let server = TlsServer::trusted(at.port());
     let plain = at.to(format!("amqp://guest:guest@localhost:{}/%2f", server.port));
     let error = fails(&plain, |config| config).await;
     assert_eq!(only_failure(&error), &ConnectFailure::TlsPort);
@@ -146,33 +131,14 @@ async fn a_peer_of_the_wrong_kind_is_named(at: At) {
     assert_eq!(kind(&error), TlsErrorKind::Incompatible, "{error}");
 }
 
-async fn a_server_that_is_silent_in_the_tls_handshake_is_given_up(at: At) {
-    let port = answering(|client| {
-        thread::sleep(Duration::from_secs(120));
-        drop(client);
-    });
-    let patience = |config: Config| config.address_timeout(Duration::from_millis(300));
-    let error = fails(&over_tls(&at, port), patience).await;
-    let ConnectFailure::TimedOut { step, .. } = only_failure(&error) else { panic!("{error:?}") };
-    assert_eq!(*step, ConnectStep::Tls);
-}
-
-async fn a_loss_in_the_tls_handshake_names_the_step(at: At) {
-    let port = answering(drop);
-    let error = fails(&over_tls(&at, port), |config| config).await;
-    let ConnectFailure::Lost { step, .. } = only_failure(&error) else { panic!("{error:?}") };
-    assert_eq!(*step, ConnectStep::Tls);
-}
-
 /// The last bytes may be missing: that is not a peer that has closed.
 async fn a_connection_that_ends_without_a_farewell_is_truncated(at: At) {
-    let server = server(&at);
-    // Between the client and TLS, one that cuts the connection.
-    let port = cutting(server.port);
-    let connection = within("a connection", over_tls(&at, port.0).connect()).await;
-    port.1.send(()).unwrap();
+    let server = TlsServer::trusted(at.port());
+    let proxy = Proxy::start(server.port).unwrap();
+    let connection = within("a connection", over_tls(&at, proxy.port()).connect()).await;
+    proxy.inject(Direction::ToClient, Fault::Cut);
     let cause = within("the end", connection.closed()).await;
-    let super::api::CloseCause::Transport(error) = &cause else { panic!("{cause:?}") };
+    let CloseCause::Transport(error) = &cause else { panic!("{cause:?}") };
     assert_eq!(error.tls, Some(TlsErrorKind::Truncated), "{error}");
 }
 
@@ -187,9 +153,7 @@ async fn the_name_is_checked_of_the_host_that_is_dialled(at: At) {
             _ => TcpStream::connect(("127.0.0.1", port)),
         }
     };
-    let authority = AUTHORITY_FILE.display();
-    let uri = format!("amqps://guest:guest@one.example,two.example/%2f?cacertfile={authority}");
-    let hosts = at.to(uri);
+    let hosts = at.to(uri("one.example,two.example"));
     let error = within("a failure", hosts.connect_by(dial(false))).await.unwrap_err();
     let ConnectError::Failed { attempts } = &error else { panic!("{error:?}") };
     let [refused, wrong] = &attempts[..] else { panic!("{error:?}") };
@@ -200,10 +164,7 @@ async fn the_name_is_checked_of_the_host_that_is_dialled(at: At) {
     within("a connection", hosts.connect_by(dial(true))).await.unwrap().close().await;
 
     // The name may be another one by configuration.
-    let uri = format!(
-        "amqps://guest:guest@two.example/%2f?cacertfile={authority}&server_name_indication=one.example"
-    );
-    let renamed = at.to(uri);
+    let renamed = at.to(uri("two.example") + "&server_name_indication=one.example");
     within("a connection", renamed.connect_by(dial(true))).await.unwrap().close().await;
 }
 
@@ -217,24 +178,4 @@ fn answering(answer: impl Fn(TcpStream) + Send + Sync + Copy + 'static) -> u16 {
         }
     });
     port
-}
-
-/// The port of a server that passes the bytes of one client on until it is told to cut the connection.
-fn cutting(port: u16) -> (u16, std::sync::mpsc::Sender<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let own = listener.local_addr().unwrap().port();
-    let (sender, receiver) = std::sync::mpsc::channel();
-    thread::spawn(move || {
-        let (client, _) = listener.accept().unwrap();
-        let server = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        let pass = |from: &TcpStream, to: &TcpStream| {
-            let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-            thread::spawn(move || std::io::copy(&mut from, &mut to));
-        };
-        pass(&client, &server);
-        pass(&server, &client);
-        receiver.recv().unwrap();
-        client.shutdown(std::net::Shutdown::Both).unwrap();
-    });
-    (own, sender)
 }

@@ -21,6 +21,10 @@ on_every_adapter! {
     h3_a_close_in_the_middle_of_a_content_costs_the_channel_alone
 }
 
+super::api::on_model_over_tls! {
+    na_30_a_large_body_keeps_no_other_channel_waiting
+}
+
 async fn na_20_a_confirmed_message_arrives_as_it_was_sent(at: At) {
     let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
