@@ -1,9 +1,10 @@
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use amqp_async::core::{AmqpUri, Config, ConnectError, Endpoint};
-use amqp_async::{OverTransport, Runtime, Secure};
+use amqp_async::core::{AmqpUri, Config, ConnectError, Endpoint, ProvidedCredentials};
+use amqp_async::{OverTransport, Plugins, Runtime, Secure};
 
 use crate::connection::Connection;
 use crate::io_runtime::IoRuntime;
@@ -69,7 +70,7 @@ pub fn connect(uri: &str) -> Result<Connection, ConnectError> {
 pub struct Connector {
     config: Config,
     dial: Option<Arc<Dial>>,
-    secure: Option<Arc<dyn Secure>>,
+    plugins: Plugins,
 }
 
 type Dial = dyn Fn(Endpoint) -> io::Result<Stream> + Send + Sync;
@@ -113,8 +114,38 @@ impl Connector {
     /// your own. It takes precedence over the crate's own (its feature `tls`), and over the
     /// [files of the configuration](Self::tls_settings).
     #[must_use]
-    pub fn tls(self, secure: impl Secure + 'static) -> Self {
-        Self { secure: Some(Arc::new(secure)), ..self }
+    pub fn tls(mut self, secure: impl Secure + 'static) -> Self {
+        self.plugins.secure = Some(Arc::new(secure));
+        self
+    }
+
+    /// Fetches credentials with a function, such as a token from an OAuth 2 server, in place of those that are
+    /// configured. The function is called for each attempt to connect. It may block. It runs on one of at most
+    /// [`CONNECT_THREADS_MAX`](crate::limits::CONNECT_THREADS_MAX) threads of the process.
+    ///
+    /// If what it returns [expires](ProvidedCredentials::valid_for), it is called again when four fifths of that time
+    /// have passed, and the broker is sent the new secret (`connection.update-secret`;
+    /// <https://www.rabbitmq.com/docs/oauth2>). If that fails, it is tried again, and
+    /// [`ConnectionEvent::CredentialsNotRenewed`](crate::ConnectionEvent::CredentialsNotRenewed) says so.
+    ///
+    /// For attempts, an error is reported as
+    /// [`ConnectFailure::Credentials`](crate::errors::ConnectFailure::Credentials), and the next address is tried. It is
+    /// shown and logged, so it must not hold a secret.
+    #[must_use]
+    pub fn credentials_provider<P, E>(
+        mut self,
+        provider: impl Fn() -> Result<P, E> + Send + Sync + 'static,
+    ) -> Self
+    where
+        P: Into<ProvidedCredentials>,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let provider = Arc::new(provider);
+        self.plugins.credentials = Some(Arc::new(move || {
+            let provider = Arc::clone(&provider);
+            work_pool::run(move || provider().map(P::into).map_err(io::Error::other))
+        }));
+        self
     }
 
     amqp_async::connector_settings!();
@@ -129,7 +160,8 @@ impl Connector {
     /// timeout.
     ///
     /// # Errors
-    /// [`ConnectError`] with every failed attempt, within the [connect timeout](Self::connect_timeout). For an
+    /// [`ConnectError`] with every failed attempt, within the [connect timeout](Self::connect_timeout).
+    /// [`ConnectError::NoClientCertificate`] if the mechanism EXTERNAL is configured without a client certificate. For an
     /// `amqps` host [`ConnectError::TlsUnsupported`] without the feature `tls` or a TLS implementation
     /// ([`tls`](Self::tls)), and [`ConnectError::Tls`] if certificates cannot be read.
     pub fn connect(&self) -> Result<Connection, ConnectError> {
@@ -180,8 +212,12 @@ impl Connector {
     pub fn driver_with(&self, stream: Stream) -> Result<(Connecting, Driver), ConnectError> {
         Driver::new(|io| {
             let socket = Socket::new(Arc::clone(&io), stream).map_err(not_started)?;
-            let (connecting, driver) =
-                amqp_async::connect_with(IoRuntime::new(io), self.config.clone(), socket)?;
+            let (connecting, driver) = amqp_async::connect_with(
+                IoRuntime::new(io),
+                self.config.clone(),
+                self.plugins.clone(),
+                socket,
+            )?;
             Ok((Connecting(connecting), driver))
         })
     }
@@ -192,7 +228,7 @@ impl Connector {
     ) -> Result<(Connecting, Driver), ConnectError> {
         Driver::new(|io| {
             let (connecting, driver) =
-                amqp_async::connect(runtime(io), self.config.clone(), self.secure.clone())?;
+                amqp_async::connect(runtime(io), self.config.clone(), self.plugins.clone())?;
             Ok((Connecting(connecting), driver))
         })
     }
@@ -200,7 +236,7 @@ impl Connector {
 
 impl From<Config> for Connector {
     fn from(config: Config) -> Self {
-        Self { config, dial: None, secure: None }
+        Self { config, ..Self::default() }
     }
 }
 

@@ -9,11 +9,13 @@ use std::task::{Context, Poll};
 use amqp_core::{AmqpUri, CloseCause, Config, ConnectError, Endpoint, Session};
 use futures_core::FusedFuture;
 
+use crate::authentication::Authentication;
 use crate::connection::Connection;
 use crate::driver::Driver;
 use crate::executor::Executor;
 use crate::holders::ConnectionHolder;
 use crate::over_stream::{DriverOver, Over, OverTransport};
+use crate::provider::{CredentialsProvider, Plugins};
 use crate::pump::Pump;
 use crate::runtime::Runtime;
 use crate::secure::Secure;
@@ -32,7 +34,7 @@ use crate::transport::Transport;
 pub struct Connector<R> {
     runtime: R,
     config: Config,
-    secure: Option<Arc<dyn Secure>>,
+    plugins: Plugins,
 }
 
 /// A connector whose streams of type `S` are created by a function: see [`Connector::dial_with`].
@@ -51,7 +53,7 @@ impl<R: Runtime + Default> Connector<R> {
 impl<R: Runtime> Connector<R> {
     /// Creates a connector on a runtime, for a runtime that has no default or does not come from an adapter.
     pub const fn on(runtime: R, config: Config) -> Self {
-        Self { runtime, config, secure: None }
+        Self { runtime, config, plugins: Plugins { secure: None, credentials: None } }
     }
 
     /// Creates the streams of connections with a function, such as one that connects through a proxy or to a
@@ -72,13 +74,13 @@ impl<R: Runtime> Connector<R> {
         R: Over<S>,
         F: Future<Output = io::Result<S>> + Send + 'static,
     {
-        let Self { runtime, config, secure } = self;
+        let Self { runtime, config, plugins } = self;
         let wrapping = runtime.clone();
         let dial = move |endpoint| {
             let (dialling, runtime) = (dial(endpoint), wrapping.clone());
             async move { Ok(runtime.wrap(dialling.await?)) }
         };
-        Connector { runtime: OverTransport::dialled_by(runtime, dial), config, secure }
+        Connector { runtime: OverTransport::dialled_by(runtime, dial), config, plugins }
     }
 
     /// Changes the configuration with a function.
@@ -91,8 +93,25 @@ impl<R: Runtime> Connector<R> {
     /// your own. It takes precedence over the adapter's own (its feature `tls`), and over the
     /// [files of the configuration](Self::tls_settings).
     #[must_use]
-    pub fn tls(self, secure: impl Secure + 'static) -> Self {
-        Self { secure: Some(Arc::new(secure)), ..self }
+    pub fn tls(mut self, secure: impl Secure + 'static) -> Self {
+        self.plugins.secure = Some(Arc::new(secure));
+        self
+    }
+
+    /// Fetches credentials with a function, such as a token from an OAuth 2 server, in place of those that are
+    /// configured. The function is called for each attempt to connect.
+    ///
+    /// If what it returns [expires](amqp_core::ProvidedCredentials::valid_for), it is called again when four fifths of that time
+    /// have passed, and the broker is sent the new secret (`connection.update-secret`;
+    /// <https://www.rabbitmq.com/docs/oauth2>). If that fails, it is tried again, and
+    /// [`ConnectionEvent::CredentialsNotRenewed`](crate::ConnectionEvent::CredentialsNotRenewed) says so.
+    ///
+    /// For attempts, an error is reported as
+    /// [`ConnectFailure::Credentials`](amqp_core::errors::ConnectFailure::Credentials), and the next address is tried.
+    #[must_use]
+    pub fn credentials_provider(mut self, provider: impl CredentialsProvider + 'static) -> Self {
+        self.plugins.credentials = Some(Arc::new(provider));
+        self
     }
 
     crate::connector_settings!();
@@ -109,7 +128,8 @@ impl<R: Runtime> Connector<R> {
     /// # Errors
     /// [`ConnectError`] with every failed attempt, within the [connect timeout](Self::connect_timeout).
     /// [`ConnectError::DriverNotStarted`] if there is no runtime, or if it lacks a part that a connection
-    /// needs. For an `amqps` host [`ConnectError::TlsUnsupported`] without the adapter's feature `tls` or a TLS
+    /// needs. [`ConnectError::NoClientCertificate`] if the mechanism EXTERNAL is configured without a client
+    /// certificate. For an `amqps` host [`ConnectError::TlsUnsupported`] without the adapter's feature `tls` or a TLS
     /// implementation ([`tls`](Self::tls)), and [`ConnectError::Tls`] if certificates cannot be read.
     ///
     /// # Cancel safety
@@ -150,10 +170,10 @@ impl<R: Runtime> Connector<R> {
     /// check for a runtime.
     ///
     /// # Errors
-    /// [`ConnectError::InvalidArgument`], [`ConnectError::TlsUnsupported`] or [`ConnectError::Tls`] if the
-    /// configuration is invalid.
+    /// [`ConnectError::InvalidArgument`], [`ConnectError::NoClientCertificate`], [`ConnectError::TlsUnsupported`] or
+    /// [`ConnectError::Tls`] if the configuration is invalid.
     pub fn driver(&self) -> Result<(Connecting, Driver<R>), ConnectError> {
-        connect(self.runtime.clone(), self.config.clone(), self.secure.clone())
+        connect(self.runtime.clone(), self.config.clone(), self.plugins.clone())
     }
 
     /// Returns a connection over a stream that is connected already, and its driver: see
@@ -166,7 +186,7 @@ impl<R: Runtime> Connector<R> {
         R: Over<S>,
     {
         let transport = self.runtime.wrap(stream);
-        connect_with(self.runtime.clone(), self.config.clone(), transport)
+        connect_with(self.runtime.clone(), self.config.clone(), self.plugins.clone(), transport)
     }
 
     fn check(&self) -> Result<(), ConnectError> {
@@ -190,17 +210,17 @@ impl<R: Default> From<AmqpUri> for Connector<R> {
 /// which calls this.
 ///
 /// # Errors
-/// [`ConnectError::InvalidArgument`] if the configuration is invalid. If a host is to be reached over TLS and
-/// `secure` is `None`: those of [`Runtime::secure`].
+/// Those of [`Connector::driver`].
 pub fn connect<R: Runtime>(
     runtime: R,
     config: Config,
-    secure: Option<Arc<dyn Secure>>,
+    mut plugins: Plugins,
 ) -> Result<(Connecting, Driver<R>), ConnectError> {
-    let secure = match secure {
-        None if config.wants_tls() => Some(runtime.secure(config.tls())?),
-        secure => secure,
-    };
+    if plugins.secure.is_none() && config.wants_tls() {
+        plugins.secure = Some(runtime.secure(config.tls())?);
+    }
+    let authentication = Authentication::new(&runtime, &config, &plugins)?;
+    let config = config.fetch_credentials(plugins.credentials.is_some());
     let (config, now) = (Arc::new(config), runtime.now());
     let seed = RandomState::new().hash_one(0);
     let session = if runtime.resolves() {
@@ -208,7 +228,7 @@ pub fn connect<R: Runtime>(
     } else {
         Session::dialling_by_name(config, now, seed)
     };
-    Ok(driven(runtime, session?, secure))
+    Ok(driven(runtime, session?, authentication, plugins.secure))
 }
 
 /// Returns a connection over a transport that is connected already, and its driver.
@@ -218,20 +238,25 @@ pub fn connect<R: Runtime>(
 pub fn connect_with<R: Executor, T: Transport>(
     runtime: R,
     config: Config,
+    plugins: Plugins,
     transport: T,
 ) -> Result<(Connecting, Driver<OverTransport<R, T>>), ConnectError> {
+    let config = config.fetch_credentials(plugins.credentials.is_some());
+    let authentication = Authentication::over_stream(plugins);
     let (session, attempt) = Session::connected(Arc::new(config), runtime.now())?;
-    let (connecting, driver) = driven(OverTransport::connected(runtime), session, None);
+    let runtime = OverTransport::connected(runtime);
+    let (connecting, driver) = driven(runtime, session, authentication, None);
     Ok((connecting, driver.with_transport(attempt, transport)))
 }
 
 fn driven<R: Runtime>(
     runtime: R,
     session: Session,
+    authentication: Authentication,
     secure: Option<Arc<dyn Secure>>,
 ) -> (Connecting, Driver<R>) {
     let shared = Arc::new(Shared::new(session, runtime.clock()));
-    let driver = Driver::new(runtime, Pump::new(Arc::clone(&shared)), secure);
+    let driver = Driver::new(runtime, Pump::new(Arc::clone(&shared)), authentication, secure);
     (Connecting { inner: Some(Arc::new(ConnectionHolder { shared })), ticket: None }, driver)
 }
 

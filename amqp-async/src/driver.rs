@@ -23,6 +23,7 @@ use amqp_core::errors::TransportError;
 use amqp_core::{Action, Attempt};
 use futures_core::FusedFuture;
 
+use crate::authentication::Authentication;
 use crate::dialling::{Dialled, Dialling, Secured};
 use crate::executor::Timer;
 use crate::pump::Pump;
@@ -45,6 +46,7 @@ pub struct Driver<R: Runtime> {
     pump: Pump,
     resolving: Option<(Attempt, Boxed<Vec<SocketAddr>>)>,
     dialling: Option<(Attempt, Dialling<R::Transport>)>,
+    authentication: Authentication,
     transport: Option<(Attempt, Secured<R::Transport>)>,
     /// What encrypts transports to hosts that ask for TLS.
     secure: Option<Arc<dyn Secure>>,
@@ -88,13 +90,19 @@ impl Wake for Asked {
 }
 
 impl<R: Runtime> Driver<R> {
-    pub(crate) fn new(runtime: R, pump: Pump, secure: Option<Arc<dyn Secure>>) -> Self {
+    pub(crate) fn new(
+        runtime: R,
+        pump: Pump,
+        authentication: Authentication,
+        secure: Option<Arc<dyn Secure>>,
+    ) -> Self {
         let timer = runtime.timer();
         Self {
             runtime,
             pump,
             resolving: None,
             dialling: None,
+            authentication,
             transport: None,
             secure,
             timer,
@@ -123,6 +131,10 @@ impl<R: Runtime> Driver<R> {
 
     fn act(&mut self, now: Instant, action: Action) {
         match action {
+            Action::Authenticate { attempt, challenge } => {
+                self.authentication.respond(now, attempt, &challenge, &mut self.pump);
+            }
+            Action::FetchCredentials { attempt } => self.authentication.fetch(attempt),
             Action::Resolve { attempt, host, port } => {
                 self.drop_transport();
                 self.dialling = None;
@@ -139,6 +151,7 @@ impl<R: Runtime> Driver<R> {
             }
             Action::Finish { at_once, .. } => {
                 (self.resolving, self.dialling) = (None, None);
+                self.authentication.stop();
                 self.linger_until = Some(now + LINGER_TIMEOUT);
                 if at_once {
                     self.drop_transport();
@@ -157,6 +170,10 @@ impl<R: Runtime> Driver<R> {
             let result = result.map_err(TransportError::from);
             self.pump.resolved(self.runtime.now(), *attempt, result);
             self.resolving = None;
+            return true;
+        }
+        if let Poll::Ready((attempt, result)) = self.authentication.poll(cx) {
+            self.pump.fetched(self.runtime.now(), attempt, result);
             return true;
         }
         if let Some((attempt, dialling)) = &mut self.dialling

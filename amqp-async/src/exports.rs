@@ -10,9 +10,10 @@ pub mod values {
         AckError, AmqpUri, BasicConsume, BasicGet, BasicQos, Body, BrokerError, ChannelCause,
         CloseCause, Config, ConnectError, Credentials, DeliveryMode, DeliveryTag, Endpoint, Error,
         ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeType, Fault, FieldTable, FieldValue,
-        Heartbeat, HostOrder, Message, Overflow, Properties, Publish, PublishError, PublishSeq,
-        QueueBind, QueueDeclare, QueueDeclareOk, QueueDelete, QueuePurge, ReceivedMessage,
-        ReplyCode, ReturnedMessage, StreamOffset, TcpOptions, TlsSettings, Unconfirmed,
+        Heartbeat, HostOrder, Message, Overflow, Properties, ProvidedCredentials, Publish,
+        PublishError, PublishSeq, QueueBind, QueueDeclare, QueueDeclareOk, QueueDelete, QueuePurge,
+        ReceivedMessage, ReplyCode, ReturnedMessage, StreamOffset, TcpOptions, TlsSettings,
+        Unconfirmed,
     };
 }
 

@@ -11,6 +11,7 @@
 //! is held for microseconds, never during I/O, and never while code of the application runs, except for
 //! cloning a waker.
 
+mod authentication;
 mod budget;
 mod buffer_space;
 mod call;
@@ -34,6 +35,7 @@ mod listeners;
 mod over_stream;
 mod pipelined;
 mod plain_calls;
+mod provider;
 mod publisher;
 mod pump;
 mod runtime;
@@ -65,6 +67,7 @@ pub use exports::{futures, handles, values};
 pub use futures_io::FuturesIo;
 pub use listeners::ConnectionEvent;
 pub use over_stream::{DriverOver, Over, OverTransport};
+pub use provider::{CredentialsProvider, Fetching, Plugins};
 pub use publisher::{Confirm, Publisher, TrySendError};
 pub use pump::{Pump, Turn};
 pub use runtime::Runtime;

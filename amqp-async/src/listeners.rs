@@ -22,6 +22,9 @@ pub enum ConnectionEvent {
     Blocked(Arc<str>),
     /// The connection closed. It is the last event.
     Closed(CloseCause),
+    /// The credentials in use are about to expire, and the
+    /// [provider](crate::Connector::credentials_provider) returned no new ones, for this reason. It is called again.
+    CredentialsNotRenewed(Arc<str>),
     /// Deliveries were dropped without an ack or nack. They stay unacknowledged until their channels close.
     /// The value is their number since the last event.
     DeliveriesDropped(u64),
@@ -86,6 +89,9 @@ impl Listeners {
         let event = match event {
             Event::Blocked(reason) => ConnectionEvent::Blocked(Arc::clone(reason)),
             Event::Closed(cause) => ConnectionEvent::Closed(cause.clone()),
+            Event::CredentialsNotRenewed(reason) => {
+                ConnectionEvent::CredentialsNotRenewed(Arc::clone(reason))
+            }
             Event::Dropped(_) => ConnectionEvent::DeliveriesDropped(1),
             Event::InputPaused { unread_bytes } => {
                 ConnectionEvent::ReadingPaused { unread_bytes: *unread_bytes }

@@ -128,6 +128,10 @@ impl<R: Executor, T: Transport> Runtime for OverTransport<R, T> {
         false
     }
 
+    fn may_encrypt(&self) -> bool {
+        true
+    }
+
     fn secure(&self, settings: &TlsSettings) -> Result<Arc<dyn Secure>, ConnectError> {
         self.secure
             .map_or(Err(ConnectError::TlsUnsupported), |secure| secure(&self.runtime, settings))

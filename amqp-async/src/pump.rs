@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use crate::limits::{READ_BUFFER_BYTES, READ_BUFFERS_MAX, READ_MAX_BYTES, READ_MIN_BYTES};
 use amqp_core::errors::TransportError;
-use amqp_core::{Action, Attempt, BufferPool, CloseCause, Transmit};
+use amqp_core::{Action, Attempt, BufferPool, CloseCause, ProvidedCredentials, Transmit};
 use bytes::BytesMut;
 
 use crate::shared::{Shared, Sleep};
@@ -215,6 +215,22 @@ impl Pump {
         result: Result<Vec<SocketAddr>, TransportError>,
     ) {
         self.shared.with(|state| state.session.handle_resolved(now, attempt, result));
+    }
+
+    /// Reports the result of [`Action::FetchCredentials`].
+    pub fn fetched(
+        &mut self,
+        now: Instant,
+        attempt: Attempt,
+        result: Result<ProvidedCredentials, TransportError>,
+    ) {
+        // The credentials that are replaced are dropped after the lock is released.
+        let _ = self.shared.with(|state| state.session.handle_credentials(now, attempt, result));
+    }
+
+    /// Reports the response to the challenge of [`Action::Authenticate`].
+    pub fn responded(&mut self, now: Instant, attempt: Attempt, response: Result<Vec<u8>, String>) {
+        self.shared.with(|state| state.session.handle_response(now, attempt, response));
     }
 
     /// Reports that the transport is connected and is being encrypted. [`connected`](Self::connected) follows.

@@ -36,6 +36,12 @@ pub trait Runtime: Executor {
         true
     }
 
+    /// Returns whether what [`dial`](Self::dial) returns may be encrypted already, so that the mechanism EXTERNAL may be
+    /// used without TLS of this crate; `false` by default.
+    fn may_encrypt(&self) -> bool {
+        false
+    }
+
     /// Returns the TLS implementation for connectors that were given none
     /// ([`Connector::tls`](crate::Connector::tls)). By default there is none.
     ///

@@ -18,6 +18,12 @@ pub trait Secure: fmt::Debug + Send + Sync {
     ///
     /// The future is dropped when the [timeout of the address](crate::Connector::address_timeout) expires.
     fn secure(&self, server_name: &str, transport: Box<dyn Transport>) -> Securing;
+
+    /// Returns whether a certificate is presented to servers that ask for one, which the mechanism EXTERNAL needs. By
+    /// default `true`, for an implementation that does not know.
+    fn presents_certificate(&self) -> bool {
+        true
+    }
 }
 
 /// The TLS handshake of a transport, which resolves with the encrypted one.
@@ -26,5 +32,9 @@ pub type Securing = Pin<Box<dyn Future<Output = io::Result<Box<dyn Transport>>> 
 impl<S: Secure + ?Sized> Secure for Arc<S> {
     fn secure(&self, server_name: &str, transport: Box<dyn Transport>) -> Securing {
         (**self).secure(server_name, transport)
+    }
+
+    fn presents_certificate(&self) -> bool {
+        (**self).presents_certificate()
     }
 }

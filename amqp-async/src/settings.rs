@@ -27,8 +27,8 @@ macro_rules! connector_settings {
             /// Sets the virtual host. The default is `/`. It is not percent-encoded.
             virtual_host(name: impl Into<String>);
 
-            /// Sets the authentication mechanism and its secrets. The default is user `guest` with password
-            /// `guest`.
+            /// Sets the authentication mechanisms, in order, and their secrets. The default is user `guest` with
+            /// password `guest`, by the mechanism PLAIN.
             credentials(credentials: $crate::Credentials);
 
             /// Sets the files that TLS trusts and presents, for `amqps` hosts. By default it trusts what the
@@ -50,6 +50,11 @@ macro_rules! connector_settings {
             /// Sets the maximum size of a frame, 4,096 to 131,072 bytes. The default is 131,072. A lower
             /// limit of the broker takes precedence.
             frame_max(bytes: u32);
+
+            /// Sets the maximum size of the frame of the login, which has the password or token: 4,096 to
+            /// 131,072 bytes. The default is 16,384. RabbitMQ's own limit, `initial_frame_max`, is 4,096 bytes,
+            /// and 8,192 since RabbitMQ 4.1.
+            initial_frame_max(bytes: u32);
 
             /// Sets the name that RabbitMQ's tools show for the connection. By default it has none.
             connection_name(name: &str);

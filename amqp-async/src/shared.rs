@@ -268,6 +268,9 @@ impl State {
             Event::Blocked(ref reason) => {
                 released.log(&self.log, || Step::Blocked(Arc::clone(reason)));
             }
+            Event::CredentialsNotRenewed(ref reason) => {
+                released.log(&self.log, || Step::CredentialsNotRenewed(Arc::clone(reason)));
+            }
             Event::ConsumerCancelled(ref consumer) => {
                 released.log(&self.log, || Step::ConsumerCancelled(consumer.clone()));
             }

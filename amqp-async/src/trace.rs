@@ -28,6 +28,7 @@ pub(crate) enum Step {
     ChannelOpened(u16),
     Closed(CloseCause),
     ConsumerCancelled(Box<CancelledConsumer>),
+    CredentialsNotRenewed(Arc<str>),
     /// A delivery stays unacknowledged; the consumer's tag is empty for one that was got.
     DeliveryDropped {
         channel: u16,
@@ -186,6 +187,13 @@ mod logging {
                     info!(
                         target: LOG_TARGET, parent: span, channel, queue, consumer_tag,
                         "consumer cancelled by the broker"
+                    );
+                }
+                Step::CredentialsNotRenewed(reason) => {
+                    let reason = &*reason;
+                    warn!(
+                        target: LOG_TARGET, parent: span, reason,
+                        "credentials about to expire and not renewed"
                     );
                 }
                 Step::DeliveryDropped { channel, queue, consumer_tag } => {

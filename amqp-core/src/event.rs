@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::{Endpoint, TcpOptions};
+use crate::config::{Challenge, Endpoint, TcpOptions};
 use crate::error::{ChannelCause, CloseCause, FailedAttempt};
 use crate::ids::{Attempt, CallKey, ChannelId, ConsumerKey, PublishSeq};
 
@@ -48,6 +48,9 @@ pub enum Event {
     },
     /// Reading continues: the unread bytes have fallen to half of the limit or less.
     InputResumed,
+    /// The credentials in use are about to expire, and new ones could not be fetched, for this reason. They are
+    /// fetched again.
+    CredentialsNotRenewed(Arc<str>),
     /// The connection is open.
     Opened,
     /// A message was returned that matches no publish awaiting its confirm: see `take_returned`.
@@ -113,6 +116,14 @@ impl Target {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {
+    /// Pass the challenge to its mechanism, outside of any lock, and the response to `handle_response`. Begin an
+    /// exchange if the challenge has no bytes; otherwise continue the one that was begun.
+    Authenticate {
+        /// The attempt that the driver's reports must name.
+        attempt: Attempt,
+        /// The mechanism and what the broker sent.
+        challenge: Challenge,
+    },
     /// Connect a transport to the target, and encrypt it if the endpoint is to be reached over TLS. Then call
     /// `handle_connected`, or `handle_disconnected` if that fails. Drop the transport or attempt of an earlier
     /// action.
@@ -135,6 +146,13 @@ pub enum Action {
         attempt: Attempt,
         /// Whether to close without writing the remaining output.
         at_once: bool,
+    },
+    /// Fetch credentials, then call `handle_credentials`. Before an attempt dials, it waits for them. While the
+    /// connection is open, they are for the time after the present ones expire. Drop the future of an earlier
+    /// action of this kind.
+    FetchCredentials {
+        /// The attempt that the driver's reports must name.
+        attempt: Attempt,
     },
     /// Resolve the host, then call `handle_resolved`.
     Resolve {
@@ -161,6 +179,8 @@ pub enum TimeoutReason {
     Close,
     /// The timeout of connecting as a whole.
     Connect,
+    /// Credentials are to be fetched, because those in use are about to expire; or the timeout of fetching them.
+    Credentials,
     /// The receive timeout: two heartbeat intervals.
     HeartbeatReceive,
     /// A heartbeat is to be sent.

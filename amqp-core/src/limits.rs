@@ -44,6 +44,10 @@ pub const USER_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How long a call waits for its reply, by default.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The minimum time between two attempts to renew credentials. A provider that is down is not asked more often, even
+/// when the credentials have expired.
+pub const RENEWAL_RETRY_MIN: Duration = Duration::from_secs(1);
+
 /// How long a close waits for the broker's reply, by default. A broker with a resource alarm does not reply
 /// to a close.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -117,6 +121,10 @@ pub const UNCONFIRMED_SPAN: u64 = 65_536;
 
 /// The default `frame_max` that this client requests, in bytes. It is RabbitMQ's default.
 pub const FRAME_MAX_BYTES: u32 = 131_072;
+
+/// The default maximum size of the login's frame, in bytes. A token of 8 kB fits, with the client properties.
+/// RabbitMQ 4.1 and later accept 8,192 bytes unless `initial_frame_max` says otherwise, earlier ones 4,096.
+pub const INITIAL_FRAME_MAX_BYTES: u32 = 16_384;
 
 /// The default `channel_max` that this client requests. It is RabbitMQ's default.
 pub const CHANNEL_MAX: u16 = 2047;

@@ -5,12 +5,13 @@ use std::time::Instant;
 use crate::event::TimeoutReason;
 
 /// All kinds. The index of each is its number.
-const REASONS: [TimeoutReason; 10] = [
+const REASONS: [TimeoutReason; 11] = [
     TimeoutReason::Address,
     TimeoutReason::Blocked,
     TimeoutReason::Call,
     TimeoutReason::Close,
     TimeoutReason::Connect,
+    TimeoutReason::Credentials,
     TimeoutReason::HeartbeatReceive,
     TimeoutReason::HeartbeatSend,
     TimeoutReason::Retry,

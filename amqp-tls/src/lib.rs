@@ -89,4 +89,9 @@ impl Secure for Rustls {
         let begun = config.and_then(|config| handshake::begin(config, server_name, transport));
         Box::pin(async move { Ok(Box::new(begun?.await?) as Box<dyn Transport>) })
     }
+
+    fn presents_certificate(&self) -> bool {
+        // An error is reported when a connection is encrypted.
+        self.source.config().is_ok_and(|config| config.client_auth_cert_resolver.has_certs())
+    }
 }

@@ -11,7 +11,8 @@ use amqp_async::core::Config;
 use amqp_async::core::proto::frame;
 use amqp_async::core::proto::method::{WireMethod, channel, connection};
 use amqp_async::{
-    Channel, Clock, Connection, Driver, Executor, OverTransport, Timer, Transport, connect_with,
+    Channel, Clock, Connection, Driver, Executor, OverTransport, Plugins, Timer, Transport,
+    connect_with,
 };
 use bytes::BytesMut;
 
@@ -65,7 +66,8 @@ impl Peer {
             waiting: Vec::new(),
         })));
         let socket = Socket(played.clone());
-        let (connecting, driver) = connect_with(played.clone(), Config::default(), socket).unwrap();
+        let (connecting, driver) =
+            connect_with(played.clone(), Config::default(), Plugins::default(), socket).unwrap();
         let woken = Arc::new(Woken(AtomicBool::new(true)));
         let mut peer = Self { played, driver, woken };
         let start = connection::Start { mechanisms: b"PLAIN", ..Default::default() };

@@ -40,7 +40,10 @@ impl Connection {
                     let stalled = now.saturating_duration_since(self.link.write_progress);
                     self.end(CloseCause::WriteTimeout { stalled });
                 }
-                TimeoutReason::Address | TimeoutReason::Connect | TimeoutReason::Retry => {}
+                TimeoutReason::Address
+                | TimeoutReason::Connect
+                | TimeoutReason::Credentials
+                | TimeoutReason::Retry => {}
             }
             self.arm();
         }

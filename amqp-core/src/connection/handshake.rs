@@ -2,23 +2,26 @@
 //!
 //! The client sends the protocol header. Then it awaits three methods in turn: `start`, which it answers with
 //! the login; `tune`, which it answers with the chosen limits and, without waiting, the virtual host; and
-//! `open-ok`. If the transport is lost, the current step shows what was probably refused: RabbitMQ closes the
+//! `open-ok`. A mechanism of the application is asked for what the login says, and the broker may challenge it
+//! with `secure` before it tunes. If the transport is lost, the current step shows what was probably refused: RabbitMQ closes the
 //! transport without a message if it does not accept the limits.
+
+use std::sync::Arc;
 
 use amqp_proto::frame::{self, FRAME_MIN_SIZE};
 use amqp_proto::method::{Method, connection};
-use amqp_proto::{
-    FieldTable, FieldValue, PROTOCOL_HEADER, RawTable, ReplyCode, ShortStr, TABLE_DEPTH_MAX,
-};
+use amqp_proto::{FieldTable, FieldValue, PROTOCOL_HEADER, ReplyCode, ShortStr, TABLE_DEPTH_MAX};
+use bytes::Bytes;
+use zeroize::Zeroizing;
 
-use crate::config::{Config, Credentials, Heartbeat};
+use crate::config::{Challenge, Choice, Config, Credentials, Heartbeat};
+use crate::connection::login;
 use crate::error::{
     BrokerError, ConnectFailure, ConnectStep, InvalidArgument, InvalidReason, ProtocolDetail,
     ProtocolError, TransportError, peer_text,
 };
 use crate::machine::{self, Transition};
-
-const MECHANISM: &str = "PLAIN";
+use crate::transmit::Outbound;
 
 /// The limits that were negotiated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +39,7 @@ pub struct Tuning {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Input {
     Start,
+    Secure,
     Tune,
     OpenOk,
 }
@@ -50,6 +54,7 @@ enum Step {
 
 const TRANSITIONS: &[Transition<Step, Input>] = &[
     (Step::Greeting, Input::Start, Step::Login),
+    (Step::Login, Input::Secure, Step::Login),
     (Step::Login, Input::Tune, Step::VirtualHost),
     (Step::VirtualHost, Input::OpenOk, Step::Open),
 ];
@@ -59,6 +64,18 @@ pub(crate) struct Handshake {
     step: Step,
     tuning: Tuning,
     server_properties: FieldTable,
+    custom: Option<Custom>,
+}
+
+/// The login by a mechanism of the application.
+#[derive(Debug)]
+struct Custom {
+    /// The mechanism, and the last challenge for it.
+    challenge: Challenge,
+    /// Whether the challenge is to be passed to the mechanism.
+    unasked: bool,
+    /// Whether the mechanism's response is awaited.
+    awaited: bool,
 }
 
 /// What the first bytes of a peer are.
@@ -83,11 +100,11 @@ pub(crate) enum Progress {
 
 impl Handshake {
     /// Sends the protocol header.
-    pub(crate) fn begin(out: &mut Vec<u8>, config: &Config) -> Self {
-        out.extend_from_slice(&PROTOCOL_HEADER);
+    pub(crate) fn begin(out: &mut Outbound, config: &Config) -> Self {
+        out.urgent().extend_from_slice(&PROTOCOL_HEADER);
         let tuning =
             Tuning { channel_max: config.channel_max, frame_max: config.frame_max, heartbeat: 0 };
-        Self { step: Step::Greeting, tuning, server_properties: FieldTable::new() }
+        Self { step: Step::Greeting, tuning, server_properties: FieldTable::new(), custom: None }
     }
 
     /// The step that is in progress.
@@ -130,14 +147,22 @@ impl Handshake {
         &mut self,
         method: &Method<'_>,
         config: &Config,
-        out: &mut Vec<u8>,
+        credentials: &Credentials,
+        out: &mut Outbound,
     ) -> Progress {
         let input = match method {
             Method::ConnectionStart(_) => Input::Start,
-            Method::ConnectionTune(_) => Input::Tune,
+            // Only a mechanism of the application takes several steps, one after the other.
+            Method::ConnectionSecure(_) if self.custom.as_ref().is_some_and(|it| !it.awaited) => {
+                Input::Secure
+            }
+            Method::ConnectionTune(_) if self.custom.as_ref().is_none_or(|it| !it.awaited) => {
+                Input::Tune
+            }
             Method::ConnectionOpenOk(_) => Input::OpenOk,
             Method::ConnectionClose(close) => {
-                frame::write_method(out, 0, &connection::CloseOk::default());
+                let close_ok = connection::CloseOk::default();
+                out.urgent_frame(|out| frame::write_method(out, 0, &close_ok));
                 return Progress::Failed(self.refused(close));
             }
             _ => return self.unexpected(method),
@@ -146,7 +171,14 @@ impl Handshake {
             return self.unexpected(method);
         };
         let answered = match method {
-            Method::ConnectionStart(start) => self.start(start, config, out),
+            Method::ConnectionStart(start) => self.start(start, config, credentials, out),
+            Method::ConnectionSecure(secure) => {
+                if let Some(custom) = &mut self.custom {
+                    custom.challenge.challenge = Some(Bytes::copy_from_slice(secure.challenge));
+                    (custom.unasked, custom.awaited) = (true, true);
+                }
+                Ok(())
+            }
             Method::ConnectionTune(tune) => self.tune(tune, config, out),
             _ => Ok(()),
         };
@@ -192,7 +224,8 @@ impl Handshake {
         &mut self,
         start: &connection::Start<'_>,
         config: &Config,
-        out: &mut Vec<u8>,
+        credentials: &Credentials,
+        out: &mut Outbound,
     ) -> Result<(), ConnectFailure> {
         if (start.version_major, start.version_minor) != (0, 9) {
             return Err(ConnectFailure::Version {
@@ -201,15 +234,58 @@ impl Handshake {
                 revision: 0,
             });
         }
-        let mut offered = start.mechanisms.split(|byte| *byte == b' ');
-        if !offered.any(|name| name == MECHANISM.as_bytes()) {
-            return Err(ConnectFailure::NoSharedMechanism { offered: peer_text(start.mechanisms) });
-        }
+        let Some(choice) = login::choose(credentials, start.mechanisms) else {
+            let wanted: Vec<_> = credentials.choices().iter().map(Choice::name).collect();
+            let wanted = wanted.join(" or ").into();
+            return Err(ConnectFailure::NoSharedMechanism {
+                wanted,
+                offered: peer_text(start.mechanisms),
+            });
+        };
         // The server properties are informational. A broker whose table is malformed can still be used.
         self.server_properties =
             start.server_properties.decode(TABLE_DEPTH_MAX).unwrap_or_default();
-        // Checked by `validate` before the first attempt.
-        let _ = write_login(out, config);
+        if let Choice::Mechanism(name, mechanism) = choice {
+            let (name, mechanism) = (Arc::clone(name), Arc::clone(mechanism));
+            let challenge = Challenge { name, mechanism, challenge: None };
+            self.custom = Some(Custom { challenge, unasked: true, awaited: true });
+            return Ok(());
+        }
+        let response = login::initial_response(choice).unwrap_or_default();
+        let frame = login::start_ok(config, choice.name(), &response);
+        out.secret_frame(frame.map_err(ConnectFailure::InvalidCredentials)?);
+        Ok(())
+    }
+
+    /// Takes the challenge for which a response of the application's mechanism is to be passed to
+    /// [`respond`](Self::respond).
+    pub(crate) fn take_challenge(&mut self) -> Option<Challenge> {
+        let custom = self.custom.as_mut().filter(|custom| custom.unasked)?;
+        custom.unasked = false;
+        Some(custom.challenge.clone())
+    }
+
+    /// Sends the response of the application's mechanism.
+    pub(crate) fn respond(
+        &mut self,
+        config: &Config,
+        response: Result<Zeroizing<Vec<u8>>, String>,
+        out: &mut Outbound,
+    ) -> Result<(), ConnectFailure> {
+        let Some(custom) = self.custom.as_mut().filter(|custom| custom.awaited) else {
+            return Ok(());
+        };
+        let mechanism = &custom.challenge.name;
+        let response = response.map_err(|message| ConnectFailure::Mechanism {
+            mechanism: Arc::clone(mechanism),
+            message: message.into(),
+        })?;
+        let frame = match custom.challenge.challenge {
+            None => login::start_ok(config, mechanism, &response),
+            Some(_) => login::secure_ok(config, &response),
+        };
+        out.secret_frame(frame.map_err(ConnectFailure::InvalidCredentials)?);
+        custom.awaited = false;
         Ok(())
     }
 
@@ -217,7 +293,7 @@ impl Handshake {
         &mut self,
         tune: &connection::Tune,
         config: &Config,
-        out: &mut Vec<u8>,
+        out: &mut Outbound,
     ) -> Result<(), ConnectFailure> {
         // 0 means "no limit". RabbitMQ closes the transport if it receives 0 where it has set a limit.
         if (1..FRAME_MIN_SIZE).contains(&tune.frame_max) {
@@ -238,10 +314,12 @@ impl Handshake {
             },
         };
         let Tuning { channel_max, frame_max, heartbeat } = self.tuning;
-        frame::write_method(out, 0, &connection::TuneOk { channel_max, frame_max, heartbeat });
+        let tune_ok = connection::TuneOk { channel_max, frame_max, heartbeat };
+        out.urgent_frame(|out| frame::write_method(out, 0, &tune_ok));
         // Checked by `validate` before the first attempt.
         let virtual_host = ShortStr::new(&config.virtual_host).unwrap_or_default();
-        frame::write_method(out, 0, &connection::Open { virtual_host, ..Default::default() });
+        let open = connection::Open { virtual_host, ..Default::default() };
+        out.urgent_frame(|out| frame::write_method(out, 0, &open));
         Ok(())
     }
 }
@@ -259,24 +337,9 @@ pub(crate) fn validate(config: &Config) -> Result<(), InvalidArgument> {
             return Err(InvalidArgument::new("port", InvalidReason::OutOfRange));
         }
     }
-    let Credentials::Plain { user, password } = &config.credentials;
-    for (argument, text) in [("user", user.as_str()), ("password", password.expose())] {
-        if text.contains('\0') {
-            return Err(InvalidArgument::new(argument, InvalidReason::ContainsNul));
-        }
-    }
     crate::request::short("virtual-host", &config.virtual_host)?;
     crate::request::short("locale", &config.locale)?;
-    let mut login = Vec::new();
-    write_login(&mut login, config)?;
-    // The login is sent before a frame size is negotiated. So it must fit the minimum that a peer has to
-    // accept.
-    let size = login.len();
-    if size > FRAME_MIN_SIZE as usize {
-        let reason = InvalidReason::FrameTooLarge { size, frame_max: FRAME_MIN_SIZE };
-        return Err(InvalidArgument::new("client-properties", reason));
-    }
-    Ok(())
+    login::check(config, &config.credentials)
 }
 
 /// Returns the major and the minor version, if the broker is RabbitMQ.
@@ -284,23 +347,6 @@ pub(super) fn rabbitmq_version(properties: &FieldTable) -> Option<(u32, u32)> {
     let text = |name| properties.get(name).and_then(FieldValue::as_str);
     let mut parts = text("version").filter(|_| text("product") == Some("RabbitMQ"))?.split('.');
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
-}
-
-/// Appends the `connection.start-ok` frame.
-fn write_login(out: &mut Vec<u8>, config: &Config) -> Result<(), InvalidArgument> {
-    let mut properties = Vec::new();
-    let encoded = config.sent_properties().encode(&mut properties);
-    encoded.map_err(|error| InvalidArgument::new("client-properties", error))?;
-    let Credentials::Plain { user, password } = &config.credentials;
-    let response = [b"\0", user.as_bytes(), b"\0", password.expose().as_bytes()].concat();
-    let start_ok = connection::StartOk {
-        client_properties: RawTable::new(properties.get(4..).unwrap_or_default()),
-        mechanism: ShortStr::new(MECHANISM).unwrap_or_default(),
-        response: &response,
-        locale: ShortStr::new(&config.locale).unwrap_or_default(),
-    };
-    frame::write_method(out, 0, &start_ok);
-    Ok(())
 }
 
 /// The handshake as a Mermaid diagram.

@@ -264,7 +264,8 @@ impl Connection {
         let Some((handshake, outbound)) = self.link.handshake() else {
             return self.open_connection_method(now, &method);
         };
-        match handshake.handle(&method, &self.config, outbound.urgent()) {
+        let credentials = self.provided.as_ref().unwrap_or(&self.config.credentials);
+        match handshake.handle(&method, &self.config, credentials, outbound) {
             Progress::Awaiting => {}
             Progress::Open => {
                 self.link.opened(now);

@@ -147,7 +147,7 @@ impl Link {
     /// Begins the handshake on a connected transport.
     pub(super) fn connected(&mut self, now: Instant, config: &Config) {
         self.heartbeat.received(now);
-        let handshake = Handshake::begin(self.outbound.urgent(), config);
+        let handshake = Handshake::begin(&mut self.outbound, config);
         self.enter(Input::Connected, State::Handshake(handshake));
     }
 
@@ -162,8 +162,6 @@ impl Link {
         self.numbers.limit(self.tuning.channel_max);
         self.outbound.limit_frames(self.tuning.frame_max);
         self.heartbeat = Heartbeat::new(self.tuning.heartbeat, now);
-        // Start-ok, tune-ok and open have been sent.
-        self.outbound.count_frames(3);
         self.enter(Input::OpenOk, State::Open);
     }
 

@@ -17,6 +17,7 @@ mod handshake;
 mod heartbeat;
 mod input;
 mod link;
+mod login;
 mod output;
 mod partial_input;
 mod read_pause;
@@ -33,9 +34,10 @@ use std::time::Instant;
 use amqp_proto::FieldTable;
 use amqp_proto::frame;
 use amqp_proto::method::channel as wire;
+use zeroize::Zeroizing;
 
 use crate::channel::{Calls, ChannelState, Consumers, Phase, Staging};
-use crate::config::Config;
+use crate::config::{Challenge, Config, Credentials};
 use crate::error::{
     ChannelCause, CloseCause, ConnectFailure, ConnectStep, Error, InvalidArgument, Misuse,
     ProtocolDetail, ProtocolError, TransportError,
@@ -66,6 +68,8 @@ pub(crate) use link::diagram as link_diagram;
 #[derive(Debug)]
 pub struct Connection {
     pub(crate) config: Arc<Config>,
+    /// Credentials that replace those of the configuration.
+    provided: Option<Credentials>,
     pub(crate) link: Link,
     pub(crate) channels: Slab<ChannelState>,
     pub(crate) consumers: Consumers,
@@ -110,7 +114,37 @@ impl Connection {
             draining: BTreeSet::new(),
             drain_at: 0,
             counters: Counters::default(),
+            provided: None,
             config,
+        }
+    }
+
+    /// Replaces the credentials for the next login. Returns those that were replaced before, which may have code of
+    /// the application in their `Drop`: drop them outside of any lock.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`] if they cannot be sent.
+    pub fn provide(
+        &mut self,
+        credentials: Credentials,
+    ) -> Result<Option<Credentials>, InvalidArgument> {
+        login::check(&self.config, &credentials)?;
+        Ok(self.provided.replace(credentials))
+    }
+
+    /// Takes the challenge that waits for a response of a mechanism of the application, if there is one: see
+    /// [`handle_response`](Self::handle_response).
+    pub fn take_challenge(&mut self) -> Option<Challenge> {
+        self.link.handshake()?.0.take_challenge()
+    }
+
+    /// Sends the response of a mechanism of the application to [its challenge](Self::take_challenge). An error fails
+    /// the handshake.
+    pub fn handle_response(&mut self, response: Result<Vec<u8>, String>) {
+        let response = response.map(Zeroizing::new);
+        let Some((handshake, outbound)) = self.link.handshake() else { return };
+        if let Err(failure) = handshake.respond(&self.config, response, outbound) {
+            self.fail_to_open(failure);
         }
     }
 

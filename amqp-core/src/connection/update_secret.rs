@@ -7,6 +7,7 @@ use amqp_proto::method::connection as wire;
 
 use crate::config::Secret;
 use crate::connection::Connection;
+use crate::connection::login::secret_buffer;
 use crate::error::{Error, InvalidArgument, InvalidReason, Misuse};
 use crate::ids::Call;
 use crate::limits::CALLS_MAX;
@@ -32,14 +33,14 @@ impl Connection {
             new_secret: secret.expose().as_bytes(),
             reason: short("reason", reason)?,
         };
-        let mut bytes = Vec::new();
+        let mut bytes = secret_buffer(update.new_secret.len());
         frame::write_method(&mut bytes, 0, &update);
         let (size, frame_max) = (bytes.len(), self.link.tuning.frame_max);
         if size > frame_max as usize {
             let reason = InvalidReason::FrameTooLarge { size, frame_max };
             return Err(InvalidArgument::new("new-secret", reason).into());
         }
-        self.link.outbound.urgent_frame(|out| out.extend_from_slice(&bytes));
+        self.link.outbound.secret_frame(bytes);
         let call = self.calls.insert(Pending::UpdateSecret, now + self.config.call_timeout);
         self.link.secret_calls.push_back(call);
         Ok(Call::new(call))

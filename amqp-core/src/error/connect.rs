@@ -38,6 +38,11 @@ pub enum ConnectError {
     /// The text is not an AMQP URI.
     #[error("invalid URI: {0}")]
     InvalidUri(UriError),
+    /// The mechanism EXTERNAL needs TLS with a client certificate, and one of the hosts is to be reached without.
+    #[error(
+        "the mechanism EXTERNAL needs TLS with a client certificate: use amqps, and set the certificate and its key"
+    )]
+    NoClientCertificate,
     /// The timeout of connecting as a whole has expired.
     #[error(
         "not connected within {} s: {} timed out while {step}{}",
@@ -139,6 +144,12 @@ pub enum ConnectFailure {
     /// The broker closed the connection for another reason during the handshake.
     #[error("the broker closed the connection: {0}")]
     Closed(BrokerError),
+    /// The credentials could not be fetched.
+    #[error("cannot fetch the credentials: {0}")]
+    Credentials(TransportError),
+    /// The credentials that were provided cannot be sent.
+    #[error("invalid credentials: {0}")]
+    InvalidCredentials(InvalidArgument),
     /// The transport could not be connected: refused, unreachable or timed out.
     #[error("cannot dial: {0}")]
     Dial(TransportError),
@@ -156,9 +167,19 @@ pub enum ConnectFailure {
         /// The broker's `frame_max` in bytes.
         frame_max: u32,
     },
-    /// The broker offers no authentication mechanism that this client is configured for.
-    #[error("the broker does not offer the configured authentication mechanism, only {offered}")]
+    /// An authentication mechanism of the application failed.
+    #[error("the authentication mechanism {mechanism} failed: {message}")]
+    Mechanism {
+        /// Its name.
+        mechanism: Arc<str>,
+        /// Its error.
+        message: Arc<str>,
+    },
+    /// The broker offers none of the configured authentication mechanisms.
+    #[error("the broker does not offer {wanted}, only {offered}")]
     NoSharedMechanism {
+        /// The mechanisms that are configured.
+        wanted: Arc<str>,
         /// The mechanisms that the broker offers.
         offered: Arc<str>,
     },
@@ -222,6 +243,8 @@ pub enum ConnectStep {
     Resolve,
     /// Waiting before the next cycle over all hosts.
     Retry,
+    /// Fetching the credentials.
+    Credentials,
     /// Connecting the transport.
     Dial,
     /// Encrypting the transport.
@@ -239,6 +262,7 @@ impl fmt::Display for ConnectStep {
         f.write_str(match self {
             Self::Resolve => "resolving the host",
             Self::Retry => "waiting for the next attempt",
+            Self::Credentials => "fetching the credentials",
             Self::Dial => "dialling",
             Self::Tls => "setting up TLS",
             Self::Start => "waiting for connection.start",

@@ -375,7 +375,10 @@ pub struct InvalidArgument {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidReason {
-    /// It contains NUL, which separates the fields of a PLAIN response.
+    /// A mechanism follows EXTERNAL, which has no fallback.
+    #[error("a mechanism follows EXTERNAL, which has no fallback")]
+    BehindExternal,
+    /// It contains NUL, which ends a field of a PLAIN response.
     #[error("contains NUL")]
     ContainsNul,
     /// It must not be empty.
@@ -391,6 +394,14 @@ pub enum InvalidReason {
         size: usize,
         /// The negotiated limit in bytes.
         frame_max: u32,
+    },
+    /// The frame of the login would be larger than [`Config::initial_frame_max`](crate::Config::initial_frame_max).
+    #[error("needs a frame of {size} bytes, more than initial_frame_max ({initial_frame_max})")]
+    InitialFrameTooLarge {
+        /// The size of the frame in bytes.
+        size: usize,
+        /// The limit in bytes.
+        initial_frame_max: u32,
     },
     /// It is outside of the range that the protocol or RabbitMQ allows.
     #[error("is out of range")]

@@ -98,6 +98,7 @@ impl ConnectError {
         match self {
             Self::InvalidArgument(_)
             | Self::InvalidUri(_)
+            | Self::NoClientCertificate
             | Self::Tls(_)
             | Self::TlsUnsupported => false,
             Self::Aborted | Self::DriverGone | Self::DriverNotStarted(_) => false,
@@ -116,6 +117,7 @@ impl ConnectError {
             | Self::DriverNotStarted(_)
             | Self::InvalidArgument(_)
             | Self::InvalidUri(_)
+            | Self::NoClientCertificate
             | Self::Tls(_)
             | Self::TlsUnsupported => false,
         }
@@ -127,7 +129,9 @@ impl ConnectFailure {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Authentication(_)
+            | Self::InvalidCredentials(_)
             | Self::Limits { .. }
+            | Self::Mechanism { .. }
             | Self::NoSharedMechanism { .. }
             | Self::NotAmqp
             | Self::ProbablyAuthentication(_)
@@ -138,7 +142,11 @@ impl ConnectFailure {
             | Self::VirtualHost(_) => true,
             Self::Closed(error) => !error.is_retryable(),
             Self::Tls { kind, .. } => *kind != TlsErrorKind::Truncated,
-            Self::Dial(_) | Self::Lost { .. } | Self::Resolve(_) | Self::TimedOut { .. } => false,
+            Self::Credentials(_)
+            | Self::Dial(_)
+            | Self::Lost { .. }
+            | Self::Resolve(_)
+            | Self::TimedOut { .. } => false,
         }
     }
 }

@@ -38,11 +38,13 @@ fn misuses() -> Vec<Misuse> {
 }
 
 fn invalid() -> Vec<InvalidArgument> {
-    let reasons: [InvalidReason; 5] = [
+    let reasons: [InvalidReason; 7] = [
+        InvalidReason::BehindExternal,
         InvalidReason::ContainsNul,
         InvalidReason::Empty,
         EncodeError::StringTooLong(300).into(),
         InvalidReason::FrameTooLarge { size: 5_000, frame_max: 4_096 },
+        InvalidReason::InitialFrameTooLarge { size: 5_000, initial_frame_max: 4_096 },
         InvalidReason::OutOfRange,
     ];
     reasons.into_iter().map(|reason| InvalidArgument::new("queue", reason)).collect()
@@ -70,10 +72,13 @@ fn failures() -> Vec<ConnectFailure> {
     vec![
         ConnectFailure::Authentication(broker()),
         ConnectFailure::Closed(broker()),
+        ConnectFailure::Credentials(transport()),
+        ConnectFailure::InvalidCredentials(invalid().remove(0)),
         ConnectFailure::Dial(transport()),
         ConnectFailure::Lost { step, error: transport() },
         ConnectFailure::Limits { frame_max: 1 },
-        ConnectFailure::NoSharedMechanism { offered: "EXTERNAL".into() },
+        ConnectFailure::Mechanism { mechanism: "SCRAM".into(), message: "no nonce".into() },
+        ConnectFailure::NoSharedMechanism { wanted: "PLAIN".into(), offered: "EXTERNAL".into() },
         ConnectFailure::NotAmqp,
         ConnectFailure::ProbablyAuthentication(transport()),
         ConnectFailure::Protocol(protocol()),
@@ -127,6 +132,7 @@ fn connect_errors() -> Vec<ConnectError> {
         ConnectError::DriverNotStarted(transport()),
         ConnectError::Failed { attempts: Arc::clone(&attempts) },
         ConnectError::TimedOut { host, port: 1, address: None, timeout, step, attempts },
+        ConnectError::NoClientCertificate,
         ConnectError::TlsUnsupported,
     ];
     let kinds = uri_errors.into_iter().chain(setting_errors.map(UriErrorKind::from));
@@ -376,7 +382,8 @@ fn a_refusal_is_told_from_a_host_that_was_not_reached() {
     for failure in failures() {
         let reached = !matches!(
             failure,
-            ConnectFailure::Dial(_)
+            ConnectFailure::Credentials(_)
+                | ConnectFailure::Dial(_)
                 | ConnectFailure::Lost { .. }
                 | ConnectFailure::Resolve(_)
                 | ConnectFailure::TimedOut { .. }
@@ -386,7 +393,7 @@ fn a_refusal_is_told_from_a_host_that_was_not_reached() {
         assert_eq!(error.is_retryable(), !reached, "{error}");
         refusals += usize::from(reached);
     }
-    assert_eq!(refusals, 12);
+    assert_eq!(refusals, 14);
     let code = ReplyCode::CONNECTION_FORCED;
     let shutting_down = BrokerError { code, text: "".into(), method: None };
     assert!(failed(ConnectFailure::Closed(shutting_down)).is_retryable());

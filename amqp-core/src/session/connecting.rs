@@ -66,7 +66,27 @@ impl Session {
         self.next_attempt();
         self.connection.relink(now);
         self.timers.set(TimeoutReason::Address, Some(now + self.config.address_timeout));
-        self.action = Some(Action::Dial { attempt: self.attempt, target: self.target() });
+        self.dial_or_fetch(now);
+    }
+
+    /// Dials, unless credentials are to be fetched before.
+    pub(super) fn dial_or_fetch(&mut self, now: Instant) {
+        if self.config.fetch_credentials {
+            self.step(PhaseInput::Fetch);
+            self.action = Some(Action::FetchCredentials { attempt: self.attempt });
+        } else {
+            self.dial_now(now);
+        }
+    }
+
+    /// Dials, unless the transport is connected already.
+    pub(super) fn dial_now(&mut self, now: Instant) {
+        if self.is_dialled {
+            self.step(PhaseInput::Connected);
+            self.connection.handle_connected(now);
+        } else {
+            self.action = Some(Action::Dial { attempt: self.attempt, target: self.target() });
+        }
     }
 
     /// Begins the next cycle.
@@ -81,6 +101,8 @@ impl Session {
         let refused = matches!(
             failure,
             ConnectFailure::Authentication(_)
+                | ConnectFailure::InvalidCredentials(_)
+                | ConnectFailure::Mechanism { .. }
                 | ConnectFailure::NoSharedMechanism { .. }
                 | ConnectFailure::VirtualHost(_)
         );
@@ -104,7 +126,7 @@ impl Session {
 
     pub(super) fn address_timed_out(&mut self, now: Instant) {
         let timeout = self.config.address_timeout;
-        if matches!(self.phase, Phase::Resolving | Phase::Securing) {
+        if matches!(self.phase, Phase::Resolving | Phase::FetchingCredentials | Phase::Securing) {
             let step = self.connect_step();
             return self.attempt_failed(now, ConnectFailure::TimedOut { timeout, step });
         }
@@ -139,6 +161,7 @@ impl Session {
     const fn connect_step(&self) -> ConnectStep {
         match self.phase {
             Phase::Resolving => ConnectStep::Resolve,
+            Phase::FetchingCredentials => ConnectStep::Credentials,
             Phase::Dialling => ConnectStep::Dial,
             Phase::Securing => ConnectStep::Tls,
             Phase::Connected | Phase::Ended => self.connection.handshake_step(),

@@ -8,6 +8,7 @@
 //! When the transport is lost, the session ends with the cause.
 
 mod connecting;
+mod credentials;
 mod endpoints;
 
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::config::{Config, Secret};
 use crate::connection::{Channel, Connection, End, validate};
-use crate::error::{CloseCause, ConnectError, Error, TransportError};
+use crate::error::{CloseCause, ConnectError, ConnectFailure, ConnectStep, Error, TransportError};
 use crate::event::{Action, Event, Target, TimeoutReason};
 use crate::ids::{Attempt, Call, CallKey, ChannelId, Epoch};
 use crate::machine::{self, Transition};
@@ -27,11 +28,13 @@ use crate::timers::Timers;
 use crate::transmit::Transmit;
 
 use connecting::not_secured;
+use credentials::Renewal;
 use endpoints::Endpoints;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Resolving,
+    FetchingCredentials,
     Dialling,
     /// A transport is connected, and is being encrypted.
     Securing,
@@ -46,6 +49,9 @@ enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PhaseInput {
     Resolved,
+    /// Credentials are to be fetched before the transport is dialled.
+    Fetch,
+    Fetched,
     /// The transport is connected, and is to be encrypted.
     Dialled,
     Connected,
@@ -65,6 +71,12 @@ const TRANSITIONS: &[Transition<Phase, PhaseInput>] = &[
     (Phase::Resolving, PhaseInput::NextHost, Phase::Resolving),
     (Phase::Resolving, PhaseInput::NextCycle, Phase::Waiting),
     (Phase::Resolving, PhaseInput::End, Phase::Ended),
+    (Phase::FetchingCredentials, PhaseInput::Fetched, Phase::Dialling),
+    (Phase::FetchingCredentials, PhaseInput::NextAddress, Phase::Dialling),
+    (Phase::FetchingCredentials, PhaseInput::NextHost, Phase::Resolving),
+    (Phase::FetchingCredentials, PhaseInput::NextCycle, Phase::Waiting),
+    (Phase::FetchingCredentials, PhaseInput::End, Phase::Ended),
+    (Phase::Dialling, PhaseInput::Fetch, Phase::FetchingCredentials),
     (Phase::Dialling, PhaseInput::Connected, Phase::Connected),
     (Phase::Dialling, PhaseInput::Dialled, Phase::Securing),
     (Phase::Dialling, PhaseInput::NextAddress, Phase::Dialling),
@@ -102,8 +114,11 @@ pub struct Session {
     phase: Phase,
     attempt: Attempt,
     endpoints: Endpoints,
+    renewal: Renewal,
     /// Whether hosts are dialled by name, without a lookup.
     by_name: bool,
+    /// Whether the one transport is connected already.
+    is_dialled: bool,
     connection: Connection,
     timers: Timers,
     opened: bool,
@@ -157,11 +172,11 @@ impl Session {
     pub fn connected(config: Arc<Config>, now: Instant) -> Result<(Self, Attempt), ConnectError> {
         let endpoints = Endpoints::first_of(&config);
         let mut session = Self::unresolved(config, now, endpoints)?;
+        session.is_dialled = true;
         session.step(PhaseInput::Resolved);
-        session.step(PhaseInput::Connected);
         let address_timeout = session.config.address_timeout;
         session.timers.set(TimeoutReason::Address, Some(now + address_timeout));
-        session.connection.handle_connected(now);
+        session.dial_or_fetch(now);
         let attempt = session.attempt;
         Ok((session, attempt))
     }
@@ -183,8 +198,12 @@ impl Session {
                 self.connection.handle_disconnected(error, written);
                 self.react(now);
             }
+            Phase::FetchingCredentials if self.is_dialled => {
+                let step = ConnectStep::Credentials;
+                self.attempt_failed(now, ConnectFailure::Lost { step, error });
+            }
             Phase::Securing => self.attempt_failed(now, not_secured(error)),
-            Phase::Resolving | Phase::Waiting | Phase::Ended => {}
+            Phase::Resolving | Phase::FetchingCredentials | Phase::Waiting | Phase::Ended => {}
         }
     }
 
@@ -208,6 +227,7 @@ impl Session {
                 TimeoutReason::Connect => self.connect_timed_out(),
                 TimeoutReason::Address => self.address_timed_out(now),
                 TimeoutReason::Retry => self.retry(now),
+                TimeoutReason::Credentials => self.credentials_due(now),
                 _ => {}
             }
         }
@@ -250,6 +270,7 @@ impl Session {
                 self.react(now);
             }
             Phase::Resolving
+            | Phase::FetchingCredentials
             | Phase::Dialling
             | Phase::Securing
             | Phase::Connected
@@ -407,7 +428,9 @@ impl Session {
             phase: Phase::Resolving,
             attempt: Attempt(0),
             endpoints,
+            renewal: Renewal::default(),
             by_name: false,
+            is_dialled: false,
             connection: Connection::unchecked(Arc::clone(&config), Epoch(1), now),
             timers: Timers::default(),
             opened: false,
@@ -446,11 +469,14 @@ impl Session {
                 self.end(cause);
             }
             None if self.connection.is_open() => {
-                self.opened = true;
-                self.timers.set(TimeoutReason::Connect, None);
-                self.timers.set(TimeoutReason::Address, None);
+                if !self.opened {
+                    self.opened = true;
+                    self.timers.set(TimeoutReason::Connect, None);
+                    self.timers.set(TimeoutReason::Address, None);
+                    self.await_expiry();
+                }
             }
-            None => {}
+            None => self.authenticate(),
         }
     }
 

@@ -16,6 +16,7 @@ mod lanes;
 use amqp_proto::frame::{self, FRAME_END, FRAME_OVERHEAD};
 use amqp_proto::method::basic;
 use bytes::Bytes;
+use zeroize::Zeroizing;
 
 use crate::limits::{
     COPIED_BODY_BYTES, DEAL_BYTES, IDLE_BUFFER_BYTES, IDLE_POLLS_MAX, OUTBOUND_HARD_BYTES,
@@ -162,6 +163,12 @@ impl Outbound {
     pub(crate) fn urgent_frame(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
         self.frames_queued += 1;
         encode(self.urgent());
+    }
+
+    /// Queues a frame of channel 0 that holds a secret. It is not copied, and wiped once it is written.
+    pub(crate) fn secret_frame(&mut self, frame: Zeroizing<Vec<u8>>) {
+        self.frames_queued += 1;
+        self.chunk.insert(Bytes::from_owner(frame));
     }
 
     /// Returns the flat buffer at a frame boundary, for channel 0.

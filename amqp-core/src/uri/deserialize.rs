@@ -31,7 +31,7 @@ impl<'de> Deserialize<'de> for AmqpUri {
 /// * `user`, `password` and `virtual_host`, without percent-encoding.
 /// * `uri`: a whole URI, in place of all other keys.
 ///
-/// `tcp_options` and `client_properties` may be maps. An unknown key is an error. Values are never part of an error,
+/// `auth_mechanism` may be a list, and `tcp_options` and `client_properties` may be maps. An unknown key is an error. Values are never part of an error,
 /// but a format may quote the line of its file.
 ///
 /// ```
@@ -83,7 +83,7 @@ impl Draft {
                 return Err(SettingError::Both("host", "hosts").into());
             }
             ("host" | "hosts", Value::Text(host)) => self.hosts = Some(vec![host]),
-            ("hosts", Value::List(hosts)) => self.hosts = Some(texts(hosts)?),
+            ("hosts", Value::List(hosts)) => self.hosts = Some(texts(key, hosts)?),
             ("port", Value::Text(port)) => {
                 let port = port.parse().ok().filter(|port| *port != 0);
                 self.port = Some(port.ok_or(UriErrorKind::Port)?);
@@ -105,6 +105,11 @@ impl Draft {
             }
             (settings::CLIENT_PROPERTIES | settings::TCP_OPTIONS, _) => {
                 return Err(form(key, "a map of settings"));
+            }
+            (settings::AUTH_MECHANISM, Value::List(names)) => {
+                for name in texts(key, names)? {
+                    settings::set(&mut self.uri, key, &name)?;
+                }
             }
             (_, Value::Text(value)) => settings::set(&mut self.uri, key, &value)?,
             _ => return Err(form(key, "a single value")),
@@ -134,10 +139,10 @@ impl Draft {
     }
 }
 
-fn texts(values: Vec<Value>) -> Result<Vec<String>, UriErrorKind> {
+fn texts(key: &str, values: Vec<Value>) -> Result<Vec<String>, UriErrorKind> {
     let text = |value| match value {
         Value::Text(text) => Ok(text),
-        _ => Err(form("hosts", "a list of hosts")),
+        _ => Err(form(key, "a list of texts")),
     };
     values.into_iter().map(text).collect()
 }

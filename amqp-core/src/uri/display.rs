@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::Ipv6Addr;
 
 use super::{AmqpUri, settings};
-use crate::config::Credentials;
+use crate::config::UserPassword;
 
 impl AmqpUri {
     /// Returns the whole URI with its password: a secret. [`Display`](fmt::Display) leaves the password out.
@@ -29,7 +29,7 @@ impl fmt::Display for Written<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let uri = self.uri;
         f.write_str(if uri.tls { "amqps://" } else { "amqp://" })?;
-        if let Some(Credentials::Plain { user, password }) = &uri.credentials {
+        if let Some(UserPassword { user, password }) = uri.user_password() {
             write!(f, "{}", Encoded(user))?;
             if self.with_password {
                 write!(f, ":{}", Encoded(password.expose()))?;

@@ -14,8 +14,10 @@ mod settings;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::config::{Config, Credentials, Endpoint, Heartbeat, HostOrder, PORT};
-use crate::config::{TcpOptions, TlsSettings};
+use crate::config::{
+    Choice, Config, Credentials, Endpoint, Heartbeat, HostOrder, PORT, TcpOptions, TlsSettings,
+    UserPassword,
+};
 
 pub use error::{SettingError, UriError, UriErrorKind};
 
@@ -55,6 +57,9 @@ pub struct AmqpUri {
     pub hosts: Vec<(String, u16)>,
     /// User and password, if the URI has them.
     pub credentials: Option<Credentials>,
+    /// `auth_mechanism`: `plain`, `amqplain` or `external`. It may be repeated: the first that the broker offers is
+    /// used. Without one, it is PLAIN.
+    pub auth_mechanisms: Vec<UriMechanism>,
     /// The virtual host.
     pub virtual_host: String,
     /// `heartbeat`: the heartbeat interval in seconds, 0 to 65,535. 0 turns heartbeats off.
@@ -63,6 +68,8 @@ pub struct AmqpUri {
     pub channel_max: Option<u16>,
     /// `frame_max`: the maximum size of a frame, 4,096 to 131,072 bytes.
     pub frame_max: Option<u32>,
+    /// `initial_frame_max`: the maximum size of the login's frame, 4,096 to 131,072 bytes.
+    pub initial_frame_max: Option<u32>,
     /// `connection_timeout`: the timeout of connecting as a whole, in milliseconds, 1 to 86,400,000 (a day). Pika calls
     /// it `stack_timeout`, in seconds, 0.001 to 86,400. A URI has one of the two.
     pub connection_timeout: Option<Duration>,
@@ -95,6 +102,43 @@ pub struct AmqpUri {
     pub tcp_options: TcpOptions,
 }
 
+/// An authentication mechanism that a URI can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UriMechanism {
+    /// PLAIN, with the URI's user and password.
+    Plain,
+    /// AMQPLAIN, with the URI's user and password.
+    AmqPlain,
+    /// EXTERNAL: the broker takes the user from the client's certificate.
+    External,
+}
+
+impl AmqpUri {
+    /// The user and the password, if there are any.
+    fn user_password(&self) -> Option<&UserPassword> {
+        self.credentials.as_ref()?.choices().iter().find_map(|choice| match choice {
+            Choice::Plain(login) | Choice::AmqPlain(login) => Some(login),
+            Choice::External | Choice::Mechanism(..) => None,
+        })
+    }
+
+    /// The credentials for the mechanisms that are named.
+    fn login(&self) -> Option<Credentials> {
+        if self.auth_mechanisms.is_empty() {
+            return self.credentials.clone();
+        }
+        let guest = || UserPassword::new("guest".into(), "guest".into());
+        let login = self.user_password().cloned().unwrap_or_else(guest);
+        let credentials = |mechanism: &UriMechanism| match mechanism {
+            UriMechanism::Plain => Credentials::of(Choice::Plain(login.clone())),
+            UriMechanism::AmqPlain => Credentials::of(Choice::AmqPlain(login.clone())),
+            UriMechanism::External => Credentials::external(),
+        };
+        self.auth_mechanisms.iter().map(credentials).reduce(Credentials::or)
+    }
+}
+
 impl Default for AmqpUri {
     /// `amqp://localhost`
     fn default() -> Self {
@@ -102,10 +146,12 @@ impl Default for AmqpUri {
             tls: false,
             hosts: vec![("localhost".into(), PORT)],
             credentials: None,
+            auth_mechanisms: Vec::new(),
             virtual_host: "/".into(),
             heartbeat: None,
             channel_max: None,
             frame_max: None,
+            initial_frame_max: None,
             connection_timeout: None,
             socket_timeout: None,
             connection_attempts: None,
@@ -135,6 +181,7 @@ impl Config {
 impl From<AmqpUri> for Config {
     /// What the URI leaves out has its default.
     fn from(uri: AmqpUri) -> Self {
+        let login = uri.login();
         let endpoint = |(host, port): (String, u16)| Endpoint::new(host, port).tls(uri.tls);
         let mut config = Self::default()
             .endpoints(uri.hosts.into_iter().map(endpoint))
@@ -144,7 +191,8 @@ impl From<AmqpUri> for Config {
         for (name, value) in &uri.client_properties {
             config = config.client_property(name, value.as_str());
         }
-        config = set_if(config, uri.credentials, Self::credentials);
+        config = set_if(config, login, Self::credentials);
+        config = set_if(config, uri.initial_frame_max, Self::initial_frame_max);
         config = set_if(config, uri.heartbeat.map(Heartbeat::Seconds), Self::heartbeat);
         config = set_if(config, uri.channel_max, Self::channel_max);
         config = set_if(config, uri.frame_max, Self::frame_max);

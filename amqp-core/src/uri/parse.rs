@@ -220,7 +220,7 @@ fn parse_query(query: Part<'_>, uri: &mut AmqpUri) -> Result<(), Fault> {
     for pair in query.split_all("&").filter(|pair| !pair.text.is_empty()) {
         let (key, value) = pair.split("=").unwrap_or_else(|| (pair, pair.end()));
         let name = key.decode("query")?;
-        if seen.contains(&name) {
+        if seen.contains(&name) && name != settings::AUTH_MECHANISM {
             return Err(key.fault(SettingError::Repeated(name)));
         }
         // Only a path has a `/`: elsewhere it may be the end of a password.

@@ -5,15 +5,18 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::AmqpUri;
 use super::error::SettingError;
 use super::parse::parse_number;
+use super::{AmqpUri, UriMechanism};
 use crate::config::HostOrder;
 use crate::limits::{KEEPALIVE_MAX, KEEPALIVE_RETRIES_MAX, SETTING_TIME_MAX, USER_TIMEOUT_MAX};
 
+/// The setting that may be repeated.
+pub(super) const AUTH_MECHANISM: &str = "auth_mechanism";
 /// The prefix of the settings that are client properties.
 pub(super) const CLIENT_PROPERTIES: &str = "client_properties";
 /// The prefix of the settings that are options of TCP sockets.
+#[cfg(feature = "serde")]
 pub(super) const TCP_OPTIONS: &str = "tcp_options";
 
 /// Whether the value is a path of a file.
@@ -30,6 +33,7 @@ pub(super) fn set(uri: &mut AmqpUri, key: &str, value: &str) -> Result<(), Setti
     let tcp = &mut uri.tcp_options;
     let tls = &mut uri.tls_settings;
     match key {
+        AUTH_MECHANISM => uri.auth_mechanisms.push(mechanism(value)?),
         "blocked_connection_timeout" => {
             let key = "blocked_connection_timeout";
             uri.blocked_connection_timeout = Some(seconds(key, value, Duration::ZERO)?);
@@ -66,6 +70,10 @@ pub(super) fn set(uri: &mut AmqpUri, key: &str, value: &str) -> Result<(), Setti
                     return Err(form(key, expected));
                 }
             });
+        }
+        "initial_frame_max" => {
+            let bytes = number("initial_frame_max", "bytes", 4_096, 131_072, value)?;
+            uri.initial_frame_max = Some(bytes as u32);
         }
         "keyfile" => tls.key_file = Some(text("keyfile", value)?.into()),
         "locale" => uri.locale = Some(text("locale", value)?.into()),
@@ -131,6 +139,7 @@ pub(super) fn all(uri: &AmqpUri) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, 
         ("heartbeat", uri.heartbeat.map(shown)),
         ("channel_max", uri.channel_max.map(shown)),
         ("frame_max", uri.frame_max.map(shown)),
+        ("initial_frame_max", uri.initial_frame_max.map(shown)),
         ("connection_timeout", uri.connection_timeout.map(in_milliseconds)),
         ("socket_timeout", uri.socket_timeout.map(in_seconds)),
         ("connection_attempts", uri.connection_attempts.map(shown)),
@@ -154,11 +163,28 @@ pub(super) fn all(uri: &AmqpUri) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, 
     ];
     let named = named.into_iter().filter_map(|(key, value)| Some((key.into(), value?.into())));
     let properties = uri.client_properties.iter();
-    named.chain(
+    let mechanisms = uri.auth_mechanisms.iter().map(|mechanism| {
+        let name = match mechanism {
+            UriMechanism::Plain => "plain",
+            UriMechanism::AmqPlain => "amqplain",
+            UriMechanism::External => "external",
+        };
+        (AUTH_MECHANISM.into(), name.into())
+    });
+    mechanisms.chain(named).chain(
         properties.map(|(name, value)| {
             (format!("{CLIENT_PROPERTIES}.{name}").into(), value.as_str().into())
         }),
     )
+}
+
+fn mechanism(name: &str) -> Result<UriMechanism, SettingError> {
+    match name.to_ascii_lowercase().as_str() {
+        "plain" => Ok(UriMechanism::Plain),
+        "amqplain" => Ok(UriMechanism::AmqPlain),
+        "external" => Ok(UriMechanism::External),
+        _ => Err(form(AUTH_MECHANISM, "plain, amqplain or external")),
+    }
 }
 
 /// What follows a prefix and a dot.

@@ -135,7 +135,7 @@ fn bodies_fill_frames_of_the_negotiated_size() {
     }
 }
 
-/// The login goes out before a frame size is agreed on: the least that a peer must accept counts.
+/// The login goes out before a frame size is agreed on.
 #[test]
 fn the_login_fills_a_frame_and_no_more() {
     let length = |config: &Config| {
@@ -144,13 +144,14 @@ fn the_login_fills_a_frame_and_no_more() {
         peer.write();
         peer.written.len()
     };
-    let config = |name: usize| Config::default().connection_name(&"n".repeat(name));
+    let config =
+        |name: usize| Config::default().initial_frame_max(4_096).connection_name(&"n".repeat(name));
     let fits = FRAME_MAX - length(&config(0));
     assert_eq!(length(&config(fits)), FRAME_MAX);
     let refused = Session::new(Arc::new(config(fits + 1)), Instant::now(), 0).unwrap_err();
     let ConnectError::InvalidArgument(invalid) = refused else { panic!("{refused:?}") };
-    let (size, frame_max) = (FRAME_MAX + 1, FRAME_MAX as u32);
-    assert_eq!(invalid.reason, InvalidReason::FrameTooLarge { size, frame_max });
+    let (size, initial_frame_max) = (FRAME_MAX + 1, FRAME_MAX as u32);
+    assert_eq!(invalid.reason, InvalidReason::InitialFrameTooLarge { size, initial_frame_max });
 }
 
 /// Whoever waits for room gets it, though others fill the buffer as fast as it is written.

@@ -15,6 +15,7 @@ mod faults;
 mod hostile;
 mod legal;
 mod limits;
+mod logins;
 mod messages;
 mod opening;
 mod peer;

@@ -41,6 +41,12 @@ impl Peer {
         let Some(Action::Resolve { attempt, .. }) = session.poll_action() else { panic!() };
         let addresses = (1..=addresses).map(|last| ([127, 0, 0, last], 5672).into()).collect();
         session.handle_resolved(now, attempt, Ok(addresses));
+        Self::dialled(session, now)
+    }
+
+    /// A session that dials, and whose transport is connected.
+    pub(crate) fn dialled(mut session: Session, now: Instant) -> Self {
+        let attempt = dialled(&mut session);
         let mut peer = Self {
             session,
             now,
@@ -51,13 +57,17 @@ impl Peer {
             written: Vec::new(),
             written_in_all: 0,
         };
-        peer.dial();
+        peer.connect(attempt);
         peer
     }
 
     /// The session dials an address, which is connected.
     pub(crate) fn dial(&mut self) {
-        let Some(Action::Dial { attempt, .. }) = self.session.poll_action() else { panic!() };
+        let attempt = dialled(&mut self.session);
+        self.connect(attempt);
+    }
+
+    fn connect(&mut self, attempt: Attempt) {
         (self.attempt, self.written_in_all, self.out) = (attempt, 0, Transmit::new());
         self.session.handle_connected(self.now, attempt);
         self.write();
@@ -80,7 +90,7 @@ impl Peer {
     pub(crate) fn open_with_frames(frame_max: u32) -> Self {
         let mut peer = Self::connected(Config::default());
         peer.send(0, &start(b"PLAIN"));
-        peer.tune_to(frame_max);
+        peer.tune_to(frame_max, 10);
         peer
     }
 
@@ -96,12 +106,17 @@ impl Peer {
 
     /// The broker's part of the handshake, behind its greeting.
     pub(crate) fn tune(&mut self) {
-        self.tune_to(4_096);
+        self.tune_to(4_096, 10);
     }
 
-    fn tune_to(&mut self, frame_max: u32) {
+    /// The same, without heartbeats.
+    pub(crate) fn tune_without_heartbeats(&mut self) {
+        self.tune_to(4_096, 0);
+    }
+
+    fn tune_to(&mut self, frame_max: u32, heartbeat: u16) {
         assert_eq!(self.methods(), ["connection.StartOk"]);
-        self.send(0, &connection::Tune { channel_max: 10, frame_max, heartbeat: 10 });
+        self.send(0, &connection::Tune { channel_max: 10, frame_max, heartbeat });
         assert_eq!(self.methods(), ["connection.TuneOk", "connection.Open"]);
         self.send(0, &connection::OpenOk::default());
         assert_eq!(self.events(), [Event::Opened]);
@@ -225,6 +240,11 @@ impl Peer {
         assert_eq!(attempts.len(), 1);
         attempts[0].failure.clone()
     }
+}
+
+fn dialled(session: &mut Session) -> Attempt {
+    let Some(Action::Dial { attempt, .. }) = session.poll_action() else { panic!() };
+    attempt
 }
 
 pub(crate) fn start(mechanisms: &[u8]) -> connection::Start<'_> {

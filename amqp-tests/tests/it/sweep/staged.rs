@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
 use amqp_async::futures::Connecting;
-use amqp_async::{Clock, Executor, Runtime, Target, Timer, Transport};
+use amqp_async::{Clock, Executor, Plugins, Runtime, Target, Timer, Transport};
 use amqp_core::Config;
 use amqp_proto::frame::{self, FrameKind, FrameLimits, Peek};
 use amqp_proto::method::MethodId;
@@ -69,7 +69,7 @@ impl World {
 
     pub(crate) fn connect(&self) -> Connecting {
         let (connecting, driver) =
-            amqp_async::connect(self.clone(), Config::default(), None).unwrap();
+            amqp_async::connect(self.clone(), Config::default(), Plugins::default()).unwrap();
         self.inner.lock().unwrap().tasks.push(Box::pin(driver));
         connecting
     }

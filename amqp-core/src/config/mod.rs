@@ -1,17 +1,23 @@
 //! The configuration of a connection: hosts, credentials, limits and timeouts. The defaults are in [`crate::limits`].
 
+mod credentials;
+mod mechanism;
 mod tcp;
+mod tls;
 
-use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use amqp_proto::frame::FRAME_MIN_SIZE;
 use amqp_proto::{FieldTable, FieldValue};
 
 use crate::limits;
 
+pub(crate) use credentials::{Choice, UserPassword};
+pub use credentials::{Credentials, ProvidedCredentials, Secret};
+pub use mechanism::{AuthExchange, AuthMechanism, Challenge};
 pub use tcp::TcpOptions;
+pub use tls::TlsSettings;
 
 /// The default port of `amqp`.
 pub(crate) const PORT: u16 = 5672;
@@ -40,12 +46,14 @@ pub(crate) const PORT: u16 = 5672;
 pub struct Config {
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) credentials: Credentials,
+    pub(crate) fetch_credentials: bool,
     pub(crate) virtual_host: String,
     pub(crate) tls: TlsSettings,
     pub(crate) tcp: TcpOptions,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) channel_max: u16,
     pub(crate) frame_max: u32,
+    pub(crate) initial_frame_max: u32,
     pub(crate) client_properties: FieldTable,
     pub(crate) locale: String,
     pub(crate) connect_timeout: Duration,
@@ -98,10 +106,20 @@ impl Config {
         self
     }
 
-    /// Sets the authentication mechanism and its secrets. The default is user `guest` with password `guest`.
+    /// Sets the authentication mechanisms, in order, and their secrets. The default is user `guest` with password
+    /// `guest`, by the mechanism PLAIN.
     #[must_use]
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = credentials;
+        self
+    }
+
+    /// Has the driver asked for credentials at each attempt to connect, in place of those that are configured:
+    /// see [`Action::FetchCredentials`](crate::Action::FetchCredentials). Connectors set it when they are given a
+    /// provider.
+    #[must_use]
+    pub const fn fetch_credentials(mut self, fetch: bool) -> Self {
+        self.fetch_credentials = fetch;
         self
     }
 
@@ -141,7 +159,16 @@ impl Config {
     /// broker takes precedence.
     #[must_use]
     pub fn frame_max(mut self, bytes: u32) -> Self {
-        self.frame_max = bytes.clamp(amqp_proto::frame::FRAME_MIN_SIZE, limits::FRAME_MAX_BYTES);
+        self.frame_max = bytes.clamp(FRAME_MIN_SIZE, limits::FRAME_MAX_BYTES);
+        self
+    }
+
+    /// Sets the maximum size of a frame before `frame_max` is negotiated: of the login, which has the client
+    /// properties and the password or token. It is 4,096 to 131,072 bytes, and 16,384 by default. A broker has a
+    /// limit of its own: RabbitMQ's `initial_frame_max` is 4,096 bytes, and 8,192 since RabbitMQ 4.1.
+    #[must_use]
+    pub fn initial_frame_max(mut self, bytes: u32) -> Self {
+        self.initial_frame_max = bytes.clamp(FRAME_MIN_SIZE, limits::FRAME_MAX_BYTES);
         self
     }
 
@@ -236,6 +263,16 @@ impl Config {
         &self.tcp
     }
 
+    /// Returns for each host whether it is to be reached over TLS.
+    pub fn hosts_tls(&self) -> impl Iterator<Item = bool> {
+        self.endpoints.iter().map(|endpoint| endpoint.tls)
+    }
+
+    /// Returns the credentials that are configured.
+    pub const fn login(&self) -> &Credentials {
+        &self.credentials
+    }
+
     /// Returns whether any of the hosts is to be reached over TLS. A driver that does not support TLS must
     /// refuse such a configuration, because a session does not check it.
     pub fn wants_tls(&self) -> bool {
@@ -274,12 +311,14 @@ impl Default for Config {
         Self {
             endpoints: vec![Endpoint::new("localhost", PORT)],
             credentials: Credentials::default(),
+            fetch_credentials: false,
             virtual_host: "/".into(),
             tls: TlsSettings::default(),
             tcp: TcpOptions::default(),
             heartbeat: Heartbeat::Server,
             channel_max: limits::CHANNEL_MAX,
             frame_max: limits::FRAME_MAX_BYTES,
+            initial_frame_max: limits::INITIAL_FRAME_MAX_BYTES,
             client_properties: FieldTable::new(),
             locale: "en_US".into(),
             connect_timeout: limits::CONNECT_TIMEOUT,
@@ -332,53 +371,6 @@ pub enum HostOrder {
     Shuffled,
 }
 
-/// What TLS trusts and presents: files in the PEM format, as in the query parameters of URIs
-/// (<https://www.rabbitmq.com/docs/uri-query-parameters>). The default trusts what the platform trusts, and
-/// presents no certificate.
-///
-/// Files are read again for each connection, so that renewed certificates are used by the next one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TlsSettings {
-    /// Certificates of the authorities that are trusted, in place of the platform's (`cacertfile`).
-    pub ca_file: Option<PathBuf>,
-    /// The client's certificate, followed by those between it and the authority (`certfile`). It needs a
-    /// [key](Self::key_file).
-    pub certificate_file: Option<PathBuf>,
-    /// The private key of the client's certificate, without a passphrase (`keyfile`).
-    pub key_file: Option<PathBuf>,
-    /// The name that the server's certificate must have, and that is sent as SNI, in place of the host's
-    /// (`server_name_indication`).
-    pub server_name: Option<Arc<str>>,
-}
-
-impl TlsSettings {
-    /// Trusts the authorities of a file instead of the platform's.
-    #[must_use]
-    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.ca_file = Some(path.into());
-        self
-    }
-
-    /// Presents a certificate to servers that ask for one, from a file and the file of its private key.
-    #[must_use]
-    pub fn client_certificate(
-        mut self,
-        certificate: impl Into<PathBuf>,
-        key: impl Into<PathBuf>,
-    ) -> Self {
-        (self.certificate_file, self.key_file) = (Some(certificate.into()), Some(key.into()));
-        self
-    }
-
-    /// Expects another name in the server's certificate than that of the host.
-    #[must_use]
-    pub fn server_name(mut self, name: impl Into<Arc<str>>) -> Self {
-        self.server_name = Some(name.into());
-        self
-    }
-}
-
 /// The heartbeat interval: how often each side sends something. A peer that is silent for two intervals is
 /// declared dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -388,52 +380,4 @@ pub enum Heartbeat {
     Server,
     /// This number of seconds, whatever the broker proposes. 0 turns heartbeats off.
     Seconds(u16),
-}
-
-/// The authentication mechanism and its secrets (<https://www.rabbitmq.com/docs/access-control#mechanisms>).
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Credentials {
-    /// The mechanism PLAIN: a user name and a password.
-    Plain {
-        /// The user name.
-        user: String,
-        /// The password.
-        password: Secret,
-    },
-}
-
-impl Credentials {
-    /// A user name and a password, for the mechanism PLAIN. Neither may contain NUL.
-    pub fn plain(user: impl Into<String>, password: impl Into<String>) -> Self {
-        Self::Plain { user: user.into(), password: Secret::new(password) }
-    }
-}
-
-impl Default for Credentials {
-    /// User `guest` with password `guest`, whom RabbitMQ by default accepts from its own host alone.
-    fn default() -> Self {
-        Self::plain("guest", "guest")
-    }
-}
-
-/// A text that `Debug` does not show, such as a password.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Box<str>);
-
-impl Secret {
-    /// A secret text.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into().into_boxed_str())
-    }
-
-    pub(crate) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
-    }
 }

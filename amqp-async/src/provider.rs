@@ -1,0 +1,58 @@
+//! Credentials that are fetched for each attempt to connect, such as tokens.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use amqp_core::ProvidedCredentials;
+
+use crate::secure::Secure;
+
+/// Provides the credentials of connections: see
+/// [`Connector::credentials_provider`](crate::Connector::credentials_provider).
+///
+/// A function that returns a future of [`Credentials`](crate::Credentials) or [`ProvidedCredentials`] is one.
+pub trait CredentialsProvider: Send + Sync {
+    /// Fetches credentials.
+    ///
+    /// The future is dropped when the [timeout of the address](crate::Connector::address_timeout) expires, and for an
+    /// open connection when the [timeout of a call](crate::Connector::call_timeout) does. Its error is shown and
+    /// logged, so it must not hold a secret.
+    fn fetch(&self) -> Fetching;
+}
+
+/// The future of credentials that are being fetched.
+pub type Fetching = Pin<Box<dyn Future<Output = io::Result<ProvidedCredentials>> + Send>>;
+
+impl<F, Fut, P, E> CredentialsProvider for F
+where
+    F: Fn() -> Fut + Send + Sync,
+    Fut: Future<Output = Result<P, E>> + Send + 'static,
+    P: Into<ProvidedCredentials>,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    fn fetch(&self) -> Fetching {
+        let fetching = self();
+        Box::pin(async move { fetching.await.map(P::into).map_err(io::Error::other) })
+    }
+}
+
+/// What an application plugs into its connections.
+#[derive(Clone, Default)]
+pub struct Plugins {
+    /// What encrypts transports to hosts that are to be reached over TLS. Without it, what [`Runtime::secure`](crate::Runtime::secure) returns.
+    pub secure: Option<Arc<dyn Secure>>,
+    /// What provides credentials, in place of those of the configuration.
+    pub credentials: Option<Arc<dyn CredentialsProvider>>,
+}
+
+impl fmt::Debug for Plugins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plugins")
+            .field("secure", &self.secure)
+            .field("credentials", &self.credentials.is_some())
+            .finish()
+    }
+}
