@@ -94,6 +94,17 @@ impl RabbitMq {
     /// # Errors
     /// Those of [`start`](Self::start).
     pub fn start_with(configuration: &str) -> Result<Self, RabbitMqError> {
+        Self::start_with_plugins(configuration, &[])
+    }
+
+    /// Starts a node with additional lines of `rabbitmq.conf`, and with plugins.
+    ///
+    /// # Errors
+    /// Those of [`start`](Self::start).
+    pub fn start_with_plugins(
+        configuration: &str,
+        plugins: &[&str],
+    ) -> Result<Self, RabbitMqError> {
         static NODES: AtomicU32 = AtomicU32::new(0);
         let programs = find_programs().ok_or(RabbitMqError::NotInstalled)?;
         let number = NODES.fetch_add(1, Ordering::Relaxed);
@@ -112,7 +123,7 @@ impl RabbitMq {
              {configuration}\n"
         );
         fs::write(folder.join("rabbitmq.conf"), conf)?;
-        fs::write(folder.join("enabled_plugins"), "[].\n")?;
+        fs::write(folder.join("enabled_plugins"), format!("[{}].\n", plugins.join(",")))?;
         fs::write(folder.join("advanced.config"), "[].\n")?;
         let node = Self {
             programs,

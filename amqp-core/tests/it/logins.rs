@@ -42,7 +42,7 @@ fn invalid(config: Config) -> InvalidReason {
 }
 
 #[test]
-fn each_mechanism_has_its_response() {
+fn pk_4_each_mechanism_has_its_response() {
     let plain = login(Credentials::plain("u", "p"), b"AMQPLAIN PLAIN");
     assert_eq!(plain, ("PLAIN".into(), b"\0u\0p".to_vec()));
     let amqplain = login(Credentials::amqplain("us", "pwd"), b"AMQPLAIN PLAIN");

@@ -38,6 +38,8 @@ pub(super) struct Connection {
 pub(super) enum Phase {
     ProtocolHeader,
     StartOk,
+    /// The password is awaited, of a login by RABBIT-CR-DEMO.
+    SecureOk,
     TuneOk,
     Open,
     Running,

@@ -7,6 +7,9 @@ use amqp_proto::{FieldTable, FieldValue, PROTOCOL_HEADER, RawTable, ReplyCode, T
 use super::connection::{CHANNEL_MAX, Connection, FRAME_MAX, Phase};
 use super::refusal::Refusal;
 
+/// The user `guest` with the password `guest`, as AMQPLAIN has it.
+const AMQPLAIN_GUEST: &[u8] = b"\x05LOGINS\0\0\0\x05guest\x08PASSWORDS\0\0\0\x05guest";
+
 impl Connection {
     /// Answers the protocol header of a client with `connection.start`, and another header with the right one.
     pub(super) fn greet(&mut self, header: &[u8]) {
@@ -40,7 +43,7 @@ impl Connection {
             version_major: 0,
             version_minor: 9,
             server_properties: RawTable::new(&table[4..]),
-            mechanisms: b"PLAIN",
+            mechanisms: b"AMQPLAIN PLAIN RABBIT-CR-DEMO",
             locales: b"en_US",
         };
         self.send(0, &start);
@@ -58,11 +61,15 @@ impl Connection {
             (Phase::Closing, Method::ConnectionCloseOk(_)) => self.finished = true,
             (Phase::Closing, _) => {}
             (Phase::StartOk, Method::ConnectionStartOk(start_ok)) => {
-                if start_ok.mechanism.as_bytes() != b"PLAIN"
-                    || start_ok.response != b"\0guest\0guest"
-                {
-                    let text = "Login was refused using authentication mechanism PLAIN.";
-                    return Err(Refusal::connection(ReplyCode::ACCESS_REFUSED, text));
+                let (mechanism, response) = (start_ok.mechanism, start_ok.response);
+                let right = match mechanism.as_bytes() {
+                    b"PLAIN" => response == b"\0guest\0guest",
+                    b"AMQPLAIN" => response == AMQPLAIN_GUEST,
+                    b"RABBIT-CR-DEMO" => response == b"guest",
+                    _ => false,
+                };
+                if !right {
+                    return Err(login_refused(&mechanism.to_string()));
                 }
                 let properties = start_ok.client_properties.decode(TABLE_DEPTH_MAX);
                 let properties = properties.unwrap_or_default();
@@ -73,9 +80,21 @@ impl Connection {
                     self.cancel_notify = has("consumer_cancel_notify");
                     self.blocked_notify = has("connection.blocked");
                 }
-                let (channel_max, frame_max) = (CHANNEL_MAX, FRAME_MAX);
-                self.send(0, &connection::Tune { channel_max, frame_max, heartbeat: 0 });
-                self.phase = Phase::TuneOk;
+                if mechanism.as_bytes() == b"RABBIT-CR-DEMO" {
+                    self.send(
+                        0,
+                        &connection::Secure { challenge: b"Please tell me your password" },
+                    );
+                    self.phase = Phase::SecureOk;
+                } else {
+                    self.tune();
+                }
+            }
+            (Phase::SecureOk, Method::ConnectionSecureOk(secure_ok)) => {
+                if secure_ok.response != b"My password is guest" {
+                    return Err(login_refused("RABBIT-CR-DEMO"));
+                }
+                self.tune();
             }
             (Phase::TuneOk, Method::ConnectionTuneOk(tune_ok)) => {
                 let legal = (1..=CHANNEL_MAX).contains(&tune_ok.channel_max)
@@ -105,4 +124,15 @@ impl Connection {
         }
         Ok(())
     }
+
+    fn tune(&mut self) {
+        let (channel_max, frame_max) = (CHANNEL_MAX, FRAME_MAX);
+        self.send(0, &connection::Tune { channel_max, frame_max, heartbeat: 0 });
+        self.phase = Phase::TuneOk;
+    }
+}
+
+fn login_refused(mechanism: &str) -> Refusal {
+    let text = format!("Login was refused using authentication mechanism {mechanism}.");
+    Refusal::connection(ReplyCode::ACCESS_REFUSED, text)
 }

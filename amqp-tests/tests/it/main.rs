@@ -4,6 +4,7 @@
 mod brokers;
 mod certificates;
 mod conformance;
+mod demo_mechanism;
 mod invariants;
 mod live;
 mod stopping_peers;

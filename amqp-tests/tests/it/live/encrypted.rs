@@ -1,89 +1,11 @@
 //! RabbitMQ's TLS listener, on every adapter.
 
-use std::net::{TcpListener, TcpStream};
-use std::process;
-use std::sync::{Arc, LazyLock};
-use std::time::Duration;
-
 use amqp_blocking::errors::{ConnectFailure, TlsErrorKind};
-use amqp_testkit::RabbitMq;
-use amqp_tls::Rustls;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 
-use crate::certificates::{Authority, Identity, Valid, file};
-use crate::support::{exclusive, sleep, within};
-
-/// A node with a TLS listener that demands a certificate of its clients.
-struct Node {
-    rabbitmq: RabbitMq,
-    tls_port: u16,
-    authority: Authority,
-    client: Identity,
-}
-
-static NODE: LazyLock<Node> = LazyLock::new(|| {
-    let authority = Authority::new("RabbitMQ's authority");
-    let server = authority.server(&["localhost", "127.0.0.1"], Valid::Always);
-    let client = authority.client("certuser");
-    let [ca, certificate, key] = [&authority.pem, &server.certificate, &server.key]
-        .map(|text| file(text).display().to_string());
-    let tls_port = free_port();
-    let configuration = format!(
-        "listeners.ssl.1 = 127.0.0.1:{tls_port}\nssl_options.cacertfile = {ca}\n\
-         ssl_options.certfile = {certificate}\nssl_options.keyfile = {key}\n\
-         ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = true\n"
-    );
-    let rabbitmq = RabbitMq::start_with(&configuration).unwrap_or_else(|error| panic!("{error}"));
-    // The listeners are opened one after the other, and the node counts as started with the first.
-    smol::block_on(within("the TLS listener", async {
-        while TcpStream::connect(("127.0.0.1", tls_port)).is_err() {
-            sleep(Duration::from_millis(50)).await;
-        }
-    }));
-    Node { rabbitmq, tls_port, authority, client }
-});
-
-/// A port that is free, below those that the system hands out by itself.
-fn free_port() -> u16 {
-    let first = 23_000 + (process::id() % 4_000) as u16;
-    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    (first..first + 1_000).find(free).unwrap()
-}
-
-impl Node {
-    fn uri(&self) -> String {
-        format!("amqps://guest:guest@localhost:{}/%2f", self.tls_port)
-    }
-
-    /// A configuration that speaks one version, and presents the client's certificate.
-    fn tls(&self, version: &'static SupportedProtocolVersion) -> Rustls {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.authority.pem.as_bytes()).unwrap()).unwrap();
-        let chain =
-            vec![CertificateDer::from_pem_slice(self.client.certificate.as_bytes()).unwrap()];
-        let key = PrivateKeyDer::from_pem_slice(self.client.key.as_bytes()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[version])
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)
-            .unwrap();
-        Rustls::new(config)
-    }
-
-    /// The TLS version of the connection of this name, as RabbitMQ sees it.
-    fn version_of(&self, name: &str) -> String {
-        let columns = ["list_connections", "-q", "ssl_protocol", "client_properties"];
-        let list = self.rabbitmq.ctl(&columns).unwrap();
-        let line = list.lines().find(|line| line.contains(name));
-        let line = line.unwrap_or_else(|| panic!("no {name} in {list}"));
-        line.split_whitespace().next().unwrap().to_owned()
-    }
-}
+use super::tls_node::NODE;
+use crate::certificates::file;
+use crate::support::{exclusive, within};
 
 /// Opens a connection by each version of TLS, and passes a message that takes many TLS records.
 macro_rules! both_versions {
@@ -93,7 +15,7 @@ macro_rules! both_versions {
             for (version, name) in [(&TLS12, "tlsv1.2"), (&TLS13, "tlsv1.3")] {
                 let label = format!("{}-{name}", stringify!($adapter));
                 let connector = $adapter::Connector::new(&NODE.uri()).unwrap();
-                let connector = connector.tls(NODE.tls(version)).connection_name(&label);
+                let connector = connector.tls(NODE.tls(&[version])).connection_name(&label);
                 $block_on(async {
                     let connection = within("a connection", connector.connect()).await.unwrap();
                     assert_eq!(NODE.version_of(&label), name);
@@ -125,7 +47,7 @@ fn rabbitmq_over_tls_on_threads() {
     for (version, name) in [(&TLS12, "tlsv1.2"), (&TLS13, "tlsv1.3")] {
         let label = format!("threads-{name}");
         let connector = amqp_blocking::Connector::new(&NODE.uri()).unwrap();
-        let connector = connector.tls(NODE.tls(version)).connection_name(&label);
+        let connector = connector.tls(NODE.tls(&[version])).connection_name(&label);
         let connection = connector.connect().unwrap();
         assert_eq!(NODE.version_of(&label), name);
         let channel = connection.open_channel().unwrap();

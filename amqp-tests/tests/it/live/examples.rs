@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::LazyLock;
 
+use super::tls_node::NODE;
 use crate::support::rabbitmq;
 
 #[test]
@@ -91,6 +92,17 @@ fn examples_for_rabbitmq_alone() {
         let output = example(name, None).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
         assert!(String::from_utf8_lossy(&output.stderr).contains("AMQP_URL"));
+    }
+}
+
+#[test]
+fn the_tls_examples_log_in_by_a_certificate() {
+    for name in ["tls", "blocking_tls"] {
+        let output = example(name, None).args(NODE.arguments()).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{errors}");
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "encrypted\n");
+        assert!(!example(name, None).output().unwrap().status.success(), "without arguments");
     }
 }
 

@@ -2,5 +2,7 @@
 
 mod encrypted;
 mod examples;
+mod logins;
 mod peers;
 mod recorded;
+mod tls_node;

@@ -94,6 +94,50 @@ impl At {
         }
     }
 
+    /// Connects with credentials that a function provides.
+    pub(crate) async fn connect_providing(
+        &self,
+        provider: impl Fn() -> io::Result<ProvidedCredentials> + Send + Sync + 'static,
+    ) -> Result<Connection, ConnectError> {
+        macro_rules! connect {
+            ($adapter:ident) => {{
+                let provider = move || ready(provider());
+                let connector = $adapter::Connector::new(&self.uri)?;
+                connector.credentials_provider(provider).connect().await
+            }};
+        }
+        match self.adapter {
+            Adapter::AsyncStd => connect!(amqp_async_std),
+            Adapter::Smol => connect!(amqp_smol),
+            Adapter::TokioCurrentThread | Adapter::TokioMultiThread => connect!(amqp_tokio),
+        }
+    }
+
+    /// The same, over a stream of the application's own.
+    pub(crate) async fn connect_over_providing(
+        &self,
+        stream: TcpStream,
+        provider: impl Fn() -> io::Result<ProvidedCredentials> + Send + Sync + 'static,
+    ) -> Result<Connection, ConnectError> {
+        macro_rules! connect {
+            ($adapter:ident, $stream:expr) => {{
+                let provider = move || ready(provider());
+                let connector = $adapter::Connector::new(&self.uri)?;
+                connector.credentials_provider(provider).connect_with($stream).await
+            }};
+        }
+        match self.adapter {
+            Adapter::AsyncStd => {
+                connect!(amqp_async_std, async_std::net::TcpStream::from(stream))
+            }
+            Adapter::Smol => connect!(amqp_smol, smol::Async::new(stream).unwrap()),
+            Adapter::TokioCurrentThread | Adapter::TokioMultiThread => {
+                stream.set_nonblocking(true).unwrap();
+                connect!(amqp_tokio, tokio::net::TcpStream::from_std(stream).unwrap())
+            }
+        }
+    }
+
     /// Connects over streams that a function makes.
     pub(crate) async fn connect_by(
         &self,

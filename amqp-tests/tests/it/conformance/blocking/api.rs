@@ -61,6 +61,26 @@ impl At {
         smol::unblock(move || connector.connect_with(stream)).await.map(Connection)
     }
 
+    /// Connects with credentials that a function provides.
+    pub(crate) async fn connect_providing(
+        &self,
+        provider: impl Fn() -> io::Result<ProvidedCredentials> + Send + Sync + 'static,
+    ) -> Result<Connection, ConnectError> {
+        let connector = Connector::new(&self.uri)?.credentials_provider(provider);
+        smol::unblock(move || connector.connect()).await.map(Connection)
+    }
+
+    /// The same, over a stream of the application's own.
+    pub(crate) async fn connect_over_providing(
+        &self,
+        stream: TcpStream,
+        provider: impl Fn() -> io::Result<ProvidedCredentials> + Send + Sync + 'static,
+    ) -> Result<Connection, ConnectError> {
+        let connector = Connector::new(&self.uri)?.credentials_provider(provider);
+        let stream = Stream::tcp(stream).unwrap();
+        smol::unblock(move || connector.connect_with(stream)).await.map(Connection)
+    }
+
     /// Connects over streams that a function makes.
     pub(crate) async fn connect_by(
         &self,

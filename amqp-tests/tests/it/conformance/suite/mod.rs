@@ -17,6 +17,8 @@ mod faults;
 mod handles;
 mod handshakes;
 mod kinds;
+mod logins;
+mod mechanisms;
 mod outcomes;
 mod patience;
 mod prefetching;
