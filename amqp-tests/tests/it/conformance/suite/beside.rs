@@ -77,7 +77,7 @@ impl Busy {
 /// RabbitMQ ends a connection on which it cannot write for about its heartbeat timeout.
 async fn n_5_a_handler_may_be_busy_for_longer_than_the_heartbeats(at: At) {
     for size in SIZES {
-        let connection = at.open(|it| it.heartbeat(Heartbeat::Seconds(1))).await.unwrap();
+        let connection = at.open(|it| it.heartbeat(Heartbeat::Seconds(2))).await.unwrap();
         let channel = connection.open_channel().await.unwrap();
         // More than the prefetch and the sockets hold.
         let count = 2 * UNREAD_BYTES / size;
@@ -85,7 +85,7 @@ async fn n_5_a_handler_may_be_busy_for_longer_than_the_heartbeats(at: At) {
         let consume = BasicConsume::new(&queue).prefetch(count as u16 / 2);
         let mut consumer = channel.basic_consume(consume).await.unwrap();
         let task = next(&mut consumer).await;
-        at.pause(Duration::from_secs(4)).await;
+        at.pause(Duration::from_secs(8)).await;
         assert!(connection.is_open(), "{size}: {:?}", connection.close_cause());
         task.ack().unwrap();
         for _ in 1..count {

@@ -52,12 +52,12 @@ async fn br_9_a_missing_virtual_host_is_refused_with_530(at: At) {
 
 async fn the_clients_limits_count_where_they_are_lower(at: At) {
     let limits =
-        |config: Config| config.channel_max(7).frame_max(8_192).heartbeat(Heartbeat::Seconds(1));
+        |config: Config| config.channel_max(7).frame_max(8_192).heartbeat(Heartbeat::Seconds(2));
     let connection = at.open(limits).await.unwrap();
     let tuning = connection.tuning();
-    assert_eq!((tuning.channel_max, tuning.frame_max, tuning.heartbeat), (7, 8_192, 1));
+    assert_eq!((tuning.channel_max, tuning.frame_max, tuning.heartbeat), (7, 8_192, 2));
     // The broker drops a client that is silent for three intervals.
-    let lost = timeout(Duration::from_secs(4), connection.closed()).await;
+    let lost = timeout(Duration::from_secs(7), connection.closed()).await;
     assert!(lost.is_none(), "heartbeats keep an idle connection: {lost:?}");
     connection.close().await;
 }
