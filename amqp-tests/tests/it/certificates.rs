@@ -1,8 +1,9 @@
 //! Certificates that are made when the tests run.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{self, Command, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -87,13 +88,22 @@ pub(crate) fn self_signed(names: &[&str]) -> Identity {
     Identity { certificate, key: key.serialize_pem() }
 }
 
-/// Writes a text to a file of its own, in Cargo's folder for what tests write.
+/// Writes a text to a file of its own, which a RabbitMQ in a container can read too if it shares the system's folder for
+/// temporary files. It is removed when this process has ended.
 pub(crate) fn file(text: &str) -> PathBuf {
     static FILES: AtomicU32 = AtomicU32::new(0);
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let folder = folder.join(format!("certificates-{}", process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    let path = folder.join(format!("{}.pem", FILES.fetch_add(1, Ordering::Relaxed)));
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+        let folder = std::env::temp_dir().join(format!("amqp-certificates-{}", process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        // Its input ends with this process, whatever ends that. In a group of its own no Ctrl-C reaches it.
+        let mut remover = Command::new("sh");
+        remover.args(["-c", "cat; rm -rf \"$0\""]).arg(&folder).process_group(0);
+        let remover = remover.stdin(Stdio::piped()).spawn().unwrap();
+        // Dropped, it would have no input.
+        std::mem::forget(remover);
+        folder
+    });
+    let path = FOLDER.join(format!("{}.pem", FILES.fetch_add(1, Ordering::Relaxed)));
     fs::write(&path, text).unwrap();
     path
 }
