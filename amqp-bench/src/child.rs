@@ -102,24 +102,27 @@ pub(crate) struct PeerProcess {
     process: Child,
     input: Option<ChildStdin>,
     output: BufReader<std::process::ChildStdout>,
-    pub(crate) port: u16,
+    pub(crate) uri: String,
 }
 
 impl PeerProcess {
-    pub(crate) fn start(deliveries: Deliveries) -> Result<Self, Failure> {
+    pub(crate) fn start(deliveries: Deliveries, tls: bool) -> Result<Self, Failure> {
         let mut process = Command::new(std::env::current_exe()?)
             .arg("peer")
             .args(["--size", &deliveries.size.to_string()])
             .args(["--count", &deliveries.count.to_string()])
+            .args(tls.then_some("--tls"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
         let input = process.stdin.take();
         let mut output = BufReader::new(process.stdout.take().ok_or("no output")?);
-        let mut port = String::new();
-        output.read_line(&mut port)?;
-        let port = port.trim().parse().map_err(|_| "the peer did not start")?;
-        Ok(Self { process, input, output, port })
+        let mut uri = String::new();
+        if output.read_line(&mut uri)? == 0 {
+            return Err("the peer did not start".into());
+        }
+        let uri = uri.trim().to_owned();
+        Ok(Self { process, input, output, uri })
     }
 
     /// Ends the peer, which then says what it counted.

@@ -19,7 +19,7 @@ use amqp_tokio::runtime::Tokio;
 use tokio::sync::oneshot;
 
 use crate::outcome::{Failure, Measured, Stopwatch};
-use crate::workload::{CHANNELS_PER_CONNECTION, Pace, Task};
+use crate::workload::{CHANNELS_PER_CONNECTION, Pace, Task, Workload};
 
 /// A client under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,8 +91,11 @@ impl Client {
     }
 
     /// Why it cannot do this, if it cannot.
-    pub(crate) const fn refuses(self, task: Task) -> Option<&'static str> {
-        match (self, task) {
+    pub(crate) const fn refuses(self, workload: &Workload) -> Option<&'static str> {
+        match (self, workload.task) {
+            (Self::AmqprsMt | Self::AmqprsCt | Self::RabbitmqC, _) if workload.is_over_tls() => {
+                Some("built without TLS")
+            }
             (Self::Bound | Self::RabbitmqC, Task::Publish { channels: 2.., .. }) => {
                 Some("one thread")
             }
@@ -111,11 +114,17 @@ impl Client {
         }
     }
 
-    /// Does the task once, in this process.
-    pub(crate) fn run(self, uri: &str, task: Task, count: u64) -> Result<Measured, Failure> {
-        if let Some(reason) = self.refuses(task) {
+    /// Does the workload's task, in this process.
+    pub(crate) fn run(
+        self,
+        uri: &str,
+        workload: &Workload,
+        count: u64,
+    ) -> Result<Measured, Failure> {
+        if let Some(reason) = self.refuses(workload) {
             return Err(reason.into());
         }
+        let task = workload.task;
         match self {
             Self::Bound => bound::run(uri, task, count),
             Self::TokioMt => {
@@ -169,13 +178,6 @@ impl Flavour {
         let runtime = builder.enable_all().build()?;
         runtime.block_on(runtime.spawn(work))?
     }
-}
-
-/// The host and port of an `amqp` URI without anything unusual in it.
-pub(crate) fn address(uri: &str) -> &str {
-    let rest = uri.strip_prefix("amqp://").unwrap_or(uri);
-    let authority = rest.split('/').next().unwrap_or(rest);
-    authority.rsplit('@').next().unwrap_or(authority)
 }
 
 /// An error if the peer counted something else.

@@ -51,7 +51,7 @@ pub(crate) fn count(
     let tools = installed(notes);
     for workload in WORKLOADS.iter().filter(|name| only(name)).filter_map(|it| workload::named(it))
     {
-        for client in clients.iter().filter(|client| client.refuses(workload.task).is_none()) {
+        for client in clients.iter().filter(|client| client.refuses(workload).is_none()) {
             let (client_name, workload_name) = (client.name(), workload.name);
             let mut costs =
                 Costs { client: client_name, workload: workload_name, ..Costs::default() };

@@ -13,8 +13,11 @@ mod outcome;
 mod peer;
 mod plan;
 mod report;
+mod socket;
 mod stage;
 mod tags;
+#[cfg_attr(not(feature = "tls"), path = "tls/absent.rs")]
+mod tls;
 mod versions;
 mod workload;
 
@@ -29,7 +32,7 @@ use outcome::Failure;
 use peer::{Deliveries, Peer};
 use plan::Plan;
 use report::{Row, json, markdown, plot, table};
-use workload::{WORKLOADS, Workload};
+use workload::Workload;
 
 /// Measures this workspace's AMQP client beside its peers.
 #[derive(Debug, Parser)]
@@ -95,13 +98,15 @@ enum Hidden {
         #[arg(long, default_value_t = 1_000_000)]
         count: u64,
     },
-    /// Serves as sink and source, and prints its port; at the end of its input, what it counted.
+    /// Serves as sink and source, and prints its URI; at the end of its input, what it counted.
     #[command(hide = true)]
     Peer {
         #[arg(long, default_value_t = workload::SMALL)]
         size: usize,
         #[arg(long, default_value_t = workload::ENDLESS)]
         count: u64,
+        #[arg(long)]
+        tls: bool,
     },
 }
 
@@ -113,7 +118,7 @@ fn main() -> ExitCode {
             run_once(client, workload, count, uri.as_deref())
         }
         Some(Hidden::Alone { name, count }) => alone::run(&name, count),
-        Some(Hidden::Peer { size, count }) => serve(Deliveries { size, count }),
+        Some(Hidden::Peer { size, count, tls }) => serve(Deliveries { size, count }, tls),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -136,9 +141,9 @@ fn run_once(
     Ok(())
 }
 
-fn serve(deliveries: Deliveries) -> Result<(), Failure> {
-    let peer = Peer::serve(deliveries)?;
-    println!("{}", peer.port);
+fn serve(deliveries: Deliveries, tls: bool) -> Result<(), Failure> {
+    let peer = Peer::serve(deliveries, tls)?;
+    println!("{}", peer.uri);
     // The peer ends with whoever started it.
     std::io::stdin().lines().for_each(drop);
     println!("{}", serde_json::to_string(&peer.totals())?);
@@ -210,7 +215,7 @@ impl Full {
             self.only.is_empty() || self.only.iter().any(|only| only.name == workload.name)
         };
         let possible = |workload: &&Workload| !(self.no_rabbitmq && workload.needs_rabbitmq());
-        WORKLOADS.iter().filter(asked).filter(possible).collect()
+        Workload::built().filter(asked).filter(possible).collect()
     }
 }
 
@@ -224,9 +229,10 @@ fn write(
 }
 
 fn workload_named(name: &str) -> Result<&'static Workload, String> {
-    workload::named(name).ok_or_else(|| {
-        let names: Vec<_> = WORKLOADS.iter().map(|workload| workload.name).collect();
-        format!("there are {}", names.join(", "))
+    workload::named(name).filter(|workload| workload.is_built()).ok_or_else(|| {
+        let names: Vec<_> = Workload::built().map(|workload| workload.name).collect();
+        let more = if cfg!(feature = "tls") { "" } else { "; more with the feature `tls`" };
+        format!("there are {}{more}", names.join(", "))
     })
 }
 

@@ -43,7 +43,7 @@ fn run(client: Client, workload: &Workload, count: u64, uri: &str) -> Result<Out
         let printed = child::run(&child::once(client, workload.name, count, uri)?, LIMIT)?;
         return Ok(serde_json::from_str(&printed.output)?);
     }
-    let measured = client.run(uri, workload.task, count)?;
+    let measured = client.run(uri, workload, count)?;
     Ok(measured.outcome(client.name(), workload.name, count)?)
 }
 
@@ -54,14 +54,14 @@ mod tests {
     use crate::outcome::Failure;
     use crate::peer::{Deliveries, Peer};
     use crate::stage::compare;
-    use crate::workload::{Task, WORKLOADS, Workload};
+    use crate::workload::{Task, Workload};
 
     /// Runs a client against a peer in this process, and checks what that counted.
     fn in_process(client: Client, workload: &Workload, count: u64) -> Result<(), Failure> {
         let (task, size) = (workload.task, workload.task.body_size());
-        let peer = Peer::serve(Deliveries { size, count: task.deliveries(count) })?;
-        let uri = format!("amqp://127.0.0.1:{}", peer.port);
-        let outcome = run(client, workload, count, &uri)?;
+        let deliveries = Deliveries { size, count: task.deliveries(count) };
+        let peer = Peer::serve(deliveries, workload.is_over_tls())?;
+        let outcome = run(client, workload, count, &peer.uri)?;
         assert_eq!((outcome.count, outcome.p50_us.is_some()), (count, task.is_latency()));
         assert_eq!(outcome.channel_kib.is_some(), task == Task::Idle);
         assert!(outcome.rate() > 0.0);
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn every_client_does_every_workload_that_it_does_not_refuse() {
-        for workload in WORKLOADS.iter().filter(|workload| !workload.needs_rabbitmq()) {
+        for workload in Workload::built().filter(|workload| !workload.needs_rabbitmq()) {
             for client in Client::built() {
                 let count = match workload.task {
                     Task::Publish { size, .. } | Task::Consume { size, .. } if size > 1 << 20 => 2,
@@ -78,7 +78,7 @@ mod tests {
                     _ => 3,
                 };
                 let result = in_process(client, workload, count);
-                let refused = client.refuses(workload.task).is_some();
+                let refused = client.refuses(workload).is_some();
                 assert_eq!(
                     result.is_err(),
                     refused,

@@ -5,12 +5,15 @@ mod channel;
 mod conversation;
 
 use std::io;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use serde::{Deserialize, Serialize};
 
+use crate::outcome::Failure;
+use crate::socket::Socket;
+use crate::tls::Server;
 use conversation::Conversation;
 
 /// What the source has for every consumer.
@@ -36,23 +39,39 @@ pub(crate) struct Totals {
 /// A peer that serves on a port of 127.0.0.1 for as long as the process lives.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    pub(crate) port: u16,
+    pub(crate) uri: String,
     totals: Arc<Mutex<Totals>>,
 }
 
 impl Peer {
-    pub(crate) fn serve(deliveries: Deliveries) -> io::Result<Self> {
+    pub(crate) fn serve(deliveries: Deliveries, tls: bool) -> Result<Self, Failure> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let port = listener.local_addr()?.port();
+        let address = listener.local_addr()?;
+        let server = if tls { Some(Arc::new(Server::new()?)) } else { None };
+        let uri = match &server {
+            None => format!("amqp://{address}"),
+            Some(server) => {
+                format!("amqps://{address}/%2f?cacertfile={}", server.authority_file().display())
+            }
+        };
         let totals = Arc::new(Mutex::new(Totals::default()));
         let of_all = Arc::clone(&totals);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let totals = Arc::clone(&of_all);
-                thread::spawn(move || converse(stream, deliveries, &totals));
+                let (totals, server) = (Arc::clone(&of_all), server.clone());
+                thread::spawn(move || {
+                    // An error is that of a client that has left, which is its own affair.
+                    let socket = stream.set_nodelay(true).and_then(|()| match server {
+                        None => Ok(Box::new(stream) as Box<dyn Socket>),
+                        Some(server) => server.accept(stream),
+                    });
+                    if let Ok(socket) = socket {
+                        converse(socket, deliveries, &totals);
+                    }
+                });
             }
         });
-        Ok(Self { port, totals })
+        Ok(Self { uri, totals })
     }
 
     pub(crate) fn totals(&self) -> Totals {
@@ -75,9 +94,8 @@ impl From<io::Error> for Ended {
     }
 }
 
-fn converse(stream: TcpStream, deliveries: Deliveries, totals: &Mutex<Totals>) {
-    let talk = || Conversation::new(stream, deliveries, totals)?.run();
-    if let Err(Ended::Wrong(error)) = talk() {
+fn converse(socket: Box<dyn Socket>, deliveries: Deliveries, totals: &Mutex<Totals>) {
+    if let Err(Ended::Wrong(error)) = Conversation::new(socket, deliveries, totals).run() {
         let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
         totals.error.get_or_insert(error);
     }

@@ -35,7 +35,7 @@ impl Row {
     }
 
     pub(crate) const fn may_run(&self) -> bool {
-        self.error.is_none() && self.client.refuses(self.workload.task).is_none()
+        self.error.is_none() && self.client.refuses(self.workload).is_none()
     }
 
     /// The median of a figure of all runs; none after a failure.

@@ -30,10 +30,10 @@ impl Stage {
         count: u64,
         node: Option<&RabbitMq>,
     ) -> Result<Self, Failure> {
-        if workload.against == Against::Own {
+        if !workload.needs_rabbitmq() {
             let size = workload.task.body_size();
             let deliveries = Deliveries { size, count: workload.task.deliveries(count) };
-            return Ok(Self::Own(PeerProcess::start(deliveries)?));
+            return Ok(Self::Own(PeerProcess::start(deliveries, workload.is_over_tls())?));
         }
         let uri = node.ok_or("it needs a RabbitMQ node")?.uri();
         with_connection(&uri, async |connection| {
@@ -44,7 +44,7 @@ impl Stage {
 
     pub(crate) fn uri(&self) -> String {
         match self {
-            Self::Own(peer) => format!("amqp://127.0.0.1:{}", peer.port),
+            Self::Own(peer) => peer.uri.clone(),
             Self::RabbitMq { uri } => uri.clone(),
         }
     }
@@ -57,7 +57,7 @@ impl Stage {
                 let left = match workload.against {
                     Against::RabbitMqQueue => count,
                     Against::RabbitMqFilled => 0,
-                    Against::RabbitMqNoQueue | Against::Own => return Ok(()),
+                    Against::RabbitMqNoQueue | Against::Own | Against::OwnTls => return Ok(()),
                 };
                 check("messages in the queue", messages_left(connection).await?, left)
             }),

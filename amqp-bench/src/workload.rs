@@ -40,6 +40,8 @@ pub(crate) enum Task {
 pub(crate) enum Against {
     /// This crate's sink and source.
     Own,
+    /// The same, over TLS.
+    OwnTls,
     /// RabbitMQ, with an empty transient classic queue.
     RabbitMqQueue,
     /// RabbitMQ, without the queue that the routing key names.
@@ -116,6 +118,11 @@ pub(crate) static WORKLOADS: &[Workload] = workloads! {
         Task::Consume { size: SMALL, prefetch: None, pauses: true }, Own, [1_000_000; 3], 100_000;
     "t11-64k" "20 k x 64 KiB into a consumer that pauses"
         Task::Consume { size: 64 << 10, prefetch: None, pauses: true }, Own, [20_000; 3], 2_000;
+    "w1-tls" "publish 16 B over TLS" publish(SMALL), OwnTls, [5_000_000, 150_000, 20_000], 2_000;
+    "w1-64k-tls" "publish 64 KiB over TLS" publish(64 << 10), OwnTls, [20_000, 10_000, 5_000], 1_000;
+    "w2-tls" "publish with confirms over TLS, 1,000 open" CONFIRMED, OwnTls, [4_000_000, 150_000, 20_000], 2_000;
+    "w4-tls" "consume 16 B over TLS, no ack" consume(SMALL), OwnTls, [8_000_000, 300_000, 200_000], 20_000;
+    "w5-tls" "consume 16 B over TLS, prefetch 1,000, ack each" ACKED, OwnTls, [4_000_000, 150_000, 15_000], 2_000;
     "w2r" "RabbitMQ, publish with confirms, routed" CONFIRMED, RabbitMqQueue, [200_000, 200_000, 40_000], 4_000;
     "w2u" "RabbitMQ, publish with confirms, unroutable" CONFIRMED, RabbitMqNoQueue,
         [300_000, 300_000, 40_000], 4_000;
@@ -135,8 +142,21 @@ impl Workload {
         if quick { (count / 20).max(self.least) } else { count }
     }
 
-    pub(crate) fn needs_rabbitmq(&self) -> bool {
-        self.against != Against::Own
+    /// Those of this build.
+    pub(crate) fn built() -> impl Iterator<Item = &'static Self> {
+        WORKLOADS.iter().filter(|workload| workload.is_built())
+    }
+
+    pub(crate) const fn is_built(&self) -> bool {
+        cfg!(feature = "tls") || !self.is_over_tls()
+    }
+
+    pub(crate) const fn is_over_tls(&self) -> bool {
+        matches!(self.against, Against::OwnTls)
+    }
+
+    pub(crate) const fn needs_rabbitmq(&self) -> bool {
+        !matches!(self.against, Against::Own | Against::OwnTls)
     }
 }
 

@@ -14,8 +14,9 @@ use amqprs::consumer::AsyncConsumer;
 use amqprs::{Ack, BasicProperties, Cancel, CloseChannel, Deliver, Nack, Return};
 use tokio::sync::{Notify, oneshot};
 
-use super::{Laps, address, check, idle_growth, on_each};
+use super::{Laps, check, idle_growth, on_each};
 use crate::outcome::{Failure, Measured, Stopwatch, resident_kib};
+use crate::socket::address;
 use crate::tags::Tags;
 use crate::workload::{CHANNELS_PER_CONNECTION, PAUSE, PAUSE_EVERY, QUEUE, SMALL, Task};
 

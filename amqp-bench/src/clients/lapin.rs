@@ -17,11 +17,13 @@ use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
     ConfirmSelectOptions, QueueDeclareOptions,
 };
+use lapin::tcp::OwnedTLSConfig;
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer};
 
 use super::{Laps, check, idle_growth, on_each};
 use crate::outcome::{Failure, Measured, Stopwatch, resident_kib};
+use crate::socket::split_authority;
 use crate::workload::{CHANNELS_PER_CONNECTION, PAUSE, PAUSE_EVERY, QUEUE, SMALL, Task};
 
 /// Does the task `count` times with so many futures in flight.
@@ -67,7 +69,11 @@ pub(crate) async fn run(
 }
 
 async fn connect(uri: &str) -> Result<Connection, Failure> {
-    Ok(Connection::connect(uri, ConnectionProperties::default()).await?)
+    let (uri, authority) = split_authority(uri);
+    let cert_chain = authority.map(std::fs::read_to_string).transpose()?;
+    let (options, runtime) = (ConnectionProperties::default(), lapin::runtime::default_runtime()?);
+    let config = OwnedTLSConfig { identity: None, cert_chain };
+    Ok(Connection::connect_with_config(uri, options, config, runtime).await?)
 }
 
 async fn publish(

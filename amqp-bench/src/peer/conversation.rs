@@ -1,7 +1,6 @@
 //! One connection of the peer: frames in, answers and deliveries out.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::io::ErrorKind;
 use std::sync::{Mutex, PoisonError};
 
 use amqp_proto::PROTOCOL_HEADER;
@@ -12,6 +11,7 @@ use amqp_proto::method::{
 
 use super::channel::{Channel, FRAME_MAX, Flood, wrong};
 use super::{Deliveries, Ended, Totals};
+use crate::socket::Socket;
 
 /// Bytes that are read or written at once.
 const BUFFER: usize = 256 << 10;
@@ -21,7 +21,7 @@ const CHANNEL_MAX: u16 = 2047;
 const KNOWN_MAX: usize = 2 << 10;
 
 pub(super) struct Conversation<'a> {
-    stream: TcpStream,
+    socket: Box<dyn Socket>,
     input: Vec<u8>,
     filled: usize,
     output: Vec<u8>,
@@ -45,13 +45,12 @@ struct Known {
 
 impl<'a> Conversation<'a> {
     pub(super) fn new(
-        stream: TcpStream,
+        socket: Box<dyn Socket>,
         deliveries: Deliveries,
         totals: &'a Mutex<Totals>,
-    ) -> Result<Self, Ended> {
-        stream.set_nodelay(true)?;
-        Ok(Self {
-            stream,
+    ) -> Self {
+        Self {
+            socket,
             input: vec![0; BUFFER],
             filled: 0,
             output: Vec::with_capacity(2 * BUFFER),
@@ -60,12 +59,12 @@ impl<'a> Conversation<'a> {
             deliveries,
             totals,
             told: Totals::default(),
-        })
+        }
     }
 
     pub(super) fn run(&mut self) -> Result<(), Ended> {
         let mut greeting = [0; 8];
-        self.stream.read_exact(&mut greeting)?;
+        self.socket.read_exact(&mut greeting)?;
         if greeting != PROTOCOL_HEADER {
             return Err(Ended::Wrong(format!("the protocol header {greeting:?}")));
         }
@@ -82,8 +81,8 @@ impl<'a> Conversation<'a> {
             }
             self.write()?;
             let flooding = self.channels.iter().any(|channel| channel.may_send() > 0);
-            self.stream.set_nonblocking(flooding)?;
-            match self.stream.read(&mut self.input[self.filled..]) {
+            self.socket.set_nonblocking(flooding)?;
+            match self.socket.read(&mut self.input[self.filled..]) {
                 Ok(0) => return Ok(()),
                 Ok(read) => {
                     self.filled += read;
@@ -269,8 +268,8 @@ impl<'a> Conversation<'a> {
 
     fn write(&mut self) -> Result<(), Ended> {
         if !self.output.is_empty() {
-            self.stream.set_nonblocking(false)?;
-            self.stream.write_all(&self.output)?;
+            self.socket.set_nonblocking(false)?;
+            self.socket.write_all(&self.output)?;
             self.output.clear();
         }
         Ok(())

@@ -1,6 +1,5 @@
 //! What the peer refuses, and that it counts what it does not.
 
-use std::error::Error;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;
@@ -11,11 +10,13 @@ use amqp_proto::method::{basic, channel, connection, queue};
 use amqp_proto::{ContentHeader, PROTOCOL_HEADER, RawProperties, ShortStr};
 
 use super::{Deliveries, Peer, Totals};
+use crate::outcome::Failure;
+use crate::socket::address;
 
 /// The totals after the bytes were sent on the open channel 1.
-fn totals_after(frames: &[u8], done: impl Fn(&Totals) -> bool) -> Result<Totals, Box<dyn Error>> {
-    let peer = Peer::serve(Deliveries { size: 16, count: 4 })?;
-    let mut stream = TcpStream::connect(("127.0.0.1", peer.port))?;
+fn totals_after(frames: &[u8], done: impl Fn(&Totals) -> bool) -> Result<Totals, Failure> {
+    let peer = Peer::serve(Deliveries { size: 16, count: 4 }, false)?;
+    let mut stream = TcpStream::connect(address(&peer.uri))?;
     let mut output = PROTOCOL_HEADER.to_vec();
     frame::write_method(&mut output, 0, &connection::StartOk::default());
     frame::write_method(&mut output, 0, &connection::TuneOk::default());
@@ -44,7 +45,7 @@ fn header(out: &mut Vec<u8>, class_id: u16, body_size: u64) {
 }
 
 #[test]
-fn whole_messages_are_counted_in_whatever_pieces() -> Result<(), Box<dyn Error>> {
+fn whole_messages_are_counted_in_whatever_pieces() -> Result<(), Failure> {
     let mut frames = Vec::new();
     for pieces in [&[3, 2][..], &[5], &[5], &[], &[1, 1, 1]] {
         publish(&mut frames, "bench");
@@ -57,7 +58,7 @@ fn whole_messages_are_counted_in_whatever_pieces() -> Result<(), Box<dyn Error>>
 }
 
 #[test]
-fn anything_malformed_is_a_hard_error() -> Result<(), Box<dyn Error>> {
+fn anything_malformed_is_a_hard_error() -> Result<(), Failure> {
     type Lay = fn(&mut Vec<u8>);
     let cases: &[(&str, Lay)] = &[
         ("to nowhere", |out| publish(out, "elsewhere")),

@@ -47,7 +47,7 @@ impl<'a> Entry<'a> {
             workload: row.workload.name,
             title: row.workload.title,
             client: row.client.name(),
-            cannot: row.client.refuses(row.workload.task),
+            cannot: row.client.refuses(row.workload),
             error: row.error.as_deref(),
             rate: row.median(|run| Some(run.rate())),
             p50_us: row.median(|run| run.p50_us),

@@ -1,14 +1,33 @@
-//! The table for the README: W1 to W7, a client in a column.
+//! The table for docs/PERFORMANCE.md: W1 to W7, a client in a column.
 
 use std::collections::BTreeMap;
 
 use super::{Figure, Row, best_peer, row_of, short};
 use crate::clients::Client;
 
-/// What the README shows.
-const SHOWN: [&str; 16] = [
-    "w1", "w1-1k", "w1-64k", "w1-10m", "w2", "w3", "w4", "w4-1k", "w4-64k", "w5", "w6", "w7",
-    "w2r", "w2u", "w3r", "w5r",
+/// What it shows.
+const SHOWN: [&str; 21] = [
+    "w1",
+    "w1-1k",
+    "w1-64k",
+    "w1-10m",
+    "w2",
+    "w3",
+    "w4",
+    "w4-1k",
+    "w4-64k",
+    "w5",
+    "w6",
+    "w7",
+    "w1-tls",
+    "w1-64k-tls",
+    "w2-tls",
+    "w4-tls",
+    "w5-tls",
+    "w2r",
+    "w2u",
+    "w3r",
+    "w5r",
 ];
 
 /// Medians of every client, and the better of ours by the best peer.

@@ -18,7 +18,7 @@ pub(crate) fn workload(rows: &[Row]) -> String {
     let mut table = vec![header(task)];
     for row in rows {
         let mut cells = vec![row.client.name().to_owned()];
-        match (row.client.refuses(task), &row.error) {
+        match (row.client.refuses(row.workload), &row.error) {
             (Some(reason), _) => cells.push(format!("cannot: {reason}")),
             (None, Some(_)) => cells.push("FAILED, see below".into()),
             (None, None) => cells.extend(figures(row, rows)),

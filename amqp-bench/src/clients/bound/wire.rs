@@ -1,10 +1,7 @@
 //! A connection with channel 1 open: frames laid out by hand, and parsed by hand.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-
-use crate::clients::address;
 use crate::outcome::Failure;
+use crate::socket::{self, Socket};
 use crate::workload::QUEUE;
 
 /// Bytes that are written at once.
@@ -57,7 +54,7 @@ pub(super) enum Arrived {
 }
 
 pub(super) struct Wire {
-    stream: TcpStream,
+    socket: Box<dyn Socket>,
     input: Vec<u8>,
     /// What of the input is parsed, and what is filled.
     at: usize,
@@ -68,10 +65,9 @@ pub(super) struct Wire {
 impl Wire {
     /// Connects as the default user, and opens channel 1.
     pub(super) fn connect(uri: &str) -> Result<Self, Failure> {
-        let stream = TcpStream::connect(address(uri))?;
-        stream.set_nodelay(true)?;
+        let socket = socket::connect(uri)?;
         let output = Vec::with_capacity(2 * WRITE_AT);
-        let mut wire = Self { stream, input: vec![0; READ], at: 0, filled: 0, output };
+        let mut wire = Self { socket, input: vec![0; READ], at: 0, filled: 0, output };
         wire.lay(b"AMQP\0\0\x09\x01")?;
         wire.flush()?;
         wire.expect(START)?;
@@ -117,7 +113,7 @@ impl Wire {
     }
 
     pub(super) fn flush(&mut self) -> Result<(), Failure> {
-        self.stream.write_all(&self.output)?;
+        self.socket.write_all(&self.output)?;
         self.output.clear();
         Ok(())
     }
@@ -215,7 +211,7 @@ impl Wire {
         self.input.copy_within(self.at..self.filled, 0);
         self.filled -= self.at;
         self.at = 0;
-        match self.stream.read(&mut self.input[self.filled..])? {
+        match self.socket.read(&mut self.input[self.filled..])? {
             0 => Err("the connection was closed".into()),
             read => {
                 self.filled += read;
