@@ -44,6 +44,10 @@ pub const USER_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How long a call waits for its reply, by default.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The number of bytes that a login's frame needs besides its long fields: a mechanism and a locale of up to 255 bytes
+/// each, and the lengths. A buffer of that size does not move while the frame is written.
+pub const SHORT_FIELDS_BYTES: usize = 1_024;
+
 /// The minimum time between two attempts to renew credentials. A provider that is down is not asked more often, even
 /// when the credentials have expired.
 pub const RENEWAL_RETRY_MIN: Duration = Duration::from_secs(1);

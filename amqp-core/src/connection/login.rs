@@ -7,9 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::config::{Choice, Config, Credentials, UserPassword};
 use crate::error::{InvalidArgument, InvalidReason};
-
-/// What a frame needs besides its long fields.
-const SHORT_FIELDS_BYTES: usize = 1_024;
+use crate::limits::SHORT_FIELDS_BYTES;
 
 /// Returns the first of the mechanisms that the broker offers.
 pub(super) fn choose<'a>(credentials: &'a Credentials, offered: &[u8]) -> Option<&'a Choice> {

@@ -31,8 +31,8 @@ impl<'de> Deserialize<'de> for AmqpUri {
 /// * `user`, `password` and `virtual_host`, without percent-encoding.
 /// * `uri`: a whole URI, in place of all other keys.
 ///
-/// `auth_mechanism` may be a list, and `tcp_options` and `client_properties` may be maps. An unknown key is an error. Values are never part of an error,
-/// but a format may quote the line of its file.
+/// `auth_mechanism` may be a list, and `tcp_options` and `client_properties` may be maps. An unknown key is an error.
+/// Values are never part of an error, but a format may quote the line of its file.
 ///
 /// ```
 /// let json = r#"{"hosts": ["h1", "h2:5673"], "user": "app", "password": "secret", "heartbeat": 10}"#;

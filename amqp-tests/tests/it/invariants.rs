@@ -257,7 +257,10 @@ fn dependencies_point_down() {
     let tls = [&["amqp-async", "bytes", "rustls"][..], &roots].concat();
     let allowed = BTreeMap::from([
         ("amqp-proto", vec!["nom", "serde", "thiserror"]),
-        ("amqp-core", vec!["amqp-proto", "bytes", "serde", "serde_json", "thiserror", "twox-hash"]),
+        (
+            "amqp-core",
+            vec!["amqp-proto", "bytes", "serde", "serde_json", "thiserror", "twox-hash", "zeroize"],
+        ),
         (
             "amqp-async",
             vec![
