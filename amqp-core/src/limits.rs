@@ -48,8 +48,8 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// each, and the lengths. A buffer of that size does not move while the frame is written.
 pub const SHORT_FIELDS_BYTES: usize = 1_024;
 
-/// The minimum time between two attempts to renew credentials. A provider that is down is not asked more often, even
-/// when the credentials have expired.
+/// The minimum time between two attempts to renew credentials. A provider is not asked more often, even if the
+/// credentials have expired or expire at once.
 pub const RENEWAL_RETRY_MIN: Duration = Duration::from_secs(1);
 
 /// How long a close waits for the broker's reply, by default. A broker with a resource alarm does not reply

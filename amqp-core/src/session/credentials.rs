@@ -38,7 +38,9 @@ impl Session {
         }
         match self.phase {
             Phase::FetchingCredentials => self.fetched(now, result),
-            Phase::Connected if self.renewal.fetching => self.renewed(now, result),
+            Phase::Connected if self.renewal.fetching && self.connection.is_open() => {
+                self.renewed(now, result)
+            }
             _ => result.ok().map(|provided| provided.credentials),
         }
     }
@@ -154,7 +156,7 @@ impl Renewal {
     fn of(now: Instant, valid_for: Option<Duration>) -> Self {
         let valid_for = valid_for.map(|duration| duration.min(crate::limits::TIMEOUT_MAX));
         Self {
-            at: valid_for.map(|duration| now + duration / 5 * 4),
+            at: valid_for.map(|duration| now + (duration / 5 * 4).max(RENEWAL_RETRY_MIN)),
             expiry: valid_for.map(|duration| now + duration),
             fetching: false,
         }

@@ -395,8 +395,16 @@ fn a_token_is_renewed_before_it_expires() {
         peer.send(0, &connection::UpdateSecretOk::default());
         assert_eq!(peer.events(), []);
     }
-    // The last one does not expire.
+    // One that is valid for no time is not renewed all the time.
     due(&mut peer);
+    let attempt = asked(&mut peer.session);
+    let provided = token("none").valid_for(Duration::ZERO);
+    peer.session.handle_credentials(peer.now, attempt, Ok(provided));
+    assert_eq!(secret_sent(&mut peer), "none");
+    peer.send(0, &connection::UpdateSecretOk::default());
+    assert_eq!(due(&mut peer), Duration::from_secs(1));
+
+    // The last one does not expire.
     let attempt = asked(&mut peer.session);
     peer.session.handle_credentials(peer.now, attempt, Ok(token("four")));
     assert_eq!(secret_sent(&mut peer), "four");
@@ -447,6 +455,8 @@ fn nothing_is_renewed_after_the_end() {
     peer.session.close(peer.now);
     peer.session.handle_credentials(peer.now, attempt, Ok(token("two")));
     assert_eq!(peer.methods(), ["connection.Close"]);
+    let renewals = |event: &Event| matches!(event, Event::CredentialsNotRenewed(_));
+    assert!(!peer.events().iter().any(renewals));
     peer.send(0, &connection::CloseOk::default());
     assert_eq!(peer.session.poll_timeout(), None);
 }
