@@ -41,6 +41,8 @@ pub(crate) struct Totals {
 pub(crate) struct Peer {
     pub(crate) uri: String,
     totals: Arc<Mutex<Totals>>,
+    /// The thread that accepts does not end, and has no file to remove.
+    _server: Option<Arc<Server>>,
 }
 
 impl Peer {
@@ -56,14 +58,18 @@ impl Peer {
         };
         let totals = Arc::new(Mutex::new(Totals::default()));
         let of_all = Arc::clone(&totals);
+        let serving = server.as_ref().map(Arc::downgrade);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (totals, server) = (Arc::clone(&of_all), server.clone());
+                let (totals, server) = (Arc::clone(&of_all), serving.clone());
                 thread::spawn(move || {
                     // An error is that of a client that has left, which is its own affair.
                     let socket = stream.set_nodelay(true).and_then(|()| match server {
                         None => Ok(Box::new(stream) as Box<dyn Socket>),
-                        Some(server) => server.accept(stream),
+                        Some(server) => match server.upgrade() {
+                            Some(server) => server.accept(stream),
+                            None => Err(io::ErrorKind::NotConnected.into()),
+                        },
                     });
                     if let Ok(socket) = socket {
                         converse(socket, deliveries, &totals);
@@ -71,7 +77,7 @@ impl Peer {
                 });
             }
         });
-        Ok(Self { uri, totals })
+        Ok(Self { uri, totals, _server: server })
     }
 
     pub(crate) fn totals(&self) -> Totals {
