@@ -1,6 +1,7 @@
 //! A run of output in wire order: flat bytes, with larger bodies inserted by reference.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::IoSlice;
 
 use bytes::Bytes;
@@ -99,14 +100,15 @@ impl Transmit {
 }
 
 /// Flat bytes, with larger ones inserted by reference.
-#[derive(Debug, Default)]
+///
+/// `Debug` shows no bytes: they may be a login's.
+#[derive(Default)]
 pub(super) struct Chunk {
     pub(super) flat: Vec<u8>,
     inserts: VecDeque<Insert>,
     inserted: usize,
 }
 
-#[derive(Debug)]
 struct Insert {
     /// The position in the flat bytes where this is inserted.
     at: usize,
@@ -133,5 +135,11 @@ impl Chunk {
     /// Removes the inserted bytes.
     pub(super) fn drain_inserts(&mut self) -> impl Iterator<Item = Bytes> {
         self.inserts.drain(..).map(|insert| insert.bytes)
+    }
+}
+
+impl fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chunk").field("bytes", &self.len()).finish_non_exhaustive()
     }
 }

@@ -461,6 +461,31 @@ fn nothing_is_renewed_after_the_end() {
     assert_eq!(peer.session.poll_timeout(), None);
 }
 
+/// Nor does a session show it that has it queued, or the output that is being written.
+#[test]
+fn debug_shows_no_secret_that_is_on_its_way() {
+    let hidden = |shown: &dyn std::fmt::Debug| {
+        let text = format!("{shown:?}");
+        let decimal = "canary".bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(", ");
+        assert!(!text.contains("canary") && !text.contains(&decimal), "{text}");
+    };
+    let mut peer = Peer::connected(config(Credentials::plain("app", "canary")));
+    let mut start_frame = Vec::new();
+    amqp_core::proto::frame::write_method(&mut start_frame, 0, &start(b"PLAIN"));
+    peer.session.handle_input(peer.now, &mut bytes::BytesMut::from(&start_frame[..]));
+    hidden(&peer.session);
+    let mut out = amqp_core::Transmit::new();
+    assert!(peer.session.poll_transmit(peer.now, &mut out));
+    assert!(String::from_utf8_lossy(&out.to_vec()).contains("canary"));
+    hidden(&out);
+
+    let mut peer = Peer::open();
+    let secret = amqp_core::types::Secret::new("canary");
+    peer.session.update_secret(peer.now, &secret, "renewed").unwrap();
+    hidden(&peer.session);
+    assert_eq!(secret_sent(&mut peer), "canary");
+}
+
 #[test]
 fn debug_shows_no_secret() {
     let credentials = Credentials::plain("app", "canary").or(Credentials::amqplain("b", "canary"));
