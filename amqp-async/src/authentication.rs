@@ -34,10 +34,13 @@ impl Authentication {
         config: &Config,
         plugins: &Plugins,
     ) -> Result<Self, ConnectError> {
+        if plugins.credentials.is_none() && !config.login().has_external() {
+            return Ok(Self::default());
+        }
         let presents = plugins.secure.as_ref().is_some_and(|secure| secure.presents_certificate());
         let external =
             config.hosts_tls().all(|tls| if tls { presents } else { runtime.may_encrypt() });
-        if plugins.credentials.is_none() && !external && config.login().has_external() {
+        if plugins.credentials.is_none() && !external {
             return Err(ConnectError::NoClientCertificate);
         }
         Ok(Self { provider: plugins.credentials.clone(), external, ..Self::default() })
@@ -65,8 +68,18 @@ impl Authentication {
         let begun = self.exchange.take().filter(|_| bytes.is_some());
         let mut exchange = begun.unwrap_or_else(|| challenge.mechanism.begin());
         let response = exchange.respond(bytes);
-        self.exchange = Some(exchange);
+        self.exchange = response.is_ok().then_some(exchange);
         pump.responded(now, attempt, response);
+    }
+
+    /// Whether a mechanism of the application has begun an exchange.
+    pub(crate) const fn has_exchange(&self) -> bool {
+        self.exchange.is_some()
+    }
+
+    /// Drops the exchange, which may hold a secret.
+    pub(crate) fn end_exchange(&mut self) {
+        self.exchange = None;
     }
 
     /// Drops what an attempt has begun.

@@ -134,10 +134,18 @@ impl<R: Runtime> Driver<R> {
             Action::Authenticate { attempt, challenge } => {
                 self.authentication.respond(now, attempt, &challenge, &mut self.pump);
             }
-            Action::FetchCredentials { attempt } => self.authentication.fetch(attempt),
+            Action::FetchCredentials { attempt } => {
+                // A renewal keeps the transport that it is for.
+                if self.transport.as_ref().is_some_and(|(its, _)| *its != attempt) {
+                    self.drop_transport();
+                }
+                self.dialling.take_if(|(its, _)| *its != attempt);
+                self.authentication.fetch(attempt);
+            }
             Action::Resolve { attempt, host, port } => {
                 self.drop_transport();
                 self.dialling = None;
+                self.authentication.stop();
                 self.resolving = Some((attempt, Box::pin(self.runtime.resolve(&host, port))));
             }
             Action::Dial { attempt, target } => {
@@ -148,6 +156,7 @@ impl<R: Runtime> Driver<R> {
             Action::Disconnect { .. } => {
                 self.drop_transport();
                 (self.resolving, self.dialling) = (None, None);
+                self.authentication.stop();
             }
             Action::Finish { at_once, .. } => {
                 (self.resolving, self.dialling) = (None, None);
@@ -171,6 +180,9 @@ impl<R: Runtime> Driver<R> {
             self.pump.resolved(self.runtime.now(), *attempt, result);
             self.resolving = None;
             return true;
+        }
+        if self.authentication.has_exchange() && self.pump.is_open() {
+            self.authentication.end_exchange();
         }
         if let Poll::Ready((attempt, result)) = self.authentication.poll(cx) {
             self.pump.fetched(self.runtime.now(), attempt, result);

@@ -13,13 +13,18 @@ use crate::secure::Secure;
 /// Provides the credentials of connections: see
 /// [`Connector::credentials_provider`](crate::Connector::credentials_provider).
 ///
-/// A function that returns a future of [`Credentials`](crate::Credentials) or [`ProvidedCredentials`] is one.
+/// Functions that return a future of [`Credentials`](crate::Credentials) or [`ProvidedCredentials`] implement it.
 pub trait CredentialsProvider: Send + Sync {
-    /// Fetches credentials.
+    /// Fetches credentials. The future resolves to them, and to how long they are valid.
     ///
-    /// The future is dropped when the [timeout of the address](crate::Connector::address_timeout) expires, and for an
-    /// open connection when the [timeout of a call](crate::Connector::call_timeout) does. Its error is shown and
-    /// logged, so it must not hold a secret.
+    /// For an attempt to connect, the future is dropped when the
+    /// [timeout of the address](crate::Connector::address_timeout) expires. For an open connection, it is given up after
+    /// the [timeout of a call](crate::Connector::call_timeout), and dropped when the next fetch begins.
+    ///
+    /// # Errors
+    /// For an attempt, [`ConnectFailure::Credentials`](amqp_core::errors::ConnectFailure::Credentials) has the error's
+    /// text; for an open connection, [`ConnectionEvent::CredentialsNotRenewed`](crate::ConnectionEvent::CredentialsNotRenewed)
+    /// has it. It is shown and logged, so it must not hold a secret.
     fn fetch(&self) -> Fetching;
 }
 

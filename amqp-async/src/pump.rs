@@ -233,6 +233,11 @@ impl Pump {
         self.shared.with(|state| state.session.handle_response(now, attempt, response));
     }
 
+    /// Returns whether the connection is open.
+    pub(crate) fn is_open(&self) -> bool {
+        self.shared.with(|state| state.session.connection().is_open())
+    }
+
     /// Reports that the transport is connected and is being encrypted. [`connected`](Self::connected) follows.
     pub fn dialled(&mut self, attempt: Attempt) {
         self.shared.with(|state| state.session.handle_dialled(attempt));

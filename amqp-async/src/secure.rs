@@ -19,8 +19,8 @@ pub trait Secure: fmt::Debug + Send + Sync {
     /// The future is dropped when the [timeout of the address](crate::Connector::address_timeout) expires.
     fn secure(&self, server_name: &str, transport: Box<dyn Transport>) -> Securing;
 
-    /// Returns whether a certificate is presented to servers that ask for one, which the mechanism EXTERNAL needs. By
-    /// default `true`, for an implementation that does not know.
+    /// Returns whether a certificate is presented to servers that ask for one, which the mechanism EXTERNAL needs. It
+    /// may read files. By default `true`, for an implementation that does not know.
     fn presents_certificate(&self) -> bool {
         true
     }

@@ -82,8 +82,8 @@ macro_rules! connector_settings {
             /// 30 s.
             connect_timeout(timeout: std::time::Duration);
 
-            /// Sets the timeout of one address, from dialling to the end of the handshake, and of looking up one
-            /// host. The default is 10 s.
+            /// Sets the timeout of one address, from fetching credentials and dialling to the end of the
+            /// handshake, and of looking up one host. It is at least 1 ms. The default is 10 s.
             address_timeout(timeout: std::time::Duration);
 
             /// Sets how long a call waits for its reply. The default is 30 s.

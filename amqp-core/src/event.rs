@@ -149,7 +149,7 @@ pub enum Action {
     },
     /// Fetch credentials, then call `handle_credentials`. Before an attempt dials, it waits for them. While the
     /// connection is open, they are for the time after the present ones expire. Drop the future of an earlier
-    /// action of this kind.
+    /// action of this kind, and the transport or dial of another attempt.
     FetchCredentials {
         /// The attempt that the driver's reports must name.
         attempt: Attempt,
@@ -169,7 +169,7 @@ pub enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum TimeoutReason {
-    /// The timeout of looking up one host, or of dialling one address and its handshake.
+    /// The timeout of looking up one host, or of one address: fetching credentials, dialling and the handshake.
     Address,
     /// The timeout of `connection.blocked`.
     Blocked,

@@ -12,8 +12,8 @@ pub const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The default timeout of connecting as a whole: resolving, dialling and the handshake, over all hosts.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The default timeout of one address: dialling and the handshake; and of looking up one host. It is shorter than [`CONNECT_TIMEOUT`], so
-/// that time is left for the next address if a host drops packets silently.
+/// The default timeout of one address: fetching credentials, dialling and the handshake; and of looking up one host. It
+/// is shorter than [`CONNECT_TIMEOUT`], so that time is left for the next address if a host drops packets silently.
 pub const ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The default delay between two cycles of attempts to connect. It is long enough for a broker that restarts to
@@ -40,6 +40,9 @@ pub const KEEPALIVE_RETRIES_MAX: u32 = 127;
 
 /// The maximum of the TCP user timeout. A longer one has no practical use.
 pub const USER_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// The minimum of the timeout of one address. With none, an attempt would fail before it begins.
+pub const ADDRESS_TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
 /// How long a call waits for its reply, by default.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);

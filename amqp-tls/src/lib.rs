@@ -91,7 +91,7 @@ impl Secure for Rustls {
     }
 
     fn presents_certificate(&self) -> bool {
-        // An error is reported when a connection is encrypted.
-        self.source.config().is_ok_and(|config| config.client_auth_cert_resolver.has_certs())
+        // Files that cannot be read are reported when a connection is encrypted.
+        self.source.config().map_or(true, |config| config.client_auth_cert_resolver.has_certs())
     }
 }

@@ -43,7 +43,7 @@ pub(crate) struct UserPassword {
 }
 
 impl Credentials {
-    /// A user name and a password, for the mechanism PLAIN. Neither may contain NUL.
+    /// Returns a user name and a password for the mechanism PLAIN. Neither may contain NUL.
     ///
     /// A token of OAuth 2 goes where the password does. RabbitMQ ignores the user name then
     /// (<https://www.rabbitmq.com/docs/oauth2>).
@@ -51,12 +51,12 @@ impl Credentials {
         Self::of(Choice::Plain(UserPassword::new(user.into(), password.into())))
     }
 
-    /// A user name and a password, for the mechanism AMQPLAIN. Neither may contain NUL.
+    /// Returns a user name and a password for the mechanism AMQPLAIN. Neither may contain NUL.
     pub fn amqplain(user: impl Into<String>, password: impl Into<String>) -> Self {
         Self::of(Choice::AmqPlain(UserPassword::new(user.into(), password.into())))
     }
 
-    /// The mechanism EXTERNAL: the broker takes the user from the client's certificate. It needs TLS with a client
+    /// Returns the mechanism EXTERNAL: the broker takes the user from the client's certificate. It needs TLS with a client
     /// certificate, and in RabbitMQ the plugin `rabbitmq_auth_mechanism_ssl`.
     ///
     /// There is no fallback: no mechanism may follow it in the order.
@@ -64,7 +64,7 @@ impl Credentials {
         Self::of(Choice::External)
     }
 
-    /// A mechanism that the application implements.
+    /// Returns a mechanism that the application implements.
     pub fn mechanism(mechanism: impl AuthMechanism + 'static) -> Self {
         Self::of(Choice::Mechanism(mechanism.name().into(), Arc::new(mechanism)))
     }
@@ -109,8 +109,15 @@ impl Credentials {
                 }
                 Choice::External => {}
                 Choice::Mechanism(name, _) => {
-                    if name.is_empty() || name.contains(|c: char| c == ' ' || c.is_control()) {
-                        return Err(InvalidArgument::new("mechanism", InvalidReason::OutOfRange));
+                    if name.is_empty() {
+                        return Err(InvalidArgument::new("mechanism", InvalidReason::Empty));
+                    }
+                    // Brokers list the names with spaces between them.
+                    if name.contains(|character: char| character == ' ' || character.is_control()) {
+                        return Err(InvalidArgument::new(
+                            "mechanism",
+                            InvalidReason::SpaceOrControl,
+                        ));
                     }
                     crate::request::short("mechanism", name)?;
                 }
@@ -197,7 +204,7 @@ pub struct ProvidedCredentials {
 }
 
 impl ProvidedCredentials {
-    /// Credentials that do not expire.
+    /// Returns credentials that do not expire.
     pub const fn new(credentials: Credentials) -> Self {
         Self { credentials, valid_for: None }
     }
@@ -221,7 +228,7 @@ impl From<Credentials> for ProvidedCredentials {
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// A secret text. A `String` is taken as it is; a `&str` is copied.
+    /// Creates a secret text. A `String` is taken as it is; a `&str` is copied.
     pub fn new(text: impl Into<String>) -> Self {
         Self(Zeroizing::new(text.into()))
     }

@@ -1,4 +1,4 @@
-//! Authentication mechanisms that an application brings.
+//! Authentication mechanisms that an application implements.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use bytes::Bytes;
 /// ```
 /// use amqp_core::types::{AuthExchange, AuthMechanism};
 ///
-/// /// The mechanism that RabbitMQ brings for demonstrations: the broker asks for the password.
+/// /// The mechanism that RabbitMQ has for demonstrations: the broker asks for the password.
 /// struct Demo {
 ///     user: String,
 ///     password: String,
@@ -43,7 +43,8 @@ pub trait AuthMechanism: Send + Sync {
     fn begin(&self) -> Box<dyn AuthExchange>;
 }
 
-/// What one login by an [`AuthMechanism`] sends. A closure is one.
+/// The responses of one login by an [`AuthMechanism`]. Closures implement it. It is dropped when the connection is open,
+/// or the attempt has failed.
 pub trait AuthExchange: Send {
     /// Returns the response to a challenge of the broker (`connection.secure`), or the initial response
     /// (`connection.start-ok`), for which there is no challenge. It is wiped from memory once it is sent.

@@ -114,9 +114,8 @@ impl Config {
         self
     }
 
-    /// Has the driver asked for credentials at each attempt to connect, in place of those that are configured:
-    /// see [`Action::FetchCredentials`](crate::Action::FetchCredentials). Connectors set it when they are given a
-    /// provider.
+    /// Requests credentials from the driver for each attempt to connect, in place of those that are configured: see
+    /// [`Action::FetchCredentials`](crate::Action::FetchCredentials). Connectors with a provider set it.
     #[must_use]
     pub const fn fetch_credentials(mut self, fetch: bool) -> Self {
         self.fetch_credentials = fetch;
@@ -223,11 +222,11 @@ impl Config {
         self
     }
 
-    /// Sets the timeout of one address, from dialling to the end of the handshake, and of looking up one host. The
-    /// default is 10 s.
+    /// Sets the timeout of one address, from fetching credentials and dialling to the end of the handshake, and of
+    /// looking up one host. It is at least 1 ms. The default is 10 s.
     #[must_use]
     pub fn address_timeout(mut self, timeout: Duration) -> Self {
-        self.address_timeout = timeout.min(limits::TIMEOUT_MAX);
+        self.address_timeout = timeout.clamp(limits::ADDRESS_TIMEOUT_MIN, limits::TIMEOUT_MAX);
         self
     }
 

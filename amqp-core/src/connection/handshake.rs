@@ -18,7 +18,7 @@ use crate::config::{Challenge, Choice, Config, Credentials, Heartbeat};
 use crate::connection::login;
 use crate::error::{
     BrokerError, ConnectFailure, ConnectStep, InvalidArgument, InvalidReason, ProtocolDetail,
-    ProtocolError, TransportError, peer_text,
+    ProtocolError, TlsErrorKind, TransportError, peer_text,
 };
 use crate::machine::{self, Transition};
 use crate::transmit::Outbound;
@@ -193,13 +193,16 @@ impl Handshake {
 
     /// Returns the failure that a loss of the transport at this step means.
     pub(crate) fn lost(&self, error: TransportError) -> ConnectFailure {
-        if let Some(kind) = error.tls {
-            return ConnectFailure::Tls { kind, error };
-        }
-        match self.step {
-            Step::Greeting => ConnectFailure::Lost { step: ConnectStep::Start, error },
-            Step::Login => ConnectFailure::ProbablyAuthentication(error),
-            Step::VirtualHost | Step::Open => ConnectFailure::TuningRefused(error),
+        match (error.tls, self.step) {
+            // A peer that refuses a login or limits by a close may leave out the farewell of TLS, too.
+            (None | Some(TlsErrorKind::Truncated), Step::Login) => {
+                ConnectFailure::ProbablyAuthentication(error)
+            }
+            (None | Some(TlsErrorKind::Truncated), Step::VirtualHost | Step::Open) => {
+                ConnectFailure::TuningRefused(error)
+            }
+            (Some(kind), _) => ConnectFailure::Tls { kind, error },
+            (None, Step::Greeting) => ConnectFailure::Lost { step: ConnectStep::Start, error },
         }
     }
 

@@ -123,13 +123,15 @@ impl Connection {
     /// the application in their `Drop`: drop them outside of any lock.
     ///
     /// # Errors
-    /// [`InvalidArgument`] if they cannot be sent.
+    /// [`InvalidArgument`] if they cannot be sent, and the credentials, to be dropped in the same way.
     pub fn provide(
         &mut self,
         credentials: Credentials,
-    ) -> Result<Option<Credentials>, InvalidArgument> {
-        login::check(&self.config, &credentials)?;
-        Ok(self.provided.replace(credentials))
+    ) -> Result<Option<Credentials>, (InvalidArgument, Credentials)> {
+        match login::check(&self.config, &credentials) {
+            Ok(()) => Ok(self.provided.replace(credentials)),
+            Err(error) => Err((error, credentials)),
+        }
     }
 
     /// Takes the challenge that waits for a response of a mechanism of the application, if there is one: see

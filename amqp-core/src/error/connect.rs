@@ -94,7 +94,7 @@ impl From<TlsError> for ConnectError {
 }
 
 impl ConnectError {
-    /// Returns the last failure, which is the only one if there is one host with one address.
+    /// Returns the last failure, which is the only one if there is one host with one address and one cycle.
     pub fn last_failure(&self) -> Option<&ConnectFailure> {
         match self {
             Self::Failed { attempts } | Self::TimedOut { attempts, .. } => {

@@ -376,7 +376,7 @@ pub struct InvalidArgument {
 #[non_exhaustive]
 pub enum InvalidReason {
     /// A mechanism follows EXTERNAL, which has no fallback.
-    #[error("a mechanism follows EXTERNAL, which has no fallback")]
+    #[error("a mechanism follows EXTERNAL, which has no fallback: put EXTERNAL last")]
     BehindExternal,
     /// It contains NUL, which ends a field of a PLAIN response.
     #[error("contains NUL")]
@@ -406,6 +406,9 @@ pub enum InvalidReason {
     /// It is outside of the range that the protocol or RabbitMQ allows.
     #[error("is out of range")]
     OutOfRange,
+    /// It contains a space or a control character.
+    #[error("contains a space or a control character")]
+    SpaceOrControl,
 }
 
 impl InvalidArgument {

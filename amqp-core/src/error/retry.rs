@@ -93,7 +93,9 @@ impl BrokerError {
 
 impl ConnectError {
     /// Whether a broker was reached and refused the connection, or was refused by this client: the login, the
-    /// virtual host, the limits, the protocol or TLS. Trying again helps only when the configuration of the client or of the broker has changed.
+    /// virtual host, the limits, the protocol or TLS. It is true as well if this client cannot log in: its credentials
+    /// cannot be sent, or its mechanism failed. Trying again helps only when the configuration of the client or of the
+    /// broker has changed.
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::InvalidArgument(_)

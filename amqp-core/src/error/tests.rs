@@ -38,7 +38,7 @@ fn misuses() -> Vec<Misuse> {
 }
 
 fn invalid() -> Vec<InvalidArgument> {
-    let reasons: [InvalidReason; 7] = [
+    let reasons: [InvalidReason; 8] = [
         InvalidReason::BehindExternal,
         InvalidReason::ContainsNul,
         InvalidReason::Empty,
@@ -46,6 +46,7 @@ fn invalid() -> Vec<InvalidArgument> {
         InvalidReason::FrameTooLarge { size: 5_000, frame_max: 4_096 },
         InvalidReason::InitialFrameTooLarge { size: 5_000, initial_frame_max: 4_096 },
         InvalidReason::OutOfRange,
+        InvalidReason::SpaceOrControl,
     ];
     reasons.into_iter().map(|reason| InvalidArgument::new("queue", reason)).collect()
 }

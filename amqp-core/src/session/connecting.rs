@@ -91,6 +91,7 @@ impl Session {
 
     /// Begins the next cycle.
     pub(super) fn retry(&mut self, now: Instant) {
+        self.endpoints.begin_next_cycle();
         self.step(PhaseInput::Due);
         self.try_host(now);
     }
@@ -115,7 +116,7 @@ impl Session {
             self.step(PhaseInput::NextHost);
             self.connection.relink(now);
             self.try_host(now);
-        } else if !refused && self.endpoints.next_cycle() {
+        } else if !refused && self.endpoints.has_next_cycle() {
             self.step(PhaseInput::NextCycle);
             self.wait(now);
         } else {

@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use zeroize::Zeroize as _;
+
 use crate::config::{Credentials, ProvidedCredentials};
 use crate::error::{ConnectFailure, TransportError};
 use crate::event::{Action, Event, TimeoutReason};
@@ -55,6 +57,8 @@ impl Session {
         if attempt == self.attempt && self.phase == Phase::Connected {
             self.connection.handle_response(response);
             self.react(now);
+        } else if let Ok(mut late) = response {
+            late.zeroize();
         }
     }
 
@@ -103,9 +107,9 @@ impl Session {
                 self.dial_now(now);
                 replaced
             }
-            Err(error) => {
+            Err((error, refused)) => {
                 self.attempt_failed(now, ConnectFailure::InvalidCredentials(error));
-                None
+                Some(refused)
             }
         }
     }
@@ -140,7 +144,7 @@ impl Session {
         self.renewal = Renewal::of(now, provided.valid_for);
         self.await_expiry();
         // `update_secret` has checked that they can be sent, though perhaps not in a login.
-        self.connection.provide(provided.credentials).unwrap_or_default()
+        self.connection.provide(provided.credentials).unwrap_or_else(|(_, refused)| Some(refused))
     }
 
     fn not_renewed(&mut self, now: Instant, reason: &str) {
@@ -148,7 +152,7 @@ impl Session {
         let left =
             self.renewal.expiry.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
         self.timers.set(TimeoutReason::Credentials, Some(now + (left / 2).max(RENEWAL_RETRY_MIN)));
-        self.events.push_back(Event::CredentialsNotRenewed(reason.into()));
+        self.connection.events.push_back(Event::CredentialsNotRenewed(reason.into()));
     }
 }
 

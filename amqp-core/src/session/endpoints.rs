@@ -89,14 +89,14 @@ impl Endpoints {
         }
     }
 
-    /// Begins the next cycle with its first host, if there is another cycle.
-    pub(super) fn next_cycle(&mut self) -> bool {
-        if self.cycle >= self.cycles {
-            return false;
-        }
-        self.cycle += 1;
+    pub(super) const fn has_next_cycle(&self) -> bool {
+        self.cycle < self.cycles
+    }
+
+    /// Begins the next cycle with its first host.
+    pub(super) fn begin_next_cycle(&mut self) {
+        self.cycle = self.cycle.saturating_add(1);
         self.begin_cycle();
-        true
     }
 
     pub(super) fn failed(&mut self, step: ConnectStep, failure: ConnectFailure) -> FailedAttempt {
@@ -137,7 +137,7 @@ fn shuffle<T>(items: &mut [T], dice: &mut u64) {
     }
 }
 
-/// SplitMix64 (<https://doi.org/10.1145/2714064.2660195>): any seed gives good numbers.
+/// SplitMix64 (<https://doi.org/10.1145/2714064.2660195>): it works with any seed.
 const fn throw(dice: &mut u64) -> u64 {
     *dice = dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut mixed = *dice;

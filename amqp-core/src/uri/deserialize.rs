@@ -6,6 +6,7 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use zeroize::Zeroize as _;
 
 use super::error::{SettingError, UriError, UriErrorKind};
 use super::parse::{Part, parse_host};
@@ -52,7 +53,7 @@ impl<'de> Deserialize<'de> for Config {
                 }
                 draft.finish().map(Self::from).map_err(D::Error::custom)
             }
-            Value::List(_) => {
+            Value::Decimal(_) | Value::List(_) => {
                 Err(D::Error::custom("a configuration is a map of settings, or a URI"))
             }
         }
@@ -97,7 +98,10 @@ impl Draft {
                 return Err(SettingError::Empty("virtual_host").into());
             }
             ("virtual_host", Value::Text(name)) => self.uri.virtual_host = name,
-            ("uri", Value::Text(uri)) => self.whole = Some(uri.parse()),
+            ("uri", Value::Text(mut uri)) => {
+                self.whole = Some(uri.parse());
+                uri.zeroize();
+            }
             (settings::CLIENT_PROPERTIES | settings::TCP_OPTIONS, Value::Map(nested)) => {
                 for (name, value) in nested {
                     self.set(&format!("{key}.{name}"), value)?;
@@ -111,7 +115,15 @@ impl Draft {
                     settings::set(&mut self.uri, key, &name)?;
                 }
             }
-            (_, Value::Text(value)) => settings::set(&mut self.uri, key, &value)?,
+            (
+                "host" | "hosts" | "user" | "password" | "virtual_host" | "uri",
+                Value::Decimal(_),
+            ) => return Err(form(key, "a text in quotes")),
+            ("port", Value::Decimal(_)) => return Err(UriErrorKind::Port),
+            ("tls", Value::Decimal(_)) => return Err(form(key, "true or false")),
+            (_, Value::Text(value) | Value::Decimal(value)) => {
+                settings::set(&mut self.uri, key, &value)?;
+            }
             _ => return Err(form(key, "a single value")),
         }
         Ok(())
@@ -151,9 +163,11 @@ fn form(key: &str, expected: &'static str) -> UriErrorKind {
     SettingError::Form { key: key.into(), expected }.into()
 }
 
-/// Whatever a format has. Everything that is not a list or a map is a text, so that no error of serde shows a value.
+/// A value of any format. Everything that is not a list or a map is a text, so that no error of serde shows a value.
 enum Value {
     Text(String),
+    /// A number with decimals, or one too large for an integer. What was written is not known exactly.
+    Decimal(String),
     List(Vec<Self>),
     Map(Vec<(String, Self)>),
 }
@@ -185,8 +199,16 @@ impl<'de> Visitor<'de> for AnyValue {
         Ok(Value::Text(value.to_string()))
     }
 
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+    fn visit_i128<E: Error>(self, value: i128) -> Result<Value, E> {
         Ok(Value::Text(value.to_string()))
+    }
+
+    fn visit_u128<E: Error>(self, value: u128) -> Result<Value, E> {
+        Ok(Value::Text(value.to_string()))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Decimal(value.to_string()))
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {

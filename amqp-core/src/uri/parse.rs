@@ -3,6 +3,8 @@
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
+use zeroize::Zeroize as _;
+
 use super::error::{SettingError, UriError, UriErrorKind};
 use super::{AmqpUri, TLS_PORT, settings};
 use crate::config::{Credentials, PORT};
@@ -79,26 +81,40 @@ impl<'a> Part<'a> {
         }
     }
 
+    /// Where the byte is encoded that has this offset in the decoded text.
+    fn encoded_offset(self, decoded: usize) -> usize {
+        let mut offset = 0;
+        for _ in 0..decoded {
+            let encoded = self.text.as_bytes().get(offset) == Some(&b'%');
+            offset += if encoded { 3 } else { 1 };
+        }
+        offset
+    }
+
     /// The text without its percent-encoding.
     fn decode(self, part: &'static str) -> Result<String, Fault> {
         let fault = |offset| self.fault_at(offset, UriErrorKind::PercentEncoding(part));
         let mut bytes = self.text.bytes().enumerate();
+        // It does not move while it is filled, and becomes the text: a password leaves no copy.
         let mut decoded = Vec::with_capacity(self.text.len());
         while let Some((offset, byte)) = bytes.next() {
             if byte != b'%' {
-                decoded.push((offset, byte));
+                decoded.push(byte);
                 continue;
             }
             let mut digit = || bytes.next().and_then(|(_, byte)| char::from(byte).to_digit(16));
             match (digit(), digit()) {
-                (Some(high), Some(low)) => decoded.push((offset, (high * 16 + low) as u8)),
-                _ => return Err(fault(offset)),
+                (Some(high), Some(low)) => decoded.push((high * 16 + low) as u8),
+                _ => {
+                    decoded.zeroize();
+                    return Err(fault(offset));
+                }
             }
         }
-        let bytes = decoded.iter().map(|(_, byte)| *byte).collect();
-        String::from_utf8(bytes).map_err(|error| {
+        String::from_utf8(decoded).map_err(|error| {
             let invalid = error.utf8_error().valid_up_to();
-            fault(decoded.get(invalid).map_or(0, |(offset, _)| *offset))
+            error.into_bytes().zeroize();
+            fault(self.encoded_offset(invalid))
         })
     }
 }

@@ -181,6 +181,26 @@ fn pk_29_a_loss_says_by_its_step_what_was_probably_refused() {
     assert!(matches!(peer.failure(), ConnectFailure::TuningRefused(_)));
 }
 
+/// A peer that closes over TLS may leave out the farewell. Other errors of TLS are reported as such.
+#[test]
+fn a_loss_over_tls_says_by_its_step_what_was_probably_refused() {
+    let lost = |tune: bool, kind| {
+        let mut peer = Peer::connected(Config::default());
+        peer.send(0, &start(b"PLAIN"));
+        if tune {
+            peer.send(0, &connection::Tune { channel_max: 0, frame_max: 0, heartbeat: 0 });
+        }
+        let error = std::io::Error::from(TlsError::new(kind, "")).into();
+        peer.session.handle_disconnected(peer.now, peer.attempt, error, 0);
+        peer.failure()
+    };
+    let truncated = TlsErrorKind::Truncated;
+    assert!(matches!(lost(false, truncated), ConnectFailure::ProbablyAuthentication(_)));
+    assert!(matches!(lost(true, truncated), ConnectFailure::TuningRefused(_)));
+    let refused = lost(false, TlsErrorKind::ClientCertificateRefused);
+    assert!(matches!(refused, ConnectFailure::Tls { .. }), "{refused:?}");
+}
+
 /// Wherever it happens, in the middle of a frame or between two, the step says what it means.
 #[test]
 fn a_loss_at_any_byte_of_the_handshake_is_a_failure_of_its_step() {

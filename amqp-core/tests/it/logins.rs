@@ -250,9 +250,10 @@ fn what_a_mechanism_says_must_fit_the_frame() {
         let ConnectFailure::InvalidCredentials(error) = peer.failure() else { panic!() };
         assert!(matches!(error.reason, InvalidReason::InitialFrameTooLarge { .. }));
     }
-    for name in ["", "TWO WORDS", "N\0"] {
+    let space = InvalidReason::SpaceOrControl;
+    for (name, reason) in [("", InvalidReason::Empty), ("TWO WORDS", space), ("N\0", space)] {
         let mechanism = Scripted(name, Vec::new());
-        invalid(config(Credentials::mechanism(mechanism)));
+        assert_eq!(invalid(config(Credentials::mechanism(mechanism))), reason);
     }
 }
 
@@ -348,7 +349,8 @@ fn a_transport_that_is_connected_waits_for_the_credentials() {
 #[test]
 fn credentials_that_cannot_be_sent_end_connecting() {
     let (mut session, now, attempt) = fetching(2);
-    session.handle_credentials(now, attempt, Ok(token("a\0b")));
+    let refused = session.handle_credentials(now, attempt, Ok(token("a\0b")));
+    assert_eq!(refused, Some(token("a\0b").credentials), "the caller drops them");
     let Some(amqp_core::CloseCause::Connect(error)) = session.cause() else { panic!() };
     assert_eq!(
         error.last_failure().unwrap().to_string(),

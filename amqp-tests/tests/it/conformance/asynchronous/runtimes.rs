@@ -170,3 +170,35 @@ fn a_tokio_connection_may_live_in_memory() {
         within("the end of the stream", relay).await.unwrap().unwrap();
     });
 }
+
+/// While the next attempt fetches its credentials, nothing of the one before stays open.
+#[test]
+fn a_failed_attempt_is_dropped_while_the_next_fetches_its_credentials() {
+    smol::block_on(async {
+        let silent = smol::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = silent.local_addr().unwrap();
+        let asked = AtomicU32::new(0);
+        let provider = move || {
+            let is_first = asked.fetch_add(1, Ordering::Relaxed) == 0;
+            async move {
+                if !is_first {
+                    std::future::pending::<()>().await;
+                }
+                Ok::<_, std::io::Error>(amqp_smol::Credentials::plain("guest", "guest"))
+            }
+        };
+        let connector = amqp_smol::Connector::new(&format!("amqp://{address},{address}")).unwrap();
+        let connector =
+            connector.address_timeout(Duration::from_secs(1)).credentials_provider(provider);
+        let peer = async {
+            let (mut stream, _) = silent.accept().await.unwrap();
+            smol::io::AsyncReadExt::read_to_end(&mut stream, &mut Vec::new()).await.unwrap();
+            true
+        };
+        let connecting = async {
+            connector.connect().await.unwrap_err();
+            false
+        };
+        assert!(smol::future::or(peer, connecting).await, "the first socket stays open");
+    });
+}
