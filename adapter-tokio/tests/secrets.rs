@@ -137,7 +137,7 @@ async fn fails(seen: &Seen, connector: Connector, reason: &str) {
     seen.shown(&connector);
     let error = connector.connect().await.unwrap_err();
     seen.error(&error);
-    let failure = error.last_failure().map_or(error.to_string(), ToString::to_string);
+    let failure = error.last_failure().map_or_else(|| error.to_string(), ToString::to_string);
     assert!(failure.starts_with(reason), "{failure}");
 }
 
