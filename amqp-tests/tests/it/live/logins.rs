@@ -5,7 +5,7 @@ use amqp_blocking::{ConnectError, Credentials};
 
 use super::tls_node::{LONG_PASSWORD, NODE};
 use crate::demo_mechanism::Demo;
-use crate::support::within;
+use crate::support::{rabbitmq, rabbitmq_version, within};
 
 fn only_failure(error: &ConnectError) -> &ConnectFailure {
     let ConnectError::Failed { attempts } = error else { panic!("{error:?}") };
@@ -141,3 +141,20 @@ mod blocking {
 }
 
 logins!(on_threads, blocking, smol::block_on);
+
+/// RabbitMQ's own limit before the limits are negotiated (`initial_frame_max`). It resets the connection.
+#[test]
+fn a_login_that_is_too_long_for_rabbitmq_is_probably_refused() {
+    let limit = if rabbitmq_version() < (4, 1) { 4_096 } else { 8_192 };
+    // The client properties take some hundred bytes.
+    for (size, fits) in [(limit - 1_000, true), (limit, false)] {
+        let credentials = Credentials::plain("guest", "t".repeat(size));
+        let connector = amqp_blocking::Connector::new(&rabbitmq().uri()).unwrap();
+        let error = connector.credentials(credentials).connect().unwrap_err();
+        match only_failure(&error) {
+            ConnectFailure::Authentication(_) => assert!(fits, "{size} bytes"),
+            ConnectFailure::ProbablyAuthentication(_) => assert!(!fits, "{size} bytes"),
+            failure => panic!("{size} bytes: {failure:?}"),
+        }
+    }
+}
