@@ -287,7 +287,8 @@ impl Pump {
 
     fn trace_output(&mut self) {
         if self.sent.wants_bytes() {
-            self.sent.pass(&self.transmit.to_vec());
+            // Not copied: a login is wiped when it is written.
+            self.transmit.parts().for_each(|part| self.sent.pass(part));
         }
     }
 }

@@ -81,16 +81,20 @@ impl Transmit {
 
     /// Copies all bytes that are still to be written, for tests and simple loops.
     pub fn to_vec(&self) -> Vec<u8> {
-        let mut all = Vec::new();
-        let mut flat_from = self.flat_written;
-        let mut insert_from = self.insert_written;
-        for insert in &self.chunk.inserts {
-            all.extend_from_slice(self.chunk.flat.get(flat_from..insert.at).unwrap_or_default());
-            all.extend_from_slice(insert.bytes.get(insert_from..).unwrap_or_default());
+        self.parts().flatten().copied().collect()
+    }
+
+    /// Returns all bytes that are still to be written, in pieces and in their order.
+    pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let (mut flat_from, mut insert_from) = (self.flat_written, self.insert_written);
+        let inserts = self.chunk.inserts.iter().flat_map(move |insert| {
+            let before = self.chunk.flat.get(flat_from..insert.at).unwrap_or_default();
+            let body = insert.bytes.get(insert_from..).unwrap_or_default();
             (flat_from, insert_from) = (insert.at, 0);
-        }
-        all.extend_from_slice(self.chunk.flat.get(flat_from..).unwrap_or_default());
-        all
+            [before, body]
+        });
+        let last = self.chunk.inserts.back().map_or(self.flat_written, |insert| insert.at);
+        inserts.chain([self.chunk.flat.get(last..).unwrap_or_default()])
     }
 
     pub(super) fn clear(&mut self) {
