@@ -273,6 +273,7 @@ impl<R: Runtime> Driver<R> {
 
     fn drop_transport(&mut self) {
         self.transport = None;
+        self.authentication.end_exchange();
         self.pump.reset();
         (self.flushing, self.write_error) = (false, None);
     }
