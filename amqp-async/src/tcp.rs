@@ -49,7 +49,7 @@ fn apply(socket: &Socket, options: &TcpOptions) -> io::Result<()> {
     let mut keepalive = TcpKeepalive::new();
     let mut wants_keepalive = false;
     if let Some(idle) = options.keepalive_idle {
-        keepalive = keepalive.with_time(idle);
+        keepalive = with_idle(keepalive, idle)?;
         wants_keepalive = true;
     }
     if let Some(interval) = options.keepalive_interval {
@@ -109,6 +109,13 @@ macro_rules! where_supported {
             Err(io::Error::new(io::ErrorKind::Unsupported, text))
         }
     };
+}
+
+where_supported! {
+    "TCP_KEEPIDLE" on ["android" "freebsd" "illumos" "ios" "linux" "macos" "netbsd" "windows"]:
+    fn with_idle(keepalive: TcpKeepalive, idle: std::time::Duration) -> TcpKeepalive {
+        Ok(keepalive.with_time(idle))
+    }
 }
 
 where_supported! {
