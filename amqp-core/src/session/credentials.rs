@@ -27,23 +27,30 @@ pub(super) struct Renewal {
 }
 
 impl Session {
-    /// Reports the result of [`Action::FetchCredentials`]. Returns credentials that are no longer used, which may
-    /// have code of the application in their `Drop`: drop them outside of any lock.
+    /// Reports the result of [`Action::FetchCredentials`]. Returns credentials that are not used, or
+    /// that were replaced. They may have code of the application in their `Drop`: drop them outside of any lock.
     pub fn handle_credentials(
         &mut self,
         now: Instant,
         attempt: Attempt,
         result: Result<ProvidedCredentials, TransportError>,
     ) -> Option<Credentials> {
-        if attempt != self.attempt {
-            return result.ok().map(|provided| provided.credentials);
-        }
-        match self.phase {
-            Phase::FetchingCredentials => self.fetched(now, result),
-            Phase::Connected if self.renewal.fetching && self.connection.is_open() => {
-                self.renewed(now, result)
+        let awaited = self.phase == Phase::FetchingCredentials;
+        let renews = self.renewal.fetching && self.connection.is_open();
+        match result {
+            Ok(provided) if attempt != self.attempt => Some(provided.credentials),
+            Ok(provided) if awaited => self.fetched(now, provided),
+            Ok(provided) if renews => self.renewed(now, provided),
+            Ok(provided) => Some(provided.credentials),
+            Err(_) if attempt != self.attempt => None,
+            Err(error) => {
+                if awaited {
+                    self.attempt_failed(now, ConnectFailure::Credentials(error));
+                } else if renews {
+                    self.not_renewed(now, &error.message);
+                }
+                None
             }
-            _ => result.ok().map(|provided| provided.credentials),
         }
     }
 
@@ -88,18 +95,8 @@ impl Session {
         self.action = Some(Action::FetchCredentials { attempt: self.attempt });
     }
 
-    fn fetched(
-        &mut self,
-        now: Instant,
-        result: Result<ProvidedCredentials, TransportError>,
-    ) -> Option<Credentials> {
-        let provided = match result {
-            Ok(provided) => provided,
-            Err(error) => {
-                self.attempt_failed(now, ConnectFailure::Credentials(error));
-                return None;
-            }
-        };
+    /// Continues the attempt with credentials. Returns those that are not used.
+    fn fetched(&mut self, now: Instant, provided: ProvidedCredentials) -> Option<Credentials> {
         self.renewal = Renewal::of(now, provided.valid_for);
         match self.connection.provide(provided.credentials) {
             Ok(replaced) => {
@@ -114,18 +111,8 @@ impl Session {
         }
     }
 
-    fn renewed(
-        &mut self,
-        now: Instant,
-        result: Result<ProvidedCredentials, TransportError>,
-    ) -> Option<Credentials> {
-        let provided = match result {
-            Ok(provided) => provided,
-            Err(error) => {
-                self.not_renewed(now, &error.message);
-                return None;
-            }
-        };
+    /// Sends the broker a new secret. Returns the credentials that are not used.
+    fn renewed(&mut self, now: Instant, provided: ProvidedCredentials) -> Option<Credentials> {
         let sent = match provided.credentials.secret() {
             Some(secret) => self.connection.update_secret(now, secret, "renewed"),
             None => {
