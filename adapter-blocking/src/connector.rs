@@ -128,6 +128,8 @@ impl Connector {
     /// <https://www.rabbitmq.com/docs/oauth2>). If that fails, it is tried again, and
     /// [`ConnectionEvent::CredentialsNotRenewed`](crate::ConnectionEvent::CredentialsNotRenewed) says so.
     ///
+    /// The guide has an example ([TLS and authentication](crate::guide::tls)).
+    ///
     /// For attempts, an error is reported as
     /// [`ConnectFailure::Credentials`](crate::errors::ConnectFailure::Credentials), and the next address is tried. It is
     /// shown and logged, so it must not hold a secret.

@@ -1,6 +1,6 @@
-//! A pool of threads for name lookups and for dial functions of applications.
+//! A pool of threads for name lookups, and for dial functions and credentials providers of applications.
 //!
-//! Both block, may take longer than an attempt to connect, and cannot be cancelled. So they run on threads of
+//! They block, may take longer than an attempt to connect, and cannot be cancelled. So they run on threads of
 //! a pool that all connections of the process share. The pool starts a thread if work finds none idle, up to
 //! a maximum. Further work waits in a queue. A thread ends when the queue is empty, so that a process has
 //! none once its connections are open.

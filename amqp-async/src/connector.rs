@@ -106,6 +106,8 @@ impl<R: Runtime> Connector<R> {
     /// <https://www.rabbitmq.com/docs/oauth2>). If that fails, it is tried again, and
     /// [`ConnectionEvent::CredentialsNotRenewed`](crate::ConnectionEvent::CredentialsNotRenewed) says so.
     ///
+    /// The guide has an example ([TLS and authentication](crate::guide::tls)).
+    ///
     /// For attempts, an error is reported as
     /// [`ConnectFailure::Credentials`](amqp_core::errors::ConnectFailure::Credentials), and the next address is tried.
     #[must_use]

@@ -47,7 +47,8 @@ where
 /// What an application plugs into its connections.
 #[derive(Clone, Default)]
 pub struct Plugins {
-    /// What encrypts transports to hosts that are to be reached over TLS. Without it, what [`Runtime::secure`](crate::Runtime::secure) returns.
+    /// What encrypts transports to hosts that are to be reached over TLS. Without it,
+    /// [`Runtime::secure`](crate::Runtime::secure) is called.
     pub secure: Option<Arc<dyn Secure>>,
     /// What provides credentials, in place of those of the configuration.
     pub credentials: Option<Arc<dyn CredentialsProvider>>,

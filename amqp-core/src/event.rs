@@ -185,7 +185,7 @@ pub enum TimeoutReason {
     HeartbeatReceive,
     /// A heartbeat is to be sent.
     HeartbeatSend,
-    /// The delay before the next cycle of attempts to connect is over.
+    /// The delay before the next cycle of attempts to connect has passed.
     Retry,
     /// Reading has been paused for a long time. A few bytes must be read, because RabbitMQ closes a
     /// connection to which it cannot write.

@@ -59,7 +59,7 @@ impl Credentials {
     /// Returns the mechanism EXTERNAL: the broker takes the user from the client's certificate. It needs TLS with a client
     /// certificate, and in RabbitMQ the plugin `rabbitmq_auth_mechanism_ssl`.
     ///
-    /// There is no fallback: no mechanism may follow it in the order.
+    /// It never falls back to another mechanism: it must be the last one in the order.
     pub fn external() -> Self {
         Self::of(Choice::External)
     }

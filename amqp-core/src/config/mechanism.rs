@@ -46,8 +46,8 @@ pub trait AuthMechanism: Send + Sync {
 /// The responses of one login by an [`AuthMechanism`]. Closures implement it. It is dropped when the connection is open,
 /// or the attempt has failed.
 pub trait AuthExchange: Send {
-    /// Returns the response to a challenge of the broker (`connection.secure`), or the initial response
-    /// (`connection.start-ok`), for which there is no challenge. It is wiped from memory once it is sent.
+    /// Returns the response to a challenge of the broker (`connection.secure`). Without a challenge, it is the initial
+    /// response (`connection.start-ok`). It is wiped from memory once it is sent.
     ///
     /// The driver calls it, so it must not block.
     ///

@@ -96,7 +96,7 @@ impl Session {
         self.try_host(now);
     }
 
-    /// Continues with the next address, host or cycle, unless the failure is a refusal or there is no other.
+    /// Continues with the next address, host or cycle, unless the failure is a refusal, or all have failed.
     pub(super) fn attempt_failed(&mut self, now: Instant, failure: ConnectFailure) {
         self.timers.set(TimeoutReason::Address, None);
         let refused = matches!(

@@ -40,7 +40,7 @@ enum Phase {
     Securing,
     /// A transport is connected: handshake, open or closing.
     Connected,
-    /// There is no transport until the next cycle of attempts.
+    /// The session waits for the next cycle of attempts, without a transport.
     Waiting,
     /// The session has ended. Queued output is still to be written.
     Ended,
@@ -61,7 +61,7 @@ enum PhaseInput {
     NextHost,
     /// The last host of a cycle failed, and there is another cycle.
     NextCycle,
-    /// The delay before the next cycle is over.
+    /// The delay before the next cycle has passed.
     Due,
     End,
 }

@@ -112,7 +112,7 @@ pub enum SettingError {
         high: Duration,
     },
     /// A setting is not known.
-    #[error("there is no setting {0}")]
+    #[error("unknown setting {0}")]
     Unknown(String),
     /// A setting needs another one.
     #[error("{0} is set without {1}")]

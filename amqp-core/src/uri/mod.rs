@@ -31,7 +31,7 @@ const TLS_PORT: u16 = 5671;
 /// * User, password, host, virtual host and the values of query parameters are percent-decoded once. `+` is literal.
 /// * Several hosts are separated by commas. They are tried in order, unless `host_order` says otherwise.
 /// * An unknown query parameter, and a repeated one, is an error that names it.
-/// * `verify=verify_none` is an error: certificates are checked, whatever a URI says.
+/// * `verify=verify_none` is an error: a URI cannot turn the checks of certificates off.
 ///
 /// The query parameters are those of [RabbitMQ](https://www.rabbitmq.com/docs/uri-query-parameters), those of pika,
 /// and a few more. Each field says what its parameter takes. A number of seconds may have three decimals.
@@ -55,7 +55,7 @@ pub struct AmqpUri {
     pub tls: bool,
     /// The hosts with their ports. IPv6 addresses have no brackets.
     pub hosts: Vec<(String, u16)>,
-    /// User and password, if the URI has them.
+    /// User and password, if the URI has them. `Display` shows the user of PLAIN or AMQPLAIN.
     pub credentials: Option<Credentials>,
     /// `auth_mechanism`: `plain`, `amqplain` or `external`. It may be repeated: the first that the broker offers is
     /// used. Without one, it is PLAIN.

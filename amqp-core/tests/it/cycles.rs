@@ -230,7 +230,7 @@ fn pk_42_a_refusal_ends_all_cycles() {
     ends(peer, ConnectStep::Open);
 }
 
-/// Each failure has the step at which it happened, whatever it is.
+/// Each failure has the step at which it happened.
 #[test]
 fn a_failure_names_its_step() {
     let steps = [ConnectStep::Start, ConnectStep::Tune, ConnectStep::Open];
