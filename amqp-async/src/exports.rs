@@ -7,13 +7,13 @@ pub mod values {
         errors, guide, limits, requests, types,
     };
     pub use amqp_core::{
-        AckError, AmqpUri, BasicConsume, BasicGet, BasicQos, Body, BrokerError, ChannelCause,
-        CloseCause, Config, ConnectError, Credentials, DeliveryMode, DeliveryTag, Endpoint, Error,
-        ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeType, Fault, FieldTable, FieldValue,
-        Heartbeat, HostOrder, Message, Overflow, Properties, ProvidedCredentials, Publish,
-        PublishError, PublishSeq, QueueBind, QueueDeclare, QueueDeclareOk, QueueDelete, QueuePurge,
-        ReceivedMessage, ReplyCode, ReturnedMessage, StreamOffset, TcpOptions, TlsSettings,
-        Unconfirmed,
+        AckError, AmqpUri, Backoff, BasicConsume, BasicGet, BasicQos, Body, BrokerError,
+        ChannelCause, CloseCause, Config, ConnectError, Credentials, DeliveryMode, DeliveryTag,
+        Endpoint, Error, ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeType, Fault,
+        FieldTable, FieldValue, Heartbeat, HostOrder, Message, Overflow, Properties,
+        ProvidedCredentials, Publish, PublishError, PublishSeq, QueueBind, QueueDeclare,
+        QueueDeclareOk, QueueDelete, QueuePurge, ReceivedMessage, Recovery, ReplyCode,
+        ReturnedMessage, StreamOffset, TcpOptions, TlsSettings, Unconfirmed,
     };
 }
 

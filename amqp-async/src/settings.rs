@@ -95,6 +95,9 @@ macro_rules! connector_settings {
             /// Sets how long the broker may block publishes before the connection ends. By default there is
             /// no limit (<https://www.rabbitmq.com/docs/connection-blocked>).
             blocked_timeout(timeout: std::time::Duration);
+
+            /// Sets what happens when the open connection is lost. By default it is not recovered: it ends.
+            recovery(recovery: $crate::Recovery);
         }
     };
     ($($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*);)*) => {

@@ -88,8 +88,8 @@ pub use amqp_proto::{DeliveryMode, FieldTable, FieldValue, Properties, ReplyCode
 pub use buffer_pool::BufferPool;
 pub use channel::{Confirmation, Unconfirmed};
 pub use config::{
-    Config, Credentials, Endpoint, Heartbeat, HostOrder, ProvidedCredentials, TcpOptions,
-    TlsSettings,
+    Backoff, Config, Credentials, Endpoint, Heartbeat, HostOrder, ProvidedCredentials, Recovery,
+    TcpOptions, TlsSettings,
 };
 pub use connection::{Channel, Connection, End, PublishRefused};
 pub use error::{
@@ -130,7 +130,7 @@ pub mod requests {
 
 /// Types of arguments and results that programs seldom name.
 pub mod types {
-    pub use crate::config::{AuthExchange, AuthMechanism, Challenge, Secret};
+    pub use crate::config::{AuthExchange, AuthMechanism, Challenge, RecoveryMode, Secret};
     pub use crate::connection::{Stats, Tuning};
     pub use crate::uri::UriMechanism;
     pub use amqp_proto::{Decimal, PropertiesRef, RawProperties, RawTable, ShortStr};

@@ -20,6 +20,22 @@ pub const ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
 /// open its port within a few cycles, and it is pika's default.
 pub const RETRY_DELAY: Duration = Duration::from_secs(2);
 
+/// The minimum delay before an attempt to recover a connection. With none, a broker that is down would be dialled
+/// without a pause.
+pub const RECOVERY_DELAY_MIN: Duration = Duration::from_millis(1);
+
+/// The default delay before the first attempt to recover a connection. A restarted proxy or a failed-over node is back
+/// within this time, and a person hardly notices the interruption.
+pub const RECOVERY_FIRST_DELAY: Duration = Duration::from_millis(500);
+
+/// The default maximum delay between attempts to recover a connection, without jitter. It costs a broker that is down
+/// for hours little, and an application waits no longer than this once the broker is back.
+pub const RECOVERY_LONGEST_DELAY: Duration = Duration::from_secs(30);
+
+/// The default random part of a delay, as a fraction of it, more or less. Clients that lose their broker at the same time
+/// return over a period as long as the delay.
+pub const RECOVERY_JITTER_FRACTION: f64 = 0.5;
+
 /// The maximum number of failed attempts that an error of connecting lists. Older ones are dropped. It bounds the
 /// memory when a connection is tried again for a long time.
 pub const FAILED_ATTEMPTS_MAX: usize = 1024;

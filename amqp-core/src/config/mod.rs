@@ -2,6 +2,8 @@
 
 mod credentials;
 mod mechanism;
+#[cfg_attr(not(test), expect(dead_code, reason = "the session does not recover yet"))]
+mod recovery;
 mod tcp;
 mod tls;
 
@@ -16,6 +18,7 @@ use crate::limits;
 pub(crate) use credentials::{Choice, UserPassword};
 pub use credentials::{Credentials, ProvidedCredentials, Secret};
 pub use mechanism::{AuthExchange, AuthMechanism, Challenge};
+pub use recovery::{Backoff, Recovery, RecoveryMode};
 pub use tcp::TcpOptions;
 pub use tls::TlsSettings;
 
@@ -64,6 +67,7 @@ pub struct Config {
     pub(crate) call_timeout: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) blocked_timeout: Option<Duration>,
+    pub(crate) recovery: Recovery,
 }
 
 impl Config {
@@ -252,6 +256,13 @@ impl Config {
         self
     }
 
+    /// Sets what happens when the open connection is lost. By default it is not recovered: it ends.
+    #[must_use]
+    pub fn recovery(mut self, recovery: Recovery) -> Self {
+        self.recovery = recovery;
+        self
+    }
+
     /// Returns what TLS trusts and presents. A session does not encrypt: its driver does.
     pub const fn tls(&self) -> &TlsSettings {
         &self.tls
@@ -328,6 +339,7 @@ impl Default for Config {
             call_timeout: limits::CALL_TIMEOUT,
             close_timeout: limits::CLOSE_TIMEOUT,
             blocked_timeout: None,
+            recovery: Recovery::never(),
         }
     }
 }

@@ -342,6 +342,7 @@ pub(crate) fn validate(config: &Config) -> Result<(), InvalidArgument> {
     }
     crate::request::short("virtual-host", &config.virtual_host)?;
     crate::request::short("locale", &config.locale)?;
+    config.recovery.check()?;
     login::check(config, &config.credentials)
 }
 

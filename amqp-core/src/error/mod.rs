@@ -403,7 +403,7 @@ pub enum InvalidReason {
         /// The limit in bytes.
         initial_frame_max: u32,
     },
-    /// It is outside of the range that the protocol or RabbitMQ allows.
+    /// It is outside of its range, or of the range that the protocol or RabbitMQ allows.
     #[error("is out of range")]
     OutOfRange,
     /// It contains a space or a control character.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::config::{Config, Endpoint, HostOrder, PORT};
 use crate::error::{ConnectFailure, ConnectStep, FailedAttempt, TransportError};
 use crate::limits::FAILED_ATTEMPTS_MAX;
+use crate::session::dice::throw;
 
 /// The cycles, the hosts of the current one, and the addresses of the current host.
 #[derive(Debug)]
@@ -135,13 +136,4 @@ fn shuffle<T>(items: &mut [T], dice: &mut u64) {
         let other = throw(dice) % (last as u64 + 1);
         items.swap(last, other as usize);
     }
-}
-
-/// SplitMix64 (<https://doi.org/10.1145/2714064.2660195>): it works with any seed.
-const fn throw(dice: &mut u64) -> u64 {
-    *dice = dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut mixed = *dice;
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }

@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::config::{
-    Choice, Config, Credentials, Endpoint, Heartbeat, HostOrder, PORT, TcpOptions, TlsSettings,
-    UserPassword,
+    Backoff, Choice, Config, Credentials, Endpoint, Heartbeat, HostOrder, PORT, Recovery,
+    RecoveryMode, TcpOptions, TlsSettings, UserPassword,
 };
 
 pub use error::{SettingError, UriError, UriErrorKind};
@@ -87,6 +87,17 @@ pub struct AmqpUri {
     pub call_timeout: Option<Duration>,
     /// `close_timeout`: how long a close waits for the broker's reply, in seconds, 0.001 to 86,400.
     pub close_timeout: Option<Duration>,
+    /// `recovery`: which losses of the open connection are recovered, `automatic`, `never` or
+    /// `unless_closed_by_broker`. See [`Recovery`].
+    pub recovery: Option<RecoveryMode>,
+    /// `recovery_delay`: the delay before the first attempt to recover, in seconds, 0.001 to 86,400. The delays double
+    /// from it. See [`Backoff`].
+    pub recovery_delay: Option<Duration>,
+    /// `recovery_max_delay`: the maximum delay between attempts to recover, in seconds, 0.001 to 86,400.
+    pub recovery_max_delay: Option<Duration>,
+    /// `recovery_attempts`: the number of failed attempts to recover after which the connection ends, 1 to
+    /// 4,294,967,295.
+    pub recovery_attempts: Option<u32>,
     /// `locale`: the language of the broker's texts. RabbitMQ has `en_US` alone.
     pub locale: Option<String>,
     /// `client_properties.NAME`: a client property of any name, which is a text. RabbitMQ's tools show
@@ -137,6 +148,18 @@ impl AmqpUri {
         };
         self.auth_mechanisms.iter().map(credentials).reduce(Credentials::or)
     }
+
+    /// The policy with the changes of the settings that are set.
+    fn changed_recovery(&self, mut recovery: Recovery) -> Recovery {
+        if let Some(mode) = self.recovery {
+            recovery.mode = mode;
+        }
+        if self.recovery_delay.is_some() || self.recovery_max_delay.is_some() {
+            recovery.backoff = Backoff::between(self.recovery_delay, self.recovery_max_delay);
+        }
+        recovery.attempts = self.recovery_attempts.or(recovery.attempts);
+        recovery
+    }
 }
 
 impl Default for AmqpUri {
@@ -160,6 +183,10 @@ impl Default for AmqpUri {
             blocked_connection_timeout: None,
             call_timeout: None,
             close_timeout: None,
+            recovery: None,
+            recovery_delay: None,
+            recovery_max_delay: None,
+            recovery_attempts: None,
             locale: None,
             client_properties: BTreeMap::new(),
             tls_settings: TlsSettings::default(),
@@ -183,7 +210,10 @@ impl From<AmqpUri> for Config {
     fn from(uri: AmqpUri) -> Self {
         let login = uri.login();
         let endpoint = |(host, port): (String, u16)| Endpoint::new(host, port).tls(uri.tls);
-        let mut config = Self::default()
+        let default = Self::default();
+        let recovery = uri.changed_recovery(default.recovery.clone());
+        let mut config = default
+            .recovery(recovery)
             .endpoints(uri.hosts.into_iter().map(endpoint))
             .virtual_host(uri.virtual_host)
             .tls_settings(uri.tls_settings)

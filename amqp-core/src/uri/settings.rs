@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::error::SettingError;
 use super::parse::parse_number;
 use super::{AmqpUri, UriMechanism};
-use crate::config::HostOrder;
+use crate::config::{HostOrder, RecoveryMode};
 use crate::limits::{KEEPALIVE_MAX, KEEPALIVE_RETRIES_MAX, SETTING_TIME_MAX, USER_TIMEOUT_MAX};
 
 /// The setting that may be repeated.
@@ -77,6 +77,23 @@ pub(super) fn set(uri: &mut AmqpUri, key: &str, value: &str) -> Result<(), Setti
         }
         "keyfile" => tls.key_file = Some(text("keyfile", value)?.into()),
         "locale" => uri.locale = Some(text("locale", value)?.into()),
+        "recovery" => {
+            uri.recovery = Some(match value {
+                "automatic" => RecoveryMode::Automatic,
+                "never" => RecoveryMode::Never,
+                "unless_closed_by_broker" => RecoveryMode::UnlessClosedByBroker,
+                _ => return Err(form(key, "automatic, never or unless_closed_by_broker")),
+            });
+        }
+        "recovery_attempts" => {
+            let key = "recovery_attempts";
+            let attempts = number(key, "attempts", 1, u32::MAX.into(), value)?;
+            uri.recovery_attempts = Some(attempts as u32);
+        }
+        "recovery_delay" => uri.recovery_delay = Some(positive_seconds("recovery_delay", value)?),
+        "recovery_max_delay" => {
+            uri.recovery_max_delay = Some(positive_seconds("recovery_max_delay", value)?);
+        }
         "retry_delay" => {
             uri.retry_delay = Some(seconds("retry_delay", value, Duration::ZERO)?);
         }
@@ -135,6 +152,11 @@ pub(super) fn all(uri: &AmqpUri) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, 
         HostOrder::Listed => "listed",
         HostOrder::Shuffled => "shuffled",
     };
+    let recovery = |mode| match mode {
+        RecoveryMode::Automatic => "automatic",
+        RecoveryMode::Never => "never",
+        RecoveryMode::UnlessClosedByBroker => "unless_closed_by_broker",
+    };
     let named = [
         ("heartbeat", uri.heartbeat.map(shown)),
         ("channel_max", uri.channel_max.map(shown)),
@@ -148,6 +170,10 @@ pub(super) fn all(uri: &AmqpUri) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, 
         ("blocked_connection_timeout", uri.blocked_connection_timeout.map(in_seconds)),
         ("call_timeout", uri.call_timeout.map(in_seconds)),
         ("close_timeout", uri.close_timeout.map(in_seconds)),
+        ("recovery", uri.recovery.map(recovery).map(shown)),
+        ("recovery_delay", uri.recovery_delay.map(in_seconds)),
+        ("recovery_max_delay", uri.recovery_max_delay.map(in_seconds)),
+        ("recovery_attempts", uri.recovery_attempts.map(shown)),
         ("locale", uri.locale.clone()),
         ("cacertfile", path(&tls.ca_file)),
         ("certfile", path(&tls.certificate_file)),

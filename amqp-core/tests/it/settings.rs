@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use amqp_core::{Config, Credentials, Endpoint, Heartbeat, HostOrder, TcpOptions, TlsSettings};
+use amqp_core::{
+    Backoff, Config, Credentials, Endpoint, Heartbeat, HostOrder, Recovery, TcpOptions, TlsSettings,
+};
 
 /// A setting by a URI, by a file in JSON and in TOML, and by code.
 #[cfg_attr(not(feature = "serde"), allow(dead_code, reason = "files are read with that feature"))]
@@ -64,6 +66,18 @@ fn settings() -> Vec<Setting> {
             |it| it.call_timeout(Duration::from_secs(7));
         "amqp://?close_timeout=7", r#"{"close_timeout": 7}"#, "close_timeout = 7",
             |it| it.close_timeout(Duration::from_secs(7));
+        "amqp://?recovery=automatic", r#"{"recovery": "automatic"}"#, "recovery = 'automatic'",
+            |it| it.recovery(Recovery::automatic());
+        "amqp://?recovery=unless_closed_by_broker&recovery_delay=0.5&recovery_max_delay=7&recovery_attempts=9",
+            r#"{"recovery": "unless_closed_by_broker", "recovery_delay": 0.5, "recovery_max_delay": 7,
+                "recovery_attempts": 9}"#,
+            "recovery = 'unless_closed_by_broker'\nrecovery_delay = 0.5\nrecovery_max_delay = 7\n\
+             recovery_attempts = '9'",
+            |it| {
+                let delay = Duration::from_millis(500);
+                let backoff = Backoff::exponential(delay, Duration::from_secs(7));
+                it.recovery(Recovery::unless_closed_by_broker().backoff(backoff).attempts(9))
+            };
         "amqp://?locale=de", r#"{"locale": "de"}"#, "locale = 'de'", |it| it.locale("de");
         "amqp://?client_properties.connection_name=me",
             r#"{"client_properties": {"connection_name": "me"}}"#,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use amqp_core::errors::{SettingError, UriErrorKind};
+use amqp_core::types::RecoveryMode;
 use amqp_core::{AmqpUri, Config, Credentials, Endpoint, Heartbeat, HostOrder, TlsSettings};
 use proptest::prelude::*;
 
@@ -164,6 +165,13 @@ fn query() {
             &["0", "65536", "x", "-1", "1.0"],
         ),
         ("retry_delay", seconds("0"), &no_seconds),
+        ("recovery_delay", seconds("0.001"), &["0", "0.0", "86401", "soon"]),
+        ("recovery_max_delay", seconds("0.001"), &["0", "-1", "86400.001"]),
+        (
+            "recovery_attempts",
+            "attempts from 1 to 4294967295".into(),
+            &["0", "4294967296", "1.5", "many"],
+        ),
         ("socket_timeout", seconds("0.001"), &no_seconds),
         ("socket_timeout", seconds("0.001"), &["0", "0.0", "99999999999999999999"]),
         ("stack_timeout", seconds("0.001"), &["0", "18446744073709551615"]),
@@ -208,6 +216,8 @@ fn query() {
     let form = |key: &str, expected| SettingError::Form { key: key.into(), expected };
     let orders = "listed, which is the default, or shuffled";
     refuses("amqp://h?host_order=random", 21, form("host_order", orders));
+    let modes = "automatic, never or unless_closed_by_broker";
+    refuses("amqp://h?recovery=Automatic", 19, form("recovery", modes));
     let address = form("tcp_options.local_address", "an IP address");
     refuses("amqp://h?tcp_options.local_address=h", 36, address);
     let both = || SettingError::Both("connection_timeout", "stack_timeout");
@@ -401,6 +411,17 @@ fn any_uri() -> impl Strategy<Value = AmqpUri> {
         optional(millis(1).boxed()),
         optional(millis(1).boxed()),
     );
+    let modes = prop_oneof![
+        Just(RecoveryMode::Automatic),
+        Just(RecoveryMode::Never),
+        Just(RecoveryMode::UnlessClosedByBroker),
+    ];
+    let recovery = (
+        proptest::option::of(modes),
+        optional(millis(1).boxed()),
+        optional(millis(1).boxed()),
+        proptest::option::of(1_u32..),
+    );
     let texts = (
         proptest::option::of(".+"),
         proptest::collection::btree_map(".+", ".*", 0..3),
@@ -416,7 +437,8 @@ fn any_uri() -> impl Strategy<Value = AmqpUri> {
         proptest::option::of(1_u32..=i32::MAX as u32),
         proptest::option::of(any::<std::net::IpAddr>()),
     );
-    (parts, numbers, times, texts, sockets).prop_map(|(parts, numbers, times, texts, sockets)| {
+    let all = (parts, numbers, times, recovery, texts, sockets);
+    all.prop_map(|(parts, numbers, times, recovery, texts, sockets)| {
         let mut uri = AmqpUri::default();
         (uri.tls, uri.hosts) = (parts.0, parts.1);
         uri.credentials = parts.2.map(|(user, password)| Credentials::plain(user, password));
@@ -426,6 +448,8 @@ fn any_uri() -> impl Strategy<Value = AmqpUri> {
         (uri.connection_timeout, uri.socket_timeout) = (times.0, times.1);
         (uri.retry_delay, uri.blocked_connection_timeout) = (times.2, times.3);
         (uri.call_timeout, uri.close_timeout) = (times.4, times.5);
+        (uri.recovery, uri.recovery_delay) = (recovery.0, recovery.1);
+        (uri.recovery_max_delay, uri.recovery_attempts) = (recovery.2, recovery.3);
         (uri.locale, uri.client_properties) = (texts.0, texts.1);
         uri.tls_settings.ca_file = texts.2.map(Into::into);
         if let Some((certificate, key)) = texts.3 {

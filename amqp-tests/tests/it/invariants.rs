@@ -166,7 +166,7 @@ fn every_limit_has_its_unit_and_its_reason() {
             assert!(lines[number - 1].starts_with("///"), "{limit} has no reason");
             let name = limit.split(':').next().unwrap();
             let has_unit = limit.contains("Duration")
-                || ["_BYTES", "_MESSAGES", "_SPAN", "_MAX", "PREFETCH"]
+                || ["_BYTES", "_FRACTION", "_MESSAGES", "_SPAN", "_MAX", "PREFETCH"]
                     .iter()
                     .any(|unit| name.ends_with(unit));
             assert!(has_unit, "{name} does not say what it counts");
