@@ -142,6 +142,14 @@ pub const CALLS_MAX: usize = 16_384;
 /// the memory for confirms.
 pub const UNCONFIRMED_SPAN: u64 = 65_536;
 
+/// The maximum number of lost transports of which a channel keeps the exact outcomes of its publishes. Those of
+/// older ones are unknown. Publishers ask for an outcome soon after it is known.
+pub const LOST_EPOCHS_MAX: usize = 8;
+
+/// The maximum number of runs of publishes that were lost with all these transports. The publishes of one
+/// transport make half as many as [`UNCONFIRMED_SPAN`] at most, so the last one is always kept.
+pub const LOST_RUNS_MAX: usize = UNCONFIRMED_SPAN as usize / 2;
+
 /// The default `frame_max` that this client requests, in bytes. It is RabbitMQ's default.
 pub const FRAME_MAX_BYTES: u32 = 131_072;
 

@@ -95,7 +95,7 @@ impl Returns {
 }
 
 #[cfg(test)]
-pub(super) use tests::count_step;
+pub(super) use tests::{count_step, message, plain};
 
 #[cfg(test)]
 mod tests {
@@ -126,11 +126,11 @@ mod tests {
         Fingerprint::new(key, key, raw, body, &mut Vec::new())
     }
 
-    fn plain(body: &[u8]) -> Fingerprint {
+    pub(in crate::channel) fn plain(body: &[u8]) -> Fingerprint {
         fingerprint(&Properties::new(), body)
     }
 
-    fn message(body: Bytes) -> ReturnedMessage {
+    pub(in crate::channel) fn message(body: Bytes) -> ReturnedMessage {
         ReturnedMessage {
             code: 312.into(),
             text: "".into(),

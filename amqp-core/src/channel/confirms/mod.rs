@@ -2,24 +2,33 @@
 //!
 //! Publishes on a channel are numbered from 1. The broker resolves them by number: one, or all up to one. A
 //! ring has a slot for each publish from the oldest open one onwards. Resolved slots at its front are removed
-//! immediately. So a publish whose number is below the ring was confirmed, unless the side table has an entry
-//! for it. The side table has the publishes that were nacked or returned, until their publisher takes the
-//! outcome.
+//! immediately. So a publish whose number is below the ring was confirmed, unless it is among the [`Failures`].
+//! No publish is at or above the end of these, so the number alone shows that most publishes were confirmed.
 //!
-//! A slot stores the stream offset of its publish. When the channel ends, a publish beyond the bytes written
-//! was not sent; the broker may have received any before that. An ack of a publish that the driver has not
+//! The numbers continue when the transport is lost. The broker's delivery tags begin at 1 on each transport, so
+//! the number of a publish is its tag plus a shift.
+//!
+//! A slot stores the stream offset of its publish. When the channel or its transport ends, a publish beyond the
+//! bytes written was not sent; the broker may have received any before that. An ack of a publish that the driver has not
 //! taken completely is a protocol error, because the broker cannot have received it. An ack of all publishes
 //! (tag 0) applies to those that the driver has taken, because the broker may send it at any time. Such an
 //! ack does not say which of them had reached the broker. RabbitMQ never sends it.
 
+mod failures;
+mod lost;
 mod outcome;
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
+use crate::channel::confirms::failures::Failures;
+use crate::channel::confirms::lost::Epoch;
 use crate::channel::fingerprint::{Fingerprint, Returned};
 use crate::channel::returns::Returns;
+use crate::costs::count;
 use crate::error::{ChannelCause, ProtocolDetail};
 use crate::ids::PublishSeq;
 use crate::message::ReturnedMessage;
@@ -45,19 +54,16 @@ pub(crate) struct Confirms {
     /// The number of the first slot's publish.
     base: u64,
     ring: VecDeque<Slot>,
-    side: BTreeMap<u64, Confirmation>,
+    /// The number of a publish of this transport, less its delivery tag.
+    shift: u64,
+    failures: Failures,
     returns: Returns,
     /// Whether `confirm.select-ok` has arrived. Messages returned after it were published in confirm mode.
     is_selected: bool,
-    /// The publishes that were nacked or returned and that `all_confirmed` has not reported yet.
+    /// The publishes that have failed and that `all_confirmed` has not reported yet.
     failed: Unconfirmed,
-    ended: Option<Ended>,
-}
-
-#[derive(Debug)]
-struct Ended {
-    cause: ChannelCause,
-    written: u64,
+    /// The publishes that were open when the channel ended.
+    ended: Option<Unconfirmed>,
 }
 
 impl Confirms {
@@ -65,7 +71,8 @@ impl Confirms {
         Self {
             base: 1,
             ring: VecDeque::new(),
-            side: BTreeMap::new(),
+            shift: 0,
+            failures: Failures::new(),
             returns: Returns::new(),
             is_selected: false,
             failed: Unconfirmed { nacked: 0, returned: 0, not_sent: 0, unknown: 0, cause: None },
@@ -136,25 +143,27 @@ impl Confirms {
         acked: bool,
         sent: Sent,
     ) -> Result<Option<(u64, u64, u64)>, ProtocolDetail> {
+        // A tag that is too large wraps to a number that is smaller than the tag.
+        let seq = tag.wrapping_add(self.shift);
         // Publishes are sent in the order of their numbers. If the last one was sent, all were.
-        let (first, last) = match self.slot(tag).copied() {
-            Some(Slot::Resolved) if multiple => (self.base, tag),
-            Some(slot) if slot != Slot::Resolved && slot.is_sent(tag, sent) => {
-                (if multiple { self.base } else { tag }, tag)
+        let (first, last) = match self.slot(seq).copied() {
+            Some(Slot::Resolved) if multiple => (self.base, seq),
+            Some(slot) if slot != Slot::Resolved && slot.is_sent(seq, sent) => {
+                (if multiple { self.base } else { seq }, seq)
             }
             // 0 with `multiple` means all (AMQP 0-9-1, 1.8.3.13).
             None if multiple && tag == 0 => match self.last_sent(sent) {
                 Some(last) => (self.base, last),
                 None => return Ok(None),
             },
-            None if multiple && tag < self.base => return Ok(None),
+            None if multiple && seq < self.base && tag <= seq => return Ok(None),
             _ => return Err(ProtocolDetail::ConfirmUnknown(tag)),
         };
         if !acked {
             for seq in first..=last {
                 match self.slot(seq) {
                     Some(Slot::Open { .. }) => {
-                        self.side.insert(seq, Confirmation::Nacked);
+                        self.failures.insert(seq, Confirmation::Nacked);
                     }
                     Some(Slot::Forgotten { .. }) => {}
                     _ => continue,
@@ -177,7 +186,7 @@ impl Confirms {
                 self.ring.pop_front();
                 self.base += 1;
             }
-        } else if let Some(slot) = self.slot(tag) {
+        } else if let Some(slot) = self.slot(last) {
             *slot = Slot::Resolved;
         }
         Ok(Some((first, last, count)))
@@ -185,36 +194,42 @@ impl Confirms {
 
     /// A fast check whether the publish was confirmed. It may return `false` for a confirmed one.
     #[inline]
-    pub(crate) fn is_confirmed(&self, PublishSeq(seq): PublishSeq) -> bool {
-        seq < self.base && self.side.is_empty()
+    pub(crate) const fn is_confirmed(&self, PublishSeq(seq): PublishSeq) -> bool {
+        seq < self.base && seq >= self.failures.end()
     }
 
-    /// Returns the outcome of a publish. A nack or a return is reported once.
+    /// Returns the outcome of a publish. A nack or a return is reported once, and looks like a confirm
+    /// afterwards. A publish that was lost with its transport is reported as lost each time.
     #[inline]
     pub(crate) fn take(&mut self, PublishSeq(seq): PublishSeq) -> Option<Confirmation> {
-        if !self.side.is_empty()
-            && let Some(confirmation) = self.side.remove(&seq)
-        {
-            return Some(confirmation);
-        }
-        if seq < self.base {
-            return Some(Confirmation::Confirmed);
-        }
-        match (self.slot(seq).copied()?, &self.ended) {
-            (Slot::Resolved, _) => Some(Confirmation::Confirmed),
-            (_, None) => None,
-            (slot, Some(ended)) => Some(ended.outcome(slot)),
-        }
+        let open = match self.slot(seq) {
+            Some(slot) => *slot != Slot::Resolved,
+            None => seq >= self.base,
+        };
+        (!open).then(|| self.failures.take(seq).unwrap_or(Confirmation::Confirmed))
     }
 
     /// Drops the outcome of a publish: no caller will ask for it.
     pub(crate) fn forget(&mut self, PublishSeq(seq): PublishSeq) {
-        self.side.remove(&seq);
+        self.failures.forget(seq);
         if let Some(slot) = self.slot(seq)
             && let Slot::Open { offset } = *slot
         {
             *slot = Slot::Forgotten { offset };
         }
+    }
+
+    /// Resolves all open publishes because the transport is lost, of which at most `written` bytes had been
+    /// written. The channel continues on the next transport. Returns the first and the last number that this
+    /// resolves.
+    #[cfg_attr(not(test), expect(dead_code, reason = "channels end with their transport"))]
+    pub(crate) fn lose(&mut self, cause: ChannelCause, written: u64) -> Option<(u64, u64)> {
+        let first = self.base;
+        let lost = self.fail_open(cause, written);
+        self.failed.add(lost);
+        self.is_selected = false;
+        self.shift = self.base - 1;
+        (first < self.base).then(|| (first, self.base - 1))
     }
 
     /// Resolves all open publishes because the channel has closed, when at most `written` bytes of the stream
@@ -223,18 +238,13 @@ impl Confirms {
         if self.ended.is_some() {
             return None;
         }
-        self.ended = Some(Ended { cause, written });
-        // They were returned. No ack is needed to know the outcome.
-        for seq in self.report_returned(self.base, u64::MAX) {
-            if let Some(slot) = self.slot(seq) {
-                *slot = Slot::Resolved;
-            }
-        }
-        (!self.ring.is_empty()).then(|| (self.base, self.next() - 1))
+        let first = self.base;
+        self.ended = Some(self.fail_open(cause, written));
+        (first < self.base).then(|| (first, self.base - 1))
     }
 
-    /// Returns the outcome of all publishes up to `last`, `None` while one of them is open. A nack or a
-    /// return is reported once.
+    /// Returns the outcome of all publishes up to `last`, `None` while one of them is open. A failure is
+    /// reported once, but those with which the channel ended are reported each time.
     pub(crate) fn all_confirmed(
         &mut self,
         PublishSeq(last): PublishSeq,
@@ -244,14 +254,36 @@ impl Confirms {
         }
         let mut unconfirmed = std::mem::take(&mut self.failed);
         if let Some(ended) = &self.ended {
-            for slot in self.ring.iter().filter(|slot| **slot != Slot::Resolved) {
-                let begun = slot.begins_before(ended.written);
-                *(if begun { &mut unconfirmed.unknown } else { &mut unconfirmed.not_sent }) += 1;
-            }
-            let open = unconfirmed.unknown + unconfirmed.not_sent > 0;
-            unconfirmed.cause = open.then(|| ended.cause.clone().into_error());
+            unconfirmed.add(ended.clone());
         }
         Some(if unconfirmed.count() == 0 { Ok(()) } else { Err(unconfirmed) })
+    }
+
+    /// Resolves all open publishes, and empties the ring. Returns how many have failed.
+    fn fail_open(&mut self, cause: ChannelCause, written: u64) -> Unconfirmed {
+        // They were returned. No ack is needed to know the outcome.
+        for seq in self.report_returned(self.base, u64::MAX) {
+            if let Some(slot) = self.slot(seq) {
+                *slot = Slot::Resolved;
+            }
+        }
+        let begun = self.ring.iter().take_while(|slot| slot.begins_before(written)).count() as u64;
+        let not_sent_from = self.base + begun;
+        let cause = cause.into_error();
+        let mut lost = Unconfirmed::default();
+        let mut epoch = Epoch::new(cause.clone(), not_sent_from);
+        for slot in self.ring.drain(..) {
+            count(1);
+            if slot != Slot::Resolved {
+                epoch.push(self.base);
+                let begun = self.base < not_sent_from;
+                *(if begun { &mut lost.unknown } else { &mut lost.not_sent }) += 1;
+            }
+            self.base += 1;
+        }
+        lost.cause = (lost.count() > 0).then_some(cause);
+        self.failures.lose(epoch);
+        lost
     }
 
     /// Marks the returned ones among the publishes from `first` to `last`, which are resolved. Returns their
@@ -263,7 +295,7 @@ impl Confirms {
         for (seq, message) in returned {
             numbers.push(seq);
             if matches!(self.slot(seq), Some(Slot::Open { .. })) {
-                self.side.insert(seq, Confirmation::Returned(message));
+                self.failures.insert(seq, Confirmation::Returned(message));
             }
         }
         numbers
@@ -296,16 +328,5 @@ impl Slot {
     #[inline]
     const fn is_sent(self, seq: u64, sent: Sent) -> bool {
         self.begins_before(sent.offset) && seq < sent.in_lane
-    }
-}
-
-impl Ended {
-    fn outcome(&self, slot: Slot) -> Confirmation {
-        let cause = self.cause.clone().into_error();
-        if slot.begins_before(self.written) {
-            Confirmation::Unknown(cause)
-        } else {
-            Confirmation::NotSent(cause)
-        }
     }
 }

@@ -15,11 +15,11 @@ pub enum Confirmation {
     Nacked,
     /// It was mandatory and reached no queue.
     Returned(Box<ReturnedMessage>),
-    /// Its channel or connection closed, for this reason, before any byte of it was written. The broker has
-    /// not taken it.
+    /// Its channel or connection closed, or its transport was lost, for this reason, before any byte of it was
+    /// written. The broker has not taken it.
     NotSent(Error),
-    /// Its channel or connection closed, for this reason, after at least a part of it was written and before
-    /// the broker answered. The broker may have taken it.
+    /// Its channel or connection closed, or its transport was lost, for this reason, after at least a part of
+    /// it was written and before the broker answered. The broker may have taken it.
     Unknown(Error),
 }
 
@@ -47,11 +47,13 @@ pub struct Unconfirmed {
     pub nacked: u64,
     /// The number of mandatory publishes that reached no queue.
     pub returned: u64,
-    /// The number of publishes of which no byte was written before the channel closed: the broker did not take them.
+    /// The number of publishes of which no byte was written before the channel closed or the transport was lost:
+    /// the broker did not take them.
     pub not_sent: u64,
-    /// The number of publishes that the broker had not answered when the channel closed: it may have taken them.
+    /// The number of publishes that the broker had not answered when the channel closed or the transport was
+    /// lost: it may have taken them.
     pub unknown: u64,
-    /// Why the channel closed, if publishes were not sent or not answered at that time.
+    /// Why the channel closed or the transport was lost, if publishes were not sent or not answered at that time.
     pub cause: Option<Error>,
 }
 
@@ -59,6 +61,16 @@ impl Unconfirmed {
     /// The number of publishes that were not confirmed.
     pub const fn count(&self) -> u64 {
         self.nacked + self.returned + self.not_sent + self.unknown
+    }
+
+    /// Adds what failed later.
+    pub(super) fn add(&mut self, later: Self) {
+        let Self { nacked, returned, not_sent, unknown, cause } = later;
+        self.nacked += nacked;
+        self.returned += returned;
+        self.not_sent += not_sent;
+        self.unknown += unknown;
+        self.cause = cause.or_else(|| self.cause.take());
     }
 }
 
