@@ -14,6 +14,8 @@ pub struct Transmit {
     flat_written: usize,
     /// The number of bytes of the first insert that were written.
     insert_written: usize,
+    /// Where the last insert was that is written and removed. A frame begins or ends there.
+    removed_at: usize,
 }
 
 impl Transmit {
@@ -68,6 +70,7 @@ impl Transmit {
             self.insert_written += from_insert;
             written -= from_insert;
             if self.insert_written == insert.bytes.len() {
+                self.removed_at = insert.at;
                 self.chunk.inserts.pop_front();
                 self.insert_written = 0;
             } else {
@@ -97,9 +100,14 @@ impl Transmit {
         inserts.chain([self.chunk.flat.get(last..).unwrap_or_default()])
     }
 
+    /// Returns the channel of each publish of which no byte was written.
+    pub(super) fn unsent_publishes(&self) -> impl Iterator<Item = u16> {
+        self.chunk.publishes_from(self.removed_at, self.flat_written)
+    }
+
     pub(super) fn clear(&mut self) {
         self.chunk.clear();
-        (self.flat_written, self.insert_written) = (0, 0);
+        (self.flat_written, self.insert_written, self.removed_at) = (0, 0, 0);
     }
 }
 
@@ -109,13 +117,13 @@ impl Transmit {
 #[derive(Default)]
 pub(super) struct Chunk {
     pub(super) flat: Vec<u8>,
-    inserts: VecDeque<Insert>,
+    pub(super) inserts: VecDeque<Insert>,
     inserted: usize,
 }
 
-struct Insert {
+pub(super) struct Insert {
     /// The position in the flat bytes where this is inserted.
-    at: usize,
+    pub(super) at: usize,
     bytes: Bytes,
 }
 

@@ -93,6 +93,14 @@ impl Lanes {
         self.lanes.get(&channel)?.front().map(|item| item.seq)
     }
 
+    /// Returns the channels with the number of their publishes of which no frame was sent.
+    pub(super) fn unsent_publishes(&self) -> impl Iterator<Item = (u16, u64)> {
+        self.lanes.iter().map(|(channel, lane)| {
+            let unsent = |item: &Item| usize::from(!item.begun()) + item.publishes.len();
+            (*channel, lane.iter().map(unsent).sum::<usize>() as u64)
+        })
+    }
+
     pub(super) fn content(&mut self, channel: u16, head: Vec<u8>, body: Bytes, seq: u64) {
         self.count_after();
         let item = Item {

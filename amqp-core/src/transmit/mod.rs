@@ -12,6 +12,7 @@
 
 mod chunk;
 mod lanes;
+mod unsent;
 
 use amqp_proto::frame::{self, FRAME_END, FRAME_OVERHEAD};
 use amqp_proto::method::basic;
