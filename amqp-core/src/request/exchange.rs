@@ -1,7 +1,7 @@
 use amqp_proto::method::{self, WireMethod};
 use amqp_proto::{FieldTable, FieldValue};
 
-use crate::request::{Pending, flags, raw, requests, short};
+use crate::request::{Change, Pending, flags, raw, requests, short};
 
 /// The types of exchanges that every broker has. Plugins add others
 /// (<https://www.rabbitmq.com/docs/exchanges>).
@@ -208,6 +208,7 @@ impl From<ExchangeBind> for ExchangeUnbind {
 
 requests! {
     ExchangeBind -> (), Pending::done(method::exchange::BindOk::ID),
+    changes Some(Change::ExchangeBind(this.clone())),
     |this, table, no_wait| method::exchange::Bind {
         destination: short("destination", &this.destination)?,
         source: short("source", &this.source)?,
@@ -217,6 +218,7 @@ requests! {
         ..Default::default()
     };
     ExchangeUnbind -> (), Pending::done(method::exchange::UnbindOk::ID),
+    changes Some(Change::ExchangeUnbind(this.clone())),
     |this, table, no_wait| method::exchange::Unbind {
         destination: short("destination", &this.binding.destination)?,
         source: short("source", &this.binding.source)?,
@@ -226,6 +228,7 @@ requests! {
         ..Default::default()
     };
     ExchangeDeclare -> (), Pending::done(method::exchange::DeclareOk::ID),
+    changes (!this.passive).then(|| Change::ExchangeDeclare(this.clone())),
     |this, table, no_wait| method::exchange::Declare {
         exchange: short("exchange", &this.exchange)?,
         r#type: short("type", &this.kind)?,
@@ -238,6 +241,7 @@ requests! {
         ..Default::default()
     };
     ExchangeDelete -> (), Pending::done(method::exchange::DeleteOk::ID),
+    changes Some(Change::ExchangeDelete(this.clone())),
     |this, table, no_wait| method::exchange::Delete {
         exchange: short("exchange", &this.exchange)?,
         if_unused: this.if_unused,

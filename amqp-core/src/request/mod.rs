@@ -4,6 +4,7 @@
 //! follows the method of the same name in AMQP 0-9-1, 1.5 to 1.8, with RabbitMQ's extensions.
 
 mod basic;
+mod change;
 mod channel;
 mod exchange;
 mod pending;
@@ -80,7 +81,7 @@ pub struct Got {
 }
 
 pub(crate) mod sealed {
-    use super::{InvalidArgument, Pending, Reply};
+    use super::{Change, InvalidArgument, Pending, Reply};
 
     /// How a call is sent and what is awaited.
     #[doc(hidden)]
@@ -95,6 +96,10 @@ pub(crate) mod sealed {
         ) -> Result<(), InvalidArgument>;
         /// What the reply will be matched with.
         fn pending(&self) -> Pending;
+        /// What the call changes in the topology, once the broker has confirmed it.
+        fn change(&self) -> Option<Box<Change>> {
+            None
+        }
     }
 
     #[doc(hidden)]
@@ -105,6 +110,9 @@ pub(crate) mod sealed {
 }
 
 pub use basic::{BasicConsume, BasicGet, BasicQos, BasicRecover, StreamOffset};
+#[allow(unreachable_pub, reason = "it stands in a sealed trait")]
+pub use change::Change;
+pub(crate) use change::kept_name;
 pub use channel::{ChannelFlow, ConfirmSelect};
 pub use exchange::{ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeType, ExchangeUnbind};
 #[allow(unreachable_pub, reason = "they stand in a sealed trait")]
@@ -203,10 +211,11 @@ from_name! {
 
 pub(crate) use flags;
 
-/// How each call is encoded, and which reply it awaits.
+/// How each call is encoded, which reply it awaits, and what it changes.
 macro_rules! requests {
     ($(
         $request:ident -> $reply:ty, $pending:expr,
+        $(changes $change:expr,)?
         |$this:ident, $table:ident, $no_wait:ident| $method:expr;
     )*) => {
         $(
@@ -232,6 +241,11 @@ macro_rules! requests {
                     let _ = $this;
                     $pending
                 }
+
+                $(fn change(&self) -> Option<Box<crate::request::Change>> {
+                    let $this = self;
+                    $change.map(Box::new)
+                })?
             }
         )*
     };

@@ -8,7 +8,7 @@ use amqp_proto::method::{
 
 use crate::error::ProtocolDetail;
 use crate::ids::{ChannelId, ConsumerKey};
-use crate::request::{ConsumeOk, Got, MessageCount, QueueDeclareOk};
+use crate::request::{ConsumeOk, Got, MessageCount, QueueDeclareOk, kept_name};
 
 /// What a call awaits.
 #[doc(hidden)]
@@ -58,8 +58,7 @@ impl Pending {
 
     /// A declaration of the queue of this name.
     pub(crate) fn queue_declare(name: &str) -> Self {
-        // RabbitMQ drops line ends from names.
-        let name = name.replace(['\r', '\n'], "");
+        let name = kept_name(name);
         Self::QueueDeclare { name: (!name.is_empty()).then(|| digest(name.as_bytes())) }
     }
 

@@ -1,7 +1,7 @@
 use amqp_proto::method::{self, WireMethod};
 use amqp_proto::{FieldTable, FieldValue};
 
-use crate::request::{MessageCount, Pending, flags, raw, requests, short};
+use crate::request::{Change, MessageCount, Pending, flags, raw, requests, short};
 
 /// Binds a queue to an exchange (`queue.bind`).
 ///
@@ -112,6 +112,7 @@ impl QueuePurge {
 
 requests! {
     QueueUnbind -> (), Pending::done(method::queue::UnbindOk::ID),
+    changes Some(Change::QueueUnbind(this.clone())),
     |this, table, no_wait| method::queue::Unbind {
         queue: short("queue", &this.binding.queue)?,
         exchange: short("exchange", &this.binding.exchange)?,
@@ -126,6 +127,7 @@ requests! {
         ..Default::default()
     };
     QueueBind -> (), Pending::done(method::queue::BindOk::ID),
+    changes Some(Change::QueueBind(this.clone())),
     |this, table, no_wait| method::queue::Bind {
         queue: short("queue", &this.queue)?,
         exchange: short("exchange", &this.exchange)?,
@@ -135,6 +137,7 @@ requests! {
         ..Default::default()
     };
     QueueDelete -> MessageCount, Pending::QueueDelete,
+    changes Some(Change::QueueDelete(this.clone())),
     |this, table, no_wait| method::queue::Delete {
         queue: short("queue", &this.queue)?,
         if_unused: this.if_unused,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use amqp_proto::{FieldTable, FieldValue, method};
 
-use crate::request::{Pending, QueueDeclareOk, flags, raw, requests, short};
+use crate::request::{Change, Pending, QueueDeclareOk, flags, raw, requests, short};
 
 /// Declares a queue, or checks that it exists (`queue.declare`).
 ///
@@ -207,6 +207,7 @@ fn milliseconds(duration: Duration) -> i64 {
 
 requests! {
     QueueDeclare -> QueueDeclareOk, Pending::queue_declare(&this.queue),
+    changes (!this.passive).then(|| Change::QueueDeclare(this.clone())),
     |this, table, no_wait| method::queue::Declare {
         queue: short("queue", &this.queue)?,
         passive: this.passive,
