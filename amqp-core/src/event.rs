@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::{Challenge, Endpoint, TcpOptions};
-use crate::error::{ChannelCause, CloseCause, FailedAttempt};
+use crate::error::{ChannelCause, CloseCause, Error, FailedAttempt};
 use crate::ids::{Attempt, CallKey, ChannelId, ConsumerKey, PublishSeq};
+use crate::topology::FailedEntity;
 
 /// Something that has changed. An event says where; the data is taken from there by a method.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,8 +53,19 @@ pub enum Event {
     /// The credentials in use are about to expire, and new ones could not be fetched, for this reason. They are
     /// fetched again.
     CredentialsNotRenewed(Arc<str>),
-    /// The connection is open.
+    /// The transport was lost, for this reason. The session recovers: channels and consumers go on when
+    /// [`Event::Recovered`] is emitted.
+    Lost(Box<CloseCause>),
+    /// The connection is open. Emitted once for a session.
     Opened,
+    /// A queue whose name the broker chooses has another name since the connection was recovered.
+    QueueRenamed(Box<RenamedQueue>),
+    /// The connection is open again, and everything is restored that could be.
+    Recovered(Box<RecoveryReport>),
+    /// The session waits before its next attempt to recover.
+    Retrying(Box<Retrying>),
+    /// A consumer could not be started again when the connection was recovered. `Deliverable` follows.
+    ConsumerLost(Box<LostConsumer>),
     /// A message was returned that matches no publish awaiting its confirm: see `take_returned`.
     Returned(ChannelId),
     /// There is buffer space for publishes again, after one was refused because of it.
@@ -81,6 +94,48 @@ pub struct CancelledConsumer {
     pub queue: Arc<str>,
     /// The consumer's tag.
     pub consumer_tag: Arc<str>,
+}
+
+/// A consumer that could not be started again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LostConsumer {
+    /// The queue that it consumed from.
+    pub queue: Arc<str>,
+    /// The consumer's tag.
+    pub consumer_tag: Arc<str>,
+    /// Why the broker refused it.
+    pub error: Error,
+}
+
+/// What could not be restored when a connection was recovered. Consumers are reported by [`Event::ConsumerLost`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecoveryReport {
+    /// The exchanges, queues and bindings that could not be declared again.
+    pub failed: Vec<FailedEntity>,
+}
+
+/// A queue that the broker has given another name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RenamedQueue {
+    /// The name before the connection was lost.
+    pub from: Arc<str>,
+    /// The present name.
+    pub to: Arc<str>,
+}
+
+/// The next attempt to recover a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Retrying {
+    /// The number of the attempt since the connection was last open, from 1.
+    pub attempt: u32,
+    /// The delay before the attempt.
+    pub delay: Duration,
+    /// Why the connection was lost, or why the attempt before has failed.
+    pub cause: CloseCause,
 }
 
 /// The endpoint to which a driver connects a transport.
@@ -133,8 +188,8 @@ pub enum Action {
         /// The target to connect to.
         target: Target,
     },
-    /// Drop the transport or attempt of an earlier action. The session waits before its next attempt. No report is
-    /// expected.
+    /// Write the remaining output of the transport, for as long as the driver decides, and drop it. Drop the attempt of
+    /// an earlier action. The session waits before its next attempt. No report is expected.
     Disconnect {
         /// The attempt to which the transport belongs.
         attempt: Attempt,
@@ -151,6 +206,13 @@ pub enum Action {
     /// connection is open, they are for the time after the present ones expire. Drop the future of an earlier
     /// action of this kind, and the transport or dial of another attempt.
     FetchCredentials {
+        /// The attempt that the driver's reports must name.
+        attempt: Attempt,
+    },
+    /// Run the application's hook, which sets the connection up, outside of any lock. Then call `handle_hook_done`. Drop
+    /// its future when another action of this kind, `Disconnect`, `Resolve`, `Dial` or `Finish` follows. The hook opens
+    /// channels by `open_setup_channel`.
+    RunHook {
         /// The attempt that the driver's reports must name.
         attempt: Attempt,
     },
@@ -181,11 +243,15 @@ pub enum TimeoutReason {
     Connect,
     /// Credentials are to be fetched, because those in use are about to expire; or the timeout of fetching them.
     Credentials,
+    /// The delay after which a resource is requested again that the broker still holds for the lost connection.
+    Held,
     /// The receive timeout: two heartbeat intervals.
     HeartbeatReceive,
     /// A heartbeat is to be sent.
     HeartbeatSend,
-    /// The delay before the next cycle of attempts to connect has passed.
+    /// The timeout of the hook.
+    Hook,
+    /// The delay before the next cycle of attempts to connect, or attempt to recover, has passed.
     Retry,
     /// Reading has been paused for a long time. A few bytes must be read, because RabbitMQ closes a
     /// connection to which it cannot write.

@@ -79,6 +79,7 @@ mod request;
 mod session;
 mod slab;
 mod timers;
+mod topology;
 mod transmit;
 mod uri;
 
@@ -95,7 +96,10 @@ pub use connection::{Channel, Connection, End, PublishRefused};
 pub use error::{
     AckError, BrokerError, ChannelCause, CloseCause, ConnectError, Error, PublishError,
 };
-pub use event::{Action, CancelledConsumer, Event, Target, TimeoutReason};
+pub use event::{
+    Action, CancelledConsumer, Event, LostConsumer, RecoveryReport, RenamedQueue, Retrying, Target,
+    TimeoutReason,
+};
 pub use ids::{Attempt, Call, CallKey, ChannelId, ConsumerKey, DeliveryTag, Epoch, PublishSeq};
 pub use message::{Body, Delivery, Fault, Message, Publish, ReceivedMessage, ReturnedMessage};
 pub use request::{
@@ -132,6 +136,7 @@ pub mod requests {
 pub mod types {
     pub use crate::config::{AuthExchange, AuthMechanism, Challenge, RecoveryMode, Secret};
     pub use crate::connection::{Stats, Tuning};
+    pub use crate::topology::{FailedEntity, TopologyEntity};
     pub use crate::uri::UriMechanism;
     pub use amqp_proto::{Decimal, PropertiesRef, RawProperties, RawTable, ShortStr};
 }

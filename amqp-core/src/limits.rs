@@ -60,6 +60,22 @@ pub const USER_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 /// The minimum of the timeout of one address. With none, an attempt would fail before it begins.
 pub const ADDRESS_TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
+/// The minimum time for which refusals of exclusive queues and consumers are not final while a connection is restored.
+/// RabbitMQ holds them for the lost connection until it notices the loss, which takes up to three heartbeat intervals;
+/// without heartbeats, and after a restart, this long should do.
+pub const RESTORE_PATIENCE_MIN: Duration = Duration::from_secs(30);
+
+/// The delay after which a refused exclusive queue or consumer is requested again. A few requests a second cost a broker
+/// little, and a human does not notice the delay.
+pub const HELD_RETRY_DELAY: Duration = Duration::from_millis(500);
+
+/// The default timeout of the hook that sets up a connection. It is that of a call: a hook makes a few.
+pub const HOOK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The maximum number of declarations in flight while topology is declared again. It is enough to keep a broker busy
+/// over a slow network, and bounds what is sent in vain behind a refused one.
+pub const REPLAY_WINDOW: usize = 256;
+
 /// How long a call waits for its reply, by default.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 

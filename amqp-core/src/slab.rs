@@ -79,6 +79,11 @@ impl<T> Slab<T> {
             .collect()
     }
 
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        count(self.places.len());
+        self.places.iter_mut().filter_map(|place| place.value.as_mut())
+    }
+
     pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
         count(self.places.len());
         self.places.iter().filter_map(|place| place.value.as_ref())

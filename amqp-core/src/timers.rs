@@ -5,15 +5,17 @@ use std::time::Instant;
 use crate::event::TimeoutReason;
 
 /// All kinds. The index of each is its number.
-const REASONS: [TimeoutReason; 11] = [
+const REASONS: [TimeoutReason; 13] = [
     TimeoutReason::Address,
     TimeoutReason::Blocked,
     TimeoutReason::Call,
     TimeoutReason::Close,
     TimeoutReason::Connect,
     TimeoutReason::Credentials,
+    TimeoutReason::Held,
     TimeoutReason::HeartbeatReceive,
     TimeoutReason::HeartbeatSend,
+    TimeoutReason::Hook,
     TimeoutReason::Retry,
     TimeoutReason::Trickle,
     TimeoutReason::WriteStall,
@@ -33,6 +35,11 @@ impl Timers {
         if let Some(place) = self.deadlines.get_mut(reason as usize) {
             *place = deadline;
         }
+    }
+
+    /// Whether a deadline of this kind is set.
+    pub(crate) fn is_set(&self, reason: TimeoutReason) -> bool {
+        self.deadlines.get(reason as usize).is_some_and(|deadline| deadline.is_some())
     }
 
     /// Whether a deadline was set since the last [`poll`](Self::poll).

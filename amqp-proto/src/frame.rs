@@ -210,6 +210,13 @@ pub fn rewrite_ack(frame: &mut [u8], delivery_tag: u64, multiple: bool) {
     }
 }
 
+/// Changes the channel of the frame at the start of `frame`, which [`write_method`] has written.
+pub fn set_channel(frame: &mut [u8], channel: u16) {
+    if let Some(bytes) = frame.get_mut(1..3) {
+        bytes.copy_from_slice(&channel.to_be_bytes());
+    }
+}
+
 /// Appends a content header frame.
 pub fn write_header(out: &mut Vec<u8>, channel: u16, header: &ContentHeader<'_>) {
     let frame = FrameInProgress::begin(out, FrameKind::Header, channel);

@@ -17,10 +17,12 @@ use std::sync::Arc;
 
 use crate::arena::Arena;
 use crate::channel::inbox::{Backlog, Inbox};
+use crate::channel::prefetch::Limits;
 use crate::error::Error;
 use crate::ids::{CallKey, ChannelId, ConsumerKey, TagKind};
 use crate::machine::{self, Transition};
 use crate::message::Delivery;
+use crate::request::BasicConsume;
 use crate::slab::Slab;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub(crate) enum ConsumerPhase {
     Running,
     /// `basic.cancel` is queued.
     Cancelling,
+    /// The transport was lost. `basic.consume` is to be sent on the next one.
+    Suspended,
     /// No more deliveries will arrive.
     Ended,
 }
@@ -41,6 +45,9 @@ pub(crate) enum ConsumerInput {
     CancelOk,
     BrokerCancel,
     ChannelClosed,
+    TransportLost,
+    /// `basic.consume` is queued again.
+    Restart,
 }
 
 /// If the broker's cancel crosses ours, it is ignored, because the broker answers ours as well.
@@ -49,6 +56,11 @@ const TRANSITIONS: &[Transition<ConsumerPhase, ConsumerInput>] = &[
     (ConsumerPhase::Running, ConsumerInput::Cancel, ConsumerPhase::Cancelling),
     (ConsumerPhase::Running, ConsumerInput::BrokerCancel, ConsumerPhase::Ended),
     (ConsumerPhase::Running, ConsumerInput::ChannelClosed, ConsumerPhase::Ended),
+    (ConsumerPhase::Running, ConsumerInput::TransportLost, ConsumerPhase::Suspended),
+    (ConsumerPhase::Suspended, ConsumerInput::Restart, ConsumerPhase::Running),
+    (ConsumerPhase::Suspended, ConsumerInput::Refused, ConsumerPhase::Ended),
+    (ConsumerPhase::Suspended, ConsumerInput::CancelOk, ConsumerPhase::Ended),
+    (ConsumerPhase::Suspended, ConsumerInput::ChannelClosed, ConsumerPhase::Ended),
     (ConsumerPhase::Cancelling, ConsumerInput::CancelOk, ConsumerPhase::Ended),
     (ConsumerPhase::Cancelling, ConsumerInput::ChannelClosed, ConsumerPhase::Ended),
     (ConsumerPhase::Ended, ConsumerInput::ChannelClosed, ConsumerPhase::Ended),
@@ -63,8 +75,13 @@ pub(crate) fn diagram() -> String {
 pub(crate) struct Consumer {
     pub(crate) channel: ChannelId,
     pub(crate) tag: Arc<str>,
-    /// The queue that `basic.consume` named.
+    /// The queue that `basic.consume` named. An empty name is replaced when the consumer has started.
     pub(crate) queue: Arc<str>,
+    pub(crate) request: Box<BasicConsume>,
+    /// The limits of the channel when it started.
+    pub(crate) limits: Limits,
+    /// Whether `basic.consume-ok` has arrived, on this transport or an earlier one.
+    pub(crate) established: bool,
     /// The kind of the delivery tags of its deliveries.
     pub(crate) kind: TagKind,
     pub(crate) phase: ConsumerPhase,
@@ -135,6 +152,10 @@ impl Consumers {
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Consumer> {
         self.slots.values()
+    }
+
+    pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = &mut Consumer> {
+        self.slots.values_mut()
     }
 
     /// The keys of all consumers of a channel, including ended ones.

@@ -61,6 +61,11 @@ impl Inbox {
         }
     }
 
+    /// Changes the number of deliveries that are within the limit, while the inbox is empty.
+    pub(crate) const fn set_window(&mut self, window: usize) {
+        self.window = window;
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.unread.is_empty()
     }

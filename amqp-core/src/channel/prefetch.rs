@@ -16,6 +16,7 @@
 //! The limits change in the order of the frames. So they are known when a frame is queued, before its reply
 //! arrives. If the broker refuses a frame, it closes the channel.
 
+use crate::ids::TagKind;
 use crate::limits::PREFETCH;
 use crate::request::BasicQos;
 
@@ -29,6 +30,13 @@ pub(crate) struct Prefetch {
     sent: u16,
     /// Whether a `global` limit was sent since then, which may have changed it.
     may_have_changed: bool,
+}
+
+/// The limits that the application has set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Limits {
+    asked: Option<u16>,
+    shared: u16,
 }
 
 /// The frames that a consumer's start needs, and their effect.
@@ -60,6 +68,30 @@ impl Prefetch {
         }
     }
 
+    /// The limits that the application has set.
+    pub(crate) const fn limits(self) -> Limits {
+        Limits { asked: self.asked, shared: self.shared }
+    }
+
+    /// Returns the frames that set these limits in place of the present ones, and their effect.
+    pub(crate) fn set(mut self, limits: Limits) -> (Vec<BasicQos>, Self) {
+        let mut frames = Vec::new();
+        if limits != self.limits() {
+            // A shared limit ends with the next `basic.qos` without `global`. Where the application has set none, no
+            // limit is what a new channel has.
+            let count = limits.asked.unwrap_or(0);
+            if limits.asked.is_some() || self.sent != 0 || self.may_have_changed {
+                frames.push(BasicQos::new(count));
+            }
+            if limits.shared > 0 {
+                frames.push(BasicQos::new(limits.shared).global());
+            }
+            let Limits { asked, shared } = limits;
+            self = Self { asked, shared, sent: count, may_have_changed: shared > 0 };
+        }
+        (frames, self)
+    }
+
     /// Returns how a consumer with this prefetch starts.
     pub(crate) fn start(self, own: Option<u16>) -> Start {
         let shared = BasicQos::new(self.shared).global();
@@ -81,6 +113,15 @@ impl Prefetch {
         let prefetch = if count == 0 { self.shared } else { count };
         let next = Self { sent: count, may_have_changed: self.shared > 0, ..self };
         Start { before, behind, prefetch, next }
+    }
+
+    /// Returns how a consumer with delivery tags of this kind starts.
+    pub(crate) fn start_as(self, kind: TagKind, own: Option<u16>) -> Start {
+        match kind {
+            TagKind::NoAck => self.start_without_ack(),
+            TagKind::Stream => self.start(self.of_stream(own)),
+            TagKind::Ack | TagKind::MaybeStream => self.start(own),
+        }
     }
 
     /// Returns how a consumer without acknowledgement starts: no limit applies to it.

@@ -131,6 +131,11 @@ impl Unacked {
         (self.open, self.dropped) = (0, 0);
     }
 
+    /// Whether an ack waits for a commit.
+    pub(crate) const fn has_uncommitted(&self) -> bool {
+        !self.uncommitted.is_empty()
+    }
+
     pub(crate) fn commit(&mut self) {
         self.uncommitted.clear();
     }

@@ -90,6 +90,17 @@ impl Credentials {
         })
     }
 
+    /// Returns these credentials with another password.
+    pub(crate) fn with_secret(&self, secret: &Secret) -> Self {
+        let mut credentials = self.clone();
+        for choice in &mut credentials.choices {
+            if let Choice::Plain(login) | Choice::AmqPlain(login) = choice {
+                login.password = secret.clone();
+            }
+        }
+        credentials
+    }
+
     pub(crate) fn of(choice: Choice) -> Self {
         Self { choices: vec![choice] }
     }

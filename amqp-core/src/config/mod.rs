@@ -2,7 +2,6 @@
 
 mod credentials;
 mod mechanism;
-#[cfg_attr(not(test), expect(dead_code, reason = "the session does not recover yet"))]
 mod recovery;
 mod tcp;
 mod tls;
@@ -67,6 +66,8 @@ pub struct Config {
     pub(crate) call_timeout: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) blocked_timeout: Option<Duration>,
+    pub(crate) hook_timeout: Duration,
+    pub(crate) runs_hook: bool,
     pub(crate) recovery: Recovery,
 }
 
@@ -256,6 +257,22 @@ impl Config {
         self
     }
 
+    /// Sets the maximum time of the hook that sets up each new connection. The default is 30 s. When it expires, the
+    /// attempt to connect or to recover has failed.
+    #[must_use]
+    pub fn hook_timeout(mut self, timeout: Duration) -> Self {
+        self.hook_timeout = timeout.min(limits::TIMEOUT_MAX);
+        self
+    }
+
+    /// Has the driver run a hook on each new connection, before it is used: see
+    /// [`Action::RunHook`](crate::Action::RunHook). Connectors with a hook set it.
+    #[must_use]
+    pub const fn runs_hook(mut self, runs: bool) -> Self {
+        self.runs_hook = runs;
+        self
+    }
+
     /// Sets what happens when the open connection is lost. By default it is not recovered: it ends.
     #[must_use]
     pub fn recovery(mut self, recovery: Recovery) -> Self {
@@ -339,6 +356,8 @@ impl Default for Config {
             call_timeout: limits::CALL_TIMEOUT,
             close_timeout: limits::CLOSE_TIMEOUT,
             blocked_timeout: None,
+            hook_timeout: limits::HOOK_TIMEOUT,
+            runs_hook: false,
             recovery: Recovery::never(),
         }
     }

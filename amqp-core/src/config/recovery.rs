@@ -120,6 +120,16 @@ impl Recovery {
         self
     }
 
+    /// Whether any loss is recovered.
+    pub(crate) const fn is_on(&self) -> bool {
+        !matches!(self.mode, RecoveryMode::Never)
+    }
+
+    /// Whether a refused login or virtual host is tried again.
+    pub(crate) const fn retries_refused(&self) -> bool {
+        self.retry_refused
+    }
+
     /// Whether a connection that was open and has ended for this reason is recovered.
     pub(crate) const fn recovers_from(&self, cause: &CloseCause) -> bool {
         match cause {

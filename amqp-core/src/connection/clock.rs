@@ -41,6 +41,8 @@ impl Connection {
                     self.end(CloseCause::WriteTimeout { stalled });
                 }
                 TimeoutReason::Address
+                | TimeoutReason::Held
+                | TimeoutReason::Hook
                 | TimeoutReason::Connect
                 | TimeoutReason::Credentials
                 | TimeoutReason::Retry => {}

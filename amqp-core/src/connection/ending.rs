@@ -4,15 +4,16 @@ use amqp_proto::ShortStr;
 use amqp_proto::frame;
 use amqp_proto::method::connection as wire_connection;
 
-use crate::channel::{ChannelState, ConsumerInput, ConsumerPhase, Phase, PhaseInput, ReplyQueue};
+use crate::channel::{ChannelState, ConsumerInput, ConsumerPhase, Gate, Phase, PhaseInput};
 use crate::connection::Connection;
 use crate::connection::link::{End, Input, State};
 use crate::error::{
     ChannelCause, CloseCause, ConnectFailure, Error, ProtocolDetail, ProtocolError,
 };
 use crate::event::Event;
-use crate::ids::{ChannelId, ConsumerKey, PublishSeq};
+use crate::ids::{CallKey, ChannelId, ConsumerKey, PublishSeq};
 use crate::request::{Pending, Reply};
+use crate::transmit::Transmit;
 
 impl Connection {
     /// Why the connection ended, if it was open and has ended.
@@ -48,6 +49,17 @@ impl Connection {
         self.link.outbound.urgent_frame(|out| frame::write_method(out, 0, &close));
     }
 
+    /// Ends the connection because it is not used, and sends a `connection.close` with the reason.
+    pub(crate) fn leave(&mut self, reason: &str) {
+        self.end(CloseCause::ByClient);
+        let close = wire_connection::Close {
+            reply_code: 200,
+            reply_text: ShortStr::new(reason).unwrap_or_default(),
+            ..Default::default()
+        };
+        self.link.outbound.urgent_frame(|out| frame::write_method(out, 0, &close));
+    }
+
     /// Ends the connection because the broker has blocked publishes for longer than the blocked timeout.
     pub(super) fn blocked_for_too_long(&mut self) {
         let timeout = self.config.blocked_timeout.unwrap_or_default();
@@ -77,19 +89,42 @@ impl Connection {
             ) => CloseCause::ByClientForced,
             (_, cause) => cause,
         };
+        let was_blocked = self.link.blocked.is_some();
+        if self.recovers && self.link.unsent.is_empty() {
+            self.link.unsent = self.link.outbound.unsent_publishes(&Transmit::new());
+        }
         self.link.end(cause.clone());
+        self.link.lost_after = written;
+        if self.recovers && was_blocked {
+            self.events.push_back(Event::Unblocked);
+        }
+        if !self.recovers {
+            self.close_records(&cause);
+        }
+        self.arm();
+    }
+
+    /// Closes all channels, because their connection has ended for good.
+    pub(crate) fn close_records(&mut self, cause: &CloseCause) {
+        self.recovering = false;
+        let written = self.link.lost_after;
         for key in self.channels.keys() {
             let cause = ChannelCause::Connection(cause.clone());
             self.close_channel(ChannelId(key), PhaseInput::ConnectionLost, cause, written);
         }
+        self.fail_connection_calls(&Error::Connection(cause.clone()));
+    }
+
+    /// Fails the calls that belong to no channel.
+    pub(super) fn fail_connection_calls(&mut self, error: &Error) {
         let draining = std::mem::take(&mut self.draining);
-        let waiting = self.link.secret_calls.drain(..).chain(draining);
-        for call in waiting.collect::<Vec<_>>() {
-            if self.calls.complete(call, Err(Error::Connection(cause.clone()))) {
+        let secrets = std::mem::take(&mut self.link.secret_calls);
+        let calls = secrets.into_iter().map(|(call, _)| call).chain(draining);
+        for call in calls {
+            if self.calls.complete(call, Err(error.clone())) {
                 self.events.push_back(Event::CallDone(call));
             }
         }
-        self.arm();
     }
 
     /// Closes the record of a channel that has closed on both sides, or whose connection has ended.
@@ -101,24 +136,26 @@ impl Connection {
         written: u64,
     ) {
         let Some(state) = self.channels.find_mut(id.0) else { return };
-        if state.phase == Phase::Closed {
+        if state.wire.phase == Phase::Closed {
             return;
         }
         state.step(input);
         // The first reason for closing is the one that is reported.
-        let cause = match &state.cause {
+        let cause = match state.cause() {
             Some(ChannelCause::Connection(CloseCause::ByClient)) | None => cause,
             Some(first) => first.clone(),
         };
-        state.cause = Some(cause.clone());
-        state.content.clear(&mut self.staging);
+        state.gate = Gate::Closed(cause.clone());
+        state.wire.content.clear(&mut self.staging);
         self.returns_awaited -= state.stop_awaiting_returned();
         state.clear_unacked();
-        let number = state.number;
+        let number = state.wire.number;
         self.link.numbers.free(number);
-        let calls = std::mem::take(&mut state.calls);
+        let calls = std::mem::take(&mut state.wire.calls);
+        let waiting = state.waiting.take();
         let also_closing = std::mem::take(&mut state.also_closing);
-        self.fail_calls(calls, &cause);
+        self.fail_calls(calls.into_keys(), &cause);
+        self.fail_calls(waiting.into_iter().flat_map(|waiting| waiting.into_keys()), &cause);
         for call in also_closing {
             if self.calls.complete(call, Ok(Reply::Done)) {
                 self.events.push_back(Event::CallDone(call));
@@ -145,8 +182,8 @@ impl Connection {
 
     /// Fails the calls of a channel that has closed while they were awaiting replies. A close or a cancel
     /// among them succeeds, because its purpose is achieved.
-    pub(super) fn fail_calls(&mut self, calls: ReplyQueue, cause: &ChannelCause) {
-        for call in calls.into_keys() {
+    fn fail_calls(&mut self, calls: impl Iterator<Item = CallKey>, cause: &ChannelCause) {
+        for call in calls {
             let result = match self.calls.pending(call) {
                 Some((Pending::ChannelClose | Pending::Cancel(_), _)) => Ok(Reply::Done),
                 Some((Pending::Consume(consumer), _)) => {
@@ -174,14 +211,25 @@ impl Connection {
     ) {
         let Some(consumer) = self.consumers.find_mut(key) else { return };
         let ended_before = consumer.phase == ConsumerPhase::Ended;
-        let channel_open =
-            self.channels.find(consumer.channel.0).is_some_and(|state| state.phase == Phase::Open);
+        let channel_open = self
+            .channels
+            .find(consumer.channel.0)
+            .is_some_and(|state| state.wire.phase == Phase::Open);
         let drop_unread = !consumer.no_ack() && !channel_open;
         let cancels = std::mem::take(&mut consumer.cancels);
         if !ended_before {
             consumer.error = error;
         }
         self.consumers.end(key, input);
+        if !ended_before && self.recovers {
+            match input {
+                ConsumerInput::BrokerCancel => self.topology.consumer_cancelled(key),
+                ConsumerInput::CancelOk | ConsumerInput::ChannelClosed => {
+                    self.topology.consumer_ended(key);
+                }
+                _ => self.topology.consumer_lost(key),
+            }
+        }
         if drop_unread {
             self.consumers.take_unread(key);
         }
@@ -196,7 +244,7 @@ impl Connection {
 
     /// Frees the record of a closed channel whose handle is dropped.
     pub(crate) fn sweep_channel(&mut self, id: ChannelId) {
-        let done = |state: &ChannelState| state.released && state.phase == Phase::Closed;
+        let done = |state: &ChannelState| state.released && state.wire.phase == Phase::Closed;
         if self.channels.find(id.0).is_some_and(done) {
             self.channels.remove(id.0);
         }

@@ -161,7 +161,7 @@ impl Connection {
         if let Some(id) = self.live_channel(head.channel)?
             && let Some(state) = self.channels.find_mut(id.0)
             && let Some(complete) =
-                state.content.skipped_header(&mut self.staging, head.size, body_size)?
+                state.wire.content.skipped_header(&mut self.staging, head.size, body_size)?
         {
             self.complete(id, complete)?;
         }
@@ -191,7 +191,7 @@ impl Connection {
         }
         let Some(id) = self.live_channel(number)? else { return Ok(()) };
         let Some(state) = self.channels.find_mut(id.0) else { return Ok(()) };
-        if !state.content.is_none() && method != channel::Close::ID {
+        if !state.wire.content.is_none() && method != channel::Close::ID {
             return Err(ProtocolDetail::UnexpectedFrame);
         }
         match method {
@@ -204,7 +204,7 @@ impl Connection {
                 let Some(no_ack) = found.map(|it| it.no_ack()) else {
                     return self.stray(id, &deliver);
                 };
-                let counts = state.phase == Phase::Open && state.recovering == 0;
+                let counts = state.wire.phase == Phase::Open && state.wire.recovering == 0;
                 // The tag of a delivery without acknowledgement is not checked: direct replies repeat theirs.
                 if !no_ack {
                     state.delivered(tag)?;
@@ -217,7 +217,7 @@ impl Connection {
                     Target::Discard
                 };
                 let (exchange, key) = (deliver.exchange, deliver.routing_key);
-                state.content.begin(&mut self.staging, target, exchange, key);
+                state.wire.content.begin(&mut self.staging, target, exchange, key);
                 Ok(())
             }
             basic::Ack::ID => {
@@ -233,7 +233,7 @@ impl Connection {
                 let text = peer_text(returned.reply_text.as_bytes());
                 let target = Target::Return { code: returned.reply_code, text, body: None };
                 let (exchange, key) = (returned.exchange, returned.routing_key);
-                state.content.begin(&mut self.staging, target, exchange, key);
+                state.wire.content.begin(&mut self.staging, target, exchange, key);
                 Ok(())
             }
             basic::GetOk::ID => {
@@ -248,7 +248,7 @@ impl Connection {
                 }
                 let (redelivered, message_count) = (got.redelivered, got.message_count);
                 let target = Target::Got { tag, redelivered, message_count };
-                state.content.begin(&mut self.staging, target, got.exchange, got.routing_key);
+                state.wire.content.begin(&mut self.staging, target, got.exchange, got.routing_key);
                 Ok(())
             }
             _ => self.channel_method(now, id, Method::decode(payload)?),
@@ -269,7 +269,9 @@ impl Connection {
             Progress::Awaiting => {}
             Progress::Open => {
                 self.link.opened(now);
-                self.events.push_back(Event::Opened);
+                if self.announces {
+                    self.events.push_back(Event::Opened);
+                }
             }
             Progress::Failed(failure) => self.fail_to_open(failure),
         }
@@ -281,7 +283,7 @@ impl Connection {
         let header = self.content_header(payload)?;
         let Some(id) = self.live_channel(number)? else { return Ok(()) };
         let Some(state) = self.channels.find_mut(id.0) else { return Ok(()) };
-        match state.content.header(&mut self.staging, &header)? {
+        match state.wire.content.header(&mut self.staging, &header)? {
             Some(complete) => self.complete(id, complete),
             None => Ok(()),
         }
@@ -300,7 +302,7 @@ impl Connection {
     fn body(&mut self, number: u16, piece: Piece<'_>) -> Result<(), ProtocolDetail> {
         let Some(id) = self.live_channel(number)? else { return Ok(()) };
         let Some(state) = self.channels.find_mut(id.0) else { return Ok(()) };
-        match state.content.body(&mut self.staging, piece)? {
+        match state.wire.content.body(&mut self.staging, piece)? {
             Some(complete) => self.complete(id, complete),
             None => Ok(()),
         }
@@ -310,7 +312,7 @@ impl Connection {
     fn takes_whole(&self, number: u16, length: usize) -> bool {
         let id = self.link.numbers.channel(number);
         let state = id.and_then(|id| self.channels.find(id.0));
-        state.is_some_and(|state| state.content.takes_whole(length))
+        state.is_some_and(|state| state.wire.content.takes_whole(length))
     }
 
     /// Returns the channel of this number. `None` if it has closed, so that the frame is late.
@@ -341,7 +343,11 @@ impl Connection {
                     Some(confirms) if confirms.is_selected() => {
                         let returned =
                             Returned::new(&message.message, body.as_deref(), &mut self.scratch);
-                        confirms.returned(returned, message, self.link.outbound.sent(state.number))
+                        confirms.returned(
+                            returned,
+                            message,
+                            self.link.outbound.sent(state.wire.number),
+                        )
                     }
                     _ => Some(message),
                 };
@@ -414,7 +420,7 @@ impl Connection {
         };
         let before = confirms.span();
         let resolved =
-            confirms.resolve(tag, multiple, acked, self.link.outbound.sent(state.number))?;
+            confirms.resolve(tag, multiple, acked, self.link.outbound.sent(state.wire.number))?;
         self.unconfirmed = self.unconfirmed.saturating_sub(before - confirms.span());
         let Some((first, last, count)) = resolved else { return Ok(()) };
         let counters = &mut self.counters;

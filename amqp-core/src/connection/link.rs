@@ -14,7 +14,7 @@ use amqp_proto::FieldTable;
 use amqp_proto::frame::{self, FrameLimits};
 
 use crate::channel::Numbers;
-use crate::config::Config;
+use crate::config::{Config, Secret};
 use crate::connection::handshake::{self, Handshake, Tuning};
 use crate::connection::heartbeat::Heartbeat;
 use crate::connection::partial_input::PartialInput;
@@ -43,13 +43,17 @@ pub(crate) struct Link {
     pub(crate) outbound: Outbound,
     pub(super) timers: Timers,
     pub(super) heartbeat: Heartbeat,
-    /// The calls of `connection.update-secret` in their order.
-    pub(super) secret_calls: VecDeque<CallKey>,
+    /// The calls of `connection.update-secret` in their order, with their secrets.
+    pub(super) secret_calls: VecDeque<(CallKey, Secret)>,
     /// The reason why the broker blocks publishes, while it does.
     pub(super) blocked: Option<Arc<str>>,
     /// The number of bytes of the stream that are known to have reached the socket, and the time of the last
     /// progress.
     pub(super) written: u64,
+    /// How many bytes of the stream may have been written when the link ended.
+    pub(super) lost_after: u64,
+    /// The publishes of each channel of which nothing was written when the link ended.
+    pub(super) unsent: Vec<(u16, u64)>,
     pub(super) write_progress: Instant,
     pub(super) input: PartialInput,
     pub(super) read_pause: ReadPause,
@@ -138,6 +142,8 @@ impl Link {
             secret_calls: VecDeque::new(),
             blocked: None,
             written: 0,
+            lost_after: 0,
+            unsent: Vec::new(),
             write_progress: now,
             input: PartialInput::default(),
             read_pause: ReadPause::default(),
@@ -163,6 +169,11 @@ impl Link {
         self.outbound.limit_frames(self.tuning.frame_max);
         self.heartbeat = Heartbeat::new(self.tuning.heartbeat, now);
         self.enter(Input::OpenOk, State::Open);
+    }
+
+    /// Keeps the bodies of the link that this one replaces, until the driver takes them.
+    pub(super) fn take_over_discarded(&mut self, before: Self) {
+        self.outbound.discard_all_of(before.outbound);
     }
 
     /// Ends the link, and drops the queued output.

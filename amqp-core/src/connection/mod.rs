@@ -9,7 +9,12 @@
 //!
 //! A connection that has closed keeps its cause. It still returns results of calls, outcomes of publishes,
 //! and unread deliveries of consumers without acknowledgement.
+//!
+//! By itself, a connection never reconnects. A session that recovers it *detaches* its records from a link that
+//! was lost ([`loss`]), replaces the link, and *attaches* them ([`attach`]). Until it opens the gates, what the
+//! application calls waits.
 
+mod attach;
 mod clock;
 mod ending;
 mod graceful_drain;
@@ -18,6 +23,7 @@ mod heartbeat;
 mod input;
 mod link;
 mod login;
+mod loss;
 mod output;
 mod partial_input;
 mod read_pause;
@@ -36,7 +42,7 @@ use amqp_proto::frame;
 use amqp_proto::method::channel as wire;
 use zeroize::Zeroizing;
 
-use crate::channel::{Calls, ChannelState, Consumers, Phase, Staging};
+use crate::channel::{Calls, ChannelState, Consumers, Origin, Phase, Staging};
 use crate::config::{Challenge, Config, Credentials};
 use crate::error::{
     ChannelCause, CloseCause, ConnectFailure, ConnectStep, Error, InvalidArgument, Misuse,
@@ -46,6 +52,7 @@ use crate::event::{Event, TimeoutReason};
 use crate::ids::{Call, CallKey, ChannelId, Epoch};
 use crate::request::{FromReply, Pending, Reply};
 use crate::slab::Slab;
+use crate::topology::Topology;
 
 pub use handshake::Tuning;
 pub use link::End;
@@ -70,6 +77,18 @@ pub struct Connection {
     pub(crate) config: Arc<Config>,
     /// Credentials that replace those of the configuration.
     provided: Option<Credentials>,
+    /// Whether it emits [`Event::Opened`] itself.
+    pub(crate) announces: bool,
+    /// Whether the session decides what becomes of the channels when the transport is lost.
+    pub(crate) recovers: bool,
+    /// Whether the gates are closed: the transport was lost, and not everything is restored.
+    pub(crate) recovering: bool,
+    /// Why the last transport was lost, if the channels have outlived it.
+    last_loss: Option<CloseCause>,
+    /// What is declared again on the next transport. Empty unless the session recovers.
+    pub(crate) topology: Topology,
+    /// Restores that the broker has put off.
+    pub(crate) held: attach::Held,
     pub(crate) link: Link,
     pub(crate) channels: Slab<ChannelState>,
     pub(crate) consumers: Consumers,
@@ -115,6 +134,12 @@ impl Connection {
             drain_at: 0,
             counters: Counters::default(),
             provided: None,
+            announces: true,
+            recovers: false,
+            recovering: false,
+            last_loss: None,
+            topology: Topology::default(),
+            held: attach::Held::default(),
             config,
         }
     }
@@ -150,10 +175,26 @@ impl Connection {
         }
     }
 
+    /// The error of what belonged to an earlier transport.
+    pub(crate) fn lost_error(&self) -> Error {
+        Error::Connection(self.lost_cause())
+    }
+
+    /// Why the last transport was lost.
+    pub(crate) fn lost_cause(&self) -> CloseCause {
+        self.last_loss.clone().unwrap_or(CloseCause::ByClient)
+    }
+
     /// Replaces the link after a transport on which the connection was never open.
     pub(crate) fn relink(&mut self, now: Instant) {
-        self.link = Link::new(&self.config, self.link.epoch, now);
-        self.counters = Counters::default();
+        let epoch = self.link.epoch;
+        let epoch = if self.recovering { Epoch(epoch.0.wrapping_add(1)) } else { epoch };
+        let before = std::mem::replace(&mut self.link, Link::new(&self.config, epoch, now));
+        match self.recovering {
+            true => self.counters.end_of_link(&before),
+            false => self.counters = Counters::default(),
+        }
+        self.link.take_over_discarded(before);
     }
 
     /// Records that the transport is connected. The handshake begins.
@@ -185,9 +226,29 @@ impl Connection {
     /// [`Error::Connection`] unless the connection is open. [`Misuse::NoFreeChannels`] if all channel numbers
     /// are in use.
     pub fn open_channel(&mut self, now: Instant) -> Result<(ChannelId, Call<()>), Error> {
+        if self.recovering {
+            return Ok(self.open_when_restored(now));
+        }
+        self.open_on_link(now, Origin::User)
+    }
+
+    /// Opens a channel that ends with the present transport. It is not restored on the next one, and may be used
+    /// while the others are being restored.
+    ///
+    /// # Errors
+    /// Those of [`open_channel`](Self::open_channel).
+    pub fn open_setup_channel(&mut self, now: Instant) -> Result<(ChannelId, Call<()>), Error> {
+        self.open_on_link(now, Origin::Setup)
+    }
+
+    fn open_on_link(
+        &mut self,
+        now: Instant,
+        origin: Origin,
+    ) -> Result<(ChannelId, Call<()>), Error> {
         self.link.check_open()?;
         let channels = &mut self.channels;
-        let open = |number| ChannelId(channels.insert(ChannelState::new(number)));
+        let open = |number| ChannelId(channels.insert(ChannelState::new(number, origin)));
         let Some(id) = self.link.numbers.allocate(open) else {
             let channel_max = self.link.numbers.max();
             let by_broker = channel_max < self.config.channel_max;
@@ -195,8 +256,8 @@ impl Connection {
         };
         let call = self.calls.insert(Pending::ChannelOpen(id), now + self.config.call_timeout);
         if let Some(state) = self.channels.find_mut(id.0) {
-            state.calls.push(call);
-            let number = state.number;
+            state.wire.calls.push(call);
+            let number = state.wire.number;
             let open = wire::Open::default();
             self.link.outbound.frames(number, |out| frame::write_method(out, number, &open));
         }
@@ -260,10 +321,9 @@ impl Connection {
                 self.link.timers.set(TimeoutReason::Close, Some(deadline));
                 for key in self.channels.keys() {
                     if let Some(state) = self.channels.find_mut(key)
-                        && state.phase != Phase::Closed
+                        && state.wire.phase != Phase::Closed
                     {
-                        let cause = ChannelCause::Connection(CloseCause::ByClient);
-                        state.cause.get_or_insert(cause);
+                        state.close_gate(ChannelCause::Connection(CloseCause::ByClient));
                         self.events.push_back(Event::ChannelClosing(ChannelId(key)));
                     }
                 }

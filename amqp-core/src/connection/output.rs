@@ -65,6 +65,13 @@ impl Connection {
         }
     }
 
+    /// Records what of the present transport's output was not written, before its loss is reported.
+    pub(crate) fn handle_unwritten(&mut self, unwritten: &Transmit) {
+        if self.recovers && self.link.is_up() {
+            self.link.unsent = self.link.outbound.unsent_publishes(unwritten);
+        }
+    }
+
     /// Whether `poll_transmit` has bytes to return.
     #[inline]
     pub fn wants_transmit(&self) -> bool {

@@ -106,6 +106,13 @@ impl Connection {
         }
     }
 
+    /// Ends a pause that was reported, because there is nothing to read.
+    pub(super) fn resume_reading(&mut self) {
+        if std::mem::take(&mut self.link.read_pause.reported) != Reported::Resumed {
+            self.events.push_back(Event::InputResumed);
+        }
+    }
+
     /// Records that a reader has found no returned message of the channel.
     pub(crate) fn returned_is_awaited(&mut self, id: ChannelId) {
         if let Some(state) = self.channels.find_mut(id.0)

@@ -7,7 +7,9 @@ use amqp_proto::ShortStr;
 use amqp_proto::frame;
 use amqp_proto::method::{Method, basic, channel as wire, connection as wire_connection};
 
-use crate::channel::{ConsumerInput, ConsumerPhase, Fate, Numbers, Phase, PhaseInput, Target};
+use crate::channel::{
+    ConsumerInput, ConsumerPhase, Fate, Gate, Numbers, Origin, Phase, PhaseInput, Target,
+};
 use crate::connection::Connection;
 use crate::connection::link::State;
 use crate::error::{BrokerError, ChannelCause, CloseCause, Error, ProtocolDetail, peer_text};
@@ -60,9 +62,12 @@ impl Connection {
                 self.events.push_back(Event::Unblocked);
             }
             Method::ConnectionUpdateSecretOk(_) if !self.link.secret_calls.is_empty() => {
-                if let Some(call) = self.link.secret_calls.pop_front()
-                    && self.calls.complete(call, Ok(Reply::Done))
-                {
+                let Some((call, secret)) = self.link.secret_calls.pop_front() else {
+                    return Ok(());
+                };
+                let credentials = self.provided.as_ref().unwrap_or(&self.config.credentials);
+                self.provided = Some(credentials.with_secret(&secret));
+                if self.calls.complete(call, Ok(Reply::Done)) {
                     self.events.push_back(Event::CallDone(call));
                 }
             }
@@ -78,18 +83,19 @@ impl Connection {
         id: ChannelId,
         method: Method<'_>,
     ) -> Result<(), ProtocolDetail> {
-        let closing = self.channels.find(id.0).is_some_and(|state| state.phase == Phase::Closing);
+        let closing =
+            self.channels.find(id.0).is_some_and(|state| state.wire.phase == Phase::Closing);
         match method {
             Method::ChannelClose(close) => {
-                self.closed_by_broker(id, &close);
+                self.closed_by_broker(now, id, &close);
                 Ok(())
             }
             // An answer after our close would be on a channel that is not open.
             Method::ChannelFlow(_) | Method::BasicCancel(_) if closing => Ok(()),
             Method::ChannelFlow(flow) => {
                 let Some(state) = self.channels.find_mut(id.0) else { return Ok(()) };
-                state.flow_stopped = !flow.active;
-                let number = state.number;
+                state.wire.flow_stopped = !flow.active;
+                let number = state.wire.number;
                 let flow_ok = wire::FlowOk { active: flow.active };
                 self.link.outbound.frames(number, |out| frame::write_method(out, number, &flow_ok));
                 if flow.active {
@@ -117,7 +123,7 @@ impl Connection {
     ) -> Result<(), ProtocolDetail> {
         let unexpected = ProtocolDetail::UnexpectedMethod(method.id());
         let Some(state) = self.channels.find_mut(id.0) else { return Err(unexpected) };
-        let (number, closes) = (state.number, matches!(method, Method::ChannelCloseOk(_)));
+        let (number, closes) = (state.wire.number, matches!(method, Method::ChannelCloseOk(_)));
         let stray = |numbers: &mut Numbers| match closes && numbers.take_owed_close_ok(number) {
             true => Ok(()),
             false => Err(unexpected),
@@ -128,14 +134,14 @@ impl Connection {
             _ => None,
         };
         // Calls are pipelined behind `channel.open`. No reply to them may arrive before open-ok.
-        if state.phase == Phase::Opening && !matches!(method, Method::ChannelOpenOk(_)) {
+        if state.wire.phase == Phase::Opening && !matches!(method, Method::ChannelOpenOk(_)) {
             return stray(&mut self.link.numbers);
         }
         let calls = &self.calls;
         let answers = |call| calls.pending(call).is_some_and(|(it, _)| it.reply() == method.id());
         let answered = match tag {
-            Some(tag) => state.calls.tagged(tag, answers),
-            None => state.calls.front(),
+            Some(tag) => state.wire.calls.tagged(tag, answers),
+            None => state.wire.calls.front(),
         };
         let Some(call) = answered else {
             // RabbitMQ 3.10 answers a cancel twice if the quorum queue is deleted meanwhile.
@@ -147,7 +153,10 @@ impl Connection {
             return stray(&mut self.link.numbers);
         };
         let Some((pending, awaited)) = self.calls.pending(call) else { return Err(unexpected) };
-        if closes && matches!(pending, Pending::ChannelOpen(_)) && state.phase == Phase::Closing {
+        if closes
+            && matches!(pending, Pending::ChannelOpen(_))
+            && state.wire.phase == Phase::Closing
+        {
             // RabbitMQ answers the open first. A close-ok answers both the open and the close, unless the
             // peer still owes one for the channel that had the number before.
             if !self.link.numbers.take_owed_close_ok(number) {
@@ -160,10 +169,10 @@ impl Connection {
         }
         let reply = pending.read(method)?;
         match tag {
-            Some(tag) => state.calls.remove_tagged(tag, call),
+            Some(tag) => state.wire.calls.remove_tagged(tag, call),
             // It is completed with the other calls of the channel when that is closed.
             None if pending == Pending::ChannelClose => {}
-            None => state.calls.pop_front(),
+            None => state.wire.calls.pop_front(),
         }
         match pending {
             Pending::ChannelOpen(_) => {
@@ -173,6 +182,22 @@ impl Connection {
             Pending::ConfirmSelect => {
                 if let Some(confirms) = state.mode.confirms_mut() {
                     confirms.selected();
+                }
+            }
+            Pending::Consume(key) => {
+                if let Some(consumer) = self.consumers.find_mut(key) {
+                    consumer.established = true;
+                    if let (true, Some(queue)) = (consumer.queue.is_empty(), &state.last_queue) {
+                        consumer.queue = Arc::clone(queue);
+                    }
+                    if self.recovers && state.origin == Origin::User {
+                        self.topology.consumer_started(key, &consumer.queue);
+                    }
+                }
+            }
+            Pending::QueueDeclare { .. } => {
+                if let Reply::Queue(ok) = &reply {
+                    state.last_queue = Some(ok.queue.as_str().into());
                 }
             }
             Pending::Recover => self.recovered(id),
@@ -185,6 +210,14 @@ impl Connection {
                 self.end_consumer(consumer, ConsumerInput::CancelOk, None);
             }
             _ => {}
+        }
+        if let Some(change) = self.calls.take_change(call) {
+            let declared = match &reply {
+                Reply::Queue(ok) => Some(ok.queue.as_str()),
+                _ => None,
+            };
+            let last_queue = self.channels.find(id.0).and_then(|state| state.last_queue.as_deref());
+            self.topology.apply(*change, declared, last_queue);
         }
         if !awaited {
             self.compensate(now, pending, &reply);
@@ -208,8 +241,8 @@ impl Connection {
     /// sends them again with new tags.
     fn recovered(&mut self, id: ChannelId) {
         let Some(state) = self.channels.find_mut(id.0) else { return };
-        state.recovering = state.recovering.saturating_sub(1);
-        state.recovered_to = state.delivered;
+        state.wire.recovering = state.wire.recovering.saturating_sub(1);
+        state.wire.recovered_to = state.wire.delivered;
         for key in self.consumers.of_channel(id) {
             if self.consumers.find(key).is_some_and(|consumer| !consumer.no_ack()) {
                 self.consumers.take_unread(key);
@@ -224,7 +257,7 @@ impl Connection {
             got.delivery.tag.kind = TagKind::NoAck;
         }
         if let Some(state) = self.channels.find_mut(id.0) {
-            state.calls.pop_front();
+            state.wire.calls.pop_front();
         }
         let reply = Reply::Got(Some(Box::new(got)));
         if !awaited {
@@ -237,7 +270,7 @@ impl Connection {
 
     /// Returns the oldest call of the channel that is answered in order, and whether a caller waits for it.
     fn next_call(&self, id: ChannelId) -> Option<(CallKey, Pending, bool)> {
-        let call = self.channels.find(id.0)?.calls.front()?;
+        let call = self.channels.find(id.0)?.wire.calls.front()?;
         let (pending, awaited) = self.calls.pending(call)?;
         Some((call, pending, awaited))
     }
@@ -269,30 +302,34 @@ impl Connection {
         self.close_channel(id, PhaseInput::CloseOk, ChannelCause::ByClient, handed_over);
     }
 
-    fn closed_by_broker(&mut self, id: ChannelId, close: &wire::Close<'_>) {
+    fn closed_by_broker(&mut self, now: Instant, id: ChannelId, close: &wire::Close<'_>) {
         let Some(state) = self.channels.find_mut(id.0) else { return };
-        let number = state.number;
+        let number = state.wire.number;
         let error =
             BrokerError::new(close.reply_code, close.reply_text, close.class_id, close.method_id);
         // RabbitMQ repeats a close until it is answered. Two answers would be one too many.
         let opening = |call| matches!(self.calls.pending(call), Some((Pending::ChannelOpen(_), _)));
-        if self.link.numbers.is_copy(number, &error) && state.calls.front().is_some_and(opening) {
+        if self.link.numbers.is_copy(number, &error)
+            && state.wire.calls.front().is_some_and(opening)
+        {
             return;
         }
         self.link.numbers.closed_by_broker(number, error.clone());
         // A message that is partly sent is sent to its end: RabbitMQ closes the connection if a close-ok
         // arrives in the middle of a message. Everything else that the channel has queued is dropped.
         self.link.outbound.abandon(number);
-        if state.phase == Phase::Closing {
+        if state.wire.phase == Phase::Closing {
             self.link.numbers.owe_close_ok(number);
         }
         let close_ok = wire::CloseOk::default();
         self.link.outbound.frames(number, |out| frame::write_method(out, number, &close_ok));
-        state.content.clear(&mut self.staging);
+        state.wire.content.clear(&mut self.staging);
+        if state.is_recovering() && state.wire.phase != Phase::Closing {
+            return self.attach_refused(now, id, error);
+        }
         let cause = ChannelCause::ByBroker(error);
-        match state.cause {
-            Some(ChannelCause::ByClient) | None => state.cause = Some(cause.clone()),
-            Some(_) => {}
+        if matches!(state.cause(), Some(ChannelCause::ByClient) | None) {
+            state.gate = Gate::Closed(cause.clone());
         }
         let handed_over = self.link.outbound.handed_over();
         self.close_channel(id, PhaseInput::BrokerClose, cause, handed_over);
@@ -300,7 +337,7 @@ impl Connection {
 
     fn cancelled_by_broker(&mut self, id: ChannelId, cancel: &basic::Cancel<'_>) {
         let Some(state) = self.channels.find_mut(id.0) else { return };
-        let number = state.number;
+        let number = state.wire.number;
         if !cancel.no_wait {
             let cancel_ok = basic::CancelOk { consumer_tag: cancel.consumer_tag };
             self.link.outbound.frames(number, |out| frame::write_method(out, number, &cancel_ok));
@@ -314,7 +351,11 @@ impl Connection {
         }
         let (queue, consumer_tag) = (Arc::clone(&consumer.queue), Arc::clone(&consumer.tag));
         state.consumers.remove(tag);
-        state.strays.get_or_insert_default().remember(tag, consumer.no_ack(), consumer.prefetch);
+        state.wire.strays.get_or_insert_default().remember(
+            tag,
+            consumer.no_ack(),
+            consumer.prefetch,
+        );
         if cancel.no_wait {
             cancel_no_wait(&mut self.link.outbound, number, cancel.consumer_tag);
         }
@@ -336,9 +377,11 @@ impl Connection {
     ) -> Result<(), ProtocolDetail> {
         let Some(state) = self.channels.find_mut(id.0) else { return Ok(()) };
         // A delivery on a channel that closes or recovers is requeued by that.
-        let counts = state.phase == Phase::Open && state.recovering == 0;
+        let counts = state.wire.phase == Phase::Open && state.wire.recovering == 0;
         let fate = match counts {
-            true => state.strays.get_or_insert_default().delivered(deliver.consumer_tag.as_bytes()),
+            true => {
+                state.wire.strays.get_or_insert_default().delivered(deliver.consumer_tag.as_bytes())
+            }
             false => Fate::Keep,
         };
         let tag = deliver.delivery_tag;
@@ -348,13 +391,17 @@ impl Connection {
         let target = match fate {
             Fate::Requeue { first } => {
                 if first {
-                    cancel_no_wait(&mut self.link.outbound, state.number, deliver.consumer_tag);
+                    cancel_no_wait(
+                        &mut self.link.outbound,
+                        state.wire.number,
+                        deliver.consumer_tag,
+                    );
                 }
                 Target::Deliver { consumer: None, tag, redelivered: deliver.redelivered }
             }
             Fate::Keep | Fate::Drop => Target::Discard,
         };
-        state.content.begin(&mut self.staging, target, deliver.exchange, deliver.routing_key);
+        state.wire.content.begin(&mut self.staging, target, deliver.exchange, deliver.routing_key);
         if fate == Fate::Keep {
             let kind = TagKind::Ack;
             self.drop_unacked(DeliveryTag { channel: id, epoch: self.link.epoch, tag, kind });
@@ -362,7 +409,7 @@ impl Connection {
         Ok(())
     }
 
-    fn forget_tag(&mut self, id: ChannelId, key: ConsumerKey) {
+    pub(super) fn forget_tag(&mut self, id: ChannelId, key: ConsumerKey) {
         if let Some(consumer) = self.consumers.find(key)
             && let Some(state) = self.channels.find_mut(id.0)
         {
@@ -373,6 +420,9 @@ impl Connection {
     /// Records that the holder has dropped the delivery. It stays unacknowledged until its channel closes.
     /// Returns `false` if it was acknowledged or dropped before.
     pub(crate) fn drop_unacked(&mut self, tag: DeliveryTag) -> bool {
+        if tag.epoch != self.link.epoch {
+            return false;
+        }
         let Some(state) = self.channels.find_mut(tag.channel.0) else { return false };
         let stays = tag.kind != TagKind::NoAck && state.unacked().mark_dropped(tag.tag);
         if stays {
@@ -386,7 +436,10 @@ impl Connection {
     /// because a stream keeps its messages. Returns whether the delivery stays unacknowledged.
     pub(crate) fn requeue(&mut self, tag: DeliveryTag) -> bool {
         let Some(state) = self.channels.find_mut(tag.channel.0) else { return false };
-        if state.phase != Phase::Open || tag.kind == TagKind::NoAck {
+        if state.wire.phase != Phase::Open
+            || tag.epoch != self.link.epoch
+            || tag.kind == TagKind::NoAck
+        {
             return false;
         }
         if tag.kind == TagKind::MaybeStream {
@@ -399,7 +452,7 @@ impl Connection {
             return false;
         }
         self.counters.acks_sent += 1;
-        let number = state.number;
+        let number = state.wire.number;
         let (delivery_tag, multiple) = (tag.tag, false);
         self.link.outbound.frames(number, |out| match tag.kind == TagKind::Stream {
             true => frame::write_method(out, number, &basic::Ack { delivery_tag, multiple }),

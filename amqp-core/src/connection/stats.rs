@@ -1,9 +1,9 @@
 //! Counters for metrics.
 
 use crate::channel::{ConsumerPhase, Phase};
-use crate::connection::Connection;
+use crate::connection::{Connection, Link};
 
-/// Counters of a connection since the start of its transport, and its current state.
+/// Counters of a connection over all of its transports, and its current state.
 ///
 /// To take them, the connection loops over its channels and consumers. Counters do not wrap around.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +62,18 @@ pub(crate) struct Counters {
     pub(crate) delivered: u64,
     pub(crate) acks_sent: u64,
     pub(crate) dropped: u64,
+    /// Bytes handed to the transports before the present one.
+    bytes_sent_before: u64,
+    /// Frames queued for the transports before the present one.
+    frames_sent_before: u64,
+}
+
+impl Counters {
+    /// Records that another link replaces this one.
+    pub(super) const fn end_of_link(&mut self, link: &Link) {
+        self.bytes_sent_before += link.outbound.handed_over();
+        self.frames_sent_before += link.outbound.frames_queued();
+    }
 }
 
 impl Connection {
@@ -70,9 +82,9 @@ impl Connection {
         let counters = &self.counters;
         let mut stats = Stats {
             bytes_received: counters.bytes_received,
-            bytes_sent: self.link.outbound.handed_over(),
+            bytes_sent: counters.bytes_sent_before + self.link.outbound.handed_over(),
             frames_received: counters.frames_received,
-            frames_sent: self.link.outbound.frames_queued(),
+            frames_sent: counters.frames_sent_before + self.link.outbound.frames_queued(),
             published: counters.published,
             confirmed: counters.acked,
             nacked: counters.nacked,
@@ -88,7 +100,7 @@ impl Connection {
             ..Stats::default()
         };
         for state in self.channels.values() {
-            stats.channels += u64::from(state.phase != Phase::Closed);
+            stats.channels += u64::from(state.wire.phase != Phase::Closed);
             stats.unacked += state.held() as u64;
         }
         let consuming = self.consumers.all().filter(|it| it.phase != ConsumerPhase::Ended);

@@ -15,7 +15,8 @@ use crate::request::{Pending, short};
 
 impl Connection {
     /// Sends the broker a new secret for the login, such as a token before the old one expires
-    /// (`connection.update-secret`; <https://www.rabbitmq.com/docs/oauth2>).
+    /// (`connection.update-secret`; <https://www.rabbitmq.com/docs/oauth2>). When the broker has accepted it, it
+    /// replaces the password for later logins of a session that reconnects.
     ///
     /// # Errors
     /// [`Error`]: nothing was queued.
@@ -42,7 +43,7 @@ impl Connection {
         }
         self.link.outbound.secret_frame(bytes);
         let call = self.calls.insert(Pending::UpdateSecret, now + self.config.call_timeout);
-        self.link.secret_calls.push_back(call);
+        self.link.secret_calls.push_back((call, secret.clone()));
         Ok(Call::new(call))
     }
 }

@@ -37,7 +37,10 @@ impl Connection {
         let Some(channel) = self.link.numbers.channel(number) else { return Ok(None) };
         let Self { channels, consumers, counters, events, link, .. } = self;
         let Some(state) = channels.find_mut(channel.0) else { return Ok(None) };
-        if state.phase != Phase::Open || state.recovering > 0 || !state.content.is_none() {
+        if state.wire.phase != Phase::Open
+            || state.wire.recovering > 0
+            || !state.wire.content.is_none()
+        {
             return Ok(None);
         }
         let deliver = basic::Deliver::decode(arguments)?;

@@ -147,6 +147,9 @@ pub enum ConnectFailure {
     /// The credentials could not be fetched.
     #[error("cannot fetch the credentials: {0}")]
     Credentials(TransportError),
+    /// The application's hook failed, which sets the connection up, or its timeout has expired.
+    #[error("set-up failed: {0}")]
+    Hook(TransportError),
     /// The credentials that were provided cannot be sent.
     #[error("invalid credentials: {0}")]
     InvalidCredentials(InvalidArgument),
@@ -255,6 +258,8 @@ pub enum ConnectStep {
     Tune,
     /// Waiting for the reply to `connection.open`, which names the virtual host.
     Open,
+    /// Running the application's hook.
+    Hook,
 }
 
 impl fmt::Display for ConnectStep {
@@ -268,6 +273,7 @@ impl fmt::Display for ConnectStep {
             Self::Start => "waiting for connection.start",
             Self::Tune => "waiting for the reply to the login",
             Self::Open => "opening the virtual host",
+            Self::Hook => "setting up the connection",
         })
     }
 }

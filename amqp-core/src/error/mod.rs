@@ -70,12 +70,33 @@ pub enum Error {
         /// The call timeout.
         timeout: Duration,
     },
+    /// The connection was lost while the call waited for its reply, or during the transaction that it would have
+    /// committed. The connection recovers; the call is not repeated.
+    #[error(
+        "the connection was lost before the reply: {cause}; the broker {} the request",
+        if *maybe_executed { "may have carried out" } else { "did not receive" }
+    )]
+    Interrupted {
+        /// Why the connection was lost.
+        cause: CloseCause,
+        /// Whether the broker may have carried out the request. If not, no byte of it was sent.
+        maybe_executed: bool,
+    },
     /// An argument cannot be sent. Nothing was sent.
     #[error("invalid argument: {0}")]
     InvalidArgument(InvalidArgument),
     /// The call is not possible in the current state. Nothing was sent.
     #[error("misuse: {0}")]
     Misuse(Misuse),
+    /// The connection was lost before this many publishes without confirms were sent, which the channel had accepted.
+    /// Reported once, by the channel's next publish, which is not sent either. Others may have been lost on the way.
+    #[error("{count} publishes were lost with the connection before they were sent: {cause}")]
+    PublishesLost {
+        /// The number of publishes.
+        count: u64,
+        /// Why the connection was lost.
+        cause: CloseCause,
+    },
     /// A message was not confirmed.
     #[error("publish failed: {0}")]
     Publish(Box<PublishError>),
@@ -106,6 +127,11 @@ impl Error {
             | Self::Connection(CloseCause::ByBroker(error)) => Some(error),
             _ => None,
         }
+    }
+
+    /// Whether the broker may have carried out a call that was interrupted or that got no reply in time.
+    pub const fn maybe_executed(&self) -> bool {
+        matches!(self, Self::Interrupted { maybe_executed: true, .. } | Self::Deadline { .. })
     }
 
     /// Whether the connection is closed.
@@ -201,6 +227,12 @@ pub enum ChannelCause {
     /// Its connection closed.
     #[error("its connection closed: {0}")]
     Connection(CloseCause),
+    /// It could not be opened again after the connection was lost: the broker permits fewer channels than before.
+    #[error("not restored: the broker permits {channel_max} channels only")]
+    NoFreeNumber {
+        /// The maximum number of channels of the restored connection.
+        channel_max: u16,
+    },
 }
 
 impl ChannelCause {

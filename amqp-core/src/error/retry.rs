@@ -18,9 +18,11 @@ impl Error {
             Self::Channel(cause) => cause.is_retryable(),
             Self::Connect(error) => error.is_retryable(),
             Self::Connection(cause) => cause.is_retryable(),
-            Self::ConsumerCancelled { .. } | Self::Deadline { .. } | Self::DrainTimeout { .. } => {
-                true
-            }
+            Self::ConsumerCancelled { .. }
+            | Self::Deadline { .. }
+            | Self::DrainTimeout { .. }
+            | Self::Interrupted { .. }
+            | Self::PublishesLost { .. } => true,
             Self::Ack(_) | Self::InvalidArgument(_) | Self::Returned(_) => false,
             Self::Misuse(misuse) => misuse.is_retryable(),
             Self::Publish(error) => error.is_retryable(),
@@ -53,6 +55,7 @@ impl ChannelCause {
             Self::ByBroker(error) => error.is_retryable(),
             Self::ByClient => false,
             Self::Connection(cause) => cause.is_retryable(),
+            Self::NoFreeNumber { .. } => true,
         }
     }
 }
@@ -145,6 +148,7 @@ impl ConnectFailure {
             Self::Closed(error) => !error.is_retryable(),
             Self::Tls { kind, .. } => *kind != TlsErrorKind::Truncated,
             Self::Credentials(_)
+            | Self::Hook(_)
             | Self::Dial(_)
             | Self::Lost { .. }
             | Self::Resolve(_)

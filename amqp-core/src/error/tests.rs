@@ -74,6 +74,7 @@ fn failures() -> Vec<ConnectFailure> {
         ConnectFailure::Authentication(broker()),
         ConnectFailure::Closed(broker()),
         ConnectFailure::Credentials(transport()),
+        ConnectFailure::Hook(transport()),
         ConnectFailure::InvalidCredentials(invalid().remove(0)),
         ConnectFailure::Dial(transport()),
         ConnectFailure::Lost { step, error: transport() },
@@ -384,6 +385,7 @@ fn a_refusal_is_told_from_a_host_that_was_not_reached() {
         let reached = !matches!(
             failure,
             ConnectFailure::Credentials(_)
+                | ConnectFailure::Hook(_)
                 | ConnectFailure::Dial(_)
                 | ConnectFailure::Lost { .. }
                 | ConnectFailure::Resolve(_)

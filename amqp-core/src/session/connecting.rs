@@ -58,7 +58,7 @@ impl Session {
         self.timers.set(TimeoutReason::Address, Some(now + self.config.address_timeout));
         let endpoint = self.endpoints.host();
         let (host, port) = (Arc::clone(&endpoint.host), endpoint.port);
-        self.action = Some(Action::Resolve { attempt: self.attempt, host, port });
+        self.actions.push_back(Action::Resolve { attempt: self.attempt, host, port });
     }
 
     /// Dials the current address, or the current host by its name.
@@ -73,7 +73,7 @@ impl Session {
     pub(super) fn dial_or_fetch(&mut self, now: Instant) {
         if self.config.fetch_credentials {
             self.step(PhaseInput::Fetch);
-            self.action = Some(Action::FetchCredentials { attempt: self.attempt });
+            self.actions.push_back(Action::FetchCredentials { attempt: self.attempt });
         } else {
             self.dial_now(now);
         }
@@ -85,13 +85,18 @@ impl Session {
             self.step(PhaseInput::Connected);
             self.connection.handle_connected(now);
         } else {
-            self.action = Some(Action::Dial { attempt: self.attempt, target: self.target() });
+            self.actions.push_back(Action::Dial { attempt: self.attempt, target: self.target() });
         }
     }
 
     /// Begins the next cycle.
     pub(super) fn retry(&mut self, now: Instant) {
-        self.endpoints.begin_next_cycle();
+        if self.opened {
+            self.endpoints.begin_again();
+            self.timers.set(TimeoutReason::Connect, Some(now + self.config.connect_timeout));
+        } else {
+            self.endpoints.begin_next_cycle();
+        }
         self.step(PhaseInput::Due);
         self.try_host(now);
     }
@@ -99,14 +104,15 @@ impl Session {
     /// Continues with the next address, host or cycle, unless the failure is a refusal, or all have failed.
     pub(super) fn attempt_failed(&mut self, now: Instant, failure: ConnectFailure) {
         self.timers.set(TimeoutReason::Address, None);
-        let refused = matches!(
-            failure,
-            ConnectFailure::Authentication(_)
-                | ConnectFailure::InvalidCredentials(_)
-                | ConnectFailure::Mechanism { .. }
-                | ConnectFailure::NoSharedMechanism { .. }
-                | ConnectFailure::VirtualHost(_)
-        );
+        let refused = !(self.opened && self.config.recovery.retries_refused())
+            && matches!(
+                failure,
+                ConnectFailure::Authentication(_)
+                    | ConnectFailure::InvalidCredentials(_)
+                    | ConnectFailure::Mechanism { .. }
+                    | ConnectFailure::NoSharedMechanism { .. }
+                    | ConnectFailure::VirtualHost(_)
+            );
         let failed = self.endpoints.failed(self.connect_step(), failure);
         self.connection.events.push_back(Event::AttemptFailed(Box::new(failed)));
         if !refused && self.endpoints.next_address() {
@@ -116,6 +122,8 @@ impl Session {
             self.step(PhaseInput::NextHost);
             self.connection.relink(now);
             self.try_host(now);
+        } else if !refused && self.opened {
+            self.pass_failed(now);
         } else if !refused && self.endpoints.has_next_cycle() {
             self.step(PhaseInput::NextCycle);
             self.wait(now);
@@ -135,7 +143,10 @@ impl Session {
         self.react(now);
     }
 
-    pub(super) fn connect_timed_out(&mut self) {
+    pub(super) fn connect_timed_out(&mut self, now: Instant) {
+        if self.opened {
+            return self.pass_failed(now);
+        }
         let step = self.connect_step();
         let attempts = self.endpoints.failures();
         let timeout = self.config.connect_timeout;
@@ -147,15 +158,16 @@ impl Session {
 
     /// Waits before the next cycle, without a transport.
     fn wait(&mut self, now: Instant) {
-        self.action = Some(Action::Disconnect { attempt: self.attempt });
+        self.actions.push_back(Action::Disconnect { attempt: self.attempt });
         self.next_attempt();
         self.connection.relink(now);
         self.timers.set(TimeoutReason::Retry, Some(now + self.config.retry_delay));
     }
 
     /// Late reports about an earlier attempt are ignored from now on.
-    const fn next_attempt(&mut self) {
+    pub(super) fn next_attempt(&mut self) {
         self.attempt = Attempt(self.attempt.0.wrapping_add(1));
+        self.actions.retain(|action| matches!(action, Action::Disconnect { .. }));
     }
 
     /// The step that is in progress, or that has failed.
@@ -165,7 +177,10 @@ impl Session {
             Phase::FetchingCredentials => ConnectStep::Credentials,
             Phase::Dialling => ConnectStep::Dial,
             Phase::Securing => ConnectStep::Tls,
-            Phase::Connected | Phase::Ended => self.connection.handshake_step(),
+            Phase::SettingUp => ConnectStep::Hook,
+            Phase::Handshake | Phase::Replaying | Phase::Attaching | Phase::Open | Phase::Ended => {
+                self.connection.handshake_step()
+            }
             Phase::Waiting => ConnectStep::Retry,
         }
     }

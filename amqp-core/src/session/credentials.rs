@@ -61,7 +61,7 @@ impl Session {
         attempt: Attempt,
         response: Result<Vec<u8>, String>,
     ) {
-        if attempt == self.attempt && self.phase == Phase::Connected {
+        if attempt == self.attempt && self.phase == Phase::Handshake {
             self.connection.handle_response(response);
             self.react(now);
         } else if let Ok(mut late) = response {
@@ -72,13 +72,18 @@ impl Session {
     /// Passes a challenge of the handshake to the driver, if there is one.
     pub(super) fn authenticate(&mut self) {
         if let Some(challenge) = self.connection.take_challenge() {
-            self.action = Some(Action::Authenticate { attempt: self.attempt, challenge });
+            self.actions.push_back(Action::Authenticate { attempt: self.attempt, challenge });
         }
     }
 
     /// Sets the timer of the first renewal.
     pub(super) fn await_expiry(&mut self) {
         self.timers.set(TimeoutReason::Credentials, self.renewal.at);
+    }
+
+    /// Ends a renewal, because the connection is lost that it is for.
+    pub(super) fn stop_renewal(&mut self) {
+        self.renewal = Renewal::default();
     }
 
     /// A renewal is due, or has taken too long.
@@ -92,7 +97,7 @@ impl Session {
         }
         self.renewal.fetching = true;
         self.timers.set(TimeoutReason::Credentials, Some(now + self.config.call_timeout));
-        self.action = Some(Action::FetchCredentials { attempt: self.attempt });
+        self.actions.push_back(Action::FetchCredentials { attempt: self.attempt });
     }
 
     /// Continues the attempt with credentials. Returns those that are not used.

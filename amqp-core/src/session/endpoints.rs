@@ -100,6 +100,13 @@ impl Endpoints {
         self.begin_cycle();
     }
 
+    /// Begins anew with the first cycle, and without failures.
+    pub(super) fn begin_again(&mut self) {
+        self.cycle = 1;
+        self.failures.clear();
+        self.begin_cycle();
+    }
+
     pub(super) fn failed(&mut self, step: ConnectStep, failure: ConnectFailure) -> FailedAttempt {
         let failed = FailedAttempt {
             host: Arc::clone(&self.current.host),

@@ -5,15 +5,20 @@
 //! broker refuses the login or the virtual host, nothing else is tried. When the session is open, its verbs are those
 //! of the connection.
 //!
-//! When the transport is lost, the session ends with the cause.
+//! When the transport of an open session is lost, the session ends with the cause, or it recovers ([`recovering`]): it
+//! connects again, and restores what the application had.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the session does not recover yet"))]
 mod backoff;
 mod connecting;
 mod credentials;
 mod dice;
 mod endpoints;
+mod hook;
+mod phases;
+mod recovering;
+mod replay;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,84 +30,17 @@ use crate::connection::{Channel, Connection, End, validate};
 use crate::error::{CloseCause, ConnectError, ConnectFailure, ConnectStep, Error, TransportError};
 use crate::event::{Action, Event, Target, TimeoutReason};
 use crate::ids::{Attempt, Call, CallKey, ChannelId, Epoch};
-use crate::machine::{self, Transition};
 use crate::request::FromReply;
 use crate::timers::Timers;
 use crate::transmit::Transmit;
 
+use backoff::Retries;
 use connecting::not_secured;
 use credentials::Renewal;
 use endpoints::Endpoints;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Resolving,
-    FetchingCredentials,
-    Dialling,
-    /// A transport is connected, and is being encrypted.
-    Securing,
-    /// A transport is connected: handshake, open or closing.
-    Connected,
-    /// The session waits for the next cycle of attempts, without a transport.
-    Waiting,
-    /// The session has ended. Queued output is still to be written.
-    Ended,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PhaseInput {
-    Resolved,
-    /// Credentials are to be fetched before the transport is dialled.
-    Fetch,
-    Fetched,
-    /// The transport is connected, and is to be encrypted.
-    Dialled,
-    Connected,
-    /// The attempt failed, and there is another address.
-    NextAddress,
-    /// The attempt failed, and there is another host.
-    NextHost,
-    /// The last host of a cycle failed, and there is another cycle.
-    NextCycle,
-    /// The delay before the next cycle has passed.
-    Due,
-    End,
-}
-
-const TRANSITIONS: &[Transition<Phase, PhaseInput>] = &[
-    (Phase::Resolving, PhaseInput::Resolved, Phase::Dialling),
-    (Phase::Resolving, PhaseInput::NextHost, Phase::Resolving),
-    (Phase::Resolving, PhaseInput::NextCycle, Phase::Waiting),
-    (Phase::Resolving, PhaseInput::End, Phase::Ended),
-    (Phase::FetchingCredentials, PhaseInput::Fetched, Phase::Dialling),
-    (Phase::FetchingCredentials, PhaseInput::NextAddress, Phase::Dialling),
-    (Phase::FetchingCredentials, PhaseInput::NextHost, Phase::Resolving),
-    (Phase::FetchingCredentials, PhaseInput::NextCycle, Phase::Waiting),
-    (Phase::FetchingCredentials, PhaseInput::End, Phase::Ended),
-    (Phase::Dialling, PhaseInput::Fetch, Phase::FetchingCredentials),
-    (Phase::Dialling, PhaseInput::Connected, Phase::Connected),
-    (Phase::Dialling, PhaseInput::Dialled, Phase::Securing),
-    (Phase::Dialling, PhaseInput::NextAddress, Phase::Dialling),
-    (Phase::Dialling, PhaseInput::NextHost, Phase::Resolving),
-    (Phase::Dialling, PhaseInput::NextCycle, Phase::Waiting),
-    (Phase::Dialling, PhaseInput::End, Phase::Ended),
-    (Phase::Securing, PhaseInput::Connected, Phase::Connected),
-    (Phase::Securing, PhaseInput::NextAddress, Phase::Dialling),
-    (Phase::Securing, PhaseInput::NextHost, Phase::Resolving),
-    (Phase::Securing, PhaseInput::NextCycle, Phase::Waiting),
-    (Phase::Securing, PhaseInput::End, Phase::Ended),
-    (Phase::Connected, PhaseInput::NextAddress, Phase::Dialling),
-    (Phase::Connected, PhaseInput::NextHost, Phase::Resolving),
-    (Phase::Connected, PhaseInput::NextCycle, Phase::Waiting),
-    (Phase::Connected, PhaseInput::End, Phase::Ended),
-    (Phase::Waiting, PhaseInput::Due, Phase::Resolving),
-    (Phase::Waiting, PhaseInput::End, Phase::Ended),
-];
-
-/// The states of a session as a Mermaid diagram.
-pub(crate) fn diagram() -> String {
-    machine::diagram(TRANSITIONS)
-}
+pub(crate) use phases::diagram;
+use phases::{Phase, PhaseInput};
+use replay::Replay;
 
 /// A connection that finds its transport itself.
 ///
@@ -125,8 +63,10 @@ pub struct Session {
     connection: Connection,
     timers: Timers,
     opened: bool,
-    action: Option<Action>,
-    events: std::collections::VecDeque<Event>,
+    actions: VecDeque<Action>,
+    events: VecDeque<Event>,
+    retries: Retries,
+    replay: Option<Replay>,
     /// Why the session ended, if it has.
     cause: Option<CloseCause>,
     begun: Instant,
@@ -144,7 +84,8 @@ impl Session {
     /// [`ConnectError::InvalidArgument`] if the configuration is invalid.
     pub fn new(config: Arc<Config>, now: Instant, seed: u64) -> Result<Self, ConnectError> {
         let endpoints = Endpoints::new(&config, seed);
-        let mut session = Self::unresolved(config, now, endpoints)?;
+        let mut session = Self::unresolved(config, now, endpoints, seed)?;
+        session.connection.recovers = session.config.recovery.is_on();
         session.try_host(now);
         Ok(session)
     }
@@ -160,21 +101,22 @@ impl Session {
         seed: u64,
     ) -> Result<Self, ConnectError> {
         let endpoints = Endpoints::new(&config, seed);
-        let mut session = Self::unresolved(config, now, endpoints)?;
+        let mut session = Self::unresolved(config, now, endpoints, seed)?;
+        session.connection.recovers = session.config.recovery.is_on();
         session.by_name = true;
         session.try_host(now);
         Ok(session)
     }
 
     /// Creates a session on a transport that is connected already, and returns the attempt that reports must
-    /// name. The session never dials. The first host of the configuration only names the peer in errors. TLS
+    /// name. The session never dials, and never recovers. The first host of the configuration only names the peer in errors. TLS
     /// is up to the transport.
     ///
     /// # Errors
     /// [`ConnectError::InvalidArgument`] if the configuration is invalid.
     pub fn connected(config: Arc<Config>, now: Instant) -> Result<(Self, Attempt), ConnectError> {
         let endpoints = Endpoints::first_of(&config);
-        let mut session = Self::unresolved(config, now, endpoints)?;
+        let mut session = Self::unresolved(config, now, endpoints, 0)?;
         session.is_dialled = true;
         session.step(PhaseInput::Resolved);
         let address_timeout = session.config.address_timeout;
@@ -197,7 +139,12 @@ impl Session {
             return;
         }
         match self.phase {
-            Phase::Dialling | Phase::Connected => {
+            Phase::Dialling
+            | Phase::Handshake
+            | Phase::Replaying
+            | Phase::SettingUp
+            | Phase::Attaching
+            | Phase::Open => {
                 self.connection.handle_disconnected(error, written);
                 self.react(now);
             }
@@ -210,10 +157,19 @@ impl Session {
         }
     }
 
+    /// Records the output of the attempt's transport that was taken and not written. Call it before
+    /// [`handle_disconnected`](Self::handle_disconnected). Without it, publishes without confirms that were taken are not
+    /// among those of [`Error::PublishesLost`].
+    pub fn handle_unwritten(&mut self, attempt: Attempt, unwritten: &Transmit) {
+        if attempt == self.attempt {
+            self.connection.handle_unwritten(unwritten);
+        }
+    }
+
     /// Takes frames from the front of `input`. Returns whether there may be more. Each call does a limited
     /// amount of work: see [`Connection::handle_input`].
     pub fn handle_input(&mut self, now: Instant, input: &mut BytesMut) -> bool {
-        if self.phase != Phase::Connected {
+        if !self.phase.has_link() {
             input.clear();
             return false;
         }
@@ -227,8 +183,10 @@ impl Session {
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(reason) = self.timers.expired(now) {
             match reason {
-                TimeoutReason::Connect => self.connect_timed_out(),
+                TimeoutReason::Connect => self.connect_timed_out(now),
                 TimeoutReason::Address => self.address_timed_out(now),
+                TimeoutReason::Held => self.held_due(now),
+                TimeoutReason::Hook => self.hook_timed_out(now),
                 TimeoutReason::Retry => self.retry(now),
                 TimeoutReason::Credentials => self.credentials_due(now),
                 _ => {}
@@ -238,13 +196,30 @@ impl Session {
         self.react(now);
     }
 
-    /// Opens a channel.
+    /// Opens a channel. While the connection is being recovered, it is opened when that is done.
     ///
     /// # Errors
     /// Those of [`Connection::open_channel`].
     pub fn open_channel(&mut self, now: Instant) -> Result<(ChannelId, Call<()>), Error> {
         self.check_ended()?;
         self.connection.open_channel(now)
+    }
+
+    /// Opens a channel for a hook that sets up the transport of this attempt: see [`Action::RunHook`]. It may be used
+    /// while other channels wait. It ends with the transport, and what it declares is not declared again.
+    ///
+    /// # Errors
+    /// Those of [`Connection::open_channel`]. [`Error::Connection`] if the transport is another one.
+    pub fn open_setup_channel(
+        &mut self,
+        now: Instant,
+        attempt: Attempt,
+    ) -> Result<(ChannelId, Call<()>), Error> {
+        self.check_ended()?;
+        if attempt != self.attempt {
+            return Err(self.connection.lost_error());
+        }
+        self.connection.open_setup_channel(now)
     }
 
     /// Returns a view of a channel, for its verbs.
@@ -265,22 +240,17 @@ impl Session {
     }
 
     /// Closes the connection after everything that is queued is sent. A session that is still connecting
-    /// stops.
+    /// stops. One that waits for its next attempt to recover ends at once.
     pub fn close(&mut self, now: Instant) {
         match self.phase {
-            Phase::Connected if self.opened => {
+            Phase::Ended => {}
+            phase if phase.is_up() => {
                 self.connection.close(now);
                 self.react(now);
             }
-            Phase::Resolving
-            | Phase::FetchingCredentials
-            | Phase::Dialling
-            | Phase::Securing
-            | Phase::Connected
-            | Phase::Waiting => {
-                self.end(CloseCause::Connect(Arc::new(ConnectError::Aborted)));
-            }
-            Phase::Ended => {}
+            // The broker has no connection that it would have to know of.
+            _ if self.opened => self.end(CloseCause::ByClient),
+            _ => self.end(CloseCause::Connect(Arc::new(ConnectError::Aborted))),
         }
     }
 
@@ -330,15 +300,15 @@ impl Session {
     /// inconsistent state. Channels, calls, consumers and publishes of the old session are reported as ended.
     pub fn replacement(&self, cause: CloseCause) -> Self {
         let endpoints = Endpoints::first_of(&self.config);
-        let mut session = Self::unchecked(Arc::clone(&self.config), self.begun, endpoints);
+        let mut session = Self::unchecked(Arc::clone(&self.config), self.begun, endpoints, 0);
         (session.attempt, session.opened, session.replaces) = (self.attempt, true, true);
         session.end(cause);
         session
     }
 
-    /// Returns the next action for the driver.
+    /// Returns the next action for the driver. Call it until it returns `None`.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.action.take()
+        self.actions.pop_front()
     }
 
     /// Fills `out`, which must be empty, with bytes to write. Returns whether there are any. Call it again
@@ -373,15 +343,20 @@ impl Session {
         self.timers.has_new() || self.connection.has_new_timeout()
     }
 
+    /// Whether the connection is open, set up, and restored if it was lost, and no close has begun.
+    pub fn is_open(&self) -> bool {
+        self.phase == Phase::Open && self.connection.is_open()
+    }
+
     /// Whether `poll_action` has an action to return.
     #[inline]
-    pub const fn wants_action(&self) -> bool {
-        self.action.is_some()
+    pub fn wants_action(&self) -> bool {
+        !self.actions.is_empty()
     }
 
     /// Returns whether the driver should read: see [`Connection::wants_input`].
     pub fn wants_input(&mut self) -> bool {
-        self.phase == Phase::Connected && self.connection.wants_input()
+        self.phase.has_link() && self.connection.wants_input()
     }
 
     /// Returns the connection over the current transport, for its getters.
@@ -421,12 +396,13 @@ impl Session {
         config: Arc<Config>,
         now: Instant,
         endpoints: Endpoints,
+        seed: u64,
     ) -> Result<Self, ConnectError> {
         validate(&config)?;
-        Ok(Self::unchecked(config, now, endpoints))
+        Ok(Self::unchecked(config, now, endpoints, seed))
     }
 
-    fn unchecked(config: Arc<Config>, now: Instant, endpoints: Endpoints) -> Self {
+    fn unchecked(config: Arc<Config>, now: Instant, endpoints: Endpoints, seed: u64) -> Self {
         let mut session = Self {
             phase: Phase::Resolving,
             attempt: Attempt(0),
@@ -437,13 +413,16 @@ impl Session {
             connection: Connection::unchecked(Arc::clone(&config), Epoch(1), now),
             timers: Timers::default(),
             opened: false,
-            action: None,
-            events: std::collections::VecDeque::new(),
+            actions: VecDeque::new(),
+            events: VecDeque::new(),
+            retries: Retries::new(&config.recovery, seed),
+            replay: None,
             cause: None,
             begun: now,
             replaces: false,
             config,
         };
+        session.connection.announces = false;
         session.timers.set(TimeoutReason::Connect, Some(now + session.config.connect_timeout));
         session
     }
@@ -454,12 +433,12 @@ impl Session {
     }
 
     fn step(&mut self, input: PhaseInput) {
-        machine::step(TRANSITIONS, &mut self.phase, input);
+        self.phase.step(input);
     }
 
     /// Updates the session when the state of the connection has changed.
     fn react(&mut self, now: Instant) {
-        if self.phase != Phase::Connected && self.phase != Phase::Dialling {
+        if !self.phase.has_link() && self.phase != Phase::Dialling {
             return;
         }
         match self.connection.end_state() {
@@ -469,14 +448,17 @@ impl Session {
             }
             Some(End::Closed(cause)) => {
                 let cause = cause.clone();
-                self.end(cause);
+                self.lost(now, cause);
             }
+            None if self.phase.is_up() => self.continue_restore(now),
             None if self.connection.is_open() => {
-                if !self.opened {
-                    self.opened = true;
-                    self.timers.set(TimeoutReason::Connect, None);
-                    self.timers.set(TimeoutReason::Address, None);
-                    self.await_expiry();
+                self.timers.set(TimeoutReason::Connect, None);
+                self.timers.set(TimeoutReason::Address, None);
+                self.await_expiry();
+                match self.opened {
+                    true => self.restore(now),
+                    false if self.config.runs_hook => self.run_hook(now),
+                    false => self.now_open(),
                 }
             }
             None => self.authenticate(),
@@ -490,9 +472,13 @@ impl Session {
         self.step(PhaseInput::End);
         self.timers = Timers::default();
         self.connection.abort(cause.clone());
+        if self.connection.recovers {
+            self.connection.close_records(&cause);
+        }
         let at_once =
             matches!(cause, CloseCause::Aborted | CloseCause::DriverGone | CloseCause::Panicked);
-        self.action = Some(Action::Finish { attempt: self.attempt, at_once });
+        self.actions.clear();
+        self.actions.push_back(Action::Finish { attempt: self.attempt, at_once });
         self.events.push_back(Event::Closed(cause.clone()));
         self.cause = Some(cause);
     }

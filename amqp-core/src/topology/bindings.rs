@@ -2,7 +2,8 @@
 //! without a search through all.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 
 use amqp_proto::FieldTable;
 
@@ -92,12 +93,14 @@ impl<B: Binding> Bindings<B> {
             let Some(binding) = self.order.get_mut(&position) else { continue };
             self.positions.remove(&Identity::new(binding));
             binding.set_destination(to);
-            let identity = Identity::new(binding);
-            if self.positions.contains_key(&identity) {
-                self.sources.remove(&(binding.source().to_owned(), position));
-                self.order.remove(&position);
-            } else {
-                self.positions.insert(identity, position);
+            match self.positions.entry(Identity::new(binding)) {
+                Entry::Occupied(_) => {
+                    self.sources.remove(&(binding.source().to_owned(), position));
+                    self.order.remove(&position);
+                }
+                Entry::Vacant(free) => {
+                    free.insert(position);
+                }
             }
         }
     }

@@ -352,6 +352,12 @@ impl Outbound {
         std::mem::take(&mut self.discarded)
     }
 
+    /// Takes the bodies that another output will not send.
+    pub(crate) fn discard_all_of(&mut self, mut other: Self) {
+        other.clear();
+        self.discarded.append(&mut other.discarded);
+    }
+
     /// Drops all queued output, because the transport is lost.
     pub(crate) fn clear(&mut self) {
         self.last_ack = None;

@@ -16,7 +16,6 @@ use crate::transmit::chunk::{Chunk, Insert, Transmit};
 impl Outbound {
     /// Returns the number of publishes per channel of which no byte was written, sorted by channel.
     /// `unwritten` is what the driver has taken and not written.
-    #[cfg_attr(not(test), expect(dead_code, reason = "channels end with their transport"))]
     pub(crate) fn unsent_publishes(&self, unwritten: &Transmit) -> Vec<(u16, u64)> {
         let mut counts = BTreeMap::new();
         let mut add = |channel, publishes| *counts.entry(channel).or_insert(0) += publishes;

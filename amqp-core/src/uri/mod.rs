@@ -87,6 +87,8 @@ pub struct AmqpUri {
     pub call_timeout: Option<Duration>,
     /// `close_timeout`: how long a close waits for the broker's reply, in seconds, 0.001 to 86,400.
     pub close_timeout: Option<Duration>,
+    /// `hook_timeout`: the maximum time of the hook that sets up each new connection, in seconds, 0.001 to 86,400.
+    pub hook_timeout: Option<Duration>,
     /// `recovery`: which losses of the open connection are recovered, `automatic`, `never` or
     /// `unless_closed_by_broker`. See [`Recovery`].
     pub recovery: Option<RecoveryMode>,
@@ -183,6 +185,7 @@ impl Default for AmqpUri {
             blocked_connection_timeout: None,
             call_timeout: None,
             close_timeout: None,
+            hook_timeout: None,
             recovery: None,
             recovery_delay: None,
             recovery_max_delay: None,
@@ -233,6 +236,7 @@ impl From<AmqpUri> for Config {
         config = set_if(config, uri.host_order, Self::host_order);
         config = set_if(config, uri.blocked_connection_timeout, Self::blocked_timeout);
         config = set_if(config, uri.call_timeout, Self::call_timeout);
+        config = set_if(config, uri.hook_timeout, Self::hook_timeout);
         config = set_if(config, uri.close_timeout, Self::close_timeout);
         set_if(config, uri.locale, Self::locale)
     }

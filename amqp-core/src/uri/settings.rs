@@ -39,6 +39,7 @@ pub(super) fn set(uri: &mut AmqpUri, key: &str, value: &str) -> Result<(), Setti
             uri.blocked_connection_timeout = Some(seconds(key, value, Duration::ZERO)?);
         }
         "cacertfile" => tls.ca_file = Some(text("cacertfile", value)?.into()),
+        "hook_timeout" => uri.hook_timeout = Some(positive_seconds("hook_timeout", value)?),
         "call_timeout" => uri.call_timeout = Some(positive_seconds("call_timeout", value)?),
         "certfile" => tls.certificate_file = Some(text("certfile", value)?.into()),
         "channel_max" => {
@@ -170,6 +171,7 @@ pub(super) fn all(uri: &AmqpUri) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, 
         ("blocked_connection_timeout", uri.blocked_connection_timeout.map(in_seconds)),
         ("call_timeout", uri.call_timeout.map(in_seconds)),
         ("close_timeout", uri.close_timeout.map(in_seconds)),
+        ("hook_timeout", uri.hook_timeout.map(in_seconds)),
         ("recovery", uri.recovery.map(recovery).map(shown)),
         ("recovery_delay", uri.recovery_delay.map(in_seconds)),
         ("recovery_max_delay", uri.recovery_max_delay.map(in_seconds)),

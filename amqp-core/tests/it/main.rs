@@ -20,6 +20,7 @@ mod messages;
 mod opening;
 mod peer;
 mod reading_pauses;
+mod recovering;
 mod returns;
 mod settings;
 mod stats;

@@ -9,7 +9,8 @@ use amqp_core::proto::method::{Method, MethodId, WireMethod, channel, confirm, c
 use amqp_core::proto::{FieldTable, PROTOCOL_HEADER, RawTable};
 use amqp_core::requests::ConfirmSelect;
 use amqp_core::{
-    Action, Attempt, ChannelId, CloseCause, Config, ConnectError, Event, Session, Transmit,
+    Action, Attempt, ChannelId, CloseCause, Config, ConnectError, Event, Session, TimeoutReason,
+    Transmit,
 };
 use bytes::BytesMut;
 
@@ -67,6 +68,27 @@ impl Peer {
         self.connect(attempt);
     }
 
+    /// The session waits, and then connects another transport, whose handshake is done.
+    pub(crate) fn reconnect(&mut self) {
+        self.redial();
+        self.shake_hands();
+    }
+
+    /// The session waits, and then connects another transport.
+    pub(crate) fn redial(&mut self) {
+        let lost = self.attempt;
+        assert_eq!(self.session.poll_action(), Some(Action::Disconnect { attempt: lost }));
+        assert_eq!(self.session.poll_action(), None);
+        let (due, reason) = self.session.poll_timeout().unwrap();
+        assert_eq!(reason, TimeoutReason::Retry);
+        self.pass(due - self.now);
+        let Some(Action::Resolve { attempt, .. }) = self.session.poll_action() else { panic!() };
+        self.session.handle_resolved(self.now, attempt, Ok(vec![([127, 0, 0, 1], 5672).into()]));
+        self.written.clear();
+        self.input.clear();
+        self.dial();
+    }
+
     fn connect(&mut self, attempt: Attempt) {
         (self.attempt, self.written_in_all, self.out) = (attempt, 0, Transmit::new());
         self.session.handle_connected(self.now, attempt);
@@ -84,6 +106,21 @@ impl Peer {
         peer.send(0, &start(b"PLAIN"));
         peer.tune();
         peer
+    }
+
+    /// A session whose handshake is done.
+    pub(crate) fn shaken(config: Config) -> Self {
+        let mut peer = Self::connected(config);
+        peer.shake_hands();
+        peer
+    }
+
+    fn shake_hands(&mut self) {
+        self.send(0, &start(b"PLAIN"));
+        assert_eq!(self.methods(), ["connection.StartOk"]);
+        self.send(0, &connection::Tune { channel_max: 10, frame_max: 4_096, heartbeat: 10 });
+        assert_eq!(self.methods(), ["connection.TuneOk", "connection.Open"]);
+        self.send(0, &connection::OpenOk::default());
     }
 
     /// A session that is open, with frames of this many bytes.

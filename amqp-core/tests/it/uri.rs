@@ -176,6 +176,7 @@ fn query() {
         ("socket_timeout", seconds("0.001"), &["0", "0.0", "99999999999999999999"]),
         ("stack_timeout", seconds("0.001"), &["0", "18446744073709551615"]),
         ("call_timeout", seconds("0.001"), &["0"]),
+        ("hook_timeout", seconds("0.001"), &["0"]),
         ("close_timeout", seconds("0.001"), &["0"]),
         ("blocked_connection_timeout", seconds("0"), &no_seconds),
         ("tcp_options.TCP_KEEPIDLE", "seconds from 1 to 32767".into(), &["0", "32768", "1.5", ""]),

@@ -222,7 +222,6 @@ impl Confirms {
     /// Resolves all open publishes because the transport is lost, of which at most `written` bytes had been
     /// written. The channel continues on the next transport. Returns the first and the last number that this
     /// resolves.
-    #[cfg_attr(not(test), expect(dead_code, reason = "channels end with their transport"))]
     pub(crate) fn lose(&mut self, cause: ChannelCause, written: u64) -> Option<(u64, u64)> {
         let first = self.base;
         let lost = self.fail_open(cause, written);

@@ -127,23 +127,23 @@ impl World {
         }
     }
 
-    fn step(&mut self, step: Step) {
-        let any = |index: Index, count: usize| index.index(count.max(1));
+    fn step(&mut self, step: &Step) {
+        let any = |index: &Index, count: usize| index.index(count.max(1));
         let count = self.published.len();
         match step {
             Step::Take(index) => self.take(any(index, count)),
             Step::Forget(index) => self.forget(any(index, count)),
             Step::All(index) => self.all(index.index(count + 1)),
             _ if self.ended.is_some() => {}
-            Step::Publish { body, in_lane } => self.publish(body, in_lane),
+            Step::Publish { body, in_lane } => self.publish(*body, *in_lane),
             Step::Deal => self.deal(),
             Step::Send(index) => {
                 self.sent = self.sent.max(index.index(self.queued as usize + 1) as u64);
             }
             Step::Answer { tag, multiple, acked } => {
-                self.answer(tag.index(count - self.first + 3), multiple, acked);
+                self.answer(tag.index(count - self.first + 3), *multiple, *acked);
             }
-            Step::Return(body) => self.give_back(body),
+            Step::Return(body) => self.give_back(*body),
             Step::Lose(index) => self.lose(index.index(self.sent as usize + 1) as u64, false),
             Step::End(index) => self.lose(index.index(self.sent as usize + 1) as u64, true),
         }
@@ -358,7 +358,7 @@ proptest! {
     fn every_publish_has_the_outcome_of_its_own_transport(steps in steps()) {
         let mut world = World::new();
         for step in steps {
-            world.step(step);
+            world.step(&step);
         }
         for index in 0..world.published.len() {
             world.take(index);

@@ -37,7 +37,7 @@ impl Channel<'_> {
             return Err(AckError::NoAck(tag.tag));
         }
         let (id, epoch) = (self.id, self.connection.link.epoch);
-        let streams = self.state().is_some_and(|state| state.is_open() && state.streams);
+        let streams = self.state().is_some_and(|state| state.takes_acks() && state.streams);
         if multiple && streams && tag.channel == id && tag.epoch == epoch {
             return Err(AckError::Stream(tag.tag));
         }
@@ -78,7 +78,7 @@ impl Channel<'_> {
     pub fn drop_unacked(&mut self, tag: DeliveryTag) -> bool {
         tag.epoch == self.connection.link.epoch
             && tag.channel == self.id
-            && self.state().is_some_and(|state| state.is_open())
+            && self.state().is_some_and(|state| state.takes_acks())
             && self.connection.drop_unacked(tag)
     }
 
@@ -96,7 +96,9 @@ impl Channel<'_> {
     pub fn is_stale(&mut self, tag: DeliveryTag) -> bool {
         let (id, epoch) = (self.id, self.connection.link.epoch);
         let is_open = |state: &mut ChannelState| {
-            state.is_open() && tag.tag <= state.delivered && state.unacked().is_open(tag.tag)
+            state.takes_acks()
+                && tag.tag <= state.wire.delivered
+                && state.unacked().is_open(tag.tag)
         };
         tag.channel != id || tag.epoch != epoch || !self.state().is_some_and(is_open)
     }
@@ -116,24 +118,24 @@ impl Channel<'_> {
         let Some(state) = channels.find_mut(self.id.0) else {
             return Err(AckError::Stale(self.closed()));
         };
-        if !state.is_open() || tag.epoch != link.epoch {
+        if (!state.takes_publishes() && !state.takes_acks()) || tag.epoch != link.epoch {
             return Err(AckError::Stale(self.closed()));
         }
         if tag.channel != self.id {
             return Err(AckError::OtherChannel(tag.tag));
         }
-        if tag.tag == 0 || tag.tag > state.delivered {
+        if tag.tag == 0 || tag.tag > state.wire.delivered {
             return Err(AckError::Unknown(tag.tag));
         }
-        let (number, transactional) = (state.number, state.mode.is_tx());
-        let recovered = state.recovering > 0 || state.recovered_to > 0;
+        let (number, transactional) = (state.wire.number, state.mode.is_tx());
+        let recovered = state.wire.recovering > 0 || state.wire.recovered_to > 0;
         let unacked = state.unacked();
         let open = match multiple {
             true => unacked.ack_up_to(tag.tag, transactional),
             false => unacked.ack(tag.tag, transactional),
         };
         if !open {
-            let recovered = state.recovering > 0 || tag.tag <= state.recovered_to;
+            let recovered = state.wire.recovering > 0 || tag.tag <= state.wire.recovered_to;
             return Err(match recovered {
                 true => AckError::Recovered(tag.tag),
                 false => AckError::AlreadyAcked(tag.tag),

@@ -7,11 +7,11 @@ use std::time::Instant;
 use amqp_proto::frame;
 use amqp_proto::method::{WireMethod, basic};
 
-use crate::channel::{Consumer, ConsumerInput, ConsumerPhase, Inbox};
+use crate::channel::{Consumer, ConsumerInput, ConsumerPhase, Inbox, Request as WaitingRequest};
 use crate::connection::{Channel, Connection};
-use crate::error::{Error, InvalidArgument, InvalidReason, Misuse};
+use crate::error::{ChannelCause, Error, InvalidArgument, InvalidReason, Misuse};
 use crate::event::Event;
-use crate::ids::{Call, ConsumerKey, DeliveryTag, TagKind};
+use crate::ids::{Call, CallKey, ConsumerKey, DeliveryTag, TagKind};
 use crate::message::Delivery;
 use crate::request::sealed::Request;
 use crate::request::{BasicConsume, ConsumeOk, Pending, Reply, short};
@@ -33,11 +33,7 @@ impl Channel<'_> {
         let (id, old_broker) = (self.id, self.connection.link.refused_streams_are_fatal);
         let Some(state) = self.state() else { return Err(self.closed()) };
         let (kind, own) = (request.tag_kind(), request.prefetch);
-        let start = match kind {
-            TagKind::NoAck => state.prefetch.start_without_ack(),
-            TagKind::Stream => state.prefetch.start(state.prefetch.of_stream(own)),
-            _ => state.prefetch.start(own),
-        };
+        let start = state.prefetch.start_as(kind, own);
         if request.is_stream() && kind == TagKind::NoAck {
             return Err(Misuse::StreamNeedsAck.into());
         } else if request.is_stream() && !start.has_own_limit() {
@@ -53,16 +49,20 @@ impl Channel<'_> {
             Some(tag) => tag.into(),
             None => loop {
                 state.tags_made += 1;
-                let tag = format!("ctag-{}.{}", state.number, state.tags_made);
+                let tag = format!("ctag-{}.{}", state.wire.number, state.tags_made);
                 if !state.consumers.contains(tag.as_bytes()) {
                     break tag.into();
                 }
             },
         };
+        let (limits, waits) = (state.prefetch.limits(), state.is_recovering());
         let consumer = Consumer {
             channel: id,
             tag: Arc::clone(&tag),
             queue: request.queue.as_str().into(),
+            request: Box::new(request.clone()),
+            limits,
+            established: false,
             kind,
             suspected: old_broker && kind == TagKind::Ack,
             prefetch: own.unwrap_or(start.prefetch),
@@ -73,6 +73,9 @@ impl Channel<'_> {
             inbox: Inbox::new(start.prefetch.into()),
         };
         let key = self.connection.consumers.insert(consumer);
+        if waits {
+            return self.consume_when_restored(now, key, &tag, request).map(Call::new);
+        }
         let encode = |number, out: &mut Vec<u8>| {
             start.before.iter().try_for_each(|qos| qos.encode(number, false, out))?;
             request.encode_with_tag(number, &tag, out)?;
@@ -83,7 +86,7 @@ impl Channel<'_> {
         match self.send_calls(now, &before, Pending::Consume(key), &behind, encode) {
             Ok(call) => {
                 if let Some(state) = self.state() {
-                    if let Some(strays) = &mut state.strays {
+                    if let Some(strays) = &mut state.wire.strays {
                         strays.forget(tag.as_bytes());
                     }
                     state.consumers.insert(tag, key);
@@ -98,6 +101,29 @@ impl Channel<'_> {
                 Err(error)
             }
         }
+    }
+
+    /// Starts a consumer when the channel is restored.
+    fn consume_when_restored(
+        &mut self,
+        now: Instant,
+        key: ConsumerKey,
+        tag: &Arc<str>,
+        request: &BasicConsume,
+    ) -> Result<CallKey, Error> {
+        let mut frame = Vec::new();
+        let checked = request.encode_with_tag(0, tag, &mut frame).map_err(Error::from);
+        let call = checked
+            .and_then(|()| self.wait(now, Pending::Consume(key), WaitingRequest::Consume(key)))
+            .inspect_err(|_| self.connection.discard_consumer(key))?;
+        if let Some(consumer) = self.connection.consumers.find_mut(key) {
+            consumer.step(ConsumerInput::TransportLost);
+        }
+        if let Some(state) = self.state() {
+            state.consumers.insert(Arc::clone(tag), key);
+            state.streams |= request.is_stream();
+        }
+        Ok(call)
     }
 
     /// Cancels a consumer (`basic.cancel`). Deliveries may still arrive until the reply. A second cancel
@@ -117,6 +143,9 @@ impl Channel<'_> {
             Some((key, consumer)) if consumer.phase == ConsumerPhase::Running => {
                 (key, Arc::clone(&consumer.tag))
             }
+            Some((key, consumer)) if consumer.phase == ConsumerPhase::Suspended => {
+                return Ok(Call::new(self.cancel_suspended(now, key)));
+            }
             Some((key, consumer)) if consumer.phase == ConsumerPhase::Cancelling => {
                 let call = calls.insert(Pending::Cancel(key), now + config.call_timeout);
                 consumer.cancels.push(call);
@@ -129,7 +158,9 @@ impl Channel<'_> {
                 return Ok(Call::new(call));
             }
         };
-        self.check_open()?;
+        if !self.state().is_some_and(|state| state.takes_cancels()) {
+            return Err(self.closed());
+        }
         let call = self.send_call(now, Pending::Cancel(key), |number, out| {
             let consumer_tag = short("consumer-tag", &tag)?;
             frame::write_method(out, number, &basic::Cancel { consumer_tag, no_wait: false });
@@ -139,6 +170,24 @@ impl Channel<'_> {
             consumer.step(ConsumerInput::Cancel);
         }
         Ok(Call::new(call))
+    }
+
+    /// Ends a consumer of which the broker does not know.
+    fn cancel_suspended(&mut self, now: Instant, key: ConsumerKey) -> CallKey {
+        let Connection { consumers, calls, events, .. } = &mut *self.connection;
+        let call = calls.insert_done(Pending::done(basic::CancelOk::ID), now, Reply::Done);
+        events.push_back(Event::CallDone(call));
+        let tag = consumers.find(key).map(|consumer| Arc::clone(&consumer.tag));
+        if let (Some(state), Some(tag)) = (self.state(), tag) {
+            state.consumers.remove(tag.as_bytes());
+            let waiting = state.waiting.as_mut().and_then(|waiting| waiting.remove_consume(key));
+            if let Some(waiting) = waiting {
+                let error = Error::Channel(ChannelCause::ByClient);
+                self.connection.finish_call(waiting, Err(error));
+            }
+        }
+        self.connection.end_consumer(key, ConsumerInput::CancelOk, None);
+        call
     }
 
     /// Cancels a consumer whose handle is dropped. Its unread deliveries are requeued, and so are those in
@@ -152,7 +201,7 @@ impl Channel<'_> {
         let Some(consumer) = self.connection.consumers.find_mut(key) else { return };
         let phase = consumer.phase;
         let unread = self.connection.consumers.release(key);
-        if phase == ConsumerPhase::Running
+        if matches!(phase, ConsumerPhase::Running | ConsumerPhase::Suspended)
             && let Ok(call) = self.cancel(now, key)
         {
             self.connection.forget(now, call.key());

@@ -14,13 +14,13 @@ use amqp_proto::ShortStr;
 use amqp_proto::frame;
 use amqp_proto::method::channel as wire;
 
-use crate::channel::{ChannelState, Phase, PhaseInput};
+use crate::channel::{ChannelState, Origin, Phase, PhaseInput, Request};
 use crate::connection::{Connection, Link};
 use crate::error::{ChannelCause, Error, InvalidArgument, InvalidReason, Misuse};
 use crate::event::Event;
 use crate::ids::{Call, CallKey, ChannelId};
 use crate::limits::CALLS_MAX;
-use crate::request::{NoWait, Pending, Reply, Rpc};
+use crate::request::{Change, NoWait, Pending, Reply, Rpc, TxRollback};
 
 pub use publishing::PublishRefused;
 
@@ -50,11 +50,35 @@ impl<'c> Channel<'c> {
         self.check_not_closing()?;
         self.check_calls()?;
         let pending = request.pending();
-        if let Some(state) = self.state() {
-            state.begin(pending)?;
-        }
         let encode = |number, out: &mut Vec<u8>| request.encode(number, false, out);
-        self.send_call(now, pending, encode).map(Call::new)
+        let published = self.connection.counters.published;
+        let Some(state) = self.state() else { return Err(self.closed()) };
+        let origin = state.origin;
+        if pending == Pending::TxCommit && state.is_poisoned() {
+            return Err(self.interrupt_transaction(now));
+        }
+        state.begin_transaction(pending, published);
+        let call = if state.is_recovering() {
+            state.begin_later(pending)?;
+            self.wait_with_frame(now, pending, encode)?
+        } else {
+            state.begin(pending)?;
+            self.send_call(now, pending, encode)?
+        };
+        if self.connection.recovers && origin == Origin::User {
+            self.connection.calls.keep_change(call, request.change());
+        }
+        Ok(Call::new(call))
+    }
+
+    /// Rolls back what is left of a transaction of which a part was lost. Returns the error of its commit.
+    fn interrupt_transaction(&mut self, now: Instant) -> Error {
+        // If it cannot be queued, the channel has closed, and the transaction has ended with it.
+        if let Ok(call) = self.call(now, &TxRollback {}) {
+            self.connection.forget(now, call.key());
+        }
+        let cause = self.connection.lost_cause();
+        Error::Interrupted { cause, maybe_executed: false }
     }
 
     /// Queues a call that requests no reply (`no-wait`). If the broker refuses it, it closes the channel.
@@ -62,26 +86,37 @@ impl<'c> Channel<'c> {
     /// # Errors
     /// [`PublishRefused`]: nothing was queued.
     pub fn call_no_wait<R: NoWait>(&mut self, request: &R) -> Result<(), PublishRefused> {
+        if self.state().is_some_and(|state| state.is_recovering()) {
+            return Err(PublishRefused::Full);
+        }
         self.check_open()?;
-        let Connection { channels, link, scratch, .. } = &mut *self.connection;
+        let Connection { channels, link, scratch, recovers, topology, .. } = &mut *self.connection;
         let Link { outbound, tuning, .. } = link;
         let Some(state) = channels.find_mut(self.id.0) else { return Err(self.closed().into()) };
         scratch.clear();
-        request.encode(state.number, true, scratch).map_err(Error::from)?;
+        request.encode(state.wire.number, true, scratch).map_err(Error::from)?;
         if scratch.len() > tuning.frame_max as usize {
             return Err(too_large("arguments", scratch.len(), tuning.frame_max).into());
         }
-        if !outbound.admit(state.number, scratch.len()) {
+        if !outbound.admit(state.wire.number, scratch.len()) {
             return Err(PublishRefused::Full);
         }
-        outbound.frames(state.number, |out| out.extend_from_slice(scratch));
+        outbound.frames(state.wire.number, |out| out.extend_from_slice(scratch));
+        // No reply confirms it. If the broker refuses it now, it does so again.
+        if *recovers && state.origin == Origin::User {
+            let Some(change) = request.change() else { return Ok(()) };
+            if let Change::QueueDeclare(declare) = &*change {
+                state.last_queue = Some(declare.queue.as_str().into());
+            }
+            topology.apply(*change, None, state.last_queue.as_deref());
+        }
         Ok(())
     }
 
     /// Why the channel is closed or closing.
     pub fn cause(&mut self) -> Option<ChannelCause> {
         match self.state() {
-            Some(state) => state.cause.clone(),
+            Some(state) => state.cause().cloned(),
             None => self.connection.cause().cloned().map(ChannelCause::Connection),
         }
     }
@@ -89,7 +124,7 @@ impl<'c> Channel<'c> {
     /// Why the channel is closed, once both sides have closed it or the connection has ended.
     pub fn closed_cause(&mut self) -> Option<ChannelCause> {
         match self.state() {
-            Some(state) if state.phase != Phase::Closed => None,
+            Some(state) if state.wire.phase != Phase::Closed => None,
             Some(_) => self.cause(),
             None => Some(self.cause().unwrap_or(ChannelCause::ByClient)),
         }
@@ -101,9 +136,9 @@ impl<'c> Channel<'c> {
     }
 
     /// Returns the channel's number on the connection. Another channel may get it once this one has closed.
-    /// `None` if the channel was released.
+    /// `None` if the channel was released, or has no transport at the moment.
     pub fn number(&mut self) -> Option<u16> {
-        self.state().map(|state| state.number)
+        self.state().map(|state| state.wire.number).filter(|number| *number > 0)
     }
 
     /// Closes the channel after everything that it has queued is sent.
@@ -112,7 +147,7 @@ impl<'c> Channel<'c> {
         let Some(state) = self.state() else {
             return Call::new(self.connection.calls.insert_done(pending, now, Reply::Done));
         };
-        match state.phase {
+        match state.wire.phase {
             Phase::Opening | Phase::Open => state.step(PhaseInput::Close),
             // A second close waits for the first.
             Phase::Closing => {
@@ -129,8 +164,16 @@ impl<'c> Channel<'c> {
                 self.connection.events.push_back(Event::CallDone(call));
                 return Call::new(call);
             }
+            // The broker does not know it.
+            Phase::Detached => {
+                let (input, cause) = (PhaseInput::CloseOk, ChannelCause::ByClient);
+                self.connection.close_channel(self.id, input, cause, 0);
+                let call = self.connection.calls.insert_done(pending, now, Reply::Done);
+                self.connection.events.push_back(Event::CallDone(call));
+                return Call::new(call);
+            }
         }
-        state.cause.get_or_insert(ChannelCause::ByClient);
+        state.close_gate(ChannelCause::ByClient);
         self.connection.events.push_back(Event::ChannelClosing(self.id));
         let sent = self.send_call(now, pending, |number, out| {
             let close = wire::Close {
@@ -151,7 +194,7 @@ impl<'c> Channel<'c> {
     pub fn release(&mut self, now: Instant) {
         let Some(state) = self.state() else { return };
         state.released = true;
-        if matches!(state.phase, Phase::Opening | Phase::Open) {
+        if matches!(state.wire.phase, Phase::Opening | Phase::Open | Phase::Detached) {
             let call = self.close(now);
             self.connection.forget(now, call.key());
         }
@@ -178,22 +221,24 @@ impl<'c> Channel<'c> {
         behind: &[Pending],
         encode: impl FnOnce(u16, &mut Vec<u8>) -> Result<(), InvalidArgument>,
     ) -> Result<CallKey, Error> {
-        let Connection { channels, calls, consumers, link, config, scratch, .. } =
+        let Connection { channels, calls, consumers, link, config, scratch, recovers, .. } =
             &mut *self.connection;
         let Link { outbound, tuning, .. } = link;
         let Some(state) = channels.find_mut(self.id.0) else { return Err(self.closed()) };
         scratch.clear();
-        encode(state.number, scratch)?;
+        let number = state.wire.number;
+        encode(number, scratch)?;
         if scratch.len() > tuning.frame_max as usize {
             return Err(too_large("arguments", scratch.len(), tuning.frame_max));
         }
-        outbound.frames(state.number, |out| out.extend_from_slice(scratch));
+        let offset = outbound.offset(number, 0);
+        outbound.frames(number, |out| out.extend_from_slice(scratch));
         let deadline = now + config.call_timeout;
         let mut insert = |pending: &Pending| {
             let key = calls.insert(*pending, deadline);
             match pending.consumer().and_then(|consumer| consumers.find(consumer)) {
-                Some(consumer) => state.calls.push_tagged(Arc::clone(&consumer.tag), key),
-                None => state.calls.push(key),
+                Some(consumer) => state.wire.calls.push_tagged(Arc::clone(&consumer.tag), key),
+                None => state.wire.calls.push(key),
             }
             key
         };
@@ -203,6 +248,31 @@ impl<'c> Channel<'c> {
         for key in before.into_iter().chain(behind) {
             calls.forget(key);
         }
+        if *recovers && offset != u64::MAX {
+            calls.keep_frame(call, offset, scratch);
+        }
+        Ok(call)
+    }
+
+    /// Keeps the frame that `encode` appends until the channel is restored, and records the call that it begins.
+    fn wait_with_frame(
+        &mut self,
+        now: Instant,
+        pending: Pending,
+        encode: impl FnOnce(u16, &mut Vec<u8>) -> Result<(), InvalidArgument>,
+    ) -> Result<CallKey, Error> {
+        self.connection.scratch.clear();
+        encode(0, &mut self.connection.scratch)?;
+        let frame = self.connection.scratch.as_slice().into();
+        self.wait(now, pending, Request::Frame(frame))
+    }
+
+    /// Records a call that is sent when the channel is restored.
+    fn wait(&mut self, now: Instant, pending: Pending, request: Request) -> Result<CallKey, Error> {
+        let Connection { channels, calls, config, .. } = &mut *self.connection;
+        let Some(state) = channels.find_mut(self.id.0) else { return Err(self.closed()) };
+        let call = calls.insert(pending, now + config.call_timeout);
+        state.waiting.get_or_insert_default().push(call, request);
         Ok(call)
     }
 
@@ -215,27 +285,29 @@ impl<'c> Channel<'c> {
         if self.is_open() { Ok(()) } else { Err(self.closed()) }
     }
 
-    /// Returns an error unless calls are accepted: the channel must be opening or open.
+    /// Returns an error unless calls are accepted: the channel must be opening or open, or wait to be restored.
     fn check_not_closing(&mut self) -> Result<(), Error> {
-        let opening = |state: &ChannelState| state.phase == Phase::Opening && state.cause.is_none();
-        if self.state().is_some_and(|state| state.is_open() || opening(state)) {
-            Ok(())
-        } else {
-            Err(self.closed())
-        }
+        let accepts = |state: &ChannelState| {
+            state.cause().is_none() && !matches!(state.wire.phase, Phase::Closing | Phase::Closed)
+        };
+        if self.state().is_some_and(|state| accepts(state)) { Ok(()) } else { Err(self.closed()) }
     }
 
     /// Returns an error if the channel awaits too many replies. Calls whose deadline has passed count until
     /// the broker replies, because their frames may still be in the buffer.
     fn check_calls(&mut self) -> Result<(), Error> {
-        let awaited = self.state().map_or(0, |state| state.calls.len());
+        let awaited = self.state().map_or(0, |state| state.calls_open());
         if awaited < CALLS_MAX { Ok(()) } else { Err(Misuse::TooManyCalls.into()) }
     }
 
     /// The error of a channel that is not open.
     fn closed(&mut self) -> Error {
-        match self.state().map(|state| (state.cause.clone(), state.phase)) {
+        match self.state().map(|state| (state.cause().cloned(), state.wire.phase)) {
             Some((Some(cause), _)) => cause.into_error(),
+            Some((None, _)) if self.connection.last_loss.is_some() => {
+                let cause = self.connection.last_loss.clone();
+                cause.map_or_else(gone, Error::Connection)
+            }
             Some((None, Phase::Opening)) => Misuse::ChannelNotOpen.into(),
             _ => self.connection.cause().cloned().map_or_else(gone, Error::Connection),
         }

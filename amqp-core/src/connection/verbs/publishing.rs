@@ -8,7 +8,7 @@ use amqp_proto::frame;
 use amqp_proto::method::basic;
 use amqp_proto::{Properties, PropertiesRef, RawProperties};
 
-use crate::channel::{Confirmation, Fingerprint, Unconfirmed};
+use crate::channel::{Confirmation, Fingerprint, Gate, Unconfirmed};
 use crate::connection::verbs::too_large;
 use crate::connection::{Channel, Connection, Link};
 use crate::error::{Error, InvalidArgument, Misuse};
@@ -21,8 +21,8 @@ use crate::request::short;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishRefused {
-    /// Too many bytes wait to be written. [`Event::BufferSpace`](crate::Event::BufferSpace) reports when to
-    /// try again.
+    /// Too many bytes wait to be written, or the connection is being restored.
+    /// [`Event::BufferSpace`](crate::Event::BufferSpace) reports when to try again.
     #[error("the output buffer is full")]
     Full,
     /// Too many publishes of the channel are unconfirmed. [`Event::Resolved`](crate::Event::Resolved) reports
@@ -50,14 +50,14 @@ impl Channel<'_> {
             &mut *self.connection;
         let Link { outbound, tuning, .. } = link;
         let Some(state) = channels.find_mut(self.id.0) else { return Err(self.closed().into()) };
-        if !state.is_open() {
-            return Err(self.closed().into());
+        if !state.takes_publishes() {
+            return Err(self.not_accepted());
         }
-        let (number, body) = (state.number, publish.body.as_slice());
+        let (number, body) = (state.wire.number, publish.body.as_slice());
         let direct = publish.is_plain() && outbound.is_direct(body.len());
         let admitted =
             if direct { outbound.admit_direct() } else { outbound.admit(number, body.len()) };
-        if state.flow_stopped || !admitted {
+        if state.wire.flow_stopped || !admitted {
             return Err(PublishRefused::Full);
         }
         let seq = match state.mode.confirms() {
@@ -111,6 +111,21 @@ impl Channel<'_> {
         }
         counters.published += 1;
         Ok(PublishSeq(seq))
+    }
+
+    /// Why a publish is refused although its arguments may be valid.
+    #[cold]
+    fn not_accepted(&mut self) -> PublishRefused {
+        let cause = self.connection.lost_cause();
+        let Some(state) = self.state() else { return self.closed().into() };
+        match state.gate {
+            Gate::Recovering => PublishRefused::Full,
+            Gate::LostPublishes(count) => {
+                state.gate = Gate::Open;
+                Error::PublishesLost { count, cause }.into()
+            }
+            Gate::Open | Gate::Closed(_) => self.closed().into(),
+        }
     }
 
     /// A fast check whether a publish is confirmed. `false` does not mean that it is not: see

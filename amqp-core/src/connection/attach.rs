@@ -1,0 +1,456 @@
+//! Opens the channels again on a new link: with their mode, their limits and their consumers.
+//!
+//! Everything that a channel needs is sent at once, as calls of the session. The gates stay closed until all of them
+//! are answered. If the broker refuses a consumer, it closes the channel. Then the channel is opened once more, and
+//! starts one consumer after the other, so that the refused one is known. It ends with the error; the others go on.
+//!
+//! **Held.** A broker that has not noticed the loss of the old connection still holds its exclusive queues and
+//! exclusive consumers. It refuses them to the new connection (405, 403) for up to three heartbeat intervals. A
+//! queue whose node is down is refused as well (404). Such a refusal is not final while
+//! [the session waits](Held::until): the channel is opened again a moment later.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use amqp_proto::ReplyCode;
+use amqp_proto::frame;
+use amqp_proto::method::channel as wire;
+
+use crate::channel::{
+    ChannelState, ConsumerInput, ConsumerPhase, Mode, Origin, Phase, PhaseInput, Request,
+    SessionReply, Waiting,
+};
+use crate::connection::Connection;
+use crate::error::{BrokerError, ChannelCause, Error, InvalidArgument, InvalidReason};
+use crate::event::{Event, LostConsumer};
+use crate::ids::{Call, CallKey, ChannelId, ConsumerKey};
+use crate::request::{BasicQos, ConfirmSelect, Pending, Reply, TxSelect, sealed};
+
+/// The channels whose restore the broker has put off.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    channels: Vec<ChannelId>,
+    /// Until when refusals are not final.
+    pub(crate) until: Option<Instant>,
+}
+
+impl Held {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.channels.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl BrokerError {
+    /// Whether the broker may grant the same request a moment later, because it has not noticed yet that the old
+    /// connection is lost, or because the queue's node is down.
+    pub(crate) fn is_held(&self) -> bool {
+        let says = |text| self.text.contains(text);
+        match self.code {
+            ReplyCode::RESOURCE_LOCKED => true,
+            ReplyCode::ACCESS_REFUSED => says("exclusive"),
+            ReplyCode::NOT_FOUND => says("is down or inaccessible"),
+            _ => false,
+        }
+    }
+}
+
+impl Connection {
+    /// Records a channel that is opened when the others are restored.
+    pub(super) fn open_when_restored(&mut self, now: Instant) -> (ChannelId, Call<()>) {
+        let id = ChannelId(self.channels.insert(ChannelState::detached()));
+        let call = self.calls.insert(Pending::ChannelOpen(id), now + self.config.call_timeout);
+        if let Some(state) = self.channels.find_mut(id.0) {
+            state.waiting.get_or_insert_default().open = Some(call);
+        }
+        (id, Call::new(call))
+    }
+
+    /// Opens a channel of the session, whose calls it makes by [`call_for_session`](Self::call_for_session).
+    pub(crate) fn open_for_session(&mut self, now: Instant) -> Option<ChannelId> {
+        let (channels, origin) = (&mut self.channels, Origin::Setup);
+        let open = |number| ChannelId(channels.insert(ChannelState::new(number, origin)));
+        let id = self.link.numbers.allocate(open)?;
+        let call = self.insert_for_session(now, Pending::ChannelOpen(id));
+        let state = self.channels.find_mut(id.0)?;
+        state.released = true;
+        state.wire.calls.push(call);
+        self.queue_open(id);
+        Some(id)
+    }
+
+    /// Queues a call of the session.
+    pub(crate) fn call_for_session(
+        &mut self,
+        now: Instant,
+        id: ChannelId,
+        request: &dyn sealed::Request,
+    ) -> Result<CallKey, Error> {
+        let number = self.channels.find(id.0).map_or(0, |state| state.wire.number);
+        self.scratch.clear();
+        request.encode(number, false, &mut self.scratch)?;
+        self.check_frame(self.scratch.len())?;
+        let call = self.insert_for_session(now, request.pending());
+        self.queue_scratch(id, call);
+        Ok(call)
+    }
+
+    /// Closes a channel of the session. Returns whether it is closed: otherwise call it again when the broker has
+    /// replied.
+    pub(crate) fn close_for_session(&mut self, now: Instant, id: ChannelId) -> bool {
+        self.channel(id).release(now);
+        self.channels.find(id.0).is_none()
+    }
+
+    /// The error if there is no channel number for the session.
+    pub(crate) fn no_channel(&self) -> Error {
+        Error::Channel(ChannelCause::NoFreeNumber { channel_max: self.link.numbers.max() })
+    }
+
+    /// Records that the broker has given queues other names.
+    pub(crate) fn rename_queues(&mut self, renamed: &BTreeMap<String, String>) {
+        if renamed.is_empty() {
+            return;
+        }
+        let renamed = |name: &mut Arc<str>| {
+            if let Some(to) = renamed.get(&**name) {
+                *name = to.as_str().into();
+            }
+        };
+        self.consumers.all_mut().for_each(|consumer| renamed(&mut consumer.queue));
+        self.channels.values_mut().filter_map(|it| it.last_queue.as_mut()).for_each(renamed);
+    }
+
+    /// Takes the result of a call of the session.
+    pub(crate) fn take_for_session(&mut self) -> Option<SessionReply> {
+        self.calls.take_for_session()
+    }
+
+    /// Attaches all channels that are detached, except those that are held.
+    pub(crate) fn attach_all(&mut self, now: Instant) {
+        for key in self.channels.keys() {
+            let id = ChannelId(key);
+            if !self.held.channels.contains(&id) {
+                self.attach(now, id);
+            }
+        }
+    }
+
+    /// Attaches the channels that were held.
+    pub(crate) fn attach_held(&mut self, now: Instant) {
+        for id in std::mem::take(&mut self.held.channels) {
+            self.attach(now, id);
+        }
+    }
+
+    /// Starts the next consumer of a channel that starts one after the other.
+    pub(crate) fn attach_more(&mut self, now: Instant) {
+        for key in self.channels.keys() {
+            let id = ChannelId(key);
+            let restored = |state: &ChannelState| {
+                state.wire.phase == Phase::Open && state.wire.calls.len() == 0
+            };
+            let singly =
+                |state: &ChannelState| state.restoring.as_ref().is_some_and(|it| it.singly);
+            if self
+                .channels
+                .find(key)
+                .is_some_and(|it| it.is_recovering() && singly(it) && restored(it))
+            {
+                self.restart_consumers(now, id);
+            }
+        }
+    }
+
+    /// Whether everything that was sent to restore the channels is answered, and none is held.
+    pub(crate) fn is_attached(&self) -> bool {
+        !self.calls.has_for_session() && self.held.is_empty()
+    }
+
+    /// Opens the gates, and sends what has waited.
+    pub(crate) fn open_gates(&mut self, now: Instant) {
+        self.recovering = false;
+        self.held.clear();
+        for key in self.channels.keys() {
+            let id = ChannelId(key);
+            self.attach(now, id);
+            let Some(state) = self.channels.find_mut(key) else { continue };
+            if state.is_recovering() {
+                state.open_gate();
+                let waiting = state.waiting.take();
+                self.send_waiting(now, id, waiting);
+            }
+        }
+        self.events.push_back(Event::BufferSpace);
+    }
+
+    /// Opens a channel on the link, if it is detached.
+    fn attach(&mut self, now: Instant, id: ChannelId) {
+        let Some(state) = self.channels.find_mut(id.0) else { return };
+        if state.wire.phase != Phase::Detached {
+            return;
+        }
+        let opening = state.waiting.as_mut().and_then(|waiting| waiting.open.take());
+        if let Some(call) = opening.filter(|call| !self.calls.is_callers(*call)) {
+            // No handle will be created for it.
+            state.released = true;
+            self.finish_call(call, Ok(Reply::Done));
+            return self.close_channel(id, PhaseInput::CloseOk, ChannelCause::ByClient, 0);
+        }
+        let mut number = 0;
+        let allocated = self.link.numbers.allocate(|free| {
+            number = free;
+            id
+        });
+        if allocated.is_none() {
+            if let (Some(call), Some(state)) = (opening, self.channels.find_mut(id.0)) {
+                state.waiting.get_or_insert_default().open = Some(call);
+            }
+            let cause = ChannelCause::NoFreeNumber { channel_max: self.link.numbers.max() };
+            return self.close_channel(id, PhaseInput::ConnectionLost, cause, 0);
+        }
+        let open = match opening {
+            Some(call) => call,
+            None => self.insert_for_session(now, Pending::ChannelOpen(id)),
+        };
+        let Some(state) = self.channels.find_mut(id.0) else { return };
+        state.step(PhaseInput::Attach);
+        state.wire.number = number;
+        state.wire.calls.push(open);
+        let mode: Option<&dyn sealed::Request> = match &state.mode {
+            Mode::Plain => None,
+            Mode::Confirm(_) => Some(&ConfirmSelect {}),
+            Mode::Tx(_) => Some(&TxSelect {}),
+        };
+        self.queue_open(id);
+        if let Some(mode) = mode {
+            // It has no argument that could be refused.
+            let _ = self.call_for_session(now, id, mode);
+        }
+        self.restart_consumers(now, id);
+    }
+
+    /// Starts the consumers of a channel again, or the next one, and sets its limits.
+    fn restart_consumers(&mut self, now: Instant, id: ChannelId) {
+        let singly = |state: &ChannelState| state.restoring.as_ref().is_some_and(|it| it.singly);
+        let singly = self.channels.find(id.0).is_some_and(singly);
+        for key in self.consumers.of_channel(id) {
+            let Some(consumer) = self.consumers.find(key) else { continue };
+            if consumer.phase != ConsumerPhase::Suspended || !consumer.established {
+                continue;
+            }
+            if let Err(error) = self.restart_consumer(now, id, key, None) {
+                self.lose_consumer(id, key, error);
+                continue;
+            }
+            if singly {
+                return;
+            }
+        }
+        let Some(state) = self.channels.find_mut(id.0) else { return };
+        let (limits, prefetch) = state.prefetch.set(state.remembered_limits());
+        state.prefetch = prefetch;
+        self.send_limits(now, id, &limits);
+    }
+
+    /// Sends `basic.consume` for a consumer that was started before, or that waited. With `call`, the caller waits for
+    /// the reply; without, the session does.
+    fn restart_consumer(
+        &mut self,
+        now: Instant,
+        id: ChannelId,
+        key: ConsumerKey,
+        call: Option<CallKey>,
+    ) -> Result<(), Error> {
+        let old_broker = self.link.refused_streams_are_fatal;
+        let (Some(state), Some(consumer)) =
+            (self.channels.find(id.0), self.consumers.find_mut(key))
+        else {
+            return Ok(());
+        };
+        if call.is_some() {
+            consumer.limits = state.prefetch.limits();
+        }
+        let own = consumer.request.prefetch;
+        let (limits, prefetch) = state.prefetch.set(consumer.limits);
+        let start = prefetch.start_as(consumer.kind, own);
+        let number = state.wire.number;
+        // With the queue's present name: the broker may have given it another.
+        consumer.request.queue = consumer.queue.as_ref().into();
+        self.scratch.clear();
+        consumer.request.encode_with_tag(number, &consumer.tag, &mut self.scratch)?;
+        consumer.suspected = old_broker && consumer.kind == crate::ids::TagKind::Ack;
+        consumer.prefetch = own.unwrap_or(start.prefetch);
+        consumer.inbox.set_window(start.prefetch.into());
+        let consume = std::mem::take(&mut self.scratch);
+        let checked = self.check_frame(consume.len());
+        self.scratch = consume;
+        checked?;
+        if let Some(consumer) = self.consumers.find_mut(key) {
+            consumer.step(ConsumerInput::Restart);
+        }
+        let consume = std::mem::take(&mut self.scratch);
+        self.send_limits(now, id, &limits);
+        self.send_limits(now, id, &start.before);
+        self.scratch = consume;
+        let call = match call {
+            Some(call) => call,
+            None => self.insert_for_session(now, Pending::Consume(key)),
+        };
+        self.queue_scratch(id, call);
+        if let Some(behind) = start.behind {
+            self.send_limits(now, id, &[behind]);
+        }
+        if let Some(state) = self.channels.find_mut(id.0) {
+            state.prefetch = start.next;
+        }
+        Ok(())
+    }
+
+    /// The broker has closed a channel that was being restored.
+    pub(super) fn attach_refused(&mut self, now: Instant, id: ChannelId, error: BrokerError) {
+        let mut wire = self.detach_wire(id);
+        let mut starting = Vec::new();
+        for call in std::mem::take(&mut wire.calls).into_keys() {
+            match self.calls.pending(call) {
+                Some((Pending::Consume(key), _)) if self.calls.is_sessions(call) => {
+                    starting.push(key);
+                    self.calls.drop_for_session(call);
+                }
+                Some(_) if self.calls.is_sessions(call) => self.calls.drop_for_session(call),
+                Some((Pending::Cancel(key), _)) => {
+                    self.forget_tag(id, key);
+                    self.end_consumer(key, ConsumerInput::CancelOk, None);
+                    self.finish_call(call, Ok(Reply::Done));
+                }
+                _ => {
+                    let cause = ChannelCause::ByBroker(error.clone());
+                    self.finish_call(call, Err(cause.into_error()));
+                }
+            }
+        }
+        for key in self.consumers.of_channel(id) {
+            let running =
+                |key| self.consumers.find(key).map(|it| it.phase) == Some(ConsumerPhase::Running);
+            if running(key) {
+                self.suspend_consumer(key);
+            }
+        }
+        match starting[..] {
+            // It is not a consumer that the broker refuses.
+            [] => {
+                let cause = ChannelCause::ByBroker(error);
+                self.close_channel(id, PhaseInput::ConnectionLost, cause, 0);
+            }
+            [_] if error.is_held() && self.held.until.is_some_and(|until| now < until) => {
+                self.held.channels.push(id);
+            }
+            [consumer] => {
+                self.lose_consumer(id, consumer, ChannelCause::ByBroker(error).into_error());
+                self.attach(now, id);
+            }
+            _ => {
+                if let Some(restoring) =
+                    self.channels.find_mut(id.0).and_then(|state| state.restoring.as_mut())
+                {
+                    restoring.singly = true;
+                }
+                self.attach(now, id);
+            }
+        }
+    }
+
+    /// Ends a consumer that could not be started again.
+    fn lose_consumer(&mut self, id: ChannelId, key: ConsumerKey, error: Error) {
+        let Some(consumer) = self.consumers.find(key) else { return };
+        self.events.push_back(Event::ConsumerLost(Box::new(LostConsumer {
+            queue: consumer.queue.clone(),
+            consumer_tag: consumer.tag.clone(),
+            error: error.clone(),
+        })));
+        self.forget_tag(id, key);
+        self.end_consumer(key, ConsumerInput::Refused, Some(error));
+    }
+
+    /// Sends the calls that have waited, in their order.
+    fn send_waiting(&mut self, now: Instant, id: ChannelId, waiting: Option<Box<Waiting>>) {
+        let Some(mut waiting) = waiting else { return };
+        while let Some((call, request)) = waiting.pop() {
+            let sent = match request {
+                _ if !self.calls.is_callers(call) => Err(Error::Channel(ChannelCause::ByClient)),
+                Request::Frame(ref frame) => self.send_frame(id, call, frame),
+                Request::Consume(key) => self.restart_consumer(now, id, key, Some(call)),
+            };
+            let Err(error) = sent else { continue };
+            if let Request::Consume(key) = request {
+                self.forget_tag(id, key);
+                if let Some(consumer) = self.consumers.find_mut(key) {
+                    consumer.released = true;
+                }
+                self.end_consumer(key, ConsumerInput::Refused, None);
+            }
+            self.finish_call(call, Err(error));
+        }
+    }
+
+    /// Sends the frame of a call that has waited.
+    fn send_frame(&mut self, id: ChannelId, call: CallKey, frame: &[u8]) -> Result<(), Error> {
+        self.check_frame(frame.len())?;
+        let Some((pending, _)) = self.calls.pending(call) else { return Ok(()) };
+        let Some(state) = self.channels.find_mut(id.0) else { return Ok(()) };
+        state.begin(pending)?;
+        self.scratch.clear();
+        self.scratch.extend_from_slice(frame);
+        frame::set_channel(&mut self.scratch, state.wire.number);
+        self.queue_scratch(id, call);
+        Ok(())
+    }
+
+    fn send_limits(&mut self, now: Instant, id: ChannelId, limits: &[BasicQos]) {
+        for qos in limits {
+            let qos: &dyn sealed::Request = qos;
+            // It has no argument that could be refused.
+            let _ = self.call_for_session(now, id, qos);
+        }
+    }
+
+    fn queue_open(&mut self, id: ChannelId) {
+        let Some(state) = self.channels.find(id.0) else { return };
+        let (number, open) = (state.wire.number, wire::Open::default());
+        self.link.outbound.frames(number, |out| frame::write_method(out, number, &open));
+    }
+
+    /// Queues the frame in the scratch buffer for this call.
+    fn queue_scratch(&mut self, id: ChannelId, call: CallKey) {
+        let Self { channels, consumers, calls, link, scratch, .. } = self;
+        let Some(state) = channels.find_mut(id.0) else { return };
+        let number = state.wire.number;
+        let offset = link.outbound.offset(number, 0);
+        link.outbound.frames(number, |out| out.extend_from_slice(scratch));
+        if calls.is_callers(call) && offset != u64::MAX {
+            calls.keep_frame(call, offset, scratch);
+        }
+        let consumer = calls.pending(call).and_then(|(pending, _)| pending.consumer());
+        match consumer.and_then(|key| consumers.find(key)) {
+            Some(consumer) => state.wire.calls.push_tagged(consumer.tag.clone(), call),
+            None => state.wire.calls.push(call),
+        }
+    }
+
+    fn insert_for_session(&mut self, now: Instant, pending: Pending) -> CallKey {
+        self.calls.insert_for_session(pending, now + self.config.call_timeout)
+    }
+
+    fn check_frame(&self, size: usize) -> Result<(), Error> {
+        let frame_max = self.link.tuning.frame_max;
+        if size <= frame_max as usize {
+            return Ok(());
+        }
+        let reason = InvalidReason::FrameTooLarge { size, frame_max };
+        Err(InvalidArgument::new("arguments", reason).into())
+    }
+}

@@ -1,0 +1,138 @@
+//! Recovery: what happens when the transport of an open session is lost.
+//!
+//! The session waits, connects again to one of its hosts, and restores what the application had: first the topology,
+//! then what the hook sets up, then the channels with their consumers. Then it opens the gates, and what has waited is sent. The order on the wire
+//! is that of <https://www.rabbitmq.com/docs/api-guide#recovery>.
+//!
+//! Nothing of an attempt survives its transport. If that is lost at any point of recovery, everything begins anew. The
+//! delays between attempts grow until the gates have opened once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::{CloseCause, ConnectError, Error, TransportError};
+use crate::event::{Action, Event, RecoveryReport, RenamedQueue, Retrying, TimeoutReason};
+use crate::limits::{HELD_RETRY_DELAY, RESTORE_PATIENCE_MIN};
+use crate::session::replay::{Progress, Replay};
+use crate::session::{Phase, PhaseInput, Session};
+
+impl Session {
+    /// The connection has ended for this cause. Recovers it if the policy says so.
+    pub(super) fn lost(&mut self, now: Instant, cause: CloseCause) {
+        if !self.connection.recovers || !self.config.recovery.recovers_from(&cause) {
+            return self.end(cause);
+        }
+        self.step(PhaseInput::Lost);
+        self.timers = crate::timers::Timers::default();
+        self.stop_renewal();
+        self.replay = None;
+        self.connection.events.push_back(Event::Lost(Box::new(cause.clone())));
+        self.connection.detach(&cause);
+        self.retry_later(now, cause);
+    }
+
+    /// An attempt to recover the connection has failed: none of the hosts could be reached.
+    pub(super) fn pass_failed(&mut self, now: Instant) {
+        self.step(PhaseInput::NextCycle);
+        self.timers = crate::timers::Timers::default();
+        let attempts = self.endpoints.failures();
+        self.retry_later(now, CloseCause::Connect(Arc::new(ConnectError::Failed { attempts })));
+    }
+
+    /// Waits for the next attempt, or ends with `cause` if there is none.
+    fn retry_later(&mut self, now: Instant, cause: CloseCause) {
+        let Some(at) = self.retries.next(now) else { return self.end(cause) };
+        self.actions.push_back(Action::Disconnect { attempt: self.attempt });
+        self.next_attempt();
+        self.timers.set(TimeoutReason::Retry, Some(at));
+        let attempt = self.retries.attempt();
+        let retrying = Retrying { attempt, delay: at.saturating_duration_since(now), cause };
+        self.connection.events.push_back(Event::Retrying(Box::new(retrying)));
+    }
+
+    /// The connection is open again: restores what the application had.
+    pub(super) fn restore(&mut self, now: Instant) {
+        self.step(PhaseInput::Reopened);
+        let heartbeat = Duration::from_secs(self.connection.tuning().heartbeat.into()) * 3;
+        self.connection.held.until = Some(now + heartbeat.max(RESTORE_PATIENCE_MIN));
+        self.replay = Some(Replay::new(&self.connection, &self.config.recovery));
+        self.continue_restore(now);
+    }
+
+    /// Goes on with restoring, as far as the broker has replied.
+    pub(super) fn continue_restore(&mut self, now: Instant) {
+        if !self.connection.is_open() {
+            return;
+        }
+        if self.phase == Phase::Replaying && !self.timers.is_set(TimeoutReason::Held) {
+            self.continue_replay(now);
+        }
+        if self.phase == Phase::Attaching {
+            self.continue_attach(now);
+        }
+    }
+
+    fn continue_replay(&mut self, now: Instant) {
+        let Some(replay) = &mut self.replay else { return };
+        match replay.advance(now, &mut self.connection) {
+            Progress::Awaiting => {}
+            Progress::Held => self.timers.set(TimeoutReason::Held, Some(now + HELD_RETRY_DELAY)),
+            Progress::Failed(error) => self.restore_failed(now, &error),
+            Progress::Done => {
+                self.connection.rename_queues(&replay.renamed);
+                for (from, to) in &replay.renamed {
+                    let (from, to) = (from.as_str().into(), to.as_str().into());
+                    let renamed = Event::QueueRenamed(Box::new(RenamedQueue { from, to }));
+                    self.connection.events.push_back(renamed);
+                }
+                match self.config.runs_hook {
+                    true => self.run_hook(now),
+                    false => self.attach(now),
+                }
+            }
+        }
+    }
+
+    /// Restores the channels.
+    pub(super) fn attach(&mut self, now: Instant) {
+        self.step(PhaseInput::Replayed);
+        self.connection.attach_all(now);
+    }
+
+    fn continue_attach(&mut self, now: Instant) {
+        while let Some(reply) = self.connection.take_for_session() {
+            if let Err(error @ Error::Deadline { .. }) = reply.result {
+                return self.restore_failed(now, &error);
+            }
+        }
+        self.connection.attach_more(now);
+        if !self.connection.is_attached() {
+            if !self.connection.held.is_empty() && !self.timers.is_set(TimeoutReason::Held) {
+                self.timers.set(TimeoutReason::Held, Some(now + HELD_RETRY_DELAY));
+            }
+            return;
+        }
+        self.step(PhaseInput::Attached);
+        self.retries.reset();
+        self.connection.open_gates(now);
+        let failed = self.replay.take().map_or_else(Vec::new, |replay| replay.failed);
+        let report = RecoveryReport { failed };
+        self.connection.events.push_back(Event::Recovered(Box::new(report)));
+    }
+
+    /// The delay has passed after which the broker is asked again for what it holds back.
+    pub(super) fn held_due(&mut self, now: Instant) {
+        self.connection.attach_held(now);
+        self.continue_restore(now);
+    }
+
+    /// The broker does not do what it is asked, or the application could not set the connection up. Tries again on
+    /// another transport.
+    pub(super) fn restore_failed(&mut self, now: Instant, error: &dyn std::error::Error) {
+        let text = format!("not restored: {error}");
+        let error = TransportError::new(std::io::ErrorKind::Other, text.as_str());
+        self.connection.abort(CloseCause::Transport(error));
+        self.connection.leave("not restored");
+        self.react(now);
+    }
+}

@@ -1,0 +1,155 @@
+//! Declares the recorded topology again, on a channel of the session.
+//!
+//! The declarations are pipelined: a bounded number of them is in flight. The broker answers the requests of a channel
+//! in their order. So the order of the declarations holds, and it costs a few round trips, not one for each.
+//!
+//! If the broker refuses a declaration, it closes the channel, and ignores what was sent behind. The refused one is the
+//! oldest without a reply. It is reported, and the rest is sent again on another channel. A refusal that may pass is not
+//! reported while the session waits (see `connection/attach.rs`): the declaration is sent again a moment later.
+//!
+//! The bindings of a queue whose name the broker chooses wait for that name.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use crate::config::Recovery;
+use crate::connection::Connection;
+use crate::error::{ChannelCause, Error};
+use crate::ids::{CallKey, ChannelId};
+use crate::limits::REPLAY_WINDOW;
+use crate::request::Reply;
+use crate::topology::{FailedEntity, Stage, Step};
+
+#[derive(Debug)]
+pub(super) struct Replay {
+    /// The declarations to be sent.
+    next: VecDeque<Step>,
+    /// Those without a reply, in the order in which they were sent.
+    sent: VecDeque<(CallKey, Step)>,
+    channel: Option<ChannelId>,
+    /// The number of queues in flight whose name the broker chooses.
+    nameless: usize,
+    pub(super) renamed: BTreeMap<String, String>,
+    pub(super) failed: Vec<FailedEntity>,
+}
+
+/// How far a replay is.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// Replies are awaited.
+    Awaiting,
+    /// The broker holds back what is to be declared next. To be continued a moment later.
+    Held,
+    Done,
+    /// The broker does not reply, or has no channel for it.
+    Failed(Error),
+}
+
+impl Replay {
+    pub(super) fn new(connection: &Connection, recovery: &Recovery) -> Self {
+        Self {
+            next: connection.topology.steps(recovery).into(),
+            sent: VecDeque::new(),
+            channel: None,
+            nameless: 0,
+            renamed: BTreeMap::new(),
+            failed: Vec::new(),
+        }
+    }
+
+    /// Takes the replies that have arrived, and sends more.
+    pub(super) fn advance(&mut self, now: Instant, connection: &mut Connection) -> Progress {
+        while let Some(reply) = connection.take_for_session() {
+            if let Err(error @ Error::Deadline { .. }) = reply.result {
+                return Progress::Failed(error);
+            }
+            // The replies to what was sent behind a refused declaration mean nothing.
+            let Some((call, step)) = self.sent.front().copied() else { continue };
+            if call != reply.call {
+                continue;
+            }
+            self.sent.pop_front();
+            let refused = match reply.result {
+                Ok(reply) => {
+                    self.declared(connection, step, &reply);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            self.channel = None;
+            self.nameless = 0;
+            for (_, step) in std::mem::take(&mut self.sent).into_iter().rev() {
+                self.next.push_front(step);
+            }
+            if let Error::Channel(ChannelCause::ByBroker(error)) = &refused
+                && error.is_held()
+                && connection.held.until.is_some_and(|until| now < until)
+            {
+                self.next.push_front(step);
+                return Progress::Held;
+            }
+            self.failed(connection, step, refused);
+        }
+        self.send(now, connection)
+    }
+
+    fn send(&mut self, now: Instant, connection: &mut Connection) -> Progress {
+        while self.sent.len() < REPLAY_WINDOW
+            && let Some(step) = self.next.front().copied()
+        {
+            if step.stage == Stage::QueueBindings && self.nameless > 0 {
+                break;
+            }
+            self.next.pop_front();
+            let topology = std::mem::take(&mut connection.topology);
+            let sent = topology.declaration(step).map(|declaration| {
+                let channel = match self.channel {
+                    Some(channel) => Some(channel),
+                    None => connection.open_for_session(now),
+                };
+                self.channel = channel;
+                let nameless = declaration.former_name().is_some();
+                let call =
+                    channel.map(|id| connection.call_for_session(now, id, declaration.request()));
+                (nameless, call)
+            });
+            connection.topology = topology;
+            match sent {
+                // It was deleted meanwhile.
+                None => {}
+                Some((_, None)) => return Progress::Failed(connection.no_channel()),
+                Some((nameless, Some(Ok(call)))) => {
+                    self.nameless += usize::from(nameless);
+                    self.sent.push_back((call, step));
+                }
+                Some((_, Some(Err(error)))) => self.failed(connection, step, error),
+            }
+        }
+        if !self.sent.is_empty() {
+            return Progress::Awaiting;
+        }
+        let Some(channel) = self.channel else { return Progress::Done };
+        // Its number may be needed.
+        match connection.close_for_session(now, channel) {
+            true => Progress::Done,
+            false => Progress::Awaiting,
+        }
+    }
+
+    /// Records that a declaration was confirmed, and the name that the broker has chosen.
+    fn declared(&mut self, connection: &mut Connection, step: Step, reply: &Reply) {
+        let former = connection.topology.declaration(step).and_then(|it| it.former_name());
+        if let (Some(former), Reply::Queue(ok)) = (former, reply) {
+            let former = former.to_owned();
+            self.nameless -= 1;
+            connection.topology.rename(&former, &ok.queue);
+            self.renamed.insert(former, ok.queue.clone());
+        }
+    }
+
+    fn failed(&mut self, connection: &Connection, step: Step, error: Error) {
+        if let Some(declaration) = connection.topology.declaration(step) {
+            self.failed.push(FailedEntity { entity: declaration.entity(), error });
+        }
+    }
+}

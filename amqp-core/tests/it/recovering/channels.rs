@@ -1,0 +1,260 @@
+//! Channels: they are opened again with their mode and limits, and calls and publishes wait for them.
+
+use std::time::Duration;
+
+use amqp_core::errors::{Misuse, TransportError};
+use amqp_core::proto::method::{queue, tx};
+use amqp_core::requests::{ConfirmSelect, TxCommit, TxSelect};
+use amqp_core::{
+    BasicQos, ChannelCause, CloseCause, Confirmation, Error, Event, Publish, PublishRefused,
+    QueuePurge,
+};
+
+use super::{has_recovered, recover, recovering, wire};
+use crate::peer::Peer;
+
+fn publish(peer: &mut Peer, id: amqp_core::ChannelId) -> Result<u64, PublishRefused> {
+    peer.session.channel(id).publish(&Publish::new("", "q", b"hi")).map(|seq| seq.number())
+}
+
+fn cause() -> CloseCause {
+    CloseCause::Transport(TransportError::end_of_file())
+}
+
+#[test]
+fn r1_channels_go_on_with_their_mode_and_limits() {
+    let mut peer = recovering();
+    let plain = peer.channel(1);
+    let confirming = peer.channel(2);
+    let transactional = peer.channel(3);
+    let now = peer.now;
+    let _ = peer.session.channel(confirming).call(now, &ConfirmSelect::default()).unwrap();
+    peer.send(2, &amqp_core::proto::method::confirm::SelectOk::default());
+    let _ = peer.session.channel(transactional).call(now, &TxSelect::default()).unwrap();
+    peer.send(3, &tx::SelectOk::default());
+    for qos in [BasicQos::new(7), BasicQos::new(40).global()] {
+        let _ = peer.session.channel(plain).call(now, &qos).unwrap();
+        peer.send(1, &amqp_core::proto::method::basic::QosOk::default());
+    }
+    wire(&mut peer);
+    peer.events();
+
+    peer.lose();
+    assert_eq!(peer.session.cause(), None);
+    assert!(
+        matches!(&peer.events()[..], [Event::Lost(lost), Event::Retrying(_)] if **lost == cause())
+    );
+    let frames = recover(&mut peer);
+    let expected = [
+        "1 channel.Open",
+        "1 qos 7",
+        "1 qos 40 global",
+        "2 channel.Open",
+        "2 confirm.Select",
+        "3 channel.Open",
+        "3 tx.Select",
+    ];
+    assert_eq!(frames, expected);
+    assert!(matches!(&peer.events()[..], [Event::BufferSpace, Event::Recovered(_)]));
+    for id in [plain, confirming, transactional] {
+        assert!(peer.session.channel(id).is_open());
+    }
+    assert!(peer.session.channel(confirming).confirms());
+    assert_eq!(publish(&mut peer, confirming), Ok(1));
+    assert_eq!(wire(&mut peer), ["2 basic.Publish"]);
+    // Nothing is left over: another loss sends the same.
+    peer.lose();
+    assert_eq!(recover(&mut peer), expected);
+}
+
+#[test]
+fn a_call_that_was_sent_is_interrupted_and_one_that_was_not_is_sent() {
+    let mut peer = recovering();
+    let id = peer.channel(1);
+    let now = peer.now;
+    let sent = peer.session.channel(id).call(now, &QueuePurge::new("a")).unwrap();
+    wire(&mut peer);
+    let unsent = peer.session.channel(id).call(now, &QueuePurge::new("b")).unwrap();
+    peer.lose();
+    let interrupted = Error::Interrupted { cause: cause(), maybe_executed: true };
+    assert!(peer.events().contains(&Event::CallDone(sent.key())));
+    assert_eq!(peer.session.take_reply(&sent), Some(Err(interrupted.clone())));
+    assert!(interrupted.maybe_executed() && interrupted.is_retryable());
+    assert_eq!(peer.session.take_reply(&unsent), None);
+    let later = peer.session.channel(id).call(now, &QueuePurge::new("c")).unwrap();
+    let gone = peer.session.channel(id).call(now, &QueuePurge::new("d")).unwrap();
+    peer.session.forget(now, gone.key());
+
+    assert_eq!(recover(&mut peer), ["1 channel.Open"]);
+    assert_eq!(wire(&mut peer), ["1 purge b", "1 purge c"]);
+    for call in [unsent, later] {
+        peer.send(1, &queue::PurgeOk { message_count: 3 });
+        assert_eq!(peer.session.take_reply(&call).unwrap().unwrap().message_count, 3);
+    }
+    assert_eq!(peer.session.connection().stats().open_calls, 0);
+}
+
+#[test]
+fn calls_that_wait_have_their_own_deadline() {
+    let mut peer = recovering();
+    let id = peer.channel(1);
+    peer.lose();
+    let now = peer.now;
+    let call = peer.session.channel(id).call(now, &QueuePurge::new("a")).unwrap();
+    let (opened, open) = peer.session.open_channel(peer.now).unwrap();
+    peer.redial();
+    peer.now += Duration::from_secs(29);
+    let too_late = peer.now + Duration::from_secs(1);
+    peer.session.handle_timeout(too_late);
+    for error in [
+        peer.session.take_reply(&call).unwrap().unwrap_err(),
+        peer.session.take_reply(&open).unwrap().unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::Deadline { .. }), "{error}");
+    }
+    assert_eq!(peer.session.channel(opened).closed_cause(), None);
+}
+
+#[test]
+fn publishes_wait_and_those_in_flight_are_resolved() {
+    let mut peer = recovering();
+    let id = peer.confirming();
+    assert_eq!(publish(&mut peer, id), Ok(1));
+    wire(&mut peer);
+    assert_eq!(publish(&mut peer, id), Ok(2));
+    peer.lose();
+    let mut channel = peer.session.channel(id);
+    let confirmed = [1, 2].map(|seq| channel.confirmed(amqp_core::PublishSeq::new(seq)).unwrap());
+    let error = Error::Connection(cause());
+    assert_eq!(confirmed, [Confirmation::Unknown(error.clone()), Confirmation::NotSent(error)]);
+    assert_eq!(publish(&mut peer, id), Err(PublishRefused::Full));
+
+    peer.reconnect();
+    let frames = wire(&mut peer);
+    assert_eq!(publish(&mut peer, id), Err(PublishRefused::Full), "the gate is closed");
+    super::grant(&mut peer, &frames);
+    assert!(peer.events().contains(&Event::BufferSpace));
+    assert_eq!(publish(&mut peer, id), Ok(3), "the numbers go on");
+    wire(&mut peer);
+    // The broker's tags begin anew.
+    let ack = amqp_core::proto::method::basic::Ack { delivery_tag: 1, multiple: false };
+    peer.send(1, &ack);
+    let outcome = peer.session.channel(id).confirmed(amqp_core::PublishSeq::new(3));
+    assert_eq!(outcome, Some(Confirmation::Confirmed));
+    assert_eq!(peer.session.connection().stats().unconfirmed, 0);
+}
+
+#[test]
+fn channels_may_be_opened_and_closed_meanwhile() {
+    let mut peer = recovering();
+    let first = peer.channel(1);
+    let second = peer.channel(2);
+    peer.lose();
+    peer.events();
+    let (third, opened) = peer.session.open_channel(peer.now).unwrap();
+    let call = peer.session.channel(third).call(peer.now, &QueuePurge::new("q")).unwrap();
+    let closed = peer.session.channel(first).close(peer.now);
+    assert_eq!(peer.session.take_reply(&closed), Some(Ok(())));
+    assert_eq!(peer.session.channel(first).closed_cause(), Some(ChannelCause::ByClient));
+
+    assert_eq!(recover(&mut peer), ["1 channel.Open", "2 channel.Open"]);
+    assert_eq!(wire(&mut peer), ["2 purge q"]);
+    assert_eq!(peer.session.take_reply(&opened), Some(Ok(())));
+    peer.send(2, &queue::PurgeOk { message_count: 0 });
+    assert!(peer.session.take_reply(&call).unwrap().is_ok());
+    assert_eq!(peer.session.channel(second).number(), Some(1));
+    assert_eq!(peer.session.channel(first).number(), None);
+}
+
+/// Only the channel that is closed before the loss is not opened again.
+#[test]
+fn r8_closed_channels_stay_closed() {
+    let mut peer = recovering();
+    let by_broker = peer.channel(1);
+    let by_client = peer.channel(2);
+    super::close(&mut peer, 1, 404, "NOT_FOUND");
+    let call = peer.session.channel(by_client).close(peer.now);
+    wire(&mut peer);
+    peer.lose();
+    assert_eq!(peer.session.take_reply(&call), Some(Ok(())));
+    assert!(recover(&mut peer).is_empty());
+    assert!(has_recovered(&peer.events()));
+    for id in [by_broker, by_client] {
+        assert!(peer.session.channel(id).closed_cause().is_some());
+    }
+}
+
+/// A broker that permits fewer channels than before.
+#[test]
+fn a_channel_without_a_number_is_closed() {
+    let mut peer = recovering();
+    let channels: Vec<_> = (1..=10).map(|number| peer.channel(number)).collect();
+    peer.lose();
+    let (extra, open) = peer.session.open_channel(peer.now).unwrap();
+    assert_eq!(recover(&mut peer).len(), 10);
+    let no_number = ChannelCause::NoFreeNumber { channel_max: 10 };
+    assert_eq!(peer.session.take_reply(&open), Some(Err(Error::Channel(no_number.clone()))));
+    assert_eq!(peer.session.channel(extra).closed_cause(), Some(no_number));
+    assert!(channels.iter().all(|id| peer.session.channel(*id).is_open()));
+    let refused = peer.session.open_channel(peer.now).unwrap_err();
+    assert!(matches!(refused, Error::Misuse(Misuse::NoFreeChannels { .. })));
+}
+
+/// A transaction of which a part is lost is not committed in part.
+#[test]
+fn a_transaction_that_was_begun_cannot_be_committed() {
+    let mut peer = recovering();
+    let id = peer.channel(1);
+    let other = peer.channel(2);
+    let select = peer.session.channel(id).call(peer.now, &TxSelect::default()).unwrap();
+    wire(&mut peer);
+    peer.send(1, &tx::SelectOk::default());
+    peer.session.take_reply(&select).unwrap().unwrap();
+
+    // Nothing was in it.
+    peer.lose();
+    recover(&mut peer);
+    let commit = peer.session.channel(id).call(peer.now, &TxCommit::default()).unwrap();
+    assert_eq!(wire(&mut peer), ["1 tx.Commit"]);
+    peer.send(1, &tx::CommitOk::default());
+    assert_eq!(peer.session.take_reply(&commit), Some(Ok(())));
+
+    peer.session.channel(id).publish(&Publish::new("", "q", b"1")).unwrap();
+    peer.lose();
+    recover(&mut peer);
+    peer.session.channel(id).publish(&Publish::new("", "q", b"2")).unwrap();
+    let refused = peer.session.channel(id).call(peer.now, &TxCommit::default()).unwrap_err();
+    assert_eq!(refused, Error::Interrupted { cause: cause(), maybe_executed: false });
+    assert_eq!(wire(&mut peer), ["1 basic.Publish", "1 tx.Rollback"]);
+    peer.send(1, &tx::RollbackOk::default());
+    // The next one is whole.
+    peer.session.channel(id).publish(&Publish::new("", "q", b"3")).unwrap();
+    let commit = peer.session.channel(id).call(peer.now, &TxCommit::default()).unwrap();
+    peer.send(1, &tx::CommitOk::default());
+    assert_eq!(peer.session.take_reply(&commit), Some(Ok(())));
+    assert!(peer.session.channel(other).is_open());
+}
+
+/// They have no outcome of their own.
+#[test]
+fn r13_publishes_without_confirms_that_were_not_sent_are_reported_once() {
+    let mut peer = recovering();
+    let id = peer.channel(1);
+    let other = peer.channel(2);
+    publish(&mut peer, id).unwrap();
+    wire(&mut peer);
+    for _ in 0..3 {
+        publish(&mut peer, id).unwrap();
+    }
+    peer.lose();
+    recover(&mut peer);
+    assert!(peer.session.channel(id).is_open());
+    let lost = Error::PublishesLost { count: 3, cause: cause() };
+    // It is not lost once more with the next transport.
+    peer.lose();
+    recover(&mut peer);
+    assert_eq!(publish(&mut peer, other), Ok(0));
+    assert_eq!(publish(&mut peer, id), Err(PublishRefused::Error(lost)));
+    assert_eq!(publish(&mut peer, id), Ok(0));
+    assert_eq!(wire(&mut peer), ["2 basic.Publish", "1 basic.Publish"]);
+}
