@@ -251,6 +251,8 @@ pub enum TimeoutReason {
     HeartbeatSend,
     /// The timeout of the hook.
     Hook,
+    /// The delay after which the broker is asked again for the queue of a consumer that it has cancelled.
+    Resubscribe,
     /// The delay before the next cycle of attempts to connect, or attempt to recover, has passed.
     Retry,
     /// Reading has been paused for a long time. A few bytes must be read, because RabbitMQ closes a

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::event::TimeoutReason;
 
 /// All kinds. The index of each is its number.
-const REASONS: [TimeoutReason; 13] = [
+const REASONS: [TimeoutReason; 14] = [
     TimeoutReason::Address,
     TimeoutReason::Blocked,
     TimeoutReason::Call,
@@ -16,6 +16,7 @@ const REASONS: [TimeoutReason; 13] = [
     TimeoutReason::HeartbeatReceive,
     TimeoutReason::HeartbeatSend,
     TimeoutReason::Hook,
+    TimeoutReason::Resubscribe,
     TimeoutReason::Retry,
     TimeoutReason::Trickle,
     TimeoutReason::WriteStall,

@@ -82,6 +82,8 @@ pub(crate) struct Consumer {
     pub(crate) limits: Limits,
     /// Whether `basic.consume-ok` has arrived, on this transport or an earlier one.
     pub(crate) established: bool,
+    /// Whether its queue is gone, and the session waits until it is back.
+    pub(crate) absent: bool,
     /// The kind of the delivery tags of its deliveries.
     pub(crate) kind: TagKind,
     pub(crate) phase: ConsumerPhase,

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use amqp_proto::ReplyCode;
 use amqp_proto::frame;
-use amqp_proto::method::channel as wire;
+use amqp_proto::method::{WireMethod, channel as wire, queue};
 
 use crate::channel::{
     ChannelState, ConsumerInput, ConsumerPhase, Mode, Origin, Phase, PhaseInput, Request,
@@ -25,7 +25,7 @@ use crate::connection::Connection;
 use crate::error::{BrokerError, ChannelCause, Error, InvalidArgument, InvalidReason};
 use crate::event::{Event, LostConsumer};
 use crate::ids::{Call, CallKey, ChannelId, ConsumerKey};
-use crate::request::{BasicQos, ConfirmSelect, Pending, Reply, TxSelect, sealed};
+use crate::request::{BasicQos, ConfirmSelect, Pending, QueueDeclare, Reply, TxSelect, sealed};
 
 /// The channels whose restore the broker has put off.
 #[derive(Debug, Default)]
@@ -240,7 +240,8 @@ impl Connection {
         let singly = self.channels.find(id.0).is_some_and(singly);
         for key in self.consumers.of_channel(id) {
             let Some(consumer) = self.consumers.find(key) else { continue };
-            if consumer.phase != ConsumerPhase::Suspended || !consumer.established {
+            let waits = consumer.phase == ConsumerPhase::Suspended && !consumer.absent;
+            if !waits || !consumer.established {
                 continue;
             }
             if let Err(error) = self.restart_consumer(now, id, key, None) {
@@ -254,7 +255,12 @@ impl Connection {
         let Some(state) = self.channels.find_mut(id.0) else { return };
         let (limits, prefetch) = state.prefetch.set(state.remembered_limits());
         state.prefetch = prefetch;
+        let last_queue = state.last_queue.as_ref().map(|queue| QueueDeclare::passive(&**queue));
         self.send_limits(now, id, &limits);
+        if let Some(passive) = last_queue {
+            // So that the broker knows which queue an empty name means on this channel.
+            let _ = self.call_for_session(now, id, &passive);
+        }
     }
 
     /// Sends `basic.consume` for a consumer that was started before, or that waited. With `call`, the caller waits for
@@ -305,8 +311,13 @@ impl Connection {
         if let Some(behind) = start.behind {
             self.send_limits(now, id, &[behind]);
         }
-        if let Some(state) = self.channels.find_mut(id.0) {
+        if let (Some(state), Some(consumer)) =
+            (self.channels.find_mut(id.0), self.consumers.find(key))
+        {
             state.prefetch = start.next;
+            if let Some(strays) = &mut state.wire.strays {
+                strays.forget(consumer.tag.as_bytes());
+            }
         }
         Ok(())
     }
@@ -340,6 +351,13 @@ impl Connection {
                 self.suspend_consumer(key);
             }
         }
+        if error.method == Some(queue::Declare::ID) {
+            // The queue is gone, and with it what an empty name means.
+            if let Some(state) = self.channels.find_mut(id.0) {
+                state.last_queue = None;
+            }
+            return self.attach(now, id);
+        }
         match starting[..] {
             // It is not a consumer that the broker refuses.
             [] => {
@@ -348,6 +366,10 @@ impl Connection {
             }
             [_] if error.is_held() && self.held.until.is_some_and(|until| now < until) => {
                 self.held.channels.push(id);
+            }
+            [consumer] if error.code == ReplyCode::NOT_FOUND && self.resubscribes() => {
+                self.await_queue(consumer);
+                self.attach(now, id);
             }
             [consumer] => {
                 self.lose_consumer(id, consumer, ChannelCause::ByBroker(error).into_error());
@@ -361,6 +383,46 @@ impl Connection {
                 }
                 self.attach(now, id);
             }
+        }
+    }
+
+    /// Whether consumers start again when their queue is back.
+    pub(super) fn resubscribes(&self) -> bool {
+        self.recovers && self.config.recovery.resubscribe
+    }
+
+    /// Has the session start a suspended consumer when its queue is back.
+    pub(super) fn await_queue(&mut self, key: ConsumerKey) {
+        if let Some(consumer) = self.consumers.find_mut(key) {
+            consumer.absent = true;
+            self.absent.push(key);
+        }
+    }
+
+    /// Takes the consumers that are to start again when their queue is back.
+    pub(crate) fn take_absent(&mut self) -> Vec<ConsumerKey> {
+        std::mem::take(&mut self.absent)
+    }
+
+    /// The queue of a consumer that is to start again when it is back.
+    pub(crate) fn queue_of_absent(&self, key: ConsumerKey) -> Option<Arc<str>> {
+        let consumer = self.consumers.find(key)?;
+        (consumer.absent && consumer.phase == ConsumerPhase::Suspended)
+            .then(|| consumer.queue.clone())
+    }
+
+    /// Starts a consumer whose queue is back.
+    pub(crate) fn resume_consumer(&mut self, now: Instant, key: ConsumerKey) {
+        let Some(consumer) = self.consumers.find_mut(key) else { return };
+        let id = consumer.channel;
+        consumer.absent = false;
+        if consumer.phase != ConsumerPhase::Suspended
+            || !self.channels.find(id.0).is_some_and(ChannelState::is_open)
+        {
+            return;
+        }
+        if let Err(error) = self.restart_consumer(now, id, key, None) {
+            self.lose_consumer(id, key, error);
         }
     }
 

@@ -45,6 +45,7 @@ impl Connection {
                 | TimeoutReason::Hook
                 | TimeoutReason::Connect
                 | TimeoutReason::Credentials
+                | TimeoutReason::Resubscribe
                 | TimeoutReason::Retry => {}
             }
             self.arm();

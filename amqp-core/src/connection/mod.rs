@@ -49,7 +49,7 @@ use crate::error::{
     ProtocolDetail, ProtocolError, TransportError,
 };
 use crate::event::{Event, TimeoutReason};
-use crate::ids::{Call, CallKey, ChannelId, Epoch};
+use crate::ids::{Call, CallKey, ChannelId, ConsumerKey, Epoch};
 use crate::request::{FromReply, Pending, Reply};
 use crate::slab::Slab;
 use crate::topology::Topology;
@@ -87,6 +87,8 @@ pub struct Connection {
     last_loss: Option<CloseCause>,
     /// What is declared again on the next transport. Empty unless the session recovers.
     pub(crate) topology: Topology,
+    /// The consumers whose queue is gone and that are to start again when it is back.
+    absent: Vec<ConsumerKey>,
     /// Restores that the broker has put off.
     pub(crate) held: attach::Held,
     pub(crate) link: Link,
@@ -139,6 +141,7 @@ impl Connection {
             recovering: false,
             last_loss: None,
             topology: Topology::default(),
+            absent: Vec::new(),
             held: attach::Held::default(),
             config,
         }

@@ -350,7 +350,13 @@ impl Connection {
             return;
         }
         let (queue, consumer_tag) = (Arc::clone(&consumer.queue), Arc::clone(&consumer.tag));
-        state.consumers.remove(tag);
+        let returns = self.config.recovery.resubscribe
+            && self.recovers
+            && state.origin == Origin::User
+            && consumer.established;
+        if !returns {
+            state.consumers.remove(tag);
+        }
         state.wire.strays.get_or_insert_default().remember(
             tag,
             consumer.no_ack(),
@@ -364,6 +370,14 @@ impl Connection {
             queue: Arc::clone(&queue),
             consumer_tag: Arc::clone(&consumer_tag),
         })));
+        if returns {
+            self.topology.consumer_cancelled(key);
+            // What it had delivered can still be read and acknowledged.
+            if let Some(consumer) = self.consumers.find_mut(key) {
+                consumer.step(ConsumerInput::TransportLost);
+            }
+            return self.await_queue(key);
+        }
         let error = Error::ConsumerCancelled { queue, consumer_tag };
         self.end_consumer(key, ConsumerInput::BrokerCancel, Some(error));
     }

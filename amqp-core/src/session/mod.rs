@@ -17,6 +17,7 @@ mod hook;
 mod phases;
 mod recovering;
 mod replay;
+mod resubscribing;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -41,6 +42,7 @@ use endpoints::Endpoints;
 pub(crate) use phases::diagram;
 use phases::{Phase, PhaseInput};
 use replay::Replay;
+use resubscribing::Resubscribing;
 
 /// A connection that finds its transport itself.
 ///
@@ -67,6 +69,7 @@ pub struct Session {
     events: VecDeque<Event>,
     retries: Retries,
     replay: Option<Replay>,
+    resubscribing: Resubscribing,
     /// Why the session ended, if it has.
     cause: Option<CloseCause>,
     begun: Instant,
@@ -187,6 +190,7 @@ impl Session {
                 TimeoutReason::Address => self.address_timed_out(now),
                 TimeoutReason::Held => self.held_due(now),
                 TimeoutReason::Hook => self.hook_timed_out(now),
+                TimeoutReason::Resubscribe => self.ask_for_queues(now),
                 TimeoutReason::Retry => self.retry(now),
                 TimeoutReason::Credentials => self.credentials_due(now),
                 _ => {}
@@ -417,6 +421,7 @@ impl Session {
             events: VecDeque::new(),
             retries: Retries::new(&config.recovery, seed),
             replay: None,
+            resubscribing: Resubscribing::new(Retries::new(&config.recovery, seed)),
             cause: None,
             begun: now,
             replaces: false,

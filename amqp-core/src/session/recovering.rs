@@ -25,6 +25,7 @@ impl Session {
         self.step(PhaseInput::Lost);
         self.timers = crate::timers::Timers::default();
         self.stop_renewal();
+        self.stop_asking();
         self.replay = None;
         self.connection.events.push_back(Event::Lost(Box::new(cause.clone())));
         self.connection.detach(&cause);
@@ -67,8 +68,10 @@ impl Session {
         if self.phase == Phase::Replaying && !self.timers.is_set(TimeoutReason::Held) {
             self.continue_replay(now);
         }
-        if self.phase == Phase::Attaching {
-            self.continue_attach(now);
+        match self.phase {
+            Phase::Attaching => self.continue_attach(now),
+            Phase::Open if self.config.recovery.resubscribe => self.continue_resubscribing(now),
+            _ => {}
         }
     }
 
@@ -115,6 +118,7 @@ impl Session {
         self.step(PhaseInput::Attached);
         self.retries.reset();
         self.connection.open_gates(now);
+        self.ask_later(now);
         let failed = self.replay.take().map_or_else(Vec::new, |replay| replay.failed);
         let report = RecoveryReport { failed };
         self.connection.events.push_back(Event::Recovered(Box::new(report)));

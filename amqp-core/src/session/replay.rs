@@ -17,7 +17,7 @@ use crate::connection::Connection;
 use crate::error::{ChannelCause, Error};
 use crate::ids::{CallKey, ChannelId};
 use crate::limits::REPLAY_WINDOW;
-use crate::request::Reply;
+use crate::request::{QueueDelete, Reply};
 use crate::topology::{FailedEntity, Stage, Step};
 
 #[derive(Debug)]
@@ -25,12 +25,20 @@ pub(super) struct Replay {
     /// The declarations to be sent.
     next: VecDeque<Step>,
     /// Those without a reply, in the order in which they were sent.
-    sent: VecDeque<(CallKey, Step)>,
+    sent: VecDeque<Sent>,
     channel: Option<ChannelId>,
     /// The number of queues in flight whose name the broker chooses.
     nameless: usize,
     pub(super) renamed: BTreeMap<String, String>,
     pub(super) failed: Vec<FailedEntity>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    call: CallKey,
+    step: Step,
+    /// Whether it declares a queue whose name the broker chooses.
+    nameless: bool,
 }
 
 /// How far a replay is.
@@ -64,22 +72,24 @@ impl Replay {
                 return Progress::Failed(error);
             }
             // The replies to what was sent behind a refused declaration mean nothing.
-            let Some((call, step)) = self.sent.front().copied() else { continue };
+            let Some(Sent { call, step, nameless }) = self.sent.front().copied() else { continue };
             if call != reply.call {
                 continue;
             }
             self.sent.pop_front();
             let refused = match reply.result {
                 Ok(reply) => {
-                    self.declared(connection, step, &reply);
+                    if nameless {
+                        self.named(now, connection, step, &reply);
+                    }
                     continue;
                 }
                 Err(error) => error,
             };
             self.channel = None;
             self.nameless = 0;
-            for (_, step) in std::mem::take(&mut self.sent).into_iter().rev() {
-                self.next.push_front(step);
+            for sent in std::mem::take(&mut self.sent).into_iter().rev() {
+                self.next.push_front(sent.step);
             }
             if let Error::Channel(ChannelCause::ByBroker(error)) = &refused
                 && error.is_held()
@@ -120,7 +130,7 @@ impl Replay {
                 Some((_, None)) => return Progress::Failed(connection.no_channel()),
                 Some((nameless, Some(Ok(call)))) => {
                     self.nameless += usize::from(nameless);
-                    self.sent.push_back((call, step));
+                    self.sent.push_back(Sent { call, step, nameless });
                 }
                 Some((_, Some(Err(error)))) => self.failed(connection, step, error),
             }
@@ -136,14 +146,23 @@ impl Replay {
         }
     }
 
-    /// Records that a declaration was confirmed, and the name that the broker has chosen.
-    fn declared(&mut self, connection: &mut Connection, step: Step, reply: &Reply) {
+    /// The broker has declared a queue, and chosen its name.
+    fn named(&mut self, now: Instant, connection: &mut Connection, step: Step, reply: &Reply) {
+        self.nameless -= 1;
+        let Reply::Queue(ok) = reply else { return };
         let former = connection.topology.declaration(step).and_then(|it| it.former_name());
-        if let (Some(former), Reply::Queue(ok)) = (former, reply) {
-            let former = former.to_owned();
-            self.nameless -= 1;
-            connection.topology.rename(&former, &ok.queue);
-            self.renamed.insert(former, ok.queue.clone());
+        match (former.map(str::to_owned), self.channel) {
+            (Some(former), _) => {
+                connection.topology.rename(&former, &ok.queue);
+                self.renamed.insert(former, ok.queue.clone());
+            }
+            // The application has deleted it meanwhile, by the name that it had.
+            (None, Some(channel)) => {
+                let delete = QueueDelete::new(ok.queue.as_str());
+                // The name is one that the broker has sent.
+                let _ = connection.call_for_session(now, channel, &delete);
+            }
+            (None, None) => {}
         }
     }
 

@@ -63,6 +63,7 @@ impl Channel<'_> {
             request: Box::new(request.clone()),
             limits,
             established: false,
+            absent: false,
             kind,
             suspected: old_broker && kind == TagKind::Ack,
             prefetch: own.unwrap_or(start.prefetch),

@@ -5,7 +5,8 @@ use std::time::Duration;
 use amqp_core::proto::ShortStr;
 use amqp_core::proto::method::basic;
 use amqp_core::{
-    AckError, BasicConsume, BasicQos, ChannelId, ConsumerKey, Error, Event, TimeoutReason,
+    AckError, BasicConsume, BasicQos, ChannelId, Config, ConsumerKey, Error, Event, Recovery,
+    TimeoutReason,
 };
 
 use super::{close, deliver, grant, has_recovered, recover, recovering, wire};
@@ -269,4 +270,74 @@ fn a_consumer_that_is_released_is_not_left_at_the_broker() {
     peer.send(1, &basic::CancelOk { consumer_tag: ShortStr::new("tag-b").unwrap() });
     assert!(has_recovered(&peer.events()));
     assert_eq!(peer.session.connection().stats().consumers, 0);
+}
+
+/// The broker cancels the consumer of channel 1, because its queue is gone.
+fn cancel_by_broker(peer: &mut Peer, number: u16) {
+    let consumer_tag = ShortStr::new("tag-q").unwrap();
+    peer.send(number, &basic::Cancel { consumer_tag, no_wait: true });
+}
+
+/// Time passes until the session asks for a queue. Returns the frames.
+fn asks(peer: &mut Peer) -> Vec<String> {
+    for _ in 0..20 {
+        let (due, reason) = peer.session.poll_timeout().unwrap();
+        peer.pass(due - peer.now);
+        if reason == TimeoutReason::Resubscribe {
+            break;
+        }
+        wire(peer);
+        peer.send_bytes(&amqp_core::proto::frame::HEARTBEAT);
+    }
+    wire(peer)
+}
+
+#[test]
+fn a_consumer_that_the_broker_cancels_may_subscribe_again() {
+    let policy = Recovery::automatic().resubscribe(true);
+    let mut peer = Peer::open_with(Config::default().recovery(policy));
+    let id = peer.channel(1);
+    let key = start(&mut peer, id, &consume("q"));
+    cancel_by_broker(&mut peer, 1);
+    assert_eq!(wire(&mut peer), ["1 cancel tag-q"]);
+    assert!(peer.events().iter().any(|event| matches!(event, Event::ConsumerCancelled(_))));
+    assert_eq!(peer.session.channel(id).consumer_end(key), None);
+
+    // It is asked for on another channel, because a refusal would close this one.
+    for number in 2..=3 {
+        let frames = asks(&mut peer);
+        assert_eq!(frames, [format!("{number} channel.Open"), format!("{number} queue q")]);
+        grant(&mut peer, &frames[..1]);
+        close(&mut peer, number, 404, "NOT_FOUND - no queue 'q'");
+        wire(&mut peer);
+    }
+    // A loss in between changes nothing, except that it is not started where it would be refused.
+    peer.lose();
+    assert_eq!(recover(&mut peer), ["1 channel.Open"]);
+    let frames = asks(&mut peer);
+    assert_eq!(frames, ["2 channel.Open", "2 queue q"]);
+    grant(&mut peer, &frames);
+    let frames = wire(&mut peer);
+    assert_eq!(frames, ["2 channel.Close", "1 qos 256", "1 consume q as tag-q"]);
+    grant(&mut peer, &frames);
+    deliver(&mut peer, 1, "tag-q", 1);
+    let tag = peer.session.channel(id).next_delivery(key).unwrap().tag;
+    peer.session.channel(id).ack(tag, false).unwrap();
+    assert_eq!(wire(&mut peer), ["1 ack 1"]);
+
+    // Cancelled by the application while it waits.
+    cancel_by_broker(&mut peer, 1);
+    let cancelled = peer.session.channel(id).cancel(peer.now, key).unwrap();
+    assert_eq!(peer.session.take_reply(&cancelled), Some(Ok(())));
+    assert_eq!(peer.session.channel(id).consumer_end(key), Some(Ok(())));
+    wire(&mut peer);
+    assert_eq!(asks(&mut peer), [""; 0]);
+
+    // By default it ends.
+    let mut peer = recovering();
+    let id = peer.channel(1);
+    let key = start(&mut peer, id, &consume("q"));
+    cancel_by_broker(&mut peer, 1);
+    let ended = peer.session.channel(id).consumer_end(key);
+    assert!(matches!(ended, Some(Err(Error::ConsumerCancelled { .. }))));
 }

@@ -1,7 +1,7 @@
 //! Topology: it is declared again in its order, before the channels, and failures are reported.
 
 use amqp_core::proto::ShortStr;
-use amqp_core::proto::method::queue;
+use amqp_core::proto::method::{WireMethod, channel, queue};
 use amqp_core::requests::{FromReply, NoWait, Rpc};
 use amqp_core::{
     BasicConsume, ChannelId, Error, Event, ExchangeBind, ExchangeDeclare, ExchangeType, QueueBind,
@@ -57,7 +57,8 @@ fn r1_topology_is_declared_again_in_one_go_and_before_the_channels() {
         peer.events();
         let frames = recover(&mut peer);
         assert_eq!(frames[..8], REPLAYED);
-        assert_eq!(frames[8..], ["1 channel.Close", "2 channel.Open"]);
+        // An empty name means the channel's last queue, also afterwards.
+        assert_eq!(frames[8..], ["1 channel.Close", "2 channel.Open", "2 queue q2"]);
         assert!(has_recovered(&peer.events()));
     }
 }
@@ -81,7 +82,7 @@ fn r4_what_was_deleted_or_only_checked_does_not_come_back() {
     wire(&mut peer);
     peer.lose();
     let frames = recover(&mut peer);
-    let queues: Vec<_> = frames.iter().filter(|frame| frame.contains("queue")).collect();
+    let queues: Vec<_> = frames.iter().filter(|frame| frame.starts_with("1 queue")).collect();
     assert_eq!(queues, ["1 queue q2", "1 queue q3"]);
     assert_eq!(frames.iter().filter(|frame| frame.contains("bind q1")).count(), 0);
 }
@@ -128,7 +129,8 @@ fn r5_a_queue_that_the_broker_names_keeps_its_bindings_and_consumers() {
     let frames = wire(&mut peer);
     grant(&mut peer, &frames);
     let frames = wire(&mut peer);
-    assert_eq!(frames, ["2 channel.Open", "2 qos 256", "2 consume amq.gen-2 as t"]);
+    let expected = ["2 channel.Open", "2 qos 256", "2 consume amq.gen-2 as t", "2 queue amq.gen-2"];
+    assert_eq!(frames, expected);
     grant(&mut peer, &frames);
     let events = peer.events();
     assert!(has_recovered(&events));
@@ -240,11 +242,15 @@ fn the_policy_may_skip_topology() {
         call(&mut peer, id, &QueueDeclare::new("tmp.q"));
         call(&mut peer, id, &QueueDeclare::new("q"));
         peer.lose();
-        recover(&mut peer).into_iter().filter(|frame| frame.contains("queue")).collect::<Vec<_>>()
+        recover(&mut peer)
+            .into_iter()
+            .filter(|frame| frame.starts_with("1 queue"))
+            .collect::<Vec<_>>()
     };
     assert_eq!(skips(Recovery::automatic()), ["1 queue tmp.q", "1 queue q"]);
     assert_eq!(skips(Recovery::automatic().skip_queues_with_prefix("tmp.")), ["1 queue q"]);
-    assert!(skips(Recovery::automatic().without_topology()).is_empty());
+    // Only that the channel's last queue is still there is checked.
+    assert_eq!(skips(Recovery::automatic().without_topology()), ["1 queue q"]);
 }
 
 /// A declaration that waits for the connection is recorded when it is confirmed.
@@ -281,5 +287,64 @@ fn declarations_are_pipelined_within_a_window() {
         rounds.push(frames.len());
         assert!(rounds.len() < 10, "{rounds:?}");
     }
-    assert_eq!(rounds, [257, 256, 88, 1, 1]);
+    assert_eq!(rounds, [257, 256, 88, 1, 2]);
+}
+
+/// The channel goes on without.
+#[test]
+fn a_last_queue_that_is_gone_closes_no_channel() {
+    let policy = Recovery::automatic().without_topology();
+    let mut peer = Peer::open_with(amqp_core::Config::default().recovery(policy));
+    let id = peer.channel(1);
+    call(&mut peer, id, &QueueDeclare::new("q"));
+    call_consume(&mut peer, id, &BasicConsume::new("other").consumer_tag("t"));
+    peer.lose();
+    peer.events();
+    peer.reconnect();
+    let frames = wire(&mut peer);
+    assert_eq!(frames[3], "1 queue q");
+    grant(&mut peer, &frames[..3]);
+    let (class_id, method_id) = (queue::Declare::ID.class, queue::Declare::ID.method);
+    let reply_text = ShortStr::new("NOT_FOUND - no queue 'q'").unwrap();
+    let close = channel::Close { reply_code: 404, reply_text, class_id, method_id };
+    peer.send(1, &close);
+    let frames = wire(&mut peer);
+    let again = ["1 channel.CloseOk", "2 channel.Open", "2 qos 256", "2 consume other as t"];
+    assert_eq!(frames, again);
+    grant(&mut peer, &frames[1..]);
+    assert!(has_recovered(&peer.events()) && peer.session.channel(id).is_open());
+}
+
+/// A queue that the broker names, and that is deleted while it is being declared again.
+#[test]
+fn r5_a_nameless_queue_that_is_deleted_meanwhile_leaves_nothing() {
+    let mut peer = recovering();
+    let id = peer.channel(1);
+    let declare = peer.session.channel(id).call(peer.now, &QueueDeclare::new("").auto_delete());
+    let declare = declare.unwrap();
+    wire(&mut peer);
+    let first = ShortStr::new("amq.gen-1").unwrap();
+    peer.send(1, &queue::DeclareOk { queue: first, message_count: 0, consumer_count: 0 });
+    peer.session.take_reply(&declare).unwrap().unwrap();
+    let consume =
+        peer.session.channel(id).consume(peer.now, &BasicConsume::new("").consumer_tag("t"));
+    let consume = consume.unwrap();
+    let frames = wire(&mut peer);
+    assert_eq!(frames, ["1 qos 256", "1 consume  as t"]);
+    peer.send(1, &amqp_core::proto::method::basic::QosOk::default());
+    let consumer_tag = ShortStr::new("t").unwrap();
+    peer.send(1, &amqp_core::proto::method::basic::ConsumeOk { consumer_tag });
+    let key = peer.session.take_reply(&consume).unwrap().unwrap().consumer;
+    call(&mut peer, id, &QueueDeclare::new("q"));
+    call(&mut peer, id, &QueueBind::new("q", "amq.fanout", ""));
+    peer.lose();
+    peer.events();
+    peer.reconnect();
+    let frames = wire(&mut peer);
+    assert_eq!(frames, ["1 channel.Open", "1 queue ", "1 queue q"]);
+    // With its last consumer the queue is forgotten.
+    let cancelled = peer.session.channel(id).cancel(peer.now, key).unwrap();
+    peer.session.take_reply(&cancelled).unwrap().unwrap();
+    grant(&mut peer, &frames);
+    assert_eq!(wire(&mut peer), ["1 queue.Delete", "1 bind q to amq.fanout"]);
 }
