@@ -112,7 +112,10 @@ impl Driver {
             // Input first, then time, so that silence is real; then what came of them.
             self.transfer();
             self.session.handle_timeout(Instant::now());
-            let ends = self.session.poll_action().map_or(Ok(false), |action| self.act(action))?;
+            let mut ends = false;
+            while let Some(action) = self.session.poll_action() {
+                ends |= self.act(action)?;
+            }
             while let Some(event) = self.session.poll_event() {
                 app.on_event(&mut self.session, &event)?;
             }
@@ -153,7 +156,12 @@ impl Driver {
                     Err(error) => self.session.handle_disconnected(now, attempt, error.into(), 0),
                 }
             }
-            Action::Disconnect { .. } => self.socket = None,
+            Action::Disconnect { .. } => {
+                // What the socket takes now is enough to tell the broker why this side closes.
+                if let Some((attempt, mut stream)) = self.socket.take() {
+                    let _ = self.write(attempt, &mut stream);
+                }
+            }
             _ => return Ok(true),
         }
         Ok(false)

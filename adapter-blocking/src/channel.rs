@@ -133,14 +133,16 @@ impl Channel {
         wait_timeout(self.0.closed(), timeout)
     }
 
-    /// Returns whether the channel is open, and neither it nor its connection is closing.
+    /// Returns whether the channel is open, and neither it nor its connection is closing. `false` while the
+    /// connection is being recovered.
     pub fn is_open(&self) -> bool {
         self.0.is_open()
     }
 
     /// Returns the channel's number on its connection, as the broker's log and management page show it.
-    /// Another channel may get the number once this one is closed.
-    pub fn number(&self) -> u16 {
+    /// `None` while the connection is being recovered: then the channel may get another number. Another channel may get
+    /// the number once this one is closed.
+    pub fn number(&self) -> Option<u16> {
         self.0.number()
     }
 

@@ -138,7 +138,8 @@ impl Connection {
     ///   can be read from it after the close too.
     ///
     /// # Errors
-    /// [`Error::DrainTimeout`] after `timeout`. The connection stays open.
+    /// [`Error::DrainTimeout`] after `timeout`. The connection stays open. [`Error::Interrupted`] if the connection is
+    /// lost and recovered.
     pub fn drain(&self, timeout: Duration) -> Result<(), Error> {
         wait(self.0.drain(timeout))
     }
@@ -166,7 +167,7 @@ impl Connection {
     }
 
     /// Closes the connection (`connection.close`) after everything that is buffered is sent, and waits for
-    /// that.
+    /// that. A connection that is lost and waits for its next attempt to recover ends at once.
     ///
     /// Returns the cause: [`CloseCause::ByClient`] if the broker replied, [`CloseCause::ByClientForced`] if
     /// it did not within the close timeout (10 s by default). For a closed connection, returns immediately
@@ -186,7 +187,7 @@ impl Connection {
         wait_timeout(self.0.closed(), timeout)
     }
 
-    /// Returns whether the connection is open and no close has begun.
+    /// Returns whether the connection is open. `false` while it is being recovered, and once a close has begun.
     pub fn is_open(&self) -> bool {
         self.0.is_open()
     }
@@ -196,12 +197,14 @@ impl Connection {
         self.0.close_cause()
     }
 
-    /// Returns the negotiated limits.
+    /// Returns the negotiated limits. While the connection is being recovered, they are those that the configuration
+    /// allows.
     pub fn tuning(&self) -> Tuning {
         self.0.tuning()
     }
 
-    /// Returns the broker's properties, such as `product` and `version`.
+    /// Returns the broker's properties, such as `product` and `version`. While the connection is being recovered, there may
+    /// be none.
     pub fn server_properties(&self) -> FieldTable {
         self.0.server_properties()
     }

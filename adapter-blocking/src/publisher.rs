@@ -143,7 +143,8 @@ impl Publisher {
         Channel::new(self.0.channel())
     }
 
-    /// Returns whether its channel is open, and neither it nor its connection is closing.
+    /// Returns whether its channel is open, and neither it nor its connection is closing. `false` while the
+    /// connection is being recovered.
     pub fn is_open(&self) -> bool {
         self.0.is_open()
     }

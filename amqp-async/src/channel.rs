@@ -159,15 +159,17 @@ impl Channel {
         ChannelClosed { shared, id: self.inner.id(), ticket: None, done: false }
     }
 
-    /// Returns whether the channel is open, and neither it nor its connection is closing.
+    /// Returns whether the channel is open, and neither it nor its connection is closing. `false` while the
+    /// connection is being recovered.
     pub fn is_open(&self) -> bool {
         self.with(|channel| channel.is_open())
     }
 
     /// Returns the channel's number on its connection, as the broker's log and management page show it.
-    /// Another channel may get the number once this one is closed.
-    pub fn number(&self) -> u16 {
-        self.inner.number()
+    /// `None` while the connection is being recovered: then the channel may get another number. Another channel may get
+    /// the number once this one is closed.
+    pub fn number(&self) -> Option<u16> {
+        self.with(|channel| channel.number())
     }
 
     /// Returns the reason if the channel is closed or closing.

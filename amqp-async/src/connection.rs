@@ -14,7 +14,6 @@ use crate::channel::Channel;
 use crate::events::Events;
 use crate::holders::{ChannelHolder, ConnectionHolder};
 use crate::shared::Shared;
-use crate::trace::Step;
 
 /// A connection to a broker, from `connection.open-ok` until it is closed or lost
 /// (<https://www.rabbitmq.com/docs/connections>).
@@ -129,7 +128,8 @@ impl Connection {
     ///   can be read from it after the close too.
     ///
     /// # Errors
-    /// [`Error::DrainTimeout`] after `timeout`. The connection stays open.
+    /// [`Error::DrainTimeout`] after `timeout`. The connection stays open. [`Error::Interrupted`] if the connection is
+    /// lost and recovered.
     ///
     /// # Cancel safety
     /// If the future is dropped before the first poll, nothing happens. If it is dropped later, the consumers
@@ -160,7 +160,8 @@ impl Connection {
         self.inner.shared.with(|state| state.session.connection().stats())
     }
 
-    /// Closes the connection (`connection.close`) after everything that is buffered is sent.
+    /// Closes the connection (`connection.close`) after everything that is buffered is sent. A connection that is
+    /// lost and waits for its next attempt to recover ends at once.
     ///
     /// Resolves to the cause: [`CloseCause::ByClient`] if the broker replied, [`CloseCause::ByClientForced`]
     /// if it did not within the close timeout (10 s by default). For a closed connection, resolves
@@ -182,9 +183,9 @@ impl Connection {
         Closed { shared: Arc::clone(&self.inner.shared), ticket: None, done: false }
     }
 
-    /// Returns whether the connection is open and no close has begun.
+    /// Returns whether the connection is open. `false` while it is being recovered, and once a close has begun.
     pub fn is_open(&self) -> bool {
-        self.inner.shared.with(|state| state.session.connection().is_open())
+        self.inner.shared.with(|state| state.session.is_open())
     }
 
     /// Returns the cause if the connection is closed.
@@ -192,12 +193,14 @@ impl Connection {
         self.inner.shared.with(|state| state.session.cause().cloned())
     }
 
-    /// Returns the negotiated limits.
+    /// Returns the negotiated limits. While the connection is being recovered, they are those that the configuration
+    /// allows.
     pub fn tuning(&self) -> Tuning {
         self.inner.shared.with(|state| state.session.connection().tuning())
     }
 
-    /// Returns the broker's properties, such as `product` and `version`.
+    /// Returns the broker's properties, such as `product` and `version`. While the connection is being recovered, there may
+    /// be none.
     pub fn server_properties(&self) -> FieldTable {
         self.inner.shared.with(|state| state.session.connection().server_properties().clone())
     }
@@ -248,9 +251,8 @@ impl Future for OpeningChannel {
             let Some((id, call)) = sent else { return Poll::Pending };
             match state.session.take_reply(call) {
                 Some(Ok(())) => {
-                    let number = state.session.channel(*id).number().unwrap_or_default();
-                    state.log(|| Step::ChannelOpened(number));
-                    Poll::Ready(Ok((*id, number)))
+                    state.log_channel_opened(*id);
+                    Poll::Ready(Ok(*id))
                 }
                 Some(Err(error)) => {
                     state.session.channel(*id).release(now);
@@ -264,9 +266,7 @@ impl Future for OpeningChannel {
         });
         let Poll::Ready(result) = result else { return Poll::Pending };
         (*sent, *done) = (None, true);
-        Poll::Ready(result.map(|(id, number)| {
-            Channel::new(ChannelHolder::new(Arc::clone(connection), id, number))
-        }))
+        Poll::Ready(result.map(|id| Channel::new(ChannelHolder::new(Arc::clone(connection), id))))
     }
 }
 

@@ -284,13 +284,13 @@ impl Future for Connecting {
         let Some(connection) = inner else { return Poll::Pending };
         let result = connection.shared.with(|state| {
             match state.session.cause() {
-                None if state.session.connection().is_open() => Poll::Ready(Ok(())),
+                // It may be lost again: its handles report that.
+                _ if state.session.was_opened() => Poll::Ready(Ok(())),
                 None => {
                     state.lifecycle.wait(ticket, cx.waker(), &mut state.released);
                     Poll::Pending
                 }
                 Some(CloseCause::Connect(error)) => Poll::Ready(Err((**error).clone())),
-                // It was opened and lost before this poll. Its handles report the cause.
                 Some(_) => Poll::Ready(Ok(())),
             }
         });

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 
 use crate::limits::PULLED_REPORTED_BYTES;
@@ -62,16 +63,22 @@ pub struct Consumer {
     pulled: VecDeque<amqp_core::Delivery>,
     /// The number of their bytes when they were taken.
     pulled_bytes: usize,
+    /// The number of transports that were lost before they were taken.
+    pulled_after: u32,
+    /// The number of transports that the connection has lost.
+    losses: Arc<AtomicU32>,
     ended: bool,
 }
 
 impl Consumer {
     pub(crate) fn new(origin: Origin, key: ConsumerKey) -> Self {
         Self {
+            losses: Arc::clone(origin.channel.shared().losses()),
             origin: Arc::new(origin),
             key,
             pulled: VecDeque::new(),
             pulled_bytes: 0,
+            pulled_after: 0,
             ended: false,
         }
     }
@@ -84,9 +91,12 @@ impl Consumer {
     /// Waits for the next delivery. Resolves to `None` when the application has cancelled the consumer and
     /// all deliveries are read.
     ///
+    /// When the connection is recovered, the consumer starts again, and continues with what the broker delivers then.
+    /// Deliveries of before that were not taken from it, and need an ack, are dropped: the broker delivers them again.
+    ///
     /// # Errors
-    /// An error ends the consumer: the channel or connection has closed, or the broker has cancelled the
-    /// consumer.
+    /// An error ends the consumer: the channel or connection has closed, the broker has cancelled the consumer,
+    /// or has refused to start it again when the connection was recovered.
     ///
     /// # Cancel safety
     /// Cancel-safe: a delivery is taken in the poll that resolves, or not at all.
@@ -205,6 +215,9 @@ impl Consumer {
         &mut self,
         cx: Option<&mut Context<'_>>,
     ) -> Poll<Option<Result<Delivery, Error>>> {
+        if !self.pulled.is_empty() && self.losses.load(Ordering::Relaxed) != self.pulled_after {
+            self.drop_lost();
+        }
         if self.pulled.is_empty() && !self.ended {
             match self.pull(cx) {
                 Poll::Pending => return Poll::Pending,
@@ -226,24 +239,36 @@ impl Consumer {
         }
     }
 
+    /// Drops the deliveries that the broker delivers again, because the transport over which they came was lost.
+    #[cold]
+    #[inline(never)]
+    fn drop_lost(&mut self) {
+        self.pulled_after = self.losses.load(Ordering::Relaxed);
+        if !self.origin.no_ack {
+            self.pulled.clear();
+        }
+    }
+
     /// Takes the last delivery of a large pull, and pulls again, because reading may have paused on account
     /// of the pull.
     #[inline(never)]
     fn take_last(&mut self) -> Poll<Option<Result<Delivery, Error>>> {
-        let Self { origin, pulled, pulled_bytes, key, .. } = self;
+        let Self { origin, pulled, pulled_bytes, pulled_after, losses, key, .. } = self;
         let last = pulled.pop_front();
         let channel = &origin.channel;
-        *pulled_bytes = channel
-            .shared()
-            .with(|state| state.session.channel(channel.id()).pull_deliveries(*key, pulled));
+        *pulled_bytes = channel.shared().with(|state| {
+            *pulled_after = losses.load(Ordering::Relaxed);
+            state.session.channel(channel.id()).pull_deliveries(*key, pulled)
+        });
         Poll::Ready(last.map(|it| Ok(Delivery::new(Arc::clone(origin), it))))
     }
 
     /// Takes deliveries from the core. Ready with `Some` if no more will arrive.
     fn pull(&mut self, cx: Option<&mut Context<'_>>) -> Poll<Option<Result<(), Error>>> {
-        let Self { origin, pulled, pulled_bytes, .. } = self;
+        let Self { origin, pulled, pulled_bytes, pulled_after, losses, .. } = self;
         let (id, key) = (origin.channel.id(), self.key);
         origin.channel.shared().with(|state| {
+            *pulled_after = losses.load(Ordering::Relaxed);
             let mut channel = state.session.channel(id);
             *pulled_bytes = channel.pull_deliveries(key, pulled);
             if !pulled.is_empty() {

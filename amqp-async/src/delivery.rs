@@ -359,8 +359,9 @@ impl Delivery {
             let mut view = state.session.channel(channel.id());
             let stays = if *requeue_on_drop { view.requeue(tag) } else { view.drop_unacked(tag) };
             if stays && drop_logged.is_first() {
+                let number = view.number().unwrap_or_default();
                 state.log(|| Step::DeliveryDropped {
-                    channel: channel.number(),
+                    channel: number,
                     queue: queue.name(),
                     consumer_tag: self.origin.tag().into(),
                 });

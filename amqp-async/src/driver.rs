@@ -9,6 +9,10 @@
 //! (`Executor::reschedule`), and waits for that wake-up even if something else wakes it before. Then it reads
 //! until nothing is left, and handles the deadline if it has still passed. This costs one wake-up for each
 //! deadline of any kind, such as the timeout of a call, of `connect` or of a write.
+//!
+//! A transport that the session no longer uses *lingers*: its last bytes are written, such as the reason why this side
+//! closes the connection, and nothing more is read from it. Meanwhile the driver goes on. The transport is dropped when
+//! everything is written, when the next one is dialled, or after [`LINGER_TIMEOUT`].
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -60,7 +64,7 @@ pub struct Driver<R: Runtime> {
     /// The error if writing has failed. Then what the peer sent before is read until its end or until this
     /// time, and after that the transport counts as lost.
     write_error: Option<(TransportError, Instant)>,
-    /// The deadline for writing the last bytes and closing the transport.
+    /// The deadline for writing the last bytes, if the transport lingers.
     linger_until: Option<Instant>,
     ended: bool,
 }
@@ -137,13 +141,13 @@ impl<R: Runtime> Driver<R> {
             Action::FetchCredentials { attempt } => {
                 // A renewal keeps the transport that it is for.
                 if self.transport.as_ref().is_some_and(|(its, _)| *its != attempt) {
-                    self.drop_transport();
+                    self.drop_unless_lingering();
                 }
                 self.dialling.take_if(|(its, _)| *its != attempt);
                 self.authentication.fetch(attempt);
             }
             Action::Resolve { attempt, host, port } => {
-                self.drop_transport();
+                self.drop_unless_lingering();
                 self.dialling = None;
                 self.authentication.stop();
                 self.resolving = Some((attempt, Box::pin(self.runtime.resolve(&host, port))));
@@ -153,22 +157,33 @@ impl<R: Runtime> Driver<R> {
                 let dialling = Dialling::new(&self.runtime, target, self.secure.as_ref());
                 self.dialling = Some((attempt, dialling));
             }
-            Action::Disconnect { .. } => {
+            Action::Disconnect { .. } => self.linger(now),
+            Action::Finish { at_once: false, .. } => self.linger(now),
+            Action::Finish { at_once: true, .. } => {
+                self.stop();
                 self.drop_transport();
-                (self.resolving, self.dialling) = (None, None);
-                self.authentication.stop();
-            }
-            Action::Finish { at_once, .. } => {
-                (self.resolving, self.dialling) = (None, None);
-                self.authentication.stop();
-                self.linger_until = Some(now + LINGER_TIMEOUT);
-                if at_once {
-                    self.drop_transport();
-                }
             }
             // The core has no other actions. A new one that is ignored ends with its timeout.
             _ => {}
         }
+    }
+
+    /// Writes the last bytes of the transport, and drops what an action has started.
+    fn linger(&mut self, now: Instant) {
+        self.stop();
+        if self.write_error.is_some() {
+            self.drop_transport();
+        }
+        if self.transport.is_some() && self.linger_until.is_none() {
+            self.linger_until = Some(now + LINGER_TIMEOUT);
+            self.pump.discard_input();
+        }
+    }
+
+    /// Drops what an action has started.
+    fn stop(&mut self) {
+        (self.resolving, self.dialling) = (None, None);
+        self.authentication.stop();
     }
 
     /// Polls the futures that an action has started. Returns whether one was ready.
@@ -213,6 +228,9 @@ impl<R: Runtime> Driver<R> {
     /// Reads once. Returns whether there was something.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
         let Some((_, transport)) = &mut self.transport else { return false };
+        if self.linger_until.is_some() {
+            return false;
+        }
         let (input, size) = self.pump.input();
         match transport.poll_read(cx, input, size) {
             Poll::Ready(Ok(0)) => self.lost(TransportError::end_of_file()),
@@ -271,29 +289,33 @@ impl<R: Runtime> Driver<R> {
         self.drop_transport();
     }
 
+    fn drop_unless_lingering(&mut self) {
+        if self.linger_until.is_none() {
+            self.drop_transport();
+        }
+    }
+
     fn drop_transport(&mut self) {
         self.transport = None;
         self.authentication.end_exchange();
         self.pump.reset();
-        (self.flushing, self.write_error) = (false, None);
+        (self.flushing, self.write_error, self.linger_until) = (false, None, None);
     }
 
-    /// Writes the remaining bytes, then closes the transport.
-    fn poll_finish(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
-        while self.transport.is_some() && self.poll_write(cx).is_ready() {
-            if self.write_error.is_none() && self.pump.refill(self.runtime.now()) {
-                continue;
+    /// Writes the last bytes of a transport that lingers, closes it, and drops it. Ready when it is dropped.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.poll_write(cx));
+            if self.write_error.is_some() || !self.pump.refill(self.runtime.now()) {
+                break;
             }
-            let Some((_, transport)) = &mut self.transport else { break };
-            if transport.poll_close(cx).is_ready() {
-                return Poll::Ready(());
-            }
-            return self.timer.poll_until(cx, deadline);
         }
-        if self.transport.is_none() {
-            return Poll::Ready(());
+        if let (Some((_, transport)), None) = (&mut self.transport, &self.write_error) {
+            // It is dropped after an error too.
+            let _ = ready!(transport.poll_close(cx));
         }
-        self.timer.poll_until(cx, deadline)
+        self.drop_transport();
+        Poll::Ready(())
     }
 
     /// Checks whether the deadline has passed, and handles one that may be handled now. Returns whether there
@@ -326,7 +348,9 @@ impl<R: Runtime> Driver<R> {
     }
 
     fn deadline_passed(&mut self, deadline: Instant) {
-        if self.write_error.as_ref().is_some_and(|(_, until)| *until == deadline) {
+        if self.linger_until == Some(deadline) {
+            self.drop_transport();
+        } else if self.write_error.as_ref().is_some_and(|(_, until)| *until == deadline) {
             self.lost(TransportError::end_of_file());
         } else {
             self.pump.deadline_passed();
@@ -359,15 +383,18 @@ impl<R: Runtime> Driver<R> {
                 self.act(now, action);
                 progress = true;
             }
-            if let (true, Some(deadline)) = (turn.finished, self.linger_until) {
-                return self.poll_finish(cx, deadline);
-            }
             // Once everything is written, more may have been queued meanwhile.
-            if (turn.write || self.flushing) && self.write_error.is_none() {
+            if self.linger_until.is_some() {
+                progress |= self.poll_linger(cx).is_ready();
+            } else if (turn.write || self.flushing) && self.write_error.is_none() {
                 progress |= self.poll_write(cx).is_ready();
             }
+            if turn.finished && self.linger_until.is_none() {
+                return Poll::Ready(());
+            }
             let read_until = self.write_error.as_ref().map(|(_, until)| *until);
-            let deadline = [turn.deadline, read_until].into_iter().flatten().min();
+            let deadlines = [turn.deadline, read_until, self.linger_until];
+            let deadline = deadlines.into_iter().flatten().min();
             progress |= self.poll_deadline(cx, deadline, heard_all && may_act == deadline);
             if !progress {
                 if self.due.is_some() {

@@ -30,13 +30,12 @@ impl Drop for ConnectionHolder {
 pub struct ChannelHolder {
     connection: Arc<ConnectionHolder>,
     id: ChannelId,
-    number: u16,
     drop_logged: Once,
 }
 
 impl ChannelHolder {
-    pub(crate) fn new(connection: Arc<ConnectionHolder>, id: ChannelId, number: u16) -> Arc<Self> {
-        Arc::new(Self { connection, id, number, drop_logged: Once::default() })
+    pub(crate) fn new(connection: Arc<ConnectionHolder>, id: ChannelId) -> Arc<Self> {
+        Arc::new(Self { connection, id, drop_logged: Once::default() })
     }
 
     pub(crate) const fn connection(&self) -> &Arc<ConnectionHolder> {
@@ -51,11 +50,6 @@ impl ChannelHolder {
     #[inline]
     pub(crate) const fn id(&self) -> ChannelId {
         self.id
-    }
-
-    /// Returns the channel's number on its connection.
-    pub(crate) const fn number(&self) -> u16 {
-        self.number
     }
 
     /// Whether it was logged that a message that was got was dropped.

@@ -6,9 +6,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use crate::limits::EVENTS_MAX;
-use amqp_core::{CloseCause, Event};
+use amqp_core::types::FailedEntity;
+use amqp_core::{CloseCause, Error, Event};
 
 use crate::wakers::{Released, register};
 
@@ -22,14 +24,34 @@ pub enum ConnectionEvent {
     Blocked(Arc<str>),
     /// The connection closed. It is the last event.
     Closed(CloseCause),
+    /// A consumer could not be started again when the connection was recovered: it has ended with the error.
+    ConsumerLost {
+        /// The queue that it consumed from.
+        queue: Arc<str>,
+        /// The consumer's tag.
+        consumer_tag: Arc<str>,
+        /// Why the broker refused it.
+        error: Error,
+    },
     /// The credentials in use are about to expire, and the
     /// [provider](crate::Connector::credentials_provider) returned no new ones, for this reason. It is called again.
     CredentialsNotRenewed(Arc<str>),
     /// Deliveries were dropped without an ack or nack. They stay unacknowledged until their channels close.
     /// The value is their number since the last event.
     DeliveriesDropped(u64),
+    /// The connection was lost, for this reason, and is being recovered: [`Retrying`](Self::Retrying) follows. Channels
+    /// and consumers continue after [`Recovered`](Self::Recovered), and what is called until then waits.
+    Lost(CloseCause),
     /// Events were dropped because the listener did not take them. The value is their number.
     Missed(u64),
+    /// A queue whose name the broker chooses has another name since the connection was recovered. Its bindings and
+    /// consumers are restored under the new name.
+    QueueRenamed {
+        /// The name before the connection was lost.
+        from: Arc<str>,
+        /// The present name.
+        to: Arc<str>,
+    },
     /// Reading pauses because of unread deliveries that no prefetch bounds: consumers without acknowledgement
     /// or with prefetch 0 are slower than the broker.
     ///
@@ -42,6 +64,20 @@ pub enum ConnectionEvent {
     },
     /// Reading continues after a pause: at most 4 MiB of these deliveries are unread.
     ReadingResumed,
+    /// The connection is recovered: it is open again, and everything is restored that could be.
+    Recovered {
+        /// The exchanges, queues and bindings that could not be declared again.
+        failed: Vec<FailedEntity>,
+    },
+    /// The connection waits before its next attempt to recover.
+    Retrying {
+        /// The number of the attempt since the connection was last open, from 1.
+        attempt: u32,
+        /// The delay before the attempt.
+        delay: Duration,
+        /// Why the connection was lost, or why the attempt before has failed.
+        cause: CloseCause,
+    },
     /// The broker reads from the connection again.
     Unblocked,
 }
@@ -89,6 +125,11 @@ impl Listeners {
         let event = match event {
             Event::Blocked(reason) => ConnectionEvent::Blocked(Arc::clone(reason)),
             Event::Closed(cause) => ConnectionEvent::Closed(cause.clone()),
+            Event::ConsumerLost(consumer) => ConnectionEvent::ConsumerLost {
+                queue: Arc::clone(&consumer.queue),
+                consumer_tag: Arc::clone(&consumer.consumer_tag),
+                error: consumer.error.clone(),
+            },
             Event::CredentialsNotRenewed(reason) => {
                 ConnectionEvent::CredentialsNotRenewed(Arc::clone(reason))
             }
@@ -97,6 +138,19 @@ impl Listeners {
                 ConnectionEvent::ReadingPaused { unread_bytes: *unread_bytes }
             }
             Event::InputResumed => ConnectionEvent::ReadingResumed,
+            Event::Lost(cause) => ConnectionEvent::Lost((**cause).clone()),
+            Event::QueueRenamed(renamed) => ConnectionEvent::QueueRenamed {
+                from: Arc::clone(&renamed.from),
+                to: Arc::clone(&renamed.to),
+            },
+            Event::Recovered(report) => {
+                ConnectionEvent::Recovered { failed: report.failed.clone() }
+            }
+            Event::Retrying(retrying) => ConnectionEvent::Retrying {
+                attempt: retrying.attempt,
+                delay: retrying.delay,
+                cause: retrying.cause.clone(),
+            },
             Event::Unblocked => ConnectionEvent::Unblocked,
             _ => return,
         };

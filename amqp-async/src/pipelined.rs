@@ -12,7 +12,7 @@ use crate::connection::Connection;
 use crate::consumer::{Consumer, Consuming};
 use crate::holders::{ChannelHolder, ConnectionHolder};
 use crate::publisher::{Publisher, SelectingConfirms};
-use crate::trace::{Step, Steps};
+use crate::trace::Steps;
 
 impl Connection {
     /// Opens a channel and puts it into confirm mode, in one round trip (`channel.open` and
@@ -168,17 +168,13 @@ struct OpeningHolder {
 impl OpeningHolder {
     fn new(connection: Arc<ConnectionHolder>) -> Result<Self, Error> {
         let now = connection.shared.now();
-        let (id, open, number) = connection.shared.with(|state| {
-            let (id, open) = state.session.open_channel(now)?;
-            Ok::<_, Error>((id, open, state.session.channel(id).number().unwrap_or_default()))
-        })?;
-        Ok(Self { channel: ChannelHolder::new(connection, id, number), open })
+        let (id, open) = connection.shared.with(|state| state.session.open_channel(now))?;
+        Ok(Self { channel: ChannelHolder::new(connection, id), open })
     }
 
     fn opened(&self) {
         if Steps::ENABLED {
-            let number = self.channel.number();
-            self.channel.shared().with(|state| state.log(|| Step::ChannelOpened(number)));
+            self.channel.shared().with(|state| state.log_channel_opened(self.channel.id()));
         }
     }
 }

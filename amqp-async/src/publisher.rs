@@ -122,6 +122,7 @@ impl Publisher {
                 PublishRefused::Unconfirmed => TrySendError::TooManyUnconfirmed,
                 _ => match state.session.connection().blocked() {
                     Some(reason) => TrySendError::Blocked(Arc::clone(reason)),
+                    None if state.session.is_recovering() => TrySendError::Recovering,
                     None => TrySendError::BufferFull,
                 },
             })
@@ -163,7 +164,8 @@ impl Publisher {
         Channel::new(Arc::clone(&self.channel))
     }
 
-    /// Returns whether its channel is open, and neither it nor its connection is closing.
+    /// Returns whether its channel is open, and neither it nor its connection is closing. `false` while the
+    /// connection is being recovered.
     pub fn is_open(&self) -> bool {
         self.channel.shared().with(|state| state.session.channel(self.channel.id()).is_open())
     }
@@ -278,6 +280,9 @@ pub enum TrySendError {
     /// The message cannot be sent now or later: it is invalid, or the channel is closed.
     #[error(transparent)]
     Failed(PublishError),
+    /// The connection was lost, and is being recovered.
+    #[error("no buffer space: the connection is being recovered")]
+    Recovering,
     /// 65,536 publishes of the channel, counted from the oldest unconfirmed one, await their confirm.
     #[error(
         "{UNCONFIRMED_SPAN} publishes of the channel await their confirms: await some of them first"

@@ -47,7 +47,8 @@ pub struct Pump {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Turn {
-    /// An action to carry out first. Then call `turn` again.
+    /// An action to carry out first. Then call `turn` again. After [`Action::Disconnect`] and [`Action::Finish`],
+    /// write until [`Pump::refill`] returns `false`, and drop the transport.
     pub action: Option<Action>,
     /// Whether to read. Call `turn` again when something was read.
     pub read: bool,
@@ -55,8 +56,7 @@ pub struct Turn {
     pub write: bool,
     /// When to call [`Pump::deadline_passed`]. Then call `turn` again.
     pub deadline: Option<Instant>,
-    /// Whether the connection has ended. Write until [`Pump::refill`] returns `false`, close the transport,
-    /// and stop.
+    /// Whether the connection has ended. Stop when the last bytes are written.
     pub finished: bool,
 }
 
@@ -259,10 +259,16 @@ impl Pump {
     /// Drops the bytes that were not written, because the transport is dropped.
     pub fn reset(&mut self) {
         self.transmit = Transmit::new();
-        (self.input, self.buffer_size) = (BytesMut::new(), 0);
-        self.traced = 0;
+        self.discard_input();
         self.received.restart();
         self.sent.restart();
+    }
+
+    /// Drops what was read and not handled, because nothing more is read from the transport.
+    pub fn discard_input(&mut self) {
+        (self.input, self.buffer_size) = (BytesMut::new(), 0);
+        (self.traced, self.lacking) = (0, 0);
+        self.read_size = READ_MIN_BYTES;
     }
 
     /// Reports that dialling failed or the transport is lost. What was read before is passed in first.
@@ -295,12 +301,12 @@ impl Pump {
 
 impl Drop for Pump {
     fn drop(&mut self) {
-        let Self { shared, transmit, written, .. } = self;
+        let Self { shared, transmit, .. } = self;
+        let taken: usize = transmit.parts().map(<[u8]>::len).sum();
         shared.with(|state| {
-            let stats = state.session.connection().stats();
-            let taken = if transmit.is_empty() { 0 } else { stats.bytes_sent - *written };
-            let unsent_bytes = stats.unsent_bytes + taken;
-            let close_requested = !state.session.connection().is_open();
+            let unsent_bytes = state.session.connection().stats().unsent_bytes + taken as u64;
+            let close_requested =
+                !state.session.is_recovering() && !state.session.connection().is_open();
             state.session.abort(CloseCause::DriverGone);
             // Any other end was logged, and accounts for what was not sent.
             if let Some(cause) = state.session.cause().cloned()

@@ -10,6 +10,7 @@
 //! [`CloseCause::Panicked`] replaces it before the panic continues, and everything that waits is woken.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
@@ -18,13 +19,14 @@ use amqp_core::{ChannelId, CloseCause, Event, Session};
 
 use crate::executor::Clock;
 use crate::listeners::Listeners;
-use crate::trace::{Log, Step};
+use crate::trace::{Log, Step, Steps};
 use crate::wakers::{Released, SeqWakers, WaitQueue, WakerTable, register};
 
 #[allow(unreachable_pub, reason = "it stands in a sealed trait")]
 pub struct Shared {
     state: Mutex<State>,
     clock: Box<dyn Clock>,
+    losses: Arc<AtomicU32>,
 }
 
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub(crate) struct State {
     pub(crate) lifecycle: WaitQueue,
     pub(crate) listeners: Listeners,
     pub(crate) log: Log,
+    /// The number of transports that were lost, for handles to read without the lock. It changes under the lock.
+    losses: Arc<AtomicU32>,
     /// The waker of the driver, while it sleeps.
     driver: Option<Waker>,
     sleep: Sleep,
@@ -69,7 +73,9 @@ pub(crate) struct ChannelWakers {
 
 impl Shared {
     pub(crate) fn new(session: Session, clock: Box<dyn Clock>) -> Self {
+        let losses = Arc::<AtomicU32>::default();
         let state = State {
+            losses: Arc::clone(&losses),
             log: Log::new(session.connection_name()),
             session,
             released: Released::default(),
@@ -81,7 +87,7 @@ impl Shared {
             driver: None,
             sleep: Sleep::default(),
         };
-        Self { state: Mutex::new(state), clock }
+        Self { state: Mutex::new(state), clock, losses }
     }
 
     /// Calls `f` with the state, under the lock.
@@ -100,6 +106,11 @@ impl Shared {
 
     pub(crate) fn now(&self) -> Instant {
         self.clock.now()
+    }
+
+    /// The number of transports that were lost. A delivery that came before a loss is delivered again.
+    pub(crate) const fn losses(&self) -> &Arc<AtomicU32> {
+        &self.losses
     }
 
     /// Replaces the session, because a panic has interrupted a change of it.
@@ -131,6 +142,14 @@ impl State {
     #[inline]
     pub(crate) fn log(&mut self, step: impl FnOnce() -> Step) {
         self.released.log(&self.log, step);
+    }
+
+    /// Logs that a channel is open.
+    pub(crate) fn log_channel_opened(&mut self, id: ChannelId) {
+        if Steps::ENABLED {
+            let number = self.session.channel(id).number().unwrap_or_default();
+            self.log(|| Step::ChannelOpened(number));
+        }
     }
 
     /// Returns the wakers of a channel.
@@ -255,7 +274,8 @@ impl State {
             Event::Closed(ref cause) => {
                 // The pump knows more of the end of its driver.
                 if *cause != CloseCause::DriverGone {
-                    released.log(&self.log, || Step::Closed(cause.clone()));
+                    let was_opened = self.session.was_opened();
+                    released.log(&self.log, || Step::Closed { cause: cause.clone(), was_opened });
                 }
                 self.lifecycle.wake_all(released);
                 for wakers in &mut self.channels {
@@ -273,6 +293,25 @@ impl State {
             }
             Event::ConsumerCancelled(ref consumer) => {
                 released.log(&self.log, || Step::ConsumerCancelled(consumer.clone()));
+            }
+            Event::ConsumerLost(ref consumer) => {
+                released.log(&self.log, || Step::ConsumerLost(consumer.clone()));
+            }
+            Event::Lost(ref cause) => {
+                self.losses.fetch_add(1, Ordering::Relaxed);
+                released.log(&self.log, || Step::Lost((**cause).clone()));
+            }
+            Event::QueueRenamed(ref renamed) => {
+                released.log(&self.log, || Step::QueueRenamed(renamed.clone()));
+            }
+            Event::Recovered(ref report) => {
+                released.log(&self.log, || Step::Recovered {
+                    target: Box::new(self.session.target()),
+                    failed: report.failed.clone(),
+                });
+            }
+            Event::Retrying(ref retrying) => {
+                released.log(&self.log, || Step::Retrying(retrying.clone()));
             }
             Event::InputPaused { unread_bytes } => {
                 released.log(&self.log, || Step::ReadingPaused(unread_bytes));

@@ -7,7 +7,11 @@
 use std::sync::Arc;
 
 use amqp_core::errors::FailedAttempt;
-use amqp_core::{CancelledConsumer, ChannelCause, CloseCause, FieldTable, Target};
+use amqp_core::types::FailedEntity;
+use amqp_core::{
+    CancelledConsumer, ChannelCause, CloseCause, FieldTable, LostConsumer, RenamedQueue, Retrying,
+    Target,
+};
 
 /// The target of everything that the `tracing` feature logs of connections, channels and consumers. It is stable.
 ///
@@ -26,8 +30,13 @@ pub(crate) enum Step {
     Blocked(Arc<str>),
     ChannelClosed(u16, Box<ChannelCause>),
     ChannelOpened(u16),
-    Closed(CloseCause),
+    Closed {
+        cause: CloseCause,
+        /// Whether the connection was open before.
+        was_opened: bool,
+    },
     ConsumerCancelled(Box<CancelledConsumer>),
+    ConsumerLost(Box<LostConsumer>),
     CredentialsNotRenewed(Arc<str>),
     /// A delivery stays unacknowledged; the consumer's tag is empty for one that was got.
     DeliveryDropped {
@@ -41,12 +50,19 @@ pub(crate) enum Step {
         cause: CloseCause,
         close_requested: bool,
     },
+    Lost(CloseCause),
     Opened {
         target: Box<Target>,
         server: FieldTable,
     },
+    QueueRenamed(Box<RenamedQueue>),
     ReadingPaused(usize),
     ReadingResumed,
+    Recovered {
+        target: Box<Target>,
+        failed: Vec<FailedEntity>,
+    },
+    Retrying(Box<Retrying>),
     Unblocked,
 }
 
@@ -140,7 +156,8 @@ mod logging {
 
     use amqp_core::proto::frame::{FRAME_HEAD, FRAME_OVERHEAD, FrameHead, FrameKind, FrameLimits};
     use amqp_core::proto::method::MethodId;
-    use amqp_core::{ChannelCause, CloseCause, FieldTable, FieldValue, Target};
+    use amqp_core::types::FailedEntity;
+    use amqp_core::{ChannelCause, CloseCause, FieldTable, FieldValue, Retrying, Target};
     use tracing::field::{Empty, display};
     use tracing::{Level, Span, debug, enabled, error_span, info, trace, warn};
 
@@ -180,13 +197,21 @@ mod logging {
                 Step::ChannelOpened(channel) => {
                     debug!(target: LOG_TARGET, parent: span, channel, "channel opened");
                 }
-                Step::Closed(cause) => self.closed(&cause),
+                Step::Closed { cause, was_opened } => self.closed(&cause, was_opened),
                 Step::ConsumerCancelled(consumer) => {
                     let channel = consumer.number;
                     let (queue, consumer_tag) = (&*consumer.queue, &*consumer.consumer_tag);
                     info!(
                         target: LOG_TARGET, parent: span, channel, queue, consumer_tag,
                         "consumer cancelled by the broker"
+                    );
+                }
+                Step::ConsumerLost(consumer) => {
+                    let (queue, consumer_tag) = (&*consumer.queue, &*consumer.consumer_tag);
+                    let error = &consumer.error;
+                    warn!(
+                        target: LOG_TARGET, parent: span, queue, consumer_tag, %error,
+                        "consumer not started again"
                     );
                 }
                 Step::CredentialsNotRenewed(reason) => {
@@ -206,12 +231,15 @@ mod logging {
                 Step::DriverDropped { unsent_bytes: 0, cause, close_requested: true } => {
                     info!(target: LOG_TARGET, parent: span, %cause, "connection closed");
                 }
-                Step::DriverDropped { unsent_bytes: 0, cause, .. } => self.closed(&cause),
+                Step::DriverDropped { unsent_bytes: 0, cause, .. } => self.closed(&cause, true),
                 Step::DriverDropped { unsent_bytes, cause, .. } => {
                     warn!(
                         target: LOG_TARGET, parent: span, %cause, unsent_bytes,
                         "connection ended with unsent bytes"
                     );
+                }
+                Step::Lost(cause) => {
+                    warn!(target: LOG_TARGET, parent: span, %cause, "connection lost, recovering");
                 }
                 Step::Opened { target, server } => {
                     span.record("peer", display(Peer(&target)));
@@ -228,20 +256,39 @@ mod logging {
                 Step::ReadingResumed => {
                     debug!(target: LOG_TARGET, parent: span, "reading resumed");
                 }
+                Step::QueueRenamed(renamed) => {
+                    let (from, to) = (&*renamed.from, &*renamed.to);
+                    info!(target: LOG_TARGET, parent: span, from, to, "queue renamed");
+                }
+                Step::Recovered { target, failed } => {
+                    for FailedEntity { entity, error, .. } in failed {
+                        warn!(target: LOG_TARGET, parent: span, %entity, %error, "not declared again");
+                    }
+                    span.record("peer", display(Peer(&target)));
+                    let (host, port) = (&*target.endpoint.host, target.endpoint.port);
+                    info!(target: LOG_TARGET, parent: span, host, port, "connection recovered");
+                }
+                Step::Retrying(retrying) => {
+                    let Retrying { attempt, delay, cause, .. } = &*retrying;
+                    info!(
+                        target: LOG_TARGET, parent: span, attempt, ?delay, %cause,
+                        "connection retry scheduled"
+                    );
+                }
                 Step::Unblocked => {
                     info!(target: LOG_TARGET, parent: span, "connection unblocked by the broker");
                 }
             }
         }
 
-        fn closed(&self, cause: &CloseCause) {
+        fn closed(&self, cause: &CloseCause, was_opened: bool) {
             let span = &*self.0;
             match cause {
                 CloseCause::ByClient | CloseCause::ByClientForced | CloseCause::Aborted => {
                     info!(target: LOG_TARGET, parent: span, %cause, "connection closed");
                 }
                 // The error is returned by the connector.
-                CloseCause::Connect(_) => {
+                CloseCause::Connect(_) if !was_opened => {
                     debug!(target: LOG_TARGET, parent: span, %cause, "connection not opened");
                 }
                 _ => warn!(target: LOG_TARGET, parent: span, %cause, "connection lost"),

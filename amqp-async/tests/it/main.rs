@@ -4,3 +4,4 @@
 mod driver;
 mod pipelined;
 mod played;
+mod recovering;

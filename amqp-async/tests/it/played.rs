@@ -1,18 +1,19 @@
 //! A runtime with one socket, whose peer is the test.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use amqp_async::core::Config;
 use amqp_async::core::proto::frame;
 use amqp_async::core::proto::method::{WireMethod, channel, connection};
+use amqp_async::core::{Backoff, Config, Recovery, Target};
+use amqp_async::futures::Connecting;
 use amqp_async::{
-    Channel, Clock, Connection, Driver, Executor, OverTransport, Plugins, Timer, Transport,
-    connect_with,
+    Channel, Clock, Connection, Executor, Plugins, Runtime, Timer, Transport, connect, connect_with,
 };
 use bytes::BytesMut;
 
@@ -28,19 +29,29 @@ pub(crate) struct Inner {
     pub(crate) unnoticed: Vec<u8>,
     /// What comes again as soon as everything is read.
     pub(crate) endless: Vec<u8>,
-    pub(crate) written: usize,
+    /// What was written to the socket that was dialled last.
+    pub(crate) written: Vec<u8>,
     /// Bytes that the socket still takes.
     pub(crate) room: usize,
+    /// How many sockets were dialled, and how many of them dropped.
+    pub(crate) dialled: u32,
+    pub(crate) dropped: u32,
+    /// Whether the peer has closed the socket that was dialled last.
+    pub(crate) hung_up: bool,
+    /// Tasks that were spawned.
+    pub(crate) tasks: Vec<Task>,
     /// How often the driver asked the runtime to look at its sockets.
     pub(crate) rescheduled: u32,
     /// What is woken once it has.
     waiting: Vec<Waker>,
 }
 
+pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// A connection whose driver the test polls.
 pub(crate) struct Peer {
     pub(crate) played: Played,
-    driver: Driver<OverTransport<Played, Socket>>,
+    driver: Task,
     woken: Arc<Woken>,
 }
 
@@ -55,34 +66,72 @@ impl Wake for Woken {
 impl Peer {
     /// An open connection, with this heartbeat.
     pub(crate) fn open(heartbeat: u16) -> (Self, Connection) {
-        let played = Played(Arc::new(Mutex::new(Inner {
-            now: Instant::now(),
-            readable: Vec::new(),
-            unnoticed: Vec::new(),
-            endless: Vec::new(),
-            written: 0,
-            room: usize::MAX,
-            rescheduled: 0,
-            waiting: Vec::new(),
-        })));
-        let socket = Socket(played.clone());
+        let played = Played::new();
+        let socket = Socket::new(&played);
         let (connecting, driver) =
             connect_with(played.clone(), Config::default(), Plugins::default(), socket).unwrap();
-        let woken = Arc::new(Woken(AtomicBool::new(true)));
-        let mut peer = Self { played, driver, woken };
-        let start = connection::Start { mechanisms: b"PLAIN", ..Default::default() };
-        peer.sends(0, &connection::Start { version_minor: 9, locales: b"en_US", ..start });
-        peer.sends(0, &connection::Tune { channel_max: 9, frame_max: 0, heartbeat });
-        peer.sends(0, &connection::OpenOk::default());
-        peer.run();
+        let mut peer = Self::of(played, driver);
+        peer.greets(heartbeat);
         let connection = peer.resolves(connecting).unwrap();
         (peer, connection)
     }
 
+    /// A connection that is recovered 5 s after a loss, and that is being dialled.
+    pub(crate) fn dialling(plugins: Plugins) -> (Self, Connecting) {
+        let played = Played::new();
+        let backoff = Backoff::fixed(Duration::from_secs(5)).jitter(0.0);
+        let config = Config::default().recovery(Recovery::automatic().backoff(backoff));
+        let (connecting, driver) = connect(played.clone(), config, plugins).unwrap();
+        (Self::of(played, driver), connecting)
+    }
+
+    /// An open connection that is recovered 5 s after a loss.
+    pub(crate) fn recovering() -> (Self, Connection) {
+        let (mut peer, connecting) = Self::dialling(Plugins::default());
+        peer.run();
+        peer.greets(0);
+        let connection = peer.resolves(connecting).unwrap();
+        (peer, connection)
+    }
+
+    fn of(played: Played, driver: impl Future<Output = ()> + Send + 'static) -> Self {
+        let woken = Arc::new(Woken(AtomicBool::new(true)));
+        Self { played, driver: Box::pin(driver), woken }
+    }
+
+    /// The broker's part of the handshake.
+    pub(crate) fn greets(&mut self, heartbeat: u16) {
+        let start = connection::Start { mechanisms: b"PLAIN", ..Default::default() };
+        self.sends(0, &connection::Start { version_minor: 9, locales: b"en_US", ..start });
+        self.sends(0, &connection::Tune { channel_max: 9, frame_max: 0, heartbeat });
+        self.sends(0, &connection::OpenOk::default());
+        self.run();
+    }
+
+    /// The peer closes the socket.
+    pub(crate) fn hangs_up(&mut self) {
+        self.state().hung_up = true;
+        self.run();
+    }
+
+    /// The delay passes after which the connection is dialled again, and the broker greets.
+    pub(crate) fn is_dialled_again(&mut self) {
+        let dialled = self.state().dialled;
+        self.time_passes(Duration::from_secs(5));
+        self.run();
+        assert_eq!(self.state().dialled, dialled + 1);
+        self.greets(0);
+    }
+
     pub(crate) fn open_channel(&mut self, connection: &Connection) -> Channel {
+        self.open_channel_on(connection, 1)
+    }
+
+    /// A channel that gets this number.
+    pub(crate) fn open_channel_on(&mut self, connection: &Connection, number: u16) -> Channel {
         let mut opening = connection.open_channel();
         assert!(self.poll(&mut opening).is_pending());
-        self.sends(1, &channel::OpenOk::default());
+        self.sends(number, &channel::OpenOk::default());
         self.run();
         self.resolves(opening).unwrap()
     }
@@ -104,7 +153,15 @@ impl Peer {
     pub(crate) fn poll_driver(&mut self) -> bool {
         self.woken.0.store(false, Ordering::Relaxed);
         let waker = Waker::from(Arc::clone(&self.woken));
-        Pin::new(&mut self.driver).poll(&mut Context::from_waker(&waker)).is_ready()
+        self.driver.as_mut().poll(&mut Context::from_waker(&waker)).is_ready()
+    }
+
+    /// Polls the tasks that were spawned.
+    fn poll_tasks(&self) {
+        let waker = Waker::from(Arc::clone(&self.woken));
+        let mut tasks = std::mem::take(&mut self.state().tasks);
+        tasks.retain_mut(|task| task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        self.state().tasks.extend(tasks);
     }
 
     /// Whether the driver was woken since it was polled.
@@ -125,7 +182,9 @@ impl Peer {
     /// Polls the driver until nothing wakes it any more.
     pub(crate) fn run(&mut self) {
         for _ in 0..1_000 {
-            if self.poll_driver() {
+            let ended = self.poll_driver();
+            self.poll_tasks();
+            if ended && !self.is_woken() {
                 return;
             }
             if !self.is_woken() {
@@ -152,6 +211,23 @@ impl Peer {
 }
 
 impl Played {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(Inner {
+            now: Instant::now(),
+            readable: Vec::new(),
+            unnoticed: Vec::new(),
+            endless: Vec::new(),
+            written: Vec::new(),
+            room: usize::MAX,
+            dialled: 0,
+            dropped: 0,
+            hung_up: false,
+            tasks: Vec::new(),
+            rescheduled: 0,
+            waiting: Vec::new(),
+        })))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap()
     }
@@ -176,9 +252,27 @@ impl Executor for Played {
         state.waiting.push(cx.waker().clone());
     }
 
-    fn spawn(&self, _: impl Future<Output = ()> + Send + 'static) {}
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.lock().tasks.push(Box::pin(task));
+    }
 
     fn spawn_blocking(&self, _: impl FnOnce() + Send + 'static) {}
+}
+
+impl Runtime for Played {
+    type Transport = Socket;
+
+    fn resolve(
+        &self,
+        _: &str,
+        _: u16,
+    ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static {
+        std::future::ready(Ok(vec![([127, 0, 0, 1], 5672).into()]))
+    }
+
+    fn dial(&self, _: Target) -> impl Future<Output = io::Result<Socket>> + Send + 'static {
+        std::future::ready(Ok(Socket::new(self)))
+    }
 }
 
 impl Timer for Played {
@@ -187,8 +281,28 @@ impl Timer for Played {
     }
 }
 
-/// The client's end.
-pub(crate) struct Socket(Played);
+/// The client's end. Only the one that was dialled last has a peer.
+pub(crate) struct Socket {
+    played: Played,
+    number: u32,
+}
+
+impl Socket {
+    fn new(played: &Played) -> Self {
+        let mut state = played.lock();
+        state.dialled += 1;
+        state.readable.clear();
+        state.written.clear();
+        (state.room, state.hung_up) = (usize::MAX, false);
+        Self { played: played.clone(), number: state.dialled }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.played.lock().dropped += 1;
+    }
+}
 
 impl Transport for Socket {
     fn poll_read(
@@ -197,10 +311,14 @@ impl Transport for Socket {
         input: &mut BytesMut,
         _: usize,
     ) -> Poll<io::Result<usize>> {
-        let mut state = self.0.lock();
+        let mut state = self.played.lock();
+        assert_eq!(self.number, state.dialled, "another was dialled");
         let mut bytes = std::mem::take(&mut state.readable);
         if bytes.is_empty() {
             bytes.clone_from(&state.endless);
+        }
+        if bytes.is_empty() && state.hung_up {
+            return Poll::Ready(Ok(0));
         }
         if bytes.is_empty() {
             return Poll::Pending;
@@ -214,13 +332,15 @@ impl Transport for Socket {
         _: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut state = self.0.lock();
+        let mut state = self.played.lock();
+        assert_eq!(self.number, state.dialled, "another was dialled");
         let count = slices.iter().map(|slice| slice.len()).sum::<usize>().min(state.room);
         if count == 0 {
             return Poll::Pending;
         }
         state.room -= count;
-        state.written += count;
+        let bytes = slices.iter().flat_map(|slice| &**slice).take(count);
+        state.written.extend(bytes);
         Poll::Ready(Ok(count))
     }
 

@@ -369,6 +369,11 @@ impl Connection {
         self.link.end_state()
     }
 
+    /// Why the last transport was lost that the channels have outlived.
+    pub(crate) const fn last_loss(&self) -> Option<&CloseCause> {
+        self.last_loss.as_ref()
+    }
+
     /// Whether the handshake is done and no close has begun.
     pub const fn is_open(&self) -> bool {
         self.link.is_open()

@@ -261,23 +261,23 @@ impl Session {
     /// Sends the broker a new secret for the login; see [`Connection::update_secret`].
     ///
     /// # Errors
-    /// [`Error`]: nothing was queued.
+    /// [`Error`]: nothing was queued. [`Error::Interrupted`] while the session recovers.
     pub fn update_secret(
         &mut self,
         now: Instant,
         secret: &Secret,
         reason: &str,
     ) -> Result<Call<()>, Error> {
-        self.check_ended()?;
+        self.check_not_recovering()?;
         self.connection.update_secret(now, secret, reason)
     }
 
     /// Cancels every consumer, and waits until nothing is outstanding: see [`Connection::drain`].
     ///
     /// # Errors
-    /// [`Error::Connection`] unless the connection is open.
+    /// [`Error::Connection`] unless the connection is open. [`Error::Interrupted`] while it is being recovered.
     pub fn drain(&mut self, now: Instant, timeout: Duration) -> Result<Call<()>, Error> {
-        self.check_ended()?;
+        self.check_not_recovering()?;
         self.connection.drain(now, timeout)
     }
 
@@ -369,6 +369,16 @@ impl Session {
         &self.connection
     }
 
+    /// Whether the session was opened once. Until it has ended, it is open or recovers.
+    pub const fn was_opened(&self) -> bool {
+        self.opened
+    }
+
+    /// Whether the session recovers: the transport was lost, and not everything is restored.
+    pub fn is_recovering(&self) -> bool {
+        self.opened && !matches!(self.phase, Phase::Open | Phase::Ended)
+    }
+
     /// What the current transport is connected to, or is to be. Over a transport that was connected before, it is the
     /// configuration's first host.
     pub fn target(&self) -> Target {
@@ -435,6 +445,17 @@ impl Session {
     /// Returns an error if the session has ended.
     fn check_ended(&self) -> Result<(), Error> {
         self.cause.clone().map_or(Ok(()), |cause| Err(Error::Connection(cause)))
+    }
+
+    /// Returns an error if the session has ended or recovers.
+    fn check_not_recovering(&self) -> Result<(), Error> {
+        self.check_ended()?;
+        match self.connection.last_loss() {
+            Some(cause) if self.is_recovering() => {
+                Err(Error::Interrupted { cause: cause.clone(), maybe_executed: false })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn step(&mut self, input: PhaseInput) {
