@@ -166,6 +166,13 @@ pub const LOST_EPOCHS_MAX: usize = 8;
 /// transport make half as many as [`UNCONFIRMED_SPAN`] at most, so the last one is always kept.
 pub const LOST_RUNS_MAX: usize = UNCONFIRMED_SPAN as usize / 2;
 
+/// The default number of bytes at which a channel accepts no more publishes that are sent again when the
+/// transport is lost. It covers a burst of some seconds that the broker has not confirmed.
+pub const OUTBOX_BYTES: usize = 16 << 20;
+
+/// The maximum capacity of the buffers for these publishes while there are none.
+pub const OUTBOX_IDLE_BYTES: usize = 64 << 10;
+
 /// The default `frame_max` that this client requests, in bytes. It is RabbitMQ's default.
 pub const FRAME_MAX_BYTES: u32 = 131_072;
 

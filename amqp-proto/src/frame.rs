@@ -210,10 +210,14 @@ pub fn rewrite_ack(frame: &mut [u8], delivery_tag: u64, multiple: bool) {
     }
 }
 
-/// Changes the channel of the frame at the start of `frame`, which [`write_method`] has written.
-pub fn set_channel(frame: &mut [u8], channel: u16) {
-    if let Some(bytes) = frame.get_mut(1..3) {
-        bytes.copy_from_slice(&channel.to_be_bytes());
+/// Changes the channel of all frames in `frames`, which must be complete.
+pub fn set_channel(frames: &mut [u8], channel: u16) {
+    let mut at = 0;
+    while let Some([_, c0, c1, size @ ..]) =
+        frames.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<FRAME_HEAD>)
+    {
+        [*c0, *c1] = channel.to_be_bytes();
+        at += u32::from_be_bytes(*size) as usize + FRAME_OVERHEAD;
     }
 }
 

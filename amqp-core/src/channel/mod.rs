@@ -19,6 +19,7 @@ mod content;
 mod fingerprint;
 mod inbox;
 mod numbers;
+mod outbox;
 mod prefetch;
 mod reply_queue;
 mod returns;

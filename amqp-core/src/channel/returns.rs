@@ -74,6 +74,14 @@ impl Returns {
         }
     }
 
+    /// Removes the publishes that a return has claimed, and returns them.
+    pub(crate) fn take_claimed(&mut self) -> Vec<(u64, Box<ReturnedMessage>)> {
+        let claimed = |publish: &Mandatory| matches!(publish, Mandatory::Returned(_));
+        let open = self.open.iter().filter(|(_, publish)| claimed(publish));
+        let numbers: Vec<_> = open.map(|(seq, _)| *seq).collect();
+        numbers.into_iter().flat_map(|seq| self.resolve(seq, seq)).collect()
+    }
+
     /// Removes the publishes from `first` to `last`, which are resolved. Returns those of them that were
     /// returned.
     pub(crate) fn resolve(&mut self, first: u64, last: u64) -> Vec<(u64, Box<ReturnedMessage>)> {

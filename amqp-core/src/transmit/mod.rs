@@ -302,6 +302,19 @@ impl Outbound {
         }
     }
 
+    /// Queues a publish again. `head` is its method frame and its header frame, for any channel number. Returns
+    /// its stream [offset](Self::offset).
+    #[cfg_attr(not(test), expect(dead_code, reason = "no publish is stored"))]
+    pub(crate) fn resend(&mut self, channel: u16, head: &[u8], body: &Body<'_>, seq: u64) -> u64 {
+        let offset = self.offset(channel, body.as_slice().len());
+        let buffer = self.buffer(channel);
+        let start = buffer.len();
+        buffer.extend_from_slice(head);
+        frame::set_channel(buffer.get_mut(start..).unwrap_or_default(), channel);
+        self.body(channel, start, body, seq);
+        offset
+    }
+
     /// Drops the frames that a channel has queued, except the rest of a message that is partly sent: to omit
     /// that would break the framing of the connection.
     pub(crate) fn abandon(&mut self, channel: u16) {
@@ -368,7 +381,7 @@ impl Outbound {
 }
 
 /// Returns the body as bytes that are kept until they are written.
-fn by_reference(body: &Body<'_>) -> Bytes {
+pub(crate) fn by_reference(body: &Body<'_>) -> Bytes {
     match body {
         Body::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
         Body::Shared(bytes) => bytes.clone(),

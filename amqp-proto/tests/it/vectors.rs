@@ -419,6 +419,22 @@ fn a_rewritten_ack_is_an_ack() {
     assert_eq!(rewritten, fresh);
 }
 
+/// Frames that were laid down for one channel are sent on another.
+#[test]
+fn frames_can_be_moved_to_another_channel() {
+    let frames = |channel| {
+        let mut out = Vec::new();
+        frame::write_method(&mut out, channel, &basic::Ack { delivery_tag: 7, multiple: false });
+        frame::write_body(&mut out, channel, &[3, 0, 3, 0, 0, 0, 0]);
+        out
+    };
+    let mut moved = frames(3);
+    frame::set_channel(&mut moved, 0x0102);
+    assert_eq!(moved, frames(0x0102));
+    frame::set_channel(&mut moved[..5], 4);
+    assert_eq!(moved, frames(0x0102), "no frame is complete");
+}
+
 /// Headers are for people to read, whatever a peer sent.
 #[test]
 fn tables_are_shown_as_they_read() {

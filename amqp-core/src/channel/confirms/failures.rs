@@ -42,11 +42,8 @@ impl Failures {
     }
 
     /// Returns the outcome of a publish, if it has failed. A nack or a return is returned once.
-    #[inline]
+    #[cold]
     pub(super) fn take(&mut self, seq: u64) -> Option<Confirmation> {
-        if seq >= self.end {
-            return None;
-        }
         self.remove(seq).or_else(|| self.lost.outcome(seq))
     }
 

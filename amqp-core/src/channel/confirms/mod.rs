@@ -5,8 +5,8 @@
 //! immediately. So a publish whose number is below the ring was confirmed, unless it is among the [`Failures`].
 //! No publish is at or above the end of these, so the number alone shows that most publishes were confirmed.
 //!
-//! The numbers continue when the transport is lost. The broker's delivery tags begin at 1 on each transport, so
-//! the number of a publish is its tag plus a shift.
+//! The numbers continue when the transport is lost. The broker's delivery tags begin at 1 on each transport
+//! ([`Tags`]). Publishes that are in the [`Outbox`] stay open under their numbers, and are sent again.
 //!
 //! A slot stores the stream offset of its publish. When the channel or its transport ends, a publish beyond the
 //! bytes written was not sent; the broker may have received any before that. An ack of a publish that the driver has not
@@ -17,6 +17,9 @@
 mod failures;
 mod lost;
 mod outcome;
+mod resending;
+mod tags;
+
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
@@ -26,7 +29,9 @@ use std::collections::VecDeque;
 
 use crate::channel::confirms::failures::Failures;
 use crate::channel::confirms::lost::Epoch;
+use crate::channel::confirms::tags::Tags;
 use crate::channel::fingerprint::{Fingerprint, Returned};
+use crate::channel::outbox::Outbox;
 use crate::channel::returns::Returns;
 use crate::costs::count;
 use crate::error::{ChannelCause, ProtocolDetail};
@@ -54,10 +59,13 @@ pub(crate) struct Confirms {
     /// The number of the first slot's publish.
     base: u64,
     ring: VecDeque<Slot>,
-    /// The number of a publish of this transport, less its delivery tag.
-    shift: u64,
+    tags: Tags,
     failures: Failures,
     returns: Returns,
+    /// The publishes that are sent again if the transport is lost.
+    outbox: Option<Box<Outbox>>,
+    /// Publishes below this number were written, at least in part, to an earlier transport.
+    begun_below: u64,
     /// Whether `confirm.select-ok` has arrived. Messages returned after it were published in confirm mode.
     is_selected: bool,
     /// The publishes that have failed and that `all_confirmed` has not reported yet.
@@ -71,9 +79,11 @@ impl Confirms {
         Self {
             base: 1,
             ring: VecDeque::new(),
-            shift: 0,
+            tags: Tags::new(),
             failures: Failures::new(),
             returns: Returns::new(),
+            outbox: None,
+            begun_below: 0,
             is_selected: false,
             failed: Unconfirmed { nacked: 0, returned: 0, not_sent: 0, unknown: 0, cause: None },
             ended: None,
@@ -143,8 +153,7 @@ impl Confirms {
         acked: bool,
         sent: Sent,
     ) -> Result<Option<(u64, u64, u64)>, ProtocolDetail> {
-        // A tag that is too large wraps to a number that is smaller than the tag.
-        let seq = tag.wrapping_add(self.shift);
+        let seq = self.tags.number(tag);
         // Publishes are sent in the order of their numbers. If the last one was sent, all were.
         let (first, last) = match self.slot(seq).copied() {
             Some(Slot::Resolved) if multiple => (self.base, seq),
@@ -172,7 +181,8 @@ impl Confirms {
             }
         }
         if !self.returns.is_idle() {
-            let returned = self.report_returned(first, last).len() as u64;
+            let returned = self.returns.resolve(first, last);
+            let returned = self.report_returned(returned).len() as u64;
             // A publish that was both returned and nacked counts as returned.
             self.failed.nacked -= if acked { 0 } else { returned };
         }
@@ -182,10 +192,7 @@ impl Confirms {
             count =
                 self.ring.drain(..resolved).filter(|slot| *slot != Slot::Resolved).count() as u64;
             self.base = last + 1;
-            while self.ring.front() == Some(&Slot::Resolved) {
-                self.ring.pop_front();
-                self.base += 1;
-            }
+            self.trim();
         } else if let Some(slot) = self.slot(last) {
             *slot = Slot::Resolved;
         }
@@ -206,7 +213,13 @@ impl Confirms {
             Some(slot) => *slot != Slot::Resolved,
             None => seq >= self.base,
         };
-        (!open).then(|| self.failures.take(seq).unwrap_or(Confirmation::Confirmed))
+        if open {
+            None
+        } else if seq >= self.failures.end() {
+            Some(Confirmation::Confirmed)
+        } else {
+            Some(self.failures.take(seq).unwrap_or(Confirmation::Confirmed))
+        }
     }
 
     /// Drops the outcome of a publish: no caller will ask for it.
@@ -220,15 +233,17 @@ impl Confirms {
     }
 
     /// Resolves all open publishes because the transport is lost, of which at most `written` bytes had been
-    /// written. The channel continues on the next transport. Returns the first and the last number that this
-    /// resolves.
+    /// written. Those in the outbox stay open, and are to be [sent again](Self::next_resend). The channel
+    /// continues on the next transport. Returns the first and the last number among which publishes are resolved.
     pub(crate) fn lose(&mut self, cause: ChannelCause, written: u64) -> Option<(u64, u64)> {
-        let first = self.base;
-        let lost = self.fail_open(cause, written);
+        let (range, lost) = self.fail_open(cause, written, true);
         self.failed.add(lost);
         self.is_selected = false;
-        self.shift = self.base - 1;
-        (first < self.base).then(|| (first, self.base - 1))
+        self.tags.restart(self.next());
+        if let Some(outbox) = &mut self.outbox {
+            outbox.rewind();
+        }
+        range
     }
 
     /// Resolves all open publishes because the channel has closed, when at most `written` bytes of the stream
@@ -237,9 +252,9 @@ impl Confirms {
         if self.ended.is_some() {
             return None;
         }
-        let first = self.base;
-        self.ended = Some(self.fail_open(cause, written));
-        (first < self.base).then(|| (first, self.base - 1))
+        let (range, lost) = self.fail_open(cause, written, false);
+        self.ended = Some(lost);
+        range
     }
 
     /// Returns the outcome of all publishes up to `last`, `None` while one of them is open. A failure is
@@ -258,37 +273,54 @@ impl Confirms {
         Some(if unconfirmed.count() == 0 { Ok(()) } else { Err(unconfirmed) })
     }
 
-    /// Resolves all open publishes, and empties the ring. Returns how many have failed.
-    fn fail_open(&mut self, cause: ChannelCause, written: u64) -> Unconfirmed {
+    /// Resolves all open publishes, except those in the outbox if it is kept. Returns the first and the last number
+    /// among which they are, and how many have failed.
+    fn fail_open(
+        &mut self,
+        cause: ChannelCause,
+        written: u64,
+        keep_outbox: bool,
+    ) -> (Option<(u64, u64)>, Unconfirmed) {
         // They were returned. No ack is needed to know the outcome.
-        for seq in self.report_returned(self.base, u64::MAX) {
-            if let Some(slot) = self.slot(seq) {
+        let claimed = self.returns.take_claimed();
+        let returned = self.report_returned(claimed);
+        for seq in &returned {
+            if let Some(slot) = self.slot(*seq) {
                 *slot = Slot::Resolved;
             }
         }
         let begun = self.ring.iter().take_while(|slot| slot.begins_before(written)).count() as u64;
-        let not_sent_from = self.base + begun;
+        self.begun_below = self.begun_below.max(self.base + begun);
         let cause = cause.into_error();
+        let (first, next) = (self.base, self.next());
+        let mut epoch = Epoch::new(cause.clone(), self.begun_below);
         let mut lost = Unconfirmed::default();
-        let mut epoch = Epoch::new(cause.clone(), not_sent_from);
-        for slot in self.ring.drain(..) {
+        let outbox = self.outbox.as_deref().filter(|_| keep_outbox);
+        let mut kept = outbox.into_iter().flat_map(Outbox::numbers).peekable();
+        for (seq, slot) in (first..).zip(&mut self.ring) {
             count(1);
-            if slot != Slot::Resolved {
-                epoch.push(self.base);
-                let begun = self.base < not_sent_from;
-                *(if begun { &mut lost.unknown } else { &mut lost.not_sent }) += 1;
+            while kept.next_if(|kept| *kept < seq).is_some() {}
+            let (Slot::Open { offset } | Slot::Forgotten { offset }) = slot else { continue };
+            if kept.next_if_eq(&seq).is_some() {
+                *offset = u64::MAX;
+                continue;
             }
-            self.base += 1;
+            *slot = Slot::Resolved;
+            epoch.push(seq);
+            self.returns.resolve(seq, seq);
+            let begun = seq < self.begun_below;
+            *(if begun { &mut lost.unknown } else { &mut lost.not_sent }) += 1;
         }
-        lost.cause = (lost.count() > 0).then_some(cause);
+        drop(kept);
+        let any = lost.count() > 0;
+        lost.cause = any.then_some(cause);
         self.failures.lose(epoch);
-        lost
+        self.trim();
+        ((any || !returned.is_empty()).then(|| (first, next - 1)), lost)
     }
 
-    /// Marks the returned ones among the publishes from `first` to `last`, which are resolved. Returns their
-    /// numbers.
-    fn report_returned(&mut self, first: u64, last: u64) -> Vec<u64> {
-        let returned = self.returns.resolve(first, last);
+    /// Records the messages of publishes that were returned and are resolved. Returns their numbers.
+    fn report_returned(&mut self, returned: Vec<(u64, Box<ReturnedMessage>)>) -> Vec<u64> {
         self.failed.returned += returned.len() as u64;
         let mut numbers = Vec::with_capacity(returned.len());
         for (seq, message) in returned {
@@ -300,11 +332,21 @@ impl Confirms {
         numbers
     }
 
+    /// Removes the resolved slots at the front of the ring.
+    #[inline]
+    fn trim(&mut self) {
+        while self.ring.front() == Some(&Slot::Resolved) {
+            self.ring.pop_front();
+            self.base += 1;
+        }
+    }
+
     /// The number of the last publish that was sent, unless all up to it are resolved.
     fn last_sent(&self, sent: Sent) -> Option<u64> {
         let waiting = usize::try_from(sent.in_lane.saturating_sub(self.base)).unwrap_or(usize::MAX);
-        let is_sent = |slot: &Slot| slot.begins_before(sent.offset);
-        let count = self.ring.partition_point(is_sent).min(waiting) as u64;
+        // Behind one that was not sent again there may be some that are resolved, so this is not a binary search.
+        let is_sent = |slot: &&Slot| slot.begins_before(sent.offset);
+        let count = self.ring.iter().take(waiting).take_while(is_sent).count() as u64;
         (count > 0).then(|| self.base + count - 1)
     }
 

@@ -8,10 +8,12 @@ use proptest::sample::Index;
 
 use super::{Confirmation, Confirms, Unconfirmed};
 use crate::channel::fingerprint::Returned;
+use crate::channel::outbox::Resend;
 use crate::channel::returns::{message, plain};
-use crate::error::{ChannelCause, CloseCause, Error, ProtocolDetail};
+use crate::error::{ChannelCause, CloseCause, Error, Misuse, ProtocolDetail};
 use crate::ids::PublishSeq;
-use crate::limits::LOST_EPOCHS_MAX;
+use crate::limits::{COPIED_BODY_BYTES, LOST_EPOCHS_MAX, OUTBOX_BYTES};
+use crate::message::Body;
 use crate::transmit::Sent;
 
 /// The size of each publish on the wire.
@@ -19,11 +21,17 @@ const SIZE: u64 = 10;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A publish with this body is mandatory. Some publishes are queued in a lane.
+    /// A publish with this body is mandatory. Some publishes are queued in a lane, and some in the outbox.
     Publish {
         body: Option<u8>,
         in_lane: bool,
+        stored: bool,
     },
+    Resend {
+        in_lane: bool,
+    },
+    CannotResend,
+    Release,
     /// The first frame of the first publish in the lane is sent.
     Deal,
     /// The driver takes bytes.
@@ -43,10 +51,15 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let body = prop::option::weighted(0.3, 0_u8..3);
-    let lane = prop::bool::weighted(0.05);
+    let lane = || prop::bool::weighted(0.05);
+    let stored = prop::bool::weighted(0.8);
     let (one, flag) = (any::<Index>, any::<bool>);
     let step = prop_oneof![
-        80 => (body, lane).prop_map(|(body, in_lane)| Step::Publish { body, in_lane }),
+        80 => (body, lane(), stored)
+            .prop_map(|(body, in_lane, stored)| Step::Publish { body, in_lane, stored }),
+        40 => lane().prop_map(|in_lane| Step::Resend { in_lane }),
+        2 => Just(Step::CannotResend),
+        10 => Just(Step::Release),
         20 => Just(Step::Deal),
         20 => one().prop_map(Step::Send),
         60 => (one(), flag(), prop::bool::weighted(0.7))
@@ -76,11 +89,21 @@ enum Fate {
     },
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wire {
+    At(u64),
+    InLane,
+    /// It is to be sent again.
+    Waiting,
+}
+
 #[derive(Debug)]
 struct Published {
     body: Option<u8>,
-    /// `None` while it waits in a lane.
-    offset: Option<u64>,
+    wire: Wire,
+    stored: bool,
+    /// Whether an earlier transport has written a part of it.
+    begun: bool,
     fate: Fate,
     /// Whether its outcome was taken, or no caller asks for it.
     left: bool,
@@ -103,27 +126,34 @@ struct Loss {
 struct World {
     confirms: Confirms,
     published: Vec<Published>,
-    /// The first publish of this transport.
-    first: usize,
+    /// The publishes of this transport in the order of their tags.
+    tags: Vec<usize>,
     /// The number of bytes of the stream that are queued, and that the driver has taken.
     queued: u64,
     sent: u64,
     losses: Vec<Loss>,
     failed: Unconfirmed,
     ended: Option<Unconfirmed>,
+    /// The number of large bodies that were released.
+    released: usize,
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(has_outbox: bool) -> Self {
+        let mut confirms = Confirms::new();
+        if has_outbox {
+            confirms.open_outbox(OUTBOX_BYTES);
+        }
         Self {
-            confirms: Confirms::new(),
+            confirms,
             published: Vec::new(),
-            first: 0,
+            tags: Vec::new(),
             queued: 0,
             sent: 0,
             losses: Vec::new(),
             failed: Unconfirmed::default(),
             ended: None,
+            released: 0,
         }
     }
 
@@ -134,14 +164,17 @@ impl World {
             Step::Take(index) => self.take(any(index, count)),
             Step::Forget(index) => self.forget(any(index, count)),
             Step::All(index) => self.all(index.index(count + 1)),
+            Step::Release => self.release(),
             _ if self.ended.is_some() => {}
-            Step::Publish { body, in_lane } => self.publish(*body, *in_lane),
+            Step::Publish { body, in_lane, stored } => self.publish(*body, *in_lane, *stored),
+            Step::Resend { in_lane } => self.resend(*in_lane),
+            Step::CannotResend => self.cannot_resend(),
             Step::Deal => self.deal(),
             Step::Send(index) => {
                 self.sent = self.sent.max(index.index(self.queued as usize + 1) as u64);
             }
             Step::Answer { tag, multiple, acked } => {
-                self.answer(tag.index(count - self.first + 3), *multiple, *acked);
+                self.answer(tag.index(self.tags.len() + 3), *multiple, *acked);
             }
             Step::Return(body) => self.give_back(*body),
             Step::Lose(index) => self.lose(index.index(self.sent as usize + 1) as u64, false),
@@ -156,33 +189,92 @@ impl World {
         base.unwrap_or(self.published.len())
     }
 
-    fn first_in_lane(&self) -> Option<usize> {
-        self.published.iter().position(|it| it.is_open() && it.offset.is_none())
+    /// The first open publish that is in this place.
+    fn first_open(&self, wire: Wire) -> Option<usize> {
+        self.published.iter().position(|it| it.is_open() && it.wire == wire)
     }
 
     fn sent(&self) -> Sent {
-        let in_lane = self.first_in_lane().map_or(u64::MAX, |index| index as u64 + 1);
+        let in_lane = self.first_open(Wire::InLane).map_or(u64::MAX, |index| index as u64 + 1);
         Sent { offset: self.sent, in_lane }
     }
 
     fn is_sent(&self, index: usize) -> bool {
-        self.published[index].offset.is_some_and(|offset| offset < self.sent)
+        matches!(self.published[index].wire, Wire::At(offset) if offset < self.sent)
     }
 
-    fn publish(&mut self, body: Option<u8>, in_lane: bool) {
-        let in_lane = in_lane || self.first_in_lane().is_some();
-        let offset = (!in_lane).then_some(self.queued);
-        self.queued += if in_lane { 0 } else { SIZE };
-        self.confirms.publish(offset.unwrap_or(u64::MAX), body.map(|body| plain(&[body])));
-        self.published.push(Published { body, offset, fate: Fate::Open, left: false });
+    fn publish(&mut self, body: Option<u8>, in_lane: bool, stored: bool) {
+        if self.first_open(Wire::Waiting).is_some() {
+            return;
+        }
+        assert!(self.confirms.outbox_has_space());
+        let stored = stored && self.confirms.has_outbox();
+        let index = self.published.len();
+        if stored {
+            self.confirms.store(&head(index), &Body::Shared(stored_body(index)));
+        }
+        let (wire, offset) = self.queue(in_lane);
+        self.confirms.publish(offset, body.map(|body| plain(&[body])));
+        self.published.push(Published {
+            body,
+            wire,
+            stored,
+            begun: false,
+            fate: Fate::Open,
+            left: false,
+        });
+        self.tags.push(index);
+    }
+
+    fn resend(&mut self, in_lane: bool) {
+        let next = self.first_open(Wire::Waiting);
+        let expected = next.map(|index| Resend {
+            seq: index as u64 + 1,
+            head: head(index),
+            body: stored_body(index),
+        });
+        assert_eq!(self.confirms.next_resend(), expected);
+        if let Some(index) = next {
+            let (wire, offset) = self.queue(in_lane);
+            self.confirms.resent(index as u64 + 1, offset);
+            self.published[index].wire = wire;
+            self.tags.push(index);
+        }
+    }
+
+    fn cannot_resend(&mut self) {
+        let Some(index) = self.first_open(Wire::Waiting) else { return };
+        let cause = Error::from(Misuse::NotConnected);
+        self.confirms.cannot_resend(index as u64 + 1, cause.clone());
+        let mut lost = self.fail(index);
+        lost.cause = Some(cause.clone());
+        self.failed.add(lost);
+        self.losses.push(Loss { first: index, last: index, cause });
+    }
+
+    /// Returns where a publish is queued, and its offset.
+    fn queue(&mut self, in_lane: bool) -> (Wire, u64) {
+        if in_lane || self.first_open(Wire::InLane).is_some() {
+            return (Wire::InLane, u64::MAX);
+        }
+        self.queued += SIZE;
+        (Wire::At(self.queued - SIZE), self.queued - SIZE)
     }
 
     fn deal(&mut self) {
-        if let Some(index) = self.first_in_lane() {
+        if let Some(index) = self.first_open(Wire::InLane) {
             self.confirms.dealt(index as u64 + 1, self.queued);
-            self.published[index].offset = Some(self.queued);
+            self.published[index].wire = Wire::At(self.queued);
             self.queued += SIZE;
         }
+    }
+
+    fn release(&mut self) {
+        let mut released = Vec::new();
+        self.confirms.release(&mut released);
+        self.released += released.len();
+        let large = |index: &usize| self.published[*index].stored && is_large(*index);
+        assert_eq!(self.released, (0..self.base()).filter(large).count());
     }
 
     fn answer(&mut self, tag: usize, multiple: bool, acked: bool) {
@@ -207,14 +299,12 @@ impl World {
             let last = (base..self.published.len()).take_while(sent).last();
             return if multiple { Ok(last.map(|last| (base, last))) } else { Err(()) };
         }
-        let index = self.first + tag - 1;
-        match self.published.get(index) {
-            Some(it) if it.is_open() && self.is_sent(index) => {
-                Ok(Some((if multiple { base } else { index }, index)))
-            }
-            Some(it) if !it.is_open() && multiple => Ok((index >= base).then_some((base, index))),
-            _ => Err(()),
+        let Some(&index) = self.tags.get(tag - 1) else { return Err(()) };
+        if !self.published[index].is_open() {
+            return if multiple { Ok((index >= base).then_some((base, index))) } else { Err(()) };
         }
+        let first = if multiple { base } else { index };
+        if self.is_sent(index) { Ok(Some((first, index))) } else { Err(()) }
     }
 
     /// Returns whether the publish was open.
@@ -247,24 +337,26 @@ impl World {
         let stalled = Duration::from_secs(self.losses.len() as u64);
         let cause = ChannelCause::Connection(CloseCause::WriteTimeout { stalled });
         let (base, next) = (self.base(), self.published.len());
-        let mut lost = Unconfirmed::default();
-        let mut range = None;
+        let (mut lost, mut any, mut range) = (Unconfirmed::default(), false, None);
         for index in base..next {
             let it = &mut self.published[index];
+            it.begun |= matches!(it.wire, Wire::At(offset) if offset < written);
             if it.fate == Fate::Claimed {
                 self.resolve(index, true);
+                any = true;
+            } else if it.fate == Fate::Open && it.stored && !for_good {
+                it.wire = Wire::Waiting;
             } else if it.fate == Fate::Open {
-                let sent = it.offset.is_some_and(|offset| offset < written);
-                it.fate = Fate::Lost { loss: self.losses.len(), sent };
-                *(if sent { &mut lost.unknown } else { &mut lost.not_sent }) += 1;
+                lost.add(self.fail(index));
                 range = Some((range.map_or(index, |(first, _)| first), index));
             }
         }
+        any |= range.is_some();
         lost.cause = range.map(|_| cause.clone().into_error());
         if let Some((first, last)) = range {
             self.losses.push(Loss { first, last, cause: cause.clone().into_error() });
         }
-        let expected = (base < next).then_some((base as u64 + 1, next as u64));
+        let expected = any.then_some((base as u64 + 1, next as u64));
         if for_good {
             self.ended = Some(lost);
             assert_eq!(self.confirms.end(cause, written), expected);
@@ -274,7 +366,17 @@ impl World {
             assert!(!self.confirms.is_selected());
             self.confirms.selected();
         }
-        (self.first, self.queued, self.sent) = (next, 0, 0);
+        self.tags.clear();
+        (self.queued, self.sent) = (0, 0);
+    }
+
+    /// Fails a publish that is open, and counts it.
+    fn fail(&mut self, index: usize) -> Unconfirmed {
+        let loss = self.losses.len();
+        let it = &mut self.published[index];
+        it.fate = Fate::Lost { loss, sent: it.begun };
+        let (unknown, not_sent) = (u64::from(it.begun), u64::from(!it.begun));
+        Unconfirmed { unknown, not_sent, ..Unconfirmed::default() }
     }
 
     fn take(&mut self, index: usize) {
@@ -327,8 +429,10 @@ impl World {
         }
         let merged = self.losses.len().saturating_sub(LOST_EPOCHS_MAX);
         let merged = &self.losses[..merged];
-        if let (Some(oldest), Some(newest)) = (merged.first(), merged.last())
-            && (oldest.first..=newest.last).contains(&index)
+        let first = merged.iter().map(|loss| loss.first).min();
+        let last = merged.iter().map(|loss| loss.last).max();
+        if let (Some(first), Some(last), Some(newest)) = (first, last, merged.last())
+            && (first..=last).contains(&index)
         {
             return Some(Confirmation::Unknown(newest.cause.clone()));
         }
@@ -352,11 +456,29 @@ impl World {
     }
 }
 
+fn head(index: usize) -> Vec<u8> {
+    index.to_string().into_bytes()
+}
+
+const fn is_large(index: usize) -> bool {
+    index % 4 == 3
+}
+
+fn stored_body(index: usize) -> Bytes {
+    match index % 4 {
+        3 => Bytes::from_static(&[0; COPIED_BODY_BYTES]),
+        small => Bytes::from(vec![0; small]),
+    }
+}
+
 proptest! {
     /// In particular, no answer on one transport confirms a publish of another.
     #[test]
-    fn every_publish_has_the_outcome_of_its_own_transport(steps in steps()) {
-        let mut world = World::new();
+    fn every_publish_has_the_outcome_of_its_last_transport(
+        steps in steps(),
+        has_outbox in any::<bool>(),
+    ) {
+        let mut world = World::new(has_outbox);
         for step in steps {
             world.step(&step);
         }
@@ -364,5 +486,6 @@ proptest! {
             world.take(index);
             world.take(index);
         }
+        world.release();
     }
 }
