@@ -176,6 +176,8 @@ pub(crate) enum Gate {
     /// Everything is accepted but the next publish: it reports this many publishes without confirms, which were
     /// accepted before a loss and not sent.
     LostPublishes(u64),
+    /// Everything is accepted, and publishes are stored to be sent again after a loss.
+    Storing,
     /// The channel is closed or closing, for this reason.
     Closed(ChannelCause),
 }
@@ -273,7 +275,8 @@ impl ChannelState {
     /// Whether verbs are accepted: the channel is open, and neither it nor its connection is closing.
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
-        self.wire.phase == Phase::Open && matches!(self.gate, Gate::Open | Gate::LostPublishes(_))
+        self.wire.phase == Phase::Open
+            && matches!(self.gate, Gate::Open | Gate::LostPublishes(_) | Gate::Storing)
     }
 
     /// Whether acks of the present transport are accepted: also before the gate opens.
@@ -291,7 +294,7 @@ impl ChannelState {
     pub(crate) fn lose_publishes(&mut self, unsent: u64) {
         let before = match std::mem::replace(&mut self.gate, Gate::Recovering) {
             Gate::LostPublishes(before) => before,
-            Gate::Open | Gate::Recovering | Gate::Closed(_) => 0,
+            Gate::Open | Gate::Recovering | Gate::Storing | Gate::Closed(_) => 0,
         };
         // Others have an outcome, or a commit that reports it.
         if let (Mode::Plain, Some(restoring)) = (&self.mode, &mut self.restoring) {
@@ -302,7 +305,21 @@ impl ChannelState {
     /// Opens the gate. The first publish reports those that were lost.
     pub(crate) fn open_gate(&mut self) {
         let lost = self.restoring.take().map_or(0, |restoring| restoring.lost_publishes);
-        self.gate = if lost == 0 { Gate::Open } else { Gate::LostPublishes(lost) };
+        self.gate = match lost {
+            _ if self.mode.confirms().is_some_and(Confirms::has_outbox) => Gate::Storing,
+            0 => Gate::Open,
+            lost => Gate::LostPublishes(lost),
+        };
+    }
+
+    /// Stores publishes from now on, so that they can be sent again after a loss.
+    pub(crate) fn open_outbox(&mut self, limit: usize) {
+        if let Some(confirms) = self.mode.confirms_mut() {
+            confirms.open_outbox(limit);
+            if matches!(self.gate, Gate::Open | Gate::LostPublishes(_)) {
+                self.gate = Gate::Storing;
+            }
+        }
     }
 
     /// Whether calls wait for the channel to be restored.
@@ -314,7 +331,7 @@ impl ChannelState {
     pub(crate) const fn cause(&self) -> Option<&ChannelCause> {
         match &self.gate {
             Gate::Closed(cause) => Some(cause),
-            Gate::Open | Gate::Recovering | Gate::LostPublishes(_) => None,
+            Gate::Open | Gate::Recovering | Gate::LostPublishes(_) | Gate::Storing => None,
         }
     }
 

@@ -154,7 +154,6 @@ impl Outbox {
 impl Resend {
     /// Whether its header frame is at most `frame_max` bytes long. The body is cut into frames when it is
     /// queued, and a method frame is always short enough.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no publish is stored"))]
     pub(crate) fn fits(&self, frame_max: u32) -> bool {
         let method = FrameHead::parse(&self.head, FrameLimits::default()).ok().flatten();
         let header = self.head.len() - method.map_or(0, FrameHead::frame_len).min(self.head.len());

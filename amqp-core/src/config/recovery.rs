@@ -28,6 +28,8 @@ pub struct Recovery {
     pub(crate) retry_refused: bool,
     /// Whether a consumer that the broker has cancelled subscribes again.
     pub(crate) resubscribe: bool,
+    /// How many bytes of unconfirmed publishes each channel keeps to send them again; 0 for none.
+    pub(crate) republish_bytes: usize,
     /// Whether exchanges, queues and bindings are declared again.
     pub(crate) topology: bool,
     /// What the names of exchanges begin with that are not declared again.
@@ -60,6 +62,7 @@ impl Recovery {
             attempts: None,
             retry_refused: false,
             resubscribe: false,
+            republish_bytes: 0,
             topology: true,
             skipped_exchanges: Vec::new(),
             skipped_queues: Vec::new(),
@@ -94,6 +97,25 @@ impl Recovery {
     #[must_use]
     pub const fn resubscribe(mut self, resubscribe: bool) -> Self {
         self.resubscribe = resubscribe;
+        self
+    }
+
+    /// Sends publishes again that were not confirmed when the connection was lost, before new ones and in their order.
+    /// Their confirms stay open meanwhile. It applies to channels that are put in confirm mode afterwards.
+    ///
+    /// The broker may have taken some of them before the loss, so consumers may see them twice: at least once instead
+    /// of an unknown outcome. Each channel keeps copies of up to 16 MiB of publishes. More of them wait for confirms, as
+    /// they do for buffer space.
+    #[must_use]
+    pub const fn republish(self, republish: bool) -> Self {
+        self.republish_bytes(if republish { limits::OUTBOX_BYTES } else { 0 })
+    }
+
+    /// Sets how many bytes of publishes each channel keeps to send them [again](Self::republish), plus one publish. 0
+    /// keeps none.
+    #[must_use]
+    pub const fn republish_bytes(mut self, bytes: usize) -> Self {
+        self.republish_bytes = bytes;
         self
     }
 

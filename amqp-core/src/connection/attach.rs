@@ -24,7 +24,8 @@ use crate::channel::{
 use crate::connection::Connection;
 use crate::error::{BrokerError, ChannelCause, Error, InvalidArgument, InvalidReason};
 use crate::event::{Event, LostConsumer};
-use crate::ids::{Call, CallKey, ChannelId, ConsumerKey};
+use crate::ids::{Call, CallKey, ChannelId, ConsumerKey, PublishSeq};
+use crate::message::Body;
 use crate::request::{BasicQos, ConfirmSelect, Pending, QueueDeclare, Reply, TxSelect, sealed};
 
 /// The channels whose restore the broker has put off.
@@ -169,6 +170,39 @@ impl Connection {
     /// Whether everything that was sent to restore the channels is answered, and none is held.
     pub(crate) fn is_attached(&self) -> bool {
         !self.calls.has_for_session() && self.held.is_empty()
+    }
+
+    /// Sends the publishes of the outboxes again, while there is buffer space. Returns whether all are queued.
+    pub(crate) fn resend(&mut self) -> bool {
+        self.channels.keys().into_iter().all(|key| self.resend_of(ChannelId(key)))
+    }
+
+    fn resend_of(&mut self, id: ChannelId) -> bool {
+        let Self { channels, link, events, .. } = self;
+        let Some(state) = channels.find_mut(id.0) else { return true };
+        if !state.is_recovering() || state.wire.phase != Phase::Open {
+            return true;
+        }
+        let number = state.wire.number;
+        let Some(confirms) = state.mode.confirms_mut() else { return true };
+        while let Some(resend) = confirms.next_resend() {
+            let frame_max = link.tuning.frame_max;
+            if !resend.fits(frame_max) {
+                let reason = InvalidReason::FrameTooLarge { size: resend.head.len(), frame_max };
+                let error = InvalidArgument::new("properties", reason);
+                confirms.cannot_resend(resend.seq, error.into());
+                let seq = PublishSeq(resend.seq);
+                events.push_back(Event::Resolved { channel: id, first: seq, last: seq });
+                continue;
+            }
+            if !link.outbound.admit(number, resend.body.len()) {
+                return false;
+            }
+            let body = Body::Shared(resend.body);
+            let offset = link.outbound.resend(number, &resend.head, &body, resend.seq);
+            confirms.resent(resend.seq, offset);
+        }
+        true
     }
 
     /// Opens the gates, and sends what has waited.

@@ -164,7 +164,9 @@ impl Connection {
         let Some(state) = self.channels.find_mut(id.0) else { return };
         if let Some(confirms) = state.mode.confirms_mut() {
             self.unconfirmed = self.unconfirmed.saturating_sub(confirms.span());
-            if let Some((first, last)) = confirms.end(cause.clone(), written) {
+            let resolved = confirms.end(cause.clone(), written);
+            self.link.outbound.discard(|discarded| confirms.release(discarded));
+            if let Some((first, last)) = resolved {
                 let (first, last) = (PublishSeq(first), PublishSeq(last));
                 self.events.push_back(Event::Resolved { channel: id, first, last });
             }

@@ -422,6 +422,9 @@ impl Connection {
         let resolved =
             confirms.resolve(tag, multiple, acked, self.link.outbound.sent(state.wire.number))?;
         self.unconfirmed = self.unconfirmed.saturating_sub(before - confirms.span());
+        if confirms.has_outbox() {
+            self.link.outbound.discard(|discarded| confirms.release(discarded));
+        }
         let Some((first, last, count)) = resolved else { return Ok(()) };
         let counters = &mut self.counters;
         *(if acked { &mut counters.acked } else { &mut counters.nacked }) += count;

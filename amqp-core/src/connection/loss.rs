@@ -10,7 +10,7 @@
 //! | a call of which nothing was written | waits for the next transport |
 //! | the open of a channel | is sent again |
 //! | a close, a cancel | succeeds |
-//! | a publish that awaits its confirm | `NotSent` or `Unknown` |
+//! | a publish that awaits its confirm | `NotSent` or `Unknown`, or is sent again if it is in the outbox |
 //! | a publish without confirms of which nothing was written | is counted; the channel's next publish reports it |
 //! | a transaction with publishes or acks | is poisoned: its commit is `Interrupted` |
 //! | a consumer | is started again |
@@ -56,8 +56,11 @@ impl Connection {
         state.lose_publishes(unsent);
         let lost = ChannelCause::Connection(cause.clone());
         if let Some(confirms) = state.mode.confirms_mut() {
-            self.unconfirmed = self.unconfirmed.saturating_sub(confirms.span());
-            if let Some((first, last)) = confirms.lose(lost, written) {
+            let before = confirms.span();
+            let resolved = confirms.lose(lost, written);
+            self.unconfirmed = self.unconfirmed.saturating_sub(before - confirms.span());
+            self.link.outbound.discard(|discarded| confirms.release(discarded));
+            if let Some((first, last)) = resolved {
                 let (first, last) = (PublishSeq(first), PublishSeq(last));
                 self.events.push_back(Event::Resolved { channel: id, first, last });
             }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use amqp_proto::Properties;
 use bytes::Bytes;
 
+use crate::limits::COPIED_BODY_BYTES;
+
 use super::{Message, property_setters};
 
 /// A message to publish that borrows what it can (`basic.publish`; AMQP 0-9-1, 1.8.3.7). A [`Message`] is an owned
@@ -145,6 +147,17 @@ impl Body<'_> {
         match self {
             Self::Borrowed(bytes) => bytes,
             Self::Shared(bytes) => bytes,
+        }
+    }
+
+    /// The same body, whose memory can be shared unless it is so small that it is copied anyway.
+    pub(crate) fn shared(&self) -> Body<'_> {
+        match self {
+            Self::Borrowed(bytes) if bytes.len() >= COPIED_BODY_BYTES => {
+                Body::Shared(Bytes::copy_from_slice(bytes))
+            }
+            Self::Borrowed(bytes) => Body::Borrowed(bytes),
+            Self::Shared(bytes) => Body::Shared(bytes.clone()),
         }
     }
 }

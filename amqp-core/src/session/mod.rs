@@ -318,7 +318,12 @@ impl Session {
     /// Fills `out`, which must be empty, with bytes to write. Returns whether there are any. Call it again
     /// when they are written.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
-        self.connection.poll_transmit(now, out)
+        let any = self.connection.poll_transmit(now, out);
+        if self.phase == Phase::Attaching {
+            // There may be space for more publishes that are sent again.
+            self.continue_restore(now);
+        }
+        any
     }
 
     /// Returns what has changed. Call it until it returns `None`.

@@ -115,6 +115,9 @@ impl Session {
             }
             return;
         }
+        if !self.connection.resend() {
+            return;
+        }
         self.step(PhaseInput::Attached);
         self.retries.reset();
         self.connection.open_gates(now);

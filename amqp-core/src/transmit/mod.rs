@@ -304,7 +304,6 @@ impl Outbound {
 
     /// Queues a publish again. `head` is its method frame and its header frame, for any channel number. Returns
     /// its stream [offset](Self::offset).
-    #[cfg_attr(not(test), expect(dead_code, reason = "no publish is stored"))]
     pub(crate) fn resend(&mut self, channel: u16, head: &[u8], body: &Body<'_>, seq: u64) -> u64 {
         let offset = self.offset(channel, body.as_slice().len());
         let buffer = self.buffer(channel);
@@ -363,6 +362,11 @@ impl Outbound {
     /// Takes the bodies that will not be sent. The caller drops them where the application's `Drop` may run.
     pub(crate) fn take_discarded(&mut self) -> Vec<Bytes> {
         std::mem::take(&mut self.discarded)
+    }
+
+    /// Adds bodies of the application that are not needed any more, for the driver to drop.
+    pub(crate) fn discard(&mut self, release: impl FnOnce(&mut Vec<Bytes>)) {
+        release(&mut self.discarded);
     }
 
     /// Takes the bodies that another output will not send.

@@ -21,7 +21,6 @@ use crate::channel::outbox::{Outbox, Resend};
 use crate::error::Error;
 use crate::message::Body;
 
-#[cfg_attr(not(test), expect(dead_code, reason = "no publish is stored"))]
 impl Confirms {
     /// Creates the outbox, which accepts publishes below a number of bytes.
     pub(crate) fn open_outbox(&mut self, limit: usize) {

@@ -65,6 +65,14 @@ impl<'c> Channel<'c> {
             state.begin(pending)?;
             self.send_call(now, pending, encode)?
         };
+        let republish_bytes = self.connection.config.recovery.republish_bytes;
+        if pending == Pending::ConfirmSelect
+            && republish_bytes > 0
+            && self.connection.recovers
+            && let Some(state) = self.state().filter(|_| origin == Origin::User)
+        {
+            state.open_outbox(republish_bytes);
+        }
         if self.connection.recovers && origin == Origin::User {
             self.connection.calls.keep_change(call, request.change());
         }

@@ -46,22 +46,34 @@ impl Channel<'_> {
     /// [`PublishRefused`]: nothing was queued.
     #[inline]
     pub fn publish(&mut self, publish: &Publish<'_>) -> Result<PublishSeq, PublishRefused> {
+        self.publish_as::<false>(publish)
+    }
+
+    /// Publishes, and if `STORE`, keeps a copy in the outbox of the channel.
+    #[inline(always)]
+    fn publish_as<const STORE: bool>(
+        &mut self,
+        publish: &Publish<'_>,
+    ) -> Result<PublishSeq, PublishRefused> {
         let Connection { channels, link, scratch, unconfirmed, counters, .. } =
             &mut *self.connection;
         let Link { outbound, tuning, .. } = link;
         let Some(state) = channels.find_mut(self.id.0) else { return Err(self.closed().into()) };
-        if !state.takes_publishes() {
-            return Err(self.not_accepted());
+        if !(state.takes_publishes() || STORE) {
+            return self.publish_unless_refused(publish);
         }
         let (number, body) = (state.wire.number, publish.body.as_slice());
-        let direct = publish.is_plain() && outbound.is_direct(body.len());
+        let direct = !STORE && publish.is_plain() && outbound.is_direct(body.len());
         let admitted =
             if direct { outbound.admit_direct() } else { outbound.admit(number, body.len()) };
         if state.wire.flow_stopped || !admitted {
             return Err(PublishRefused::Full);
         }
         let seq = match state.mode.confirms() {
-            Some(confirms) if confirms.span() >= UNCONFIRMED_SPAN => {
+            Some(confirms)
+                if confirms.span() >= UNCONFIRMED_SPAN
+                    || (STORE && !confirms.outbox_has_space()) =>
+            {
                 return Err(PublishRefused::Unconfirmed);
             }
             Some(confirms) => confirms.next(),
@@ -102,7 +114,15 @@ impl Channel<'_> {
                 let (exchange, key) = (method.exchange, method.routing_key);
                 Fingerprint::new(exchange, key, properties, body, scratch)
             });
-            outbound.body(number, start, &publish.body, seq);
+            if STORE && let Some(confirms) = state.mode.confirms_mut() {
+                // One copy of a large body does for both.
+                let body = publish.body.shared();
+                let head = outbound.buffer(number).get(start..).unwrap_or_default();
+                confirms.store(head, &body);
+                outbound.body(number, start, &body, seq);
+            } else {
+                outbound.body(number, start, &publish.body, seq);
+            }
             (offset, fingerprint)
         };
         if let Some(confirms) = state.mode.confirms_mut() {
@@ -113,18 +133,22 @@ impl Channel<'_> {
         Ok(PublishSeq(seq))
     }
 
-    /// Why a publish is refused although its arguments may be valid.
+    /// A publish that is stored, or not accepted.
     #[cold]
-    fn not_accepted(&mut self) -> PublishRefused {
+    fn publish_unless_refused(
+        &mut self,
+        publish: &Publish<'_>,
+    ) -> Result<PublishSeq, PublishRefused> {
         let cause = self.connection.lost_cause();
-        let Some(state) = self.state() else { return self.closed().into() };
+        let Some(state) = self.state() else { return Err(self.closed().into()) };
         match state.gate {
-            Gate::Recovering => PublishRefused::Full,
+            Gate::Storing if state.is_open() => self.publish_as::<true>(publish),
+            Gate::Recovering => Err(PublishRefused::Full),
             Gate::LostPublishes(count) => {
                 state.gate = Gate::Open;
-                Error::PublishesLost { count, cause }.into()
+                Err(Error::PublishesLost { count, cause }.into())
             }
-            Gate::Open | Gate::Closed(_) => self.closed().into(),
+            Gate::Open | Gate::Storing | Gate::Closed(_) => Err(self.closed().into()),
         }
     }
 

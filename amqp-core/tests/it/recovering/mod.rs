@@ -4,6 +4,7 @@ mod channels;
 mod consumers;
 mod hooks;
 mod losses;
+mod republishing;
 mod topology;
 
 use amqp_core::proto::frame::{self, FrameKind, FrameLimits, Peek};
