@@ -116,9 +116,10 @@ impl Connection {
         unwritten: &mut Vec<(u64, CallKey, Request)>,
     ) {
         let Some((pending, waits)) = self.calls.pending(call) else { return };
+        // If no caller waits for it, the channel is closed when it is to be opened again.
         if let Pending::ChannelOpen(_) = pending
+            && !self.calls.is_sessions(call)
             && let Some(state) = self.channels.find_mut(id.0)
-            && self.calls.is_callers(call)
         {
             state.waiting.get_or_insert_default().open = Some(call);
             return;

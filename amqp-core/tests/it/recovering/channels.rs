@@ -258,3 +258,26 @@ fn r13_publishes_without_confirms_that_were_not_sent_are_reported_once() {
     assert_eq!(publish(&mut peer, id), Ok(0));
     assert_eq!(wire(&mut peer), ["2 basic.Publish", "1 basic.Publish"]);
 }
+
+/// The callers of `channel.open` have gone, or have seen their deadline pass, before the loss.
+#[test]
+fn a_channel_without_a_handle_is_not_opened_again() {
+    let mut peer = recovering();
+    let (_, forgotten) = peer.session.open_channel(peer.now).unwrap();
+    let (_, expired) = peer.session.open_channel(peer.now).unwrap();
+    let (_, unread) = peer.session.open_channel(peer.now).unwrap();
+    wire(&mut peer);
+    peer.session.forget(peer.now, forgotten.key());
+    for _ in 0..30 {
+        peer.send_bytes(&amqp_core::proto::frame::HEARTBEAT);
+        peer.pass(Duration::from_secs(1));
+    }
+    assert!(matches!(peer.session.take_reply(&expired), Some(Err(Error::Deadline { .. }))));
+    let (late, opened) = peer.session.open_channel(peer.now).unwrap();
+    peer.lose();
+    assert_eq!(recover(&mut peer), ["1 channel.Open"]);
+    assert!(matches!(peer.session.take_reply(&unread), Some(Err(Error::Deadline { .. }))));
+    assert_eq!(peer.session.take_reply(&opened), Some(Ok(())));
+    assert!(peer.session.channel(late).is_open());
+    assert_eq!(peer.session.connection().stats().open_calls, 0);
+}
