@@ -3,7 +3,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use amqp_async::core::{AmqpUri, Config, ConnectError, Endpoint, ProvidedCredentials};
+use amqp_async::core::{AmqpUri, CloseCause, Config, ConnectError, Endpoint, ProvidedCredentials};
 use amqp_async::{OverTransport, Plugins, Runtime, Secure};
 
 use crate::connection::Connection;
@@ -150,6 +150,96 @@ impl Connector {
         self
     }
 
+    /// Adds a hook, which runs each time a transport is connected: for the first connection, and whenever the
+    /// connection is recovered. It declares what the application needs, or checks that it is there.
+    ///
+    /// It gets a [`Connection`], on which it opens channels. Everything else waits until it returns:
+    /// [`connect`](Self::connect) and, while the connection is being recovered, the application's channels. What it declares
+    /// and consumes is not [recovered](Self::recovery), for the hook runs again. Its channels end with the transport,
+    /// and a thread that it starts may use the connection until then. The connection that it gets does not keep the
+    /// connection open.
+    ///
+    /// A hook that returns an error or panics fails the attempt. For the first connection that is an error of
+    /// [`connect`](Self::connect); otherwise the connection is tried again after a delay. So does one that takes longer
+    /// than [`hook_timeout`](Self::hook_timeout): its calls return errors then, as they do when the transport is lost.
+    /// Hooks run on a thread for this transport, one after the other, in the order in which they were added. They may
+    /// block.
+    ///
+    /// ```
+    /// # use amqp_blocking::{Connector, QueueDeclare};
+    /// let connector = Connector::default().on_connect(|connection| {
+    ///     let channel = connection.open_channel()?;
+    ///     channel.queue_declare(QueueDeclare::quorum("orders")).map(|_| ())
+    /// });
+    /// ```
+    #[must_use]
+    pub fn on_connect<E>(
+        mut self,
+        hook: impl Fn(&Connection) -> Result<(), E> + Send + Sync + 'static,
+    ) -> Self
+    where
+        E: Into<Box<dyn Error + Send + Sync>> + 'static,
+    {
+        let hook = Arc::new(hook);
+        self.plugins.hooks.on_connect(move |connection| {
+            let hook = Arc::clone(&hook);
+            // The task has a thread of its own.
+            async move { hook(&Connection::new(connection)) }
+        });
+        self
+    }
+
+    /// Adds a callback for each loss of the connection, whether or not it is recovered. It gets the reason. It is not
+    /// called when the application closes the connection, or when [`connect`](Self::connect) fails.
+    ///
+    /// Callbacks run one at a time, on a thread that the connection has for them, and get a [`Connection`] that does not
+    /// keep the connection open. They may block. They read the [events](Connection::events) of the connection: one that
+    /// falls 256 events behind misses some. A panic ends neither the connection nor other callbacks.
+    ///
+    /// ```
+    /// # use amqp_blocking::Connector;
+    /// let connector = Connector::default()
+    ///     .on_error(|_, cause| eprintln!("connection lost: {cause}"))
+    ///     .on_blocked(|_, reason| eprintln!("publishes wait: {reason}"))
+    ///     .on_unblocked(|_| eprintln!("publishes continue"))
+    ///     .on_close(|_, cause| eprintln!("connection closed: {cause}"));
+    /// ```
+    #[must_use]
+    pub fn on_error(
+        mut self,
+        call: impl Fn(&Connection, &CloseCause) + Send + Sync + 'static,
+    ) -> Self {
+        self.plugins.hooks.on_error(move |connection, cause| call(&weak(connection), cause));
+        self
+    }
+
+    /// Adds a callback for the end of the connection, for any reason, after which it is not recovered. It runs as
+    /// [`on_error`](Self::on_error) says.
+    #[must_use]
+    pub fn on_close(
+        mut self,
+        call: impl Fn(&Connection, &CloseCause) + Send + Sync + 'static,
+    ) -> Self {
+        self.plugins.hooks.on_close(move |connection, cause| call(&weak(connection), cause));
+        self
+    }
+
+    /// Adds a callback for a broker that blocks publishes (`connection.blocked`). It gets the broker's reason, and runs
+    /// as [`on_error`](Self::on_error) says.
+    #[must_use]
+    pub fn on_blocked(mut self, call: impl Fn(&Connection, &str) + Send + Sync + 'static) -> Self {
+        self.plugins.hooks.on_blocked(move |connection, reason| call(&weak(connection), reason));
+        self
+    }
+
+    /// Adds a callback for a broker that accepts publishes again (`connection.unblocked`), or when a blocked connection is
+    /// lost. It runs as [`on_error`](Self::on_error) says.
+    #[must_use]
+    pub fn on_unblocked(mut self, call: impl Fn(&Connection) + Send + Sync + 'static) -> Self {
+        self.plugins.hooks.on_unblocked(move |connection| call(&weak(connection)));
+        self
+    }
+
     amqp_async::connector_settings!();
 
     /// Opens a connection, and spawns a thread as its driver, which ends when the connection does. Waits
@@ -234,6 +324,11 @@ impl Connector {
             Ok((Connecting(connecting), driver))
         })
     }
+}
+
+/// The handle of a callback, which does not keep the connection open.
+fn weak(connection: &amqp_async::Connection) -> Connection {
+    Connection::new(connection.clone())
 }
 
 impl From<Config> for Connector {

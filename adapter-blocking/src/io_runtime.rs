@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::thread;
 use std::time::Instant;
 
 use amqp_async::{Clock, Executor, Runtime, Target, Timer, dial_tcp};
@@ -18,6 +19,7 @@ use mio::net::TcpStream;
 use crate::io_thread::Io;
 use crate::stream::{Socket, Stream};
 use crate::threads::Threads;
+use crate::wait::wait;
 use crate::work_pool::{self, Working};
 
 /// The I/O thread as a runtime of `amqp-async`.
@@ -48,8 +50,9 @@ impl Executor for IoRuntime {
         Deadline(Arc::clone(&self.0))
     }
 
+    /// A task that gets no thread is dropped. It is a hook, which then counts as failed, or the application's callbacks.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        Threads.spawn(task);
+        let _ = thread::Builder::new().name("amqp-hook".into()).spawn(|| wait(task));
     }
 
     fn spawn_blocking(&self, work: impl FnOnce() + Send + 'static) {

@@ -185,7 +185,7 @@ impl Connection {
 
     /// Returns whether the connection is open. `false` while it is being recovered, and once a close has begun.
     pub fn is_open(&self) -> bool {
-        self.inner.shared.with(|state| state.session.is_open())
+        self.inner.shared.with(|state| self.inner.is_open(&state.session))
     }
 
     /// Returns the cause if the connection is closed.
@@ -243,7 +243,7 @@ impl Future for OpeningChannel {
         let now = shared.now();
         let result = shared.with(|state| {
             if sent.is_none() {
-                match state.session.open_channel(now) {
+                match connection.open_channel(&mut state.session, now) {
                     Ok(opening) => *sent = Some(opening),
                     Err(error) => return Poll::Ready(Err(error)),
                 }

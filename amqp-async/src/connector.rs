@@ -1,5 +1,6 @@
 //! `Connector`: how an application configures and opens connections. The connectors of all adapters use it.
 
+use std::error::Error;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::pin::Pin;
@@ -14,6 +15,7 @@ use crate::connection::Connection;
 use crate::driver::Driver;
 use crate::executor::Executor;
 use crate::holders::ConnectionHolder;
+use crate::hooks::Hooks;
 use crate::over_stream::{DriverOver, Over, OverTransport};
 use crate::provider::{CredentialsProvider, Plugins};
 use crate::pump::Pump;
@@ -53,7 +55,7 @@ impl<R: Runtime + Default> Connector<R> {
 impl<R: Runtime> Connector<R> {
     /// Creates a connector on a runtime, for a runtime that has no default or does not come from an adapter.
     pub const fn on(runtime: R, config: Config) -> Self {
-        Self { runtime, config, plugins: Plugins { secure: None, credentials: None } }
+        Self { runtime, config, plugins: Plugins::new() }
     }
 
     /// Creates the streams of connections with a function, such as one that connects through a proxy or to a
@@ -113,6 +115,96 @@ impl<R: Runtime> Connector<R> {
     #[must_use]
     pub fn credentials_provider(mut self, provider: impl CredentialsProvider + 'static) -> Self {
         self.plugins.credentials = Some(Arc::new(provider));
+        self
+    }
+
+    /// Adds a hook, which runs each time a transport is connected: for the first connection, and whenever the
+    /// connection is recovered. It declares what the application needs, or checks that it is there.
+    ///
+    /// It gets a [`Connection`], on which it opens channels. Everything else waits until it returns: the future of
+    /// [`connect`](Self::connect) and, while the connection is being recovered, the application's channels. What it declares
+    /// and consumes is not [recovered](Self::recovery), for the hook runs again. Its channels end with the transport,
+    /// and a task that it spawns may use the connection until then. The connection that it gets does not keep the
+    /// connection open.
+    ///
+    /// A hook that returns an error or panics fails the attempt. For the first connection that is an error of
+    /// [`connect`](Self::connect); otherwise the connection is tried again after a delay. So does one that takes longer
+    /// than [`hook_timeout`](Self::hook_timeout): its future is dropped. It is dropped too when the transport is lost.
+    /// Hooks run as a task, one after the other, in the order in which they were added.
+    ///
+    /// ```
+    /// # use amqp_async::{Connection, Connector, Error, QueueDeclare, Runtime};
+    /// # fn example<R: Runtime>(connector: Connector<R>) -> Connector<R> {
+    /// connector.on_connect(|connection: Connection| async move {
+    ///     let channel = connection.open_channel().await?;
+    ///     channel.queue_declare(QueueDeclare::quorum("orders")).await?;
+    ///     Ok::<_, Error>(())
+    /// })
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn on_connect<F, E>(
+        mut self,
+        hook: impl Fn(Connection) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.plugins.hooks.on_connect(hook);
+        self
+    }
+
+    /// Adds a callback for each loss of the connection, whether or not it is recovered. It gets the reason. It is not
+    /// called when the application closes the connection, or when [`connect`](Self::connect) fails.
+    ///
+    /// Callbacks run as a task, one at a time, and get a [`Connection`] that does not keep the connection open. They
+    /// must not block. They read the [events](Connection::events) of the connection: one that falls 256 events behind
+    /// misses some. A panic ends neither the connection nor other callbacks.
+    ///
+    /// ```
+    /// # use amqp_async::{Connector, Runtime};
+    /// # fn example<R: Runtime>(connector: Connector<R>) -> Connector<R> {
+    /// connector
+    ///     .on_error(|_, cause| eprintln!("connection lost: {cause}"))
+    ///     .on_blocked(|_, reason| eprintln!("publishes wait: {reason}"))
+    ///     .on_unblocked(|_| eprintln!("publishes continue"))
+    ///     .on_close(|_, cause| eprintln!("connection closed: {cause}"))
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn on_error(
+        mut self,
+        call: impl Fn(&Connection, &CloseCause) + Send + Sync + 'static,
+    ) -> Self {
+        self.plugins.hooks.on_error(call);
+        self
+    }
+
+    /// Adds a callback for the end of the connection, for any reason, after which it is not recovered. It runs as
+    /// [`on_error`](Self::on_error) says.
+    #[must_use]
+    pub fn on_close(
+        mut self,
+        call: impl Fn(&Connection, &CloseCause) + Send + Sync + 'static,
+    ) -> Self {
+        self.plugins.hooks.on_close(call);
+        self
+    }
+
+    /// Adds a callback for a broker that blocks publishes (`connection.blocked`). It gets the broker's reason, and runs
+    /// as [`on_error`](Self::on_error) says.
+    #[must_use]
+    pub fn on_blocked(mut self, call: impl Fn(&Connection, &str) + Send + Sync + 'static) -> Self {
+        self.plugins.hooks.on_blocked(call);
+        self
+    }
+
+    /// Adds a callback for a broker that accepts publishes again (`connection.unblocked`), or when a blocked connection is
+    /// lost. It runs as [`on_error`](Self::on_error) says.
+    #[must_use]
+    pub fn on_unblocked(mut self, call: impl Fn(&Connection) + Send + Sync + 'static) -> Self {
+        self.plugins.hooks.on_unblocked(call);
         self
     }
 
@@ -222,7 +314,7 @@ pub fn connect<R: Runtime>(
         plugins.secure = Some(runtime.secure(config.tls())?);
     }
     let authentication = Authentication::new(&runtime, &config, &plugins)?;
-    let config = config.fetch_credentials(plugins.credentials.is_some());
+    let config = plugins.apply(config);
     let (config, now) = (Arc::new(config), runtime.now());
     let seed = RandomState::new().hash_one(0);
     let session = if runtime.resolves() {
@@ -230,7 +322,7 @@ pub fn connect<R: Runtime>(
     } else {
         Session::dialling_by_name(config, now, seed)
     };
-    Ok(driven(runtime, session?, authentication, plugins.secure))
+    Ok(driven(runtime, session?, authentication, plugins.secure, plugins.hooks))
 }
 
 /// Returns a connection over a transport that is connected already, and its driver.
@@ -243,11 +335,11 @@ pub fn connect_with<R: Executor, T: Transport>(
     plugins: Plugins,
     transport: T,
 ) -> Result<(Connecting, Driver<OverTransport<R, T>>), ConnectError> {
-    let config = config.fetch_credentials(plugins.credentials.is_some());
+    let (config, hooks) = (plugins.apply(config), plugins.hooks.clone());
     let authentication = Authentication::over_stream(plugins);
     let (session, attempt) = Session::connected(Arc::new(config), runtime.now())?;
     let runtime = OverTransport::connected(runtime);
-    let (connecting, driver) = driven(runtime, session, authentication, None);
+    let (connecting, driver) = driven(runtime, session, authentication, None, hooks);
     Ok((connecting, driver.with_transport(attempt, transport)))
 }
 
@@ -256,10 +348,13 @@ fn driven<R: Runtime>(
     session: Session,
     authentication: Authentication,
     secure: Option<Arc<dyn Secure>>,
+    hooks: Hooks,
 ) -> (Connecting, Driver<R>) {
     let shared = Arc::new(Shared::new(session, runtime.clock()));
-    let driver = Driver::new(runtime, Pump::new(Arc::clone(&shared)), authentication, secure);
-    (Connecting { inner: Some(Arc::new(ConnectionHolder { shared })), ticket: None }, driver)
+    let pump = Pump::new(Arc::clone(&shared));
+    let driver = Driver::new(runtime, pump, authentication, secure, hooks);
+    let holder = Arc::new(ConnectionHolder::new(shared));
+    (Connecting { inner: Some(holder), ticket: None }, driver)
 }
 
 /// A connection that is being opened. Resolves to the open [`Connection`].
@@ -291,7 +386,8 @@ impl Future for Connecting {
                     Poll::Pending
                 }
                 Some(CloseCause::Connect(error)) => Poll::Ready(Err((**error).clone())),
-                Some(_) => Poll::Ready(Ok(())),
+                // A hook has closed it.
+                Some(_) => Poll::Ready(Err(ConnectError::Aborted)),
             }
         });
         let Poll::Ready(result) = result else { return Poll::Pending };

@@ -30,9 +30,11 @@ use futures_core::FusedFuture;
 use crate::authentication::Authentication;
 use crate::dialling::{Dialled, Dialling, Secured};
 use crate::executor::Timer;
+use crate::hooks::{Hooks, Watching};
 use crate::pump::Pump;
 use crate::runtime::Runtime;
 use crate::secure::Secure;
+use crate::shared::State;
 use crate::transport::Transport;
 
 type Boxed<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
@@ -52,6 +54,9 @@ pub struct Driver<R: Runtime> {
     dialling: Option<(Attempt, Dialling<R::Transport>)>,
     authentication: Authentication,
     transport: Option<(Attempt, Secured<R::Transport>)>,
+    hooks: Hooks,
+    /// The task of the application's callbacks, until it is spawned.
+    watching: Option<Watching>,
     /// What encrypts transports to hosts that ask for TLS.
     secure: Option<Arc<dyn Secure>>,
     timer: R::Timer,
@@ -99,7 +104,9 @@ impl<R: Runtime> Driver<R> {
         pump: Pump,
         authentication: Authentication,
         secure: Option<Arc<dyn Secure>>,
+        hooks: Hooks,
     ) -> Self {
+        let watching = hooks.watch(pump.shared());
         let timer = runtime.timer();
         Self {
             runtime,
@@ -108,6 +115,8 @@ impl<R: Runtime> Driver<R> {
             dialling: None,
             authentication,
             transport: None,
+            hooks,
+            watching,
             secure,
             timer,
             armed: None,
@@ -140,22 +149,27 @@ impl<R: Runtime> Driver<R> {
             }
             Action::FetchCredentials { attempt } => {
                 // A renewal keeps the transport that it is for.
-                if self.transport.as_ref().is_some_and(|(its, _)| *its != attempt) {
+                if self.transport.as_ref().is_none_or(|(its, _)| *its != attempt) {
                     self.drop_unless_lingering();
+                    self.dialling = None;
+                    self.pump.shared().with(State::end_hook);
                 }
-                self.dialling.take_if(|(its, _)| *its != attempt);
                 self.authentication.fetch(attempt);
             }
             Action::Resolve { attempt, host, port } => {
                 self.drop_unless_lingering();
-                self.dialling = None;
-                self.authentication.stop();
+                self.stop();
                 self.resolving = Some((attempt, Box::pin(self.runtime.resolve(&host, port))));
             }
             Action::Dial { attempt, target } => {
                 self.drop_transport();
+                self.pump.shared().with(State::end_hook);
                 let dialling = Dialling::new(&self.runtime, target, self.secure.as_ref());
                 self.dialling = Some((attempt, dialling));
+            }
+            Action::RunHook { attempt } => {
+                self.pump.shared().with(|state| state.begin_hook(attempt));
+                self.runtime.spawn(self.hooks.run(self.pump.shared(), attempt));
             }
             Action::Disconnect { .. } => self.linger(now),
             Action::Finish { at_once: false, .. } => self.linger(now),
@@ -184,6 +198,7 @@ impl<R: Runtime> Driver<R> {
     fn stop(&mut self) {
         (self.resolving, self.dialling) = (None, None);
         self.authentication.stop();
+        self.pump.shared().with(State::end_hook);
     }
 
     /// Polls the futures that an action has started. Returns whether one was ready.
@@ -414,6 +429,9 @@ impl<R: Runtime> Future for Driver<R> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         if self.ended {
             return Poll::Pending;
+        }
+        if let Some(watching) = self.watching.take() {
+            self.runtime.spawn(watching);
         }
         ready!(self.poll_rounds(cx));
         self.ended = true;

@@ -3,11 +3,15 @@
 //! A [`ChannelHolder`] represents a channel, and a [`ConnectionHolder`] a connection. Every handle and every
 //! future of a channel has a reference to the holder of the channel, which has a reference to the holder of
 //! the connection. The last reference that is dropped closes the channel, and then the connection.
+//!
+//! The connections that [hooks](crate::Hooks) get have holders of their own, which keep nothing open.
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use amqp_core::ChannelId;
+use std::time::Instant;
+
+use amqp_core::{Attempt, Call, ChannelId, Error, Session};
 
 use crate::shared::Shared;
 use crate::trace::Once;
@@ -16,12 +20,63 @@ use crate::trace::Once;
 #[allow(unreachable_pub, reason = "it stands in a sealed trait")]
 pub struct ConnectionHolder {
     pub(crate) shared: Arc<Shared>,
+    hold: Hold,
+}
+
+/// What a holder keeps open, and what is opened with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hold {
+    /// The connection.
+    Open,
+    /// Nothing. Channels end with the transport of this attempt.
+    Setup(Attempt),
+    /// Nothing.
+    Weak,
+}
+
+impl ConnectionHolder {
+    /// Creates a holder that closes the connection when it is dropped.
+    pub(crate) const fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, hold: Hold::Open }
+    }
+
+    /// Creates a holder for a hook that sets up a transport.
+    pub(crate) fn setup(shared: &Arc<Shared>, attempt: Attempt) -> Self {
+        Self { shared: Arc::clone(shared), hold: Hold::Setup(attempt) }
+    }
+
+    /// Creates a holder that keeps nothing open.
+    pub(crate) fn weak(shared: &Arc<Shared>) -> Self {
+        Self { shared: Arc::clone(shared), hold: Hold::Weak }
+    }
+
+    /// Opens a channel.
+    pub(crate) fn open_channel(
+        &self,
+        session: &mut Session,
+        now: Instant,
+    ) -> Result<(ChannelId, Call<()>), Error> {
+        match self.hold {
+            Hold::Setup(attempt) => session.open_setup_channel(now, attempt),
+            Hold::Open | Hold::Weak => session.open_channel(now),
+        }
+    }
+
+    /// Whether channels can be opened at once.
+    pub(crate) fn is_open(&self, session: &Session) -> bool {
+        match self.hold {
+            Hold::Setup(attempt) => session.is_connected(attempt),
+            Hold::Open | Hold::Weak => session.is_open(),
+        }
+    }
 }
 
 impl Drop for ConnectionHolder {
     fn drop(&mut self) {
-        let now = self.shared.now();
-        self.shared.with(|state| state.session.close(now));
+        if self.hold == Hold::Open {
+            let now = self.shared.now();
+            self.shared.with(|state| state.session.close(now));
+        }
     }
 }
 

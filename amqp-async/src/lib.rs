@@ -30,6 +30,7 @@ mod futures_io;
 mod get;
 pub mod guide;
 mod holders;
+mod hooks;
 pub mod limits;
 mod listeners;
 mod over_stream;
@@ -65,6 +66,7 @@ pub use exports::values::*;
 pub use exports::{futures, handles, values};
 #[cfg(feature = "futures-io")]
 pub use futures_io::FuturesIo;
+pub use hooks::Hooks;
 pub use listeners::ConnectionEvent;
 pub use over_stream::{DriverOver, Over, OverTransport};
 pub use provider::{CredentialsProvider, Fetching, Plugins};

@@ -168,7 +168,8 @@ struct OpeningHolder {
 impl OpeningHolder {
     fn new(connection: Arc<ConnectionHolder>) -> Result<Self, Error> {
         let now = connection.shared.now();
-        let (id, open) = connection.shared.with(|state| state.session.open_channel(now))?;
+        let (id, open) =
+            connection.shared.with(|state| connection.open_channel(&mut state.session, now))?;
         Ok(Self { channel: ChannelHolder::new(connection, id), open })
     }
 

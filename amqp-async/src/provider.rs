@@ -6,8 +6,9 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use amqp_core::ProvidedCredentials;
+use amqp_core::{Config, ProvidedCredentials};
 
+use crate::hooks::Hooks;
 use crate::secure::Secure;
 
 /// Provides the credentials of connections: see
@@ -52,6 +53,20 @@ pub struct Plugins {
     pub secure: Option<Arc<dyn Secure>>,
     /// What provides credentials, in place of those of the configuration.
     pub credentials: Option<Arc<dyn CredentialsProvider>>,
+    /// What runs when a connection opens, is lost, is blocked or closes.
+    pub hooks: Hooks,
+}
+
+impl Plugins {
+    /// Creates plugins that do nothing.
+    pub const fn new() -> Self {
+        Self { secure: None, credentials: None, hooks: Hooks::new() }
+    }
+
+    /// Returns a configuration with what the session must know of the plugins.
+    pub(crate) fn apply(&self, config: Config) -> Config {
+        config.fetch_credentials(self.credentials.is_some()).runs_hook(self.hooks.has_on_connect())
+    }
 }
 
 impl fmt::Debug for Plugins {
@@ -59,6 +74,7 @@ impl fmt::Debug for Plugins {
         f.debug_struct("Plugins")
             .field("secure", &self.secure)
             .field("credentials", &self.credentials.is_some())
+            .field("hooks", &self.hooks)
             .finish()
     }
 }

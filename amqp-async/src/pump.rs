@@ -233,6 +233,11 @@ impl Pump {
         self.shared.with(|state| state.session.handle_response(now, attempt, response));
     }
 
+    /// Returns the session, for what runs beside the driver.
+    pub(crate) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Returns whether the connection is open.
     pub(crate) fn is_open(&self) -> bool {
         self.shared.with(|state| state.session.connection().is_open())

@@ -96,6 +96,9 @@ macro_rules! connector_settings {
             /// no limit (<https://www.rabbitmq.com/docs/connection-blocked>).
             blocked_timeout(timeout: std::time::Duration);
 
+            /// Sets how long the [hooks](Self::on_connect) of one transport may take together. The default is 30 s.
+            hook_timeout(timeout: std::time::Duration);
+
             /// Sets what happens when the open connection is lost. By default it is not recovered: it ends.
             recovery(recovery: $crate::Recovery);
         }

@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
-use amqp_core::{ChannelId, CloseCause, Event, Session};
+use amqp_core::errors::TransportError;
+use amqp_core::{Attempt, ChannelId, CloseCause, Event, Session};
 
 use crate::executor::Clock;
 use crate::listeners::Listeners;
@@ -39,6 +40,8 @@ pub(crate) struct State {
     /// Tasks that wait for the connection to open or to close.
     pub(crate) lifecycle: WaitQueue,
     pub(crate) listeners: Listeners,
+    /// The attempt whose hook runs, and the waker of its task.
+    hook: Option<(Attempt, Option<Waker>)>,
     pub(crate) log: Log,
     /// The number of transports that were lost, for handles to read without the lock. It changes under the lock.
     losses: Arc<AtomicU32>,
@@ -84,6 +87,7 @@ impl Shared {
             channels: Vec::new(),
             lifecycle: WaitQueue::default(),
             listeners: Listeners::default(),
+            hook: None,
             driver: None,
             sleep: Sleep::default(),
         };
@@ -166,15 +170,51 @@ impl State {
         self.sleep = sleep;
     }
 
+    /// Records that the hook of an attempt runs.
+    pub(crate) fn begin_hook(&mut self, attempt: Attempt) {
+        self.end_hook();
+        self.hook = Some((attempt, None));
+    }
+
+    /// Ends the hook that runs: its task drops it.
+    pub(crate) fn end_hook(&mut self) {
+        let waker = self.hook.take().and_then(|(_, waker)| waker);
+        self.released.wake(waker);
+    }
+
+    /// Records that the hook of an attempt has returned.
+    pub(crate) fn hook_done(
+        &mut self,
+        now: Instant,
+        attempt: Attempt,
+        result: Result<(), TransportError>,
+    ) {
+        if let Some((_, waker)) = self.hook.take_if(|(running, _)| *running == attempt) {
+            self.released.drop_waker(waker);
+        }
+        self.session.handle_hook_done(now, attempt, result);
+    }
+
+    /// Returns whether the hook of an attempt is to go on. The waker is woken when that changes.
+    pub(crate) fn continues_hook(&mut self, attempt: Attempt, waker: &Waker) -> bool {
+        let Some((running, place)) = &mut self.hook else { return false };
+        if *running == attempt {
+            register(place, waker, &mut self.released);
+        }
+        *running == attempt
+    }
+
     /// Drops the waker of the driver, because the driver is dropped.
     pub(crate) fn driver_dropped(&mut self) {
         let driver = self.driver.take();
         self.released.drop_waker(driver);
+        self.end_hook();
     }
 
     /// Replaces the session with one that has ended, and wakes everything that waits.
     #[cold]
     fn replace_session(&mut self) {
+        self.end_hook();
         let ended = self.session.replacement(CloseCause::Panicked);
         let Self { session, released, calls, consumers, channels, .. } = self;
         released.drop_session(std::mem::replace(session, ended));

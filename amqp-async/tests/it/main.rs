@@ -2,6 +2,7 @@
 //! sockets are noticed when the test says so.
 
 mod driver;
+mod hooks;
 mod pipelined;
 mod played;
 mod recovering;

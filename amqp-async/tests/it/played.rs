@@ -149,6 +149,11 @@ impl Peer {
         self.state().now += time;
     }
 
+    /// The driver is dropped.
+    pub(crate) fn drop_driver(&mut self) {
+        self.driver = Box::pin(std::future::pending());
+    }
+
     /// Polls the driver once, whoever woke it; whether it has ended.
     pub(crate) fn poll_driver(&mut self) -> bool {
         self.woken.0.store(false, Ordering::Relaxed);

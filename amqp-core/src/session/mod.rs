@@ -357,6 +357,11 @@ impl Session {
         self.phase == Phase::Open && self.connection.is_open()
     }
 
+    /// Whether the connection is open on the transport of this attempt, for a hook that sets it up.
+    pub fn is_connected(&self, attempt: Attempt) -> bool {
+        attempt == self.attempt && self.phase.is_up() && self.connection.is_open()
+    }
+
     /// Whether `poll_action` has an action to return.
     #[inline]
     pub fn wants_action(&self) -> bool {
