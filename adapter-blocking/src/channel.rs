@@ -23,7 +23,9 @@ use crate::wait::{wait, wait_timeout};
 /// A call takes its request, or only a name where that is enough: `channel.queue_declare("orders")`,
 /// `channel.queue_delete("orders")`. It blocks the calling thread until the broker has replied, and returns
 /// the reply. It returns an [`Error`] if the channel or the connection is closed or closes meanwhile, if an
-/// argument cannot be sent, or if no reply arrives within the call timeout (30 s by default).
+/// argument cannot be sent, or if no reply arrives within the call timeout (30 s by default). It returns
+/// [`Error::Interrupted`] if the connection is lost before the reply, and is being recovered. A call that is made while it
+/// is being recovered waits, within its timeout.
 ///
 /// ```
 /// # use amqp_blocking::{Connection, Error, QueueBind, QueueDeclare};

@@ -10,8 +10,11 @@ use crate::consumer::Consumer;
 use crate::publisher::Publisher;
 use crate::wait::{wait, wait_timeout};
 
-/// A connection to a broker, from `connection.open-ok` until it is closed or lost
+/// A connection to a broker, from `connection.open-ok` until it is closed, or lost and not recovered
 /// (<https://www.rabbitmq.com/docs/connections>).
+///
+/// When the connection is lost and [recovered](crate::Connector::recovery), all handles stay valid. Calls and publishes
+/// wait until it is open again.
 ///
 /// The handle is thread-safe, and its clones are handles to the same connection. When the last handle to it
 /// and to its channels is dropped, the connection is closed in the background after everything that is

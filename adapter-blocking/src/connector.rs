@@ -252,7 +252,8 @@ impl Connector {
     /// timeout.
     ///
     /// # Errors
-    /// [`ConnectError`] with every failed attempt, within the [connect timeout](Self::connect_timeout).
+    /// [`ConnectError`] with every failed attempt, within the [connect timeout](Self::connect_timeout), and the
+    /// [hook timeout](Self::hook_timeout) if there are hooks. [`ConnectError::Aborted`] if a hook closes the connection.
     /// [`ConnectError::NoClientCertificate`] if the mechanism EXTERNAL is configured without a client certificate. For an
     /// `amqps` host [`ConnectError::TlsUnsupported`] without the feature `tls` or a TLS implementation
     /// ([`tls`](Self::tls)), and [`ConnectError::Tls`] if certificates cannot be read.

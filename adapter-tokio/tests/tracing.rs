@@ -2,11 +2,12 @@
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use amqp_testkit::ModelBroker;
 use amqp_tokio::{
-    BasicConsume, CloseCause, ConnectionEvent, Connector, Endpoint, FRAME_LOG_TARGET, FieldTable,
-    LOG_TARGET, Properties, Publish, QueueDeclare, connect,
+    Backoff, BasicConsume, CloseCause, ConnectionEvent, Connector, Endpoint, FRAME_LOG_TARGET,
+    FieldTable, LOG_TARGET, Properties, Publish, QueueDeclare, Recovery, connect,
 };
 use tracing_subscriber::filter::LevelFilter;
 
@@ -231,6 +232,38 @@ async fn na_38_failed_attempts_are_logged() {
         lines[1..],
         [format!("DEBUG connection: amqp: connection not opened cause={error}")]
     );
+}
+
+#[tokio::test]
+async fn na_38_a_loss_and_its_recovery_are_logged() {
+    let (log, _guard) = listen(LevelFilter::INFO);
+    let broker = ModelBroker::start().unwrap();
+    let peer = peer(&broker);
+    let backoff = Backoff::fixed(Duration::from_millis(20)).jitter(0.0);
+    let connector = Connector::new(&broker.uri()).unwrap();
+    let connector = connector.recovery(Recovery::automatic().backoff(backoff));
+    let connection = connector.connect().await.unwrap();
+    let mut events = connection.events();
+    broker.close_all("maintenance");
+    let Some(ConnectionEvent::Lost(cause)) = events.next().await else { panic!("it is not lost") };
+    while !matches!(events.next().await, Some(ConnectionEvent::Recovered { .. })) {}
+    connection.close().await;
+
+    let port = broker.port();
+    let all = log.lines(&peer);
+    let lines: Vec<_> = all.iter().map(|line| line.split_once("amqp: ").unwrap()).collect();
+    assert!(lines[0].1.starts_with("connection opened"), "{lines:#?}");
+    let expected = [
+        ("WARN", format!("connection lost, recovering cause={cause}")),
+        ("INFO", format!("connection retry scheduled attempt=1 delay=20ms cause={cause}")),
+        ("INFO", format!("connection recovered host=\"127.0.0.1\" port={port}")),
+        ("INFO", format!("connection closed cause={}", CloseCause::ByClient)),
+    ];
+    assert_eq!(lines.len(), 1 + expected.len(), "{lines:#?}");
+    for ((span, event), (level, expected)) in lines[1..].iter().zip(expected) {
+        assert_eq!(*span, format!("{level} connection{{peer=PEER}}: "));
+        assert_eq!(*event, expected);
+    }
 }
 
 /// The address that the broker listens on.

@@ -18,7 +18,8 @@ use crate::holders::{ChannelHolder, ConnectionHolder, Holder};
 ///
 /// # Errors
 /// [`Error`]: the channel or the connection is closed or closes meanwhile, an argument cannot be sent, or no
-/// reply arrives within the call timeout (30 s by default).
+/// reply arrives within the call timeout (30 s by default). [`Error::Interrupted`] if the connection is lost before the
+/// reply, and is being recovered. A call that is made while it is being recovered waits, within its timeout.
 ///
 /// # Cancel safety
 /// If the future is dropped before the first poll, nothing is sent. If it is dropped later, the request was

@@ -220,7 +220,8 @@ impl<R: Runtime> Connector<R> {
     /// [graceful shutdown](crate::guide::shutdown)).
     ///
     /// # Errors
-    /// [`ConnectError`] with every failed attempt, within the [connect timeout](Self::connect_timeout).
+    /// [`ConnectError`] with every failed attempt, within the [connect timeout](Self::connect_timeout), and the
+    /// [hook timeout](Self::hook_timeout) if there are hooks. [`ConnectError::Aborted`] if a hook closes the connection.
     /// [`ConnectError::DriverNotStarted`] if there is no runtime, or if it lacks a part that a connection
     /// needs. [`ConnectError::NoClientCertificate`] if the mechanism EXTERNAL is configured without a client
     /// certificate. For an `amqps` host [`ConnectError::TlsUnsupported`] without the adapter's feature `tls` or a TLS

@@ -172,10 +172,11 @@ impl<R: Runtime> Driver<R> {
                 self.runtime.spawn(self.hooks.run(self.pump.shared(), attempt));
             }
             Action::Disconnect { .. } => self.linger(now),
-            Action::Finish { at_once: false, .. } => self.linger(now),
-            Action::Finish { at_once: true, .. } => {
-                self.stop();
-                self.drop_transport();
+            Action::Finish { at_once, .. } => {
+                self.linger(now);
+                if at_once {
+                    self.drop_transport();
+                }
             }
             // The core has no other actions. A new one that is ignored ends with its timeout.
             _ => {}

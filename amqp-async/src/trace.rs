@@ -264,7 +264,7 @@ mod logging {
                     for FailedEntity { entity, error, .. } in failed {
                         warn!(target: LOG_TARGET, parent: span, %entity, %error, "not declared again");
                     }
-                    span.record("peer", display(Peer(&target)));
+                    // Subscribers append what is recorded: with another peer at each loss, a span would grow.
                     let (host, port) = (&*target.endpoint.host, target.endpoint.port);
                     info!(target: LOG_TARGET, parent: span, host, port, "connection recovered");
                 }

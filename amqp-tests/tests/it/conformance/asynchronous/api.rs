@@ -4,6 +4,7 @@ use std::future::ready;
 use std::io;
 use std::net::TcpStream;
 use std::pin::Pin;
+use std::sync::mpsc;
 use std::time::Duration;
 
 pub(crate) use amqp_async::{errors::*, handles::*, values::*};
@@ -91,6 +92,36 @@ impl At {
                 let stream = tokio::net::UnixStream::from_std(stream).unwrap();
                 amqp_tokio::Connector::from(config).connect_with(stream).await
             }
+        }
+    }
+
+    /// Connects with a hook, and with callbacks that report what they hear.
+    pub(crate) async fn connect_hooked<F>(
+        &self,
+        configure: impl FnOnce(Config) -> Config,
+        hook: impl Fn(Connection) -> F + Send + Sync + 'static,
+        calls: mpsc::Sender<String>,
+    ) -> Result<Connection, ConnectError>
+    where
+        F: Future<Output = Result<(), Error>> + Send + 'static,
+    {
+        let closes = calls.clone();
+        macro_rules! connect {
+            ($adapter:ident) => {{
+                let connector = $adapter::Connector::new(&self.uri)?.configure(configure);
+                let connector = connector.on_connect(hook).on_error(move |_, cause| {
+                    let _ = calls.send(format!("lost: {cause}"));
+                });
+                let connector = connector.on_close(move |_, cause| {
+                    let _ = closes.send(format!("closed: {cause}"));
+                });
+                connector.connect().await
+            }};
+        }
+        match self.adapter {
+            Adapter::AsyncStd => connect!(amqp_async_std),
+            Adapter::Smol => connect!(amqp_smol),
+            Adapter::TokioCurrentThread | Adapter::TokioMultiThread => connect!(amqp_tokio),
         }
     }
 

@@ -61,6 +61,29 @@ impl At {
         smol::unblock(move || connector.connect_with(stream)).await.map(Connection)
     }
 
+    /// Connects with a hook, and with callbacks that report what they hear.
+    pub(crate) async fn connect_hooked<F>(
+        &self,
+        configure: impl FnOnce(Config) -> Config,
+        hook: impl Fn(Connection) -> F + Send + Sync + 'static,
+        calls: mpsc::Sender<String>,
+    ) -> Result<Connection, ConnectError>
+    where
+        F: Future<Output = Result<(), Error>> + Send + 'static,
+    {
+        let closes = calls.clone();
+        let connector = Connector::new(&self.uri)?
+            .configure(configure)
+            .on_connect(move |connection| smol::block_on(hook(Connection(connection.clone()))))
+            .on_error(move |_, cause| {
+                let _ = calls.send(format!("lost: {cause}"));
+            })
+            .on_close(move |_, cause| {
+                let _ = closes.send(format!("closed: {cause}"));
+            });
+        smol::unblock(move || connector.connect()).await.map(Connection)
+    }
+
     /// Connects with credentials that a function provides.
     pub(crate) async fn connect_providing(
         &self,

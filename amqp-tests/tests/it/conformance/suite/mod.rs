@@ -16,6 +16,7 @@ mod ending;
 mod faults;
 mod handles;
 mod handshakes;
+mod hooks;
 mod kinds;
 mod logins;
 mod mechanisms;
