@@ -3,9 +3,10 @@
 //! The driver runs it, outside of any lock. It uses channels of its own (see `Origin` in `channel/mod.rs`). On the first
 //! connection, a hook that fails is a failed attempt to connect; later it is a failed attempt to recover.
 
+use std::io::ErrorKind;
 use std::time::Instant;
 
-use crate::error::{ConnectFailure, TransportError};
+use crate::error::{CloseCause, ConnectFailure, ConnectStep, TransportError};
 use crate::event::{Action, Event, TimeoutReason};
 use crate::ids::Attempt;
 use crate::session::{Phase, PhaseInput, Session};
@@ -49,8 +50,25 @@ impl Session {
     pub(super) fn hook_timed_out(&mut self, now: Instant) {
         if self.phase == Phase::SettingUp && self.connection.is_open() {
             let text = format!("no result within {} s", self.config.hook_timeout.as_secs_f32());
-            self.hook_failed(now, TransportError::new(std::io::ErrorKind::TimedOut, text.as_str()));
+            self.hook_failed(now, TransportError::new(ErrorKind::TimedOut, text.as_str()));
         }
+    }
+
+    /// The transport of the first connection has ended before the hook was done. The attempt to connect has failed,
+    /// unless the hook has closed the connection.
+    pub(super) fn set_up_lost(&mut self, now: Instant, cause: CloseCause) {
+        let step = ConnectStep::Hook;
+        let failure = match &cause {
+            CloseCause::ByClient | CloseCause::ByClientForced => return self.end(cause),
+            CloseCause::ByBroker(error) => ConnectFailure::Closed(error.clone()),
+            CloseCause::Protocol(error) => ConnectFailure::Protocol(error.clone()),
+            CloseCause::Transport(error) => ConnectFailure::Lost { step, error: error.clone() },
+            cause => {
+                let error = TransportError::new(ErrorKind::TimedOut, cause.to_string().as_str());
+                ConnectFailure::Lost { step, error }
+            }
+        };
+        self.set_up_failed(now, &cause, failure);
     }
 
     fn hook_failed(&mut self, now: Instant, error: TransportError) {
@@ -58,6 +76,13 @@ impl Session {
             return self.restore_failed(now, &error);
         }
         self.connection.leave("set-up failed");
-        self.attempt_failed(now, ConnectFailure::Hook(error));
+        self.set_up_failed(now, &CloseCause::ByClient, ConnectFailure::Hook(error));
+    }
+
+    /// Closes the channels of the hook, and continues with the next address.
+    fn set_up_failed(&mut self, now: Instant, cause: &CloseCause, failure: ConnectFailure) {
+        self.timers.set(TimeoutReason::Hook, None);
+        self.connection.close_records(cause);
+        self.attempt_failed(now, failure);
     }
 }

@@ -19,6 +19,9 @@ use crate::session::{Phase, PhaseInput, Session};
 impl Session {
     /// The connection has ended for this cause. Recovers it if the policy says so.
     pub(super) fn lost(&mut self, now: Instant, cause: CloseCause) {
+        if !self.opened {
+            return self.set_up_lost(now, cause);
+        }
         if !self.connection.recovers || !self.config.recovery.recovers_from(&cause) {
             return self.end(cause);
         }

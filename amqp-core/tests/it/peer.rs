@@ -115,7 +115,7 @@ impl Peer {
         peer
     }
 
-    fn shake_hands(&mut self) {
+    pub(crate) fn shake_hands(&mut self) {
         self.send(0, &start(b"PLAIN"));
         assert_eq!(self.methods(), ["connection.StartOk"]);
         self.send(0, &connection::Tune { channel_max: 10, frame_max: 4_096, heartbeat: 10 });

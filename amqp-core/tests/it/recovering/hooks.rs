@@ -3,8 +3,8 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use amqp_core::errors::{ConnectFailure, TransportError};
-use amqp_core::{Action, CloseCause, Config, Event, QueuePurge, Recovery};
+use amqp_core::errors::{ConnectFailure, ConnectStep, TransportError};
+use amqp_core::{Action, CloseCause, Config, ConnectError, Event, QueuePurge, Recovery};
 
 use super::{grant, has_recovered, wire};
 use crate::peer::Peer;
@@ -66,6 +66,46 @@ fn na_5_a_hook_that_fails_is_the_error_of_connecting() {
         assert_eq!(error.to_string(), text);
         assert_eq!(peer.methods(), ["connection.Close"], "the broker is told");
     }
+}
+
+/// The first connection starts no loop, and what the hook has opened ends with its transport.
+#[test]
+fn na_5_a_transport_that_is_lost_before_it_is_set_up_is_a_failed_attempt() {
+    for config in [with_hook(), with_hook().recovery(Recovery::never())] {
+        let mut peer = Peer::connected_to(config, 2);
+        for address in 1..=2 {
+            peer.shake_hands();
+            hook_runs(&mut peer);
+            let (id, _) = peer.session.open_setup_channel(peer.now, peer.attempt).unwrap();
+            assert_eq!(wire(&mut peer), ["1 channel.Open"]);
+            grant(&mut peer, &["1 channel.Open".into()]);
+            peer.lose();
+            assert!(peer.session.channel(id).closed_cause().is_some());
+            if address == 1 {
+                peer.dial();
+            }
+            peer.session.channel(id).release(peer.now);
+            assert_eq!(peer.methods(), [""; 0]);
+        }
+        let CloseCause::Connect(error) = peer.cause() else { panic!("{:?}", peer.cause()) };
+        let ConnectError::Failed { attempts } = &*error else { panic!("{error:?}") };
+        let error = TransportError::end_of_file();
+        let lost = ConnectFailure::Lost { step: ConnectStep::Hook, error };
+        assert_eq!(attempts.iter().map(|it| &it.failure).collect::<Vec<_>>(), [&lost, &lost]);
+    }
+}
+
+#[test]
+fn na_5_what_a_hook_that_fails_has_opened_is_closed() {
+    let mut peer = Peer::connected_to(with_hook(), 2);
+    peer.shake_hands();
+    hook_runs(&mut peer);
+    let (id, _) = peer.session.open_setup_channel(peer.now, peer.attempt).unwrap();
+    done(&mut peer, Err(failed()));
+    assert!(peer.session.channel(id).closed_cause().is_some());
+    peer.dial();
+    peer.session.channel(id).release(peer.now);
+    assert_eq!(peer.methods(), [""; 0]);
 }
 
 /// After the topology, and before the channels.
