@@ -24,6 +24,7 @@ mod outcomes;
 mod patience;
 mod prefetching;
 mod publishing;
+mod recovery;
 mod scopes;
 mod threads;
 mod topology;
