@@ -27,7 +27,9 @@ macro_rules! examples {
             fn $name() {
                 for url in [None, Some(rabbitmq().uri())] {
                     let name = stringify!($name);
-                    let name = name.trim_start_matches("na_39_").trim_start_matches("pk_115_");
+                    let name = ["na_39_", "pk_115_", "na_4_", "pk_90_", "pk_91_"]
+                        .iter()
+                        .fold(name, |name, id| name.trim_start_matches(id));
                     prints(name, url.as_deref(), $printed);
                 }
             }
@@ -49,6 +51,12 @@ const TOPICS: &str = "*.critical: kernel.critical mail.critical\n\
                       kernel.*: kernel.critical kernel.info\n\
                       #: kernel.critical kernel.info mail.critical mail.info\n";
 const MANDATORY: &str = "one: 312 NO_ROUTE\ntwo: confirmed\nthree: 312 NO_ROUTE\n";
+const RECONNECT: &str = "received 0\n\
+                         lost\nthe queue has another name\nrecovered, 0 not declared again\nreceived 1\n\
+                         lost\nthe queue has another name\nrecovered, 0 not declared again\nreceived 2\n";
+const BY_HAND: &str = "9 tasks done over 3 connections\n";
+const FAILOVER: &str = "node 1 is down: served by node 0\nnode 0 is down: served by node 1\n\
+                        node 1 is down: served by node 0\nnode 0 is down: served by node 1\n";
 const GET: &str = "one, and 2 behind it\ntwo, and 1 behind it\nthree, and 0 behind it\nempty\n";
 const SQUARES: &str = "100 requests answered; the squares add up to 328350\n";
 const CALLS: &str = "100 requests answered; the squares add up to 328350\n0 calls are waiting\n";
@@ -72,6 +80,11 @@ examples! {
     fn pk_115_blocking_iterate() -> "one\ntwo\nthree\nfour\nfive\nsilence\n0 given back\n";
     fn pk_115_blocking_callbacks() -> "3 deliveries dispatched\none\ntwo\nthree\n";
     fn pk_115_blocking_ack_from_another_thread() -> "20 deliveries acknowledged by 3 threads; they add up to 190\n";
+    fn na_4_reconnect() -> RECONNECT;
+    fn na_4_blocking_reconnect() -> RECONNECT;
+    fn pk_90_pk_91_recover_by_hand() -> BY_HAND;
+    fn pk_90_pk_91_blocking_recover_by_hand() -> BY_HAND;
+    fn na_4_failover() -> FAILOVER;
     fn unit_test() -> "2 moved\nno queue to move to\n";
     fn smol() -> "one\ntwo\nthree\n";
     fn async_std() -> "one\ntwo\nthree\n";
