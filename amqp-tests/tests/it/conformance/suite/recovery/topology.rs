@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use amqp_testkit::{Direction, Fault};
 
-use super::Lossy;
 use super::api::types::{FailedEntity, TopologyEntity};
 use super::api::{
-    At, Channel, Connection, ConnectionEvent, Error, ExchangeBind, ExchangeDeclare, ExchangeDelete,
-    Publish, PublishError, QueueBind, QueueDeclare, QueueDelete,
+    At, Channel, CloseCause, Connection, ConnectionEvent, Error, ExchangeBind, ExchangeDeclare,
+    ExchangeDelete, Publish, PublishError, QueueBind, QueueDeclare, QueueDelete, Recovery,
 };
-use super::at::{consumer_of, next, on_every_adapter, ready};
+use super::at::{consumer_of, next, on_every_adapter, publish, ready};
+use super::{Lossy, soon};
 use crate::support::{code, sleep, unique, within};
 
 on_every_adapter! {
@@ -18,6 +18,7 @@ on_every_adapter! {
     r16_the_topology_is_as_declared_after_each_loss
     r6_a_conflict_is_reported_and_the_rest_is_declared
     r7_a_consumer_whose_queue_is_gone_ends_with_the_reason
+    a_consumer_that_the_broker_cancels_subscribes_again_if_the_policy_says_so
 }
 
 /// Waits until a queue does not exist. Until the broker has noticed the end of a connection, it locks its exclusive queues.
@@ -190,6 +191,25 @@ async fn r7_a_consumer_whose_queue_is_gone_ends_with_the_reason(at: At) {
     next(&mut going_on).await.ack().unwrap();
     channel.queue_delete(QueueDelete::new(&kept)).await.unwrap();
     lossy.connection.close().await;
+    other.close().await;
+}
+
+async fn a_consumer_that_the_broker_cancels_subscribes_again_if_the_policy_says_so(at: At) {
+    let policy = Recovery::automatic().backoff(soon()).resubscribe(true);
+    let lossy = Lossy::open(&at, |config| config.recovery(policy)).await;
+    let (other, others) = other_client(&at).await;
+    let name = unique("again");
+    others.queue_declare(QueueDeclare::new(&name).durable()).await.unwrap();
+    let mut consumer = consumer_of(&lossy.channel().await, &name).await;
+    for _ in 0..2 {
+        others.queue_delete(QueueDelete::new(&name)).await.unwrap();
+        others.queue_declare(QueueDeclare::new(&name).durable()).await.unwrap();
+        publish(&others, &name, ["x"]).await;
+        next(&mut consumer).await.ack().unwrap();
+        ready(&others, &name, 0).await;
+    }
+    assert_eq!(lossy.connection.close().await, CloseCause::ByClient);
+    others.queue_delete(QueueDelete::new(&name)).await.unwrap();
     other.close().await;
 }
 
