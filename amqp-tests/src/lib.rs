@@ -26,6 +26,7 @@ pages! {
     logging
     testing
     errors
+    reconnecting
     cancellation
     backpressure
     delivery_guarantees

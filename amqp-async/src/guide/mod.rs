@@ -5,7 +5,7 @@
 //! | [`getting_started`] | [`publishing`] | [`shutdown`] | [`errors`] |
 //! | [`connecting`] | [`consuming`] | [`performance`] | [`cancellation`] |
 //! | [`from_lapin`], [`from_pika`] | [`acknowledging`] | [`testing`] | [`backpressure`] |
-//! | [`tls`], [`logging`] | [`topology`], [`streams`], [`rpc`] | [`event_loop`] | [`delivery_guarantees`] |
+//! | [`tls`], [`logging`] | [`topology`], [`streams`], [`rpc`] | [`event_loop`] | [`delivery_guarantees`], [`reconnecting`] |
 
 // The code blocks import adapters, on which this crate cannot depend. The library of `amqp-tests` runs them.
 macro_rules! pages {
@@ -31,6 +31,7 @@ pages! {
     logging
     testing
     errors
+    reconnecting
     cancellation
     backpressure
     delivery_guarantees
