@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use amqp_proto::ReplyCode;
 
-use super::connection::Connection;
+use super::connection::{Connection, Phase};
 use super::queue::Queue;
 use super::refusal::Refusal;
 use super::routing::{Destination, Exchange, Kind};
@@ -157,11 +157,18 @@ impl Broker {
         }
     }
 
-    /// Closes every connection with 320 CONNECTION_FORCED, as an operator does.
+    /// Closes every connection with 320 CONNECTION_FORCED, as an operator does. The transport of one that is still in its
+    /// handshake is closed without that.
     pub fn close_all(&mut self, reason: &str) {
         for id in self.connections.keys().copied().collect::<Vec<_>>() {
-            let refusal = Refusal::connection(ReplyCode::CONNECTION_FORCED, reason);
-            self.refuse(id, 0, None, refusal);
+            match self.connections.get_mut(&id) {
+                Some(connection) if connection.phase < Phase::Running => connection.finished = true,
+                Some(connection) if connection.phase == Phase::Running => {
+                    let refusal = Refusal::connection(ReplyCode::CONNECTION_FORCED, reason);
+                    self.refuse(id, 0, None, refusal);
+                }
+                _ => {}
+            }
             self.mark_dirty(id);
         }
     }

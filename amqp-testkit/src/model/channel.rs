@@ -215,6 +215,24 @@ impl ChannelState {
         };
         self.unacked.len() + uncommitted
     }
+
+    /// Returns the unacknowledged deliveries, with those whose acknowledgement waits for a commit.
+    pub(super) fn all_unacked(&self) -> impl Iterator<Item = &Unacked> {
+        let uncommitted = match &self.mode {
+            Mode::Transaction(transaction) => transaction.acks.as_slice(),
+            _ => &[],
+        };
+        let uncommitted = uncommitted.iter().flat_map(|acked| acked.deliveries.values());
+        self.unacked.values().chain(uncommitted)
+    }
+
+    /// The same, of a channel that is gone.
+    pub(super) fn into_unacked(mut self) -> impl Iterator<Item = Unacked> {
+        if let Mode::Transaction(transaction) = self.mode {
+            self.unacked.extend(transaction.acks.into_iter().flat_map(|acked| acked.deliveries));
+        }
+        self.unacked.into_values()
+    }
 }
 
 impl Broker {
@@ -231,13 +249,11 @@ impl Broker {
         number: u16,
         mut state: ChannelState,
     ) {
-        if let Mode::Transaction(transaction) = state.mode {
-            state.unacked.extend(transaction.acks.into_iter().flat_map(|acked| acked.deliveries));
-        }
-        for unacked in state.unacked.into_values() {
+        let consumers = std::mem::take(&mut state.consumers);
+        for unacked in state.into_unacked() {
             self.requeue(unacked);
         }
-        for (tag, Consumer { queue, priority, .. }) in state.consumers {
+        for (tag, Consumer { queue, priority, .. }) in consumers {
             let at = ConsumerAt { connection: id, channel: number, tag, priority };
             self.remove_consumer(&queue, &at);
         }

@@ -34,7 +34,7 @@ pub(super) struct Connection {
     pub(super) heartbeat: u16,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
     ProtocolHeader,
     StartOk,

@@ -10,7 +10,7 @@
 //! * classic queues with a maximum length, priorities, a dead-letter exchange, a single active consumer;
 //! * publishing, confirms, mandatory returns, transactions;
 //! * consumers, prefetch, `basic.get`, direct reply-to;
-//! * alarms, heartbeats, and the close by an operator.
+//! * alarms, heartbeats, the close by an operator, and a crash with a restart.
 //!
 //! Everything else it refuses with 540 NOT_IMPLEMENTED, so that no test passes by accident. It has no clock, so it refuses
 //! whatever expires.
@@ -26,16 +26,19 @@ mod direct_replies;
 mod fields;
 mod handshake;
 mod input;
+mod inspection;
 mod message;
 mod publishing;
 mod queue;
 mod queue_arguments;
 mod readable;
 mod refusal;
+mod restart;
 mod routing;
 mod server;
 mod topology;
 mod transactions;
 
 pub use broker::{Broker, ConnectionId, Held};
+pub use inspection::{Attributes, Topology};
 pub use server::ModelBroker;

@@ -85,6 +85,18 @@ impl ModelBroker {
         state.notify();
     }
 
+    /// Resets every connection, and restarts the broker as after a crash: see [`Broker::restart`].
+    pub fn restart(&self) {
+        let mut state = self.shared.lock();
+        state.broker.restart();
+        for socket in std::mem::take(&mut state.sockets).into_values() {
+            // The client may have disconnected.
+            let _ = socket.stream.shutdown(Shutdown::Both);
+            socket.output.notify_all();
+        }
+        self.shared.alarm_changed.notify_all();
+    }
+
     /// Returns the numbers of connections, channels, consumers and unacknowledged deliveries.
     pub fn held(&self) -> Held {
         self.shared.lock().broker.held()
