@@ -1,5 +1,7 @@
-//! Tests of the whole stand in `tests/`. This library runs the code blocks of the guide and of the READMEs. The guide's
-//! blocks import adapters, on which the guide's own crate cannot depend.
+//! Tests of the whole stand in `tests/`. This library has the [simulation](sim), and runs the code blocks of the guide and
+//! of the READMEs. The guide's blocks import adapters, on which the guide's own crate cannot depend.
+
+pub mod sim;
 
 #[cfg(doctest)]
 macro_rules! pages {

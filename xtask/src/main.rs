@@ -1,7 +1,8 @@
 //! The repository's chores. `cargo xtask test` runs every test and ends with a summary of what failed; it
 //! installs RabbitMQ from the distribution when it is missing. `cargo xtask counts [--write]` counts
-//! instructions and allocations a message. `features`, `oldest-rust`, `deny` and `package` check what is
-//! published. `cargo xtask fuzz TARGET [SECONDS]` looks for inputs that break the codec or the state machine,
+//! instructions and allocations a message. `cargo xtask sim --seeds N [--first S]` plays seeds of the simulation in a
+//! release build, and `sim --seed S` replays one with everything that happens in it. `features`, `oldest-rust`, `deny`
+//! and `package` check what is published. `cargo xtask fuzz TARGET [SECONDS]` looks for inputs that break the codec or the state machine,
 //! and `minimise TARGET` commits those that reach new code.
 
 mod checks;
@@ -15,7 +16,7 @@ use std::process::{Command, ExitCode};
 
 const USAGE: &str =
     "usage: cargo xtask test | counts [--write] | features | oldest-rust | deny | package
-     | fuzz TARGET [SECONDS] | minimise TARGET
+     | sim --seeds N [--first S] | sim --seed S | fuzz TARGET [SECONDS] | minimise TARGET
 targets: connection_bytes frame method properties table uri";
 
 fn main() -> ExitCode {
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         ["oldest-rust"] => checks::oldest_rust(),
         ["deny"] => checks::deny(),
         ["package"] => package::package(),
+        ["sim", arguments @ ..] => sim(arguments),
         ["fuzz", target] => fuzzing::fuzz(target, "0"),
         ["fuzz", target, seconds] => fuzzing::fuzz(target, seconds),
         ["minimise", target] => fuzzing::minimise(target),
@@ -54,6 +56,12 @@ fn counts(write: bool) -> Result<(), String> {
         install("valgrind")?;
     }
     counts::counts(write)
+}
+
+fn sim(arguments: &[&str]) -> Result<(), String> {
+    let sim =
+        ["run", "--release", "--quiet", "--locked", "--package", "amqp-tests", "--bin", "sim"];
+    run("cargo", &[&sim[..], &["--"], arguments].concat())
 }
 
 fn is_installed(program: &str) -> bool {

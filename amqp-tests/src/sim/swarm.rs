@@ -1,0 +1,182 @@
+//! The swarm: what a seed draws before anything happens. Each seed has some kinds of faults and some parts of the
+//! workload only. A fault that hides another one is then missing in half of the seeds.
+
+use super::random::Random;
+
+pub(super) const MILLISECOND: u64 = 1_000_000;
+pub(super) const SECOND: u64 = 1_000 * MILLISECOND;
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// A name cannot be looked up, or a port refuses.
+    Refuse,
+    /// A lookup or a dial has no answer.
+    DialTimeout,
+    /// A transport ends after a number of bytes in one direction, with a FIN.
+    Close,
+    /// The same with a RST, which may discard what has arrived and was not read.
+    Reset,
+    /// What the client writes is lost from a moment on.
+    HalfOpenUp,
+    /// What the broker writes is lost from a moment on.
+    HalfOpenDown,
+    /// Both.
+    HalfOpen,
+    /// A direction stops for a while, and continues.
+    Stall,
+    /// The broker crashes, and is back after a while without what is transient.
+    Kill,
+    /// An operator closes every connection.
+    CloseAll,
+    /// An alarm: the broker stops reading connections that publish.
+    Alarm,
+}
+
+const FAULTS: [Fault; 11] = [
+    Fault::Refuse,
+    Fault::DialTimeout,
+    Fault::Close,
+    Fault::Reset,
+    Fault::HalfOpenUp,
+    Fault::HalfOpenDown,
+    Fault::HalfOpen,
+    Fault::Stall,
+    Fault::Kill,
+    Fault::CloseAll,
+    Fault::Alarm,
+];
+
+/// How a pipe cuts what is written into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Chunking {
+    /// The first bytes one by one, the others like `Random`.
+    Bytes,
+    /// At the size of a TCP segment.
+    Segments,
+    /// Not at all.
+    Whole,
+    /// Anywhere.
+    Random,
+}
+
+/// A part of the workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    Publish,
+    Confirm,
+    Large,
+    Consume,
+    Get,
+    Transact,
+    /// Queues and exchanges are deleted, unbound and purged.
+    Churn,
+    /// Exclusive, auto-delete and server-named queues.
+    Volatile,
+    Forget,
+    /// Channels are closed and released.
+    Close,
+    /// The connection is closed or aborted.
+    End,
+}
+
+const WORK: [Work; 11] = [
+    Work::Publish,
+    Work::Confirm,
+    Work::Large,
+    Work::Consume,
+    Work::Get,
+    Work::Transact,
+    Work::Churn,
+    Work::Volatile,
+    Work::Forget,
+    Work::Close,
+    Work::End,
+];
+
+#[derive(Clone, Debug)]
+pub(super) struct Swarm {
+    pub(super) faults: Vec<Fault>,
+    /// The mean time between two faults of those that happen at a moment.
+    pub(super) fault_every: u64,
+    /// How many percent of the transports end after a number of bytes.
+    pub(super) cut_percent: usize,
+    /// How many percent of lookups and dials fail.
+    pub(super) dial_percent: usize,
+    pub(super) latency: (u64, u64),
+    pub(super) chunking: Chunking,
+    /// The number of bytes that a pipe takes beyond what was read at its other end.
+    pub(super) window: usize,
+    pub(super) work: Vec<Work>,
+    /// How often the application acts while there are faults.
+    pub(super) acts: usize,
+    /// The mean time between two acts.
+    pub(super) act_every: u64,
+    /// In seconds; 0 is none.
+    pub(super) heartbeat: u16,
+    pub(super) frame_max: u32,
+    pub(super) channel_max: u16,
+    pub(super) hosts: usize,
+    pub(super) cycles: u16,
+}
+
+impl Swarm {
+    pub(super) fn draw(random: &mut Random) -> Self {
+        let calm = random.chance(10);
+        let faults = FAULTS.into_iter().filter(|_| !calm && random.chance(40)).collect();
+        let mut work: Vec<_> = WORK.into_iter().filter(|_| random.chance(60)).collect();
+        if work.is_empty() {
+            work.push(Work::Publish);
+        }
+        let latency = random.one_of(&[(0, 0), (1, 1), (1, 20), (0, 200), (50, 500)]);
+        Self {
+            faults,
+            fault_every: random.one_of(&[500, 2_000, 10_000]) * MILLISECOND,
+            cut_percent: random.one_of(&[20, 60, 90]),
+            dial_percent: random.one_of(&[10, 30, 60]),
+            latency: (latency.0 * MILLISECOND, latency.1 * MILLISECOND),
+            chunking: if random.chance(12) {
+                Chunking::Bytes
+            } else {
+                random.one_of(&[Chunking::Segments, Chunking::Whole, Chunking::Random])
+            },
+            // A small window on a slow link takes minutes for what a session may queue.
+            window: if latency.1 > 20 {
+                random.one_of(&[65_536, 1 << 20])
+            } else {
+                random.one_of(&[512, 4_096, 65_536, 1 << 20])
+            },
+            work,
+            acts: random.between(100, 500) as usize,
+            act_every: random.one_of(&[1, 20, 200]) * MILLISECOND,
+            heartbeat: random.one_of(&[0, 2, 10]),
+            frame_max: random.one_of(&[4_096, 8_192, 131_072]),
+            channel_max: random.one_of(&[2, 5, 2_047]),
+            hosts: random.one_of(&[1, 2]),
+            cycles: random.one_of(&[1, 2, 5]),
+        }
+    }
+
+    pub(super) fn has(&self, fault: Fault) -> bool {
+        self.faults.contains(&fault)
+    }
+
+    pub(super) fn does(&self, work: Work) -> bool {
+        self.work.contains(&work)
+    }
+
+    /// Returns the kinds of faults that happen at a moment.
+    pub(super) fn sudden(&self) -> Vec<Fault> {
+        let sudden = |fault: &&Fault| {
+            !matches!(fault, Fault::Refuse | Fault::DialTimeout | Fault::Close | Fault::Reset)
+        };
+        self.faults.iter().filter(sudden).copied().collect()
+    }
+
+    /// Nothing fails any more, and the network is fast.
+    pub(super) fn heal(&mut self) {
+        self.faults.clear();
+        (self.latency, self.chunking) = ((0, MILLISECOND), Chunking::Segments);
+        self.window = 1 << 20;
+    }
+}
