@@ -215,7 +215,7 @@ impl Consumer {
         &mut self,
         cx: Option<&mut Context<'_>>,
     ) -> Poll<Option<Result<Delivery, Error>>> {
-        if !self.pulled.is_empty() && self.losses.load(Ordering::Relaxed) != self.pulled_after {
+        if self.losses.load(Ordering::Relaxed) != self.pulled_after {
             self.drop_lost();
         }
         if self.pulled.is_empty() && !self.ended {

@@ -74,7 +74,7 @@ pub const HOOK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The maximum number of declarations in flight while topology is declared again. It is enough to keep a broker busy
 /// over a slow network, and bounds what is sent in vain behind a refused one.
-pub const REPLAY_WINDOW: usize = 256;
+pub const REPLAY_CALLS_MAX: usize = 256;
 
 /// How long a call waits for its reply, by default.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);

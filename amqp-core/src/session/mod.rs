@@ -69,6 +69,8 @@ pub struct Session {
     events: VecDeque<Event>,
     retries: Retries,
     replay: Option<Replay>,
+    /// Whether consumers that the broker has cancelled start again.
+    resubscribes: bool,
     resubscribing: Resubscribing,
     /// Why the session ended, if it has.
     cause: Option<CloseCause>,
@@ -441,6 +443,7 @@ impl Session {
             events: VecDeque::new(),
             retries: Retries::new(&config.recovery, seed),
             replay: None,
+            resubscribes: config.recovery.resubscribe,
             resubscribing: Resubscribing::new(Retries::new(&config.recovery, seed)),
             cause: None,
             begun: now,
@@ -473,7 +476,16 @@ impl Session {
     }
 
     /// Updates the session when the state of the connection has changed.
+    #[inline]
     fn react(&mut self, now: Instant) {
+        // Most input arrives while the connection is open, and leaves it so.
+        if self.phase == Phase::Open && self.connection.is_open() && !self.resubscribes {
+            return;
+        }
+        self.react_to_change(now);
+    }
+
+    fn react_to_change(&mut self, now: Instant) {
         if !self.phase.has_link() && self.phase != Phase::Dialling {
             return;
         }

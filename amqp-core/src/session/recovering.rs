@@ -73,7 +73,7 @@ impl Session {
         }
         match self.phase {
             Phase::Attaching => self.continue_attach(now),
-            Phase::Open if self.config.recovery.resubscribe => self.continue_resubscribing(now),
+            Phase::Open if self.resubscribes => self.continue_resubscribing(now),
             _ => {}
         }
     }

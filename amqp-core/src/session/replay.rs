@@ -16,7 +16,7 @@ use crate::config::Recovery;
 use crate::connection::Connection;
 use crate::error::{ChannelCause, Error};
 use crate::ids::{CallKey, ChannelId};
-use crate::limits::REPLAY_WINDOW;
+use crate::limits::REPLAY_CALLS_MAX;
 use crate::request::{QueueDelete, Reply};
 use crate::topology::{FailedEntity, Stage, Step};
 
@@ -104,7 +104,7 @@ impl Replay {
     }
 
     fn send(&mut self, now: Instant, connection: &mut Connection) -> Progress {
-        while self.sent.len() < REPLAY_WINDOW
+        while self.sent.len() < REPLAY_CALLS_MAX
             && let Some(step) = self.next.front().copied()
         {
             if step.stage == Stage::QueueBindings && self.nameless > 0 {

@@ -39,7 +39,11 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
 fn code_lines(crate_name: &str) -> Vec<(String, String)> {
     let mut lines = Vec::new();
     let sources = files(&root().join(crate_name).join("src"), ".rs");
-    for path in sources.iter().filter(|path| !path.ends_with("tests.rs")) {
+    let is_test = |path: &&PathBuf| {
+        let within = path.strip_prefix(root()).unwrap();
+        within.ends_with("tests.rs") || within.components().any(|it| it.as_os_str() == "tests")
+    };
+    for path in sources.iter().filter(|path| !is_test(path)) {
         let text = fs::read_to_string(path).unwrap();
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
         for (number, line) in code.lines().enumerate() {

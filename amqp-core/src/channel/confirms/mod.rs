@@ -21,8 +21,6 @@ mod resending;
 mod tags;
 
 #[cfg(test)]
-mod properties;
-#[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;

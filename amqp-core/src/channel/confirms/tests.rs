@@ -1,3 +1,5 @@
+mod properties;
+
 use super::{Confirmation, Confirms};
 use crate::error::{ChannelCause, CloseCause, ProtocolDetail};
 use crate::ids::PublishSeq;

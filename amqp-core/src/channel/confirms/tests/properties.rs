@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::{Just, Strategy, any, prop, prop_oneof, proptest};
 use proptest::sample::Index;
 
-use super::{Confirmation, Confirms, Unconfirmed};
+use crate::channel::confirms::{Confirmation, Confirms, Unconfirmed};
 use crate::channel::fingerprint::Returned;
 use crate::channel::outbox::Resend;
 use crate::channel::returns::{message, plain};
