@@ -287,6 +287,10 @@ impl Connection {
             }
         }
         let Some(state) = self.channels.find_mut(id.0) else { return };
+        if let Some(restoring) = &mut state.restoring {
+            // All are started.
+            restoring.singly = false;
+        }
         let (limits, prefetch) = state.prefetch.set(state.remembered_limits());
         state.prefetch = prefetch;
         let last_queue = state.last_queue.as_ref().map(|queue| QueueDeclare::passive(&**queue));

@@ -5,8 +5,8 @@ use std::time::Duration;
 use amqp_core::proto::ShortStr;
 use amqp_core::proto::method::basic;
 use amqp_core::{
-    AckError, BasicConsume, BasicQos, ChannelId, Config, ConsumerKey, Error, Event, Recovery,
-    TimeoutReason,
+    AckError, BasicConsume, BasicQos, ChannelId, Config, ConsumerKey, Error, Event, QueueDeclare,
+    Recovery, TimeoutReason,
 };
 
 use super::{close, deliver, grant, has_recovered, recover, recovering, wire};
@@ -188,6 +188,36 @@ fn r7_a_consumer_that_the_broker_refuses_ends_and_the_others_go_on() {
     peer.lose();
     let restored = recover(&mut peer);
     assert_eq!(restored.iter().filter(|frame| frame.contains("consume")).count(), 2);
+}
+
+/// The channel's last queue is declared passively once, when all consumers have started.
+#[test]
+fn r7_a_refused_consumer_does_not_delay_a_channel_that_has_declared_a_queue() {
+    let (mut peer, id, _) = consuming(&["a", "b"]);
+    let declare = peer.session.channel(id).call(peer.now, &QueueDeclare::new("c")).unwrap();
+    let declaring = wire(&mut peer);
+    grant(&mut peer, &declaring);
+    peer.session.take_reply(&declare).unwrap().unwrap();
+    peer.lose();
+    peer.events();
+    peer.reconnect();
+    for _ in 0..2 {
+        let topology = wire(&mut peer);
+        grant(&mut peer, &topology);
+    }
+    assert_eq!(frames(&mut peer).len(), 5);
+    grant_on(&mut peer, id, &["channel.Open", "qos 256"]);
+    refuse(&mut peer, id, 404, "NOT_FOUND - no queue 'a' in vhost '/'");
+    assert_eq!(frames(&mut peer).last().unwrap(), "consume a as tag-a");
+    grant_on(&mut peer, id, &["channel.Open", "qos 256"]);
+    refuse(&mut peer, id, 404, "NOT_FOUND - no queue 'a' in vhost '/'");
+    let opened = ["channel.CloseOk", "channel.Open", "qos 256", "consume b as tag-b"];
+    assert_eq!(frames(&mut peer), opened);
+    grant_on(&mut peer, id, &opened[1..]);
+    assert_eq!(frames(&mut peer), ["queue c"]);
+    grant_on(&mut peer, id, &["queue c"]);
+    assert!(frames(&mut peer).is_empty());
+    assert!(has_recovered(&peer.events()));
 }
 
 /// The broker holds exclusive consumers for the old connection until it notices the loss.
