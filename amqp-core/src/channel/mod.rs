@@ -187,9 +187,10 @@ pub(crate) enum Gate {
 pub(crate) enum Origin {
     /// The application. The channel is restored on the next transport.
     User,
-    /// The session, to restore topology, or the application while it sets up the transport. The channel ends
-    /// with the transport.
+    /// The application, while it sets up the transport. The channel ends with the transport.
     Setup,
+    /// The session, to restore topology. No event reports it, and it ends with the transport.
+    Session,
 }
 
 /// The mode of a channel. Confirm mode and transaction mode exclude each other.

@@ -22,7 +22,7 @@ use crate::channel::{
     SessionReply, Waiting,
 };
 use crate::connection::Connection;
-use crate::error::{BrokerError, ChannelCause, Error, InvalidArgument, InvalidReason};
+use crate::error::{BrokerError, ChannelCause, Error, InvalidArgument, InvalidReason, Misuse};
 use crate::event::{Event, LostConsumer};
 use crate::ids::{Call, CallKey, ChannelId, ConsumerKey, PublishSeq};
 use crate::message::Body;
@@ -61,19 +61,28 @@ impl BrokerError {
 }
 
 impl Connection {
-    /// Records a channel that is opened when the others are restored.
-    pub(super) fn open_when_restored(&mut self, now: Instant) -> (ChannelId, Call<()>) {
+    /// Records a channel that is opened when the others are restored, if there will be a number for it.
+    pub(super) fn open_when_restored(
+        &mut self,
+        now: Instant,
+    ) -> Result<(ChannelId, Call<()>), Error> {
+        let channel_max = self.link.numbers.max();
+        let open = self.channels.values().filter(|state| state.wire.phase != Phase::Closed);
+        if open.count() >= usize::from(channel_max) {
+            let by_broker = channel_max < self.config.channel_max;
+            return Err(Misuse::NoFreeChannels { channel_max, by_broker }.into());
+        }
         let id = ChannelId(self.channels.insert(ChannelState::detached()));
         let call = self.calls.insert(Pending::ChannelOpen(id), now + self.config.call_timeout);
         if let Some(state) = self.channels.find_mut(id.0) {
             state.waiting.get_or_insert_default().open = Some(call);
         }
-        (id, Call::new(call))
+        Ok((id, Call::new(call)))
     }
 
     /// Opens a channel of the session, whose calls it makes by [`call_for_session`](Self::call_for_session).
     pub(crate) fn open_for_session(&mut self, now: Instant) -> Option<ChannelId> {
-        let (channels, origin) = (&mut self.channels, Origin::Setup);
+        let (channels, origin) = (&mut self.channels, Origin::Session);
         let open = |number| ChannelId(channels.insert(ChannelState::new(number, origin)));
         let id = self.link.numbers.allocate(open)?;
         let call = self.insert_for_session(now, Pending::ChannelOpen(id));
@@ -131,12 +140,15 @@ impl Connection {
         self.calls.take_for_session()
     }
 
-    /// Attaches all channels that are detached, except those that are held.
+    /// Attaches all channels that were open before. The others are opened with the gates, so that they take no number
+    /// from these.
     pub(crate) fn attach_all(&mut self, now: Instant) {
         for key in self.channels.keys() {
-            let id = ChannelId(key);
-            if !self.held.channels.contains(&id) {
-                self.attach(now, id);
+            let opens = |state: &ChannelState| {
+                state.waiting.as_ref().is_some_and(|waiting| waiting.open.is_some())
+            };
+            if !self.channels.find(key).is_some_and(opens) {
+                self.attach(now, ChannelId(key));
             }
         }
     }

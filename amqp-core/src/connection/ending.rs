@@ -4,7 +4,7 @@ use amqp_proto::ShortStr;
 use amqp_proto::frame;
 use amqp_proto::method::connection as wire_connection;
 
-use crate::channel::{ChannelState, ConsumerInput, ConsumerPhase, Gate, Phase, PhaseInput};
+use crate::channel::{ChannelState, ConsumerInput, ConsumerPhase, Gate, Origin, Phase, PhaseInput};
 use crate::connection::Connection;
 use crate::connection::link::{End, Input, State};
 use crate::error::{
@@ -149,7 +149,7 @@ impl Connection {
         state.wire.content.clear(&mut self.staging);
         self.returns_awaited -= state.stop_awaiting_returned();
         state.clear_unacked();
-        let number = state.wire.number;
+        let (number, origin) = (state.wire.number, state.origin);
         self.link.numbers.free(number);
         let calls = std::mem::take(&mut state.wire.calls);
         let waiting = state.waiting.take();
@@ -178,7 +178,10 @@ impl Connection {
                 || matches!(cause, ChannelCause::Connection(CloseCause::ByClient));
             self.end_consumer(key, ConsumerInput::ChannelClosed, (!by_client).then_some(error));
         }
-        self.events.push_back(Event::ChannelClosed { channel: id, number, cause: Box::new(cause) });
+        if origin != Origin::Session {
+            let cause = Box::new(cause);
+            self.events.push_back(Event::ChannelClosed { channel: id, number, cause });
+        }
         self.sweep_channel(id);
     }
 

@@ -43,7 +43,7 @@ impl Connection {
         let Some(state) = self.channels.find_mut(id.0) else { return };
         match (state.wire.phase, state.origin) {
             (Phase::Closed | Phase::Detached, _) => return,
-            (Phase::Closing, _) | (_, Origin::Setup) => {
+            (Phase::Closing, _) | (_, Origin::Setup | Origin::Session) => {
                 let cause = ChannelCause::Connection(cause.clone());
                 return self.close_channel(id, PhaseInput::ConnectionLost, cause, written);
             }

@@ -230,7 +230,7 @@ impl Connection {
     /// are in use.
     pub fn open_channel(&mut self, now: Instant) -> Result<(ChannelId, Call<()>), Error> {
         if self.recovering {
-            return Ok(self.open_when_restored(now));
+            return self.open_when_restored(now);
         }
         self.open_on_link(now, Origin::User)
     }

@@ -116,9 +116,14 @@ impl Peer {
     }
 
     pub(crate) fn shake_hands(&mut self) {
+        self.shake_hands_with(10);
+    }
+
+    /// The broker's part of the handshake. It permits this many channels.
+    pub(crate) fn shake_hands_with(&mut self, channel_max: u16) {
         self.send(0, &start(b"PLAIN"));
         assert_eq!(self.methods(), ["connection.StartOk"]);
-        self.send(0, &connection::Tune { channel_max: 10, frame_max: 4_096, heartbeat: 10 });
+        self.send(0, &connection::Tune { channel_max, frame_max: 4_096, heartbeat: 10 });
         assert_eq!(self.methods(), ["connection.TuneOk", "connection.Open"]);
         self.send(0, &connection::OpenOk::default());
     }

@@ -145,7 +145,10 @@ impl Channel<'_> {
                 (key, Arc::clone(&consumer.tag))
             }
             Some((key, consumer)) if consumer.phase == ConsumerPhase::Suspended => {
-                return Ok(Call::new(self.cancel_suspended(now, key)));
+                let call = calls.insert_done(Pending::done(basic::CancelOk::ID), now, Reply::Done);
+                events.push_back(Event::CallDone(call));
+                self.end_suspended(key);
+                return Ok(Call::new(call));
             }
             Some((key, consumer)) if consumer.phase == ConsumerPhase::Cancelling => {
                 let call = calls.insert(Pending::Cancel(key), now + config.call_timeout);
@@ -174,11 +177,8 @@ impl Channel<'_> {
     }
 
     /// Ends a consumer of which the broker does not know.
-    fn cancel_suspended(&mut self, now: Instant, key: ConsumerKey) -> CallKey {
-        let Connection { consumers, calls, events, .. } = &mut *self.connection;
-        let call = calls.insert_done(Pending::done(basic::CancelOk::ID), now, Reply::Done);
-        events.push_back(Event::CallDone(call));
-        let tag = consumers.find(key).map(|consumer| Arc::clone(&consumer.tag));
+    fn end_suspended(&mut self, key: ConsumerKey) {
+        let tag = self.connection.consumers.find(key).map(|consumer| Arc::clone(&consumer.tag));
         if let (Some(state), Some(tag)) = (self.state(), tag) {
             state.consumers.remove(tag.as_bytes());
             let waiting = state.waiting.as_mut().and_then(|waiting| waiting.remove_consume(key));
@@ -188,7 +188,6 @@ impl Channel<'_> {
             }
         }
         self.connection.end_consumer(key, ConsumerInput::CancelOk, None);
-        call
     }
 
     /// Cancels a consumer whose handle is dropped. Its unread deliveries are requeued, and so are those in
@@ -202,7 +201,9 @@ impl Channel<'_> {
         let Some(consumer) = self.connection.consumers.find_mut(key) else { return };
         let phase = consumer.phase;
         let unread = self.connection.consumers.release(key);
-        if matches!(phase, ConsumerPhase::Running | ConsumerPhase::Suspended)
+        if phase == ConsumerPhase::Suspended {
+            self.end_suspended(key);
+        } else if phase == ConsumerPhase::Running
             && let Ok(call) = self.cancel(now, key)
         {
             self.connection.forget(now, call.key());

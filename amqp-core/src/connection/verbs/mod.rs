@@ -182,7 +182,9 @@ impl<'c> Channel<'c> {
             }
         }
         state.close_gate(ChannelCause::ByClient);
-        self.connection.events.push_back(Event::ChannelClosing(self.id));
+        if state.origin != Origin::Session {
+            self.connection.events.push_back(Event::ChannelClosing(self.id));
+        }
         let sent = self.send_call(now, pending, |number, out| {
             let close = wire::Close {
                 reply_code: 200,
@@ -202,9 +204,17 @@ impl<'c> Channel<'c> {
     pub fn release(&mut self, now: Instant) {
         let Some(state) = self.state() else { return };
         state.released = true;
-        if matches!(state.wire.phase, Phase::Opening | Phase::Open | Phase::Detached) {
-            let call = self.close(now);
-            self.connection.forget(now, call.key());
+        match state.wire.phase {
+            Phase::Opening | Phase::Open => {
+                let call = self.close(now);
+                self.connection.forget(now, call.key());
+            }
+            // The broker does not know it.
+            Phase::Detached => {
+                let (input, cause) = (PhaseInput::CloseOk, ChannelCause::ByClient);
+                self.connection.close_channel(self.id, input, cause, 0);
+            }
+            Phase::Closing | Phase::Closed => {}
         }
         self.connection.sweep_channel(self.id);
     }

@@ -157,8 +157,9 @@ fn channels_may_be_opened_and_closed_meanwhile() {
     assert_eq!(peer.session.take_reply(&closed), Some(Ok(())));
     assert_eq!(peer.session.channel(first).closed_cause(), Some(ChannelCause::ByClient));
 
-    assert_eq!(recover(&mut peer), ["1 channel.Open", "2 channel.Open"]);
-    assert_eq!(wire(&mut peer), ["2 purge q"]);
+    assert_eq!(recover(&mut peer), ["1 channel.Open"]);
+    assert_eq!(wire(&mut peer), ["2 channel.Open", "2 purge q"]);
+    super::grant(&mut peer, &["2 channel.Open".into()]);
     assert_eq!(peer.session.take_reply(&opened), Some(Ok(())));
     peer.send(2, &queue::PurgeOk { message_count: 0 });
     assert!(peer.session.take_reply(&call).unwrap().is_ok());
@@ -184,20 +185,29 @@ fn r8_closed_channels_stay_closed() {
     }
 }
 
-/// A broker that permits fewer channels than before.
+/// One that is opened meanwhile takes no number from those that were open before.
 #[test]
-fn a_channel_without_a_number_is_closed() {
+fn a_channel_without_a_number_is_refused_or_closed() {
     let mut peer = recovering();
-    let channels: Vec<_> = (1..=10).map(|number| peer.channel(number)).collect();
+    let first = peer.channel(1);
+    let channels: Vec<_> = (2..=10).map(|number| peer.channel(number)).collect();
     peer.lose();
+    let refused = peer.session.open_channel(peer.now).unwrap_err();
+    assert!(matches!(refused, Error::Misuse(Misuse::NoFreeChannels { channel_max: 10, .. })));
+    let closed = peer.session.channel(first).close(peer.now);
+    assert_eq!(peer.session.take_reply(&closed), Some(Ok(())));
+    peer.session.channel(first).release(peer.now);
     let (extra, open) = peer.session.open_channel(peer.now).unwrap();
-    assert_eq!(recover(&mut peer).len(), 10);
-    let no_number = ChannelCause::NoFreeNumber { channel_max: 10 };
+    peer.redial();
+    // The broker permits fewer channels than before.
+    peer.shake_hands_with(9);
+    let frames = wire(&mut peer);
+    assert_eq!(frames.len(), 9);
+    super::grant(&mut peer, &frames);
+    assert!(channels.iter().all(|id| peer.session.channel(*id).is_open()));
+    let no_number = ChannelCause::NoFreeNumber { channel_max: 9 };
     assert_eq!(peer.session.take_reply(&open), Some(Err(Error::Channel(no_number.clone()))));
     assert_eq!(peer.session.channel(extra).closed_cause(), Some(no_number));
-    assert!(channels.iter().all(|id| peer.session.channel(*id).is_open()));
-    let refused = peer.session.open_channel(peer.now).unwrap_err();
-    assert!(matches!(refused, Error::Misuse(Misuse::NoFreeChannels { .. })));
 }
 
 /// A transaction of which a part is lost is not committed in part.
