@@ -288,6 +288,8 @@ fn a_channel_has_a_number_while_it_has_a_transport() {
     assert!(peer.poll(&mut opening).is_pending());
     peer.is_dialled_again();
     peer.sends(1, &channel::OpenOk::default());
+    peer.run();
+    // It is opened when the first one is restored.
     peer.sends(2, &channel::OpenOk::default());
     peer.run();
     let second = peer.resolves(opening).unwrap();
