@@ -114,7 +114,8 @@ pub(crate) struct ChannelState {
     /// Whether its handle is dropped.
     pub(crate) released: bool,
     /// Calls of `close` that wait for the reply to a close that was sent before.
-    pub(crate) also_closing: BTreeSet<CallKey>,
+    #[expect(clippy::box_collection, reason = "few channels have any, and a box is smaller")]
+    pub(crate) also_closing: Option<Box<BTreeSet<CallKey>>>,
     /// The calls that wait for the gate to open.
     pub(crate) waiting: Option<Box<Waiting>>,
     /// What is known for restoring the channel, from the loss of its transport until it is restored.
@@ -206,9 +207,9 @@ pub(crate) enum Mode {
 /// The transaction that is open on a channel.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Transaction {
-    /// How much the connection had published when it began. If that is more when the transport is lost, a part of the
+    /// How much the connection had published when it began, modulo 2^32. If that is more when the transport is lost, a part of the
     /// transaction may be lost. To count the publishes of each channel would cost every publish.
-    published: u64,
+    published: u32,
     /// Whether a part of it was lost with a transport.
     pub(crate) poisoned: bool,
 }
@@ -253,7 +254,7 @@ impl ChannelState {
             gate,
             origin,
             released: false,
-            also_closing: BTreeSet::new(),
+            also_closing: None,
             waiting: None,
             restoring: None,
             consumers: ConsumerTags::default(),
@@ -464,7 +465,7 @@ impl ChannelState {
             Mode::Tx(transaction),
         ) = (pending, &mut self.mode)
         {
-            *transaction = Transaction { published, poisoned: false };
+            *transaction = Transaction { published: published as u32, poisoned: false };
         }
     }
 
@@ -472,8 +473,8 @@ impl ChannelState {
     pub(crate) fn poison_transaction(&mut self, published: u64) {
         let acked = self.wire.unacked.as_ref().is_some_and(|unacked| unacked.has_uncommitted());
         if let Mode::Tx(transaction) = &mut self.mode {
-            transaction.poisoned |= acked || published > transaction.published;
-            transaction.published = published;
+            transaction.poisoned |= acked || published as u32 != transaction.published;
+            transaction.published = published as u32;
         }
     }
 

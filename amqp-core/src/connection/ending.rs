@@ -156,7 +156,7 @@ impl Connection {
         let also_closing = std::mem::take(&mut state.also_closing);
         self.fail_calls(calls.into_keys(), &cause);
         self.fail_calls(waiting.into_iter().flat_map(|waiting| waiting.into_keys()), &cause);
-        for call in also_closing {
+        for call in also_closing.into_iter().flat_map(|calls| *calls) {
             if self.calls.complete(call, Ok(Reply::Done)) {
                 self.events.push_back(Event::CallDone(call));
             }

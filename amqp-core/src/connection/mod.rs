@@ -299,8 +299,10 @@ impl Connection {
                 answered = false;
             }
             Some((Pending::AlsoClose(channel), _)) => {
-                if let Some(state) = self.channels.find_mut(channel.0) {
-                    state.also_closing.remove(&call);
+                if let Some(state) = self.channels.find_mut(channel.0)
+                    && let Some(closing) = &mut state.also_closing
+                {
+                    closing.remove(&call);
                 }
                 answered = false;
             }

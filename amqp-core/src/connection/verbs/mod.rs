@@ -163,7 +163,7 @@ impl<'c> Channel<'c> {
                 let pending = Pending::AlsoClose(self.id);
                 let call = self.connection.calls.insert(pending, deadline);
                 if let Some(state) = self.state() {
-                    state.also_closing.insert(call);
+                    state.also_closing.get_or_insert_default().insert(call);
                 }
                 return Call::new(call);
             }
