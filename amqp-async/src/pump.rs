@@ -251,8 +251,8 @@ impl Pump {
     /// Reports the success of [`Action::Dial`]: the transport is connected, and encrypted if the target is to be
     /// reached over TLS.
     pub fn connected(&mut self, now: Instant, attempt: Attempt) {
-        self.begin_stream(attempt);
         self.reset();
+        self.begin_stream(attempt);
         self.shared.with(|state| state.session.handle_connected(now, attempt));
     }
 
@@ -263,7 +263,7 @@ impl Pump {
 
     /// Drops the bytes that were not written, because the transport is dropped.
     pub fn reset(&mut self) {
-        self.transmit = Transmit::new();
+        self.discard_output();
         self.discard_input();
         self.received.restart();
         self.sent.restart();
@@ -282,7 +282,15 @@ impl Pump {
         let Self { shared, input, written, .. } = self;
         while !input.is_empty() && shared.with(|state| state.session.handle_input(now, input)) {}
         shared.with(|state| state.session.handle_disconnected(now, attempt, error, *written));
-        self.transmit = Transmit::new();
+        self.discard_output();
+    }
+
+    /// Drops the output that was taken and not written.
+    fn discard_output(&mut self) {
+        let unwritten = std::mem::take(&mut self.transmit);
+        if let Some(attempt) = self.attempt.filter(|_| !unwritten.is_empty()) {
+            self.shared.with(|state| state.session.handle_unwritten(attempt, &unwritten));
+        }
     }
 
     /// Ends the connection with this error, because the code that moves the bytes has failed.

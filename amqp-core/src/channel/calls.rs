@@ -39,7 +39,7 @@ enum Owner {
     Caller,
     Session,
     /// The caller is gone.
-    Nobody,
+    Gone,
 }
 
 /// The frame of a call, and the stream offset of its first byte.
@@ -154,8 +154,9 @@ impl Calls {
     /// Removes a call of the session without reporting a result.
     pub(crate) fn drop_for_session(&mut self, key: CallKey) {
         if let Some(slot) = self.slots.find_mut(key.0) {
-            self.sessions_open -= usize::from(slot.owner == Owner::Session);
-            slot.owner = Owner::Nobody;
+            let is_open = slot.owner == Owner::Session && slot.result.is_none();
+            self.sessions_open -= usize::from(is_open);
+            slot.owner = Owner::Gone;
             self.complete(key, Ok(Reply::Done));
         }
     }
@@ -186,7 +187,13 @@ impl Calls {
     /// Returns the pending call, and whether its result is still waited for.
     pub(crate) fn pending(&self, key: CallKey) -> Option<(Pending, bool)> {
         let slot = self.slots.find(key.0)?;
-        Some((slot.pending, slot.owner != Owner::Nobody && slot.result.is_none()))
+        let awaited = match slot.owner {
+            Owner::Caller => slot.result.is_none(),
+            // What it has opened is its own to close.
+            Owner::Session => true,
+            Owner::Gone => false,
+        };
+        Some((slot.pending, awaited))
     }
 
     /// Records the result of a call whose reply has arrived or can no longer arrive. Returns whether a caller
@@ -203,11 +210,14 @@ impl Calls {
             }
             Owner::Caller => {}
             Owner::Session => {
-                self.sessions_open -= 1;
-                self.for_session.push_back(SessionReply { call: key, result });
+                // After its deadline, the session has its result.
+                if slot.result.is_none() {
+                    self.sessions_open -= 1;
+                    self.for_session.push_back(SessionReply { call: key, result });
+                }
                 self.slots.remove(key.0);
             }
-            Owner::Nobody => {
+            Owner::Gone => {
                 self.slots.remove(key.0);
             }
         }
@@ -222,8 +232,8 @@ impl Calls {
                 slot.result = Some(Err(error));
                 true
             }
-            Some(slot) if slot.owner == Owner::Session => {
-                slot.owner = Owner::Nobody;
+            Some(slot) if slot.owner == Owner::Session && slot.result.is_none() => {
+                slot.result = Some(Err(error.clone()));
                 self.sessions_open -= 1;
                 self.for_session.push_back(SessionReply { call: key, result: Err(error) });
                 false
@@ -236,7 +246,7 @@ impl Calls {
     pub(crate) fn abandon(&mut self, key: CallKey) {
         if let Some(slot) = self.slots.find_mut(key.0) {
             self.awaited -= usize::from(std::mem::take(&mut slot.in_flight));
-            if slot.owner == Owner::Nobody {
+            if slot.owner == Owner::Gone {
                 self.slots.remove(key.0);
             }
         }
@@ -245,7 +255,7 @@ impl Calls {
     pub(crate) fn take(&mut self, key: CallKey) -> Option<Result<Reply, Error>> {
         let slot = self.slots.find_mut(key.0)?;
         let result = slot.result.take()?;
-        slot.owner = Owner::Nobody;
+        slot.owner = Owner::Gone;
         if !slot.in_flight {
             self.slots.remove(key.0);
         }
@@ -255,7 +265,7 @@ impl Calls {
     /// Records that the caller of a call is gone. Returns the result if it was there already.
     pub(crate) fn forget(&mut self, key: CallKey) -> Option<(Pending, Result<Reply, Error>)> {
         let slot = self.slots.find_mut(key.0)?;
-        slot.owner = Owner::Nobody;
+        slot.owner = Owner::Gone;
         let result = slot.result.take();
         let pending = slot.pending;
         if !slot.in_flight {

@@ -9,7 +9,7 @@
 //! replaced. Everything else goes on: the mode, the consumers, the publishes' numbers, the calls that wait.
 //!
 //! **The gate** decides whether the application's publishes and calls are accepted. It is closed from the
-//! loss of the transport until everything that the channel had is restored, and for good when the channel
+//! loss of the transport until everything that the channel had is restored, and permanently when the channel
 //! closes.
 
 mod calls;
@@ -298,9 +298,14 @@ impl ChannelState {
             Gate::LostPublishes(before) => before,
             Gate::Open | Gate::Recovering | Gate::Storing | Gate::Closed(_) => 0,
         };
+        self.count_lost(before + unsent);
+    }
+
+    /// Counts publishes that were accepted and not sent, if the channel is to be restored.
+    pub(crate) fn count_lost(&mut self, publishes: u64) {
         // Others have an outcome, or a commit that reports it.
         if let (Mode::Plain, Some(restoring)) = (&self.mode, &mut self.restoring) {
-            restoring.lost_publishes += before + unsent;
+            restoring.lost_publishes += publishes;
         }
     }
 
@@ -337,7 +342,7 @@ impl ChannelState {
         }
     }
 
-    /// Closes the gate for good, unless it has closed before.
+    /// Closes the gate permanently, unless it has closed before.
     pub(crate) fn close_gate(&mut self, cause: ChannelCause) {
         if self.cause().is_none() {
             self.gate = Gate::Closed(cause);

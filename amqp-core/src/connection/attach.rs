@@ -32,7 +32,7 @@ use crate::request::{BasicQos, ConfirmSelect, Pending, QueueDeclare, Reply, TxSe
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     channels: Vec<ChannelId>,
-    /// Until when refusals are not final.
+    /// The time until which refusals are not final.
     pub(crate) until: Option<Instant>,
 }
 
@@ -67,7 +67,11 @@ impl Connection {
         now: Instant,
     ) -> Result<(ChannelId, Call<()>), Error> {
         let channel_max = self.link.numbers.max();
-        let open = self.channels.values().filter(|state| state.wire.phase != Phase::Closed);
+        // Those of the session close before the others open.
+        let open = |state: &&ChannelState| {
+            state.wire.phase != Phase::Closed && state.origin != Origin::Session
+        };
+        let open = self.channels.values().filter(open);
         if open.count() >= usize::from(channel_max) {
             let by_broker = channel_max < self.config.channel_max;
             return Err(Misuse::NoFreeChannels { channel_max, by_broker }.into());

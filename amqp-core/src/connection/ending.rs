@@ -13,7 +13,6 @@ use crate::error::{
 use crate::event::Event;
 use crate::ids::{CallKey, ChannelId, ConsumerKey, PublishSeq};
 use crate::request::{Pending, Reply};
-use crate::transmit::Transmit;
 
 impl Connection {
     /// Why the connection ended, if it was open and has ended.
@@ -90,8 +89,8 @@ impl Connection {
             (_, cause) => cause,
         };
         let was_blocked = self.link.blocked.is_some();
-        if self.recovers && self.link.unsent.is_empty() {
-            self.link.unsent = self.link.outbound.unsent_publishes(&Transmit::new());
+        if self.recovers {
+            self.link.unsent = self.link.outbound.unsent_publishes();
         }
         self.link.end(cause.clone());
         self.link.lost_after = written;

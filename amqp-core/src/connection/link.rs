@@ -52,7 +52,7 @@ pub(crate) struct Link {
     pub(super) written: u64,
     /// How many bytes of the stream may have been written when the link ended.
     pub(super) lost_after: u64,
-    /// The publishes of each channel of which nothing was written when the link ended.
+    /// The number of publishes of each channel that waited for the driver when the link ended, sorted by channel.
     pub(super) unsent: Vec<(u16, u64)>,
     pub(super) write_progress: Instant,
     pub(super) input: PartialInput,

@@ -52,6 +52,7 @@ impl Connection {
         state.poison_transaction(self.counters.published);
         let mut wire = self.detach_wire(id);
         let unsent = self.unsent_of(wire.number);
+        self.detached.insert(wire.number, id);
         let Some(state) = self.channels.find_mut(id.0) else { return };
         state.lose_publishes(unsent);
         let lost = ChannelCause::Connection(cause.clone());
@@ -88,7 +89,7 @@ impl Connection {
         }
     }
 
-    /// The number of publishes of this channel of which nothing was written.
+    /// The number of publishes of this channel that waited for the driver.
     fn unsent_of(&self, number: u16) -> u64 {
         let unsent = &self.link.unsent;
         let at = unsent.binary_search_by_key(&number, |(number, _)| *number);

@@ -33,7 +33,7 @@ mod update_secret;
 mod verbs;
 mod whole_delivery;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -85,6 +85,8 @@ pub struct Connection {
     pub(crate) recovering: bool,
     /// Why the last transport was lost, if the channels have outlived it.
     last_loss: Option<CloseCause>,
+    /// The channels by the numbers that they had on the lost transport, until another one is dialled.
+    detached: BTreeMap<u16, ChannelId>,
     /// What is declared again on the next transport. Empty unless the session recovers.
     pub(crate) topology: Topology,
     /// The consumers whose queue is gone and that are to start again when it is back.
@@ -140,6 +142,7 @@ impl Connection {
             recovers: false,
             recovering: false,
             last_loss: None,
+            detached: BTreeMap::new(),
             topology: Topology::default(),
             absent: Vec::new(),
             held: attach::Held::default(),
@@ -192,6 +195,7 @@ impl Connection {
     pub(crate) fn relink(&mut self, now: Instant) {
         let epoch = self.link.epoch;
         let epoch = if self.recovering { Epoch(epoch.0.wrapping_add(1)) } else { epoch };
+        self.detached.clear();
         let before = std::mem::replace(&mut self.link, Link::new(&self.config, epoch, now));
         match self.recovering {
             true => self.counters.end_of_link(&before),

@@ -65,10 +65,14 @@ impl Connection {
         }
     }
 
-    /// Records what of the present transport's output was not written, before its loss is reported.
+    /// Counts the publishes among the output of the lost transport that was not written.
     pub(crate) fn handle_unwritten(&mut self, unwritten: &Transmit) {
-        if self.recovers && self.link.is_up() {
-            self.link.unsent = self.link.outbound.unsent_publishes(unwritten);
+        for number in unwritten.unsent_publishes() {
+            if let Some(id) = self.detached.get(&number)
+                && let Some(state) = self.channels.find_mut(id.0)
+            {
+                state.count_lost(1);
+            }
         }
     }
 

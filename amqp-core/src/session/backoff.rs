@@ -26,6 +26,11 @@ impl Retries {
         Self { backoff, most, dice: seed, attempt: 0, delay: backoff.first }
     }
 
+    /// The same delays, without a limit on the attempts.
+    pub(super) const fn unlimited(self) -> Self {
+        Self { most: None, ..self }
+    }
+
     /// Returns when the next attempt begins, or `None` if as many attempts have failed as the policy allows. To be called
     /// when the connection is lost, and when an attempt has failed.
     pub(super) fn next(&mut self, now: Instant) -> Option<Instant> {

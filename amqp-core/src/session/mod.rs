@@ -65,6 +65,8 @@ pub struct Session {
     connection: Connection,
     timers: Timers,
     opened: bool,
+    /// The attempt of the transport that was lost last.
+    lost: Option<Attempt>,
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
     retries: Retries,
@@ -114,8 +116,8 @@ impl Session {
     }
 
     /// Creates a session on a transport that is connected already, and returns the attempt that reports must
-    /// name. The session never dials, and never recovers. The first host of the configuration only names the peer in errors. TLS
-    /// is up to the transport.
+    /// name. The session never dials, and never recovers. The first host of the configuration only names the peer in
+    /// errors. TLS is up to the transport.
     ///
     /// # Errors
     /// [`ConnectError::InvalidArgument`] if the configuration is invalid.
@@ -162,11 +164,11 @@ impl Session {
         }
     }
 
-    /// Records the output of the attempt's transport that was taken and not written. Call it before
-    /// [`handle_disconnected`](Self::handle_disconnected). Without it, publishes without confirms that were taken are not
-    /// among those of [`Error::PublishesLost`].
+    /// Reports the output of the attempt's transport that was taken and never written. Call it when the transport is
+    /// dropped, after [`handle_disconnected`](Self::handle_disconnected) if that reports the loss. Without it, publishes
+    /// without confirms that were taken are not among those of [`Error::PublishesLost`].
     pub fn handle_unwritten(&mut self, attempt: Attempt, unwritten: &Transmit) {
-        if attempt == self.attempt {
+        if Some(attempt) == self.lost {
             self.connection.handle_unwritten(unwritten);
         }
     }
@@ -439,6 +441,7 @@ impl Session {
             connection: Connection::unchecked(Arc::clone(&config), Epoch(1), now),
             timers: Timers::default(),
             opened: false,
+            lost: None,
             actions: VecDeque::new(),
             events: VecDeque::new(),
             retries: Retries::new(&config.recovery, seed),

@@ -1,8 +1,8 @@
 //! Recovery: what happens when the transport of an open session is lost.
 //!
 //! The session waits, connects again to one of its hosts, and restores what the application had: first the topology,
-//! then what the hook sets up, then the channels with their consumers. Then it opens the gates, and what has waited is sent. The order on the wire
-//! is that of <https://www.rabbitmq.com/docs/api-guide#recovery>.
+//! then what the hook sets up, then the channels with their consumers. Then it opens the gates, and what has waited is
+//! sent. The order is that of RabbitMQ's own clients (<https://www.rabbitmq.com/client-libraries/java-api-guide#recovery>).
 //!
 //! Nothing of an attempt survives its transport. If that is lost at any point of recovery, everything begins anew. The
 //! delays between attempts grow until the gates have opened once.
@@ -15,6 +15,7 @@ use crate::event::{Action, Event, RecoveryReport, RenamedQueue, Retrying, Timeou
 use crate::limits::{HELD_RETRY_DELAY, RESTORE_PATIENCE_MIN};
 use crate::session::replay::{Progress, Replay};
 use crate::session::{Phase, PhaseInput, Session};
+use crate::timers::Timers;
 
 impl Session {
     /// The connection has ended for this cause. Recovers it if the policy says so.
@@ -26,7 +27,8 @@ impl Session {
             return self.end(cause);
         }
         self.step(PhaseInput::Lost);
-        self.timers = crate::timers::Timers::default();
+        self.lost = Some(self.attempt);
+        self.timers = Timers::default();
         self.stop_renewal();
         self.stop_asking();
         self.replay = None;
@@ -38,7 +40,7 @@ impl Session {
     /// An attempt to recover the connection has failed: none of the hosts could be reached.
     pub(super) fn pass_failed(&mut self, now: Instant) {
         self.step(PhaseInput::NextCycle);
-        self.timers = crate::timers::Timers::default();
+        self.timers = Timers::default();
         let attempts = self.endpoints.failures();
         self.retry_later(now, CloseCause::Connect(Arc::new(ConnectError::Failed { attempts })));
     }

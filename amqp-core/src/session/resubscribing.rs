@@ -22,7 +22,8 @@ pub(super) struct Resubscribing {
 
 impl Resubscribing {
     pub(super) const fn new(retries: Retries) -> Self {
-        Self { absent: Vec::new(), asked: Vec::new(), retries }
+        // A consumer that waits must not stop to ask.
+        Self { absent: Vec::new(), asked: Vec::new(), retries: retries.unlimited() }
     }
 }
 

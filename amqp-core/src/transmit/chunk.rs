@@ -101,7 +101,7 @@ impl Transmit {
     }
 
     /// Returns the channel of each publish of which no byte was written.
-    pub(super) fn unsent_publishes(&self) -> impl Iterator<Item = u16> {
+    pub(crate) fn unsent_publishes(&self) -> impl Iterator<Item = u16> {
         self.chunk.publishes_from(self.removed_at, self.flat_written)
     }
 

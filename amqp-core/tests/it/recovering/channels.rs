@@ -7,7 +7,7 @@ use amqp_core::proto::method::{queue, tx};
 use amqp_core::requests::{ConfirmSelect, TxCommit, TxSelect};
 use amqp_core::{
     BasicQos, ChannelCause, CloseCause, Confirmation, Error, Event, Publish, PublishRefused,
-    QueuePurge,
+    QueuePurge, Transmit,
 };
 
 use super::{has_recovered, recover, recovering, wire};
@@ -290,4 +290,33 @@ fn a_channel_without_a_handle_is_not_opened_again() {
     assert_eq!(peer.session.take_reply(&opened), Some(Ok(())));
     assert!(peer.session.channel(late).is_open());
     assert_eq!(peer.session.connection().stats().open_calls, 0);
+}
+
+/// The driver took them, and the transport was lost before it wrote them.
+#[test]
+fn r13_publishes_that_the_driver_has_not_written_are_reported() {
+    let mut peer = recovering();
+    let id = peer.channel(1);
+    let closed = peer.channel(2);
+    for id in [id, id, closed] {
+        publish(&mut peer, id).unwrap();
+    }
+    let mut taken = Transmit::new();
+    assert!(peer.session.poll_transmit(peer.now, &mut taken));
+    // A part of the first one is written.
+    taken.advance(5);
+    publish(&mut peer, id).unwrap();
+    let (lost, written) = (peer.attempt, peer.written_in_all + 5);
+    let error = TransportError::end_of_file();
+    peer.session.handle_disconnected(peer.now, lost, error, written);
+    let _ = peer.session.channel(closed).close(peer.now);
+    peer.session.handle_unwritten(lost, &taken);
+    // A report about another transport counts nothing.
+    recover(&mut peer);
+    peer.session.handle_unwritten(peer.attempt, &taken);
+    let refused = publish(&mut peer, id);
+    let lost = Error::PublishesLost { count: 2, cause: cause() };
+    assert_eq!(refused, Err(PublishRefused::Error(lost)));
+    assert_eq!(publish(&mut peer, id), Ok(0));
+    assert!(peer.session.channel(closed).closed_cause().is_some(), "it stays closed");
 }
