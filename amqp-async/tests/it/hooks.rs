@@ -179,7 +179,7 @@ fn na_5_the_connection_of_a_hook_ends_with_its_transport() {
     peer.is_dialled_again();
     assert!(connection.is_open() && !first.is_open());
     let error = peer.resolves(first.open_channel()).unwrap_err();
-    assert!(matches!(error, Error::Connection(CloseCause::Transport(_))), "{error:?}");
+    assert!(matches!(error, Error::ConnectionLost(CloseCause::Transport(_))), "{error:?}");
     let second = kept.lock().unwrap()[1].clone();
     assert!(second.is_open());
     drop(connection);

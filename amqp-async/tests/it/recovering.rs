@@ -223,7 +223,7 @@ fn deliveries_of_a_lost_transport_are_not_returned() {
     peer.hangs_up();
     assert_eq!(consumer.try_recv().unwrap_err(), TryRecvError::Empty);
     assert!(first.is_stale());
-    let lost = Error::Connection(CloseCause::Transport(TransportError::end_of_file()));
+    let lost = Error::ConnectionLost(CloseCause::Transport(TransportError::end_of_file()));
     assert_eq!(first.ack(), Err(AckError::Stale(lost)));
 
     peer.is_dialled_again();
@@ -340,5 +340,33 @@ fn a_publish_waits_until_the_connection_is_recovered() {
     peer.run();
     for publishing in &mut waiting {
         assert_eq!(woken.poll(publishing), Poll::Ready(Ok(())));
+    }
+}
+
+/// Whether it waits in the driver or in the core, and whatever ends the transport.
+#[test]
+fn r13_publishes_that_were_not_written_are_reported_once() {
+    for by_broker in [false, true] {
+        let (mut peer, connection) = Peer::recovering();
+        let channel = peer.open_channel(&connection);
+        peer.state().room = 0;
+        let publish = || channel.basic_publish(Publish::new("", "q", b"x"));
+        for _ in 0..2 {
+            peer.resolves(publish()).unwrap();
+        }
+        // The driver takes these, and not the next one.
+        peer.run();
+        peer.resolves(publish()).unwrap();
+        match by_broker {
+            true => closes(&peer),
+            false => peer.state().hung_up = true,
+        }
+        peer.run();
+        peer.is_dialled_again();
+        peer.sends(1, &channel::OpenOk::default());
+        peer.run();
+        let lost = peer.resolves(publish()).unwrap_err();
+        assert!(matches!(lost, Error::PublishesLost { count: 3, .. }), "{by_broker}: {lost:?}");
+        peer.resolves(publish()).unwrap();
     }
 }

@@ -163,7 +163,7 @@ impl Connection {
         let Some(state) = self.channels.find_mut(id.0) else { return };
         if let Some(confirms) = state.mode.confirms_mut() {
             self.unconfirmed = self.unconfirmed.saturating_sub(confirms.span());
-            let resolved = confirms.end(cause.clone(), written);
+            let resolved = confirms.end(cause.clone().into_error(), written);
             self.link.outbound.discard(|discarded| confirms.release(discarded));
             if let Some((first, last)) = resolved {
                 let (first, last) = (PublishSeq(first), PublishSeq(last));

@@ -21,7 +21,7 @@ use crate::channel::{ConsumerInput, ConsumerPhase, Origin, Phase, PhaseInput, Re
 use crate::connection::Connection;
 use crate::error::{ChannelCause, CloseCause, Error};
 use crate::event::Event;
-use crate::ids::{CallKey, ChannelId, PublishSeq};
+use crate::ids::{CallKey, ChannelId, ConsumerKey, PublishSeq};
 use crate::request::{Pending, Reply};
 
 impl Connection {
@@ -55,7 +55,7 @@ impl Connection {
         self.detached.insert(wire.number, id);
         let Some(state) = self.channels.find_mut(id.0) else { return };
         state.lose_publishes(unsent);
-        let lost = ChannelCause::Connection(cause.clone());
+        let lost = Error::ConnectionLost(cause.clone());
         if let Some(confirms) = state.mode.confirms_mut() {
             let before = confirms.span();
             let resolved = confirms.lose(lost, written);
@@ -150,7 +150,7 @@ impl Connection {
 
     /// Records that the broker has no such consumer for the moment. What it had delivered and was not read is
     /// delivered again.
-    pub(super) fn suspend_consumer(&mut self, key: crate::ids::ConsumerKey) {
+    pub(super) fn suspend_consumer(&mut self, key: ConsumerKey) {
         let Some(consumer) = self.consumers.find_mut(key) else { return };
         consumer.step(ConsumerInput::TransportLost);
         if !consumer.no_ack() {

@@ -183,7 +183,7 @@ impl Connection {
 
     /// The error of what belonged to an earlier transport.
     pub(crate) fn lost_error(&self) -> Error {
-        Error::Connection(self.lost_cause())
+        Error::ConnectionLost(self.lost_cause())
     }
 
     /// Why the last transport was lost.

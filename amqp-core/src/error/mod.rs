@@ -40,6 +40,10 @@ pub enum Error {
     /// The connection is closed, for this reason.
     #[error("connection closed: {0}")]
     Connection(CloseCause),
+    /// The connection was lost, for this reason, and what belonged to it is gone: a publish that awaited its confirm, or
+    /// a delivery. The connection itself is being recovered, or is open again.
+    #[error("connection lost: {0}")]
+    ConnectionLost(CloseCause),
     /// The broker cancelled the consumer: its queue was deleted, or the queue's node is down.
     #[error(
         "consumer {consumer_tag} of queue {queue:?} cancelled by the broker: \
@@ -124,7 +128,10 @@ impl Error {
             },
             Self::Channel(ChannelCause::ByBroker(error))
             | Self::Channel(ChannelCause::Connection(CloseCause::ByBroker(error)))
-            | Self::Connection(CloseCause::ByBroker(error)) => Some(error),
+            | Self::Connection(CloseCause::ByBroker(error))
+            | Self::ConnectionLost(CloseCause::ByBroker(error))
+            | Self::Interrupted { cause: CloseCause::ByBroker(error), .. }
+            | Self::PublishesLost { cause: CloseCause::ByBroker(error), .. } => Some(error),
             _ => None,
         }
     }
@@ -134,7 +141,7 @@ impl Error {
         matches!(self, Self::Interrupted { maybe_executed: true, .. } | Self::Deadline { .. })
     }
 
-    /// Whether the connection is closed.
+    /// Whether the connection is closed. It is `false` for a connection that was lost and is being recovered.
     pub const fn is_connection(&self) -> bool {
         matches!(self, Self::Connection(_) | Self::Channel(ChannelCause::Connection(_)))
     }
@@ -542,7 +549,7 @@ pub enum AckError {
     /// It was acked or nacked before, perhaps by one with `multiple`. RabbitMQ would close the channel.
     #[error("delivery {0} is acked or nacked already")]
     AlreadyAcked(u64),
-    /// Its channel or connection has closed. The broker has requeued it.
+    /// Its channel or connection has closed, or its connection was lost and is recovered. The broker has requeued it.
     #[error("stale delivery, which the broker requeues: {0}")]
     Stale(Error),
     /// A nack with `multiple` may cover a delivery of a stream, for which RabbitMQ before 3.11 would close

@@ -14,15 +14,15 @@ pub enum PublishError {
     /// The broker refused the message, for example because a queue with `x-overflow=reject-publish` is full.
     #[error("nacked by the broker: for example, a queue with x-overflow=reject-publish is full")]
     Nacked,
-    /// The channel or connection closed, for this reason, before any byte of the message was written. The
-    /// broker has not taken it.
+    /// The channel or connection closed, or the connection was lost, for this reason, before any byte of the message was
+    /// written. The broker has not taken it.
     #[error("not sent: {0}")]
     NotSent(Error),
     /// The message was mandatory and reached no queue.
     #[error("returned by the broker: {0}")]
     Returned(Box<ReturnedMessage>),
-    /// The channel or connection closed, for this reason, after at least a part of the message was written and before
-    /// the broker answered. The broker may have taken it.
+    /// The channel or connection closed, or the connection was lost, for this reason, after at least a part of the message
+    /// was written and before the broker answered. The broker may have taken it.
     #[error("sent, outcome unknown: {0}")]
     Unknown(Error),
 }

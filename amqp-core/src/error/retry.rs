@@ -18,7 +18,8 @@ impl Error {
             Self::Channel(cause) => cause.is_retryable(),
             Self::Connect(error) => error.is_retryable(),
             Self::Connection(cause) => cause.is_retryable(),
-            Self::ConsumerCancelled { .. }
+            Self::ConnectionLost(_)
+            | Self::ConsumerCancelled { .. }
             | Self::Deadline { .. }
             | Self::DrainTimeout { .. }
             | Self::Interrupted { .. }

@@ -217,7 +217,7 @@ impl Session {
     /// while other channels wait. It ends with the transport, and what it declares is not declared again.
     ///
     /// # Errors
-    /// Those of [`Connection::open_channel`]. [`Error::Connection`] if the transport is another one.
+    /// Those of [`Connection::open_channel`]. [`Error::ConnectionLost`] if the transport is another one.
     pub fn open_setup_channel(
         &mut self,
         now: Instant,

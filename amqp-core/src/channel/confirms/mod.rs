@@ -32,7 +32,7 @@ use crate::channel::fingerprint::{Fingerprint, Returned};
 use crate::channel::outbox::Outbox;
 use crate::channel::returns::Returns;
 use crate::costs::count;
-use crate::error::{ChannelCause, ProtocolDetail};
+use crate::error::{Error, ProtocolDetail};
 use crate::ids::PublishSeq;
 use crate::message::ReturnedMessage;
 use crate::transmit::Sent;
@@ -233,7 +233,7 @@ impl Confirms {
     /// Resolves all open publishes because the transport is lost, of which at most `written` bytes had been
     /// written. Those in the outbox stay open, and are to be [sent again](Self::next_resend). The channel
     /// continues on the next transport. Returns the first and the last number among which publishes are resolved.
-    pub(crate) fn lose(&mut self, cause: ChannelCause, written: u64) -> Option<(u64, u64)> {
+    pub(crate) fn lose(&mut self, cause: Error, written: u64) -> Option<(u64, u64)> {
         let (range, lost) = self.fail_open(cause, written, true);
         self.failed.add(lost);
         self.is_selected = false;
@@ -246,7 +246,7 @@ impl Confirms {
 
     /// Resolves all open publishes because the channel has closed, when at most `written` bytes of the stream
     /// had been written. Returns the first and the last number that this resolves.
-    pub(crate) fn end(&mut self, cause: ChannelCause, written: u64) -> Option<(u64, u64)> {
+    pub(crate) fn end(&mut self, cause: Error, written: u64) -> Option<(u64, u64)> {
         if self.ended.is_some() {
             return None;
         }
@@ -275,7 +275,7 @@ impl Confirms {
     /// among which they are, and how many have failed.
     fn fail_open(
         &mut self,
-        cause: ChannelCause,
+        cause: Error,
         written: u64,
         keep_outbox: bool,
     ) -> (Option<(u64, u64)>, Unconfirmed) {
@@ -289,7 +289,6 @@ impl Confirms {
         }
         let begun = self.ring.iter().take_while(|slot| slot.begins_before(written)).count() as u64;
         self.begun_below = self.begun_below.max(self.base + begun);
-        let cause = cause.into_error();
         let (first, next) = (self.base, self.next());
         let mut epoch = Epoch::new(cause.clone(), self.begun_below);
         let mut lost = Unconfirmed::default();

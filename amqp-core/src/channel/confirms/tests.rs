@@ -1,7 +1,7 @@
 mod properties;
 
 use super::{Confirmation, Confirms};
-use crate::error::{ChannelCause, CloseCause, ProtocolDetail};
+use crate::error::{ChannelCause, CloseCause, Error, ProtocolDetail};
 use crate::ids::PublishSeq;
 use crate::limits::{LOST_EPOCHS_MAX, LOST_RUNS_MAX};
 use crate::transmit::Sent;
@@ -16,8 +16,8 @@ fn confirms(publishes: u64) -> Confirms {
     confirms
 }
 
-fn lost() -> ChannelCause {
-    ChannelCause::Connection(CloseCause::DriverGone)
+fn lost() -> Error {
+    Error::Connection(CloseCause::DriverGone)
 }
 
 fn outcomes(confirms: &mut Confirms, last: u64) -> String {
@@ -105,7 +105,7 @@ fn all_are_confirmed_or_counted_by_what_became_of_them() {
     for _ in 0..2 {
         let failed = confirms.all_confirmed(all).unwrap().unwrap_err();
         assert_eq!((failed.unknown, failed.not_sent, failed.nacked), (1, 1, 0));
-        assert_eq!(failed.cause, Some(lost().into_error()));
+        assert_eq!(failed.cause, Some(lost()));
     }
 }
 
@@ -164,7 +164,7 @@ fn a_loss_is_counted_once_and_the_end_of_the_channel_each_time() {
     assert_eq!(confirms.lose(lost(), 0), Some((4, 4)));
     assert_eq!(confirms.lose(lost(), 0), None);
     confirms.publish(0, None);
-    assert_eq!(confirms.end(ChannelCause::ByClient, 100), Some((5, 5)));
+    assert_eq!(confirms.end(Error::Channel(ChannelCause::ByClient), 100), Some((5, 5)));
     assert_eq!(counted(&mut confirms), Some((1, 1, true)));
     assert_eq!(counted(&mut confirms), Some((1, 0, true)));
     assert_eq!(outcomes(&mut confirms, 5), "uussu");

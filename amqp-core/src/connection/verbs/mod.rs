@@ -322,10 +322,7 @@ impl<'c> Channel<'c> {
     fn closed(&mut self) -> Error {
         match self.state().map(|state| (state.cause().cloned(), state.wire.phase)) {
             Some((Some(cause), _)) => cause.into_error(),
-            Some((None, _)) if self.connection.last_loss.is_some() => {
-                let cause = self.connection.last_loss.clone();
-                cause.map_or_else(gone, Error::Connection)
-            }
+            Some((None, _)) if self.connection.last_loss.is_some() => self.connection.lost_error(),
             Some((None, Phase::Opening)) => Misuse::ChannelNotOpen.into(),
             _ => self.connection.cause().cloned().map_or_else(gone, Error::Connection),
         }

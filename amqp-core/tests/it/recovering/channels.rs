@@ -125,7 +125,8 @@ fn publishes_wait_and_those_in_flight_are_resolved() {
     peer.lose();
     let mut channel = peer.session.channel(id);
     let confirmed = [1, 2].map(|seq| channel.confirmed(amqp_core::PublishSeq::new(seq)).unwrap());
-    let error = Error::Connection(cause());
+    let error = Error::ConnectionLost(cause());
+    assert!(!error.is_connection() && error.is_retryable());
     assert_eq!(confirmed, [Confirmation::Unknown(error.clone()), Confirmation::NotSent(error)]);
     assert_eq!(publish(&mut peer, id), Err(PublishRefused::Full));
 

@@ -81,7 +81,10 @@ fn r15_an_ack_of_an_old_delivery_is_stale_and_never_sent() {
     assert!(peer.session.channel(id).next_delivery(keys[0]).is_none(), "they are delivered again");
     let stale = |peer: &mut Peer| {
         let mut channel = peer.session.channel(id);
-        assert!(matches!(channel.ack(old.tag, true), Err(AckError::Stale(Error::Connection(_)))));
+        assert!(matches!(
+            channel.ack(old.tag, true),
+            Err(AckError::Stale(Error::ConnectionLost(_)))
+        ));
         assert!(matches!(channel.nack(old.tag, false, true), Err(AckError::Stale(_))));
         assert!(matches!(channel.reject(old.tag, true), Err(AckError::Stale(_))));
         assert!(channel.is_stale(old.tag) && !channel.requeue(old.tag));
@@ -324,7 +327,8 @@ fn asks(peer: &mut Peer) -> Vec<String> {
 
 #[test]
 fn a_consumer_that_the_broker_cancels_may_subscribe_again() {
-    let policy = Recovery::automatic().resubscribe(true);
+    // The limit on attempts is for connections.
+    let policy = Recovery::automatic().resubscribe(true).attempts(1);
     let mut peer = Peer::open_with(Config::default().recovery(policy));
     let id = peer.channel(1);
     let key = start(&mut peer, id, &consume("q"));
@@ -370,4 +374,27 @@ fn a_consumer_that_the_broker_cancels_may_subscribe_again() {
     cancel_by_broker(&mut peer, 1);
     let ended = peer.session.channel(id).consumer_end(key);
     assert!(matches!(ended, Some(Err(Error::ConsumerCancelled { .. }))));
+}
+
+/// The broker answers after the deadline of the session's call.
+#[test]
+fn a_late_start_of_a_consumer_is_not_undone() {
+    let policy = Recovery::automatic().resubscribe(true);
+    let mut peer = Peer::open_with(Config::default().recovery(policy));
+    let id = peer.channel(1);
+    let key = start(&mut peer, id, &consume("q"));
+    cancel_by_broker(&mut peer, 1);
+    wire(&mut peer);
+    let asked = asks(&mut peer);
+    grant(&mut peer, &asked);
+    assert_eq!(wire(&mut peer), ["2 channel.Close", "1 consume q as tag-q"]);
+    for _ in 0..40 {
+        peer.send_bytes(&amqp_core::proto::frame::HEARTBEAT);
+        peer.pass(Duration::from_secs(1));
+    }
+    peer.written.clear();
+    grant(&mut peer, &["1 consume q as tag-q".into()]);
+    assert!(wire(&mut peer).iter().all(|frame| !frame.contains("cancel")));
+    deliver(&mut peer, 1, "tag-q", 1);
+    assert!(peer.session.channel(id).next_delivery(key).is_some());
 }

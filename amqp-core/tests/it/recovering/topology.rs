@@ -348,3 +348,27 @@ fn r5_a_nameless_queue_that_is_deleted_meanwhile_leaves_nothing() {
     grant(&mut peer, &frames);
     assert_eq!(wire(&mut peer), ["1 queue.Delete", "1 bind q to amq.fanout"]);
 }
+
+/// The session's own channel takes no number from the application for longer than the replay.
+#[test]
+fn a_channel_may_be_opened_during_the_replay() {
+    let mut peer = recovering();
+    let id = peer.channel(1);
+    for number in 2..=9 {
+        peer.channel(number);
+    }
+    call(&mut peer, id, &QueueDeclare::new("q"));
+    peer.lose();
+    peer.events();
+    peer.reconnect();
+    let frames = wire(&mut peer);
+    assert_eq!(frames, ["1 channel.Open", "1 queue q"]);
+    let (tenth, _) = peer.session.open_channel(peer.now).unwrap();
+    assert!(peer.session.open_channel(peer.now).is_err());
+    grant(&mut peer, &frames);
+    for _ in 0..3 {
+        let frames = wire(&mut peer);
+        grant(&mut peer, &frames);
+    }
+    assert!(has_recovered(&peer.events()) && peer.session.channel(tenth).is_open());
+}

@@ -10,7 +10,7 @@ use crate::channel::confirms::{Confirmation, Confirms, Unconfirmed};
 use crate::channel::fingerprint::Returned;
 use crate::channel::outbox::Resend;
 use crate::channel::returns::{message, plain};
-use crate::error::{ChannelCause, CloseCause, Error, Misuse, ProtocolDetail};
+use crate::error::{CloseCause, Error, Misuse, ProtocolDetail};
 use crate::ids::PublishSeq;
 use crate::limits::{COPIED_BODY_BYTES, LOST_EPOCHS_MAX, OUTBOX_BYTES};
 use crate::message::Body;
@@ -332,10 +332,10 @@ impl World {
         }
     }
 
-    fn lose(&mut self, written: u64, for_good: bool) {
+    fn lose(&mut self, written: u64, ends: bool) {
         // The time tells the losses apart.
         let stalled = Duration::from_secs(self.losses.len() as u64);
-        let cause = ChannelCause::Connection(CloseCause::WriteTimeout { stalled });
+        let cause = Error::ConnectionLost(CloseCause::WriteTimeout { stalled });
         let (base, next) = (self.base(), self.published.len());
         let (mut lost, mut any, mut range) = (Unconfirmed::default(), false, None);
         for index in base..next {
@@ -344,7 +344,7 @@ impl World {
             if it.fate == Fate::Claimed {
                 self.resolve(index, true);
                 any = true;
-            } else if it.fate == Fate::Open && it.stored && !for_good {
+            } else if it.fate == Fate::Open && it.stored && !ends {
                 it.wire = Wire::Waiting;
             } else if it.fate == Fate::Open {
                 lost.add(self.fail(index));
@@ -352,12 +352,12 @@ impl World {
             }
         }
         any |= range.is_some();
-        lost.cause = range.map(|_| cause.clone().into_error());
+        lost.cause = range.map(|_| cause.clone());
         if let Some((first, last)) = range {
-            self.losses.push(Loss { first, last, cause: cause.clone().into_error() });
+            self.losses.push(Loss { first, last, cause: cause.clone() });
         }
         let expected = any.then_some((base as u64 + 1, next as u64));
-        if for_good {
+        if ends {
             self.ended = Some(lost);
             assert_eq!(self.confirms.end(cause, written), expected);
         } else {
