@@ -74,10 +74,16 @@ impl<R> fmt::Debug for Call<R> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Attempt(pub(crate) u32);
 
-/// The number of a transport within a session, starting at 1. Delivery tags of one epoch are invalid in the
-/// next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// How often a channel was opened again. Delivery tags of one epoch are invalid in the next: the broker counts them
+/// from 1 each time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub(crate) u32);
+
+impl Epoch {
+    pub(crate) const fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}
 
 /// The tag of a delivery, with the channel and the epoch in which it may be acked or nacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use crate::costs::count;
 use crate::error::{ChannelCause, Misuse, ProtocolDetail};
-use crate::ids::{CallKey, ConsumerKey};
+use crate::ids::{CallKey, ConsumerKey, Epoch};
 use crate::limits::{RETURNED_BYTES, RETURNED_MESSAGES};
 use crate::machine::{self, Transition};
 use crate::message::ReturnedMessage;
@@ -139,6 +139,8 @@ pub(crate) struct ChannelState {
 pub(crate) struct Wire {
     /// 0 while the channel is detached.
     pub(crate) number: u16,
+    /// That of the deliveries, which differs from those of what this replaces.
+    pub(crate) epoch: Epoch,
     pub(crate) phase: Phase,
     pub(crate) calls: ReplyQueue,
     pub(crate) content: Content,
@@ -508,6 +510,7 @@ impl Wire {
     fn opening(number: u16) -> Self {
         Self {
             number,
+            epoch: Epoch::default(),
             phase: Phase::Opening,
             calls: ReplyQueue::default(),
             content: Content::default(),
@@ -522,6 +525,11 @@ impl Wire {
 
     pub(crate) fn detached() -> Self {
         Self { phase: Phase::Detached, ..Self::opening(0) }
+    }
+
+    /// What replaces it when the channel is to be opened again.
+    pub(crate) fn successor(&self) -> Self {
+        Self { epoch: self.epoch.next(), ..Self::detached() }
     }
 }
 

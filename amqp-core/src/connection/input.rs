@@ -18,7 +18,7 @@ use crate::connection::handshake::{Greeting, Progress};
 use crate::connection::link::State;
 use crate::error::{ProtocolDetail, peer_text};
 use crate::event::Event;
-use crate::ids::{ChannelId, ConsumerKey, DeliveryTag, TagKind};
+use crate::ids::{ChannelId, ConsumerKey, DeliveryTag, Epoch, TagKind};
 use crate::limits::{HEADER_FRAME_BYTES, INPUT_BUDGET_BYTES};
 use crate::message::{Delivery, ReturnedMessage};
 use crate::request::Got;
@@ -163,7 +163,8 @@ impl Connection {
             && let Some(complete) =
                 state.wire.content.skipped_header(&mut self.staging, head.size, body_size)?
         {
-            self.complete(id, complete)?;
+            let epoch = state.wire.epoch;
+            self.complete(id, epoch, complete)?;
         }
         Ok(Step::Taken(fixed))
     }
@@ -283,8 +284,9 @@ impl Connection {
         let header = self.content_header(payload)?;
         let Some(id) = self.live_channel(number)? else { return Ok(()) };
         let Some(state) = self.channels.find_mut(id.0) else { return Ok(()) };
+        let epoch = state.wire.epoch;
         match state.wire.content.header(&mut self.staging, &header)? {
-            Some(complete) => self.complete(id, complete),
+            Some(complete) => self.complete(id, epoch, complete),
             None => Ok(()),
         }
     }
@@ -302,8 +304,9 @@ impl Connection {
     fn body(&mut self, number: u16, piece: Piece<'_>) -> Result<(), ProtocolDetail> {
         let Some(id) = self.live_channel(number)? else { return Ok(()) };
         let Some(state) = self.channels.find_mut(id.0) else { return Ok(()) };
+        let epoch = state.wire.epoch;
         match state.wire.content.body(&mut self.staging, piece)? {
-            Some(complete) => self.complete(id, complete),
+            Some(complete) => self.complete(id, epoch, complete),
             None => Ok(()),
         }
     }
@@ -326,11 +329,16 @@ impl Connection {
     }
 
     #[inline]
-    fn complete(&mut self, channel: ChannelId, complete: Complete) -> Result<(), ProtocolDetail> {
+    fn complete(
+        &mut self,
+        channel: ChannelId,
+        epoch: Epoch,
+        complete: Complete,
+    ) -> Result<(), ProtocolDetail> {
         let Complete { target, message } = complete;
         match target {
             Target::Deliver { consumer, tag, redelivered } => {
-                let tag = DeliveryTag { channel, epoch: self.link.epoch, tag, kind: TagKind::Ack };
+                let tag = DeliveryTag { channel, epoch, tag, kind: TagKind::Ack };
                 self.counters.delivered += 1;
                 self.deliver(consumer, Delivery { tag, redelivered, message });
             }
@@ -359,7 +367,7 @@ impl Connection {
             }
             Target::Got { tag, redelivered, message_count } => {
                 // RabbitMQ does not support `basic.get` on streams.
-                let tag = DeliveryTag { channel, epoch: self.link.epoch, tag, kind: TagKind::Ack };
+                let tag = DeliveryTag { channel, epoch, tag, kind: TagKind::Ack };
                 self.counters.delivered += 1;
                 let delivery = Delivery { tag, redelivered, message };
                 self.got(channel, Got { delivery, message_count });

@@ -21,7 +21,7 @@ use crate::connection::partial_input::PartialInput;
 use crate::connection::read_pause::ReadPause;
 use crate::error::{CloseCause, ConnectFailure, ConnectStep, Error, Misuse};
 use crate::event::TimeoutReason;
-use crate::ids::{CallKey, Epoch};
+use crate::ids::CallKey;
 use crate::limits::{HEADER_FRAME_BYTES, SKIPPED_HEADER_FRAME_BYTES};
 use crate::machine::{self, Transition};
 use crate::timers::Timers;
@@ -29,7 +29,6 @@ use crate::transmit::Outbound;
 
 #[derive(Debug)]
 pub(crate) struct Link {
-    pub(crate) epoch: Epoch,
     state: State,
     /// The step at which the handshake ended, if it has.
     ended_at: ConnectStep,
@@ -121,14 +120,13 @@ pub(crate) fn diagram() -> String {
 
 impl Link {
     /// Creates a link whose transport is not connected yet.
-    pub(super) fn new(config: &Config, epoch: Epoch, now: Instant) -> Self {
+    pub(super) fn new(config: &Config, now: Instant) -> Self {
         let tuning = Tuning {
             channel_max: config.channel_max,
             frame_max: frame::FRAME_MIN_SIZE,
             heartbeat: 0,
         };
         Self {
-            epoch,
             state: State::Idle,
             ended_at: ConnectStep::Dial,
             tuning,

@@ -101,7 +101,8 @@ impl Connection {
         let Some(state) = self.channels.find_mut(id.0) else { return Wire::detached() };
         state.step(PhaseInput::Detach);
         state.remember_limits();
-        let mut wire = std::mem::replace(&mut state.wire, Wire::detached());
+        let successor = state.wire.successor();
+        let mut wire = std::mem::replace(&mut state.wire, successor);
         wire.content.clear(&mut self.staging);
         self.link.numbers.free(wire.number);
         wire

@@ -49,7 +49,7 @@ use crate::error::{
     ProtocolDetail, ProtocolError, TransportError,
 };
 use crate::event::{Event, TimeoutReason};
-use crate::ids::{Call, CallKey, ChannelId, ConsumerKey, Epoch};
+use crate::ids::{Call, CallKey, ChannelId, ConsumerKey};
 use crate::request::{FromReply, Pending, Reply};
 use crate::slab::Slab;
 use crate::topology::Topology;
@@ -119,13 +119,13 @@ impl Connection {
     /// [`InvalidArgument`] if a value of the configuration cannot be sent.
     pub fn new(config: Arc<Config>, now: Instant) -> Result<Self, InvalidArgument> {
         validate(&config)?;
-        Ok(Self::unchecked(config, Epoch(1), now))
+        Ok(Self::unchecked(config, now))
     }
 
     /// Creates a connection from a configuration that was validated.
-    pub(crate) fn unchecked(config: Arc<Config>, epoch: Epoch, now: Instant) -> Self {
+    pub(crate) fn unchecked(config: Arc<Config>, now: Instant) -> Self {
         Self {
-            link: Link::new(&config, epoch, now),
+            link: Link::new(&config, now),
             channels: Slab::new(),
             consumers: Consumers::new(),
             calls: Calls::new(),
@@ -193,10 +193,8 @@ impl Connection {
 
     /// Replaces the link after a transport on which the connection was never open.
     pub(crate) fn relink(&mut self, now: Instant) {
-        let epoch = self.link.epoch;
-        let epoch = if self.recovering { Epoch(epoch.0.wrapping_add(1)) } else { epoch };
         self.detached.clear();
-        let before = std::mem::replace(&mut self.link, Link::new(&self.config, epoch, now));
+        let before = std::mem::replace(&mut self.link, Link::new(&self.config, now));
         match self.recovering {
             true => self.counters.end_of_link(&before),
             false => self.counters = Counters::default(),

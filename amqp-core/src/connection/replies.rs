@@ -418,7 +418,8 @@ impl Connection {
         state.wire.content.begin(&mut self.staging, target, deliver.exchange, deliver.routing_key);
         if fate == Fate::Keep {
             let kind = TagKind::Ack;
-            self.drop_unacked(DeliveryTag { channel: id, epoch: self.link.epoch, tag, kind });
+            let epoch = state.wire.epoch;
+            self.drop_unacked(DeliveryTag { channel: id, epoch, tag, kind });
         }
         Ok(())
     }
@@ -434,10 +435,10 @@ impl Connection {
     /// Records that the holder has dropped the delivery. It stays unacknowledged until its channel closes.
     /// Returns `false` if it was acknowledged or dropped before.
     pub(crate) fn drop_unacked(&mut self, tag: DeliveryTag) -> bool {
-        if tag.epoch != self.link.epoch {
+        let Some(state) = self.channels.find_mut(tag.channel.0) else { return false };
+        if tag.epoch != state.wire.epoch {
             return false;
         }
-        let Some(state) = self.channels.find_mut(tag.channel.0) else { return false };
         let stays = tag.kind != TagKind::NoAck && state.unacked().mark_dropped(tag.tag);
         if stays {
             self.counters.dropped += 1;
@@ -451,7 +452,7 @@ impl Connection {
     pub(crate) fn requeue(&mut self, tag: DeliveryTag) -> bool {
         let Some(state) = self.channels.find_mut(tag.channel.0) else { return false };
         if state.wire.phase != Phase::Open
-            || tag.epoch != self.link.epoch
+            || tag.epoch != state.wire.epoch
             || tag.kind == TagKind::NoAck
         {
             return false;

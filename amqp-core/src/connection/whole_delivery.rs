@@ -35,7 +35,7 @@ impl Connection {
         let after = input.get(length..).unwrap_or_default();
         let Some(content) = content(number, after, self.link.frame_limits) else { return Ok(None) };
         let Some(channel) = self.link.numbers.channel(number) else { return Ok(None) };
-        let Self { channels, consumers, counters, events, link, .. } = self;
+        let Self { channels, consumers, counters, events, .. } = self;
         let Some(state) = channels.find_mut(channel.0) else { return Ok(None) };
         if state.wire.phase != Phase::Open
             || state.wire.recovering > 0
@@ -57,7 +57,7 @@ impl Connection {
         }
         let tag = DeliveryTag {
             channel,
-            epoch: link.epoch,
+            epoch: state.wire.epoch,
             tag: deliver.delivery_tag,
             kind: consumer.kind,
         };

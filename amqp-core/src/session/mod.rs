@@ -30,7 +30,7 @@ use crate::config::{Config, Secret};
 use crate::connection::{Channel, Connection, End, validate};
 use crate::error::{CloseCause, ConnectError, ConnectFailure, ConnectStep, Error, TransportError};
 use crate::event::{Action, Event, Target, TimeoutReason};
-use crate::ids::{Attempt, Call, CallKey, ChannelId, Epoch};
+use crate::ids::{Attempt, Call, CallKey, ChannelId};
 use crate::request::FromReply;
 use crate::timers::Timers;
 use crate::transmit::Transmit;
@@ -438,7 +438,7 @@ impl Session {
             renewal: Renewal::default(),
             by_name: false,
             is_dialled: false,
-            connection: Connection::unchecked(Arc::clone(&config), Epoch(1), now),
+            connection: Connection::unchecked(Arc::clone(&config), now),
             timers: Timers::default(),
             opened: false,
             lost: None,

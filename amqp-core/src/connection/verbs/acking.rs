@@ -36,9 +36,11 @@ impl Channel<'_> {
         if tag.kind == TagKind::NoAck {
             return Err(AckError::NoAck(tag.tag));
         }
-        let (id, epoch) = (self.id, self.connection.link.epoch);
-        let streams = self.state().is_some_and(|state| state.takes_acks() && state.streams);
-        if multiple && streams && tag.channel == id && tag.epoch == epoch {
+        let id = self.id;
+        let streams = |state: &mut ChannelState| {
+            state.takes_acks() && state.streams && tag.epoch == state.wire.epoch
+        };
+        if multiple && tag.channel == id && self.state().is_some_and(streams) {
             return Err(AckError::Stream(tag.tag));
         }
         match tag.kind {
@@ -76,8 +78,7 @@ impl Channel<'_> {
     /// stays unacknowledged until the channel closes. Emits [`Event::Dropped`](crate::Event::Dropped) and
     /// returns `true`, or `false` if the delivery was acked, nacked or dropped before or the channel has closed.
     pub fn drop_unacked(&mut self, tag: DeliveryTag) -> bool {
-        tag.epoch == self.connection.link.epoch
-            && tag.channel == self.id
+        tag.channel == self.id
             && self.state().is_some_and(|state| state.takes_acks())
             && self.connection.drop_unacked(tag)
     }
@@ -86,21 +87,20 @@ impl Channel<'_> {
     /// stream is acked instead. A delivery that may be a stream's stays unacknowledged on RabbitMQ before
     /// 3.11 (see [`AckError::MaybeStream`]). Returns whether it stays unacknowledged.
     pub fn requeue(&mut self, tag: DeliveryTag) -> bool {
-        tag.epoch == self.connection.link.epoch
-            && tag.channel == self.id
-            && self.connection.requeue(tag)
+        tag.channel == self.id && self.connection.requeue(tag)
     }
 
     /// Whether an ack of the delivery would return an error: its channel or connection has closed, it is
     /// acked or nacked already, or the broker has requeued it.
     pub fn is_stale(&mut self, tag: DeliveryTag) -> bool {
-        let (id, epoch) = (self.id, self.connection.link.epoch);
+        let id = self.id;
         let is_open = |state: &mut ChannelState| {
             state.takes_acks()
+                && tag.epoch == state.wire.epoch
                 && tag.tag <= state.wire.delivered
                 && state.unacked().is_open(tag.tag)
         };
-        tag.channel != id || tag.epoch != epoch || !self.state().is_some_and(is_open)
+        tag.channel != id || !self.state().is_some_and(is_open)
     }
 
     /// Records that a delivery is acked, nacked or rejected. Returns what its frame needs: the number of the channel,
@@ -114,15 +114,18 @@ impl Channel<'_> {
         if tag.kind == TagKind::NoAck {
             return Err(AckError::NoAck(tag.tag));
         }
-        let Connection { channels, link, counters, .. } = &mut *self.connection;
+        let Connection { channels, counters, .. } = &mut *self.connection;
         let Some(state) = channels.find_mut(self.id.0) else {
             return Err(AckError::Stale(self.closed()));
         };
-        if (!state.takes_publishes() && !state.takes_acks()) || tag.epoch != link.epoch {
+        if !state.takes_publishes() && !state.takes_acks() {
             return Err(AckError::Stale(self.closed()));
         }
         if tag.channel != self.id {
             return Err(AckError::OtherChannel(tag.tag));
+        }
+        if tag.epoch != state.wire.epoch {
+            return Err(AckError::Stale(self.closed()));
         }
         if tag.tag == 0 || tag.tag > state.wire.delivered {
             return Err(AckError::Unknown(tag.tag));

@@ -193,6 +193,34 @@ fn r7_a_consumer_that_the_broker_refuses_ends_and_the_others_go_on() {
     assert_eq!(restored.iter().filter(|frame| frame.contains("consume")).count(), 2);
 }
 
+/// When a consumer is refused, the channel is opened again on the same transport, where its tags begin anew.
+#[test]
+fn r15_a_delivery_from_before_a_refusal_is_stale() {
+    let (mut peer, id, keys) = consuming(&["a", "b"]);
+    peer.lose();
+    peer.events();
+    peer.reconnect();
+    assert_eq!(frames(&mut peer).len(), 4);
+    let opened = ["channel.Open", "qos 256", "consume a as tag-a"];
+    grant_on(&mut peer, id, &opened);
+    deliver(&mut peer, 1, "tag-a", 1);
+    let old = peer.session.channel(id).next_delivery(keys[0]).unwrap().tag;
+    refuse(&mut peer, id, 404, "NOT_FOUND - no queue 'b' in vhost '/'");
+    frames(&mut peer);
+    grant_on(&mut peer, id, &opened);
+    let number = peer.session.channel(id).number().unwrap();
+    deliver(&mut peer, number, "tag-a", 1);
+    assert!(has_recovered(&peer.events()));
+    let mut channel = peer.session.channel(id);
+    assert!(channel.is_stale(old) && !channel.drop_unacked(old) && !channel.requeue(old));
+    assert!(matches!(channel.ack(old, true), Err(AckError::Stale(_))));
+    assert!(matches!(channel.nack(old, true, true), Err(AckError::Stale(_))));
+    assert!(frames(&mut peer).is_empty());
+    let new = peer.session.channel(id).next_delivery(keys[0]).unwrap().tag;
+    peer.session.channel(id).ack(new, false).unwrap();
+    assert_eq!(frames(&mut peer), ["ack 1"]);
+}
+
 /// The channel's last queue is declared passively once, when all consumers have started.
 #[test]
 fn r7_a_refused_consumer_does_not_delay_a_channel_that_has_declared_a_queue() {
