@@ -461,6 +461,7 @@ impl ChannelState {
     pub(crate) fn begin_later(&mut self, pending: Pending) -> Result<(), Misuse> {
         match pending {
             Pending::Qos { .. } | Pending::Recover => Ok(()),
+            Pending::TxCommit | Pending::TxRollback if self.mode.is_tx() => Ok(()),
             pending => self.begin(pending),
         }
     }

@@ -1,7 +1,8 @@
 //! The calls that a channel accepts while its connection is being restored, in their order.
 //!
 //! They are sent when the gate opens. Until then each has its own deadline, like any call. A call whose caller
-//! is gone, or whose deadline has passed, is never sent.
+//! is gone, or whose deadline has passed, is not sent, unless it
+//! [is needed all the same](crate::request::Pending::outlives_caller).
 
 use std::collections::VecDeque;
 

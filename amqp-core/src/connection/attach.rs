@@ -496,8 +496,11 @@ impl Connection {
     fn send_waiting(&mut self, now: Instant, id: ChannelId, waiting: Option<Box<Waiting>>) {
         let Some(mut waiting) = waiting else { return };
         while let Some((call, request)) = waiting.pop() {
+            let pending = self.calls.pending(call).map(|(pending, _)| pending);
+            let is_gone = !self.calls.is_callers(call)
+                && !pending.is_some_and(Pending::outlives_caller);
             let sent = match request {
-                _ if !self.calls.is_callers(call) => Err(Error::Channel(ChannelCause::ByClient)),
+                _ if is_gone => Err(Error::Channel(ChannelCause::ByClient)),
                 Request::Frame(ref frame) => self.send_frame(id, call, frame),
                 Request::Consume(key) => self.restart_consumer(now, id, key, Some(call)),
             };

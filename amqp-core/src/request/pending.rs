@@ -88,6 +88,12 @@ impl Pending {
         }
     }
 
+    /// Whether it is sent even if its caller is gone: the channel is in this mode since the call, or the session has
+    /// made it for the application.
+    pub(crate) const fn outlives_caller(self) -> bool {
+        matches!(self, Self::ConfirmSelect | Self::TxSelect | Self::TxRollback)
+    }
+
     /// The reply that is due.
     pub(crate) const fn reply(self) -> MethodId {
         match self {

@@ -246,6 +246,44 @@ fn a_transaction_that_was_begun_cannot_be_committed() {
     assert!(peer.session.channel(other).is_open());
 }
 
+/// The mode holds since the call, so the broker has to know it.
+#[test]
+fn a_mode_that_is_selected_meanwhile_is_sent_though_its_caller_is_gone() {
+    let mut peer = recovering();
+    let confirming = peer.channel(1);
+    let transactional = peer.channel(2);
+    peer.lose();
+    peer.reconnect();
+    let frames = wire(&mut peer);
+    let select = peer.session.channel(confirming).call(peer.now, &ConfirmSelect::default());
+    peer.session.forget(peer.now, select.unwrap().key());
+    let select = peer.session.channel(transactional).call(peer.now, &TxSelect::default());
+    peer.session.forget(peer.now, select.unwrap().key());
+    super::grant(&mut peer, &frames);
+    let selects = wire(&mut peer);
+    assert_eq!(selects, ["1 confirm.Select", "2 tx.Select"]);
+    super::grant(&mut peer, &selects);
+    assert_eq!(peer.session.connection().stats().open_calls, 0);
+}
+
+/// What was acked on the new transport before the commit is not part of the next transaction.
+#[test]
+fn an_interrupted_transaction_is_rolled_back_also_while_the_connection_is_restored() {
+    let mut peer = recovering();
+    let id = peer.channel(1);
+    let select = peer.session.channel(id).call(peer.now, &TxSelect::default()).unwrap();
+    peer.send(1, &tx::SelectOk::default());
+    peer.session.take_reply(&select).unwrap().unwrap();
+    publish(&mut peer, id).unwrap();
+    peer.lose();
+    peer.reconnect();
+    let frames = wire(&mut peer);
+    let refused = peer.session.channel(id).call(peer.now, &TxCommit::default()).unwrap_err();
+    assert_eq!(refused, Error::Interrupted { cause: cause(), maybe_executed: false });
+    super::grant(&mut peer, &frames);
+    assert_eq!(wire(&mut peer), ["1 tx.Rollback"]);
+}
+
 /// They have no outcome of their own.
 #[test]
 fn r13_publishes_without_confirms_that_were_not_sent_are_reported_once() {
