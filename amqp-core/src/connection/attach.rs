@@ -415,8 +415,9 @@ impl Connection {
         match starting[..] {
             // It is not a consumer that the broker refuses.
             [] => {
-                let cause = ChannelCause::ByBroker(error);
-                self.close_channel(id, PhaseInput::ConnectionLost, cause, 0);
+                let (input, cause) = (PhaseInput::ConnectionLost, ChannelCause::ByBroker(error));
+                let handed_over = self.link.outbound.handed_over();
+                self.close_channel(id, input, cause, handed_over);
             }
             [_] if error.is_held() && self.held.until.is_some_and(|until| now < until) => {
                 self.held.channels.push(id);

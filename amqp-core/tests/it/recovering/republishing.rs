@@ -1,12 +1,14 @@
 //! Publishes that are sent again when the connection is lost before their confirm.
 
-use amqp_core::proto::method::basic;
+use amqp_core::proto::method::{basic, confirm};
+use amqp_core::requests::ConfirmSelect;
 use amqp_core::{
     Body, ChannelId, Config, Confirmation, Event, Publish, PublishRefused, PublishSeq, Recovery,
+    Transmit,
 };
 use bytes::Bytes;
 
-use super::{grant, has_recovered, wire};
+use super::{close, grant, has_recovered, wire};
 use crate::peer::Peer;
 
 fn republishing(recovery: Recovery) -> (Peer, ChannelId) {
@@ -144,4 +146,34 @@ fn what_is_not_sent_again_has_its_outcome() {
     peer.session.close(peer.now);
     assert!(matches!(outcome(&mut peer, id, 1), Some(Confirmation::Unknown(_))));
     assert!(matches!(outcome(&mut peer, id, 2), Some(Confirmation::NotSent(_))));
+}
+
+/// The broker refuses one of the publishes that are sent again, while others wait for buffer space.
+#[test]
+fn r13_what_was_sent_again_before_a_refusal_is_unknown() {
+    let (mut peer, first) = republishing(Recovery::automatic().republish(true));
+    let second = peer.channel(2);
+    let select = peer.session.channel(second).call(peer.now, &ConfirmSelect::default()).unwrap();
+    peer.send(2, &confirm::SelectOk::default());
+    peer.session.take_reply(&select).unwrap().unwrap();
+    let large = [7; 3_000];
+    for _ in 0..1_000 {
+        publish(&mut peer, second, &large).unwrap();
+        peer.write();
+    }
+    publish(&mut peer, first, b"stored").unwrap();
+    publish(&mut peer, first, b"refused").unwrap();
+    peer.lose();
+    peer.reconnect();
+    let frames = wire(&mut peer);
+    grant(&mut peer, &frames);
+    peer.events();
+    let mut out = Transmit::new();
+    assert!(peer.session.poll_transmit(peer.now, &mut out));
+    assert!(peer.session.is_recovering(), "not all of them fit");
+    close(&mut peer, 1, 404, "NOT_FOUND - no exchange");
+    for seq in [1, 2] {
+        let outcome = outcome(&mut peer, first, seq);
+        assert!(matches!(outcome, Some(Confirmation::Unknown(_))), "{outcome:?}");
+    }
 }
