@@ -126,6 +126,7 @@ impl Session {
         self.step(PhaseInput::Attached);
         self.retries.reset();
         self.connection.open_gates(now);
+        self.continue_resubscribing(now);
         self.ask_later(now);
         let failed = self.replay.take().map_or_else(Vec::new, |replay| replay.failed);
         let report = RecoveryReport { failed };

@@ -404,6 +404,29 @@ fn a_consumer_that_the_broker_cancels_may_subscribe_again() {
     assert!(matches!(ended, Some(Err(Error::ConsumerCancelled { .. }))));
 }
 
+/// The broker has nothing more to send when the connection is restored.
+#[test]
+fn a_queue_that_is_gone_after_a_loss_is_asked_for() {
+    let policy = Recovery::automatic().resubscribe(true);
+    let mut peer = Peer::open_with(Config::default().recovery(policy));
+    let id = peer.channel(1);
+    let key = start(&mut peer, id, &consume("q"));
+    wire(&mut peer);
+    peer.lose();
+    peer.reconnect();
+    wire(&mut peer);
+    grant_on(&mut peer, id, &["channel.Open", "qos 256"]);
+    refuse(&mut peer, id, 404, "NOT_FOUND - no queue 'q' in vhost '/'");
+    wire(&mut peer);
+    grant_on(&mut peer, id, &["channel.Open"]);
+    assert!(has_recovered(&peer.events()));
+    assert_eq!(peer.session.channel(id).consumer_end(key), None);
+    let (due, reason) = peer.session.poll_timeout().unwrap();
+    assert_eq!(reason, TimeoutReason::Resubscribe);
+    peer.pass(due - peer.now);
+    assert_eq!(frames(&mut peer).last().unwrap(), "queue q");
+}
+
 /// The broker answers after the deadline of the session's call.
 #[test]
 fn a_late_start_of_a_consumer_is_not_undone() {
