@@ -41,8 +41,9 @@ impl Session {
                 continue;
             };
             let (_, channel, consumer) = asked.swap_remove(at);
+            // If it is refused, the broker has closed the channel.
+            self.connection.close_for_session(now, channel);
             if reply.result.is_ok() {
-                self.connection.close_for_session(now, channel);
                 self.resubscribing.retries.reset();
                 self.connection.resume_consumer(now, consumer);
             } else {

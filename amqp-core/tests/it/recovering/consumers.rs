@@ -427,6 +427,25 @@ fn a_queue_that_is_gone_after_a_loss_is_asked_for() {
     assert_eq!(frames(&mut peer).last().unwrap(), "queue q");
 }
 
+/// The channel on which it was asked for is not left open.
+#[test]
+fn a_question_without_an_answer_is_asked_again_on_another_channel() {
+    let policy = Recovery::automatic().resubscribe(true);
+    let mut peer = Peer::open_with(Config::default().recovery(policy));
+    let id = peer.channel(1);
+    start(&mut peer, id, &consume("q"));
+    cancel_by_broker(&mut peer, 1);
+    wire(&mut peer);
+    let asked = asks(&mut peer);
+    assert_eq!(asked, ["2 channel.Open", "2 queue q"]);
+    grant(&mut peer, &asked[..1]);
+    for _ in 0..30 {
+        peer.send_bytes(&amqp_core::proto::frame::HEARTBEAT);
+        peer.pass(Duration::from_secs(1));
+    }
+    assert!(wire(&mut peer).contains(&"2 channel.Close".to_owned()));
+}
+
 /// The broker answers after the deadline of the session's call.
 #[test]
 fn a_late_start_of_a_consumer_is_not_undone() {
