@@ -78,8 +78,8 @@ pub(crate) struct Consumer {
     /// The queue that `basic.consume` named. An empty name is replaced when the consumer has started.
     pub(crate) queue: Arc<str>,
     pub(crate) request: Box<BasicConsume>,
-    /// The limits of the channel when it started.
-    pub(crate) limits: Limits,
+    /// The limits of the channel when it started, `None` until it is started for the first time.
+    pub(crate) limits: Option<Limits>,
     /// Whether `basic.consume-ok` has arrived, on this transport or an earlier one.
     pub(crate) established: bool,
     /// Whether its queue is gone, and the session waits until it is back.

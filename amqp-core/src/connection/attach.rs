@@ -332,11 +332,9 @@ impl Connection {
         else {
             return Ok(());
         };
-        if call.is_some() {
-            consumer.limits = state.prefetch.limits();
-        }
         let own = consumer.request.prefetch;
-        let (limits, prefetch) = state.prefetch.set(consumer.limits);
+        let limits = *consumer.limits.get_or_insert_with(|| state.prefetch.limits());
+        let (limits, prefetch) = state.prefetch.set(limits);
         let start = prefetch.start_as(consumer.kind, own);
         let number = state.wire.number;
         // With the queue's present name: the broker may have given it another.

@@ -55,7 +55,8 @@ impl Channel<'_> {
                 }
             },
         };
-        let (limits, waits) = (state.prefetch.limits(), state.is_recovering());
+        let waits = state.is_recovering();
+        let limits = (!waits).then(|| state.prefetch.limits());
         let consumer = Consumer {
             channel: id,
             tag: Arc::clone(&tag),

@@ -70,6 +70,21 @@ fn r14_consumers_keep_their_tags_and_their_prefetch() {
     assert_eq!(wire(&mut peer), ["1 qos 10", "1 consume next as tag-next"]);
 }
 
+/// It was called between two limits, and nothing of it was written before the loss.
+#[test]
+fn a_consumer_that_was_not_sent_has_the_limit_from_before_it() {
+    let mut peer = recovering();
+    let id = peer.channel(1);
+    let _ = peer.session.channel(id).call(peer.now, &BasicQos::new(10)).unwrap();
+    wire(&mut peer);
+    peer.send(1, &basic::QosOk::default());
+    let _ = peer.session.channel(id).consume(peer.now, &consume("q")).unwrap();
+    let _ = peer.session.channel(id).call(peer.now, &BasicQos::new(3)).unwrap();
+    peer.lose();
+    recover(&mut peer);
+    assert_eq!(wire(&mut peer), ["1 qos 10", "1 consume q as tag-q", "1 qos 3"]);
+}
+
 #[test]
 fn r15_an_ack_of_an_old_delivery_is_stale_and_never_sent() {
     let (mut peer, id, keys) = consuming(&["q"]);
