@@ -300,7 +300,10 @@ impl ChannelState {
             Gate::LostPublishes(before) => before,
             Gate::Open | Gate::Recovering | Gate::Storing | Gate::Closed(_) => 0,
         };
-        self.count_lost(before + unsent);
+        if let Some(restoring) = &mut self.restoring {
+            restoring.lost_publishes += before;
+        }
+        self.count_lost(unsent);
     }
 
     /// Counts publishes that were accepted and not sent, if the channel is to be restored.
@@ -314,18 +317,28 @@ impl ChannelState {
     /// Opens the gate. The first publish reports those that were lost.
     pub(crate) fn open_gate(&mut self) {
         let lost = self.restoring.take().map_or(0, |restoring| restoring.lost_publishes);
-        self.gate = match lost {
-            _ if self.mode.confirms().is_some_and(Confirms::has_outbox) => Gate::Storing,
-            0 => Gate::Open,
-            lost => Gate::LostPublishes(lost),
-        };
+        self.gate = if lost > 0 { Gate::LostPublishes(lost) } else { self.accepting() };
+    }
+
+    /// Takes the number of publishes that were lost, to be reported. Further ones are accepted.
+    pub(crate) fn take_lost_publishes(&mut self) -> Option<u64> {
+        let Gate::LostPublishes(count) = self.gate else { return None };
+        self.gate = self.accepting();
+        Some(count)
+    }
+
+    fn accepting(&self) -> Gate {
+        match self.mode.confirms() {
+            Some(confirms) if confirms.has_outbox() => Gate::Storing,
+            _ => Gate::Open,
+        }
     }
 
     /// Stores publishes from now on, so that they can be sent again after a loss.
     pub(crate) fn open_outbox(&mut self, limit: usize) {
         if let Some(confirms) = self.mode.confirms_mut() {
             confirms.open_outbox(limit);
-            if matches!(self.gate, Gate::Open | Gate::LostPublishes(_)) {
+            if matches!(self.gate, Gate::Open) {
                 self.gate = Gate::Storing;
             }
         }

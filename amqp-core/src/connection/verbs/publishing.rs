@@ -141,14 +141,13 @@ impl Channel<'_> {
     ) -> Result<PublishSeq, PublishRefused> {
         let cause = self.connection.lost_cause();
         let Some(state) = self.state() else { return Err(self.closed().into()) };
+        if let Some(count) = state.take_lost_publishes() {
+            return Err(Error::PublishesLost { count, cause }.into());
+        }
         match state.gate {
             Gate::Storing if state.is_open() => self.publish_as::<true>(publish),
             Gate::Recovering => Err(PublishRefused::Full),
-            Gate::LostPublishes(count) => {
-                state.gate = Gate::Open;
-                Err(Error::PublishesLost { count, cause }.into())
-            }
-            Gate::Open | Gate::Storing | Gate::Closed(_) => Err(self.closed().into()),
+            _ => Err(self.closed().into()),
         }
     }
 

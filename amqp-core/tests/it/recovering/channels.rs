@@ -6,8 +6,8 @@ use amqp_core::errors::{Misuse, TransportError};
 use amqp_core::proto::method::{queue, tx};
 use amqp_core::requests::{ConfirmSelect, TxCommit, TxSelect};
 use amqp_core::{
-    BasicQos, ChannelCause, CloseCause, Confirmation, Error, Event, Publish, PublishRefused,
-    QueuePurge, Transmit,
+    BasicQos, ChannelCause, CloseCause, Config, Confirmation, Error, Event, Publish,
+    PublishRefused, QueuePurge, Recovery, Transmit,
 };
 
 use super::{has_recovered, recover, recovering, wire};
@@ -306,6 +306,32 @@ fn r13_publishes_without_confirms_that_were_not_sent_are_reported_once() {
     assert_eq!(publish(&mut peer, id), Err(PublishRefused::Error(lost)));
     assert_eq!(publish(&mut peer, id), Ok(0));
     assert_eq!(wire(&mut peer), ["2 basic.Publish", "1 basic.Publish"]);
+}
+
+/// Neither another mode nor another loss hides them.
+#[test]
+fn r13_lost_publishes_are_reported_in_any_mode() {
+    let policy = Recovery::automatic().republish(true);
+    let mut peer = Peer::open_with(Config::default().recovery(policy));
+    let channels = [peer.channel(1), peer.channel(2)];
+    for id in channels {
+        publish(&mut peer, id).unwrap();
+    }
+    peer.lose();
+    recover(&mut peer);
+    let [confirming, transactional] = channels;
+    let _ = peer.session.channel(confirming).call(peer.now, &ConfirmSelect::default()).unwrap();
+    let _ = peer.session.channel(transactional).call(peer.now, &TxSelect::default()).unwrap();
+    for id in [confirming, transactional] {
+        if id == transactional {
+            peer.lose();
+            recover(&mut peer);
+        }
+        let lost = Error::PublishesLost { count: 1, cause: cause() };
+        assert_eq!(publish(&mut peer, id), Err(PublishRefused::Error(lost)));
+        assert!(publish(&mut peer, id).is_ok());
+    }
+    assert_eq!(peer.session.connection().stats().unconfirmed, 1);
 }
 
 /// The callers of `channel.open` have gone, or have seen their deadline pass, before the loss.
