@@ -61,7 +61,7 @@ impl Connection {
             let resolved = confirms.lose(lost, written);
             self.unconfirmed = self.unconfirmed.saturating_sub(before - confirms.span());
             self.link.outbound.discard(|discarded| confirms.release(discarded));
-            if let Some((first, last)) = resolved {
+            for (first, last) in resolved {
                 let (first, last) = (PublishSeq(first), PublishSeq(last));
                 self.events.push_back(Event::Resolved { channel: id, first, last });
             }

@@ -108,6 +108,11 @@ impl Epoch {
         self.runs.last().map(|run| run.last)
     }
 
+    /// The first and the last number of each run.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.runs.iter().map(|run| (run.first, run.last))
+    }
+
     fn has(&self, seq: u64) -> bool {
         let run = self.runs.partition_point(|run| run.last < seq);
         self.runs.get(run).is_some_and(|run| run.has(seq))

@@ -232,16 +232,16 @@ impl Confirms {
 
     /// Resolves all open publishes because the transport is lost, of which at most `written` bytes had been
     /// written. Those in the outbox stay open, and are to be [sent again](Self::next_resend). The channel
-    /// continues on the next transport. Returns the first and the last number among which publishes are resolved.
-    pub(crate) fn lose(&mut self, cause: Error, written: u64) -> Option<(u64, u64)> {
-        let (range, lost) = self.fail_open(cause, written, true);
+    /// continues on the next transport. Returns the first and the last number of each range that is resolved.
+    pub(crate) fn lose(&mut self, cause: Error, written: u64) -> Vec<(u64, u64)> {
+        let (ranges, lost) = self.fail_open(cause, written, true);
         self.failed.add(lost);
         self.is_selected = false;
         self.tags.restart(self.next());
         if let Some(outbox) = &mut self.outbox {
             outbox.rewind();
         }
-        range
+        ranges
     }
 
     /// Resolves all open publishes because the channel has closed, when at most `written` bytes of the stream
@@ -250,9 +250,9 @@ impl Confirms {
         if self.ended.is_some() {
             return None;
         }
-        let (range, lost) = self.fail_open(cause, written, false);
+        let (ranges, lost) = self.fail_open(cause, written, false);
         self.ended = Some(lost);
-        range
+        ranges.first().copied()
     }
 
     /// Returns the outcome of all publishes up to `last`, `None` while one of them is open. A failure is
@@ -271,14 +271,14 @@ impl Confirms {
         Some(if unconfirmed.count() == 0 { Ok(()) } else { Err(unconfirmed) })
     }
 
-    /// Resolves all open publishes, except those in the outbox if it is kept. Returns the first and the last number
-    /// among which they are, and how many have failed.
+    /// Resolves all open publishes, except those in the outbox if it is kept. Returns the ranges of numbers that are
+    /// resolved, a single one if nothing is kept, and how many publishes have failed.
     fn fail_open(
         &mut self,
         cause: Error,
         written: u64,
         keep_outbox: bool,
-    ) -> (Option<(u64, u64)>, Unconfirmed) {
+    ) -> (Vec<(u64, u64)>, Unconfirmed) {
         // They were returned. No ack is needed to know the outcome.
         let claimed = self.returns.take_claimed();
         let returned = self.report_returned(claimed);
@@ -311,9 +311,15 @@ impl Confirms {
         drop(kept);
         let any = lost.count() > 0;
         lost.cause = any.then_some(cause);
+        let ranges = match keep_outbox && self.outbox.is_some() {
+            // Those between them are sent again.
+            true => returned.iter().map(|seq| (*seq, *seq)).chain(epoch.ranges()).collect(),
+            false if any || !returned.is_empty() => vec![(first, next - 1)],
+            false => Vec::new(),
+        };
         self.failures.lose(epoch);
         self.trim();
-        ((any || !returned.is_empty()).then(|| (first, next - 1)), lost)
+        (ranges, lost)
     }
 
     /// Records the messages of publishes that were returned and are resolved. Returns their numbers.

@@ -1,6 +1,7 @@
 //! Publishes that are sent again when the connection is lost before their confirm.
 
 use amqp_core::proto::method::{basic, confirm};
+use amqp_core::proto::{Properties, ShortStr};
 use amqp_core::requests::ConfirmSelect;
 use amqp_core::{
     Body, ChannelId, Config, Confirmation, Event, Publish, PublishRefused, PublishSeq, Recovery,
@@ -9,6 +10,7 @@ use amqp_core::{
 use bytes::Bytes;
 
 use super::{close, grant, has_recovered, wire};
+use crate::contents::encoded;
 use crate::peer::Peer;
 
 fn republishing(recovery: Recovery) -> (Peer, ChannelId) {
@@ -133,6 +135,26 @@ fn the_outbox_is_bounded() {
     ack(&mut peer, 1, false);
     assert_eq!(publish(&mut peer, id, b"more"), Ok(count + 1));
     assert!(peer.events().iter().any(|event| matches!(event, Event::Resolved { .. })));
+}
+
+/// A publish that was returned needs no ack to be resolved. The others are sent again.
+#[test]
+fn r13_a_loss_reports_only_what_it_resolves() {
+    let (mut peer, id) = republishing(Recovery::automatic().republish(true));
+    publish(&mut peer, id, b"a").unwrap();
+    let mandatory = Publish::new("", "nowhere", b"b").mandatory();
+    let seq = peer.session.channel(id).publish(&mandatory).unwrap();
+    publish(&mut peer, id, b"c").unwrap();
+    peer.write();
+    let routing_key = ShortStr::new("nowhere").unwrap();
+    let returned = basic::Return { reply_code: 312, routing_key, ..Default::default() };
+    peer.send_content(1, &returned, &encoded(&Properties::default()), b"b");
+    peer.events();
+    peer.lose();
+    let is_resolved = |event: &Event| matches!(event, Event::Resolved { .. });
+    let resolved: Vec<_> = peer.events().into_iter().filter(is_resolved).collect();
+    assert_eq!(resolved, [Event::Resolved { channel: id, first: seq, last: seq }]);
+    assert!(matches!(outcome(&mut peer, id, 2), Some(Confirmation::Returned(_))));
 }
 
 /// The application ends while the broker is away.

@@ -337,32 +337,40 @@ impl World {
         let stalled = Duration::from_secs(self.losses.len() as u64);
         let cause = Error::ConnectionLost(CloseCause::WriteTimeout { stalled });
         let (base, next) = (self.base(), self.published.len());
-        let (mut lost, mut any, mut range) = (Unconfirmed::default(), false, None);
+        let (mut lost, mut resolved, mut range) = (Unconfirmed::default(), Vec::new(), None);
         for index in base..next {
             let it = &mut self.published[index];
             it.begun |= matches!(it.wire, Wire::At(offset) if offset < written);
             if it.fate == Fate::Claimed {
                 self.resolve(index, true);
-                any = true;
+                resolved.push(index as u64 + 1);
             } else if it.fate == Fate::Open && it.stored && !ends {
                 it.wire = Wire::Waiting;
             } else if it.fate == Fate::Open {
                 lost.add(self.fail(index));
+                resolved.push(index as u64 + 1);
                 range = Some((range.map_or(index, |(first, _)| first), index));
             }
         }
-        any |= range.is_some();
         lost.cause = range.map(|_| cause.clone());
         if let Some((first, last)) = range {
             self.losses.push(Loss { first, last, cause: cause.clone() });
         }
-        let expected = any.then_some((base as u64 + 1, next as u64));
+        let all = (!resolved.is_empty()).then_some((base as u64 + 1, next as u64));
         if ends {
             self.ended = Some(lost);
-            assert_eq!(self.confirms.end(cause, written), expected);
+            assert_eq!(self.confirms.end(cause, written), all);
         } else {
             self.failed.add(lost);
-            assert_eq!(self.confirms.lose(cause, written), expected);
+            let ranges = self.confirms.lose(cause, written);
+            if self.confirms.has_outbox() {
+                let mut reported: Vec<_> =
+                    ranges.iter().flat_map(|(first, last)| *first..=*last).collect();
+                reported.sort_unstable();
+                assert_eq!(reported, resolved);
+            } else {
+                assert_eq!(ranges.first().copied(), all);
+            }
             assert!(!self.confirms.is_selected());
             self.confirms.selected();
         }
