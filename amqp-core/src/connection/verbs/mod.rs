@@ -320,10 +320,15 @@ impl<'c> Channel<'c> {
 
     /// The error of a channel that is not open.
     fn closed(&mut self) -> Error {
-        match self.state().map(|state| (state.cause().cloned(), state.wire.phase)) {
+        let opening = |state: &ChannelState| {
+            state.wire.phase == Phase::Opening && !state.is_recovering()
+        };
+        match self.state().map(|state| (state.cause().cloned(), opening(state))) {
             Some((Some(cause), _)) => cause.into_error(),
-            Some((None, _)) if self.connection.last_loss.is_some() => self.connection.lost_error(),
-            Some((None, Phase::Opening)) => Misuse::ChannelNotOpen.into(),
+            Some((None, true)) => Misuse::ChannelNotOpen.into(),
+            Some((None, false)) if self.connection.last_loss.is_some() => {
+                self.connection.lost_error()
+            }
             _ => self.connection.cause().cloned().map_or_else(gone, Error::Connection),
         }
     }

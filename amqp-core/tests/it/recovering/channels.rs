@@ -334,6 +334,16 @@ fn r13_lost_publishes_are_reported_in_any_mode() {
     assert_eq!(peer.session.connection().stats().unconfirmed, 1);
 }
 
+#[test]
+fn a_channel_that_opens_after_a_recovery_says_so() {
+    let mut peer = recovering();
+    peer.lose();
+    recover(&mut peer);
+    let (id, _) = peer.session.open_channel(peer.now).unwrap();
+    let refused = publish(&mut peer, id);
+    assert_eq!(refused, Err(PublishRefused::Error(Misuse::ChannelNotOpen.into())));
+}
+
 /// The callers of `channel.open` have gone, or have seen their deadline pass, before the loss.
 #[test]
 fn a_channel_without_a_handle_is_not_opened_again() {
