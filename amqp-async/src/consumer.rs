@@ -210,7 +210,7 @@ impl Consumer {
     }
 
     /// Takes a delivery, or registers the task if there is none.
-    #[inline]
+    #[inline(always)]
     fn take_delivery(
         &mut self,
         cx: Option<&mut Context<'_>>,
@@ -218,19 +218,21 @@ impl Consumer {
         if self.losses.load(Ordering::Relaxed) != self.pulled_after {
             self.drop_lost();
         }
-        if self.pulled.is_empty() && !self.ended {
-            match self.pull(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(None) => {}
-                Poll::Ready(Some(Ok(()))) => self.ended = true,
-                Poll::Ready(Some(Err(error))) => {
-                    self.ended = true;
-                    return Poll::Ready(Some(Err(error)));
+        if self.pulled.len() <= 1 {
+            if self.pulled.is_empty() && !self.ended {
+                match self.pull(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(None) => {}
+                    Poll::Ready(Some(Ok(()))) => self.ended = true,
+                    Poll::Ready(Some(Err(error))) => {
+                        self.ended = true;
+                        return Poll::Ready(Some(Err(error)));
+                    }
                 }
             }
-        }
-        if self.pulled.len() == 1 && self.pulled_bytes > PULLED_REPORTED_BYTES {
-            return self.take_last();
+            if self.pulled.len() == 1 && self.pulled_bytes > PULLED_REPORTED_BYTES {
+                return self.take_last();
+            }
         }
         // `Delivery` is large. Constructed in place, it is copied once.
         match self.pulled.pop_front() {
@@ -264,6 +266,7 @@ impl Consumer {
     }
 
     /// Takes deliveries from the core. Ready with `Some` if no more will arrive.
+    #[inline(never)]
     fn pull(&mut self, cx: Option<&mut Context<'_>>) -> Poll<Option<Result<(), Error>>> {
         let Self { origin, pulled, pulled_bytes, pulled_after, losses, .. } = self;
         let (id, key) = (origin.channel.id(), self.key);

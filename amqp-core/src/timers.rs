@@ -26,6 +26,8 @@ const REASONS: [TimeoutReason; 14] = [
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     deadlines: [Option<Instant>; REASONS.len()],
+    /// A bit for each kind that has a deadline, because two or three of them have one in most cases.
+    armed: u16,
     /// Whether a deadline was set since the last poll.
     has_new: bool,
 }
@@ -35,6 +37,8 @@ impl Timers {
         self.has_new |= deadline.is_some();
         if let Some(place) = self.deadlines.get_mut(reason as usize) {
             *place = deadline;
+            let bit = 1 << reason as u16;
+            self.armed = if deadline.is_some() { self.armed | bit } else { self.armed & !bit };
         }
     }
 
@@ -66,8 +70,19 @@ impl Timers {
     }
 
     fn earliest(&self) -> Option<(Instant, TimeoutReason)> {
-        let all = self.deadlines.iter().zip(REASONS);
-        all.filter_map(|(deadline, reason)| Some(((*deadline)?, reason))).min()
+        let mut earliest: Option<(Instant, TimeoutReason)> = None;
+        let mut armed = self.armed;
+        while armed != 0 {
+            let index = armed.trailing_zeros() as usize;
+            armed &= armed - 1;
+            if let (Some(&Some(at)), Some(&reason)) =
+                (self.deadlines.get(index), REASONS.get(index))
+                && earliest.is_none_or(|(before, _)| at < before)
+            {
+                earliest = Some((at, reason));
+            }
+        }
+        earliest
     }
 }
 

@@ -44,7 +44,7 @@ const COUNTED: [Counted; 8] = [
     Counted {
         name: "receive-ack",
         program: &["once", "tokio-ct", "w5"],
-        at_most: Some((970.0, 0.02)),
+        at_most: Some((950.0, 0.02)),
     },
 ];
 

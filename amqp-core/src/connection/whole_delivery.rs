@@ -49,7 +49,7 @@ impl Connection {
         let Some((consumer, backlog, arena)) = consumers.find_with_memory(key) else {
             return Ok(None);
         };
-        if consumer.released || consumer.suspected {
+        if consumer.released | consumer.suspected {
             return Ok(None);
         }
         if !consumer.no_ack() {

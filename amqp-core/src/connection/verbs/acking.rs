@@ -127,11 +127,12 @@ impl Channel<'_> {
         if tag.epoch != state.wire.epoch {
             return Err(AckError::Stale(self.closed()));
         }
-        if tag.tag == 0 || tag.tag > state.wire.delivered {
+        // In one comparison: a tag of 0 is larger than any other after the subtraction.
+        if tag.tag.wrapping_sub(1) >= state.wire.delivered {
             return Err(AckError::Unknown(tag.tag));
         }
         let (number, transactional) = (state.wire.number, state.mode.is_tx());
-        let recovered = state.wire.recovering > 0 || state.wire.recovered_to > 0;
+        let recovered = (u64::from(state.wire.recovering) | state.wire.recovered_to) > 0;
         let unacked = state.unacked();
         let open = match multiple {
             true => unacked.ack_up_to(tag.tag, transactional),
