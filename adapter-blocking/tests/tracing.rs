@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
-use amqp_blocking::{BasicConsume, CloseCause, Connector, Publish, QueueDeclare};
+use amqp_blocking::{BasicConsume, CloseCause, Connector, Publish, QueueDeclare, Recovery};
 use amqp_testkit::ModelBroker;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -36,7 +36,10 @@ fn na_38_the_events_of_a_blocking_connection_are_logged() {
     let broker = ModelBroker::start().unwrap();
     let uri = broker.uri();
     let peer = uri.split_once('@').unwrap().1.split('/').next().unwrap();
-    let open = |name| Connector::new(&uri).unwrap().connection_name(name).connect().unwrap();
+    let open = |name| {
+        let connector = Connector::new(&uri).unwrap().connection_name(name);
+        connector.recovery(Recovery::never()).connect().unwrap()
+    };
 
     let connection = open("orders");
     let channel = connection.open_channel().unwrap();

@@ -187,7 +187,8 @@ async fn na_38_an_abnormal_end_is_a_warning() {
     let (log, _guard) = listen(LevelFilter::INFO);
     let broker = ModelBroker::start().unwrap();
     let peer = peer(&broker);
-    let connection = connect(&broker.uri()).await.unwrap();
+    let connector = Connector::new(&broker.uri()).unwrap().recovery(Recovery::never());
+    let connection = connector.connect().await.unwrap();
     broker.close_all("maintenance");
     connection.closed().await;
     let aborted = connect(&broker.uri()).await.unwrap();

@@ -155,6 +155,30 @@ impl<R: Runtime> Connector<R> {
         self
     }
 
+    /// Sets which losses are recovered, of those that the [policy](Self::recovery) covers: those for which `recovers`
+    /// returns true. Otherwise the connection ends with this cause. It is called for each loss, also for one that
+    /// interrupts a recovery, but not for attempts to connect that fail. It must not block. If it panics, the
+    /// connection ends.
+    ///
+    /// ```
+    /// # use amqp_async::{CloseCause, Connector, ReplyCode, Runtime};
+    /// # fn example<R: Runtime>(connector: Connector<R>) -> Connector<R> {
+    /// // Ends if the broker found our own fault: to repeat it would not help.
+    /// connector.recover_if(|cause| match cause {
+    ///     CloseCause::ByBroker(error) => error.code == ReplyCode::CONNECTION_FORCED,
+    ///     _ => true,
+    /// })
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn recover_if(
+        mut self,
+        recovers: impl Fn(&CloseCause) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.plugins.hooks.recover_if(recovers);
+        self
+    }
+
     /// Adds a callback for each loss of the connection, whether or not it is recovered. It gets the reason. It is not
     /// called when the application closes the connection, or when [`connect`](Self::connect) fails.
     ///

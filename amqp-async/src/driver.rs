@@ -156,6 +156,10 @@ impl<R: Runtime> Driver<R> {
                 }
                 self.authentication.fetch(attempt);
             }
+            Action::DecideRecovery { attempt, cause } => {
+                let recovers = self.hooks.recovers(&cause);
+                self.pump.decided(self.runtime.now(), attempt, recovers);
+            }
             Action::Resolve { attempt, host, port } => {
                 self.drop_unless_lingering();
                 self.stop();

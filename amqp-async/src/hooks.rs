@@ -27,6 +27,7 @@ use crate::shared::Shared;
 type BoxError = Box<dyn Error + Send + Sync>;
 type Hooking = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 type OnConnect = dyn Fn(Connection) -> Hooking + Send + Sync;
+type Condition = dyn Fn(&CloseCause) -> bool + Send + Sync;
 type OnEvent = dyn Fn(&Connection, &ConnectionEvent) + Send + Sync;
 
 /// What an application runs when something happens to a connection. Connectors have methods of the same names.
@@ -34,12 +35,13 @@ type OnEvent = dyn Fn(&Connection, &ConnectionEvent) + Send + Sync;
 pub struct Hooks {
     on_connect: Vec<Arc<OnConnect>>,
     on_event: Vec<Arc<OnEvent>>,
+    recover_if: Option<Arc<Condition>>,
 }
 
 impl Hooks {
     /// Creates hooks that do nothing.
     pub const fn new() -> Self {
-        Self { on_connect: Vec::new(), on_event: Vec::new() }
+        Self { on_connect: Vec::new(), on_event: Vec::new(), recover_if: None }
     }
 
     /// Adds a hook that runs when a transport is connected: see
@@ -53,6 +55,11 @@ impl Hooks {
             let hooking = hook(connection);
             Box::pin(async move { hooking.await.map_err(E::into) })
         }));
+    }
+
+    /// Sets which losses are recovered: see [`Connector::recover_if`](crate::Connector::recover_if).
+    pub fn recover_if(&mut self, recovers: impl Fn(&CloseCause) -> bool + Send + Sync + 'static) {
+        self.recover_if = Some(Arc::new(recovers));
     }
 
     /// Adds a callback for the loss of a connection: see [`Connector::on_error`](crate::Connector::on_error).
@@ -102,6 +109,18 @@ impl Hooks {
         !self.on_connect.is_empty()
     }
 
+    /// Whether something decides which losses are recovered.
+    pub(crate) const fn has_condition(&self) -> bool {
+        self.recover_if.is_some()
+    }
+
+    /// Whether this loss is recovered. A condition that panics has not asked for it; the panic hook reports it.
+    pub(crate) fn recovers(&self, cause: &CloseCause) -> bool {
+        self.recover_if.as_ref().is_none_or(|recovers| {
+            catch_unwind(AssertUnwindSafe(|| recovers(cause))).unwrap_or(false)
+        })
+    }
+
     /// Creates the task of a connection's callbacks, if there are any.
     pub(crate) fn watch(&self, shared: &Arc<Shared>) -> Option<Watching> {
         if self.on_event.is_empty() {
@@ -129,6 +148,7 @@ impl fmt::Debug for Hooks {
         f.debug_struct("Hooks")
             .field("on_connect", &self.on_connect.len())
             .field("on_event", &self.on_event.len())
+            .field("recover_if", &self.recover_if.is_some())
             .finish()
     }
 }

@@ -65,7 +65,10 @@ impl Plugins {
 
     /// Returns a configuration with what the session must know of the plugins.
     pub(crate) fn apply(&self, config: Config) -> Config {
-        config.fetch_credentials(self.credentials.is_some()).runs_hook(self.hooks.has_on_connect())
+        config
+            .fetch_credentials(self.credentials.is_some())
+            .runs_hook(self.hooks.has_on_connect())
+            .asks_to_recover(self.hooks.has_condition())
     }
 }
 

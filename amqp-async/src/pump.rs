@@ -248,6 +248,11 @@ impl Pump {
         self.shared.with(|state| state.session.handle_dialled(attempt));
     }
 
+    /// Reports the decision of [`Action::DecideRecovery`].
+    pub fn decided(&mut self, now: Instant, attempt: Attempt, recovers: bool) {
+        self.shared.with(|state| state.session.handle_decision(now, attempt, recovers));
+    }
+
     /// Reports the success of [`Action::Dial`]: the transport is connected, and encrypted if the target is to be
     /// reached over TLS.
     pub fn connected(&mut self, now: Instant, attempt: Attempt) {
@@ -347,7 +352,7 @@ mod tests {
     use amqp_core::requests::ConfirmSelect;
     use amqp_core::{
         Action, BasicConsume, ChannelCause, ChannelId, CloseCause, Config, Confirmation, Error,
-        Publish, PublishRefused, QueuePurge, Session,
+        Publish, PublishRefused, QueuePurge, Recovery, Session,
     };
 
     use super::Pump;
@@ -375,7 +380,8 @@ mod tests {
 
     /// An open connection with a heartbeat of 10 s, to which `channel.open` is being written.
     fn open(now: Instant) -> (Pump, Arc<Shared>, ChannelId) {
-        let session = Session::new(Arc::new(Config::default()), now, 0).unwrap();
+        let config = Config::default().recovery(Recovery::never());
+        let session = Session::new(Arc::new(config), now, 0).unwrap();
         let shared = Arc::new(Shared::new(session, Box::new(Still(now))));
         let mut pump = Pump::new(Arc::clone(&shared));
         let Some(Action::Resolve { attempt, .. }) = pump.turn(now, Waker::noop()).action else {

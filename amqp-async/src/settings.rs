@@ -99,7 +99,8 @@ macro_rules! connector_settings {
             /// Sets how long the [hooks](Self::on_connect) of one transport may take together. The default is 30 s.
             hook_timeout(timeout: std::time::Duration);
 
-            /// Sets what happens when the open connection is lost. By default it is not recovered: it ends.
+            /// Sets what happens when the open connection is lost. By default every loss is recovered
+            /// ([`Recovery::automatic`]($crate::Recovery::automatic)).
             recovery(recovery: $crate::Recovery);
         }
     };

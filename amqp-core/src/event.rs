@@ -179,6 +179,14 @@ pub enum Action {
         /// The mechanism and what the broker sent.
         challenge: Challenge,
     },
+    /// Decide whether to recover from the loss of a connection, outside of any lock, and call `handle_decision`. The
+    /// session waits for it, without a deadline.
+    DecideRecovery {
+        /// The attempt that the driver's reports must name.
+        attempt: Attempt,
+        /// Why the connection was lost.
+        cause: Box<CloseCause>,
+    },
     /// Connect a transport to the target, and encrypt it if the endpoint is to be reached over TLS. Then call
     /// `handle_connected`, or `handle_disconnected` if that fails. Drop the transport or attempt of an earlier
     /// action.

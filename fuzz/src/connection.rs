@@ -14,7 +14,7 @@ use amqp_core::requests::{BasicRecover, ConfirmSelect, TxCommit, TxRollback, TxS
 use amqp_core::types::Secret;
 use amqp_core::{
     Action, Attempt, BasicConsume, BasicGet, BasicQos, Call, ChannelId, Config, ConsumerKey,
-    DeliveryTag, Event, Publish, PublishSeq, QueueDeclare, Session, Transmit,
+    DeliveryTag, Event, Publish, PublishSeq, QueueDeclare, Recovery, Session, Transmit,
 };
 use bytes::BytesMut;
 
@@ -65,7 +65,8 @@ impl World {
     /// With an odd first byte the peer has opened the connection as a broker does.
     fn new(first: u8) -> Option<Self> {
         let now = Instant::now();
-        let config = Config::default().blocked_timeout(Duration::from_secs(90));
+        let config =
+            Config::default().blocked_timeout(Duration::from_secs(90)).recovery(Recovery::never());
         let mut session = Session::new(Arc::new(config), now, 0).ok()?;
         let Some(Action::Resolve { attempt, .. }) = session.poll_action() else { return None };
         session.handle_resolved(now, attempt, Ok(vec![([127, 0, 0, 1], 5672).into()]));

@@ -1,6 +1,6 @@
 //! What the application runs when a connection opens, is lost, is blocked or closes.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use amqp_async::core::errors::ConnectFailure;
@@ -206,6 +206,34 @@ fn na_5_a_hook_may_close_its_connection() {
     peer.sends(0, &connection::CloseOk::default());
     peer.run();
     assert_eq!(peer.resolves(connecting).unwrap_err(), ConnectError::Aborted);
+}
+
+/// The function runs without the lock: it may use the connection.
+#[test]
+fn pk_91_a_function_decides_which_losses_are_recovered() {
+    for panics in [false, true] {
+        let (calls, kept) = (Calls::default(), Arc::<OnceLock<Connection>>::default());
+        let (asked, used) = (calls.clone(), Arc::clone(&kept));
+        let mut hooks = Hooks::new();
+        hooks.recover_if(move |cause| {
+            asked.note(format!("open: {:?}", used.get().map(Connection::is_open)));
+            let closed = matches!(cause, CloseCause::ByBroker(_));
+            assert!(!closed || !panics, "expected by this test");
+            !closed
+        });
+        let (mut peer, connecting) = greeted(hooks);
+        let connection = peer.resolves(connecting).unwrap();
+        assert!(kept.set(connection.clone()).is_ok());
+        peer.hangs_up();
+        peer.is_dialled_again();
+        assert!(connection.is_open());
+        assert_eq!(calls.take(), ["open: Some(false)"]);
+        peer.sends(0, &connection::Close { reply_code: 320, ..Default::default() });
+        peer.run();
+        assert_eq!(calls.take(), ["open: Some(false)"]);
+        let cause = connection.close_cause();
+        assert!(matches!(cause, Some(CloseCause::ByBroker(_))), "{cause:?}");
+    }
 }
 
 /// All callbacks, which note their calls; and one before them that panics.

@@ -68,6 +68,7 @@ pub struct Config {
     pub(crate) blocked_timeout: Option<Duration>,
     pub(crate) hook_timeout: Duration,
     pub(crate) runs_hook: bool,
+    pub(crate) asks_to_recover: bool,
     pub(crate) recovery: Recovery,
 }
 
@@ -273,7 +274,16 @@ impl Config {
         self
     }
 
-    /// Sets what happens when the open connection is lost. By default it is not recovered: it ends.
+    /// Has the driver decide which losses are recovered, of those that the [policy](Self::recovery) covers: see
+    /// [`Action::DecideRecovery`](crate::Action::DecideRecovery). Connectors with a condition set it.
+    #[must_use]
+    pub const fn asks_to_recover(mut self, asks: bool) -> Self {
+        self.asks_to_recover = asks;
+        self
+    }
+
+    /// Sets what happens when the open connection is lost. By default every loss is recovered:
+    /// [`Recovery::automatic`].
     #[must_use]
     pub fn recovery(mut self, recovery: Recovery) -> Self {
         self.recovery = recovery;
@@ -358,7 +368,8 @@ impl Default for Config {
             blocked_timeout: None,
             hook_timeout: limits::HOOK_TIMEOUT,
             runs_hook: false,
-            recovery: Recovery::never(),
+            asks_to_recover: false,
+            recovery: Recovery::automatic(),
         }
     }
 }

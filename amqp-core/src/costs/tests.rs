@@ -19,7 +19,7 @@ use crate::requests::{BasicRecover, ConfirmSelect, ConsumeOk};
 use crate::types::Secret;
 use crate::{
     BasicConsume, BasicGet, BasicQos, Call, ChannelId, Config, ConsumerKey, DeliveryTag, Publish,
-    PublishSeq, QueueDelete, Transmit,
+    PublishSeq, QueueDelete, Recovery, Transmit,
 };
 use peer::{Peer, start};
 
@@ -66,7 +66,8 @@ fn text(text: &str) -> ShortStr<'_> {
 impl World {
     /// One consumer on each channel, with one delivery that needs an ack.
     fn sparse(size: u64) -> Self {
-        let mut peer = Peer::connected(Config::default().channel_max(u16::MAX));
+        let config = Config::default().channel_max(u16::MAX).recovery(Recovery::never());
+        let mut peer = Peer::connected(config);
         peer.send(0, &start(b"PLAIN"));
         peer.send(0, &connection::Tune { channel_max: 0, frame_max: 4_096, heartbeat: 10 });
         peer.send(0, &connection::OpenOk::default());

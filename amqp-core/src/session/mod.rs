@@ -70,6 +70,8 @@ pub struct Session {
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
     retries: Retries,
+    /// The loss of which the driver is to decide whether to recover from it.
+    undecided: Option<CloseCause>,
     replay: Option<Replay>,
     /// Whether consumers that the broker has cancelled start again.
     resubscribes: bool,
@@ -445,6 +447,7 @@ impl Session {
             actions: VecDeque::new(),
             events: VecDeque::new(),
             retries: Retries::new(&config.recovery, seed),
+            undecided: None,
             replay: None,
             resubscribes: config.recovery.resubscribe,
             resubscribing: Resubscribing::new(Retries::new(&config.recovery, seed)),
@@ -522,6 +525,7 @@ impl Session {
         }
         self.step(PhaseInput::End);
         self.timers = Timers::default();
+        self.undecided = None;
         self.connection.abort(cause.clone());
         if self.connection.recovers {
             self.connection.close_records(&cause);

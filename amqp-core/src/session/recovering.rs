@@ -12,12 +12,26 @@ use std::time::{Duration, Instant};
 
 use crate::error::{CloseCause, ConnectError, Error, TransportError};
 use crate::event::{Action, Event, RecoveryReport, RenamedQueue, Retrying, TimeoutReason};
+use crate::ids::Attempt;
 use crate::limits::{HELD_RETRY_DELAY, RESTORE_PATIENCE_MIN};
 use crate::session::replay::{Progress, Replay};
 use crate::session::{Phase, PhaseInput, Session};
 use crate::timers::Timers;
 
 impl Session {
+    /// Reports the decision of [`Action::DecideRecovery`]: whether the session recovers, or ends with the cause of the
+    /// loss.
+    pub fn handle_decision(&mut self, now: Instant, attempt: Attempt, recovers: bool) {
+        if attempt != self.attempt || self.phase != Phase::Waiting {
+            return;
+        }
+        let Some(cause) = self.undecided.take() else { return };
+        match self.retries.next(now).filter(|_| recovers) {
+            Some(at) => self.wait_until(now, at, cause),
+            None => self.end(cause),
+        }
+    }
+
     /// The connection has ended for this cause. Recovers it if the policy says so.
     pub(super) fn lost(&mut self, now: Instant, cause: CloseCause) {
         if !self.opened {
@@ -34,7 +48,18 @@ impl Session {
         self.replay = None;
         self.connection.events.push_back(Event::Lost(Box::new(cause.clone())));
         self.connection.detach(&cause);
-        self.retry_later(now, cause);
+        match self.config.asks_to_recover {
+            true => self.ask_to_recover(cause),
+            false => self.retry_later(now, cause),
+        }
+    }
+
+    /// Has the driver decide whether to recover from this loss.
+    fn ask_to_recover(&mut self, cause: CloseCause) {
+        self.leave_transport();
+        let (attempt, lost) = (self.attempt, Box::new(cause.clone()));
+        self.undecided = Some(cause);
+        self.actions.push_back(Action::DecideRecovery { attempt, cause: lost });
     }
 
     /// An attempt to recover the connection has failed: none of the hosts could be reached.
@@ -48,8 +73,17 @@ impl Session {
     /// Waits for the next attempt, or ends with `cause` if there is none.
     fn retry_later(&mut self, now: Instant, cause: CloseCause) {
         let Some(at) = self.retries.next(now) else { return self.end(cause) };
+        self.leave_transport();
+        self.wait_until(now, at, cause);
+    }
+
+    /// Has the driver write the last bytes of the transport. What it reports of this attempt is ignored from here on.
+    fn leave_transport(&mut self) {
         self.actions.push_back(Action::Disconnect { attempt: self.attempt });
         self.next_attempt();
+    }
+
+    fn wait_until(&mut self, now: Instant, at: Instant, cause: CloseCause) {
         self.timers.set(TimeoutReason::Retry, Some(at));
         let attempt = self.retries.attempt();
         let retrying = Retrying { attempt, delay: at.saturating_duration_since(now), cause };

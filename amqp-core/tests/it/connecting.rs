@@ -10,7 +10,8 @@ use amqp_core::errors::{
 use amqp_core::proto::method::{Method, basic, connection};
 use amqp_core::proto::{ShortStr, frame};
 use amqp_core::{
-    Action, Attempt, CloseCause, Config, ConnectError, Endpoint, Error, Event, Heartbeat, Session,
+    Action, Attempt, CloseCause, Config, ConnectError, Endpoint, Error, Event, Heartbeat, Recovery,
+    Session,
 };
 
 use crate::peer::{Peer, start};
@@ -258,7 +259,7 @@ fn silence_is_given_up_at_each_step() {
 #[test]
 fn reports_of_an_earlier_attempt_change_nothing() {
     let reset = || TransportError::new(ErrorKind::ConnectionReset, "reset");
-    let mut peer = Peer::connected_to(Config::default(), 3);
+    let mut peer = Peer::connected_to(Config::default().recovery(Recovery::never()), 3);
     let first = peer.attempt;
     peer.send(0, &start(b"PLAIN"));
     peer.methods();
@@ -571,7 +572,7 @@ fn pk_20_pk_21_a_connection_opens_or_fails_once() {
         &|peer| peer.send(0, &connection::OpenOk::default()),
     ];
     for done in 0..=steps.len() {
-        let mut peer = Peer::connected(Config::default());
+        let mut peer = Peer::connected(Config::default().recovery(Recovery::never()));
         for step in &steps[..done] {
             assert!(!peer.session.connection().is_open());
             let early = peer.session.open_channel(peer.now).unwrap_err();

@@ -9,8 +9,8 @@ use amqp_core::proto::method::{Method, MethodId, WireMethod, channel, confirm, c
 use amqp_core::proto::{FieldTable, PROTOCOL_HEADER, RawTable};
 use amqp_core::requests::ConfirmSelect;
 use amqp_core::{
-    Action, Attempt, ChannelId, CloseCause, Config, ConnectError, Event, Session, TimeoutReason,
-    Transmit,
+    Action, Attempt, ChannelId, CloseCause, Config, ConnectError, Event, Recovery, Session,
+    TimeoutReason, Transmit,
 };
 use bytes::BytesMut;
 
@@ -78,6 +78,11 @@ impl Peer {
     pub(crate) fn redial(&mut self) {
         let lost = self.attempt;
         assert_eq!(self.session.poll_action(), Some(Action::Disconnect { attempt: lost }));
+        self.retry();
+    }
+
+    /// The session connects another transport when its delay has passed.
+    pub(crate) fn retry(&mut self) {
         assert_eq!(self.session.poll_action(), None);
         let (due, reason) = self.session.poll_timeout().unwrap();
         assert_eq!(reason, TimeoutReason::Retry);
@@ -96,9 +101,9 @@ impl Peer {
         assert_eq!(std::mem::take(&mut self.written), PROTOCOL_HEADER);
     }
 
-    /// A session that is open, with heartbeats of 10 s and frames of 4,096 bytes.
+    /// A session that is open, with heartbeats of 10 s and frames of 4,096 bytes. It ends when it is lost.
     pub(crate) fn open() -> Self {
-        Self::open_with(Config::default())
+        Self::open_with(Config::default().recovery(Recovery::never()))
     }
 
     pub(crate) fn open_with(config: Config) -> Self {
@@ -130,7 +135,7 @@ impl Peer {
 
     /// A session that is open, with frames of this many bytes.
     pub(crate) fn open_with_frames(frame_max: u32) -> Self {
-        let mut peer = Self::connected(Config::default());
+        let mut peer = Self::connected(Config::default().recovery(Recovery::never()));
         peer.send(0, &start(b"PLAIN"));
         peer.tune_to(frame_max, 10);
         peer
@@ -138,7 +143,7 @@ impl Peer {
 
     /// A session that is open, with a RabbitMQ of this version.
     pub(crate) fn open_at(version: &str) -> Self {
-        let mut peer = Self::connected(Config::default());
+        let mut peer = Self::connected(Config::default().recovery(Recovery::never()));
         let properties = server_properties(version);
         let server_properties = RawTable::new(&properties);
         peer.send(0, &connection::Start { server_properties, ..start(b"PLAIN") });

@@ -7,7 +7,7 @@ use amqp_core::proto::method::{basic, channel, connection};
 use amqp_core::proto::{RawProperties, ShortStr, frame};
 use amqp_core::{
     BasicConsume, BasicQos, ChannelId, CloseCause, Config, ConsumerKey, Event, Fault, Heartbeat,
-    limits,
+    Recovery, limits,
 };
 
 use crate::contents::{consume, consume_on, consuming, content, each_way, header, to};
@@ -24,7 +24,7 @@ struct Source {
 
 impl Source {
     fn new() -> Self {
-        Self::with(Config::default())
+        Self::with(Config::default().recovery(Recovery::never()))
     }
 
     fn with(config: Config) -> Self {

@@ -68,8 +68,8 @@ fn settings() -> Vec<Setting> {
             |it| it.close_timeout(Duration::from_secs(7));
         "amqp://?hook_timeout=7", r#"{"hook_timeout": 7}"#, "hook_timeout = 7",
             |it| it.hook_timeout(Duration::from_secs(7));
-        "amqp://?recovery=automatic", r#"{"recovery": "automatic"}"#, "recovery = 'automatic'",
-            |it| it.recovery(Recovery::automatic());
+        "amqp://?recovery=never", r#"{"recovery": "never"}"#, "recovery = 'never'",
+            |it| it.recovery(Recovery::never());
         "amqp://?recovery=unless_closed_by_broker&recovery_delay=0.5&recovery_max_delay=7&recovery_attempts=9",
             r#"{"recovery": "unless_closed_by_broker", "recovery_delay": 0.5, "recovery_max_delay": 7,
                 "recovery_attempts": 9}"#,
@@ -129,6 +129,13 @@ fn a_setting_is_the_same_from_code_and_from_a_uri() {
     }
 }
 
+#[test]
+fn na_4_every_loss_is_recovered_by_default() {
+    let default = Config::default();
+    assert_eq!(default, default.clone().recovery(Recovery::automatic()));
+    assert_eq!(default, Config::from_uri("amqp://?recovery=automatic").unwrap());
+}
+
 /// A URI can set what code can set, except values that are not texts. A field without a setting fails this test.
 #[test]
 fn every_field_of_a_configuration_has_its_setting() {
@@ -152,8 +159,8 @@ fn every_field_of_a_configuration_has_its_setting() {
     assert!(default.len() > 15, "{default:#?}");
     for (before, after) in default.iter().zip(&changed) {
         assert_eq!(before.0, after.0);
-        // Whether a provider is asked, or a hook runs, is up to the connector.
-        if ["fetch_credentials", "runs_hook"].contains(&before.0.as_str()) {
+        // Whether a provider is asked, a hook runs, or a function decides is up to the connector.
+        if ["fetch_credentials", "runs_hook", "asks_to_recover"].contains(&before.0.as_str()) {
             continue;
         }
         // The password alone is not shown.

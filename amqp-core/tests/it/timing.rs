@@ -5,7 +5,7 @@ use std::time::Duration;
 use amqp_core::proto::method::{basic, connection, queue};
 use amqp_core::proto::{ShortStr, frame};
 use amqp_core::{
-    BasicQos, CloseCause, Config, Error, Event, Heartbeat, QueueDeclare, TimeoutReason,
+    BasicQos, CloseCause, Config, Error, Event, Heartbeat, QueueDeclare, Recovery, TimeoutReason,
 };
 
 use crate::peer::Peer;
@@ -131,7 +131,8 @@ fn handle_timeout_is_idempotent() {
 /// PK-32: the first `blocked` counts, and `unblocked` ends the wait.
 #[test]
 fn a_connection_that_is_blocked_for_too_long_ends() {
-    let config = || Config::default().blocked_timeout(Duration::from_secs(5));
+    let config =
+        || Config::default().blocked_timeout(Duration::from_secs(5)).recovery(Recovery::never());
     let blocked = connection::Blocked { reason: ShortStr::new("low on memory").unwrap() };
     let mut peer = Peer::open_with(config());
     peer.send(0, &blocked);

@@ -58,6 +58,16 @@ pub(crate) fn port(uri: &str) -> u16 {
     rest.split('/').next().unwrap().parse().unwrap()
 }
 
+/// A URI of connections that end when they are lost, unless it says otherwise. Most tests look at that end; those of
+/// recovery set their policy.
+pub(crate) fn ends(uri: &str) -> String {
+    match uri {
+        _ if uri.contains("recovery=") => uri.to_owned(),
+        _ if uri.contains('?') => format!("{uri}&recovery=never"),
+        _ => format!("{uri}?recovery=never"),
+    }
+}
+
 /// A name that no other test uses.
 pub(crate) fn unique(name: &str) -> String {
     static NAMES: AtomicU32 = AtomicU32::new(0);

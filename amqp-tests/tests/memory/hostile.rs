@@ -16,7 +16,7 @@ use amqp_testkit::{RawConnection, Scripted};
 use amqp_tokio::errors::{ConnectFailure, ConnectStep, Misuse};
 use amqp_tokio::{
     BasicConsume, BasicQos, Channel, CloseCause, ConnectError, Connection, Connector, Consumer,
-    Error, Publish, PublishError, Publisher, QueueDeclare,
+    Error, Publish, PublishError, Publisher, QueueDeclare, Recovery,
 };
 
 use crate::ALLOCATOR;
@@ -102,6 +102,7 @@ fn handshake() -> Vec<u8> {
 fn connector(peer: &Scripted) -> Connector {
     Connector::new(&peer.uri())
         .unwrap()
+        .recovery(Recovery::never())
         .address_timeout(Duration::from_secs(20))
         .close_timeout(Duration::from_secs(1))
 }

@@ -13,7 +13,9 @@ use amqp_proto::{ContentHeader, RawProperties, RawTable, ShortStr, TABLE_DEPTH_M
 use amqp_testkit::RabbitMq;
 use amqp_testkit::alloc::{Counting, counting, live_bytes};
 use amqp_testkit::raw_connection::start;
-use amqp_tokio::{BasicConsume, Config, Connection, Publish, QueueDeclare, connect, limits};
+use amqp_tokio::{
+    BasicConsume, Config, Connection, Publish, QueueDeclare, Recovery, connect, limits,
+};
 use bytes::{Bytes, BytesMut};
 
 #[global_allocator]
@@ -133,7 +135,8 @@ struct Peer {
 impl Peer {
     fn new() -> Self {
         let now = Instant::now();
-        let mut session = Session::new(Arc::new(Config::default()), now, 0).unwrap();
+        let config = Config::default().recovery(Recovery::never());
+        let mut session = Session::new(Arc::new(config), now, 0).unwrap();
         let Some(Action::Resolve { attempt, .. }) = session.poll_action() else { panic!() };
         session.handle_resolved(now, attempt, Ok(vec![([127, 0, 0, 1], 1).into()]));
         let Some(Action::Dial { attempt, .. }) = session.poll_action() else { panic!() };

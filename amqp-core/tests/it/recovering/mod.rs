@@ -2,6 +2,7 @@
 
 mod channels;
 mod consumers;
+mod decisions;
 mod hooks;
 mod losses;
 mod republishing;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use amqp_proto::frame;
 use amqp_proto::method::{basic, channel, confirm, connection};
 use amqp_testkit::{RawConnection, Scripted};
-use amqp_tokio::{CloseCause, Connection, Connector, Publish, PublishError, Publisher};
+use amqp_tokio::{CloseCause, Connection, Connector, Publish, PublishError, Publisher, Recovery};
 
 use crate::support::within;
 
@@ -145,7 +145,8 @@ fn expect_close_ok(mut wire: RawConnection) {
 #[tokio::test]
 async fn br_38_the_model_closes_as_an_operator_does() {
     let broker = amqp_testkit::ModelBroker::start().unwrap();
-    let connection = amqp_tokio::connect(&broker.uri()).await.unwrap();
+    let connector = Connector::new(&broker.uri()).unwrap().recovery(Recovery::never());
+    let connection = connector.connect().await.unwrap();
     broker.close_all("because");
     let cause = within("the end", connection.closed()).await;
     let CloseCause::ByBroker(error) = &cause else { panic!("{cause:?}") };

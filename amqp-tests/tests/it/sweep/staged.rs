@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use amqp_async::futures::Connecting;
 use amqp_async::{Clock, Executor, Plugins, Runtime, Target, Timer, Transport};
-use amqp_core::Config;
+use amqp_core::{Config, Recovery};
 use amqp_proto::frame::{self, FrameKind, FrameLimits, Peek};
 use amqp_proto::method::MethodId;
 use amqp_testkit::model::{Broker, ConnectionId, Held};
@@ -68,8 +68,9 @@ impl World {
     }
 
     pub(crate) fn connect(&self) -> Connecting {
+        let config = Config::default().recovery(Recovery::never());
         let (connecting, driver) =
-            amqp_async::connect(self.clone(), Config::default(), Plugins::default()).unwrap();
+            amqp_async::connect(self.clone(), config, Plugins::default()).unwrap();
         self.inner.lock().unwrap().tasks.push(Box::pin(driver));
         connecting
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 pub(crate) use amqp_async::{errors::*, handles::*, values::*};
 
-use crate::support;
+use crate::support::{self, ends};
 
 /// An adapter, on a runtime of its own kind.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +62,7 @@ impl At {
         &self,
         configure: impl FnOnce(Config) -> Config,
     ) -> Result<Connection, ConnectError> {
-        let config = configure(Config::from_uri(&self.uri)?);
+        let config = configure(Config::from_uri(&ends(&self.uri))?);
         match self.adapter {
             Adapter::AsyncStd => amqp_async_std::Connector::from(config).connect().await,
             Adapter::Smol => amqp_smol::Connector::from(config).connect().await,
@@ -77,7 +77,7 @@ impl At {
         &self,
         stream: std::os::unix::net::UnixStream,
     ) -> Result<Connection, ConnectError> {
-        let config = Config::from_uri(&self.uri)?;
+        let config = Config::from_uri(&ends(&self.uri))?;
         match self.adapter {
             Adapter::AsyncStd => {
                 let stream = async_std::os::unix::net::UnixStream::from(stream);
@@ -108,7 +108,7 @@ impl At {
         let closes = calls.clone();
         macro_rules! connect {
             ($adapter:ident) => {{
-                let connector = $adapter::Connector::new(&self.uri)?.configure(configure);
+                let connector = $adapter::Connector::new(&ends(&self.uri))?.configure(configure);
                 let connector = connector.on_connect(hook).on_error(move |_, cause| {
                     let _ = calls.send(format!("lost: {cause}"));
                 });
@@ -133,7 +133,7 @@ impl At {
         macro_rules! connect {
             ($adapter:ident) => {{
                 let provider = move || ready(provider());
-                let connector = $adapter::Connector::new(&self.uri)?;
+                let connector = $adapter::Connector::new(&ends(&self.uri))?;
                 connector.credentials_provider(provider).connect().await
             }};
         }
@@ -153,7 +153,7 @@ impl At {
         macro_rules! connect {
             ($adapter:ident, $stream:expr) => {{
                 let provider = move || ready(provider());
-                let connector = $adapter::Connector::new(&self.uri)?;
+                let connector = $adapter::Connector::new(&ends(&self.uri))?;
                 connector.credentials_provider(provider).connect_with($stream).await
             }};
         }
@@ -177,12 +177,12 @@ impl At {
         match self.adapter {
             Adapter::AsyncStd => {
                 let dial = move |endpoint| ready(dial(endpoint).map(Into::into));
-                let connector = amqp_async_std::Connector::new(&self.uri)?;
+                let connector = amqp_async_std::Connector::new(&ends(&self.uri))?;
                 connector.dial_with::<async_std::net::TcpStream, _>(dial).connect().await
             }
             Adapter::Smol => {
                 let dial = move |endpoint| ready(dial(endpoint).and_then(smol::Async::new));
-                amqp_smol::Connector::new(&self.uri)?.dial_with(dial).connect().await
+                amqp_smol::Connector::new(&ends(&self.uri))?.dial_with(dial).connect().await
             }
             Adapter::TokioCurrentThread | Adapter::TokioMultiThread => {
                 let dial = move |endpoint| {
@@ -192,7 +192,7 @@ impl At {
                     });
                     ready(stream)
                 };
-                amqp_tokio::Connector::new(&self.uri)?.dial_with(dial).connect().await
+                amqp_tokio::Connector::new(&ends(&self.uri))?.dial_with(dial).connect().await
             }
         }
     }
@@ -201,7 +201,7 @@ impl At {
     pub(crate) async fn connect_until(&self, dropped: smol::channel::Receiver<()>) -> Connection {
         macro_rules! connect {
             ($adapter:ident) => {{
-                let connector = $adapter::Connector::new(&self.uri).unwrap();
+                let connector = $adapter::Connector::new(&ends(&self.uri)).unwrap();
                 let (connecting, driver) = connector.driver().unwrap();
                 let end = async move { dropped.recv().await.unwrap() };
                 let driving = self.spawn(smol::future::or(driver, end));
@@ -223,7 +223,7 @@ impl At {
         configure: impl FnOnce(Config) -> Config,
         far_enough: impl Future<Output = ()>,
     ) {
-        let config = configure(Config::from_uri(&self.uri).unwrap());
+        let config = configure(Config::from_uri(&ends(&self.uri)).unwrap());
         macro_rules! give_up {
             ($adapter:ident) => {{
                 let (connecting, driver) = $adapter::Connector::from(config).driver().unwrap();
@@ -242,7 +242,8 @@ impl At {
 
     /// Why a driver that is dropped before it ran lets its connection fail.
     pub(crate) async fn connect_undriven(&self) -> ConnectError {
-        let (connecting, driver) = amqp_tokio::Connector::new(&self.uri).unwrap().driver().unwrap();
+        let (connecting, driver) =
+            amqp_tokio::Connector::new(&ends(&self.uri)).unwrap().driver().unwrap();
         drop(driver);
         connecting.await.unwrap_err()
     }

@@ -11,6 +11,8 @@ use std::time::Duration;
 use amqp_blocking::Connector;
 pub(crate) use amqp_blocking::{errors::*, requests::*, *};
 
+use crate::support::ends;
+
 /// A broker that is reached by the blocking adapter.
 #[derive(Clone, Debug)]
 pub(crate) struct At {
@@ -47,7 +49,7 @@ impl At {
         &self,
         configure: impl FnOnce(Config) -> Config,
     ) -> Result<Connection, ConnectError> {
-        let connector = Connector::new(&self.uri)?.configure(configure);
+        let connector = Connector::new(&ends(&self.uri))?.configure(configure);
         smol::unblock(move || connector.connect()).await.map(Connection)
     }
 
@@ -56,7 +58,7 @@ impl At {
         &self,
         stream: std::os::unix::net::UnixStream,
     ) -> Result<Connection, ConnectError> {
-        let connector = Connector::new(&self.uri)?;
+        let connector = Connector::new(&ends(&self.uri))?;
         let stream = Stream::unix(stream).unwrap();
         smol::unblock(move || connector.connect_with(stream)).await.map(Connection)
     }
@@ -72,7 +74,7 @@ impl At {
         F: Future<Output = Result<(), Error>> + Send + 'static,
     {
         let closes = calls.clone();
-        let connector = Connector::new(&self.uri)?
+        let connector = Connector::new(&ends(&self.uri))?
             .configure(configure)
             .on_connect(move |connection| smol::block_on(hook(Connection(connection.clone()))))
             .on_error(move |_, cause| {
@@ -89,7 +91,7 @@ impl At {
         &self,
         provider: impl Fn() -> io::Result<ProvidedCredentials> + Send + Sync + 'static,
     ) -> Result<Connection, ConnectError> {
-        let connector = Connector::new(&self.uri)?.credentials_provider(provider);
+        let connector = Connector::new(&ends(&self.uri))?.credentials_provider(provider);
         smol::unblock(move || connector.connect()).await.map(Connection)
     }
 
@@ -99,7 +101,7 @@ impl At {
         stream: TcpStream,
         provider: impl Fn() -> io::Result<ProvidedCredentials> + Send + Sync + 'static,
     ) -> Result<Connection, ConnectError> {
-        let connector = Connector::new(&self.uri)?.credentials_provider(provider);
+        let connector = Connector::new(&ends(&self.uri))?.credentials_provider(provider);
         let stream = Stream::tcp(stream).unwrap();
         smol::unblock(move || connector.connect_with(stream)).await.map(Connection)
     }
@@ -109,7 +111,7 @@ impl At {
         &self,
         dial: impl Fn(Endpoint) -> io::Result<TcpStream> + Send + Sync + 'static,
     ) -> Result<Connection, ConnectError> {
-        let connector = Connector::new(&self.uri)?;
+        let connector = Connector::new(&ends(&self.uri))?;
         let connector = connector.dial_with(move |endpoint| Stream::tcp(dial(endpoint)?));
         smol::unblock(move || connector.connect()).await.map(Connection)
     }
@@ -121,7 +123,7 @@ impl At {
         configure: impl FnOnce(Config) -> Config,
         far_enough: impl Future<Output = ()>,
     ) {
-        let connector = Connector::new(&self.uri).unwrap().configure(configure);
+        let connector = Connector::new(&ends(&self.uri)).unwrap().configure(configure);
         let (connecting, driver) = connector.driver().unwrap();
         let thread = std::thread::spawn(move || driver.run());
         crate::support::within("the step", far_enough).await;
@@ -132,7 +134,7 @@ impl At {
 
     /// Why a driver that is dropped before it ran lets its connection fail.
     pub(crate) async fn connect_undriven(&self) -> ConnectError {
-        let (connecting, driver) = Connector::new(&self.uri).unwrap().driver().unwrap();
+        let (connecting, driver) = Connector::new(&ends(&self.uri)).unwrap().driver().unwrap();
         drop(driver);
         connecting.wait().unwrap_err()
     }

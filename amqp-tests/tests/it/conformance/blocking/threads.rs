@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use amqp_blocking::{
     BasicConsume, CloseCause, Config, Connection, Connector, Delivery, Error, Overflow, Publish,
-    PublishError, QueueDelete, Stream, TryRecvError, connect,
+    PublishError, QueueDelete, Recovery, Stream, TryRecvError, connect,
 };
 use amqp_testkit::{Direction, Fault, ModelBroker, Proxy};
 
@@ -113,7 +113,8 @@ fn no_thread_outlives_its_connection() {
     const NAME: &str = "amqp-counted";
     let broker = ModelBroker::start().unwrap();
     let start = || {
-        let (connecting, driver) = Connector::new(&broker.uri()).unwrap().driver().unwrap();
+        let connector = Connector::new(&broker.uri()).unwrap().recovery(Recovery::never());
+        let (connecting, driver) = connector.driver().unwrap();
         let thread = thread::Builder::new().name(NAME.into()).spawn(move || driver.run()).unwrap();
         (connecting, thread)
     };
