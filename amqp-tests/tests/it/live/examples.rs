@@ -27,7 +27,7 @@ macro_rules! examples {
             fn $name() {
                 for url in [None, Some(rabbitmq().uri())] {
                     let name = stringify!($name);
-                    let name = ["na_39_", "pk_115_", "na_4_", "pk_90_", "pk_91_"]
+                    let name = ["na_39_", "pk_115_", "na_4_", "na_5_", "na_6_", "pk_90_", "pk_91_"]
                         .iter()
                         .fold(name, |name, id| name.trim_start_matches(id));
                     prints(name, url.as_deref(), $printed);
@@ -55,6 +55,9 @@ const RECONNECT: &str = "received 0\n\
                          lost\nthe queue has another name\nrecovered, 0 not declared again\nreceived 1\n\
                          lost\nthe queue has another name\nrecovered, 0 not declared again\nreceived 2\n";
 const BY_HAND: &str = "9 tasks done over 3 connections\n";
+const ON_CONNECT: &str = "connection 1 is set up\ntask 1\nconnection 2 is set up\ntask 2\n\
+                          connection 3 is set up\ntask 3\n";
+const WITH_BACKON: &str = "3 tasks done over connection 3\n";
 const FAILOVER: &str = "node 1 is down: served by node 0\nnode 0 is down: served by node 1\n\
                         node 1 is down: served by node 0\nnode 0 is down: served by node 1\n";
 const GET: &str = "one, and 2 behind it\ntwo, and 1 behind it\nthree, and 0 behind it\nempty\n";
@@ -85,6 +88,9 @@ examples! {
     fn pk_90_pk_91_recover_by_hand() -> BY_HAND;
     fn pk_90_pk_91_blocking_recover_by_hand() -> BY_HAND;
     fn na_4_failover() -> FAILOVER;
+    fn na_5_on_connect() -> ON_CONNECT;
+    fn na_6_on_close() -> "lost\nrecovered\nclosed: by this client\n";
+    fn pk_90_recover_with_backon() -> WITH_BACKON;
     fn unit_test() -> "2 moved\nno queue to move to\n";
     fn smol() -> "one\ntwo\nthree\n";
     fn async_std() -> "one\ntwo\nthree\n";
