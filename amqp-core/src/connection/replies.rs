@@ -33,10 +33,10 @@ impl Connection {
                     close.class_id,
                     close.method_id,
                 );
-                // If a close by this client crosses the broker's, the application sees a close by this
-                // client.
+                // If a close by this client is queued, or crosses the broker's, the application sees a close by
+                // this client.
                 let cause = match self.link.state() {
-                    State::CloseSent => CloseCause::ByClient,
+                    State::Closing | State::CloseSent => CloseCause::ByClient,
                     _ => CloseCause::ByBroker(error),
                 };
                 self.end(cause);

@@ -85,6 +85,19 @@ fn r2_nothing_comes_back_after_a_close() {
     }
 }
 
+/// Nothing of our close is written yet.
+#[test]
+fn r2_a_close_by_the_broker_does_not_undo_ours() {
+    let mut peer = recovering();
+    let id = peer.channel(1);
+    peer.session.close(peer.now);
+    close_by_broker(&mut peer, 320);
+    assert_eq!(peer.cause(), CloseCause::ByClient);
+    assert!(!peer.session.channel(id).is_open());
+    assert_eq!(peer.methods(), ["connection.CloseOk"]);
+    assert_eq!(peer.session.poll_timeout(), None);
+}
+
 #[test]
 fn r3_a_loss_during_recovery_begins_anew() {
     let mut peer = recovering();
