@@ -65,6 +65,10 @@ pub const ADDRESS_TIMEOUT_MIN: Duration = Duration::from_millis(1);
 /// without heartbeats, and after a restart, this long should do.
 pub const RESTORE_PATIENCE_MIN: Duration = Duration::from_secs(30);
 
+/// How long a queue whose node is down is requested again while a connection is restored. A node that has just started
+/// refuses its stream queues for about a second. Behind one that stays down, the rest of the topology must not wait long.
+pub const NODE_DOWN_PATIENCE: Duration = Duration::from_secs(10);
+
 /// The delay after which a refused exclusive queue or consumer is requested again. A few requests a second cost a broker
 /// little, and a human does not notice the delay.
 pub const HELD_RETRY_DELAY: Duration = Duration::from_millis(500);

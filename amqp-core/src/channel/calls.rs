@@ -151,6 +151,16 @@ impl Calls {
         self.slots.find(key.0).is_some_and(|slot| slot.owner == Owner::Session)
     }
 
+    /// Makes a call that is in flight one of the session's. Returns whether it is in flight.
+    pub(crate) fn give_to_session(&mut self, key: CallKey) -> bool {
+        let Some(slot) = self.slots.find_mut(key.0).filter(|slot| slot.in_flight) else {
+            return false;
+        };
+        slot.owner = Owner::Session;
+        self.sessions_open += 1;
+        true
+    }
+
     /// Removes a call of the session without reporting a result.
     pub(crate) fn drop_for_session(&mut self, key: CallKey) {
         if let Some(slot) = self.slots.find_mut(key.0) {

@@ -14,6 +14,7 @@
 
 mod calls;
 mod confirms;
+mod consumer_tags;
 mod consumers;
 mod content;
 mod fingerprint;
@@ -27,7 +28,7 @@ mod strays;
 mod unacked;
 mod waiting;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::costs::count;
@@ -41,6 +42,7 @@ use crate::request::Pending;
 pub(crate) use calls::{Calls, SessionReply};
 pub(crate) use confirms::Confirms;
 pub use confirms::{Confirmation, Unconfirmed};
+use consumer_tags::ConsumerTags;
 pub(crate) use consumers::diagram as consumer_diagram;
 pub(crate) use consumers::{Consumer, ConsumerInput, ConsumerPhase, Consumers};
 pub(crate) use content::{Complete, Content, Piece, Staging, Target};
@@ -168,6 +170,8 @@ pub(crate) struct Restoring {
     pub(crate) lost_publishes: u64,
     /// Whether consumers are started one after the other. So it is known which of them the broker refuses.
     pub(crate) singly: bool,
+    /// The consumer that is started before the others, because the broker has put it off.
+    pub(crate) held: Option<ConsumerKey>,
 }
 
 /// Whether publishes and calls are accepted.
@@ -349,6 +353,11 @@ impl ChannelState {
         matches!(self.gate, Gate::Recovering)
     }
 
+    /// Whether it is being restored, and consumers are still to be started, one after the other.
+    pub(crate) fn starts_singly(&self) -> bool {
+        self.is_recovering() && self.restoring.as_ref().is_some_and(|it| it.singly)
+    }
+
     /// Why it is closed or closing.
     pub(crate) const fn cause(&self) -> Option<&ChannelCause> {
         match &self.gate {
@@ -368,7 +377,7 @@ impl ChannelState {
     pub(crate) fn remember_limits(&mut self) {
         let limits = std::mem::take(&mut self.prefetch).limits();
         self.restoring.get_or_insert_with(|| {
-            Box::new(Restoring { limits, lost_publishes: 0, singly: false })
+            Box::new(Restoring { limits, lost_publishes: 0, singly: false, held: None })
         });
     }
 
@@ -569,46 +578,5 @@ impl ReturnedMessages {
         let oldest = self.messages.pop_front()?;
         self.bytes -= oldest.message.size();
         Some(oldest)
-    }
-}
-
-/// The consumers of a channel by their tags.
-#[derive(Debug, Default)]
-pub(crate) struct ConsumerTags {
-    by_tag: BTreeMap<Arc<[u8]>, ConsumerKey>,
-    /// The consumer of the last delivery. In most cases, the next delivery is for the same one.
-    last: Option<(Arc<[u8]>, ConsumerKey)>,
-}
-
-impl ConsumerTags {
-    pub(crate) fn contains(&self, tag: &[u8]) -> bool {
-        self.by_tag.contains_key(tag)
-    }
-
-    pub(crate) fn insert(&mut self, tag: Arc<str>, key: ConsumerKey) {
-        self.by_tag.insert(tag.into(), key);
-    }
-
-    pub(crate) fn remove(&mut self, tag: &[u8]) -> Option<ConsumerKey> {
-        self.last = None;
-        self.by_tag.remove(tag)
-    }
-
-    #[inline(always)]
-    pub(crate) fn find(&mut self, tag: &[u8]) -> Option<ConsumerKey> {
-        match &self.last {
-            Some((last, key)) if **last == *tag => Some(*key),
-            _ => self.look_up(tag),
-        }
-    }
-
-    #[inline(never)]
-    fn look_up(&mut self, tag: &[u8]) -> Option<ConsumerKey> {
-        self.last = self.by_tag.get_key_value(tag).map(|(tag, key)| (Arc::clone(tag), *key));
-        self.last.as_ref().map(|(_, key)| *key)
-    }
-
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
     }
 }

@@ -36,6 +36,14 @@ impl ReplyQueue {
         usize::from(self.next.is_some()) + more
     }
 
+    /// Whether `is` returns true for one of the calls.
+    pub(crate) fn any(&self, is: impl Fn(CallKey) -> bool) -> bool {
+        let in_more = |more: &More| {
+            more.behind.iter().chain(more.by_tag.values().flatten()).any(|call| is(*call))
+        };
+        self.next.is_some_and(&is) || self.more.as_deref().is_some_and(in_more)
+    }
+
     /// Adds a call that is answered in order.
     pub(crate) fn push(&mut self, call: CallKey) {
         match self.next {

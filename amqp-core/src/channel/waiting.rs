@@ -42,6 +42,11 @@ impl Waiting {
         self.calls.pop_front()
     }
 
+    /// Takes all calls but `channel.open`.
+    pub(crate) fn take_calls(&mut self) -> VecDeque<(CallKey, Request)> {
+        std::mem::take(&mut self.calls)
+    }
+
     /// Removes the start of a consumer. Returns its call.
     pub(crate) fn remove_consume(&mut self, key: ConsumerKey) -> Option<CallKey> {
         let starts = |(_, request): &(CallKey, Request)| matches!(request, Request::Consume(it) if *it == key);

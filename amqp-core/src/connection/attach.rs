@@ -4,10 +4,9 @@
 //! are answered. If the broker refuses a consumer, it closes the channel. Then the channel is opened once more, and
 //! starts one consumer after the other, so that the refused one is known. It ends with the error; the others go on.
 //!
-//! **Held.** A broker that has not noticed the loss of the old connection still holds its exclusive queues and
-//! exclusive consumers. It refuses them to the new connection (405, 403) for up to three heartbeat intervals. A
-//! queue whose node is down is refused as well (404). Such a refusal is not final while
-//! [the session waits](Held::until): the channel is opened again a moment later.
+//! If the broker may grant a moment later what it refuses (`held.rs`), the channel is opened again then, and begins with
+//! the consumer that was refused. The others of the channel start when that one has started, so that their messages are
+//! not delivered and requeued each time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use amqp_proto::frame;
 use amqp_proto::method::{WireMethod, channel as wire, queue};
 
 use crate::channel::{
-    ChannelState, ConsumerInput, ConsumerPhase, Mode, Origin, Phase, PhaseInput, Request,
+    ChannelState, Consumer, ConsumerInput, ConsumerPhase, Mode, Origin, Phase, PhaseInput, Request,
     SessionReply, Waiting,
 };
 use crate::connection::Connection;
@@ -27,38 +26,6 @@ use crate::event::{Event, LostConsumer};
 use crate::ids::{Call, CallKey, ChannelId, ConsumerKey, PublishSeq};
 use crate::message::Body;
 use crate::request::{BasicQos, ConfirmSelect, Pending, QueueDeclare, Reply, TxSelect, sealed};
-
-/// The channels whose restore the broker has put off.
-#[derive(Debug, Default)]
-pub(crate) struct Held {
-    channels: Vec<ChannelId>,
-    /// The time until which refusals are not final.
-    pub(crate) until: Option<Instant>,
-}
-
-impl Held {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.channels.is_empty()
-    }
-
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
-    }
-}
-
-impl BrokerError {
-    /// Whether the broker may grant the same request a moment later, because it has not noticed yet that the old
-    /// connection is lost, or because the queue's node is down.
-    pub(crate) fn is_held(&self) -> bool {
-        let says = |text| self.text.contains(text);
-        match self.code {
-            ReplyCode::RESOURCE_LOCKED => true,
-            ReplyCode::ACCESS_REFUSED => says("exclusive"),
-            ReplyCode::NOT_FOUND => says("is down or inaccessible"),
-            _ => false,
-        }
-    }
-}
 
 impl Connection {
     /// Records a channel that is opened when the others are restored, if there will be a number for it.
@@ -113,10 +80,17 @@ impl Connection {
         Ok(call)
     }
 
-    /// Closes a channel of the session. Returns whether it is closed: otherwise call it again when the broker has
-    /// replied.
+    /// Closes a channel of the session. Returns whether it is closed: otherwise the session gets the reply, or the
+    /// error of a broker that does not reply. Call it again then.
     pub(crate) fn close_for_session(&mut self, now: Instant, id: ChannelId) -> bool {
-        self.channel(id).release(now);
+        let is_open =
+            |state: &ChannelState| matches!(state.wire.phase, Phase::Opening | Phase::Open);
+        if self.channels.find(id.0).is_some_and(is_open) {
+            let call = self.channel(id).close(now).key();
+            if !self.calls.give_to_session(call) {
+                self.forget(now, call);
+            }
+        }
         self.channels.find(id.0).is_none()
     }
 
@@ -168,24 +142,23 @@ impl Connection {
     pub(crate) fn attach_more(&mut self, now: Instant) {
         for key in self.channels.keys() {
             let id = ChannelId(key);
+            let calls = &self.calls;
             let restored = |state: &ChannelState| {
-                state.wire.phase == Phase::Open && state.wire.calls.len() == 0
+                state.wire.phase == Phase::Open
+                    && !state.wire.calls.any(|call| calls.is_sessions(call))
             };
-            let singly =
-                |state: &ChannelState| state.restoring.as_ref().is_some_and(|it| it.singly);
-            if self
-                .channels
-                .find(key)
-                .is_some_and(|it| it.is_recovering() && singly(it) && restored(it))
-            {
+            if self.channels.find(key).is_some_and(|it| it.starts_singly() && restored(it)) {
                 self.restart_consumers(now, id);
             }
         }
     }
 
-    /// Whether everything that was sent to restore the channels is answered, and none is held.
+    /// Whether everything that was sent to restore the channels is answered, none is held, and none has consumers that
+    /// are still to be started.
     pub(crate) fn is_attached(&self) -> bool {
-        !self.calls.has_for_session() && self.held.is_empty()
+        !self.calls.has_for_session()
+            && self.held.is_empty()
+            && !self.channels.values().any(ChannelState::starts_singly)
     }
 
     /// Sends the publishes of the outboxes again, while there is buffer space. Returns whether all are queued.
@@ -194,7 +167,7 @@ impl Connection {
     }
 
     fn resend_of(&mut self, id: ChannelId) -> bool {
-        let Self { channels, link, events, .. } = self;
+        let Self { channels, link, events, unconfirmed, .. } = self;
         let Some(state) = channels.find_mut(id.0) else { return true };
         if !state.is_recovering() || state.wire.phase != Phase::Open {
             return true;
@@ -206,7 +179,10 @@ impl Connection {
             if !resend.fits(frame_max) {
                 let reason = InvalidReason::FrameTooLarge { size: resend.head.len(), frame_max };
                 let error = InvalidArgument::new("properties", reason);
+                let before = confirms.span();
                 confirms.cannot_resend(resend.seq, error.into());
+                *unconfirmed = unconfirmed.saturating_sub(before - confirms.span());
+                link.outbound.discard(|discarded| confirms.release(discarded));
                 let seq = PublishSeq(resend.seq);
                 events.push_back(Event::Resolved { channel: id, first: seq, last: seq });
                 continue;
@@ -286,9 +262,10 @@ impl Connection {
 
     /// Starts the consumers of a channel again, or the next one, and sets its limits.
     fn restart_consumers(&mut self, now: Instant, id: ChannelId) {
-        let singly = |state: &ChannelState| state.restoring.as_ref().is_some_and(|it| it.singly);
-        let singly = self.channels.find(id.0).is_some_and(singly);
-        for key in self.consumers.of_channel(id) {
+        let restoring = self.channels.find(id.0).and_then(|state| state.restoring.as_deref());
+        let (singly, held) = restoring.map_or((false, None), |it| (it.singly, it.held));
+        let others = self.consumers.of_channel(id).into_iter().filter(|key| Some(*key) != held);
+        for key in held.into_iter().chain(others) {
             let Some(consumer) = self.consumers.find(key) else { continue };
             let waits = consumer.phase == ConsumerPhase::Suspended && !consumer.absent;
             if !waits || !consumer.established {
@@ -417,7 +394,12 @@ impl Connection {
                 let handed_over = self.link.outbound.handed_over();
                 self.close_channel(id, input, cause, handed_over);
             }
-            [_] if error.is_held() && self.held.until.is_some_and(|until| now < until) => {
+            [consumer] if self.held.waits_for(&error, now) => {
+                if let Some(restoring) =
+                    self.channels.find_mut(id.0).and_then(|state| state.restoring.as_mut())
+                {
+                    (restoring.singly, restoring.held) = (true, Some(consumer));
+                }
                 self.held.channels.push(id);
             }
             [consumer] if error.code == ReplyCode::NOT_FOUND && self.resubscribes() => {
@@ -481,7 +463,9 @@ impl Connection {
 
     /// Ends a consumer that could not be started again.
     fn lose_consumer(&mut self, id: ChannelId, key: ConsumerKey, error: Error) {
-        let Some(consumer) = self.consumers.find(key) else { return };
+        // The application may have cancelled it meanwhile.
+        let lost = |consumer: &&Consumer| consumer.phase != ConsumerPhase::Ended;
+        let Some(consumer) = self.consumers.find(key).filter(lost) else { return };
         self.events.push_back(Event::ConsumerLost(Box::new(LostConsumer {
             queue: consumer.queue.clone(),
             consumer_tag: consumer.tag.clone(),
@@ -495,24 +479,47 @@ impl Connection {
     fn send_waiting(&mut self, now: Instant, id: ChannelId, waiting: Option<Box<Waiting>>) {
         let Some(mut waiting) = waiting else { return };
         while let Some((call, request)) = waiting.pop() {
-            let pending = self.calls.pending(call).map(|(pending, _)| pending);
-            let is_gone = !self.calls.is_callers(call)
-                && !pending.is_some_and(Pending::outlives_caller);
             let sent = match request {
-                _ if is_gone => Err(Error::Channel(ChannelCause::ByClient)),
+                _ if self.is_forgotten(call) => Err(Error::Channel(ChannelCause::ByClient)),
                 Request::Frame(ref frame) => self.send_frame(id, call, frame),
                 Request::Consume(key) => self.restart_consumer(now, id, key, Some(call)),
             };
-            let Err(error) = sent else { continue };
-            if let Request::Consume(key) = request {
-                self.forget_tag(id, key);
-                if let Some(consumer) = self.consumers.find_mut(key) {
-                    consumer.released = true;
-                }
-                self.end_consumer(key, ConsumerInput::Refused, None);
+            if let Err(error) = sent {
+                self.refuse_waiting(id, call, &request, error);
             }
-            self.finish_call(call, Err(error));
         }
+    }
+
+    /// Drops the calls of a channel that wait and whose callers are gone.
+    pub(super) fn drop_forgotten(&mut self, id: ChannelId) {
+        let Some(waiting) = self.channels.find_mut(id.0).and_then(|it| it.waiting.as_mut()) else {
+            return;
+        };
+        for (call, request) in waiting.take_calls() {
+            if self.is_forgotten(call) {
+                self.refuse_waiting(id, call, &request, Error::Channel(ChannelCause::ByClient));
+            } else if let Some(state) = self.channels.find_mut(id.0) {
+                state.waiting.get_or_insert_default().push(call, request);
+            }
+        }
+    }
+
+    /// Whether a call that waits need not be sent, because its caller is gone.
+    fn is_forgotten(&self, call: CallKey) -> bool {
+        let pending = self.calls.pending(call).map(|(pending, _)| pending);
+        !self.calls.is_callers(call) && !pending.is_some_and(Pending::outlives_caller)
+    }
+
+    /// Fails a call that has waited and is not sent.
+    fn refuse_waiting(&mut self, id: ChannelId, call: CallKey, request: &Request, error: Error) {
+        if let Request::Consume(key) = *request {
+            self.forget_tag(id, key);
+            if let Some(consumer) = self.consumers.find_mut(key) {
+                consumer.released = true;
+            }
+            self.end_consumer(key, ConsumerInput::Refused, None);
+        }
+        self.finish_call(call, Err(error));
     }
 
     /// Sends the frame of a call that has waited.

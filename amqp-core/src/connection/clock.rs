@@ -106,6 +106,9 @@ impl Connection {
             if self.calls.expire(key, error) {
                 self.events.push_back(Event::CallDone(key));
             }
+            if let Pending::ChannelOpen(channel) = pending {
+                self.drop_unopened(channel);
+            }
         }
     }
 }

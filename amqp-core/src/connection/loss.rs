@@ -7,7 +7,7 @@
 //! | in flight | becomes |
 //! | --- | --- |
 //! | a call, of which a part may have been written | `Interrupted` |
-//! | a call of which nothing was written | waits for the next transport |
+//! | a call of which nothing was written | waits for the next transport, unless it is a commit: `Interrupted` |
 //! | the open of a channel | is sent again |
 //! | a close, a cancel | succeeds |
 //! | a publish that awaits its confirm | `NotSent` or `Unknown`, or is sent again if it is in the outbox |
@@ -30,6 +30,7 @@ impl Connection {
         self.recovering = true;
         self.last_loss = Some(cause.clone());
         self.held.clear();
+        self.detached.clear();
         let written = self.link.lost_after;
         for key in self.channels.keys() {
             self.detach_channel(ChannelId(key), cause, written);
@@ -130,6 +131,11 @@ impl Connection {
             return self.finish_call(call, Ok(Reply::Done));
         }
         if waits && let Some((offset, frame)) = self.calls.take_unwritten(call, written) {
+            if let Pending::TxCommit = pending {
+                // What it was to commit was sent on the lost transport, or not at all.
+                let (cause, maybe_executed) = (cause.clone(), false);
+                return self.finish_call(call, Err(Error::Interrupted { cause, maybe_executed }));
+            }
             let request = match pending {
                 Pending::Consume(consumer) => Request::Consume(consumer),
                 _ => Request::Frame(frame),

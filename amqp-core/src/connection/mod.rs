@@ -20,6 +20,7 @@ mod ending;
 mod graceful_drain;
 mod handshake;
 mod heartbeat;
+mod held;
 mod input;
 mod link;
 mod login;
@@ -42,7 +43,7 @@ use amqp_proto::frame;
 use amqp_proto::method::channel as wire;
 use zeroize::Zeroizing;
 
-use crate::channel::{Calls, ChannelState, Consumers, Origin, Phase, Staging};
+use crate::channel::{Calls, ChannelState, Consumers, Origin, Phase, PhaseInput, Staging};
 use crate::config::{Challenge, Config, Credentials};
 use crate::error::{
     ChannelCause, CloseCause, ConnectFailure, ConnectStep, Error, InvalidArgument, Misuse,
@@ -55,6 +56,7 @@ use crate::slab::Slab;
 use crate::topology::Topology;
 
 pub use handshake::Tuning;
+pub(crate) use held::{Held, Until};
 pub use link::End;
 pub(crate) use link::Link;
 use link::{Input, State};
@@ -92,7 +94,7 @@ pub struct Connection {
     /// The consumers whose queue is gone and that are to start again when it is back.
     absent: Vec<ConsumerKey>,
     /// Restores that the broker has put off.
-    pub(crate) held: attach::Held,
+    pub(crate) held: Held,
     pub(crate) link: Link,
     pub(crate) channels: Slab<ChannelState>,
     pub(crate) consumers: Consumers,
@@ -145,7 +147,7 @@ impl Connection {
             detached: BTreeMap::new(),
             topology: Topology::default(),
             absent: Vec::new(),
-            held: attach::Held::default(),
+            held: Held::default(),
             config,
         }
     }
@@ -193,7 +195,6 @@ impl Connection {
 
     /// Replaces the link after a transport on which the connection was never open.
     pub(crate) fn relink(&mut self, now: Instant) {
-        self.detached.clear();
         let before = std::mem::replace(&mut self.link, Link::new(&self.config, now));
         match self.recovering {
             true => self.counters.end_of_link(&before),
@@ -310,12 +311,26 @@ impl Connection {
             }
             _ => {}
         }
+        let pending = self.calls.pending(call).map(|(pending, _)| pending);
         if let Some((pending, Ok(reply))) = self.calls.forget(call) {
             self.compensate(now, pending, &reply);
+        }
+        if let Some(Pending::ChannelOpen(channel)) = pending {
+            self.drop_unopened(channel);
         }
         if !answered {
             // No frame will arrive that would free its entry.
             self.calls.complete(call, Ok(Reply::Done));
+        }
+    }
+
+    /// Closes the record of a channel that was to be opened on the next transport, because its caller is gone.
+    fn drop_unopened(&mut self, id: ChannelId) {
+        let Some(state) = self.channels.find_mut(id.0) else { return };
+        let unopened = state.waiting.as_ref().is_some_and(|waiting| waiting.open.is_some());
+        if state.wire.phase == Phase::Detached && unopened {
+            state.released = true;
+            self.close_channel(id, PhaseInput::CloseOk, ChannelCause::ByClient, 0);
         }
     }
 

@@ -10,10 +10,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::connection::Until;
 use crate::error::{CloseCause, ConnectError, Error, TransportError};
 use crate::event::{Action, Event, RecoveryReport, RenamedQueue, Retrying, TimeoutReason};
 use crate::ids::Attempt;
-use crate::limits::{HELD_RETRY_DELAY, RESTORE_PATIENCE_MIN};
+use crate::limits::{HELD_RETRY_DELAY, NODE_DOWN_PATIENCE, RESTORE_PATIENCE_MIN};
 use crate::session::replay::{Progress, Replay};
 use crate::session::{Phase, PhaseInput, Session};
 use crate::timers::Timers;
@@ -45,6 +46,7 @@ impl Session {
         self.timers = Timers::default();
         self.stop_renewal();
         self.stop_asking();
+        self.apply_renames();
         self.replay = None;
         self.connection.events.push_back(Event::Lost(Box::new(cause.clone())));
         self.connection.detach(&cause);
@@ -94,7 +96,8 @@ impl Session {
     pub(super) fn restore(&mut self, now: Instant) {
         self.step(PhaseInput::Reopened);
         let heartbeat = Duration::from_secs(self.connection.tuning().heartbeat.into()) * 3;
-        self.connection.held.until = Some(now + heartbeat.max(RESTORE_PATIENCE_MIN));
+        let noticed = now + heartbeat.max(RESTORE_PATIENCE_MIN);
+        self.connection.held.wait_until(Until { noticed, started: now + NODE_DOWN_PATIENCE });
         self.replay = Some(Replay::new(&self.connection, &self.config.recovery));
         self.continue_restore(now);
     }
@@ -121,17 +124,25 @@ impl Session {
             Progress::Held => self.timers.set(TimeoutReason::Held, Some(now + HELD_RETRY_DELAY)),
             Progress::Failed(error) => self.restore_failed(now, &error),
             Progress::Done => {
-                self.connection.rename_queues(&replay.renamed);
-                for (from, to) in &replay.renamed {
-                    let (from, to) = (from.as_str().into(), to.as_str().into());
-                    let renamed = Event::QueueRenamed(Box::new(RenamedQueue { from, to }));
-                    self.connection.events.push_back(renamed);
-                }
+                self.apply_renames();
                 match self.config.runs_hook {
                     true => self.run_hook(now),
                     false => self.attach(now),
                 }
             }
+        }
+    }
+
+    /// Gives consumers and channels the queue names that the broker has chosen, and reports them. They are renamed in the
+    /// topology already, so they are not to be lost with the transport.
+    fn apply_renames(&mut self) {
+        let Some(replay) = &mut self.replay else { return };
+        let renamed = std::mem::take(&mut replay.renamed);
+        self.connection.rename_queues(&renamed);
+        for (from, to) in &renamed {
+            let (from, to) = (from.as_str().into(), to.as_str().into());
+            let renamed = Event::QueueRenamed(Box::new(RenamedQueue { from, to }));
+            self.connection.events.push_back(renamed);
         }
     }
 

@@ -5,7 +5,7 @@
 //!
 //! If the broker refuses a declaration, it closes the channel, and ignores what was sent behind. The refused one is the
 //! oldest without a reply. It is reported, and the rest is sent again on another channel. A refusal that may pass is not
-//! reported while the session waits (see `connection/attach.rs`): the declaration is sent again a moment later.
+//! reported while the session waits (see `connection/held.rs`): the declaration is sent again a moment later.
 //!
 //! The bindings of a queue whose name the broker chooses wait for that name.
 
@@ -92,8 +92,7 @@ impl Replay {
                 self.next.push_front(sent.step);
             }
             if let Error::Channel(ChannelCause::ByBroker(error)) = &refused
-                && error.is_held()
-                && connection.held.until.is_some_and(|until| now < until)
+                && connection.held.waits_for(error, now)
             {
                 self.next.push_front(step);
                 return Progress::Held;

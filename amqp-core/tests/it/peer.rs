@@ -83,15 +83,27 @@ impl Peer {
 
     /// The session connects another transport when its delay has passed.
     pub(crate) fn retry(&mut self) {
+        self.look_up();
+        self.written.clear();
+        self.input.clear();
+        self.dial();
+    }
+
+    /// The session has lost its transport. It looks its host up when its delay has passed.
+    pub(crate) fn resolve(&mut self) {
+        assert_eq!(self.session.poll_action(), Some(Action::Disconnect { attempt: self.attempt }));
+        self.look_up();
+        self.written.clear();
+        self.input.clear();
+    }
+
+    fn look_up(&mut self) {
         assert_eq!(self.session.poll_action(), None);
         let (due, reason) = self.session.poll_timeout().unwrap();
         assert_eq!(reason, TimeoutReason::Retry);
         self.pass(due - self.now);
         let Some(Action::Resolve { attempt, .. }) = self.session.poll_action() else { panic!() };
         self.session.handle_resolved(self.now, attempt, Ok(vec![([127, 0, 0, 1], 5672).into()]));
-        self.written.clear();
-        self.input.clear();
-        self.dial();
     }
 
     fn connect(&mut self, attempt: Attempt) {
@@ -161,7 +173,7 @@ impl Peer {
         self.tune_to(4_096, 0);
     }
 
-    fn tune_to(&mut self, frame_max: u32, heartbeat: u16) {
+    pub(crate) fn tune_to(&mut self, frame_max: u32, heartbeat: u16) {
         assert_eq!(self.methods(), ["connection.StartOk"]);
         self.send(0, &connection::Tune { channel_max: 10, frame_max, heartbeat });
         assert_eq!(self.methods(), ["connection.TuneOk", "connection.Open"]);

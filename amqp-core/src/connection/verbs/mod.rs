@@ -314,15 +314,17 @@ impl<'c> Channel<'c> {
     /// Returns an error if the channel awaits too many replies. Calls whose deadline has passed count until
     /// the broker replies, because their frames may still be in the buffer.
     fn check_calls(&mut self) -> Result<(), Error> {
-        let awaited = self.state().map_or(0, |state| state.calls_open());
-        if awaited < CALLS_MAX { Ok(()) } else { Err(Misuse::TooManyCalls.into()) }
+        let awaited = |channel: &mut Self| channel.state().map_or(0, |state| state.calls_open());
+        if awaited(self) >= CALLS_MAX {
+            self.connection.drop_forgotten(self.id);
+        }
+        if awaited(self) < CALLS_MAX { Ok(()) } else { Err(Misuse::TooManyCalls.into()) }
     }
 
     /// The error of a channel that is not open.
     fn closed(&mut self) -> Error {
-        let opening = |state: &ChannelState| {
-            state.wire.phase == Phase::Opening && !state.is_recovering()
-        };
+        let opening =
+            |state: &ChannelState| state.wire.phase == Phase::Opening && !state.is_recovering();
         match self.state().map(|state| (state.cause().cloned(), opening(state))) {
             Some((Some(cause), _)) => cause.into_error(),
             Some((None, true)) => Misuse::ChannelNotOpen.into(),

@@ -112,7 +112,7 @@ fn calls_that_wait_have_their_own_deadline() {
     ] {
         assert!(matches!(error, Error::Deadline { .. }), "{error}");
     }
-    assert_eq!(peer.session.channel(opened).closed_cause(), None);
+    assert_eq!(peer.session.channel(opened).closed_cause(), Some(ChannelCause::ByClient));
 }
 
 #[test]
@@ -246,6 +246,29 @@ fn a_transaction_that_was_begun_cannot_be_committed() {
     assert!(peer.session.channel(other).is_open());
 }
 
+/// Its transaction was sent on the transport that is lost.
+#[test]
+fn a_commit_that_was_not_sent_is_not_sent_for_another_transaction() {
+    let mut peer = recovering();
+    let id = peer.channel(1);
+    let select = peer.session.channel(id).call(peer.now, &TxSelect::default()).unwrap();
+    peer.send(1, &tx::SelectOk::default());
+    peer.session.take_reply(&select).unwrap().unwrap();
+    publish(&mut peer, id).unwrap();
+    wire(&mut peer);
+    let commit = peer.session.channel(id).call(peer.now, &TxCommit::default()).unwrap();
+    peer.lose();
+    let interrupted = Error::Interrupted { cause: cause(), maybe_executed: false };
+    assert_eq!(peer.session.take_reply(&commit), Some(Err(interrupted)));
+    assert_eq!(recover(&mut peer), ["1 channel.Open", "1 tx.Select"]);
+    // The next one is whole.
+    publish(&mut peer, id).unwrap();
+    let commit = peer.session.channel(id).call(peer.now, &TxCommit::default()).unwrap();
+    assert_eq!(wire(&mut peer), ["1 basic.Publish", "1 tx.Commit"]);
+    peer.send(1, &tx::CommitOk::default());
+    assert_eq!(peer.session.take_reply(&commit), Some(Ok(())));
+}
+
 /// The mode holds since the call, so the broker has to know it.
 #[test]
 fn a_mode_that_is_selected_meanwhile_is_sent_though_its_caller_is_gone() {
@@ -367,7 +390,37 @@ fn a_channel_without_a_handle_is_not_opened_again() {
     assert_eq!(peer.session.connection().stats().open_calls, 0);
 }
 
-/// The driver took them, and the transport was lost before it wrote them.
+/// Applications whose own timeouts are shorter than an outage.
+#[test]
+fn calls_that_are_given_up_meanwhile_take_no_space() {
+    let mut peer = recovering();
+    let id = peer.channel(1);
+    peer.lose();
+    // There are ten channels.
+    for _ in 0..20 {
+        let (_, open) = peer.session.open_channel(peer.now).unwrap();
+        peer.session.forget(peer.now, open.key());
+    }
+    for _ in 0..2 {
+        let opens: Vec<_> =
+            (0..9).map(|_| peer.session.open_channel(peer.now).unwrap().1).collect();
+        peer.pass(Duration::from_secs(30));
+        for open in opens {
+            let result = peer.session.take_reply(&open).unwrap();
+            assert!(matches!(result, Err(Error::Deadline { .. })), "{result:?}");
+        }
+    }
+    for _ in 0..=amqp_core::limits::CALLS_MAX {
+        let call = peer.session.channel(id).call(peer.now, &QueuePurge::new("q")).unwrap();
+        peer.session.forget(peer.now, call.key());
+    }
+    let kept = peer.session.channel(id).call(peer.now, &QueuePurge::new("q")).unwrap();
+    assert_eq!(peer.session.connection().stats().open_calls, 2);
+    assert_eq!(peer.session.take_reply(&kept), None);
+}
+
+/// The driver took them, and the transport was lost before it wrote them. It reports them when it drops the transport,
+/// which may be when it dials the next one.
 #[test]
 fn r13_publishes_that_the_driver_has_not_written_are_reported() {
     let mut peer = recovering();
@@ -385,9 +438,13 @@ fn r13_publishes_that_the_driver_has_not_written_are_reported() {
     let error = TransportError::end_of_file();
     peer.session.handle_disconnected(peer.now, lost, error, written);
     let _ = peer.session.channel(closed).close(peer.now);
+    peer.resolve();
     peer.session.handle_unwritten(lost, &taken);
+    peer.dial();
+    peer.shake_hands();
+    let frames = wire(&mut peer);
+    super::grant(&mut peer, &frames);
     // A report about another transport counts nothing.
-    recover(&mut peer);
     peer.session.handle_unwritten(peer.attempt, &taken);
     let refused = publish(&mut peer, id);
     let lost = Error::PublishesLost { count: 2, cause: cause() };

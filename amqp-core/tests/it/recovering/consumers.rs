@@ -311,6 +311,84 @@ fn an_exclusive_consumer_is_started_when_the_broker_lets_go() {
     assert!(matches!(peer.session.channel(id).consumer_end(key), Some(Err(Error::Channel(_)))));
 }
 
+/// The messages of the others are not delivered and requeued each time.
+#[test]
+fn a_consumer_that_the_broker_puts_off_is_started_before_the_others() {
+    const IN_USE: &str = "ACCESS_REFUSED - queue 'b' in vhost '/' in exclusive use";
+    let (mut peer, id, _) = consuming(&["a", "b", "c"]);
+    peer.lose();
+    peer.events();
+    peer.reconnect();
+    assert_eq!(frames(&mut peer).len(), 5);
+    grant_on(&mut peer, id, &["channel.Open", "qos 256", "consume a as tag-a"]);
+    refuse(&mut peer, id, 403, IN_USE);
+    // It is unknown which of two it is.
+    assert_eq!(frames(&mut peer).last().unwrap(), "consume a as tag-a");
+    grant_on(&mut peer, id, &["channel.Open", "qos 256", "consume a as tag-a"]);
+    assert_eq!(frames(&mut peer), ["consume b as tag-b"]);
+    let opened = ["channel.Open", "qos 256", "consume b as tag-b"];
+    for _ in 0..3 {
+        refuse(&mut peer, id, 403, IN_USE);
+        assert_eq!(frames(&mut peer), ["channel.CloseOk"]);
+        let (due, reason) = peer.session.poll_timeout().unwrap();
+        assert_eq!(reason, TimeoutReason::Held);
+        peer.pass(due - peer.now);
+        assert_eq!(frames(&mut peer), opened);
+        grant_on(&mut peer, id, &opened[..2]);
+    }
+    grant_on(&mut peer, id, &opened[2..]);
+    for other in ["consume a as tag-a", "consume c as tag-c"] {
+        assert!(!has_recovered(&peer.events()));
+        assert_eq!(frames(&mut peer), [other]);
+        grant_on(&mut peer, id, &[other]);
+    }
+    assert!(has_recovered(&peer.events()));
+}
+
+/// The others are started all the same.
+#[test]
+fn r7_a_consumer_may_be_cancelled_while_it_starts() {
+    let (mut peer, id, keys) = consuming(&["a", "b", "c"]);
+    peer.lose();
+    peer.events();
+    peer.reconnect();
+    assert_eq!(frames(&mut peer).len(), 5);
+    grant_on(&mut peer, id, &["channel.Open", "qos 256"]);
+    refuse(&mut peer, id, 404, "NOT_FOUND - no queue 'c' in vhost '/'");
+    assert_eq!(frames(&mut peer).last().unwrap(), "consume a as tag-a");
+    let cancel = peer.session.channel(id).cancel(peer.now, keys[0]).unwrap();
+    assert_eq!(frames(&mut peer), ["cancel tag-a"]);
+    grant_on(&mut peer, id, &["channel.Open", "qos 256", "consume a as tag-a"]);
+    assert_eq!(frames(&mut peer), ["consume b as tag-b"]);
+    let number = peer.session.channel(id).number().unwrap();
+    peer.send(number, &basic::CancelOk { consumer_tag: ShortStr::new("tag-a").unwrap() });
+    assert_eq!(peer.session.take_reply(&cancel), Some(Ok(())));
+    grant_on(&mut peer, id, &["consume b as tag-b"]);
+    assert_eq!(frames(&mut peer), ["consume c as tag-c"]);
+    assert!(!has_recovered(&peer.events()));
+    grant_on(&mut peer, id, &["consume c as tag-c"]);
+    assert!(has_recovered(&peer.events()));
+    assert_eq!(peer.session.connection().stats().consumers, 2);
+}
+
+#[test]
+fn a_consumer_that_is_cancelled_is_not_reported_when_it_is_refused() {
+    let (mut peer, id, keys) = consuming(&["a"]);
+    peer.lose();
+    peer.events();
+    peer.reconnect();
+    assert_eq!(frames(&mut peer).len(), 3);
+    let cancel = peer.session.channel(id).cancel(peer.now, keys[0]).unwrap();
+    grant_on(&mut peer, id, &["channel.Open", "qos 256"]);
+    refuse(&mut peer, id, 404, "NOT_FOUND - no queue 'a' in vhost '/'");
+    assert_eq!(peer.session.take_reply(&cancel), Some(Ok(())));
+    assert_eq!(peer.session.channel(id).consumer_end(keys[0]), Some(Ok(())));
+    grant_on(&mut peer, id, &["channel.Open"]);
+    let events = peer.events();
+    assert!(has_recovered(&events));
+    assert!(!events.iter().any(|event| matches!(event, Event::ConsumerLost(_))), "{events:?}");
+}
+
 #[test]
 fn consumers_may_be_started_and_cancelled_meanwhile() {
     let (mut peer, id, keys) = consuming(&["a", "b"]);

@@ -170,6 +170,27 @@ fn what_is_not_sent_again_has_its_outcome() {
     assert!(matches!(outcome(&mut peer, id, 2), Some(Confirmation::NotSent(_))));
 }
 
+/// The broker takes smaller frames than before.
+#[test]
+fn r13_what_no_longer_fits_into_a_frame_has_its_outcome() {
+    let policy = Recovery::automatic().republish_bytes(1);
+    let mut peer = Peer::connected(Config::default().recovery(policy));
+    peer.send(0, &crate::peer::start(b"PLAIN"));
+    peer.tune_to(100_000, 10);
+    let id = peer.confirming();
+    let large = Publish::new("", "q", b"hi").header("large", "x".repeat(5_000));
+    peer.session.channel(id).publish(&large).unwrap();
+    assert!(peer.session.channel(id).publish(&large).is_err(), "the outbox is full");
+    peer.lose();
+    peer.reconnect();
+    let frames = wire(&mut peer);
+    grant(&mut peer, &frames);
+    assert!(has_recovered(&peer.events()));
+    assert!(matches!(outcome(&mut peer, id, 1), Some(Confirmation::NotSent(_))));
+    assert_eq!(peer.session.connection().stats().unconfirmed, 0);
+    assert_eq!(publish(&mut peer, id, b"next"), Ok(2));
+}
+
 /// The broker refuses one of the publishes that are sent again, while others wait for buffer space.
 #[test]
 fn r13_what_was_sent_again_before_a_refusal_is_unknown() {

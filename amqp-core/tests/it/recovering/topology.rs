@@ -144,6 +144,68 @@ fn r5_a_queue_that_the_broker_names_keeps_its_bindings_and_consumers() {
     assert_eq!(wire(&mut peer), ["2 consume  as u"]);
 }
 
+/// The name that the broker chose on a transport that was lost at once is not forgotten.
+#[test]
+fn r5_a_loss_during_the_replay_keeps_the_names() {
+    let named = |peer: &mut Peer, name: &str| {
+        let queue = ShortStr::new(name).unwrap();
+        peer.send(1, &queue::DeclareOk { queue, message_count: 0, consumer_count: 0 });
+    };
+    let mut peer = recovering();
+    let id = peer.channel(1);
+    let declare = peer.session.channel(id).call(peer.now, &QueueDeclare::new("")).unwrap();
+    wire(&mut peer);
+    named(&mut peer, "amq.gen-1");
+    peer.session.take_reply(&declare).unwrap().unwrap();
+    call(&mut peer, id, &QueueBind::new("", "amq.fanout", ""));
+    call_consume(&mut peer, id, &BasicConsume::new("").consumer_tag("t"));
+    let mut all = Vec::new();
+    for name in ["amq.gen-2", "amq.gen-3"] {
+        peer.lose();
+        peer.reconnect();
+        assert_eq!(wire(&mut peer), ["1 channel.Open", "1 queue "]);
+        grant(&mut peer, &["1 channel.Open".into()]);
+        named(&mut peer, name);
+        assert_eq!(wire(&mut peer), [format!("1 bind {name} to amq.fanout")]);
+        all.extend(peer.events());
+    }
+    peer.send(1, &queue::BindOk::default());
+    let frames = wire(&mut peer);
+    grant(&mut peer, &frames);
+    let expected = ["2 channel.Open", "2 qos 256", "2 consume amq.gen-3 as t", "2 queue amq.gen-3"];
+    let frames = wire(&mut peer);
+    assert_eq!(frames, expected);
+    grant(&mut peer, &frames);
+    all.extend(peer.events());
+    assert!(has_recovered(&all));
+    let renamed: Vec<_> = all
+        .iter()
+        .filter_map(|event| match event {
+            Event::QueueRenamed(renamed) => Some((&*renamed.from, &*renamed.to)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(renamed, [("amq.gen-1", "amq.gen-2"), ("amq.gen-2", "amq.gen-3")]);
+}
+
+/// The last reply of the replay has a deadline too.
+#[test]
+fn a_replay_whose_channel_is_not_closed_begins_anew() {
+    let (mut peer, _) = declared();
+    peer.lose();
+    peer.reconnect();
+    let frames = wire(&mut peer);
+    grant(&mut peer, &frames);
+    assert_eq!(wire(&mut peer), ["1 channel.Close"]);
+    peer.events();
+    for _ in 0..6 {
+        peer.pass(std::time::Duration::from_secs(5));
+        peer.send_bytes(&amqp_core::proto::frame::HEARTBEAT);
+    }
+    let events = peer.events();
+    assert!(matches!(events[0], Event::Lost(_)), "{events:?}");
+}
+
 fn call_consume(peer: &mut Peer, id: ChannelId, consume: &BasicConsume) {
     let call = peer.session.channel(id).consume(peer.now, consume).unwrap();
     let frames = wire(peer);
