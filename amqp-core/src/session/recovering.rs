@@ -180,7 +180,12 @@ impl Session {
 
     /// The delay has passed after which the broker is asked again for what it holds back.
     pub(super) fn held_due(&mut self, now: Instant) {
-        self.connection.attach_held(now);
+        match &mut self.replay {
+            Some(replay) if self.phase == Phase::Replaying => {
+                replay.begin_again(&self.connection, &self.config.recovery);
+            }
+            _ => self.connection.attach_held(now),
+        }
         self.continue_restore(now);
     }
 

@@ -5,11 +5,13 @@
 //!
 //! If the broker refuses a declaration, it closes the channel, and ignores what was sent behind. The refused one is the
 //! oldest without a reply. It is reported, and the rest is sent again on another channel. A refusal that may pass is not
-//! reported while the session waits (see `connection/held.rs`): the declaration is sent again a moment later.
+//! reported while the session waits (see `connection/held.rs`): everything is declared again a moment later. When the
+//! broker lets go of what the old connection has held, it deletes what that alone has used: auto-delete queues and
+//! exchanges too, which it had confirmed to this connection before.
 //!
 //! The bindings of a queue whose name the broker chooses wait for that name.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use crate::config::Recovery;
@@ -29,6 +31,8 @@ pub(super) struct Replay {
     channel: Option<ChannelId>,
     /// The number of queues in flight whose name the broker chooses.
     nameless: usize,
+    /// Those of them that have a name. They belong to this connection, and stay.
+    named: BTreeSet<Step>,
     pub(super) renamed: BTreeMap<String, String>,
     pub(super) failed: Vec<FailedEntity>,
 }
@@ -46,7 +50,7 @@ struct Sent {
 pub(super) enum Progress {
     /// Replies are awaited.
     Awaiting,
-    /// The broker holds back what is to be declared next. To be continued a moment later.
+    /// The broker holds something back. To [begin again](Replay::begin_again) a moment later.
     Held,
     Done,
     /// The broker does not reply, or has no channel for it.
@@ -60,9 +64,17 @@ impl Replay {
             sent: VecDeque::new(),
             channel: None,
             nameless: 0,
+            named: BTreeSet::new(),
             renamed: BTreeMap::new(),
             failed: Vec::new(),
         }
+    }
+
+    /// Begins anew, because the broker may have deleted what it had confirmed.
+    pub(super) fn begin_again(&mut self, connection: &Connection, recovery: &Recovery) {
+        let steps = connection.topology.steps(recovery).into_iter();
+        self.next = steps.filter(|step| !self.named.contains(step)).collect();
+        self.failed.clear();
     }
 
     /// Takes the replies that have arrived, and sends more.
@@ -94,7 +106,6 @@ impl Replay {
             if let Error::Channel(ChannelCause::ByBroker(error)) = &refused
                 && connection.held.waits_for(error, now)
             {
-                self.next.push_front(step);
                 return Progress::Held;
             }
             self.failed(connection, step, refused);
@@ -148,6 +159,7 @@ impl Replay {
     /// The broker has declared a queue, and chosen its name.
     fn named(&mut self, now: Instant, connection: &mut Connection, step: Step, reply: &Reply) {
         self.nameless -= 1;
+        self.named.insert(step);
         let Reply::Queue(ok) = reply else { return };
         let former = connection.topology.declaration(step).and_then(|it| it.former_name());
         match (former.map(str::to_owned), self.channel) {

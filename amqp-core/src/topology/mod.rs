@@ -57,7 +57,7 @@ pub(crate) struct Topology {
 }
 
 /// One declaration to be sent. It is the same one after a queue was renamed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Step {
     pub(crate) stage: Stage,
     position: u64,

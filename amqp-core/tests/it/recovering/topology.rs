@@ -282,6 +282,37 @@ fn r6_a_locked_queue_is_declared_when_the_broker_lets_go() {
     assert!(has_recovered(&peer.events()));
 }
 
+/// With the old connection the broker forgets its auto-delete exchanges and queues, which it has confirmed to the new one.
+#[test]
+fn r6_everything_is_declared_again_when_the_broker_lets_go() {
+    let mut peer = recovering();
+    let id = peer.channel(1);
+    call(&mut peer, id, &ExchangeDeclare::direct("e").auto_delete());
+    call(&mut peer, id, &QueueDeclare::new(""));
+    call(&mut peer, id, &QueueDeclare::new("mine").exclusive());
+    call(&mut peer, id, &QueueBind::new("mine", "e", ""));
+    peer.lose();
+    peer.events();
+    peer.reconnect();
+    let frames = wire(&mut peer);
+    assert_eq!(frames, ["1 channel.Open", "1 exchange e", "1 queue ", "1 queue mine"]);
+    grant(&mut peer, &frames[..3]);
+    assert_eq!(wire(&mut peer), ["1 bind mine to e"], "it has waited for the name");
+    close(&mut peer, 1, 405, "RESOURCE_LOCKED - cannot obtain exclusive access");
+    assert_eq!(wire(&mut peer), ["1 channel.CloseOk"]);
+    let (due, _) = peer.session.poll_timeout().unwrap();
+    peer.pass(due - peer.now);
+    let frames = wire(&mut peer);
+    let expected = ["2 channel.Open", "2 exchange e", "2 queue mine", "2 bind mine to e"];
+    assert_eq!(frames, expected, "the queue that the broker has named belongs to this connection");
+    grant(&mut peer, &frames);
+    for _ in 0..2 {
+        let frames = wire(&mut peer);
+        grant(&mut peer, &frames);
+    }
+    assert!(has_recovered(&peer.events()));
+}
+
 /// What a set-up declares is its own business.
 #[test]
 fn a_set_up_is_not_recorded_and_its_channels_end() {
