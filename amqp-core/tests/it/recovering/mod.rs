@@ -3,6 +3,8 @@
 mod channels;
 mod consumers;
 mod decisions;
+mod every_byte;
+mod herd;
 mod hooks;
 mod losses;
 mod republishing;
