@@ -3,6 +3,7 @@
 pub(crate) mod blocking;
 pub(crate) mod bound;
 pub(crate) mod ours;
+pub(crate) mod recovery;
 
 #[cfg(feature = "peers")]
 pub(crate) mod amqprs;
@@ -26,6 +27,8 @@ use crate::workload::{CHANNELS_PER_CONNECTION, Pace, Task, Workload};
 pub(crate) enum Client {
     /// One blocking thread with hand-laid bytes: a mark, not a client.
     Bound,
+    /// The same thread, which makes one call at a time, as the Java client does when it recovers.
+    OneByOne,
     TokioMt,
     TokioCt,
     Smol,
@@ -48,13 +51,14 @@ pub(crate) enum Flavour {
     CurrentThread,
 }
 
-const NAMES: [(Client, &str); 11] = [
+const NAMES: [(Client, &str); 12] = [
     (Client::TokioMt, "tokio-mt"),
     (Client::TokioCt, "tokio-ct"),
     (Client::Smol, "smol"),
     (Client::AsyncStd, "async-std"),
     (Client::Blocking, "blocking"),
     (Client::Bound, "bound"),
+    (Client::OneByOne, "one-by-one"),
     (Client::Lapin, "lapin"),
     (Client::LapinP256, "lapin-p256"),
     (Client::AmqprsMt, "amqprs-mt"),
@@ -87,7 +91,12 @@ impl Client {
 
     /// Whether somebody else wrote it.
     pub(crate) const fn is_peer(self) -> bool {
-        !self.is_ours() && !matches!(self, Self::Bound)
+        !self.is_ours() && !matches!(self, Self::Bound | Self::OneByOne)
+    }
+
+    /// Whether it is shown with this task.
+    pub(crate) const fn is_shown(self, task: Task) -> bool {
+        !matches!(self, Self::OneByOne) || task.is_recovery()
     }
 
     /// Why it cannot do this, if it cannot.
@@ -101,6 +110,12 @@ impl Client {
             }
             (Self::Bound | Self::RabbitmqC, Task::PublishInFlood) => Some("one thread"),
             (Self::Bound, Task::Idle) => Some("keeps nothing"),
+            (Self::OneByOne, task) if !task.is_recovery() => Some("recovers only"),
+            (Self::AmqprsMt | Self::AmqprsCt | Self::RabbitmqC, Task::Recover(_)) => {
+                Some("does not recover")
+            }
+            // It would be the same again.
+            (Self::LapinP256, Task::Recover(_)) => Some("as lapin"),
             _ => None,
         }
     }
@@ -127,6 +142,7 @@ impl Client {
         let task = workload.task;
         match self {
             Self::Bound => bound::run(uri, task, count),
+            Self::OneByOne => bound::run_one_by_one(uri, task, count),
             Self::TokioMt => {
                 Flavour::MultiThread.block_on(ours::run::<Tokio>(uri.to_owned(), task, count))
             }

@@ -26,8 +26,8 @@ pub(crate) struct Plan {
 impl Plan {
     /// Runs every client once in every round of a workload, each in a process of its own.
     pub(crate) fn run(&self, workload: &'static Workload, node: Option<&RabbitMq>) -> Vec<Row> {
-        let mut rows: Vec<_> =
-            self.clients.iter().map(|client| Row::new(*client, workload)).collect();
+        let clients = self.clients.iter().filter(|client| client.is_shown(workload.task));
+        let mut rows: Vec<_> = clients.map(|client| Row::new(*client, workload)).collect();
         for round in 1..=self.rounds {
             for row in rows.iter_mut().filter(|row| row.may_run()) {
                 let count = workload.count(row.client.pace(workload.task), self.quick);

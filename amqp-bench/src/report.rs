@@ -67,7 +67,7 @@ impl Figure {
     pub(crate) const fn of(task: Task) -> Self {
         match task {
             Task::Publish { .. } | Task::Consume { pauses: false, .. } => Self::Rate,
-            Task::PublishAndWait | Task::RoundTrip | Task::Connect => Self::P50,
+            Task::PublishAndWait | Task::RoundTrip | Task::Connect | Task::Recover(_) => Self::P50,
             Task::PublishInFlood => Self::P99,
             Task::Consume { pauses: true, .. } => Self::PeakMemory,
             Task::Idle => Self::ConnectionMemory,

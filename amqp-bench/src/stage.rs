@@ -36,6 +36,9 @@ impl Stage {
             return Ok(Self::Own(PeerProcess::start(deliveries, workload.is_over_tls())?));
         }
         let uri = node.ok_or("it needs a RabbitMQ node")?.uri();
+        if workload.against == Against::RabbitMqOwn {
+            return Ok(Self::RabbitMq { uri });
+        }
         with_connection(&uri, async |connection| {
             prepare_queue(connection, workload.against, count).await
         })?;
@@ -57,7 +60,10 @@ impl Stage {
                 let left = match workload.against {
                     Against::RabbitMqQueue => count,
                     Against::RabbitMqFilled => 0,
-                    Against::RabbitMqNoQueue | Against::Own | Against::OwnTls => return Ok(()),
+                    Against::RabbitMqNoQueue
+                    | Against::RabbitMqOwn
+                    | Against::Own
+                    | Against::OwnTls => return Ok(()),
                 };
                 check("messages in the queue", messages_left(connection).await?, left)
             }),

@@ -1,5 +1,7 @@
 //! The workloads: what each does, against whom, and how much of it makes a run of about a second.
 
+use crate::clients::recovery::Restored;
+
 /// A workload, as every client runs it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Workload {
@@ -33,6 +35,8 @@ pub(crate) enum Task {
     Connect,
     /// Connections that do nothing, then ten times as many channels of one connection.
     Idle,
+    /// Loses the connection, and restores this: the time from the accepted connection on.
+    Recover(Restored),
 }
 
 /// Who serves.
@@ -48,6 +52,8 @@ pub(crate) enum Against {
     RabbitMqNoQueue,
     /// RabbitMQ, with as many messages in the queue as are consumed.
     RabbitMqFilled,
+    /// RabbitMQ, with what the client declares.
+    RabbitMqOwn,
 }
 
 /// How many messages a second a client is about good for.
@@ -79,6 +85,7 @@ const fn consume(size: usize) -> Task {
     Task::Consume { size, prefetch: None, pauses: false }
 }
 
+const RECOVERY: Task = Task::Recover(Restored { queues: 1_000, channels: 100 });
 const CONFIRMED: Task = Task::Publish { size: SMALL, window: Some(1_000), channels: 1 };
 const ACKED: Task = Task::Consume { size: SMALL, prefetch: Some(1_000), pauses: false };
 
@@ -128,6 +135,7 @@ pub(crate) static WORKLOADS: &[Workload] = workloads! {
         [300_000, 300_000, 40_000], 4_000;
     "w3r" "RabbitMQ, publish and wait" Task::PublishAndWait, RabbitMqQueue, [5_000; 3], 500;
     "w5r" "RabbitMQ, consume, prefetch 1,000, ack each" ACKED, RabbitMqFilled, [200_000, 200_000, 20_000], 4_000;
+    "w10" "RabbitMQ, recover 1,000 queues, 1,000 bindings, 100 channels, 100 consumers" RECOVERY, RabbitMqOwn, [5; 3], 2;
 };
 
 /// The workload of that name.
@@ -166,8 +174,16 @@ impl Task {
     pub(crate) const fn is_latency(self) -> bool {
         matches!(
             self,
-            Self::PublishAndWait | Self::PublishInFlood | Self::RoundTrip | Self::Connect
+            Self::PublishAndWait
+                | Self::PublishInFlood
+                | Self::RoundTrip
+                | Self::Connect
+                | Self::Recover(_)
         )
+    }
+
+    pub(crate) const fn is_recovery(self) -> bool {
+        matches!(self, Self::Recover(_))
     }
 
     /// Bytes of each message's body.

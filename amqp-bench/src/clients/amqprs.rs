@@ -53,7 +53,7 @@ pub(crate) async fn run(uri: String, task: Task, count: u64) -> Result<Measured,
             }
             Ok(laps.stop())
         }
-        Task::Connect | Task::Idle => Err("is done without a connection".into()),
+        Task::Connect | Task::Idle | Task::Recover(_) => Err("is done without a connection".into()),
     }?;
     Ok(measured)
 }

@@ -4,10 +4,14 @@ use std::collections::VecDeque;
 use std::thread;
 use std::time::Instant;
 
-use amqp_blocking::{BasicConsume, BasicQos, Channel, Confirm, Connection, QueueDeclare, connect};
+use amqp_blocking::{
+    BasicConsume, BasicQos, Channel, Confirm, Connection, Connector, QueueBind, QueueDeclare,
+    connect,
+};
 use bytes::Bytes;
 
-use super::ours::{ENDED, message};
+use super::ours::{ENDED, is_recovered, message, recovery};
+use super::recovery::{EXCHANGE, Losses, Restored};
 use super::{Laps, check, idle_growth};
 use crate::outcome::{Failure, Measured, Stopwatch, resident_kib};
 use crate::workload::{CHANNELS_PER_CONNECTION, PAUSE, PAUSE_EVERY, QUEUE, SMALL, Task};
@@ -17,6 +21,7 @@ pub(crate) fn run(uri: &str, task: Task, count: u64) -> Result<Measured, Failure
     match task {
         Task::Connect => return connects(uri, count),
         Task::Idle => return idle(uri, count),
+        Task::Recover(restored) => return recover(uri, restored, count),
         _ => {}
     }
     let connection = connect(uri)?;
@@ -41,7 +46,7 @@ pub(crate) fn run(uri: &str, task: Task, count: u64) -> Result<Measured, Failure
             }
             Ok(laps.stop())
         }
-        Task::Connect | Task::Idle => Err("is done without a connection".into()),
+        Task::Connect | Task::Idle | Task::Recover(_) => Err("is done without a connection".into()),
     };
     connection.close();
     result
@@ -190,4 +195,27 @@ fn idle(uri: &str, count: u64) -> Result<Measured, Failure> {
     }
     let opened = resident_kib()?;
     Ok(idle_growth(&watch, count, [before, connected, opened]))
+}
+
+fn recover(uri: &str, restored: Restored, count: u64) -> Result<Measured, Failure> {
+    let mut losses = Losses::before(uri, restored)?;
+    let connection = Connector::new(&losses.uri())?.recovery(recovery()).connect()?;
+    let mut consumers = Vec::new();
+    for queues in restored.shared() {
+        let channel = connection.open_channel()?;
+        for queue in &queues {
+            channel.queue_declare(QueueDeclare::new(queue).durable())?;
+            channel.queue_bind(QueueBind::new(queue, EXCHANGE, queue))?;
+        }
+        let consumer = channel.basic_consume(BasicConsume::new(&queues[0]))?;
+        consumers.push((channel, consumer));
+    }
+    let mut events = connection.events();
+    for _ in 0..count {
+        losses.lose();
+        while !is_recovered(events.next())? {}
+        losses.restored(Instant::now())?;
+    }
+    connection.close();
+    Ok(losses.stop())
 }

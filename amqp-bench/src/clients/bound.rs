@@ -3,21 +3,27 @@
 //! It does what a workload says and nothing else: no heartbeats, no recovery, no handles. Every message
 //! is laid down field by field, and of what it reads, every frame is parsed.
 
+mod recovery;
 mod wire;
 
 use std::time::Instant;
 
 use crate::outcome::{Failure, Measured, Stopwatch};
 use crate::tags::Tags;
-use crate::workload::{PAUSE, PAUSE_EVERY, SMALL, Task};
+use crate::workload::{PAUSE, PAUSE_EVERY, QUEUE, SMALL, Task};
 
 use super::{Laps, check};
 use wire::{Arrived, Wire};
 
+use recovery::Order;
+pub(super) use recovery::consumers;
+
 /// Does the task `count` times.
 pub(crate) fn run(uri: &str, task: Task, count: u64) -> Result<Measured, Failure> {
-    if task == Task::Connect {
-        return connects(uri, count);
+    match task {
+        Task::Connect => return connects(uri, count),
+        Task::Recover(restored) => return recovery::recover(uri, restored, Order::AtOnce, count),
+        _ => {}
     }
     let mut wire = Wire::connect(uri)?;
     match task {
@@ -43,7 +49,17 @@ pub(crate) fn run(uri: &str, task: Task, count: u64) -> Result<Measured, Failure
             consume(&mut wire, count, size, prefetch, pauses)
         }
         Task::RoundTrip => timed(count, || wire.call(&wire::qos(1), wire::QOS_OK)),
-        Task::Connect | Task::PublishInFlood | Task::Idle => Err("cannot do it".into()),
+        Task::Connect | Task::PublishInFlood | Task::Idle | Task::Recover(_) => {
+            Err("cannot do it".into())
+        }
+    }
+}
+
+/// Recovers `count` times as a client does that makes one call at a time.
+pub(crate) fn run_one_by_one(uri: &str, task: Task, count: u64) -> Result<Measured, Failure> {
+    match task {
+        Task::Recover(restored) => recovery::recover(uri, restored, Order::OneByOne, count),
+        _ => Err("cannot do it".into()),
     }
 }
 
@@ -53,7 +69,7 @@ fn publish(wire: &mut Wire, count: u64, size: usize) -> Result<Measured, Failure
     for _ in 0..count {
         wire.publish(&body)?;
     }
-    let counted = wire.declare_passive()?;
+    let counted = wire.declare_passive(QUEUE)?.messages;
     let measured = watch.stop();
     check("the peer counted", counted, count)?;
     Ok(measured)
@@ -114,7 +130,7 @@ fn consume(
         }
     }
     if prefetch.is_some() {
-        wire.declare_passive()?;
+        wire.declare_passive(QUEUE)?;
     }
     Ok(watch.stop())
 }

@@ -8,23 +8,27 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
-    ConfirmSelectOptions, QueueDeclareOptions,
+    ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::tcp::OwnedTLSConfig;
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer};
 
+use super::recovery::{EXCHANGE, Losses, PREFETCH, Restored};
 use super::{Laps, check, idle_growth, on_each};
 use crate::outcome::{Failure, Measured, Stopwatch, resident_kib};
 use crate::socket::split_authority;
 use crate::workload::{CHANNELS_PER_CONNECTION, PAUSE, PAUSE_EVERY, QUEUE, SMALL, Task};
+
+/// Between two looks at what is restored.
+const POLL: Duration = Duration::from_millis(5);
 
 /// Does the task `count` times with so many futures in flight.
 pub(crate) async fn run(
@@ -37,6 +41,7 @@ pub(crate) async fn run(
     match task {
         Task::Connect => return connects(uri, count).await,
         Task::Idle => return idle(uri, count).await,
+        Task::Recover(restored) => return recover(uri, restored, count).await,
         _ => {}
     }
     let connection = connect(uri).await?;
@@ -63,15 +68,19 @@ pub(crate) async fn run(
             }
             Ok(laps.stop())
         }
-        Task::Connect | Task::Idle => Err("is done without a connection".into()),
+        Task::Connect | Task::Idle | Task::Recover(_) => Err("is done without a connection".into()),
     }?;
     Ok(measured)
 }
 
 async fn connect(uri: &str) -> Result<Connection, Failure> {
+    connect_with(uri, ConnectionProperties::default()).await
+}
+
+async fn connect_with(uri: &str, options: ConnectionProperties) -> Result<Connection, Failure> {
     let (uri, authority) = split_authority(uri);
     let cert_chain = authority.map(std::fs::read_to_string).transpose()?;
-    let (options, runtime) = (ConnectionProperties::default(), lapin::runtime::default_runtime()?);
+    let runtime = lapin::runtime::default_runtime()?;
     let config = OwnedTLSConfig { identity: None, cert_chain };
     Ok(Connection::connect_with_config(uri, options, config, runtime).await?)
 }
@@ -287,6 +296,42 @@ async fn idle(uri: &str, count: u64) -> Result<Measured, Failure> {
     }
     let opened = resident_kib()?;
     Ok(idle_growth(&watch, count, [before, connected, opened]))
+}
+
+/// With its automatic recovery. It reports when a channel is open again, and not when what the channel has declared is
+/// restored. So the time is that of the broker's answer to the last consumer.
+async fn recover(uri: &str, restored: Restored, count: u64) -> Result<Measured, Failure> {
+    let mut losses = Losses::before(uri, restored)?;
+    let options = ConnectionProperties::default().enable_auto_recover();
+    let connection = connect_with(&losses.uri(), options).await?;
+    let mut consumers = Vec::new();
+    for queues in restored.shared() {
+        let channel = connection.create_channel().await?;
+        channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+        for queue in &queues {
+            let (name, none) = (queue.as_str(), FieldTable::default());
+            let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+            channel.queue_declare(name.into(), options, none.clone()).await?;
+            let options = QueueBindOptions::default();
+            channel.queue_bind(name.into(), EXCHANGE.into(), name.into(), options, none).await?;
+        }
+        let (queue, options) = (queues[0].as_str(), BasicConsumeOptions::default());
+        let consumer =
+            channel.basic_consume(queue.into(), queue.into(), options, FieldTable::default());
+        let consumer = consumer.await?;
+        consumers.push((channel, consumer));
+    }
+    for _ in 0..count {
+        losses.lose();
+        let started = loop {
+            match losses.consumers_started() {
+                Some(started) => break started,
+                None => tokio::time::sleep(POLL).await,
+            }
+        };
+        losses.restored(started)?;
+    }
+    Ok(losses.stop())
 }
 
 /// Does something `count` times with so many at once.

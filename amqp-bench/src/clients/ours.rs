@@ -6,10 +6,12 @@ use std::time::Instant;
 
 use amqp_async::{Connector, Runtime, Timer};
 use amqp_tokio::{
-    BasicConsume, BasicQos, Body, Channel, Confirm, ConnectError, Connection, Publish, QueueDeclare,
+    Backoff, BasicConsume, BasicQos, Body, Channel, Confirm, ConnectError, Connection,
+    ConnectionEvent, Publish, QueueBind, QueueDeclare, Recovery,
 };
 use bytes::Bytes;
 
+use super::recovery::{DIAL_AFTER, EXCHANGE, Losses, Restored};
 use super::{Laps, check, idle_growth, on_each, spawn};
 use crate::outcome::{Failure, Measured, Stopwatch, resident_kib};
 use crate::workload::{CHANNELS_PER_CONNECTION, PAUSE, PAUSE_EVERY, QUEUE, SMALL, Task};
@@ -29,6 +31,7 @@ pub(crate) async fn run<R: Runtime + Default>(
     match task {
         Task::Connect => return connects::<R>(uri, count).await,
         Task::Idle => return idle::<R>(uri, count).await,
+        Task::Recover(restored) => return recover::<R>(uri, restored, count).await,
         _ => {}
     }
     let connection = connect::<R>(uri).await?;
@@ -53,7 +56,7 @@ pub(crate) async fn run<R: Runtime + Default>(
             }
             Ok(laps.stop())
         }
-        Task::Connect | Task::Idle => Err("is done without a connection".into()),
+        Task::Connect | Task::Idle | Task::Recover(_) => Err("is done without a connection".into()),
     };
     connection.close().await;
     result
@@ -209,4 +212,46 @@ async fn idle<R: Runtime + Default>(uri: &str, count: u64) -> Result<Measured, F
     }
     let opened = resident_kib()?;
     Ok(idle_growth(&watch, count, [before, connected, opened]))
+}
+
+async fn recover<R: Runtime + Default>(
+    uri: &str,
+    restored: Restored,
+    count: u64,
+) -> Result<Measured, Failure> {
+    let mut losses = Losses::before(uri, restored)?;
+    let connector = Connector::<R>::new(&losses.uri())?.recovery(recovery());
+    let connection = connector.connect().await?;
+    let mut consumers = Vec::new();
+    for queues in restored.shared() {
+        let channel = connection.open_channel().await?;
+        for queue in &queues {
+            channel.queue_declare(QueueDeclare::new(queue).durable()).await?;
+            channel.queue_bind(QueueBind::new(queue, EXCHANGE, queue)).await?;
+        }
+        let consumer = channel.basic_consume(BasicConsume::new(&queues[0])).await?;
+        consumers.push((channel, consumer));
+    }
+    let mut events = connection.events();
+    for _ in 0..count {
+        losses.lose();
+        while !is_recovered(events.next().await)? {}
+        losses.restored(Instant::now())?;
+    }
+    connection.close().await;
+    Ok(losses.stop())
+}
+
+/// As an application has it, but for the delay, which is not measured.
+pub(super) fn recovery() -> Recovery {
+    Recovery::automatic().backoff(Backoff::fixed(DIAL_AFTER))
+}
+
+/// Whether everything is restored. An error if something cannot be.
+pub(super) fn is_recovered(event: Option<ConnectionEvent>) -> Result<bool, Failure> {
+    match event {
+        Some(ConnectionEvent::Recovered { failed }) if failed.is_empty() => Ok(true),
+        Some(ConnectionEvent::Lost(_) | ConnectionEvent::Retrying { .. }) => Ok(false),
+        event => Err(format!("not recovered: {event:?}").into()),
+    }
 }

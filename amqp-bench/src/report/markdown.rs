@@ -36,13 +36,16 @@ pub(crate) fn table(
     clients: &[Client],
     versions: &BTreeMap<&'static str, String>,
 ) -> String {
+    let is_shown =
+        |rows: &&Vec<Row>| rows.first().is_some_and(|row| SHOWN.contains(&row.workload.name));
+    let results: Vec<_> = results.iter().filter(is_shown).collect();
+    let shown = |client: &&Client| results.iter().any(|rows| row_of(rows, **client).is_some());
+    let clients: Vec<_> = clients.iter().filter(shown).copied().collect();
     let names: Vec<_> = clients.iter().map(|client| client.name()).collect();
     let mut out = format!("| workload | {} | to the best peer |\n", names.join(" | "));
     out.push_str(&format!("|{}\n", " --- |".repeat(clients.len() + 2)));
     for rows in results {
-        let Some(first) = rows.first().filter(|row| SHOWN.contains(&row.workload.name)) else {
-            continue;
-        };
+        let Some(first) = rows.first() else { continue };
         let cells: Vec<_> = clients.iter().map(|client| cell(rows, *client)).collect();
         let workload = first.workload;
         let unit = Figure::of(workload.task).unit();

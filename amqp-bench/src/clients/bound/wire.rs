@@ -19,7 +19,7 @@ const HEADER: u8 = 2;
 const BODY: u8 = 3;
 
 /// Class and method of a payload.
-type Id = [u8; 4];
+pub(super) type Id = [u8; 4];
 const START: Id = [0, 10, 0, 10];
 const TUNE: Id = [0, 10, 0, 30];
 const OPEN_OK: Id = [0, 10, 0, 41];
@@ -53,6 +53,13 @@ pub(super) enum Arrived {
     },
 }
 
+/// What a queue has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counts {
+    pub(super) messages: u64,
+    pub(super) consumers: u64,
+}
+
 pub(super) struct Wire {
     socket: Box<dyn Socket>,
     input: Vec<u8>,
@@ -65,6 +72,13 @@ pub(super) struct Wire {
 impl Wire {
     /// Connects as the default user, and opens channel 1.
     pub(super) fn connect(uri: &str) -> Result<Self, Failure> {
+        let mut wire = Self::open(uri)?;
+        wire.call(&method(1, &[0, 20, 0, 10, 0]), CHANNEL_OPEN_OK)?;
+        Ok(wire)
+    }
+
+    /// Connects as the default user.
+    pub(super) fn open(uri: &str) -> Result<Self, Failure> {
         let socket = socket::connect(uri)?;
         let output = Vec::with_capacity(2 * WRITE_AT);
         let mut wire = Self { socket, input: vec![0; READ], at: 0, filled: 0, output };
@@ -83,7 +97,6 @@ impl Wire {
         tune_ok.extend_from_slice(&[0, 0]);
         wire.lay(&method(0, &tune_ok))?;
         wire.call(&method(0, b"\0\x0a\0\x28\x01/\0\0"), OPEN_OK)?;
-        wire.call(&method(1, &[0, 20, 0, 10, 0]), CHANNEL_OPEN_OK)?;
         Ok(wire)
     }
 
@@ -125,17 +138,19 @@ impl Wire {
         self.expect(answer).map(drop)
     }
 
-    /// Asks for the queue, and returns how many messages it has.
-    pub(super) fn declare_passive(&mut self) -> Result<u64, Failure> {
+    /// Asks for a queue.
+    pub(super) fn declare_passive(&mut self, queue: &str) -> Result<Counts, Failure> {
         let mut declare = vec![0, 50, 0, 10, 0, 0];
-        short(&mut declare, QUEUE);
+        short(&mut declare, queue);
         declare.extend_from_slice(&[1, 0, 0, 0, 0]);
         self.lay(&method(1, &declare))?;
         self.flush()?;
         let at = self.expect(DECLARE_OK)?;
-        let count_at = at + 1 + usize::from(self.input[at]);
-        let count = self.input.get(count_at..).and_then(<[u8]>::first_chunk);
-        Ok(u32::from_be_bytes(*count.ok_or("a short answer")?).into())
+        let counts_at = at + 1 + usize::from(self.input[at]);
+        let counts = self.input.get(counts_at..).and_then(<[u8]>::first_chunk);
+        let [m0, m1, m2, m3, c0, c1, c2, c3] = *counts.ok_or("a short answer")?;
+        let messages = u32::from_be_bytes([m0, m1, m2, m3]).into();
+        Ok(Counts { messages, consumers: u32::from_be_bytes([c0, c1, c2, c3]).into() })
     }
 
     /// Whether what was read goes on.
@@ -175,7 +190,8 @@ impl Wire {
         }
     }
 
-    fn expect(&mut self, answer: Id) -> Result<usize, Failure> {
+    /// Reads an answer. Returns where its arguments are.
+    pub(super) fn expect(&mut self, answer: Id) -> Result<usize, Failure> {
         match self.next()? {
             Arrived::Method { id, arguments_at } if id == answer => Ok(arguments_at),
             other => Err(format!("{other:?} instead of {answer:?}").into()),
