@@ -3,6 +3,7 @@
 
 mod held;
 mod hostile;
+mod losses;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,6 +43,7 @@ fn memory_and_threads() {
         large_bodies(&broker.uri()).await;
         blocked(&broker).await;
     });
+    losses::on_every_adapter();
 }
 
 fn runtime() -> tokio::runtime::Runtime {
