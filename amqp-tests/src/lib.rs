@@ -1,6 +1,7 @@
-//! Tests of the whole stand in `tests/`. This library has the [simulation](sim), and runs the code blocks of the guide and
-//! of the READMEs. The guide's blocks import adapters, on which the guide's own crate cannot depend.
+//! Tests of the whole stand in `tests/`. This library has the [simulation](sim) and the [ledger] of loads, and runs the code
+//! blocks of the guide and of the READMEs. The guide's blocks import adapters, on which the guide's own crate cannot depend.
 
+pub mod ledger;
 pub mod sim;
 
 #[cfg(doctest)]

@@ -326,6 +326,13 @@ macro_rules! on_rabbitmq {
     };
 }
 
+/// Turns each `async fn name(at: At)` into one test on RabbitMQ, with threads beside its own: it may block.
+macro_rules! on_tokio {
+    ($($name:ident)*) => {
+        super::api::tests_on! { on_tokio rabbitmq TokioMultiThread $($name)* }
+    };
+}
+
 macro_rules! tests_on {
     ($module:ident $broker:ident $adapter:ident $($name:ident)*) => {
         mod $module {
@@ -341,4 +348,4 @@ macro_rules! tests_on {
     };
 }
 
-pub(crate) use {on_model, on_model_over_tls, on_rabbitmq, tests_on};
+pub(crate) use {on_model, on_model_over_tls, on_rabbitmq, on_tokio, tests_on};

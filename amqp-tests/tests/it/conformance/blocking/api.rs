@@ -448,6 +448,13 @@ macro_rules! on_rabbitmq {
     };
 }
 
+/// What is shown on tokio alone.
+macro_rules! on_tokio {
+    ($($name:ident)*) => {
+        $(const _: () = _ = $name;)*
+    };
+}
+
 macro_rules! tests_on {
     ($module:ident $broker:ident $($name:ident)*) => {
         mod $module {
@@ -463,4 +470,4 @@ macro_rules! tests_on {
     };
 }
 
-pub(crate) use {on_model, on_model_over_tls, on_rabbitmq, tests_on};
+pub(crate) use {on_model, on_model_over_tls, on_rabbitmq, on_tokio, tests_on};

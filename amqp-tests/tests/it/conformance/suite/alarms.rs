@@ -2,50 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use amqp_testkit::{ModelBroker, RabbitMq};
-
 use super::api::{
     self, At, BasicConsume, CloseCause, ConnectionEvent, Error, Publish, PublishError, QueueDeclare,
 };
-use super::at::{next, on_every_adapter, ready};
+use super::at::{Fragile, next, on_every_adapter, ready};
 use crate::support::{self, within};
 
 on_every_adapter! {
     pk_31_pk_32_br_35_alarms_are_told_and_pass
 }
 
-/// A broker whose alarm can be raised.
-enum Broker {
-    Model(ModelBroker),
-    RabbitMq(smol::lock::MutexGuard<'static, RabbitMq>),
-}
-
-impl Broker {
-    fn uri(&self) -> String {
-        match self {
-            Self::Model(model) => model.uri(),
-            Self::RabbitMq(node) => node.uri(),
-        }
-    }
-
-    fn alarm(&self, raised: bool) {
-        match self {
-            Self::Model(model) => model.set_alarm(raised.then_some("low on memory")),
-            Self::RabbitMq(node) => {
-                let mark = if raised { "0.00001" } else { "0.4" };
-                node.ctl(&["set_vm_memory_high_watermark", mark]).unwrap();
-            }
-        }
-    }
-}
-
 /// The stages of an alarm follow each other on one broker: starting another costs seconds.
 async fn pk_31_pk_32_br_35_alarms_are_told_and_pass(at: At) {
-    let broker = if at.uri() == support::model().uri() {
-        Broker::Model(ModelBroker::start().unwrap())
-    } else {
-        Broker::RabbitMq(support::fragile())
-    };
+    let broker = Fragile::like(&at);
     let at = at.to(broker.uri());
     publishes_wait_and_resolve_once(&at, &broker).await;
     a_close_ends_by_its_deadline(&at, &broker).await;
@@ -60,7 +29,7 @@ async fn pk_31_pk_32_br_35_alarms_are_told_and_pass(at: At) {
 }
 
 /// K9: told once, in order after the alarm, and deliveries go on meanwhile.
-async fn publishes_wait_and_resolve_once(at: &At, broker: &Broker) {
+async fn publishes_wait_and_resolve_once(at: &At, broker: &Fragile) {
     let connection = at.connect().await;
     let watching = at.connect().await;
     let mut events = connection.events();
@@ -106,7 +75,7 @@ async fn publishes_wait_and_resolve_once(at: &At, broker: &Broker) {
 }
 
 /// K10: a blocked broker does not answer a close.
-async fn a_close_ends_by_its_deadline(at: &At, broker: &Broker) {
+async fn a_close_ends_by_its_deadline(at: &At, broker: &Fragile) {
     let configure = |config: api::Config| config.close_timeout(Duration::from_secs(1));
     let connection = at.open(configure).await.unwrap();
     let mut events = connection.events();
@@ -136,7 +105,7 @@ async fn a_close_ends_by_its_deadline(at: &At, broker: &Broker) {
     broker.alarm(false);
 }
 
-async fn a_blocked_connection_may_be_given_up(at: &At, broker: &Broker) {
+async fn a_blocked_connection_may_be_given_up(at: &At, broker: &Fragile) {
     let configure = |config: api::Config| config.blocked_timeout(Duration::from_millis(700));
     let connection = at.open(configure).await.unwrap();
     let channel = connection.open_channel().await.unwrap();

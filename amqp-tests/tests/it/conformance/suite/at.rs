@@ -1,5 +1,8 @@
 //! What the behaviours share: connecting, a scene to begin with, and waiting for messages.
 
+use amqp_testkit::{ModelBroker, RabbitMq};
+use smol::lock::MutexGuard;
+
 use super::api::{At, BasicConsume, Channel, Connection, Consumer, Delivery, Publish};
 use super::api::{QueueDeclare, QueueDeclareOk};
 use crate::support::{self, exclusive, within};
@@ -36,6 +39,51 @@ impl At {
         let channel = connection.open_channel().await.unwrap();
         let queue = channel.queue_declare(exclusive(name)).await.unwrap();
         Scene { connection, channel, queue }
+    }
+}
+
+/// A broker that one test at a time may disturb.
+pub(crate) enum Fragile {
+    Model(ModelBroker),
+    RabbitMq(MutexGuard<'static, RabbitMq>),
+}
+
+impl Fragile {
+    /// Of the same kind as the shared one.
+    pub(crate) fn like(at: &At) -> Self {
+        if at.uri() == support::model().uri() {
+            Self::Model(ModelBroker::start().unwrap())
+        } else {
+            Self::RabbitMq(support::fragile())
+        }
+    }
+
+    pub(crate) fn uri(&self) -> String {
+        match self {
+            Self::Model(model) => model.uri(),
+            Self::RabbitMq(node) => node.uri(),
+        }
+    }
+
+    /// Raises or ends a memory alarm.
+    pub(crate) fn alarm(&self, raised: bool) {
+        match self {
+            Self::Model(model) => model.set_alarm(raised.then_some("low on memory")),
+            Self::RabbitMq(node) => {
+                let mark = if raised { "0.00001" } else { "0.4" };
+                node.ctl(&["set_vm_memory_high_watermark", mark]).unwrap();
+            }
+        }
+    }
+
+    /// Closes all connections, as an operator does.
+    pub(crate) fn close_all(&self) {
+        match self {
+            Self::Model(model) => model.close_all("because"),
+            Self::RabbitMq(node) => {
+                node.ctl(&["close_all_connections", "because"]).unwrap();
+            }
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod handles;
 mod handshakes;
 mod hooks;
 mod kinds;
+mod load;
 mod logins;
 mod mechanisms;
 mod outcomes;

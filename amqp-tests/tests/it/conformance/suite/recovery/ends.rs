@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use amqp_testkit::{Direction, Fault, ModelBroker, Proxy};
+use amqp_testkit::{Direction, Fault, Proxy};
 
 use super::api::{
     At, Backoff, BasicConsume, CloseCause, ConnectError, ConnectFailure, ConnectionEvent, Error,
     Publish, PublishError, QueueDeclare, QueueDelete, Recovery,
 };
-use super::at::{consumer_of, on_every_adapter};
+use super::at::{Fragile, consumer_of, on_every_adapter};
 use super::{Lossy, soon};
-use crate::support::{self, exclusive, sleep, sockets_to, unique, within};
+use crate::support::{exclusive, sleep, sockets_to, unique, within};
 
 on_every_adapter! {
     r2_what_is_closed_while_the_broker_is_away_stays_closed
@@ -53,40 +53,8 @@ async fn r2_what_is_closed_while_the_broker_is_away_stays_closed(at: At) {
     assert_eq!(lossy.connection.close_cause(), Some(CloseCause::ByClient));
 }
 
-/// A broker whose operator closes all connections.
-enum Broker {
-    Model(ModelBroker),
-    RabbitMq(smol::lock::MutexGuard<'static, amqp_testkit::RabbitMq>),
-}
-
-impl Broker {
-    fn like(at: &At) -> Self {
-        if at.uri() == support::model().uri() {
-            Self::Model(ModelBroker::start().unwrap())
-        } else {
-            Self::RabbitMq(support::fragile())
-        }
-    }
-
-    fn uri(&self) -> String {
-        match self {
-            Self::Model(model) => model.uri(),
-            Self::RabbitMq(node) => node.uri(),
-        }
-    }
-
-    fn close_all(&self) {
-        match self {
-            Self::Model(model) => model.close_all("because"),
-            Self::RabbitMq(node) => {
-                node.ctl(&["close_all_connections", "because"]).unwrap();
-            }
-        }
-    }
-}
-
 async fn pk_91_a_close_by_the_broker_ends_the_connection_if_the_policy_says_so(at: At) {
-    let broker = Broker::like(&at);
+    let broker = Fragile::like(&at);
     let at = at.to(broker.uri());
     for (policy, recovers) in
         [(Recovery::automatic(), true), (Recovery::unless_closed_by_broker(), false)]

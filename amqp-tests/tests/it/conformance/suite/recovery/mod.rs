@@ -15,8 +15,10 @@ use crate::support::within;
 mod ends;
 mod handles;
 mod in_flight;
+mod loaded;
 mod logins;
 mod nodes;
+mod record;
 mod topology;
 
 /// The delays of tests: a broker that comes back is noticed soon.
