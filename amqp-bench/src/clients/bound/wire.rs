@@ -11,6 +11,8 @@ const READ: usize = 256 << 10;
 /// What a frame has around its payload.
 const OVERHEAD: usize = 8;
 const FRAME_END: u8 = 0xce;
+/// The negotiated number of channels.
+const CHANNEL_MAX: u16 = 255;
 /// The negotiated frame size.
 const FRAME_MAX: u32 = 131_072;
 
@@ -92,7 +94,8 @@ impl Wire {
         start_ok.extend_from_slice(response);
         short(&mut start_ok, "en_US");
         wire.call(&method(0, &start_ok), TUNE)?;
-        let mut tune_ok = vec![0, 10, 0, 31, 0, 1];
+        let mut tune_ok = vec![0, 10, 0, 31];
+        tune_ok.extend_from_slice(&CHANNEL_MAX.to_be_bytes());
         tune_ok.extend_from_slice(&FRAME_MAX.to_be_bytes());
         tune_ok.extend_from_slice(&[0, 0]);
         wire.lay(&method(0, &tune_ok))?;
