@@ -21,6 +21,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(90);
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// The time between two checks of a node that starts or stops.
 const POLL: Duration = Duration::from_millis(50);
+/// The file by which nodes and `rabbitmqctl` trust each other, in a node's folder.
+const COOKIE: &str = "home/.erlang.cookie";
 /// The ports on which nodes listen.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// The environment variable that names the folder of RabbitMQ's programs, in place of those that are installed.
@@ -41,7 +43,9 @@ const DEBIAN_PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
 pub struct RabbitMq {
     programs: PathBuf,
     folder: PathBuf,
+    name: String,
     port: u16,
+    mapper: u16,
     environment: Vec<(&'static str, String)>,
     guard: Mutex<Guard>,
 }
@@ -105,18 +109,59 @@ impl RabbitMq {
         configuration: &str,
         plugins: &[&str],
     ) -> Result<Self, RabbitMqError> {
+        Self::start_beside(None, configuration, plugins)
+    }
+
+    /// Starts a cluster of this many nodes, one after the other (about 10 s each). To launch one again, the first one must
+    /// not have been dropped: it has the port mapper of all.
+    ///
+    /// ```no_run
+    /// use amqp_testkit::RabbitMq;
+    /// let nodes = RabbitMq::start_cluster(3)?;
+    /// let ports: Vec<u16> = nodes.iter().map(RabbitMq::port).collect();
+    /// println!("connect a client to one of {ports:?}");
+    /// # Ok::<(), amqp_testkit::rabbitmq::RabbitMqError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`start`](Self::start).
+    pub fn start_cluster(nodes: usize) -> Result<Vec<Self>, RabbitMqError> {
+        let mut cluster: Vec<Self> = Vec::with_capacity(nodes);
+        for _ in 0..nodes {
+            let node = Self::start_beside(cluster.first(), "", &[])?;
+            if let Some(first) = cluster.first() {
+                let join = ["join_cluster", &first.name];
+                for step in [&["stop_app"][..], &["reset"], &join, &["start_app"]] {
+                    node.ctl(step)?;
+                }
+            }
+            cluster.push(node);
+        }
+        Ok(cluster)
+    }
+
+    /// Starts a node with the port mapper and the cookie of the other, if there is one.
+    fn start_beside(
+        other: Option<&Self>,
+        configuration: &str,
+        plugins: &[&str],
+    ) -> Result<Self, RabbitMqError> {
         static NODES: AtomicU32 = AtomicU32::new(0);
         let programs = find_programs().ok_or(RabbitMqError::NotInstalled)?;
         let number = NODES.fetch_add(1, Ordering::Relaxed);
         let name = format!("testkit-{}-{number}", process::id());
         let folder = env::temp_dir().join(format!("amqp-{name}"));
-        let [port, distribution, mapper] = free_ports()?;
+        let [port, distribution, own_mapper] = free_ports()?;
+        let mapper = other.map_or(own_mapper, |other| other.mapper);
         // From here on the guard cleans up, also if this fails.
-        let guard = Guard::start(&folder, mapper)?;
+        let guard = Guard::start(&folder, other.is_none().then_some(mapper))?;
         for part in ["mnesia", "log", "home"] {
             fs::create_dir_all(folder.join(part))?;
         }
-        write_cookie(&folder.join("home/.erlang.cookie"), &name)?;
+        match other {
+            Some(other) => drop(fs::copy(other.folder.join(COOKIE), folder.join(COOKIE))?),
+            None => write_cookie(&folder.join(COOKIE), &name)?,
+        }
         // The default of later versions is lower.
         let conf = format!(
             "loopback_users = none\nlog.file.level = info\nmax_message_size = 134217728\n\
@@ -125,11 +170,14 @@ impl RabbitMq {
         fs::write(folder.join("rabbitmq.conf"), conf)?;
         fs::write(folder.join("enabled_plugins"), format!("[{}].\n", plugins.join(",")))?;
         fs::write(folder.join("advanced.config"), "[].\n")?;
+        let name = format!("{name}@localhost");
         let node = Self {
             programs,
             environment: environment(&folder, &name, port, distribution, mapper),
             folder,
+            name,
             port,
+            mapper,
             guard: Mutex::new(guard),
         };
         // A node that finds no port mapper starts one that outlives it.
@@ -279,21 +327,23 @@ struct Guard {
 }
 
 impl Guard {
-    /// Starts the guard, which starts the port mapper.
-    fn start(folder: &Path, mapper_port: u16) -> io::Result<Self> {
+    /// Starts the guard, which starts a port mapper on this port, if there is one.
+    fn start(folder: &Path, mapper_port: Option<u16>) -> io::Result<Self> {
         let script = r#"
             trap '' INT TERM HUP
-            epmd -address 127.0.0.1 -port "$2" >/dev/null 2>&1 </dev/null &
-            mapper=$!
+            if [ -n "$2" ]; then
+                epmd -address 127.0.0.1 -port "$2" >/dev/null 2>&1 </dev/null &
+                mapper=$!
+            fi
             while read -r line; do group=$line; done
             [ -z "$group" ] || kill -9 "-$group" 2>/dev/null
-            kill -9 "$mapper" 2>/dev/null
+            [ -z "$mapper" ] || kill -9 "$mapper" 2>/dev/null
             rm -rf "$1" || { sleep 1; rm -rf "$1"; }
         "#;
         let mut process = Command::new("sh")
             .args(["-c", script, "guard"])
             .arg(folder)
-            .arg(mapper_port.to_string())
+            .arg(mapper_port.map_or_else(String::new, |port| port.to_string()))
             .stdin(Stdio::piped())
             .spawn()?;
         let input = process.stdin.take();
@@ -361,7 +411,7 @@ fn environment(
         ("ERL_CRASH_DUMP", path("erl_crash.dump")),
         ("ERL_EPMD_PORT", mapper.to_string()),
         ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
-        ("RABBITMQ_NODENAME", format!("{name}@localhost")),
+        ("RABBITMQ_NODENAME", name.to_owned()),
         ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".into()),
         ("RABBITMQ_NODE_PORT", port.to_string()),
         ("RABBITMQ_DIST_PORT", distribution.to_string()),

@@ -1,7 +1,9 @@
 //! The repository's chores. `cargo xtask test` runs every test and ends with a summary of what failed; it
 //! installs RabbitMQ from the distribution when it is missing. `cargo xtask counts [--write]` counts
 //! instructions and allocations a message. `cargo xtask sim --seeds N [--first S]` plays seeds of the simulation in a
-//! release build, and `sim --seed S` replays one with everything that happens in it. `features`, `oldest-rust`, `deny`
+//! release build, and `sim --seed S` replays one with everything that happens in it. `cargo xtask soak` loses the
+//! connections of a load on a private RabbitMQ 200 times, or `--faults N` times; `--seed S` repeats the faults, and `--cluster`
+//! kills nodes of three. `features`, `oldest-rust`, `deny`
 //! and `package` check what is published. `cargo xtask fuzz TARGET [SECONDS]` looks for inputs that break the codec or the state machine,
 //! and `minimise TARGET` commits those that reach new code.
 
@@ -16,7 +18,8 @@ use std::process::{Command, ExitCode};
 
 const USAGE: &str =
     "usage: cargo xtask test | counts [--write] | features | oldest-rust | deny | package
-     | sim --seeds N [--first S] | sim --seed S | fuzz TARGET [SECONDS] | minimise TARGET
+     | sim --seeds N [--first S] | sim --seed S | soak [--faults N] [--seed S] [--cluster]
+     | fuzz TARGET [SECONDS] | minimise TARGET
 targets: connection_bytes frame method properties table uri";
 
 fn main() -> ExitCode {
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
         ["deny"] => checks::deny(),
         ["package"] => package::package(),
         ["sim", arguments @ ..] => sim(arguments),
+        ["soak", arguments @ ..] => soak(arguments),
         ["fuzz", target] => fuzzing::fuzz(target, "0"),
         ["fuzz", target, seconds] => fuzzing::fuzz(target, seconds),
         ["minimise", target] => fuzzing::minimise(target),
@@ -45,9 +49,7 @@ fn main() -> ExitCode {
 }
 
 fn test() -> Result<(), String> {
-    if !is_installed("rabbitmq-server") {
-        install("rabbitmq-server")?;
-    }
+    install_rabbitmq()?;
     testing::test()
 }
 
@@ -62,6 +64,17 @@ fn sim(arguments: &[&str]) -> Result<(), String> {
     let sim =
         ["run", "--release", "--quiet", "--locked", "--package", "amqp-tests", "--bin", "sim"];
     run("cargo", &[&sim[..], &["--"], arguments].concat())
+}
+
+fn soak(arguments: &[&str]) -> Result<(), String> {
+    install_rabbitmq()?;
+    // With the assertions of a debug build. The broker takes most of the time.
+    let soak = ["run", "--quiet", "--locked", "--package", "amqp-tests", "--example", "soak"];
+    run("cargo", &[&soak[..], &["--"], arguments].concat())
+}
+
+fn install_rabbitmq() -> Result<(), String> {
+    if is_installed("rabbitmq-server") { Ok(()) } else { install("rabbitmq-server") }
 }
 
 fn is_installed(program: &str) -> bool {
