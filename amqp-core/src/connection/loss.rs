@@ -85,7 +85,9 @@ impl Connection {
                     self.forget_tag(id, key);
                     self.end_consumer(key, ConsumerInput::CancelOk, None);
                 }
-                Some(ConsumerPhase::Suspended | ConsumerPhase::Ended) | None => {}
+                // What was delivered before the broker has cancelled it.
+                Some(ConsumerPhase::Suspended | ConsumerPhase::Ended) => self.drop_unread(key),
+                None => {}
             }
         }
     }
@@ -160,7 +162,12 @@ impl Connection {
     pub(super) fn suspend_consumer(&mut self, key: ConsumerKey) {
         let Some(consumer) = self.consumers.find_mut(key) else { return };
         consumer.step(ConsumerInput::TransportLost);
-        if !consumer.no_ack() {
+        self.drop_unread(key);
+    }
+
+    /// Drops unread deliveries that need an ack.
+    fn drop_unread(&mut self, key: ConsumerKey) {
+        if self.consumers.find(key).is_some_and(|consumer| !consumer.no_ack()) {
             self.consumers.take_unread(key);
         }
     }

@@ -497,6 +497,25 @@ fn a_consumer_that_the_broker_cancels_may_subscribe_again() {
     assert!(matches!(ended, Some(Err(Error::ConsumerCancelled { .. }))));
 }
 
+/// The broker had cancelled the consumer before the loss.
+#[test]
+fn r15_what_a_cancelled_consumer_has_not_read_is_stale_too() {
+    for resubscribe in [false, true] {
+        let policy = Recovery::automatic().resubscribe(resubscribe);
+        let mut peer = Peer::open_with(Config::default().recovery(policy));
+        let id = peer.channel(1);
+        let key = start(&mut peer, id, &consume("q"));
+        deliver(&mut peer, 1, "tag-q", 1);
+        deliver(&mut peer, 1, "tag-q", 2);
+        cancel_by_broker(&mut peer, 1);
+        assert!(peer.session.channel(id).next_delivery(key).is_some(), "until the loss");
+        peer.lose();
+        assert!(peer.session.channel(id).next_delivery(key).is_none(), "{resubscribe}");
+        assert_eq!(peer.session.channel(id).consumer_end(key).is_some(), !resubscribe);
+        assert_eq!(peer.session.connection().stats().unread_bytes, 0);
+    }
+}
+
 /// The broker has nothing more to send when the connection is restored.
 #[test]
 fn a_queue_that_is_gone_after_a_loss_is_asked_for() {
