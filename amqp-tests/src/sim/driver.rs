@@ -13,7 +13,7 @@ use bytes::BytesMut;
 
 use super::invariants as check;
 use super::network::{Direction, End};
-use super::swarm::{Fault, MILLISECOND};
+use super::swarm::{Fault, MILLISECOND, Policy};
 use super::world::{Event, World};
 
 /// The most bytes of one read.
@@ -39,7 +39,9 @@ pub(super) struct Client {
     wake: u64,
     /// The attempt that is being dialled.
     dialling: Option<Attempt>,
-    /// The number of dials of this session.
+    /// The earliest time of the next dial, if the session waits.
+    waits_until: Option<u64>,
+    /// The number of dials of this session, or of its present attempt to recover.
     dials: u64,
     /// Whether something has failed since the session began.
     pub(super) disturbed: bool,
@@ -69,6 +71,7 @@ impl Client {
             finishing: false,
             wake: 0,
             dialling: None,
+            waits_until: None,
             dials: 0,
             disturbed: false,
         }
@@ -88,7 +91,7 @@ impl World {
         // What failed before may affect this one too.
         client.disturbed = !self.swarm.faults.is_empty();
         client.session = session(&client.config, now, client.seed.wrapping_add(client.life));
-        (client.finishing, client.dials) = (false, 0);
+        (client.finishing, client.dials, client.waits_until) = (false, 0, None);
         self.totals.sessions += 1;
         self.trace.line(|| "a new session".to_owned());
     }
@@ -131,7 +134,9 @@ impl World {
         let ended = application.listen(&mut context);
         if let Some(cause) = ended {
             let (closed, disturbed) = (self.application.closed, self.client.disturbed);
-            check::j3_the_session_ends_for_a_reason(&cause, closed, disturbed);
+            let opened = self.client.session.was_opened();
+            let policy = self.swarm.policy;
+            check::j3_the_session_ends_for_a_reason(&cause, closed, disturbed, policy, opened);
             self.application.session_ended();
             let again = self.now + self.random.between(0, 1_000) * MILLISECOND;
             if !self.application.done {
@@ -168,7 +173,7 @@ impl World {
             let read: Vec<u8> = found.inbox.drain(..count).collect();
             found.read(Direction::Down, count);
             self.trace.hash(link, &read);
-            self.truth.links.get_mut(&link).expect("a link").read += count as u64;
+            self.truth.links.get_mut(&link).expect("a link").has_read(count as u64);
             let client = &mut self.client;
             let was_open = client.session.connection().is_open();
             client.input.extend_from_slice(&read);
@@ -210,6 +215,7 @@ impl World {
                     break;
                 }
                 client.out.parts().for_each(|part| client.pending.extend_from_slice(part));
+                self.application.locate(&mut client.session, &mut self.truth);
                 self.truth.handed(link, &client.pending, &self.trace);
                 progress = true;
             }
@@ -261,6 +267,7 @@ impl World {
         };
         match action {
             Action::Resolve { attempt, .. } => {
+                check::j5_attempts_wait(self.client.waits_until.take(), self.now);
                 self.drop_transport();
                 if !fails(Fault::DialTimeout, self) {
                     let found = !fails(Fault::Refuse, self);
@@ -272,13 +279,34 @@ impl World {
                 self.client.dials += 1;
                 self.client.dialling = Some(attempt);
                 self.totals.attempts += 1;
-                check::j5_dials_are_bounded(self.client.dials);
+                match self.client.session.is_recovering() {
+                    true => check::j5_attempts_are_short(self.client.dials, self.swarm.hosts),
+                    false => check::j5_dials_are_bounded(self.client.dials),
+                }
                 if !fails(Fault::DialTimeout, self) {
                     let accepted = !fails(Fault::Refuse, self);
                     self.at(self.now + delay, Event::Dialled { life, attempt, accepted });
                 }
             }
-            Action::Disconnect { .. } => self.drop_transport(),
+            Action::Disconnect { .. } => {
+                let (shortest, _) = Policy::delays(1);
+                self.client.waits_until = Some(self.now + shortest.as_nanos() as u64);
+                if self.client.session.is_recovering() {
+                    self.client.dials = 0;
+                }
+                self.write();
+                self.drop_transport();
+            }
+            Action::RunHook { attempt } => {
+                self.application.run_hook(attempt);
+                let (disturbs, random) = (!self.swarm.faults.is_empty(), &mut self.random);
+                let (fails, stalls) = (random.chance(10), random.chance(5));
+                self.client.disturbed |= disturbs && (fails || stalls);
+                if !(disturbs && stalls) {
+                    let fails = disturbs && fails;
+                    self.at(self.now + delay, Event::SetUp { life, attempt, fails });
+                }
+            }
             Action::Finish { at_once: true, .. } => self.drop_transport(),
             Action::Finish { .. } => self.client.finishing = true,
             action => panic!("an action that this driver does not know: {action:?}"),
@@ -310,6 +338,8 @@ impl World {
         let link = self.accept();
         self.trace.line(|| format!("link {link} is connected"));
         self.truth.connected(link, self.swarm.frame_max as usize);
+        self.application.link = link;
+        self.application.mirror.connected();
         let open = self.network.links.values().filter(|link| link.is_open).count();
         check::i12_one_transport_at_a_time(open);
         self.client.transport = Some(Transport { attempt, link, written: 0, active: self.now });
@@ -320,18 +350,20 @@ impl World {
     fn drop_transport(&mut self) {
         let client = &mut self.client;
         client.dialling = None;
-        (client.out, client.pending) = (Transmit::new(), BytesMut::new());
+        let out = std::mem::replace(&mut client.out, Transmit::new());
+        client.pending.clear();
         client.input.clear();
-        let Some(Transport { link, .. }) = client.transport.take() else { return };
+        let Some(Transport { link, attempt, .. }) = client.transport.take() else { return };
+        client.session.handle_unwritten(attempt, &out);
         self.network.links.get_mut(&link).expect("a link").is_open = false;
         if let Some(at) = self.network.end(self.now, link, Direction::Up, End::Fin, &self.swarm) {
             self.at(at, Event::Arrive { link, direction: Direction::Up });
         }
     }
 
-    /// Notes how much counts as written when the session has ended by itself.
+    /// Notes how much counts as written when the connection has ended by itself.
     pub(super) fn note_end(&mut self) {
-        if self.client.session.cause().is_some()
+        if self.client.session.connection().end_state().is_some()
             && let Some(Transport { link, .. }) = self.client.transport
         {
             let witness = self.truth.links.get_mut(&link).expect("a link");

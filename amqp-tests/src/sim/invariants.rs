@@ -8,11 +8,14 @@ use std::time::Duration;
 use amqp_core::proto::ShortStr;
 use amqp_core::proto::method::{channel, connection};
 use amqp_core::types::Stats;
-use amqp_core::{CloseCause, Confirmation, Error, TimeoutReason};
+use amqp_core::{
+    AckError, ChannelCause, CloseCause, Confirmation, Error, Retrying, Session, TimeoutReason,
+};
 use amqp_testkit::model::{Broker, Topology};
 
-use super::swarm::MILLISECOND;
-use super::truth::{Held, Lane, Published, Truth, Verdict, Witness};
+use super::application::Wanted;
+use super::swarm::{MILLISECOND, Policy};
+use super::truth::{Held, Lane, Published, Subscription, Truth, Verdict, Witness};
 use super::wire::Seen;
 
 /// More than the session may hold in its output: both of its limits, and the largest message of each channel.
@@ -58,6 +61,33 @@ pub(super) fn i2_an_ack_is_of_an_open_delivery(
     }
 }
 
+/// An ack that is accepted is of the message that the application has read.
+pub(super) fn i2_the_tag_is_of_this_message(open: Option<&Held>, id: u64) {
+    // It is not there if the rollback of its ack is not written yet.
+    let found = open.map_or(id, |held| held.id);
+    assert_eq!(found, id, "I2: the message that an ack is written for");
+}
+
+/// A delivery of a transport that was lost is known to be stale.
+pub(super) fn i2_a_stale_delivery_is_not_open(stale: bool) {
+    assert!(stale, "I2: a delivery of an earlier transport is open");
+}
+
+/// Its ack writes nothing, and says why.
+pub(super) fn i2_a_late_ack_is_stale(result: &Result<(), AckError>) {
+    assert!(matches!(result, Err(AckError::Stale(_))), "I2: a late ack: {result:?}");
+}
+
+/// Publishes without confirms that were not sent before a loss are reported before others are accepted.
+pub(super) fn i3_lost_publishes_are_reported_first(lost: u64) {
+    assert_eq!(lost, 0, "I3: publishes that were not sent, and not reported");
+}
+
+/// All of them are, once.
+pub(super) fn i3_lost_publishes_are_counted(reported: u64, lost: u64) {
+    assert_eq!(reported, lost, "I3: publishes that are reported as lost, and that were");
+}
+
 /// Each publish has the outcome that the broker gave it. It is `NotSent` only if no byte of it was written.
 pub(super) fn i4_the_outcome_is_the_brokers(
     published: &Published,
@@ -71,7 +101,9 @@ pub(super) fn i4_the_outcome_is_the_brokers(
     let right = match outcome {
         Confirmation::Confirmed => acked && !returned,
         Confirmation::Returned(_) => returned,
-        Confirmation::NotSent(Error::Channel(_)) => !acked && channel_closed,
+        Confirmation::NotSent(Error::Channel(_)) => {
+            !acked && channel_closed && !published.begun(links)
+        }
         Confirmation::NotSent(_) => !acked && !written,
         Confirmation::Unknown(Error::Channel(_)) => {
             !acked && !published.places.is_empty() && channel_closed
@@ -83,6 +115,16 @@ pub(super) fn i4_the_outcome_is_the_brokers(
         right,
         "I4: {outcome:?}, acked {acked}, returned {returned}, written {written}: {published:?}"
     );
+}
+
+/// What is sent again after a loss has its outcome from the broker.
+pub(super) fn i1_what_is_sent_again_is_not_lost(outcome: &Confirmation, policy: Policy) {
+    let lost = matches!(
+        outcome,
+        Confirmation::NotSent(Error::ConnectionLost(_))
+            | Confirmation::Unknown(Error::ConnectionLost(_))
+    );
+    assert!(!(lost && policy.republishes()), "I1: it is to be sent again: {outcome:?}");
 }
 
 /// What was `NotSent` never reaches a socket.
@@ -153,27 +195,101 @@ pub(super) fn i12_one_transport_at_a_time(open: usize) {
     assert!(open <= 1, "I12: {open} transports are open");
 }
 
-/// No delivery is handed to two holders, and each consumer's are in order.
-pub(super) fn i15_a_delivery_is_read_once(truth: &mut Truth, id: u64, last: u64, tag: u64) {
+/// A session that is open has not been lost, and one that was lost recovers.
+pub(super) fn k16_the_state_is_what_events_say(session: &Session, recovering: bool, closed: bool) {
+    let right = closed || session.is_recovering() == recovering;
+    assert!(right, "K16: events say that it recovers: {recovering}: {session:#?}");
+}
+
+/// No delivery is handed to two holders.
+pub(super) fn i15_a_delivery_is_read_once(truth: &mut Truth, id: u64) {
     let copies = truth.copies.entry(id).or_default();
     copies.read += 1;
     assert!(copies.read <= copies.sent, "I15: message {id} was sent and read: {copies:?}");
-    assert!(tag > last, "I15: delivery {tag} after {last}");
 }
 
-/// The session ends for a reason that it was given.
-pub(super) fn j3_the_session_ends_for_a_reason(cause: &CloseCause, closed: bool, disturbed: bool) {
+/// A delivery goes to the consumer for which it was sent.
+pub(super) fn i15_a_delivery_is_the_consumers(sent: Held, id: u64, consumer: Option<u64>) {
+    assert_eq!((sent.id, Some(sent.consumer)), (id, consumer), "I15: message and consumer");
+}
+
+/// Each consumer's deliveries are in order. Both are a lane and a tag.
+pub(super) fn i15_deliveries_are_in_order(last: (u64, u64), next: (u64, u64)) {
+    assert!(next > last, "I15: delivery {next:?} after {last:?}");
+}
+
+/// The session ends for a reason that it was given, and that its policy does not recover.
+pub(super) fn j3_the_session_ends_for_a_reason(
+    cause: &CloseCause,
+    closed: bool,
+    disturbed: bool,
+    policy: Policy,
+    opened: bool,
+) {
     let right = match cause {
         CloseCause::ByClient | CloseCause::Aborted => closed,
         CloseCause::ByClientForced => closed && disturbed,
+        CloseCause::Connect(_) if !opened => disturbed || closed,
+        cause => is_disturbance(cause) && disturbed && !policy.goes_on_after(cause),
+    };
+    assert!(right, "J3: ended {cause:?}, closed {closed}, disturbed {disturbed}, {policy:?}");
+}
+
+/// A connection is lost because something has failed.
+pub(super) fn j3_a_connection_is_lost_for_a_reason(cause: &CloseCause, disturbed: bool) {
+    assert!(is_disturbance(cause) && disturbed, "J3: lost {cause:?}, disturbed {disturbed}");
+}
+
+/// A session recovers only what its policy says.
+pub(super) fn j3_the_policy_recovers(policy: Policy, cause: &CloseCause) {
+    let by_broker = matches!(cause, CloseCause::ByBroker(_));
+    let right = policy.recovers && !(by_broker && policy.ends_when_closed);
+    assert!(right, "J3: {cause:?} is recovered, {policy:?}");
+}
+
+const fn is_disturbance(cause: &CloseCause) -> bool {
+    matches!(
+        cause,
         CloseCause::ByBroker(_)
-        | CloseCause::Transport(_)
-        | CloseCause::HeartbeatTimeout { .. }
-        | CloseCause::WriteTimeout { .. } => disturbed,
-        CloseCause::Connect(_) => disturbed || closed,
+            | CloseCause::Transport(_)
+            | CloseCause::HeartbeatTimeout { .. }
+            | CloseCause::WriteTimeout { .. }
+            | CloseCause::Connect(_)
+    )
+}
+
+/// What the broker refuses to restore is gone, or held by another connection or consumer.
+pub(super) fn j3_a_restore_fails_for_a_reason(error: &Error) {
+    let right = match error {
+        Error::Channel(ChannelCause::ByBroker(refused)) => {
+            matches!(refused.code.code(), 403..=405)
+        }
         _ => false,
     };
-    assert!(right, "J3: ended {cause:?}, closed {closed}, disturbed {disturbed}");
+    assert!(right, "J3: not restored: {error}");
+}
+
+/// Each channel has the consumers that it had, with their tags, queues and limits.
+pub(super) fn j2_consumers_are_as_before<'a>(
+    mut subscribed: BTreeMap<String, Subscription>,
+    wanted: impl Iterator<Item = (&'a str, &'a Wanted)>,
+) {
+    for (tag, wanted) in wanted {
+        let found = subscribed.remove(tag);
+        let mut expected = wanted.subscription.clone();
+        if let Some(found) = found.as_ref().filter(|_| !wanted.is_certain) {
+            expected.prefetch = found.prefetch;
+        }
+        assert_eq!(found, Some(expected), "J2: consumer {tag}");
+    }
+    assert!(subscribed.is_empty(), "J2: consumers without a handle: {subscribed:?}");
+}
+
+/// The queues whose name the broker chose have been declared again, and their present names are known.
+pub(super) fn j3_named_queues_exist(topology: &Topology, named: &[String]) {
+    for name in named {
+        assert!(topology.queues.contains_key(name), "J3: {name} is not declared: {topology:?}");
+    }
 }
 
 /// Every queue is drained by a consumer.
@@ -210,6 +326,40 @@ pub(super) fn j4_nothing_is_left(stats: &Stats, timeout: Option<TimeoutReason>) 
     let bytes = stats.unread_bytes + stats.incomplete_bytes + stats.unsent_bytes;
     let left = calls + bytes + stats.channels + stats.consumers;
     assert_eq!(left, 0, "J4: a session that has ended holds {stats:?}");
+}
+
+/// A session that has nothing under way has the channels and consumers that have a handle, and no others.
+pub(super) fn j4_no_record_is_left(stats: &Stats, channels: usize, consumers: usize) {
+    let open = (stats.channels as usize, stats.consumers as usize);
+    assert_eq!(open, (channels, consumers), "J4: channels and consumers, and their handles");
+}
+
+/// Attempts to recover are no more and no sooner than the policy says.
+pub(super) fn j5_attempts_keep_to_the_policy(retrying: &Retrying, policy: Policy) {
+    let (shortest, longest) = Policy::delays(retrying.attempt);
+    let right = (shortest..=longest).contains(&retrying.delay)
+        && policy.attempts.is_none_or(|most| retrying.attempt <= most);
+    assert!(right, "J5: {retrying:?}, {policy:?}");
+}
+
+/// A session that waits before its next attempt to recover does not dial before.
+pub(super) fn j5_attempts_wait(waits_until: Option<u64>, now: u64) {
+    assert!(waits_until.is_none_or(|until| now >= until), "J5: dialled too early");
+}
+
+/// An attempt to recover dials each host once.
+pub(super) fn j5_attempts_are_short(dials: u64, hosts: usize) {
+    assert!(dials <= hosts as u64, "J5: {dials} dials of one attempt to recover");
+}
+
+/// A recovery ends what began with a loss, once.
+pub(super) fn i12_a_recovery_follows_a_loss(recovering: bool) {
+    assert!(recovering, "I12: recovered, and was not lost");
+}
+
+/// A connection is set up before anything else uses it.
+pub(super) fn i12_the_hook_is_done(policy: Policy, is_done: bool) {
+    assert!(is_done || !policy.has_hook, "I12: open, and not set up");
 }
 
 /// A session does not dial in a hot loop.

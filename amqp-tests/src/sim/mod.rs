@@ -2,11 +2,12 @@
 //!
 //! Everything follows from one seed: what the application does, what the network does with the bytes, when the broker
 //! crashes, and the time. There is no thread, no clock and no socket, so that a seed that fails can be played again,
-//! frame by frame. The client is amqp-core's `Session`. The broker is the model of the testkit.
+//! frame by frame. The client is amqp-core's `Session`, which recovers its connection or ends with it, as the seed says.
+//! The broker is the model of the testkit.
 //!
 //! | file | |
 //! | --- | --- |
-//! | `swarm` | what a seed has: kinds of faults, parts of the workload, rates |
+//! | `swarm` | what a seed has: kinds of faults, parts of the workload, rates, the policy for losses |
 //! | `world` | the clock and the events, and the phases of a seed |
 //! | `network` | links and their pipes: latency, segments, windows, ends, silence, stalls |
 //! | `driver`, `hosting` | the client's and the broker's end of the links |
@@ -58,6 +59,12 @@ pub struct Totals {
     pub opened: u64,
     /// Connections that ended, and that the application had not closed.
     pub losses: u64,
+    /// Connections that were recovered.
+    pub recoveries: u64,
+    /// Consumers that could not be restored.
+    pub lost_consumers: u64,
+    /// Exchanges, queues and bindings that could not be restored.
+    pub lost_entities: u64,
     /// Messages published.
     pub published: u64,
     /// Publishes that were confirmed.
@@ -68,6 +75,10 @@ pub struct Totals {
     pub not_sent: u64,
     /// Publishes whose outcome is unknown.
     pub unknown: u64,
+    /// Publishes without confirms that were reported as lost.
+    pub lost_publishes: u64,
+    /// Acks of deliveries of earlier transports.
+    pub stale: u64,
     /// Deliveries that were read.
     pub delivered: u64,
     /// Those of them that may have been delivered before.
@@ -150,11 +161,16 @@ impl AddAssign for Totals {
         self.failed_attempts += other.failed_attempts;
         self.opened += other.opened;
         self.losses += other.losses;
+        self.recoveries += other.recoveries;
+        self.lost_consumers += other.lost_consumers;
+        self.lost_entities += other.lost_entities;
         self.published += other.published;
         self.confirmed += other.confirmed;
         self.returned += other.returned;
         self.not_sent += other.not_sent;
         self.unknown += other.unknown;
+        self.lost_publishes += other.lost_publishes;
+        self.stale += other.stale;
         self.delivered += other.delivered;
         self.redelivered += other.redelivered;
         self.virtual_seconds += other.virtual_seconds;
@@ -164,13 +180,16 @@ impl AddAssign for Totals {
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seeds, attempts, opened, losses, published, confirmed, .. } = self;
-        let Self { returned, not_sent, unknown, delivered, redelivered, .. } = self;
+        let Self { returned, not_sent, unknown, delivered, redelivered, recoveries, .. } = self;
+        let Self { lost_entities, lost_consumers, lost_publishes, stale, .. } = self;
         let hours = self.virtual_seconds / 3600;
         write!(
             f,
-            "{seeds} seeds, {hours} virtual hours: {attempts} attempts, {opened} connections, {losses} lost; \
+            "{seeds} seeds, {hours} virtual hours: {attempts} attempts, {opened} connections, {losses} lost, \
+             {recoveries} recovered; {lost_entities} entities and {lost_consumers} consumers not restored; \
              {published} published, {confirmed} confirmed, {returned} returned, {not_sent} not sent, \
-             {unknown} unknown; {delivered} delivered, {redelivered} redelivered"
+             {unknown} unknown, {lost_publishes} lost without confirms; \
+             {delivered} delivered, {redelivered} redelivered, {stale} late acks"
         )
     }
 }

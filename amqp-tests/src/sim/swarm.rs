@@ -1,6 +1,10 @@
 //! The swarm: what a seed draws before anything happens. Each seed has some kinds of faults and some parts of the
 //! workload only. A fault that hides another one is then missing in half of the seeds.
 
+use std::time::Duration;
+
+use amqp_core::{Backoff, CloseCause, Recovery};
+
 use super::random::Random;
 
 pub(super) const MILLISECOND: u64 = 1_000_000;
@@ -118,6 +122,27 @@ pub(super) struct Swarm {
     pub(super) channel_max: u16,
     pub(super) hosts: usize,
     pub(super) cycles: u16,
+    pub(super) policy: Policy,
+}
+
+/// The delays between attempts to recover, without jitter.
+const FIRST_DELAY: Duration = Duration::from_millis(200);
+const LAST_DELAY: Duration = Duration::from_secs(5);
+
+/// What the session does when its connection is lost.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Policy {
+    pub(super) recovers: bool,
+    /// Whether a close by the broker ends it.
+    pub(super) ends_when_closed: bool,
+    /// The maximum number of attempts, if there is one.
+    pub(super) attempts: Option<u32>,
+    /// How many bytes of publishes each channel keeps to send them again.
+    pub(super) outbox_bytes: usize,
+    /// Whether consumers that the broker has cancelled start again.
+    pub(super) resubscribes: bool,
+    /// Whether a hook of the application sets connections up.
+    pub(super) has_hook: bool,
 }
 
 impl Swarm {
@@ -129,6 +154,7 @@ impl Swarm {
             work.push(Work::Publish);
         }
         let latency = random.one_of(&[(0, 0), (1, 1), (1, 20), (0, 200), (50, 500)]);
+        let policy = Policy::draw(random);
         Self {
             faults,
             fault_every: random.one_of(&[500, 2_000, 10_000]) * MILLISECOND,
@@ -151,9 +177,14 @@ impl Swarm {
             act_every: random.one_of(&[1, 20, 200]) * MILLISECOND,
             heartbeat: random.one_of(&[0, 2, 10]),
             frame_max: random.one_of(&[4_096, 8_192, 131_072]),
-            channel_max: random.one_of(&[2, 5, 2_047]),
+            // The session needs a channel to ask for the queue of a consumer, and the hook has one.
+            channel_max: match policy.resubscribes || policy.has_hook {
+                true => 2_047,
+                false => random.one_of(&[2, 5, 2_047]),
+            },
             hosts: random.one_of(&[1, 2]),
             cycles: random.one_of(&[1, 2, 5]),
+            policy,
         }
     }
 
@@ -178,5 +209,52 @@ impl Swarm {
         self.faults.clear();
         (self.latency, self.chunking) = ((0, MILLISECOND), Chunking::Segments);
         self.window = 1 << 20;
+    }
+}
+
+impl Policy {
+    fn draw(random: &mut Random) -> Self {
+        let recovers = random.chance(65);
+        Self {
+            recovers,
+            ends_when_closed: random.chance(20),
+            attempts: random.chance(15).then(|| random.between(1, 4) as u32),
+            outbox_bytes: random.one_of(&[0, 0, 2_000, 16 << 20]),
+            resubscribes: recovers && random.chance(40),
+            has_hook: random.chance(20),
+        }
+    }
+
+    pub(super) fn recovery(self) -> Recovery {
+        let recovery = match (self.recovers, self.ends_when_closed) {
+            (false, _) => return Recovery::never(),
+            (true, false) => Recovery::automatic(),
+            (true, true) => Recovery::unless_closed_by_broker(),
+        };
+        let recovery = recovery
+            .backoff(Backoff::exponential(FIRST_DELAY, LAST_DELAY))
+            .republish_bytes(self.outbox_bytes)
+            .resubscribe(self.resubscribes);
+        match self.attempts {
+            Some(attempts) => recovery.attempts(attempts),
+            None => recovery,
+        }
+    }
+
+    /// Whether publishes are sent again that were not confirmed when the connection was lost.
+    pub(super) const fn republishes(self) -> bool {
+        self.recovers && self.outbox_bytes > 0
+    }
+
+    /// Whether a session that has been open does not end for this cause.
+    pub(super) const fn goes_on_after(self, cause: &CloseCause) -> bool {
+        let closed = matches!(cause, CloseCause::ByBroker(_)) && self.ends_when_closed;
+        self.recovers && !closed && self.attempts.is_none()
+    }
+
+    /// Returns the shortest and the longest delay before this attempt.
+    pub(super) fn delays(attempt: u32) -> (Duration, Duration) {
+        let delay = FIRST_DELAY.saturating_mul(1 << (attempt - 1).min(10)).min(LAST_DELAY);
+        (delay / 2, delay * 3 / 2)
     }
 }

@@ -4,11 +4,15 @@
 //! [`Lane`] is one channel of a link, from its `channel.open` to the next one on the same number. Because both sides keep
 //! their order, a lane knows which message each confirm tag and each delivery tag means, without asking either side.
 //! The application adds what it has asked for: publishes in the order of its calls, and acks.
+//!
+//! A [`Flow`] is what the application publishes on one channel, over all of its links. It knows which message is written
+//! next. After a loss these are the ones that are sent again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use amqp_core::proto::method::Method;
+use amqp_core::proto::method::{Method, basic};
 
+use super::application::Mode;
 use super::invariants as check;
 use super::trace::Trace;
 use super::wire::{At, Carrier, Seen, Wire};
@@ -16,6 +20,12 @@ use super::wire::{At, Carrier, Seen, Wire};
 #[derive(Debug, Default)]
 pub(super) struct Truth {
     pub(super) links: BTreeMap<u64, Witness>,
+    /// What the application publishes on each of its channels, by the number that it gives them.
+    pub(super) flows: BTreeMap<u64, Flow>,
+    /// The application's channels that have a number on the present link.
+    pub(super) owners: BTreeMap<u16, u64>,
+    /// The number of lanes so far.
+    lanes: u64,
     pub(super) published: BTreeMap<u64, Published>,
     /// The delivery tag that each reply answers, for replies published in a transaction.
     pub(super) replies: BTreeMap<u64, u64>,
@@ -29,6 +39,19 @@ pub(super) struct Truth {
     pub(super) forced: bool,
     /// Messages of which the session has said that no byte was written.
     pub(super) not_sent: Vec<u64>,
+}
+
+/// The publishes of one channel of the application.
+#[derive(Debug, Default)]
+pub(super) struct Flow {
+    /// Messages that are still to be handed over, in their order.
+    pub(super) expected: VecDeque<u64>,
+    /// Those in confirm mode that may be open.
+    pub(super) confirming: BTreeSet<u64>,
+    /// Those without confirms since the last loss.
+    pub(super) plain: Vec<u64>,
+    /// Those without confirms of which no byte was written before a loss, and of which the session has not told.
+    pub(super) lost: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,6 +77,8 @@ pub(super) struct Published {
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) link: u64,
+    /// The lane.
+    lane: u64,
     pub(super) offset: u64,
     pub(super) acked: Option<u64>,
     pub(super) returned: Option<u64>,
@@ -64,6 +89,9 @@ pub(super) struct Witness {
     up: Wire,
     down: Wire,
     pub(super) lanes: BTreeMap<u16, Lane>,
+    /// The lanes that the broker has closed: where that ends in its stream, and how many bytes of the client's stream were
+    /// handed over when the session had read it.
+    closed_lanes: BTreeMap<u64, (u64, Option<u64>)>,
     close_sent: bool,
     close_ok_sent: bool,
     /// The code with which the broker has closed the connection.
@@ -80,6 +108,9 @@ pub(super) struct Witness {
 /// A channel on the wire.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
+    pub(super) serial: u64,
+    /// What the application publishes on it. The session's own channels have none.
+    flow: Option<u64>,
     phase: Phase,
     /// The code with which the broker has closed the channel.
     pub(super) closed: Option<u16>,
@@ -89,12 +120,11 @@ pub(super) struct Lane {
     confirms: Option<u64>,
     /// Publishes by their number that were not confirmed.
     open: BTreeMap<u64, u64>,
-    /// Messages that the application has published, and that are still to be handed over.
-    pub(super) expected: VecDeque<u64>,
     /// The message that is handed over.
     current: Option<u64>,
-    /// Whether each consumer needs no acknowledgement.
-    consumers: BTreeMap<Vec<u8>, bool>,
+    /// The limit that `basic.qos` has set for later consumers.
+    prefetch: u16,
+    consumers: BTreeMap<Vec<u8>, Consumer>,
     gets: VecDeque<bool>,
     pub(super) tags: BTreeMap<u64, Held>,
     pub(super) intents: Vec<Intent>,
@@ -111,10 +141,31 @@ enum Phase {
     Closed,
 }
 
+/// A consumer as it was started.
+#[derive(Debug)]
+struct Consumer {
+    /// Consumers of a lane by their order, from 1.
+    serial: u64,
+    subscription: Subscription,
+    cancelled: bool,
+}
+
+/// What a consumer has asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Subscription {
+    pub(super) queue: String,
+    pub(super) no_ack: bool,
+    pub(super) exclusive: bool,
+    /// The limit for it alone; 0 for none, and where none applies.
+    pub(super) prefetch: u16,
+}
+
 /// A delivery that is neither acked nor nacked.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
     pub(super) id: u64,
+    /// The consumer, 0 for the answer to a `basic.get`.
+    pub(super) consumer: u64,
     /// The application has read it.
     pub(super) read: bool,
 }
@@ -163,6 +214,29 @@ impl Truth {
         self.links.get_mut(&link).expect("a link").down = down;
     }
 
+    /// The link of a flow is lost, and the session goes on.
+    pub(super) fn lost(&mut self, flow: u64, link: u64, mode: Mode, republishes: bool) {
+        let Self { flows, links, published, .. } = self;
+        let Some(flow) = flows.get_mut(&flow) else { return };
+        let written = links.get(&link).map_or(0, |witness| witness.written);
+        let unwritten = |id: &&u64| {
+            published[id].places.iter().all(|place| place.link != link || place.offset >= written)
+        };
+        match mode {
+            Mode::Plain => flow.lost += flow.plain.iter().filter(unwritten).count() as u64,
+            // Others have an outcome, or a commit that fails.
+            Mode::Confirm | Mode::Tx => {}
+        }
+        flow.plain.clear();
+        flow.expected.clear();
+        if republishes {
+            flow.confirming.retain(|id| !published[id].is_answered(links));
+            flow.expected.extend(&flow.confirming);
+        } else {
+            flow.confirming.clear();
+        }
+    }
+
     /// Returns the current lane of a channel number.
     pub(super) fn lane(&mut self, link: u64, number: u16) -> Option<&mut Lane> {
         self.links.get_mut(&link)?.lanes.get_mut(&number)
@@ -186,9 +260,13 @@ impl Truth {
     }
 
     fn up_channel(&mut self, link: u64, at: At, method: &Method<'_>) {
-        let lanes = &mut self.links.get_mut(&link).expect("a link").lanes;
+        let Self { links, lanes: opened, owners, flows, .. } = self;
+        let lanes = &mut links.get_mut(&link).expect("a link").lanes;
         if let Method::ChannelOpen(_) = method {
-            let old = lanes.insert(at.channel, Lane::default());
+            *opened += 1;
+            let flow = owners.get(&at.channel).copied();
+            let lane = Lane { serial: *opened, flow, ..Lane::default() };
+            let old = lanes.insert(at.channel, lane);
             let free = old.as_ref().is_none_or(|lane| lane.phase == Phase::Closed);
             assert!(free, "I11: channel {} is opened again: {old:?}", at.channel);
             return;
@@ -223,18 +301,22 @@ impl Truth {
                 check::i8_no_deleted_name_is_declared(declare.exchange, &self.deleted);
             }
             Method::BasicPublish(_) => {
-                let id = lane.expected.pop_front().expect("I5: a publish that was asked for");
+                let flow = lane.flow.and_then(|flow| flows.get_mut(&flow));
+                let next = flow.and_then(|flow| flow.expected.pop_front());
+                let id = next.expect("I5: a publish that was asked for");
                 lane.current = Some(id);
                 if let Some(last) = &mut lane.confirms {
                     *last += 1;
                     lane.open.insert(*last, id);
                 }
-                let place = Place { link, offset: at.start, acked: None, returned: None };
+                let (lane, offset) = (lane.serial, at.start);
+                let place = Place { link, lane, offset, acked: None, returned: None };
                 self.published.entry(id).or_default().places.push(place);
             }
-            Method::BasicConsume(consume) => {
-                lane.consumers.insert(consume.consumer_tag.as_bytes().to_vec(), consume.no_ack);
-            }
+            // The limit of all consumers together is for those of brokers that have it.
+            Method::BasicQos(qos) if !qos.global => lane.prefetch = qos.prefetch_count,
+            Method::BasicConsume(consume) => lane.consume(consume),
+            Method::BasicCancel(cancel) => lane.cancel(cancel.consumer_tag.as_bytes()),
             Method::BasicGet(get) => lane.gets.push_back(get.no_ack),
             Method::BasicAck(ack) => {
                 self.acked(link, at, ack.delivery_tag, ack.multiple, Verdict::Ack);
@@ -283,7 +365,11 @@ impl Truth {
             Method::ChannelClose(close) => {
                 check::i6_the_broker_may_refuse(close);
                 (lane.closed, lane.unanswered) = (Some(close.reply_code), true);
+                let serial = lane.serial;
+                let witness = self.links.get_mut(&link).expect("a link");
+                witness.closed_lanes.entry(serial).or_insert((at.end, None));
             }
+            Method::BasicCancel(cancel) => lane.cancel(cancel.consumer_tag.as_bytes()),
             // The answer to a close that the broker's has crossed may come when the number is in use again.
             Method::ChannelCloseOk(_) if lane.phase == Phase::Closing => lane.phase = Phase::Closed,
             Method::BasicGetEmpty(_) => {
@@ -310,17 +396,20 @@ impl Truth {
 
     fn message(&mut self, link: u64, at: At, carrier: &Carrier, id: u64) {
         let lane = self.lane(link, at.channel).expect("a channel");
-        let (tag, no_ack) = match carrier {
+        let (tag, no_ack, consumer) = match carrier {
             Carrier::Publish => return,
             Carrier::Return => {
                 self.place(id, link).returned = Some(at.end);
                 return;
             }
-            Carrier::Deliver { consumer, tag } => (*tag, lane.consumers[consumer]),
-            Carrier::Got { tag } => (*tag, lane.gets.pop_front().expect("a get")),
+            Carrier::Deliver { consumer, tag } => {
+                let found = &lane.consumers[consumer];
+                (*tag, found.subscription.no_ack, found.serial)
+            }
+            Carrier::Got { tag } => (*tag, lane.gets.pop_front().expect("a get"), 0),
         };
         if !no_ack {
-            lane.tags.insert(tag, Held { id, read: false });
+            lane.tags.insert(tag, Held { id, consumer, read: false });
         } else {
             self.settled.insert(id);
         }
@@ -335,6 +424,43 @@ impl Truth {
     }
 }
 
+impl Lane {
+    /// Returns the number of a consumer.
+    pub(super) fn consumer(&self, tag: &str) -> Option<u64> {
+        self.consumers.get(tag.as_bytes()).map(|consumer| consumer.serial)
+    }
+
+    /// Returns the consumers that the broker has, by their tags.
+    pub(super) fn subscriptions(&self) -> BTreeMap<String, Subscription> {
+        let live = self.consumers.iter().filter(|(_, consumer)| !consumer.cancelled);
+        let name = |tag: &[u8]| String::from_utf8_lossy(tag).into_owned();
+        live.map(|(tag, consumer)| (name(tag), consumer.subscription.clone())).collect()
+    }
+
+    fn consume(&mut self, consume: &basic::Consume<'_>) {
+        let subscription = Subscription {
+            queue: String::from_utf8_lossy(consume.queue.as_bytes()).into_owned(),
+            no_ack: consume.no_ack,
+            exclusive: consume.exclusive,
+            prefetch: if consume.no_ack { 0 } else { self.prefetch },
+        };
+        let tag = consume.consumer_tag.as_bytes().to_vec();
+        // One that has been cancelled by the broker starts again with its tag.
+        let serial = self.consumers.len() as u64 + 1;
+        let serial = self.consumers.get(&tag).map_or(serial, |before| before.serial);
+        let consumer = Consumer { serial, subscription, cancelled: false };
+        let before = self.consumers.insert(tag, consumer);
+        let free = before.as_ref().is_none_or(|before| before.cancelled);
+        assert!(free, "I11: the tag of a consumer that is not cancelled: {before:?}");
+    }
+
+    fn cancel(&mut self, tag: &[u8]) {
+        if let Some(consumer) = self.consumers.get_mut(tag) {
+            consumer.cancelled = true;
+        }
+    }
+}
+
 impl Published {
     /// Returns whether one of the sendings has this answer of the broker, and the session has read it.
     pub(super) fn answered(
@@ -346,11 +472,27 @@ impl Published {
         self.places.iter().any(|place| answer(place).is_some_and(|end| end <= read(place.link)))
     }
 
+    /// Returns whether the session knows its outcome from the broker.
+    fn is_answered(&self, links: &BTreeMap<u64, Witness>) -> bool {
+        self.answered(links, |place| place.acked) || self.answered(links, |place| place.returned)
+    }
+
     /// Returns whether a byte of it counts as written.
     pub(super) fn written(&self, links: &BTreeMap<u64, Witness>) -> bool {
         self.places.iter().any(|place| {
             let witness = &links[&place.link];
             place.offset < witness.end.unwrap_or(witness.handed)
+        })
+    }
+
+    /// Returns whether the broker may have taken it: a byte of it was handed over on a link that has ended, or before the
+    /// session had read that the broker has closed its channel. What is written later the broker ignores.
+    pub(super) fn begun(&self, links: &BTreeMap<u64, Witness>) -> bool {
+        self.places.iter().any(|place| {
+            let witness = &links[&place.link];
+            let closed = witness.closed_lanes.get(&place.lane).and_then(|(_, handed)| *handed);
+            let end = witness.end.unwrap_or(witness.handed);
+            place.offset < closed.map_or(end, |closed| closed.min(end))
         })
     }
 }
@@ -362,6 +504,7 @@ impl Witness {
             // The broker's header frames may be larger than what was agreed on.
             down: Wire::new(1 << 20, 0),
             lanes: BTreeMap::new(),
+            closed_lanes: BTreeMap::new(),
             close_sent: false,
             close_ok_sent: false,
             closed: None,
@@ -369,6 +512,16 @@ impl Witness {
             written: 0,
             end: None,
             read: 0,
+        }
+    }
+
+    /// The session has read this many more bytes of the broker's stream.
+    pub(super) fn has_read(&mut self, count: u64) {
+        self.read += count;
+        for (end, handed) in self.closed_lanes.values_mut() {
+            if *end <= self.read {
+                handed.get_or_insert(self.handed);
+            }
         }
     }
 

@@ -6,8 +6,8 @@
 //! topology, channels and consumers of the application. Then the queues are drained, the connection is closed, and nothing
 //! may be left.
 //!
-//! A session that has ended is replaced by another one. So the application lives through any number of sessions; `life`
-//! counts them.
+//! A session recovers its connection, or ends with it, as its policy says. One that has ended is replaced by another one.
+//! So the application lives through any number of sessions; `life` counts them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,6 +43,8 @@ pub(super) enum Event {
     Resolved { life: u64, attempt: Attempt, found: bool },
     /// A dial is answered.
     Dialled { life: u64, attempt: Attempt, accepted: bool },
+    /// The hook does something.
+    SetUp { life: u64, attempt: Attempt, fails: bool },
     /// A segment arrives.
     Arrive { link: u64, direction: Direction },
     /// The broker's timer of a connection.
@@ -96,6 +98,9 @@ impl World {
         let base = Instant::now();
         let hosts = ["one", "two"].into_iter().take(swarm.hosts);
         let config = Config::default()
+            .recovery(swarm.policy.recovery())
+            .runs_hook(swarm.policy.has_hook)
+            .hook_timeout(Duration::from_secs(5))
             .hosts(hosts)
             .heartbeat(Heartbeat::Seconds(swarm.heartbeat))
             .frame_max(swarm.frame_max)
@@ -161,7 +166,7 @@ impl World {
         let Some(link) = self.client.transport.as_ref().map(|it| it.link) else { return false };
         let (found, witness) = (&self.network.links[&link], &self.truth.links[&link]);
         let whole = found.up.is_whole() && found.down.is_whole() && witness.closed.is_none();
-        let open = self.client.session.connection().is_open();
+        let open = self.client.session.is_open();
         whole && open && self.broker.held().connections == 1
     }
 
@@ -183,6 +188,11 @@ impl World {
             Event::Wake => {}
             Event::Resolved { life, attempt, found } => self.resolved(life, attempt, found),
             Event::Dialled { life, attempt, accepted } => self.dialled(life, attempt, accepted),
+            Event::SetUp { life, attempt, fails } if life == self.client.life => {
+                let (application, mut context) = self.context();
+                application.set_up(&mut context, attempt, fails);
+            }
+            Event::SetUp { .. } => {}
             Event::Arrive { link, direction } => self.arrive(link, direction),
             Event::Tick { link } => self.tick(link),
             Event::Fault => self.fault(),
@@ -215,13 +225,14 @@ impl World {
         let Self { application, client, truth, trace, totals, swarm, .. } = self;
         let link = client.transport.as_ref().map_or(0, |transport| transport.link);
         let session = &mut client.session;
-        (application, Context { session, now, link, truth, trace, totals, swarm })
+        let disturbed = client.disturbed;
+        (application, Context { session, now, link, truth, trace, totals, swarm, disturbed })
     }
 
     fn act(&mut self) {
         let (application, mut context) = self.context();
         application.act(&mut context);
-        if !self.client.session.connection().is_open() {
+        if !self.client.session.is_open() {
             return;
         }
         let stats = self.client.session.connection().stats();
@@ -255,18 +266,31 @@ impl World {
 
     /// Checks a connection on which nothing is under way.
     fn check_rest(&mut self) {
-        // Late replies may still have to be undone.
+        // Late replies may still have to be undone, and consumers may wait for their queue.
         self.until("J2: channels and consumers are attached", |world| {
-            let held = world.broker.held();
-            world.application.attached() == (held.channels, held.consumers)
+            let (held, topology) = (world.broker.held(), world.broker.topology());
+            let exists = |queue: &str| topology.queues.contains_key(queue);
+            world.application.attached(exists) == (held.channels, held.consumers)
         });
+        let topology = self.broker.topology();
+        let exists = |queue: &str| topology.queues.contains_key(queue);
+        let (application, mut context) = self.context();
+        application.check_consumers(&mut context, exists);
+        application.release_absent(&mut context, exists);
         let certain = self.application.certain(&self.network);
-        check::j3_the_topology_is_what_was_declared(&self.broker.topology(), certain.into_iter());
-        // Calls that were forgotten are timed until their time is over.
-        self.until("J4: only heartbeats are timed", |world| {
+        check::j3_the_topology_is_what_was_declared(&topology, certain.into_iter());
+        check::j3_named_queues_exist(&topology, self.application.named());
+        // Calls and publishes that were forgotten are under way until they are answered, or their time is over.
+        self.until("J4: only heartbeats are timed, and nothing is under way", |world| {
             let timeout = world.client.session.poll_timeout().map(|(_, reason)| reason);
+            let stats = world.client.session.connection().stats();
             check::j4_only_heartbeats_are_timed(timeout, world.swarm.heartbeat)
+                && stats.open_calls + stats.unconfirmed + stats.unsent_bytes == 0
+                && world.application.is_idle()
         });
+        let (channels, consumers) = self.application.attached(|_| true);
+        let stats = self.client.session.connection().stats();
+        check::j4_no_record_is_left(&stats, channels, consumers);
         check::i1_no_confirmed_message_is_lost(&self.truth, &self.broker);
     }
 

@@ -2,8 +2,8 @@
 
 use amqp_tests::sim;
 
-/// The number of seeds: about 20 s without optimisation.
-const SEEDS: u64 = 1_000;
+/// The number of seeds.
+const SEEDS: u64 = 2_000;
 
 #[test]
 fn every_seed_of_the_simulation_keeps_the_promises() {
@@ -11,6 +11,11 @@ fn every_seed_of_the_simulation_keeps_the_promises() {
     println!("{totals}");
     for (what, count) in [
         ("connections lost", totals.losses),
+        ("connections recovered", totals.recoveries),
+        ("entities not restored", totals.lost_entities),
+        ("consumers not restored", totals.lost_consumers),
+        ("late acks", totals.stale),
+        ("publishes lost without confirms", totals.lost_publishes),
         ("publishes confirmed", totals.confirmed),
         ("publishes returned", totals.returned),
         ("publishes not sent", totals.not_sent),

@@ -3,6 +3,7 @@
 use amqp_core::requests::{ConsumeOk, FromReply, Got, MessageCount, Rpc};
 use amqp_core::{Call as Key, CallKey, ChannelCause, Error, QueueDeclareOk, Session};
 
+use super::consuming::Wanted;
 use super::mirror::{Change, Entity};
 use super::{Application, Context};
 use crate::sim::CALL_TIMEOUT;
@@ -14,6 +15,8 @@ pub(super) struct Awaited {
     pub(super) at: usize,
     pub(super) call: Call,
     made: std::time::Instant,
+    /// The losses before.
+    losses: usize,
 }
 
 impl Awaited {
@@ -28,14 +31,15 @@ pub(super) enum Call {
     Open(Key<()>),
     Close(Key<()>),
     Done(Key<()>),
+    /// `basic.qos`.
+    Limit(Key<()>),
     Change(Key<()>, Change),
     /// An empty name stands for one that the broker chooses.
     Declare(Key<QueueDeclareOk>, Option<Change>),
     Count(Key<MessageCount>, Change),
     Consume {
         call: Key<ConsumeOk>,
-        queue: String,
-        no_ack: bool,
+        wanted: Wanted,
     },
     Cancel(Key<()>),
     Get {
@@ -51,6 +55,7 @@ impl Call {
             Self::Open(call)
             | Self::Close(call)
             | Self::Done(call)
+            | Self::Limit(call)
             | Self::Change(call, _)
             | Self::Cancel(call) => call.key(),
             Self::Declare(call, _) => call.key(),
@@ -67,13 +72,25 @@ impl Call {
             _ => None,
         }
     }
+
+    /// The broker has given a queue another name.
+    pub(super) fn rename(&mut self, from: &str, to: &str) {
+        match self {
+            Self::Change(_, change) => change.rename(from, to),
+            Self::Consume { wanted, .. } if wanted.subscription.queue == from => {
+                wanted.subscription.queue.replace_range(.., to);
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Application {
     pub(super) fn owe(&mut self, cx: &Context<'_>, at: usize, call: Call) {
         self.called += 1;
         let key = call.key();
-        let known = self.owed.insert(key, Awaited { at, call, made: cx.now });
+        cx.trace.line(|| format!("  channel {at}: {call:?}"));
+        let known = self.owed.insert(key, Awaited { at, call, made: cx.now, losses: self.losses });
         assert!(known.is_none(), "I3: the key of a call that is not answered: {key:?}");
     }
 
@@ -93,7 +110,7 @@ impl Application {
         accepted
     }
 
-    /// Returns what was queued. A channel that is open refuses nothing.
+    /// Returns what was queued. A channel that is open refuses nothing, nor does one that is being restored.
     pub(super) fn accepted<T>(
         &self,
         at: usize,
@@ -103,7 +120,9 @@ impl Application {
         match called {
             Ok(call) => Some(call),
             Err(error) => {
-                assert!(!self.is_usable(at, cx), "channel {at} is open, and refuses: {error}");
+                let waits = self.recovering && !self.closed && self.lives(at);
+                let usable = waits || self.is_usable(at, cx);
+                assert!(!usable, "channel {at} is open or waits, and refuses: {error}");
                 None
             }
         }
@@ -114,6 +133,7 @@ impl Application {
         let Some(place) = self.random.place(self.owed.len()) else { return };
         let key = *self.owed.keys().nth(place).expect("a place in it");
         let Some(awaited) = self.owed.remove(&key) else { return };
+        cx.trace.line(|| format!("  forget {key:?}: {awaited:?}"));
         if let Call::Open(_) = awaited.call {
             self.channels[awaited.at].released = true;
             self.channels[awaited.at].outcomes.clear();
@@ -123,7 +143,10 @@ impl Application {
             self.channels[awaited.at].closing = true;
         }
         if let Some(change) = awaited.call.change() {
-            self.mirror.doubt(change, cx.link);
+            self.mirror.doubt(change, self.link);
+        }
+        if let Call::Limit(_) = awaited.call {
+            self.doubt_limit(awaited.at);
         }
         self.called += 1;
         self.forgotten.insert(key);
@@ -132,7 +155,7 @@ impl Application {
 
     /// A call has its result (I3: once).
     pub(super) fn answered(&mut self, key: CallKey, cx: &mut Context<'_>) {
-        let Some(Awaited { at, call, made }) = self.owed.remove(&key) else {
+        let Some(Awaited { at, call, made, losses }) = self.owed.remove(&key) else {
             assert!(self.forgotten.remove(&key), "I3: {key:?} is answered twice");
             return;
         };
@@ -149,6 +172,13 @@ impl Application {
             },
             Call::Close(call) => reply(cx.session, &call).err(),
             Call::Done(call) | Call::Cancel(call) => reply(cx.session, &call).err(),
+            Call::Limit(call) => {
+                let error = reply(cx.session, &call).err();
+                if matches!(error, Some(Error::Deadline { .. })) {
+                    self.doubt_limit(at);
+                }
+                error
+            }
             Call::Change(call, change) => {
                 let error = reply(cx.session, &call).err();
                 self.changed(&change, error.as_ref(), cx);
@@ -166,7 +196,10 @@ impl Application {
                         let asked = Entity::Queue(ok.queue.clone());
                         assert_eq!(change.entity, asked, "H1: the reply to another declare");
                     }
-                    (None, Ok(ok)) => self.named.push(ok.queue.clone()),
+                    (None, Ok(ok)) => {
+                        self.mirror.add_named(&ok.queue);
+                        self.named.push(ok.queue.clone());
+                    }
                     _ => {}
                 }
                 let error = result.err();
@@ -175,9 +208,9 @@ impl Application {
                 }
                 error
             }
-            Call::Consume { call, queue, no_ack } => match reply(cx.session, &call) {
+            Call::Consume { call, wanted } => match reply(cx.session, &call) {
                 Ok(ok) => {
-                    self.consumes(at, cx, &ok, queue, no_ack);
+                    self.consumes(at, cx, ok, wanted);
                     None
                 }
                 Err(error) => Some(error),
@@ -192,7 +225,8 @@ impl Application {
             },
         };
         if let Some(error) = error {
-            self.check_error(at, cx, &error, cx.now - made >= CALL_TIMEOUT);
+            let late = cx.now - made >= CALL_TIMEOUT;
+            self.check_error(at, cx, &error, late, losses < self.losses);
         }
     }
 
@@ -208,7 +242,7 @@ impl Application {
     }
 
     /// A call fails only with its channel or connection, or when its time is over.
-    fn check_error(&self, at: usize, cx: &mut Context<'_>, error: &Error, late: bool) {
+    fn check_error(&self, at: usize, cx: &mut Context<'_>, error: &Error, late: bool, lost: bool) {
         let handle = &self.channels[at];
         let right = match error {
             Error::Deadline { .. } => late,
@@ -216,8 +250,9 @@ impl Application {
                 let closed = self.lane(at, cx).and_then(|lane| lane.closed);
                 closed.is_none_or(|code| code == broker.code.code())
             }
-            Error::Channel(_) => handle.closing || handle.released,
+            Error::Channel(ChannelCause::ByClient) => handle.closing || handle.released,
             Error::Connection(_) => !cx.session.connection().is_open(),
+            Error::Interrupted { .. } => lost,
             _ => false,
         };
         assert!(right, "a call on channel {at} fails: {error} ({handle:?})");

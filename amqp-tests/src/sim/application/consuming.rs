@@ -9,7 +9,7 @@ use amqp_core::{
 use super::calls::Call;
 use super::{Application, Context, Mode};
 use crate::sim::invariants as check;
-use crate::sim::truth::{Intent, Verdict};
+use crate::sim::truth::{Intent, Lane, Subscription, Verdict};
 use crate::sim::wire::message_id;
 
 /// The queue of the replies.
@@ -18,18 +18,43 @@ const REPLIES: &str = "q-durable-3";
 #[derive(Debug)]
 pub(super) struct Reader {
     pub(super) key: ConsumerKey,
-    queue: String,
-    no_ack: bool,
+    pub(super) tag: String,
+    pub(super) wanted: Wanted,
     /// An event has said that there is something to read. If not, the application has looked, and found nothing.
     pub(super) flagged: bool,
-    /// The tag of the last delivery that was read.
-    last: u64,
+    /// The lane and the tag of the last delivery that was read and needs an ack.
+    last: (u64, u64),
+}
+
+/// What a consumer was started with.
+#[derive(Clone, Debug)]
+pub(in crate::sim) struct Wanted {
+    pub(in crate::sim) subscription: Subscription,
+    /// Whether its prefetch is certain.
+    pub(in crate::sim) is_certain: bool,
+    /// Whether the prefetch is its own.
+    own: bool,
 }
 
 /// A delivery that the application has to ack or nack.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
     pub(super) tag: DeliveryTag,
+    /// The message.
+    id: u64,
+}
+
+impl Reader {
+    pub(super) fn queue(&self) -> &str {
+        &self.wanted.subscription.queue
+    }
+}
+
+impl Wanted {
+    /// The limit of its channel is not known.
+    pub(super) const fn doubt_limit(&mut self) {
+        self.is_certain &= self.own || self.subscription.no_ack;
+    }
 }
 
 impl Application {
@@ -56,12 +81,22 @@ impl Application {
     ) {
         let mut consume =
             BasicConsume::new(queue.clone()).no_ack_if(no_ack).exclusive_if(exclusive);
-        if self.random.chance(50) {
-            consume = consume.prefetch(self.random.one_of(&[1, 3, 20]));
+        let own = self.random.chance(50).then(|| self.random.one_of(&[1, 3, 20]));
+        if let Some(prefetch) = own {
+            consume = consume.prefetch(prefetch);
         }
+        let prefetch = own.or(self.channels[at].prefetch);
+        let subscription = Subscription {
+            queue,
+            no_ack,
+            exclusive,
+            prefetch: prefetch.filter(|_| !no_ack).unwrap_or(0),
+        };
+        let is_certain = no_ack || prefetch.is_some();
+        let wanted = Wanted { subscription, is_certain, own: own.is_some() };
         let called = cx.session.channel(self.channels[at].id).consume(cx.now, &consume);
         if let Some(call) = self.accepted(at, cx, called) {
-            self.owe(cx, at, Call::Consume { call, queue, no_ack });
+            self.owe(cx, at, Call::Consume { call, wanted });
         }
     }
 
@@ -69,9 +104,8 @@ impl Application {
         &mut self,
         at: usize,
         cx: &mut Context<'_>,
-        ok: &ConsumeOk,
-        queue: String,
-        no_ack: bool,
+        ok: ConsumeOk,
+        wanted: Wanted,
     ) {
         let handle = &self.channels[at];
         if handle.released || handle.closed {
@@ -79,11 +113,11 @@ impl Application {
         }
         let reader = Reader {
             key: ok.consumer,
-            queue,
-            no_ack,
+            tag: ok.consumer_tag,
+            wanted,
             // Deliveries may have come before.
             flagged: true,
-            last: 0,
+            last: (0, 0),
         };
         self.channels[at].readers.push(reader);
     }
@@ -106,7 +140,7 @@ impl Application {
         no_ack: bool,
         got: &Got,
     ) {
-        self.delivered(at, cx, queue, no_ack, 0, &got.delivery);
+        self.delivered(at, cx, queue, no_ack, None, &got.delivery);
     }
 
     /// Reads deliveries of a consumer that has some.
@@ -117,8 +151,8 @@ impl Application {
         let which = flagged[which];
         let id = self.channels[at].id;
         for _ in 0..1 + self.random.below(5) {
-            let Reader { key, last, no_ack, ref queue, .. } = self.channels[at].readers[which];
-            let queue = queue.clone();
+            let Reader { key, ref wanted, .. } = self.channels[at].readers[which];
+            let (queue, no_ack) = (wanted.subscription.queue.clone(), wanted.subscription.no_ack);
             let Some(delivery) = cx.session.channel(id).next_delivery(key) else {
                 let end = cx.session.channel(id).consumer_end(key);
                 let reader = &mut self.channels[at].readers[which];
@@ -129,19 +163,18 @@ impl Application {
                 }
                 return;
             };
-            self.channels[at].readers[which].last = delivery.tag.number();
-            self.delivered(at, cx, &queue, no_ack, last, &delivery);
+            self.delivered(at, cx, &queue, no_ack, Some(which), &delivery);
         }
     }
 
-    /// A delivery was read: it is one that the broker has sent, and of this queue.
+    /// A delivery was read: it is one that the broker has sent, of this queue, and to the consumer at this place.
     fn delivered(
         &mut self,
         at: usize,
         cx: &mut Context<'_>,
         queue: &str,
         no_ack: bool,
-        last: u64,
+        reader: Option<usize>,
         delivery: &Delivery,
     ) {
         let id = message_id(delivery.message.body());
@@ -150,16 +183,30 @@ impl Application {
         cx.totals.delivered += 1;
         cx.totals.redelivered += u64::from(delivery.redelivered);
         check_message(&delivery.message, cx, id);
-        check::i15_a_delivery_is_read_once(cx.truth, id, last, tag.number());
+        check::i15_a_delivery_is_read_once(cx.truth, id);
         assert_eq!(tag.needs_ack(), !no_ack, "message {id} of {queue}");
         if no_ack {
             return;
         }
-        if let Some(held) = self.lane(at, cx).and_then(|lane| lane.tags.get_mut(&tag.number())) {
-            assert_eq!(held.id, id, "the tag of another message");
-            held.read = true;
+        let name = reader.map(|which| self.channels[at].readers[which].tag.clone());
+        // The answer to a get may be that of a transport that is lost by now.
+        if let Some(lane) = self.lane(at, cx) {
+            let consumer = name.map_or(Some(0), |name| lane.consumer(&name));
+            let serial = lane.serial;
+            // An ack of all up to another delivery may have covered it.
+            if let Some(held) = lane.tags.get_mut(&tag.number()) {
+                check::i15_a_delivery_is_the_consumers(*held, id, consumer);
+                held.read = true;
+            }
+            if let Some(which) = reader {
+                let last = &mut self.channels[at].readers[which].last;
+                check::i15_deliveries_are_in_order(*last, (serial, tag.number()));
+                *last = (serial, tag.number());
+            }
+        } else {
+            assert!(reader.is_none(), "I15: message {id} was delivered before the loss");
         }
-        self.channels[at].held.push(Held { tag });
+        self.channels[at].held.push(Held { tag, id });
     }
 
     /// Acks, nacks or drops a delivery.
@@ -168,14 +215,15 @@ impl Application {
         if self.mode(at) == Mode::Tx {
             return self.reply(at, cx, which);
         }
-        let Held { tag } = self.channels[at].held[which];
+        let held = self.channels[at].held[which];
+        let tag = held.tag;
         let multiple = self.random.chance(25);
         let verdict = match self.random.below(20) {
             0 | 1 if !self.finishing => Verdict::Requeue,
             2 => Verdict::Reject,
             _ => Verdict::Ack,
         };
-        let dropped = self.random.chance(5) && !self.finishing;
+        let (dropped, singly) = (self.random.chance(5) && !self.finishing, self.random.chance(50));
         self.channels[at].held.swap_remove(which);
         let mut channel = cx.session.channel(self.channels[at].id);
         let result = match verdict {
@@ -184,10 +232,12 @@ impl Application {
                 return;
             }
             Verdict::Ack => channel.ack(tag, multiple),
+            Verdict::Requeue if !multiple && singly => channel.reject(tag, true),
+            Verdict::Reject if !multiple && singly => channel.reject(tag, false),
             Verdict::Requeue => channel.nack(tag, multiple, true),
             Verdict::Reject => channel.nack(tag, multiple, false),
         };
-        self.acked(at, cx, tag, multiple, verdict, result);
+        self.acked(at, cx, held, multiple, verdict, result);
     }
 
     /// Publishes a reply to a delivery, and acks it, in one transaction.
@@ -195,7 +245,7 @@ impl Application {
         if !self.is_usable(at, cx) {
             return;
         }
-        let Held { tag } = self.channels[at].held[which];
+        let Held { tag, .. } = self.channels[at].held[which];
         let queue = REPLIES.to_owned();
         let Some(id) = self.publish_to(at, cx, String::new(), queue) else { return };
         cx.truth.replies.insert(id, tag.number());
@@ -208,22 +258,24 @@ impl Application {
         if result.is_ok() {
             self.channels[at].uncommitted.push(held);
         }
-        self.acked(at, cx, tag, false, Verdict::Ack, result);
+        self.acked(at, cx, held, false, Verdict::Ack, result);
     }
 
     fn acked(
         &mut self,
         at: usize,
         cx: &mut Context<'_>,
-        tag: DeliveryTag,
+        held: Held,
         multiple: bool,
         verdict: Verdict,
         result: Result<(), AckError>,
     ) {
+        let tag = held.tag;
         match result {
             Ok(()) => {
-                let intent = Intent { tag: tag.number(), multiple, verdict };
-                self.lane(at, cx).expect("a channel that is open").intents.push(intent);
+                let lane = self.lane(at, cx).expect("a channel that is open");
+                check::i2_the_tag_is_of_this_message(lane.tags.get(&tag.number()), held.id);
+                lane.intents.push(Intent { tag: tag.number(), multiple, verdict });
                 if multiple {
                     let held = &mut self.channels[at].held;
                     held.retain(|it| it.tag.number() > tag.number());
@@ -232,7 +284,13 @@ impl Application {
                 assert!(again.is_err(), "I2: {tag:?} was acked twice");
             }
             Err(error) => {
-                let stale = matches!(error, AckError::Stale(_)) && !self.is_usable(at, cx);
+                let is_stale = matches!(error, AckError::Stale(_));
+                // The channel may have been opened again on the same link, when the broker had refused a consumer.
+                let gone = |lane: &mut Lane| {
+                    lane.tags.get(&tag.number()).is_none_or(|open| open.id != held.id)
+                };
+                let usable = self.is_usable(at, cx);
+                let stale = is_stale && (!usable || self.lane(at, cx).is_none_or(gone));
                 let mut intents = self.lane(at, cx).into_iter().flat_map(|lane| &lane.intents);
                 // It was not read when another ack has covered it.
                 let covered = matches!(error, AckError::AlreadyAcked(_))
@@ -240,6 +298,28 @@ impl Application {
                 assert!(stale || covered, "an ack on channel {at}: {error}");
             }
         }
+    }
+
+    /// Acks, nacks, rejects, drops or requeues a delivery of a transport that was lost: nothing is written.
+    pub(super) fn acknowledge_stale(&mut self, at: usize, cx: &mut Context<'_>) {
+        let handle = &mut self.channels[at];
+        let Some(held) = handle.stale.pop() else { return };
+        let (multiple, requeue) = (self.random.chance(50), self.random.chance(50));
+        let way = self.random.below(4);
+        let mut channel = cx.session.channel(handle.id);
+        cx.trace.line(|| format!("  channel {at}: a late ack of {held:?}"));
+        check::i2_a_stale_delivery_is_not_open(channel.is_stale(held.tag));
+        let result = match way {
+            0 => channel.ack(held.tag, multiple),
+            1 => channel.nack(held.tag, multiple, requeue),
+            2 => channel.reject(held.tag, requeue),
+            _ => {
+                let dropped = channel.drop_unacked(held.tag) || channel.requeue(held.tag);
+                return check::i2_a_stale_delivery_is_not_open(!dropped);
+            }
+        };
+        check::i2_a_late_ack_is_stale(&result);
+        cx.totals.stale += 1;
     }
 
     pub(super) fn cancel(&mut self, at: usize, cx: &mut Context<'_>) {

@@ -1,8 +1,10 @@
 //! What the application makes of events.
 
+use amqp_core::types::TopologyEntity;
 use amqp_core::{ChannelId, CloseCause, Event};
 
-use super::{Application, Context, Handle};
+use super::{Application, Context, Handle, Mode};
+use crate::sim::invariants as check;
 
 impl Application {
     /// Reads the events. Returns why the session has ended, if it has.
@@ -12,7 +14,11 @@ impl Application {
             cx.trace.line(|| format!("  {event:?}"));
             assert!(ended.is_none(), "I11: {event:?} after the end");
             match event {
-                Event::CallDone(key) => self.answered(key, cx),
+                Event::CallDone(key) => {
+                    if !self.hook_answered(key, cx) {
+                        self.answered(key, cx);
+                    }
+                }
                 Event::Resolved { channel, first, last } => {
                     for outcome in &mut self.handle(channel).outcomes {
                         outcome.resolved |= (first..=last).contains(&outcome.seq);
@@ -22,6 +28,8 @@ impl Application {
                     let readers = self.channels.iter_mut().flat_map(|it| &mut it.readers);
                     readers.filter(|it| it.key == key).for_each(|it| it.flagged = true);
                 }
+                Event::ChannelClosed { channel, .. } | Event::ChannelClosing(channel)
+                    if self.hook.channels.contains(&channel) => {}
                 Event::ChannelClosed { channel, .. } => self.channel_closed(channel, cx),
                 Event::ChannelClosing(channel) => {
                     assert!(!self.handle(channel).closed, "I3: {channel:?} closes after its end");
@@ -32,13 +40,42 @@ impl Application {
                     while cx.session.channel(id).take_returned().is_some() {}
                 }
                 Event::Opened => {
-                    self.link = cx.link;
                     cx.totals.opened += 1;
+                    check::i12_the_hook_is_done(cx.swarm.policy, self.hook.is_done);
+                }
+                Event::Lost(cause) => {
+                    self.stop_hook();
+                    check::j3_a_connection_is_lost_for_a_reason(&cause, cx.disturbed);
+                    check::j3_the_policy_recovers(cx.swarm.policy, &cause);
+                    self.lost(cx);
+                }
+                Event::Retrying(retrying) => {
+                    check::j5_attempts_keep_to_the_policy(&retrying, cx.swarm.policy);
+                    check::i12_a_recovery_follows_a_loss(self.recovering);
+                }
+                Event::Recovered(report) => {
+                    check::i12_a_recovery_follows_a_loss(std::mem::take(&mut self.recovering));
+                    check::i12_the_hook_is_done(cx.swarm.policy, self.hook.is_done);
+                    cx.totals.recoveries += 1;
+                    cx.totals.lost_entities += report.failed.len() as u64;
+                    for failed in &report.failed {
+                        check::j3_a_restore_fails_for_a_reason(&failed.error);
+                        if let TopologyEntity::Queue { name } = &failed.entity {
+                            self.named.retain(|named| named != name);
+                        }
+                    }
+                    self.mirror.recovered(&report.failed);
+                }
+                Event::QueueRenamed(renamed) => self.renamed(&renamed.from, &renamed.to),
+                Event::ConsumerLost(lost) => {
+                    check::j3_a_restore_fails_for_a_reason(&lost.error);
+                    cx.totals.lost_consumers += 1;
                 }
                 Event::AttemptFailed(_) => cx.totals.failed_attempts += 1,
                 Event::Closed(cause) => {
                     let lost = !self.closed && !matches!(cause, CloseCause::Connect(_));
-                    cx.totals.losses += u64::from(lost);
+                    cx.totals.losses += u64::from(lost && !self.recovering);
+                    self.stop_hook();
                     ended = Some(cause);
                 }
                 Event::Blocked(_)
@@ -59,6 +96,40 @@ impl Application {
         ended
     }
 
+    /// The transport is lost. Publishes have their outcome, unless they are sent again, and deliveries are stale.
+    fn lost(&mut self, cx: &mut Context<'_>) {
+        self.recovering = true;
+        self.losses += 1;
+        cx.totals.losses += 1;
+        self.mirror.lost(self.link);
+        for at in 0..self.channels.len() {
+            let handle = &mut self.channels[at];
+            if handle.released || handle.closed {
+                continue;
+            }
+            let kept = handle.mode == Mode::Confirm && cx.swarm.policy.republishes();
+            cx.truth.lost(handle.flow, self.link, handle.mode, kept);
+            handle.stale.append(&mut handle.held);
+            handle.stale.append(&mut handle.uncommitted);
+            if self.random.chance(50) {
+                self.acknowledge_stale(at, cx);
+            }
+            if !kept {
+                self.resolve(at, cx);
+            }
+        }
+    }
+
+    /// Takes the outcomes of all publishes: everything is known, whether or not an event has said so.
+    fn resolve(&mut self, at: usize, cx: &mut Context<'_>) {
+        for outcome in &mut self.channels[at].outcomes {
+            outcome.resolved = true;
+        }
+        while !self.channels[at].outcomes.is_empty() {
+            self.take_outcomes(at, cx);
+        }
+    }
+
     /// A channel has closed: its publishes are resolved, and its deliveries are not acked any more.
     fn channel_closed(&mut self, id: ChannelId, cx: &mut Context<'_>) {
         let handle = self.handle(id);
@@ -67,17 +138,13 @@ impl Application {
         if self.channels[at].released {
             return;
         }
-        // Everything is known now, whether or not an event has said so.
-        for outcome in &mut self.channels[at].outcomes {
-            outcome.resolved = true;
-        }
-        while !self.channels[at].outcomes.is_empty() {
-            self.take_outcomes(at, cx);
-        }
-        while !self.channels[at].held.is_empty() {
+        self.resolve(at, cx);
+        let handle = &mut self.channels[at];
+        handle.stale.append(&mut handle.held);
+        handle.stale.append(&mut handle.uncommitted);
+        while !self.channels[at].stale.is_empty() {
             self.acknowledge_stale(at, cx);
         }
-        self.channels[at].uncommitted.clear();
         // Deliveries without acknowledgement can still be read.
         for reader in &mut self.channels[at].readers {
             reader.flagged = true;
@@ -85,15 +152,6 @@ impl Application {
         while !self.channels[at].readers.is_empty() {
             self.read(at, cx);
         }
-    }
-
-    /// An ack of a delivery of a channel that has closed is refused (N1).
-    fn acknowledge_stale(&mut self, at: usize, cx: &mut Context<'_>) {
-        let handle = &mut self.channels[at];
-        let Some(held) = handle.held.pop() else { return };
-        let multiple = self.random.chance(50);
-        let result = cx.session.channel(handle.id).ack(held.tag, multiple);
-        assert!(result.is_err(), "I2: {held:?} was acked after the end of its channel");
     }
 
     fn handle(&mut self, id: ChannelId) -> &mut Handle {

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use amqp_core::types::FailedEntity;
+
 use crate::sim::network::Network;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,10 +41,19 @@ pub(super) struct Change {
     tainted: bool,
 }
 
+impl Change {
+    /// The broker has given a queue another name.
+    pub(super) fn rename(&mut self, from: &str, to: &str) {
+        self.entity = self.entity.clone().renamed(from, to);
+    }
+}
+
 #[derive(Debug, Default)]
 struct Entry {
     known: Known,
     busy: bool,
+    /// Whether a session that recovers declares it again, if that is certain.
+    recorded: Option<bool>,
     taint: Option<u64>,
     survives_restart: bool,
     exclusive: bool,
@@ -53,6 +64,8 @@ struct Entry {
 pub(in crate::sim) struct Mirror {
     entries: BTreeMap<Entity, Entry>,
     restarts: u32,
+    /// The restarts before the present link was connected.
+    restarts_before: u32,
 }
 
 impl Mirror {
@@ -70,9 +83,23 @@ impl Mirror {
             survives_restart,
             exclusive,
             auto_delete,
+            recorded: Some(false),
             ..Entry::default()
         };
         self.entries.insert(entity, entry);
+    }
+
+    /// Adds a queue whose name the broker has chosen. It is exclusive.
+    pub(super) fn add_named(&mut self, name: &str) {
+        let (known, recorded) = (Known::Present, Some(true));
+        let entry = Entry { known, recorded, exclusive: true, ..Entry::default() };
+        self.entries.insert(Entity::Queue(name.to_owned()), entry);
+    }
+
+    /// The broker has given a queue another name. Its bindings follow.
+    pub(super) fn rename(&mut self, from: &str, to: &str) {
+        let entries = std::mem::take(&mut self.entries).into_iter();
+        self.entries = entries.map(|(entity, entry)| (entity.renamed(from, to), entry)).collect();
     }
 
     /// Records a call. `None` if another call about the same entity, or about one that it needs, is not answered.
@@ -86,12 +113,14 @@ impl Mirror {
         }
         let durable =
             needed.iter().all(|it| self.entries.get(it).is_some_and(|it| it.survives_restart));
-        let uncertain = needed
-            .iter()
-            .any(|it| self.entries.get(it).is_none_or(|it| it.auto_delete || it.exclusive));
+        let any =
+            |is: fn(&Entry) -> bool| needed.iter().any(|it| self.entries.get(it).is_none_or(is));
+        let (auto_delete, exclusive) = (any(|it| it.auto_delete), any(|it| it.exclusive));
         let entry = self.entries.entry(entity.clone()).or_insert_with(|| Entry {
             survives_restart: durable,
-            auto_delete: uncertain,
+            auto_delete,
+            exclusive,
+            recorded: Some(false),
             ..Entry::default()
         });
         entry.busy = true;
@@ -120,9 +149,10 @@ impl Mirror {
             _ if !succeeded || tainted => Known::Unsure,
             Kind::Delete => Known::Absent,
             _ if entry.auto_delete => Known::Unsure,
-            _ if change.restarts < self.restarts && !entry.survives_restart => Known::Absent,
+            _ if change.restarts < self.restarts && !entry.survives_restart => Known::Unsure,
             _ => Known::Present,
         };
+        entry.recorded = (succeeded && !tainted).then_some(change.kind == Kind::Declare);
         if change.kind == Kind::Delete && entry.known == Known::Absent {
             self.dependents(&change.entity, Known::Absent);
         }
@@ -139,10 +169,51 @@ impl Mirror {
     /// The session has ended whose last link this was.
     pub(super) fn session_ended(&mut self, link: u64) {
         for entry in self.entries.values_mut() {
+            // The next one has declared nothing.
+            entry.recorded = Some(false);
             if std::mem::take(&mut entry.busy) || entry.exclusive {
                 entry.taint = Some(link);
                 entry.known = Known::Unsure;
             }
+        }
+    }
+
+    /// A link is connected.
+    pub(in crate::sim) const fn connected(&mut self) {
+        self.restarts_before = self.restarts;
+    }
+
+    /// The connection is lost whose link this was, and the session recovers it.
+    pub(super) fn lost(&mut self, link: u64) {
+        for entry in self.entries.values_mut().filter(|entry| entry.exclusive) {
+            (entry.known, entry.taint) = (Known::Unsure, Some(link));
+        }
+    }
+
+    /// The session has recovered, and has declared again all but these.
+    pub(super) fn recovered(&mut self, failed: &[FailedEntity]) {
+        let failed: Vec<String> = failed.iter().map(|it| it.entity.to_string()).collect();
+        for (entity, entry) in &mut self.entries {
+            let name = entity.text();
+            let named = failed.iter().any(|it| it.contains(&name));
+            let bound = matches!(entity, Entity::Binding { .. }) && !failed.is_empty();
+            let certain = entry.taint.is_none() || entry.exclusive;
+            if entry.recorded == Some(false) {
+                continue;
+            }
+            if entry.busy || entry.recorded.is_none() {
+                // It may have been declared again.
+                if entry.known == Known::Absent {
+                    entry.known = Known::Unsure;
+                }
+                continue;
+            }
+            let lost = self.restarts_before < self.restarts && !entry.survives_restart;
+            if named || bound || lost || !certain || entry.auto_delete {
+                entry.known = Known::Unsure;
+                continue;
+            }
+            (entry.known, entry.taint) = (Known::Present, None);
         }
     }
 
@@ -199,12 +270,24 @@ impl Mirror {
         for (other, entry) in &mut self.entries {
             if other.needs().contains(entity) {
                 entry.known = known;
+                entry.recorded = (known == Known::Absent).then_some(false);
             }
         }
     }
 }
 
 impl Entity {
+    fn renamed(self, from: &str, to: &str) -> Self {
+        let new = |name: String| if name == from { to.to_owned() } else { name };
+        match self {
+            Self::Queue(name) => Self::Queue(new(name)),
+            Self::Binding { exchange, queue, key } => {
+                Self::Binding { exchange, queue: new(queue), key }
+            }
+            exchange @ Self::Exchange(_) => exchange,
+        }
+    }
+
     /// Returns the entities without which it cannot be.
     fn needs(&self) -> Vec<Self> {
         match self {

@@ -5,18 +5,22 @@
 
 mod calls;
 mod consuming;
+mod hook;
 mod listening;
 pub(super) mod mirror;
 mod publishing;
 mod topology;
 
+pub(super) use consuming::Wanted;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use amqp_core::requests::{ConfirmSelect, TxCommit, TxRollback, TxSelect};
-use amqp_core::{BasicQos, CallKey, ChannelId, CloseCause, Session};
+use amqp_core::{BasicQos, CallKey, ChannelId, CloseCause, Error, Session};
 
 use super::Totals;
+use super::invariants as check;
 use super::network::Network;
 use super::random::Random;
 use super::swarm::{Swarm, Work};
@@ -25,8 +29,12 @@ use super::truth::{Lane, Truth};
 
 use calls::{Awaited, Call};
 use consuming::{Held, Reader};
+use hook::Hook;
 use mirror::Mirror;
 use publishing::Outcome;
+
+/// The prefetch of a consumer if the application asks for none.
+const PREFETCH: u16 = 256;
 
 /// What the application acts on.
 pub(super) struct Context<'w> {
@@ -38,6 +46,8 @@ pub(super) struct Context<'w> {
     pub(super) trace: &'w mut Trace,
     pub(super) totals: &'w mut Totals,
     pub(super) swarm: &'w Swarm,
+    /// Whether something has failed since the session began.
+    pub(super) disturbed: bool,
 }
 
 #[derive(Debug)]
@@ -46,6 +56,8 @@ pub(super) struct Application {
     pub(super) mirror: Mirror,
     /// The channels of this session, in the order in which they were opened.
     channels: Vec<Handle>,
+    /// The number of channels of all sessions.
+    flows: u64,
     /// The calls whose result is awaited, and the channel of each.
     owed: BTreeMap<CallKey, Awaited>,
     /// Calls that were forgotten, whose event may be queued already.
@@ -53,9 +65,15 @@ pub(super) struct Application {
     /// The number of calls of this session, and of what the session calls by itself because of a drop.
     pub(super) called: usize,
     published: u64,
+    hook: Hook,
     /// Server-named queues of this session.
     named: Vec<String>,
-    link: u64,
+    /// The last link of this session.
+    pub(super) link: u64,
+    /// The connection is lost, and the session recovers it.
+    pub(super) recovering: bool,
+    /// The number of losses of this session.
+    losses: usize,
     /// The number of acts.
     pub(super) acts: usize,
     /// The session was closed or aborted by the application.
@@ -68,9 +86,13 @@ pub(super) struct Application {
 #[derive(Debug)]
 struct Handle {
     id: ChannelId,
+    /// Its number among those of all sessions.
+    flow: u64,
     /// `channel.open` has its reply.
     opened: bool,
     mode: Mode,
+    /// The prefetch of a consumer without its own, if that is certain.
+    prefetch: Option<u16>,
     /// `channel.close` was called.
     closing: bool,
     closed: bool,
@@ -82,10 +104,12 @@ struct Handle {
     held: Vec<Held>,
     /// Deliveries that were acked since the last commit.
     uncommitted: Vec<Held>,
+    /// Deliveries of transports that were lost.
+    stale: Vec<Held>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
+pub(super) enum Mode {
     Plain,
     Confirm,
     Tx,
@@ -97,12 +121,16 @@ impl Application {
             random,
             mirror: topology::mirror(),
             channels: Vec::new(),
+            flows: 0,
             owed: BTreeMap::new(),
             forgotten: BTreeSet::new(),
             called: 0,
             published: 0,
+            hook: Hook::default(),
             named: Vec::new(),
             link: 0,
+            recovering: false,
+            losses: 0,
             acts: 0,
             closed: false,
             finishing: false,
@@ -113,10 +141,10 @@ impl Application {
     /// Does something.
     pub(super) fn act(&mut self, cx: &mut Context<'_>) {
         self.acts += 1;
-        if !cx.session.connection().is_open() {
+        check::k16_the_state_is_what_events_say(cx.session, self.recovering, self.closed);
+        if !cx.session.is_open() && !self.recovering {
             return;
         }
-        self.link = cx.link;
         if self.finishing {
             return self.finish(cx);
         }
@@ -139,9 +167,10 @@ impl Application {
             87..=89 if does(Work::Consume) => self.cancel(at, cx),
             90 | 91 => self.select(at, cx),
             92 if self.mode(at) != Mode::Tx => {
-                let qos = BasicQos::new(self.random.one_of(&[0, 1, 5, 50]));
-                self.done(at, cx, &qos);
+                let count = self.random.one_of(&[0, 1, 5, 50]);
+                self.limit(at, cx, count);
             }
+            93 if cx.swarm.policy.recovers => self.acknowledge_stale(at, cx),
             93 | 94 => self.end_transaction(at, cx),
             95 | 96 if does(Work::Forget) => self.forget(cx),
             97 if does(Work::Close) => self.close_channel(at, cx),
@@ -194,12 +223,51 @@ impl Application {
         held.map(|handle| handle.outcomes.iter().filter(|it| !it.resolved).count()).sum()
     }
 
-    /// Returns the numbers of channels and consumers that are open.
-    pub(super) fn attached(&self) -> (usize, usize) {
-        let living = self.channels.iter().filter(|it| !it.closed && !it.released && !it.closing);
-        let living: Vec<_> = living.collect();
+    /// Returns the numbers of channels and consumers that are open. Those of queues that do not exist wait for them.
+    pub(super) fn attached(&self, exists: impl Fn(&str) -> bool) -> (usize, usize) {
+        let living = (0..self.channels.len()).filter(|at| self.lives(*at));
+        let living: Vec<_> = living.map(|at| &self.channels[at]).collect();
         let readers = living.iter().flat_map(|handle| &handle.readers);
-        (living.len(), readers.count())
+        (living.len(), readers.filter(|reader| exists(reader.queue())).count())
+    }
+
+    /// Compares the consumers of each channel with those that the broker has.
+    pub(super) fn check_consumers(&self, cx: &mut Context<'_>, exists: impl Fn(&str) -> bool) {
+        for at in (0..self.channels.len()).filter(|at| self.lives(*at)) {
+            let subscribed = self.lane(at, cx).expect("a channel that is open").subscriptions();
+            let readers = self.channels[at].readers.iter();
+            let wanted = readers.filter(|reader| exists(reader.queue()));
+            let wanted = wanted.map(|reader| (reader.tag.as_str(), &reader.wanted));
+            check::j2_consumers_are_as_before(subscribed, wanted);
+        }
+    }
+
+    /// Drops the consumers whose queue does not exist.
+    pub(super) fn release_absent(&mut self, cx: &mut Context<'_>, exists: impl Fn(&str) -> bool) {
+        for handle in self.channels.iter_mut().filter(|it| !it.closed && !it.released) {
+            for reader in handle.readers.extract_if(.., |reader| !exists(reader.queue())) {
+                self.called += 1;
+                cx.session.channel(handle.id).release_consumer(cx.now, reader.key, []);
+            }
+        }
+    }
+
+    /// Returns the queues of this session whose name the broker has chosen.
+    pub(super) fn named(&self) -> &[String] {
+        &self.named
+    }
+
+    /// Says which of the channels have a number on the present link.
+    pub(super) fn locate(&self, session: &mut Session, truth: &mut Truth) {
+        truth.owners.clear();
+        for handle in &self.channels {
+            let mut channel = session.channel(handle.id);
+            if channel.closed_cause().is_none()
+                && let Some(number) = channel.number()
+            {
+                truth.owners.insert(number, handle.flow);
+            }
+        }
     }
 
     /// Returns each name of which it is certain whether the broker has it.
@@ -241,7 +309,8 @@ impl Application {
         self.channels.clear();
         self.named.clear();
         self.forgotten.clear();
-        self.called = 0;
+        self.hook = Hook::default();
+        (self.called, self.recovering, self.losses) = (0, false, 0);
         self.closed = self.done;
     }
 
@@ -249,10 +318,13 @@ impl Application {
         let Ok((id, call)) = cx.session.open_channel(cx.now) else { return };
         let at = self.channels.len();
         cx.trace.line(|| format!("  channel {at} is {id:?}"));
+        self.flows += 1;
         self.channels.push(Handle {
             id,
+            flow: self.flows,
             opened: false,
             mode: Mode::Plain,
+            prefetch: Some(PREFETCH),
             closing: false,
             closed: false,
             released: false,
@@ -261,12 +333,14 @@ impl Application {
             readers: Vec::new(),
             held: Vec::new(),
             uncommitted: Vec::new(),
+            stale: Vec::new(),
         });
         self.owe(cx, at, Call::Open(call));
     }
 
     fn close_channel(&mut self, at: usize, cx: &mut Context<'_>) {
         self.channels[at].closing = true;
+        cx.trace.line(|| format!("  close channel {at}"));
         let call = cx.session.channel(self.channels[at].id).close(cx.now);
         self.owe(cx, at, Call::Close(call));
     }
@@ -274,6 +348,7 @@ impl Application {
     /// Drops the handle of a channel.
     fn release(&mut self, at: usize, cx: &mut Context<'_>) {
         let handle = &mut self.channels[at];
+        cx.trace.line(|| format!("  release channel {at}"));
         self.called += 1;
         handle.released = true;
         handle.outcomes.clear();
@@ -281,6 +356,38 @@ impl Application {
             cx.session.channel(handle.id).release_consumer(cx.now, reader.key, []);
         }
         cx.session.channel(handle.id).release(cx.now);
+    }
+
+    /// Sets the prefetch of consumers that start later.
+    fn limit(&mut self, at: usize, cx: &mut Context<'_>, count: u16) {
+        let called = cx.session.channel(self.channels[at].id).call(cx.now, &BasicQos::new(count));
+        if let Some(call) = self.accepted(at, cx, called) {
+            self.channels[at].prefetch = Some(count);
+            self.owe(cx, at, Call::Limit(call));
+        }
+    }
+
+    /// The application does not know which prefetch a channel has.
+    fn doubt_limit(&mut self, at: usize) {
+        let handle = &mut self.channels[at];
+        handle.prefetch = None;
+        handle.readers.iter_mut().for_each(|reader| reader.wanted.doubt_limit());
+        for awaited in self.owed.values_mut().filter(|awaited| awaited.at == at) {
+            if let Call::Consume { wanted, .. } = &mut awaited.call {
+                wanted.doubt_limit();
+            }
+        }
+    }
+
+    /// The broker has given a queue another name.
+    fn renamed(&mut self, from: &str, to: &str) {
+        self.mirror.rename(from, to);
+        self.owed.values_mut().for_each(|awaited| awaited.call.rename(from, to));
+        let readers = self.channels.iter_mut().flat_map(|handle| &mut handle.readers);
+        let queues = readers.map(|reader| &mut reader.wanted.subscription.queue);
+        for name in queues.chain(&mut self.named).filter(|name| *name == from) {
+            name.replace_range(.., to);
+        }
     }
 
     /// Selects confirm mode or transaction mode.
@@ -315,8 +422,15 @@ impl Application {
     }
 
     fn commit(&mut self, at: usize, cx: &mut Context<'_>) {
-        if self.done(at, cx, &TxCommit::default()) {
+        let called = cx.session.channel(self.channels[at].id).call(cx.now, &TxCommit::default());
+        if matches!(called, Err(Error::Interrupted { .. })) && self.losses > 0 {
+            // What was acked since is rolled back.
+            self.called += 1;
+            let handle = &mut self.channels[at];
+            handle.held.append(&mut handle.uncommitted);
+        } else if let Some(call) = self.accepted(at, cx, called) {
             self.channels[at].uncommitted.clear();
+            self.owe(cx, at, Call::Done(call));
         }
     }
 
@@ -341,7 +455,7 @@ impl Application {
         let handle = &self.channels[at];
         self.lives(at)
             && handle.opened
-            && cx.session.connection().is_open()
+            && cx.session.is_open()
             && cx.session.channel(handle.id).is_open()
     }
 }

@@ -61,7 +61,16 @@ impl Application {
                 cx.totals.published += 1;
                 cx.trace
                     .line(|| format!("  message {id} to {exchange:?} {routing_key:?}: {seq:?}"));
-                self.lane(at, cx).expect("a channel that is open").expected.push_back(id);
+                let flow = cx.truth.flows.entry(self.channels[at].flow).or_default();
+                check::i3_lost_publishes_are_reported_first(flow.lost);
+                flow.expected.push_back(id);
+                match self.mode(at) {
+                    Mode::Plain => flow.plain.push(id),
+                    Mode::Confirm => {
+                        flow.confirming.insert(id);
+                    }
+                    Mode::Tx => {}
+                }
                 let stores = exchange.is_empty() && self.mirror.stores(&routing_key);
                 let stored_in = stores.then(|| routing_key.clone());
                 let published = Published {
@@ -78,6 +87,13 @@ impl Application {
                 return Some(id);
             }
             Err(PublishRefused::Full) => self.channels[at].full = true,
+            // The outbox is full.
+            Err(PublishRefused::Unconfirmed) if confirms && cx.swarm.policy.republishes() => {}
+            Err(PublishRefused::Error(Error::PublishesLost { count, .. })) => {
+                let flow = cx.truth.flows.entry(self.channels[at].flow).or_default();
+                check::i3_lost_publishes_are_counted(count, std::mem::take(&mut flow.lost));
+                cx.totals.lost_publishes += count;
+            }
             Err(refused) => {
                 assert!(!self.is_usable(at, cx), "channel {at} is open, and refuses: {refused}");
             }
@@ -140,6 +156,7 @@ fn check_outcome(
     let truth = &mut *cx.truth;
     let published = truth.published.get_mut(&id).expect("a message that was published");
     check::i4_the_outcome_is_the_brokers(published, &truth.links, confirmation, channel_closed);
+    check::i1_what_is_sent_again_is_not_lost(confirmation, cx.swarm.policy);
     match confirmation {
         Confirmation::Confirmed => {
             cx.totals.confirmed += 1;
@@ -153,7 +170,7 @@ fn check_outcome(
         Confirmation::NotSent(error) => {
             cx.totals.not_sent += 1;
             // What was in a buffer when the broker closed the channel is written, and ignored.
-            if matches!(error, Error::Connection(_)) {
+            if matches!(error, Error::Connection(_) | Error::ConnectionLost(_)) {
                 truth.not_sent.push(id);
             }
         }
