@@ -346,7 +346,9 @@ impl Connection {
                         && state.wire.phase != Phase::Closed
                     {
                         state.close_gate(ChannelCause::Connection(CloseCause::ByClient));
-                        self.events.push_back(Event::ChannelClosing(ChannelId(key)));
+                        if state.origin != Origin::Session {
+                            self.events.push_back(Event::ChannelClosing(ChannelId(key)));
+                        }
                     }
                 }
             }

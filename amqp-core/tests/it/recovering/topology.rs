@@ -63,6 +63,23 @@ fn r1_topology_is_declared_again_in_one_go_and_before_the_channels() {
     }
 }
 
+/// The channel of the replay is not one that the application knows.
+#[test]
+fn a_close_during_the_replay_reports_only_channels_of_the_application() {
+    let (mut peer, id) = declared();
+    peer.lose();
+    peer.reconnect();
+    assert_eq!(wire(&mut peer).len(), 8);
+    peer.events();
+    peer.session.close(peer.now);
+    let closing: Vec<_> = peer
+        .events()
+        .into_iter()
+        .filter(|event| matches!(event, Event::ChannelClosing(_)))
+        .collect();
+    assert_eq!(closing, [Event::ChannelClosing(id)]);
+}
+
 #[test]
 fn r4_what_was_deleted_or_only_checked_does_not_come_back() {
     let (mut peer, id) = declared();
