@@ -1,7 +1,9 @@
 //! Declares the recorded topology again, on a channel of the session.
 //!
 //! The declarations are pipelined: a bounded number of them is in flight. The broker answers the requests of a channel
-//! in their order. So the order of the declarations holds, and it costs a few round trips, not one for each.
+//! in their order. So the order of the declarations holds, and it costs a few round trips, not one for each. A broker writes
+//! each reply by itself. To write the next declaration at each of them would cost more than to read the reply, so the
+//! next ones are sent when half of those in flight are answered.
 //!
 //! If the broker refuses a declaration, it closes the channel, and ignores what was sent behind. The refused one is the
 //! oldest without a reply. It is reported, and the rest is sent again on another channel. A refusal that may pass is not
@@ -114,7 +116,9 @@ impl Replay {
     }
 
     fn send(&mut self, now: Instant, connection: &mut Connection) -> Progress {
-        while self.sent.len() < REPLAY_CALLS_MAX
+        let sends = self.sent.len() <= REPLAY_CALLS_MAX / 2;
+        while sends
+            && self.sent.len() < REPLAY_CALLS_MAX
             && let Some(step) = self.next.front().copied()
         {
             if step.stage == Stage::QueueBindings && self.nameless > 0 {

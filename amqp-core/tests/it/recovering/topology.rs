@@ -1,5 +1,7 @@
 //! Topology: it is declared again in its order, before the channels, and failures are reported.
 
+use std::collections::VecDeque;
+
 use amqp_core::proto::ShortStr;
 use amqp_core::proto::method::{WireMethod, channel, queue};
 use amqp_core::requests::{FromReply, NoWait, Rpc};
@@ -398,6 +400,30 @@ fn declarations_are_pipelined_within_a_window() {
         assert!(rounds.len() < 10, "{rounds:?}");
     }
     assert_eq!(rounds, [257, 256, 88, 1, 2]);
+}
+
+/// A write for each reply would cost more than the reply.
+#[test]
+fn declarations_are_sent_in_batches() {
+    let mut peer = recovering();
+    let id = peer.channel(1);
+    for number in 0..600 {
+        call(&mut peer, id, &QueueDeclare::new(format!("q{number}")));
+    }
+    peer.lose();
+    peer.reconnect();
+    let mut waiting = VecDeque::new();
+    let mut batches = Vec::new();
+    loop {
+        let frames = wire(&mut peer);
+        if frames.last().is_some_and(|last| last.ends_with("channel.Close")) {
+            break;
+        }
+        batches.extend(Some(frames.len()).filter(|frames| *frames > 0));
+        waiting.extend(frames);
+        grant(&mut peer, &[waiting.pop_front().unwrap()]);
+    }
+    assert_eq!(batches, [257, 128, 128, 88]);
 }
 
 /// The channel goes on without.
