@@ -53,7 +53,7 @@ pub(crate) async fn run(seed: u64, faults: u64, report: &mut Report) -> Result<(
         let launched = nodes[killed].launch().and_then(|()| nodes[killed].ctl(&online));
         launched.map_err(|error| error.to_string())?;
     }
-    report.close(members.map(|it| it.load), &at).await
+    report.close(members.map(|it| (it.load, it.proxies)), &at).await
 }
 
 /// A load that has an endpoint for each node.

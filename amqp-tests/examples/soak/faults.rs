@@ -65,7 +65,7 @@ pub(crate) async fn run(seed: u64, faults: u64, report: &mut Report) -> Result<(
         report.add(name, begun.elapsed());
         println!("{number} {name}{lost}");
     }
-    report.close(soaked.map(|it| it.load), &at).await
+    report.close(soaked.map(|it| (it.load, it.proxy)), &at).await
 }
 
 fn draw(random: &mut fastrand::Rng) -> (Kind, &'static str) {

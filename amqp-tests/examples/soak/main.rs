@@ -81,9 +81,10 @@ impl Report {
         self.recoveries.entry(fault).or_default().push(time);
     }
 
-    /// Ends the loads, of which the first one publishes again, and adds what became of their publishes.
-    async fn close(&mut self, loads: [Load; 2], at: &At) -> Result<(), String> {
-        for (name, load) in ["published again", "reported"].into_iter().zip(loads) {
+    /// Ends the loads, of which the first one publishes again, and adds what became of their publishes. Their proxies serve
+    /// them until then.
+    async fn close<P>(&mut self, loads: [(Load, P); 2], at: &At) -> Result<(), String> {
+        for (name, (load, _proxy)) in ["published again", "reported"].into_iter().zip(loads) {
             let in_flight = load.least_in_flight();
             let balance = load.finish(at).await.map_err(|error| format!("{name}: {error}"))?;
             let balance =
