@@ -12,6 +12,7 @@ use super::api::{
 use super::{api, at};
 use crate::support::within;
 
+mod alarms;
 mod ends;
 mod handles;
 mod in_flight;
