@@ -112,6 +112,8 @@ impl Calls {
     /// Keeps the frame of a call, which was queued at this offset of the stream.
     pub(crate) fn keep_frame(&mut self, key: CallKey, offset: u64, bytes: &[u8]) {
         if let Some(slot) = self.slots.find_mut(key.0) {
+            // A commit is not sent again: its transaction has ended with the transport.
+            let bytes = if slot.pending == Pending::TxCommit { &[] } else { bytes };
             slot.frame = Some(Frame { offset, bytes: bytes.into() });
         }
     }
