@@ -75,9 +75,9 @@ impl<R> fmt::Debug for Call<R> {
 pub struct Attempt(pub(crate) u32);
 
 /// How often a channel was opened again. Delivery tags of one epoch are invalid in the next: the broker counts them
-/// from 1 each time.
+/// from 1 each time. Its numbers repeat after more losses than a delivery is held for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Epoch(pub(crate) u32);
+pub struct Epoch(pub(crate) u16);
 
 impl Epoch {
     pub(crate) const fn next(self) -> Self {

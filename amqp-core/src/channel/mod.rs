@@ -152,7 +152,7 @@ pub(crate) struct Wire {
     unacked: Option<Box<Unacked>>,
     /// The number of `basic.recover` calls that await their reply. Deliveries that arrive before that reply
     /// are stale.
-    pub(crate) recovering: u32,
+    pub(crate) recovering: u16,
     /// Deliveries up to this tag were requeued by `basic.recover`, unless they were acked or nacked before.
     pub(crate) recovered_to: u64,
     /// Whether the broker has asked to stop publishing (`channel.flow`).

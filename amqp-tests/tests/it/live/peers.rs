@@ -38,7 +38,7 @@ impl<F: Future + Unpin> Future for Counting<F> {
 }
 
 async fn publisher(peer: &Scripted) -> (Connection, Publisher, Arc<AtomicU32>) {
-    let connector = Connector::new(&peer.uri()).unwrap();
+    let connector = Connector::new(&peer.uri()).unwrap().recovery(Recovery::never());
     let (connecting, driver) = connector.driver().unwrap();
     let polls = Arc::new(AtomicU32::new(0));
     tokio::spawn(Counting(driver, Arc::clone(&polls)));
