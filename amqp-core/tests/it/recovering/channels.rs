@@ -6,15 +6,25 @@ use amqp_core::errors::{Misuse, TransportError};
 use amqp_core::proto::method::{queue, tx};
 use amqp_core::requests::{ConfirmSelect, TxCommit, TxSelect};
 use amqp_core::{
-    BasicQos, ChannelCause, CloseCause, Config, Confirmation, Error, Event, Publish,
+    BasicQos, ChannelCause, ChannelId, CloseCause, Config, Confirmation, Error, Event, Publish,
     PublishRefused, QueuePurge, Recovery, Transmit,
 };
 
 use super::{has_recovered, recover, recovering, wire};
 use crate::peer::Peer;
 
-fn publish(peer: &mut Peer, id: amqp_core::ChannelId) -> Result<u64, PublishRefused> {
+fn publish(peer: &mut Peer, id: ChannelId) -> Result<u64, PublishRefused> {
     peer.session.channel(id).publish(&Publish::new("", "q", b"hi")).map(|seq| seq.number())
+}
+
+/// A session with a channel 1 in transaction mode.
+fn transactional() -> (Peer, ChannelId) {
+    let mut peer = recovering();
+    let id = peer.channel(1);
+    let select = peer.session.channel(id).call(peer.now, &TxSelect::default()).unwrap();
+    peer.send(1, &tx::SelectOk::default());
+    peer.session.take_reply(&select).unwrap().unwrap();
+    (peer, id)
 }
 
 fn cause() -> CloseCause {
@@ -249,11 +259,7 @@ fn a_transaction_that_was_begun_cannot_be_committed() {
 /// Its transaction was sent on the transport that is lost.
 #[test]
 fn a_commit_that_was_not_sent_is_not_sent_for_another_transaction() {
-    let mut peer = recovering();
-    let id = peer.channel(1);
-    let select = peer.session.channel(id).call(peer.now, &TxSelect::default()).unwrap();
-    peer.send(1, &tx::SelectOk::default());
-    peer.session.take_reply(&select).unwrap().unwrap();
+    let (mut peer, id) = transactional();
     publish(&mut peer, id).unwrap();
     wire(&mut peer);
     let commit = peer.session.channel(id).call(peer.now, &TxCommit::default()).unwrap();
@@ -292,11 +298,7 @@ fn a_mode_that_is_selected_meanwhile_is_sent_though_its_caller_is_gone() {
 /// What was acked on the new transport before the commit is not part of the next transaction.
 #[test]
 fn an_interrupted_transaction_is_rolled_back_also_while_the_connection_is_restored() {
-    let mut peer = recovering();
-    let id = peer.channel(1);
-    let select = peer.session.channel(id).call(peer.now, &TxSelect::default()).unwrap();
-    peer.send(1, &tx::SelectOk::default());
-    peer.session.take_reply(&select).unwrap().unwrap();
+    let (mut peer, id) = transactional();
     publish(&mut peer, id).unwrap();
     peer.lose();
     peer.reconnect();

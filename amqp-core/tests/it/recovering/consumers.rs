@@ -33,6 +33,17 @@ fn consuming(queues: &[&str]) -> (Peer, ChannelId, Vec<ConsumerKey>) {
     (peer, id, keys)
 }
 
+/// The same after a loss: the session has asked for all of them at once.
+fn restarting(queues: &[&str]) -> (Peer, ChannelId, Vec<ConsumerKey>) {
+    let (mut peer, id, keys) = consuming(queues);
+    peer.lose();
+    peer.events();
+    peer.reconnect();
+    // With the channel and its limit.
+    assert_eq!(frames(&mut peer).len(), 2 + queues.len());
+    (peer, id, keys)
+}
+
 #[test]
 fn r14_consumers_keep_their_tags_and_their_prefetch() {
     let mut peer = recovering();
@@ -171,11 +182,7 @@ fn refuse(peer: &mut Peer, id: ChannelId, code: u16, reason: &str) {
 
 #[test]
 fn r7_a_consumer_that_the_broker_refuses_ends_and_the_others_go_on() {
-    let (mut peer, id, keys) = consuming(&["a", "b", "c"]);
-    peer.lose();
-    peer.events();
-    peer.reconnect();
-    assert_eq!(frames(&mut peer).len(), 5);
+    let (mut peer, id, keys) = restarting(&["a", "b", "c"]);
     grant_on(&mut peer, id, &["channel.Open", "qos 256"]);
     refuse(&mut peer, id, 404, "NOT_FOUND - no queue 'b' in vhost '/'");
     // Three were in flight. One after the other shows which of them it is.
@@ -211,11 +218,7 @@ fn r7_a_consumer_that_the_broker_refuses_ends_and_the_others_go_on() {
 /// When a consumer is refused, the channel is opened again on the same transport, where its tags begin anew.
 #[test]
 fn r15_a_delivery_from_before_a_refusal_is_stale() {
-    let (mut peer, id, keys) = consuming(&["a", "b"]);
-    peer.lose();
-    peer.events();
-    peer.reconnect();
-    assert_eq!(frames(&mut peer).len(), 4);
+    let (mut peer, id, keys) = restarting(&["a", "b"]);
     let opened = ["channel.Open", "qos 256", "consume a as tag-a"];
     grant_on(&mut peer, id, &opened);
     deliver(&mut peer, 1, "tag-a", 1);
@@ -315,11 +318,7 @@ fn an_exclusive_consumer_is_started_when_the_broker_lets_go() {
 #[test]
 fn a_consumer_that_the_broker_puts_off_is_started_before_the_others() {
     const IN_USE: &str = "ACCESS_REFUSED - queue 'b' in vhost '/' in exclusive use";
-    let (mut peer, id, _) = consuming(&["a", "b", "c"]);
-    peer.lose();
-    peer.events();
-    peer.reconnect();
-    assert_eq!(frames(&mut peer).len(), 5);
+    let (mut peer, id, _) = restarting(&["a", "b", "c"]);
     grant_on(&mut peer, id, &["channel.Open", "qos 256", "consume a as tag-a"]);
     refuse(&mut peer, id, 403, IN_USE);
     // It is unknown which of two it is.
@@ -348,11 +347,7 @@ fn a_consumer_that_the_broker_puts_off_is_started_before_the_others() {
 /// The others are started all the same.
 #[test]
 fn r7_a_consumer_may_be_cancelled_while_it_starts() {
-    let (mut peer, id, keys) = consuming(&["a", "b", "c"]);
-    peer.lose();
-    peer.events();
-    peer.reconnect();
-    assert_eq!(frames(&mut peer).len(), 5);
+    let (mut peer, id, keys) = restarting(&["a", "b", "c"]);
     grant_on(&mut peer, id, &["channel.Open", "qos 256"]);
     refuse(&mut peer, id, 404, "NOT_FOUND - no queue 'c' in vhost '/'");
     assert_eq!(frames(&mut peer).last().unwrap(), "consume a as tag-a");
@@ -373,11 +368,7 @@ fn r7_a_consumer_may_be_cancelled_while_it_starts() {
 
 #[test]
 fn a_consumer_that_is_cancelled_is_not_reported_when_it_is_refused() {
-    let (mut peer, id, keys) = consuming(&["a"]);
-    peer.lose();
-    peer.events();
-    peer.reconnect();
-    assert_eq!(frames(&mut peer).len(), 3);
+    let (mut peer, id, keys) = restarting(&["a"]);
     let cancel = peer.session.channel(id).cancel(peer.now, keys[0]).unwrap();
     grant_on(&mut peer, id, &["channel.Open", "qos 256"]);
     refuse(&mut peer, id, 404, "NOT_FOUND - no queue 'a' in vhost '/'");
