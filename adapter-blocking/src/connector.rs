@@ -196,7 +196,7 @@ impl Connector {
     ///
     /// ```
     /// # use amqp_blocking::{CloseCause, Connector, ReplyCode};
-    /// // Ends if the broker found our own fault: to repeat it would not help.
+    /// // A close for an error of this client would be repeated: the connection ends.
     /// let connector = Connector::default().recover_if(|cause| match cause {
     ///     CloseCause::ByBroker(error) => error.code == ReplyCode::CONNECTION_FORCED,
     ///     _ => true,

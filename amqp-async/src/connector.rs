@@ -163,7 +163,7 @@ impl<R: Runtime> Connector<R> {
     /// ```
     /// # use amqp_async::{CloseCause, Connector, ReplyCode, Runtime};
     /// # fn example<R: Runtime>(connector: Connector<R>) -> Connector<R> {
-    /// // Ends if the broker found our own fault: to repeat it would not help.
+    /// // A close for an error of this client would be repeated: the connection ends.
     /// connector.recover_if(|cause| match cause {
     ///     CloseCause::ByBroker(error) => error.code == ReplyCode::CONNECTION_FORCED,
     ///     _ => true,

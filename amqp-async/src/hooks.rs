@@ -114,7 +114,7 @@ impl Hooks {
         self.recover_if.is_some()
     }
 
-    /// Whether this loss is recovered. A condition that panics has not asked for it; the panic hook reports it.
+    /// Whether this loss is recovered. If the function panics, it is not; the panic hook reports it.
     pub(crate) fn recovers(&self, cause: &CloseCause) -> bool {
         self.recover_if.as_ref().is_none_or(|recovers| {
             catch_unwind(AssertUnwindSafe(|| recovers(cause))).unwrap_or(false)

@@ -75,7 +75,7 @@ impl<R> fmt::Debug for Call<R> {
 pub struct Attempt(pub(crate) u32);
 
 /// How often a channel was opened again. Delivery tags of one epoch are invalid in the next: the broker counts them
-/// from 1 each time. Its numbers repeat after more losses than a delivery is held for.
+/// from 1 each time. The numbers begin again after 65,536 of them, when no delivery of the first is held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub(crate) u16);
 

@@ -343,7 +343,7 @@ fn a_publish_waits_until_the_connection_is_recovered() {
     }
 }
 
-/// Whether it waits in the driver or in the core, and whatever ends the transport.
+/// Those in the driver and those in the core, whether the transport fails or the broker closes the connection.
 #[test]
 fn r13_publishes_that_were_not_written_are_reported_once() {
     for by_broker in [false, true] {

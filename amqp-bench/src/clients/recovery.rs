@@ -252,7 +252,7 @@ mod tests {
             let broker = ModelBroker::start().unwrap();
             let measured = client.run(&broker.uri(), &small, 2);
             let outcome = measured.unwrap().outcome(client.name(), "w10", 2).unwrap();
-            // The gate's pause, and the delay before an attempt, are no part of it.
+            // It does not include the gate's pause, nor the delay before an attempt.
             let longest = outcome.p99_us.unwrap() / 1e6;
             assert!(longest < outcome.seconds - 2.0, "{} took {longest} s", client.name());
         }

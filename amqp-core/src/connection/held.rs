@@ -29,6 +29,7 @@ pub(crate) struct Until {
 }
 
 impl Held {
+    /// Sets when refusals become final. Before the first call, they are final at once.
     pub(crate) const fn wait_until(&mut self, until: Until) {
         self.until = Some(until);
     }

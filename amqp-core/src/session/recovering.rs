@@ -21,13 +21,13 @@ use crate::timers::Timers;
 
 impl Session {
     /// Reports the decision of [`Action::DecideRecovery`]: whether the session recovers, or ends with the cause of the
-    /// loss.
+    /// loss. A report about another attempt changes nothing.
     pub fn handle_decision(&mut self, now: Instant, attempt: Attempt, recovers: bool) {
         if attempt != self.attempt || self.phase != Phase::Waiting {
             return;
         }
         let Some(cause) = self.undecided.take() else { return };
-        match self.retries.next(now).filter(|_| recovers) {
+        match recovers.then(|| self.retries.next(now)).flatten() {
             Some(at) => self.wait_until(now, at, cause),
             None => self.end(cause),
         }

@@ -1,9 +1,9 @@
 //! Declares the recorded topology again, on a channel of the session.
 //!
 //! The declarations are pipelined: a bounded number of them is in flight. The broker answers the requests of a channel
-//! in their order. So the order of the declarations holds, and it costs a few round trips, not one for each. A broker writes
-//! each reply by itself. To write the next declaration at each of them would cost more than to read the reply, so the
-//! next ones are sent when half of those in flight are answered.
+//! in their order. So the order of the declarations holds, and it costs a few round trips, not one for each. The broker
+//! sends each reply by itself, and a write after each of them would cost more than reading it. So the next declarations
+//! are sent when half of those in flight are answered.
 //!
 //! If the broker refuses a declaration, it closes the channel, and ignores what was sent behind. The refused one is the
 //! oldest without a reply. It is reported, and the rest is sent again on another channel. A refusal that may pass is not

@@ -107,7 +107,7 @@ impl World {
     fn hang_up(&mut self, link: u64, end: End) {
         let Some(found) = self.network.links.get_mut(&link) else { return };
         let Some(id) = found.broker.take() else { return };
-        // It counts as delivered to a consumer without acknowledgement.
+        // What needs no acknowledgement counts as delivered, although it was not sent.
         let unsent = self.broker.take_output(id);
         self.truth.put_out(link, &unsent, &self.trace);
         self.broker.disconnect(id);

@@ -334,7 +334,7 @@ pub(super) fn j4_no_record_is_left(stats: &Stats, channels: usize, consumers: us
     assert_eq!(open, (channels, consumers), "J4: channels and consumers, and their handles");
 }
 
-/// Attempts to recover are no more and no sooner than the policy says.
+/// There are no more attempts to recover than the policy allows, and none before its delay has passed.
 pub(super) fn j5_attempts_keep_to_the_policy(retrying: &Retrying, policy: Policy) {
     let (shortest, longest) = Policy::delays(retrying.attempt);
     let right = (shortest..=longest).contains(&retrying.delay)

@@ -280,8 +280,8 @@ impl World {
         let certain = self.application.certain(&self.network);
         check::j3_the_topology_is_what_was_declared(&topology, certain.into_iter());
         check::j3_named_queues_exist(&topology, self.application.named());
-        // Calls and publishes that were forgotten are under way until they are answered, or their time is over.
-        self.until("J4: only heartbeats are timed, and nothing is under way", |world| {
+        // Forgotten calls and publishes stay open until they are answered or their deadline passes.
+        self.until("J4: only heartbeats are timed, and nothing is open", |world| {
             let timeout = world.client.session.poll_timeout().map(|(_, reason)| reason);
             let stats = world.client.session.connection().stats();
             check::j4_only_heartbeats_are_timed(timeout, world.swarm.heartbeat)

@@ -1,4 +1,4 @@
-//! A loss at every byte of a recovery. Whatever was sent and answered before it, the next recovery restores the same.
+//! A loss at every byte of a recovery. The next recovery restores the same as one that is not interrupted.
 //!
 //! The broker is the model of the testkit. A session with a bit of everything loses its transport, and while it recovers
 //! it loses the next one, after a number of bytes in one direction. Then nothing fails any more. What both sides have in

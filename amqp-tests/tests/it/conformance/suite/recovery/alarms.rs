@@ -15,7 +15,7 @@ on_every_adapter! {
     pk_31_what_is_published_again_waits_for_the_end_of_an_alarm
 }
 
-/// What both brokers say when a memory alarm is raised.
+/// The reason that both brokers give for a memory alarm.
 const REASON: &str = "low on memory";
 
 /// RabbitMQ notices the loss of a connection that it has blocked by its heartbeats.
