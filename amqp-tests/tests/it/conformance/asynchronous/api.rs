@@ -125,6 +125,25 @@ impl At {
         }
     }
 
+    /// Connects with a function that decides which losses are recovered.
+    pub(crate) async fn connect_deciding(
+        &self,
+        configure: impl FnOnce(Config) -> Config,
+        recovers: impl Fn(&CloseCause) -> bool + Send + Sync + 'static,
+    ) -> Result<Connection, ConnectError> {
+        macro_rules! connect {
+            ($adapter:ident) => {{
+                let connector = $adapter::Connector::new(&ends(&self.uri))?.configure(configure);
+                connector.recover_if(recovers).connect().await
+            }};
+        }
+        match self.adapter {
+            Adapter::AsyncStd => connect!(amqp_async_std),
+            Adapter::Smol => connect!(amqp_smol),
+            Adapter::TokioCurrentThread | Adapter::TokioMultiThread => connect!(amqp_tokio),
+        }
+    }
+
     /// Connects with credentials that a function provides.
     pub(crate) async fn connect_providing(
         &self,

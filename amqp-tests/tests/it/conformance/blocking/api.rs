@@ -86,6 +86,17 @@ impl At {
         smol::unblock(move || connector.connect()).await.map(Connection)
     }
 
+    /// Connects with a function that decides which losses are recovered.
+    pub(crate) async fn connect_deciding(
+        &self,
+        configure: impl FnOnce(Config) -> Config,
+        recovers: impl Fn(&CloseCause) -> bool + Send + Sync + 'static,
+    ) -> Result<Connection, ConnectError> {
+        let connector = Connector::new(&ends(&self.uri))?.configure(configure);
+        let connector = connector.recover_if(recovers);
+        smol::unblock(move || connector.connect()).await.map(Connection)
+    }
+
     /// Connects with credentials that a function provides.
     pub(crate) async fn connect_providing(
         &self,

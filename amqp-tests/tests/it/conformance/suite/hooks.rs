@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use super::api::{At, Backoff, Config, ConnectError, ConnectFailure, Connection, Error};
-use super::api::{QueueDeclare, Recovery};
+use super::api::{
+    At, Backoff, CloseCause, Config, ConnectError, ConnectFailure, Connection, ConnectionEvent,
+    Error, QueueDeclare, Recovery,
+};
 use super::at::{consumer_of, next, on_every_adapter, publish};
 use amqp_testkit::{Direction, Fault, Proxy};
 
@@ -17,6 +19,7 @@ on_every_adapter! {
     na_5_a_hook_that_fails_is_the_error_of_connecting
     na_5_a_hook_may_close_its_connection
     na_6_callbacks_hear_of_a_loss_and_of_the_end
+    pk_91_a_function_decides_about_each_loss
 }
 
 /// Recovers at once.
@@ -121,4 +124,27 @@ async fn na_6_callbacks_hear_of_a_loss_and_of_the_end(at: At) {
         drop(connection);
         ended.await;
     }
+}
+
+/// The first loss is recovered, the second one is not.
+async fn pk_91_a_function_decides_about_each_loss(at: At) {
+    let proxy = Proxy::start(at.port()).unwrap();
+    let losses = AtomicU32::new(0);
+    let is_first = move |cause: &CloseCause| {
+        assert!(matches!(cause, CloseCause::Transport(_)), "{cause}");
+        losses.fetch_add(1, Ordering::SeqCst) == 0
+    };
+    let at = at.by_port(proxy.port());
+    let connection = at.connect_deciding(recovering, is_first).await.unwrap();
+    let mut events = connection.events();
+    proxy.inject(Direction::ToClient, Fault::Cut);
+    within("the recovery", async {
+        while !matches!(events.next().await, Some(ConnectionEvent::Recovered { .. })) {}
+    })
+    .await;
+    assert!(connection.is_open());
+    proxy.inject(Direction::ToClient, Fault::Cut);
+    let cause = within("the end", connection.closed()).await;
+    assert!(matches!(cause, CloseCause::Transport(_)), "{cause}");
+    assert_eq!(connection.open_channel().await.map(drop).unwrap_err(), Error::Connection(cause));
 }
