@@ -13,6 +13,18 @@ use crate::load::Load;
 use crate::support::{sleep, within};
 
 const NODES: usize = 3;
+/// The maximum time in which a member of a quorum queue gets what it has missed.
+const CATCH_UP: Duration = Duration::from_secs(120);
+/// Whether all members of each queue have the same last entry of the log.
+const EQUAL_MEMBERS: &str = r#"lists:all(
+    fun(Queue) ->
+        {resource, Host, queue, Name} = amqqueue:get_name(Queue),
+        Indexes = [proplists:get_value(<<"Log Index">>, Member)
+            || Member <- rabbit_quorum_queue:status(Host, Name)],
+        length(Indexes) =:= 3 andalso length(lists:usort(Indexes)) =:= 1
+            andalso is_integer(hd(Indexes))
+    end,
+    rabbit_amqqueue:list())."#;
 
 pub(crate) async fn run(seed: u64, faults: u64, report: &mut Report) -> Result<(), String> {
     let nodes = RabbitMq::start_cluster(NODES).map_err(|error| error.to_string())?;
@@ -48,12 +60,31 @@ pub(crate) async fn run(seed: u64, faults: u64, report: &mut Report) -> Result<(
         for it in &members {
             it.load.goes_on(1_000).await;
         }
-        let count = NODES.to_string();
-        let online = ["await_online_nodes", &count];
-        let launched = nodes[killed].launch().and_then(|()| nodes[killed].ctl(&online));
-        launched.map_err(|error| error.to_string())?;
+        come_back(&nodes, killed).await?;
     }
     report.close(members.map(|it| (it.load, it.proxies)), &at).await
+}
+
+/// Launches a node, and waits until its members of the queues have what the others have. Without that, the next fault would
+/// leave a majority that has to catch up before anything is confirmed.
+async fn come_back(nodes: &[RabbitMq], killed: usize) -> Result<(), String> {
+    let ctl = |node: usize, arguments: &[&str]| {
+        nodes[node].ctl(arguments).map_err(|error| error.to_string())
+    };
+    // Blocks the publishers of the cluster, so that the members can catch up.
+    let blocking = (killed + 1) % NODES;
+    ctl(blocking, &["set_vm_memory_high_watermark", "0.00001"])?;
+    nodes[killed].launch().map_err(|error| error.to_string())?;
+    ctl(killed, &["await_online_nodes", &NODES.to_string()])?;
+    let begun = Instant::now();
+    while ctl(killed, &["eval", EQUAL_MEMBERS])?.trim() != "true" {
+        if begun.elapsed() > CATCH_UP {
+            return Err(format!("node {killed} has not caught up"));
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    println!("node {killed} is back; its queues had caught up after {:?}", begun.elapsed());
+    ctl(blocking, &["set_vm_memory_high_watermark", "0.4"]).map(drop)
 }
 
 /// A load that has an endpoint for each node.

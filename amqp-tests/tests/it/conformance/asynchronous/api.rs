@@ -105,15 +105,21 @@ impl At {
     where
         F: Future<Output = Result<(), Error>> + Send + 'static,
     {
-        let closes = calls.clone();
+        let [lost, closed, blocked] = [(); 3].map(|()| calls.clone());
         macro_rules! connect {
             ($adapter:ident) => {{
                 let connector = $adapter::Connector::new(&ends(&self.uri))?.configure(configure);
                 let connector = connector.on_connect(hook).on_error(move |_, cause| {
-                    let _ = calls.send(format!("lost: {cause}"));
+                    let _ = lost.send(format!("lost: {cause}"));
                 });
                 let connector = connector.on_close(move |_, cause| {
-                    let _ = closes.send(format!("closed: {cause}"));
+                    let _ = closed.send(format!("closed: {cause}"));
+                });
+                let connector = connector.on_blocked(move |_, reason| {
+                    let _ = blocked.send(format!("blocked: {reason}"));
+                });
+                let connector = connector.on_unblocked(move |_| {
+                    let _ = calls.send("unblocked".into());
                 });
                 connector.connect().await
             }};

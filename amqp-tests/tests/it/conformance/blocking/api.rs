@@ -73,15 +73,21 @@ impl At {
     where
         F: Future<Output = Result<(), Error>> + Send + 'static,
     {
-        let closes = calls.clone();
+        let [lost, closed, blocked] = [(); 3].map(|()| calls.clone());
         let connector = Connector::new(&ends(&self.uri))?
             .configure(configure)
             .on_connect(move |connection| smol::block_on(hook(Connection(connection.clone()))))
             .on_error(move |_, cause| {
-                let _ = calls.send(format!("lost: {cause}"));
+                let _ = lost.send(format!("lost: {cause}"));
             })
             .on_close(move |_, cause| {
-                let _ = closes.send(format!("closed: {cause}"));
+                let _ = closed.send(format!("closed: {cause}"));
+            })
+            .on_blocked(move |_, reason| {
+                let _ = blocked.send(format!("blocked: {reason}"));
+            })
+            .on_unblocked(move |_| {
+                let _ = calls.send("unblocked".into());
             });
         smol::unblock(move || connector.connect()).await.map(Connection)
     }

@@ -7,18 +7,19 @@ use std::time::Duration;
 
 use super::api::{
     At, Backoff, CloseCause, Config, ConnectError, ConnectFailure, Connection, ConnectionEvent,
-    Error, QueueDeclare, Recovery,
+    Error, Heartbeat, Publish, QueueDeclare, Recovery,
 };
-use super::at::{consumer_of, next, on_every_adapter, publish};
+use super::at::{Fragile, consumer_of, next, on_every_adapter, publish};
 use amqp_testkit::{Direction, Fault, Proxy};
 
-use crate::support::{sleep, unique, within};
+use crate::support::{exclusive, sleep, unique, within};
 
 on_every_adapter! {
     na_5_a_hook_sets_up_each_connection
     na_5_a_hook_that_fails_is_the_error_of_connecting
     na_5_a_hook_may_close_its_connection
     na_6_callbacks_hear_of_a_loss_and_of_the_end
+    na_6_callbacks_hear_of_an_alarm_before_and_after_a_recovery
     pk_91_a_function_decides_about_each_loss
 }
 
@@ -97,6 +98,35 @@ async fn na_5_a_hook_may_close_its_connection(at: At) {
     let (calls, _called) = mpsc::channel();
     let connecting = at.connect_hooked(recovering, hook, calls);
     assert_eq!(within("the end", connecting).await.unwrap_err(), ConnectError::Aborted);
+}
+
+/// RabbitMQ notices the loss of a connection that it has blocked by its heartbeats.
+async fn na_6_callbacks_hear_of_an_alarm_before_and_after_a_recovery(at: At) {
+    let broker = Fragile::like(&at);
+    let at = at.to(broker.uri());
+    let proxy = Proxy::start(at.port()).unwrap();
+    let (calls, called) = mpsc::channel();
+    let configure = |config| recovering(config).heartbeat(Heartbeat::Seconds(2));
+    let hook = |_| async { Ok::<_, Error>(()) };
+    let connection = at.by_port(proxy.port()).connect_hooked(configure, hook, calls).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
+    let queue = channel.queue_declare(exclusive("alarmed")).await.unwrap().queue;
+    broker.alarm(true);
+    let publisher = connection.publisher().await.unwrap();
+    let publish = Publish::to_queue(&queue, "x");
+    let _before = publisher.send(publish.clone()).await.unwrap();
+    assert_eq!(heard(&called).await, "blocked: low on memory");
+    proxy.inject(Direction::ToClient, Fault::Cut);
+    // A connection that is lost is not blocked.
+    assert_eq!(heard(&called).await, "unblocked");
+    assert!(heard(&called).await.starts_with("lost: "));
+    let after = within("the recovery", publisher.send(publish)).await.unwrap();
+    assert_eq!(heard(&called).await, "blocked: low on memory");
+    broker.alarm(false);
+    assert_eq!(heard(&called).await, "unblocked");
+    within("a confirm", after).await.unwrap();
+    connection.close().await;
+    assert!(heard(&called).await.starts_with("closed: "));
 }
 
 async fn na_6_callbacks_hear_of_a_loss_and_of_the_end(at: At) {

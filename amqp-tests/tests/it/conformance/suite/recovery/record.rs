@@ -7,9 +7,13 @@ use amqp_testkit::{Direction, Fault, RabbitMq};
 use super::Lossy;
 use super::api::{
     At, BasicConsume, BasicQos, CloseCause, Config, ConnectionEvent, ExchangeBind, ExchangeDeclare,
-    ExchangeDelete, Heartbeat, QueueBind, QueueDeclare, QueueDelete, on_tokio,
+    ExchangeDelete, Heartbeat, QueueBind, QueueDeclare, QueueDelete, on_rabbitmq, on_tokio,
 };
 use crate::support::{fragile, sleep};
+
+on_rabbitmq! {
+    r16_rabbitmq_has_what_was_declared_after_a_loss
+}
 
 on_tokio! {
     r16_rabbitmq_has_what_was_declared_after_each_kind_of_loss
@@ -41,7 +45,15 @@ fn listed(node: &RabbitMq, named: &str) -> Vec<String> {
     lines
 }
 
+async fn r16_rabbitmq_has_what_was_declared_after_a_loss(at: At) {
+    has_what_was_declared_after(at, &["reset", "close"]).await;
+}
+
 async fn r16_rabbitmq_has_what_was_declared_after_each_kind_of_loss(at: At) {
+    has_what_was_declared_after(at, &["end", "silence", "restart", "crash"]).await;
+}
+
+async fn has_what_was_declared_after(at: At, losses: &[&str]) {
     let node = fragile();
     let heartbeat = |config: Config| config.heartbeat(Heartbeat::Seconds(2));
     let mut lossy = Lossy::open(&at.to(node.uri()), heartbeat).await;
@@ -86,8 +98,8 @@ async fn r16_rabbitmq_has_what_was_declared_after_each_kind_of_loss(at: At) {
     // Definitions reach the disk a while after they are answered.
     node.ctl(&["eval", "mnesia:dump_log()."]).unwrap();
 
-    for loss in ["end", "reset", "silence", "close", "restart", "crash"] {
-        match loss {
+    for loss in losses {
+        match *loss {
             "end" => lossy.proxy.inject(Direction::ToClient, Fault::Cut),
             "reset" => lossy.proxy.inject(Direction::ToBroker, Fault::Reset),
             "silence" => {
@@ -103,7 +115,7 @@ async fn r16_rabbitmq_has_what_was_declared_after_each_kind_of_loss(at: At) {
             }
         }
         let cause = lossy.is_lost().await;
-        match loss {
+        match *loss {
             "silence" => assert!(matches!(cause, CloseCause::HeartbeatTimeout { .. }), "{cause:?}"),
             "close" | "restart" => assert!(matches!(cause, CloseCause::ByBroker(_)), "{cause:?}"),
             _ => assert!(matches!(cause, CloseCause::Transport(_)), "{loss}: {cause:?}"),
