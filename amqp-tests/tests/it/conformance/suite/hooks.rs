@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use super::api::{
     At, Backoff, CloseCause, Config, ConnectError, ConnectFailure, Connection, ConnectionEvent,
-    Error, Heartbeat, Publish, QueueDeclare, Recovery,
+    Error, Publish, QueueDeclare, QueueDelete, Recovery,
 };
 use super::at::{Fragile, consumer_of, next, on_every_adapter, publish};
 use amqp_testkit::{Direction, Fault, Proxy};
 
-use crate::support::{exclusive, sleep, unique, within};
+use crate::support::{sleep, unique, within};
 
 on_every_adapter! {
     na_5_a_hook_sets_up_each_connection
@@ -100,17 +100,17 @@ async fn na_5_a_hook_may_close_its_connection(at: At) {
     assert_eq!(within("the end", connecting).await.unwrap_err(), ConnectError::Aborted);
 }
 
-/// RabbitMQ notices the loss of a connection that it has blocked by its heartbeats.
 async fn na_6_callbacks_hear_of_an_alarm_before_and_after_a_recovery(at: At) {
     let broker = Fragile::like(&at);
     let at = at.to(broker.uri());
     let proxy = Proxy::start(at.port()).unwrap();
     let (calls, called) = mpsc::channel();
-    let configure = |config| recovering(config).heartbeat(Heartbeat::Seconds(2));
     let hook = |_| async { Ok::<_, Error>(()) };
-    let connection = at.by_port(proxy.port()).connect_hooked(configure, hook, calls).await.unwrap();
+    let connection =
+        at.by_port(proxy.port()).connect_hooked(recovering, hook, calls).await.unwrap();
     let channel = connection.open_channel().await.unwrap();
-    let queue = channel.queue_declare(exclusive("alarmed")).await.unwrap().queue;
+    let queue = unique("alarmed");
+    channel.queue_declare(QueueDeclare::new(&queue).durable()).await.unwrap();
     broker.alarm(true);
     let publisher = connection.publisher().await.unwrap();
     let publish = Publish::to_queue(&queue, "x");
@@ -125,6 +125,7 @@ async fn na_6_callbacks_hear_of_an_alarm_before_and_after_a_recovery(at: At) {
     broker.alarm(false);
     assert_eq!(heard(&called).await, "unblocked");
     within("a confirm", after).await.unwrap();
+    channel.queue_delete(QueueDelete::new(&queue)).await.unwrap();
     connection.close().await;
     assert!(heard(&called).await.starts_with("closed: "));
 }
