@@ -38,7 +38,7 @@ use crate::wait::{wait, wait_timeout};
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Channel(amqp_async::Channel);
+pub struct Channel(pub(crate) amqp_async::Channel);
 
 macro_rules! calls {
     ($(

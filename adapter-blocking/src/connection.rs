@@ -21,7 +21,7 @@ use crate::wait::{wait, wait_timeout};
 /// buffered is sent. A process that ends before that loses the messages that were not written, so call
 /// [`close`](Self::close).
 #[derive(Clone, Debug)]
-pub struct Connection(amqp_async::Connection);
+pub struct Connection(pub(crate) amqp_async::Connection);
 
 impl Connection {
     pub(crate) const fn new(connection: amqp_async::Connection) -> Self {

@@ -41,7 +41,7 @@ impl Channel {
 /// ```
 #[must_use = "a consumer that is dropped is cancelled"]
 #[derive(Debug)]
-pub struct Consumer(amqp_async::Consumer);
+pub struct Consumer(pub(crate) amqp_async::Consumer);
 
 impl Consumer {
     pub(crate) const fn new(consumer: amqp_async::Consumer) -> Self {

@@ -58,7 +58,7 @@ impl Channel {
 /// # Ok(())
 /// # }
 /// ```
-pub struct Delivery(amqp_async::Delivery);
+pub struct Delivery(pub(crate) amqp_async::Delivery);
 
 impl Delivery {
     pub(crate) const fn new(delivery: amqp_async::Delivery) -> Self {

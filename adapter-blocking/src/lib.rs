@@ -46,6 +46,7 @@ mod channel;
 mod connection;
 mod connector;
 mod consumer;
+mod conversions;
 mod delivery;
 mod dispatcher;
 mod inbox;

@@ -38,7 +38,7 @@ impl Channel {
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Publisher(amqp_async::Publisher);
+pub struct Publisher(pub(crate) amqp_async::Publisher);
 
 impl Publisher {
     pub(crate) const fn new(publisher: amqp_async::Publisher) -> Self {

@@ -58,6 +58,11 @@ impl<R: Runtime> Connector<R> {
         Self { runtime, config, plugins: Plugins::new() }
     }
 
+    /// Returns the runtime on which connections run, for code that spawns tasks or needs timers on any runtime.
+    pub const fn runtime(&self) -> &R {
+        &self.runtime
+    }
+
     /// Creates the streams of connections with a function, such as one that connects through a proxy or to a
     /// Unix socket.
     ///

@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::{run, run_command};
 
 /// The published packages, each behind those that it depends on.
-pub(crate) const PUBLISHED: [&str; 9] = [
+pub(crate) const PUBLISHED: [&str; 10] = [
     "amqp-proto",
     "amqp-testkit",
     "amqp-core",
@@ -18,6 +18,7 @@ pub(crate) const PUBLISHED: [&str; 9] = [
     "amqp-smol",
     "amqp-async-std",
     "amqp-blocking",
+    "amqp-app",
 ];
 
 /// Packages all of them in one call, builds each from its package, and builds the README's example in a

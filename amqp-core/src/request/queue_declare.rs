@@ -119,6 +119,15 @@ impl QueueDeclare {
         self.argument("x-dead-letter-routing-key", routing_key)
     }
 
+    /// Dead-letters at least once: a message leaves the queue when the queues that it is dead-lettered to have
+    /// confirmed it. By default it leaves before, and may be lost on the way. Sets `x-dead-letter-strategy`, and the
+    /// overflow that it needs, [`RejectPublish`](Overflow::RejectPublish). Quorum queues with a dead-letter exchange only
+    /// (<https://www.rabbitmq.com/docs/quorum-queues#dead-lettering>).
+    #[must_use]
+    pub fn dead_letter_at_least_once(self) -> Self {
+        self.argument("x-dead-letter-strategy", "at-least-once").overflow(Overflow::RejectPublish)
+    }
+
     /// Sets the maximum priority of messages. Those of higher priority are delivered first
     /// (`x-max-priority`; <https://www.rabbitmq.com/docs/priority>). Classic queues only.
     #[must_use]

@@ -9,6 +9,9 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 /// The longest that a file may be.
 const LINES_MAX: usize = 600;
 
+/// The prefixes of the ids that tests carry in their names.
+const SYSTEMS: [&str; 6] = ["na", "pk", "br", "np", "gr", "u"];
+
 /// The adapters' folders.
 const ADAPTERS: [&str; 4] =
     ["adapter-async-std", "adapter-blocking", "adapter-smol", "adapter-tokio"];
@@ -159,7 +162,8 @@ fn proto_and_core_deny_what_can_panic() {
 /// Limits stand in the `limits.rs` of the crate that they bind.
 #[test]
 fn every_limit_has_its_unit_and_its_reason() {
-    for (crate_name, least) in [("amqp-core", 40), ("amqp-async", 9), ("adapter-blocking", 3)] {
+    let crates = [("amqp-core", 40), ("amqp-async", 9), ("adapter-blocking", 3), ("amqp-app", 1)];
+    for (crate_name, least) in crates {
         let path = root().join(crate_name).join("src/limits.rs");
         let text = fs::read_to_string(path).unwrap();
         let lines: Vec<&str> = text.lines().collect();
@@ -260,6 +264,10 @@ fn dependencies_point_down() {
     let roots = ["rustls-native-certs", "rustls-platform-verifier", "webpki-roots"];
     let tls = [&["amqp-async", "bytes", "rustls"][..], &roots].concat();
     let allowed = BTreeMap::from([
+        (
+            "amqp-app",
+            vec!["amqp-async", "amqp-blocking", "bytes", "serde", "serde_json", "thiserror"],
+        ),
         ("amqp-proto", vec!["nom", "serde", "thiserror"]),
         (
             "amqp-core",
@@ -302,7 +310,9 @@ fn dependencies_point_down() {
         let normal = actual(DependencyKind::Normal);
         assert_eq!(normal, allowed.iter().copied().collect(), "{}", package.name);
         let upward = actual(DependencyKind::Development);
-        let ours = |name: &&&str| **name != "amqp-testkit" && is_ours(name);
+        // Examples of applications run on an adapter, which is below.
+        let below = |name: &str| package.name.as_str() == "amqp-app" && name == "amqp-tokio";
+        let ours = |name: &&&str| **name != "amqp-testkit" && is_ours(name) && !below(name);
         let upward: Vec<_> = upward.iter().filter(ours).collect();
         assert!(upward.is_empty(), "{} tests itself with {upward:?}", package.name);
     }
@@ -347,8 +357,8 @@ fn features_and_tests_agree() {
         let text = fs::read_to_string(path).unwrap();
         for name in text.split("fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next()) {
             let mut words = name.split('_');
-            while let (Some(system @ ("na" | "pk" | "br")), Some(number)) =
-                (words.next(), words.next())
+            while let (Some(system), Some(number)) = (words.next(), words.next())
+                && SYSTEMS.contains(&system)
             {
                 tested.insert((format!("{system}_{number}"), name.to_owned()));
             }

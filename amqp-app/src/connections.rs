@@ -1,0 +1,32 @@
+//! Where an application has its connections from: a connector, which dials them, or a pool, which lends them.
+
+use amqp_async::{ConnectError, Connection};
+
+use crate::platform::Platform;
+use crate::runner::BoxFuture;
+
+/// A source of connections.
+pub(crate) trait Connections: Send + Sync {
+    /// Resolves to an open connection.
+    fn lease(&self) -> BoxFuture<'_, Result<Lease, ConnectError>>;
+}
+
+/// A connection in use.
+#[derive(Clone, Debug)]
+pub(crate) struct Lease {
+    pub(crate) connection: Connection,
+    /// Whether the one who uses it closes it.
+    pub(crate) owned: bool,
+}
+
+/// Connections of a connector, which belong to the one who asks for them.
+pub(crate) struct Dialled<P>(pub(crate) P);
+
+impl<P: Platform> Connections for Dialled<P> {
+    fn lease(&self) -> BoxFuture<'_, Result<Lease, ConnectError>> {
+        Box::pin(async {
+            let connection = self.0.connect().await?;
+            Ok(Lease { connection, owned: true })
+        })
+    }
+}

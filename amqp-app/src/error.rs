@@ -1,0 +1,37 @@
+use amqp_async::{CloseCause, ConnectError};
+
+use crate::failure::BoxError;
+
+/// Why an application could not start, or has ended early.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An operation of the client failed.
+    #[error(transparent)]
+    Client(#[from] amqp_async::Error),
+    /// A connection could not be opened.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// A connection was lost, and is not recovered.
+    #[error("the connection has ended, and is not recovered: {0}")]
+    ConnectionEnded(CloseCause),
+    /// A rule of the application contradicts another one, or cannot be carried out.
+    #[error("invalid application: {0}")]
+    Invalid(String),
+    /// The broker refused an exchange, a queue or a binding that the application needs.
+    #[error("cannot set up {what}: {error}")]
+    Setup {
+        /// What could not be set up.
+        what: String,
+        /// Why.
+        error: amqp_async::Error,
+    },
+    /// A handler returned [`Failure::stop`](crate::Failure::stop), or a retry policy ended the application.
+    #[error("stopped by the handler of queue {queue:?}: {error}")]
+    Stopped {
+        /// The queue of the message.
+        queue: String,
+        /// The handler's error.
+        error: BoxError,
+    },
+}
