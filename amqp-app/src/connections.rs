@@ -1,14 +1,15 @@
 //! Where an application has its connections from: a connector, which dials them, or a pool, which lends them.
 
-use amqp_async::{ConnectError, Connection};
+use amqp_async::Connection;
 
+use crate::error::Error;
 use crate::platform::Platform;
 use crate::runner::BoxFuture;
 
 /// A source of connections.
 pub(crate) trait Connections: Send + Sync {
     /// Resolves to an open connection.
-    fn lease(&self) -> BoxFuture<'_, Result<Lease, ConnectError>>;
+    fn lease(&self) -> BoxFuture<'_, Result<Lease, Error>>;
 }
 
 /// A connection in use.
@@ -23,7 +24,7 @@ pub(crate) struct Lease {
 pub(crate) struct Dialled<P>(pub(crate) P);
 
 impl<P: Platform> Connections for Dialled<P> {
-    fn lease(&self) -> BoxFuture<'_, Result<Lease, ConnectError>> {
+    fn lease(&self) -> BoxFuture<'_, Result<Lease, Error>> {
         Box::pin(async {
             let connection = self.0.connect().await?;
             Ok(Lease { connection, owned: true })

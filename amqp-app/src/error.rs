@@ -18,6 +18,9 @@ pub enum Error {
     /// A rule of the application contradicts another one, or cannot be carried out.
     #[error("invalid application: {0}")]
     Invalid(String),
+    /// The pool was closed while a connection was awaited.
+    #[error("the pool was closed")]
+    PoolClosed,
     /// The broker refused an exchange, a queue or a binding that the application needs.
     #[error("cannot set up {what}: {error}")]
     Setup {
@@ -33,5 +36,13 @@ pub enum Error {
         queue: String,
         /// The handler's error.
         error: BoxError,
+    },
+    /// There is no pool of this kind.
+    #[error("no pool {kind:?}: there are {}", known.iter().map(|it| format!("{it:?}")).collect::<Vec<_>>().join(", "))]
+    UnknownPool {
+        /// The kind that was asked for.
+        kind: String,
+        /// The kinds that there are.
+        known: Vec<String>,
     },
 }

@@ -25,6 +25,7 @@ mod failure;
 pub mod limits;
 mod message;
 mod platform;
+mod pool;
 pub mod prelude;
 #[allow(dead_code, reason = "pools and applications run on it")]
 mod runner;
@@ -33,3 +34,4 @@ pub use error::Error;
 pub use failure::{BoxError, Failure, FailureCause};
 pub use message::Message;
 pub use platform::{Asynchronous, Platform};
+pub use pool::{Member, Pool, PoolStatus, Pools};

@@ -7,4 +7,4 @@ pub use amqp_async::{
     Properties, QueueBind, QueueDeclare, QueueDelete, QueuePurge,
 };
 
-pub use crate::{Error, Failure, Message, Platform};
+pub use crate::{Error, Failure, Member, Message, Platform, Pool, Pools};

@@ -69,6 +69,26 @@ impl Runner {
     }
 }
 
+/// Resolves to the output of `future`, `None` if `other` resolves first.
+pub(crate) async fn first_of<F: Future, G: Future>(future: F, other: G) -> Option<F::Output> {
+    let (mut future, mut other) = (pin!(future), pin!(other));
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => other.as_mut().poll(cx).map(|_| None),
+    })
+    .await
+}
+
+/// Runs all futures at the same time. Resolves when all have resolved.
+pub(crate) async fn join_all<F: Future>(futures: impl Iterator<Item = F>) {
+    let mut futures: Vec<_> = futures.map(Box::pin).collect();
+    poll_fn(|cx| {
+        futures.retain_mut(|future| future.as_mut().poll(cx).is_pending());
+        if futures.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
 impl<E: Executor> Run for E {
     fn now(&self) -> Instant {
         amqp_async::Clock::now(self)

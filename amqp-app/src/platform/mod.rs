@@ -3,6 +3,8 @@
 #[cfg(feature = "threads")]
 mod threads;
 
+use std::fmt;
+
 use amqp_async::{ConnectError, Connection, Connector, Executor, Runtime};
 
 /// The connector of an adapter: it opens connections, and has an executor for tasks and timers.
@@ -17,6 +19,9 @@ use amqp_async::{ConnectError, Connection, Connector, Executor, Runtime};
 pub trait Platform: Clone + Send + Sync + 'static {
     /// The executor.
     type Executor: Executor;
+
+    /// The connection as applications use it on this platform.
+    type Connection: From<Connection> + Clone + fmt::Debug + Send + Sync + 'static;
 
     /// Returns the executor on which the application runs.
     fn executor(&self) -> Self::Executor;
@@ -36,6 +41,7 @@ pub trait Asynchronous: Platform {}
 
 impl<R: Runtime> Platform for Connector<R> {
     type Executor = R;
+    type Connection = Connection;
 
     fn executor(&self) -> R {
         self.runtime().clone()

@@ -8,6 +8,7 @@ use super::Platform;
 
 impl Platform for Connector {
     type Executor = Threads;
+    type Connection = amqp_blocking::Connection;
 
     fn executor(&self) -> Threads {
         Threads

@@ -10,7 +10,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 const LINES_MAX: usize = 600;
 
 /// The prefixes of the ids that tests carry in their names.
-const SYSTEMS: [&str; 6] = ["na", "pk", "br", "np", "gr", "u"];
+const SYSTEMS: [&str; 7] = ["na", "pk", "br", "np", "pu", "gr", "u"];
 
 /// The adapters' folders.
 const ADAPTERS: [&str; 4] =
@@ -266,7 +266,16 @@ fn dependencies_point_down() {
     let allowed = BTreeMap::from([
         (
             "amqp-app",
-            vec!["amqp-async", "amqp-blocking", "bytes", "serde", "serde_json", "thiserror"],
+            vec![
+                "amqp-async",
+                "amqp-blocking",
+                "async-lock",
+                "bytes",
+                "event-listener",
+                "serde",
+                "serde_json",
+                "thiserror",
+            ],
         ),
         ("amqp-proto", vec!["nom", "serde", "thiserror"]),
         (

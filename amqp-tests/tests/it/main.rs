@@ -7,6 +7,7 @@ mod conformance;
 mod demo_mechanism;
 mod invariants;
 mod live;
+mod pools;
 mod simulation;
 mod stopping_peers;
 mod support;
