@@ -1,11 +1,13 @@
 //! The broker: the exchanges, queues and connections, bytes in and out, alarms, disconnects.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use amqp_proto::ReplyCode;
 
 use super::connection::{Connection, Phase};
+use super::dead_letters::DeadLetter;
+use super::deadlines::{Deadlines, Due};
 use super::queue::Queue;
 use super::refusal::Refusal;
 use super::routing::{Destination, Exchange, Kind};
@@ -17,7 +19,7 @@ pub(super) const OUTPUT_HIGH_BYTES: usize = 1 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConnectionId(pub(super) u64);
 
-/// The model: bytes in, bytes out. [`ModelBroker`](super::ModelBroker) serves it.
+/// The model: bytes in, bytes out, and the time from outside. [`ModelBroker`](super::ModelBroker) serves it.
 #[derive(Debug)]
 pub struct Broker {
     pub(super) exchanges: BTreeMap<String, Exchange>,
@@ -25,6 +27,11 @@ pub struct Broker {
     pub(super) connections: BTreeMap<ConnectionId, Connection>,
     /// The reason of the alarm. Connections that publish during an alarm are blocked.
     pub(super) alarm: Option<String>,
+    /// The time since 1970.
+    pub(super) now: Duration,
+    pub(super) deadlines: Deadlines,
+    /// Dead letters that are to be published.
+    pub(super) dead_letters: VecDeque<DeadLetter>,
     /// Connections with new output.
     pub(super) dirty: BTreeSet<ConnectionId>,
     next_connection: u64,
@@ -67,6 +74,9 @@ impl Broker {
             queues: BTreeMap::new(),
             connections: BTreeMap::new(),
             alarm: None,
+            now: Duration::ZERO,
+            deadlines: Deadlines::default(),
+            dead_letters: VecDeque::new(),
             dirty: BTreeSet::new(),
             next_connection: 0,
             next_queue_name: 0,
@@ -99,6 +109,7 @@ impl Broker {
         let output = std::mem::take(&mut connection.output);
         if output.len() >= OUTPUT_HIGH_BYTES {
             self.deliver_all();
+            self.publish_dead_letters();
         }
         output
     }
@@ -138,6 +149,7 @@ impl Broker {
             self.delete_queue(&name);
         }
         self.deliver_all();
+        self.publish_dead_letters();
     }
 
     /// Raises an alarm with this reason, as RabbitMQ does when it is low on memory or disk space, or ends it with `None`.
@@ -171,6 +183,7 @@ impl Broker {
             }
             self.mark_dirty(id);
         }
+        self.publish_dead_letters();
     }
 
     /// Returns the number of messages that are ready in a queue, `None` if the queue does not exist.
@@ -192,6 +205,9 @@ impl Broker {
     /// Deletes a queue with its bindings, and cancels its consumers. Returns the number of messages that were ready.
     pub(super) fn delete_queue(&mut self, name: &str) -> Option<u32> {
         let queue = self.queues.remove(name)?;
+        for due in [Due::Message(name.to_owned()), Due::Queue(name.to_owned())] {
+            self.deadlines.set(due, None);
+        }
         let destination = Destination::Queue(name.to_owned());
         self.remove_bindings(|_, binding| binding.destination == destination);
         for consumer in &queue.consumers {

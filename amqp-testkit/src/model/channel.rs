@@ -262,6 +262,7 @@ impl Broker {
     pub(super) fn requeue(&mut self, unacked: Unacked) {
         if let Some(queue) = self.queues.get_mut(&unacked.queue) {
             queue.requeue(unacked.queued);
+            self.drop_expired(&unacked.queue);
         }
     }
 }

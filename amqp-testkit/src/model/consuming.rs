@@ -57,9 +57,10 @@ impl Channel<'_> {
 
     pub(super) fn get(&mut self, get: &basic::Get<'_>) -> Result<(), Refusal> {
         let name = self.named_queue(get.queue)?;
-        let queue = self.queue(&name)?;
-        let first = queue.ready.pop_first();
-        let message_count = queue.ready.len() as u32;
+        let first = self.queue(&name)?.ready.pop_first();
+        self.broker.postpone_queue_expiry(&name);
+        self.broker.drop_expired(&name);
+        let message_count = self.queue(&name)?.ready.len() as u32;
         let Some((_, queued)) = first else {
             self.send(&basic::GetEmpty::default());
             return Ok(());
@@ -142,6 +143,8 @@ impl Broker {
         found.taken &= !found.consumers.is_empty();
         if found.auto_delete && found.consumed && found.consumers.is_empty() {
             self.delete_queue(queue);
+        } else {
+            self.postpone_queue_expiry(queue);
         }
     }
 }

@@ -14,11 +14,24 @@ use super::fields::short;
 use super::queue::{ConsumerAt, Queued};
 
 impl Broker {
-    /// Delivers the ready messages of a queue to its consumers, as far as they may have them.
+    /// Delivers the ready messages of a queue to its consumers, as far as they may have them, and drops those that have
+    /// expired behind them.
     pub(super) fn deliver(&mut self, name: &str) {
-        let Self { queues, connections, dirty, .. } = self;
+        self.deliver_unexpired(name);
+        while self.drop_expired(name) {
+            self.deliver_unexpired(name);
+        }
+    }
+
+    /// Delivers ready messages up to the next one that has expired. The first one may have.
+    fn deliver_unexpired(&mut self, name: &str) {
+        let Self { queues, connections, dirty, now, .. } = self;
         let Some(queue) = queues.get_mut(name) else { return };
+        let mut delivered = false;
         while let Some((_, first)) = queue.ready.first_key_value() {
+            if delivered && first.has_expired(*now) {
+                return;
+            }
             let taker = queue.first_taker(|consumer| {
                 let connection = connections.get_mut(&consumer.connection);
                 connection.is_some_and(|it| it.deliver(consumer, name, first))
@@ -27,6 +40,7 @@ impl Broker {
                 return;
             };
             queue.ready.pop_first();
+            delivered = true;
             dirty.insert(consumer.connection);
             if queue.arguments.single_active_consumer {
                 queue.consumers.push_front(consumer);

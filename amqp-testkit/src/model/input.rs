@@ -80,6 +80,7 @@ impl Broker {
         if let Err(refusal) = result {
             self.refuse(id, number, method, refusal);
         }
+        self.publish_dead_letters();
     }
 
     fn handle_method(

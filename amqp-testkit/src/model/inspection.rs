@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use amqp_proto::{FieldValue, Properties, TABLE_DEPTH_MAX};
+
 use super::broker::Broker;
+use super::queue::Queued;
 use super::routing::Destination;
 
 /// The exchanges, queues and bindings of a broker, without the standard exchanges.
@@ -27,6 +30,24 @@ pub struct Attributes {
     pub auto_delete: bool,
     /// Whether it belongs to one connection. Exchanges never do.
     pub exclusive: bool,
+}
+
+/// A message in a queue: see [`ModelBroker::messages`](super::ModelBroker::messages).
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct QueuedMessage {
+    /// The exchange that it was published to, or dead-lettered to.
+    pub exchange: String,
+    /// Its routing key.
+    pub routing_key: String,
+    /// Its properties, with its headers. Empty if they cannot be decoded.
+    pub properties: Properties,
+    /// Its body.
+    pub body: Vec<u8>,
+    /// Whether it was delivered before, and requeued.
+    pub redelivered: bool,
+    /// Whether it is delivered to a client that has not acknowledged it.
+    pub unacknowledged: bool,
 }
 
 impl Broker {
@@ -56,13 +77,41 @@ impl Broker {
         topology
     }
 
-    /// Returns the bodies of the messages in a queue: those that are ready, in their order, then those that were delivered
-    /// and are unacknowledged.
+    /// Returns the messages in a queue: those that are ready, in their order, then those that were delivered and are
+    /// unacknowledged. Empty if the queue does not exist.
+    pub fn messages(&self, queue: &str) -> Vec<QueuedMessage> {
+        self.queued(queue).map(|(queued, acked)| QueuedMessage::new(queued, acked)).collect()
+    }
+
+    /// Returns the bodies of the messages in a queue, in the order of [`messages`](Self::messages).
     pub fn bodies(&self, queue: &str) -> Vec<&[u8]> {
+        self.queued(queue).map(|(queued, _)| queued.message.body.as_slice()).collect()
+    }
+
+    /// The messages in a queue, and whether each is unacknowledged.
+    fn queued(&self, queue: &str) -> impl Iterator<Item = (&Queued, bool)> {
         let ready = self.queues.get(queue).into_iter().flat_map(|found| found.ready.values());
         let channels = self.connections.values().flat_map(|it| it.channels.values());
-        let unacked = channels.flat_map(|it| it.all_unacked()).filter(|it| it.queue == queue);
-        let all = ready.chain(unacked.map(|it| &it.queued));
-        all.map(|queued| queued.message.body.as_slice()).collect()
+        let unacked = channels.flat_map(|it| it.all_unacked()).filter(move |it| it.queue == queue);
+        ready.map(|queued| (queued, false)).chain(unacked.map(|it| (&it.queued, true)))
+    }
+}
+
+impl QueuedMessage {
+    fn new(queued: &Queued, unacknowledged: bool) -> Self {
+        let message = &queued.message;
+        Self {
+            exchange: message.exchange.clone(),
+            routing_key: message.routing_key.clone(),
+            properties: message.properties().to_owned(TABLE_DEPTH_MAX).unwrap_or_default(),
+            body: message.body.clone(),
+            redelivered: queued.redelivered,
+            unacknowledged,
+        }
+    }
+
+    /// Returns a header, `None` if the message does not have it.
+    pub fn header(&self, name: &str) -> Option<&FieldValue> {
+        self.properties.headers.as_ref()?.get(name)
     }
 }

@@ -1,5 +1,7 @@
 //! A message as it was published.
 
+use std::time::Duration;
+
 use amqp_proto::{FieldTable, Properties, PropertiesRef, RawProperties, TABLE_DEPTH_MAX};
 
 #[derive(Clone, Debug)]
@@ -11,6 +13,10 @@ pub(super) struct Message {
     /// The properties as on the wire: flags and values.
     pub(super) properties: Vec<u8>,
     pub(super) body: Vec<u8>,
+    /// The keys of the headers `CC` and `BCC`, by which it was routed too.
+    pub(super) copies: Vec<String>,
+    /// The property `expiration`.
+    pub(super) expiration: Option<Duration>,
 }
 
 impl Message {

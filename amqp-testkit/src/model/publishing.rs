@@ -1,16 +1,17 @@
 //! Publishing: assembles a message from its frames, checks it, routes, returns and confirms it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use amqp_proto::method::{basic, confirm};
-use amqp_proto::{ContentHeader, FieldTable, ReplyCode, ShortStr};
+use amqp_proto::{ContentHeader, ReplyCode, ShortStr};
 
 use super::broker::Broker;
 use super::channel::{Channel, Mode};
-use super::dead_letters::Reason;
+use super::dead_letters::{Reason, copy_keys};
 use super::fields::{short, text};
 use super::message::Message;
-use super::queue_arguments::Overflow;
+use super::queue_arguments::{Overflow, TIME_MAX_MS};
 use super::readable::check_properties;
 use super::refusal::Refusal;
 
@@ -54,6 +55,8 @@ impl Channel<'_> {
             wire_key: publish.routing_key.as_bytes().to_vec(),
             properties: Vec::new(),
             body: Vec::new(),
+            copies: Vec::new(),
+            expiration: None,
         };
         self.state().content = Content::Header { mandatory: publish.mandatory, message };
         Ok(())
@@ -104,10 +107,10 @@ impl Channel<'_> {
         mandatory: bool,
         mut message: Message,
     ) -> Result<(), Refusal> {
-        check_message(&message)?;
-        self.address_reply(&mut message)?;
         // A missing exchange is refused at once, also within a transaction.
-        self.broker.route(&message.exchange, &message.routing_key, &FieldTable::new())?;
+        self.broker.check_publish(&message.exchange)?;
+        self.address_reply(&mut message)?;
+        check_message(&mut message)?;
         let confirmed = match &mut self.state().mode {
             Mode::Plain => None,
             Mode::Confirm(last) => {
@@ -140,7 +143,8 @@ impl Channel<'_> {
         mut message: Message,
     ) -> Result<bool, Refusal> {
         let headers = message.headers();
-        let queues = self.broker.route(&message.exchange, &message.routing_key, &headers)?;
+        message.copies = copy_keys(&headers).map(str::to_owned).collect();
+        let queues = self.broker.route(&message, &headers);
         if headers.get("BCC").is_some() {
             remove_blind_copies(&mut message)?;
         }
@@ -174,7 +178,7 @@ impl Broker {
             }
             return false;
         }
-        queue.push(message);
+        queue.push(message, self.now);
         self.deliver(name);
         while let Some(queue) = self.queues.get_mut(name)
             && queue.arguments.max_length.is_some_and(|most| queue.ready.len() as u64 > most)
@@ -182,25 +186,38 @@ impl Broker {
         {
             self.dead_letter(name, &oldest.message, Reason::MaxLength);
         }
+        self.drop_expired(name);
         true
     }
 }
 
-/// Checks the properties that RabbitMQ checks.
-fn check_message(message: &Message) -> Result<(), Refusal> {
+/// Checks the properties that RabbitMQ checks, and reads the expiration.
+fn check_message(message: &mut Message) -> Result<(), Refusal> {
     let properties = message.properties();
-    let number_of = |text: ShortStr<'_>| text.as_str().ok()?.parse::<u32>().ok();
-    if properties.expiration.is_some_and(|it| number_of(it).is_none()) {
-        return Err(Refusal::precondition_failed("invalid expiration: no_integer"));
-    }
-    if properties.expiration.is_some() {
-        return Err(Refusal::not_implemented("clock, by which a message expires"));
-    }
+    let expiration = properties.expiration.map(expiration).transpose()?;
     if properties.user_id.is_some_and(|user| user != *"guest") {
         let text = "user_id property set to another than the authenticated user 'guest'";
         return Err(Refusal::precondition_failed(text));
     }
+    message.expiration = expiration;
     Ok(())
+}
+
+/// Reads the property `expiration`: milliseconds as decimal text.
+fn expiration(text: ShortStr<'_>) -> Result<Duration, Refusal> {
+    let text = text.to_string();
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(&text);
+    let end = unsigned.find(|it: char| !it.is_ascii_digit()).unwrap_or(unsigned.len());
+    let (digits, rest) = unsigned.split_at(end);
+    let is_zero = digits.bytes().all(|digit| digit == b'0');
+    let wrong = match digits.parse() {
+        _ if digits.is_empty() => "no_integer".to_owned(),
+        _ if !rest.is_empty() => format!("{{leftover_string,\"{rest}\"}}"),
+        _ if text.starts_with('-') && !is_zero => format!("{{value_negative,-{digits}}}"),
+        Ok(time @ 0..=TIME_MAX_MS) => return Ok(Duration::from_millis(time)),
+        _ => format!("{{value_too_large,{digits}}}"),
+    };
+    Err(Refusal::precondition_failed(format!("invalid expiration '{text}': {wrong}")))
 }
 
 /// Removes the header `BCC`, which routes a message and is not delivered.

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::broker::ConnectionId;
 use super::message::Message;
@@ -16,6 +17,8 @@ pub(super) struct Queued {
     pub(super) position: (u8, u64),
     pub(super) message: Arc<Message>,
     pub(super) redelivered: bool,
+    /// When it expires.
+    pub(super) expires_at: Option<Duration>,
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +35,8 @@ pub(super) struct Queue {
     /// Whether it has had a consumer. An auto-delete queue is deleted with its last one.
     pub(super) consumed: bool,
     pub(super) next_position: u64,
+    /// The deadline that is set for its first message.
+    pub(super) expiry: Option<Duration>,
 }
 
 /// A consumer of a queue, by its connection, channel and tag.
@@ -43,6 +48,12 @@ pub(super) struct ConsumerAt {
     pub(super) priority: i64,
 }
 
+impl Queued {
+    pub(super) fn has_expired(&self, now: Duration) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+}
+
 impl Queue {
     /// Returns an error if the queue is exclusive to another connection.
     pub(super) fn check_owner(&self, name: &str, id: ConnectionId) -> Result<(), Refusal> {
@@ -52,12 +63,14 @@ impl Queue {
         }
     }
 
-    pub(super) fn push(&mut self, message: Arc<Message>) {
+    pub(super) fn push(&mut self, message: Arc<Message>, now: Duration) {
         let highest = self.arguments.max_priority;
         let priority = if highest > 0 { message.properties().priority.unwrap_or(0) } else { 0 };
         let position = (u8::MAX - priority.min(highest), self.next_position);
         self.next_position += 1;
-        self.ready.insert(position, Queued { position, message, redelivered: false });
+        let times = [self.arguments.message_ttl, message.expiration];
+        let expires_at = times.into_iter().flatten().min().map(|time| now.saturating_add(time));
+        self.ready.insert(position, Queued { position, message, redelivered: false, expires_at });
     }
 
     /// Puts a message back where it was.

@@ -40,7 +40,11 @@ impl Refusal {
 
     /// Refuses a queue that is exclusive to another connection.
     pub(super) fn locked_queue(name: &str) -> Self {
-        let text = format!("cannot obtain exclusive access to locked queue '{name}' in vhost '/'");
+        let text = format!(
+            "cannot obtain exclusive access to locked queue '{name}' in vhost '/'. It could be \
+             originally declared on another connection or the exclusive property value does not \
+             match that of the original declaration."
+        );
         Self::channel(ReplyCode::RESOURCE_LOCKED, text)
     }
 
@@ -54,8 +58,12 @@ impl Refusal {
         Self::channel(ReplyCode::ACCESS_REFUSED, text)
     }
 
-    pub(super) fn inequivalent(what: &str, name: &str) -> Self {
-        Self::precondition_failed(format!("inequivalent arg for {what} '{name}' in vhost '/'"))
+    /// Refuses a declaration that differs from what exists, such as `queue 'orders'`, in an argument.
+    pub(super) fn inequivalent(argument: &str, of: &str, received: &str, current: &str) -> Self {
+        Self::precondition_failed(format!(
+            "inequivalent arg '{argument}' for {of} in vhost '/': received {received} but current \
+             is {current}"
+        ))
     }
 }
 

@@ -42,6 +42,13 @@ impl Broker {
         }
         self.alarm = None;
         self.dirty.clear();
+        self.deadlines.clear();
+        self.dead_letters.clear();
+        for name in self.queues.keys().cloned().collect::<Vec<_>>() {
+            self.drop_expired(&name);
+            self.postpone_queue_expiry(&name);
+        }
+        self.publish_dead_letters();
     }
 }
 
@@ -52,6 +59,7 @@ impl Queue {
         self.ready.values_mut().for_each(|queued| queued.redelivered = true);
         self.consumers.clear();
         (self.taken, self.consumed) = (false, false);
+        self.expiry = None;
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use amqp_proto::{FieldTable, FieldValue, ReplyCode};
 
 use super::broker::Broker;
+use super::message::Message;
 use super::refusal::Refusal;
 
 #[derive(Debug)]
@@ -53,6 +54,17 @@ impl Kind {
     }
 }
 
+impl Kind {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Fanout => "fanout",
+            Self::Topic => "topic",
+            Self::Headers => "headers",
+        }
+    }
+}
+
 impl Exchange {
     pub(super) const fn new(kind: Kind) -> Self {
         Self {
@@ -75,37 +87,34 @@ impl Exchange {
 }
 
 impl Broker {
-    /// Returns the queues that a message goes to, by its routing key and by the keys in its headers CC and BCC.
-    pub(super) fn route(
-        &self,
-        exchange: &str,
-        key: &str,
-        headers: &FieldTable,
-    ) -> Result<BTreeSet<String>, Refusal> {
-        let mut keys = vec![key.to_owned()];
-        for name in ["CC", "BCC"] {
-            if let Some(FieldValue::Array(more)) = headers.get(name) {
-                keys.extend(more.iter().filter_map(FieldValue::as_str).map(str::to_owned));
+    /// Returns an error if a client may not publish to an exchange.
+    pub(super) fn check_publish(&self, exchange: &str) -> Result<(), Refusal> {
+        match self.exchanges.get(exchange) {
+            _ if exchange.is_empty() => Ok(()),
+            None => Err(Refusal::no_exchange(exchange)),
+            Some(found) if found.internal => {
+                let text = format!("cannot publish to internal exchange '{exchange}' in vhost '/'");
+                Err(Refusal::channel(ReplyCode::ACCESS_REFUSED, text))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Returns the queues that a message goes to, by its routing key and its copies' keys.
+    pub(super) fn route(&self, message: &Message, headers: &FieldTable) -> BTreeSet<String> {
+        let copies = message.copies.iter().map(String::as_str);
+        let keys = std::iter::once(message.routing_key.as_str()).chain(copies);
+        let mut queues = BTreeSet::new();
+        let mut seen = BTreeSet::new();
+        for key in keys {
+            if !message.exchange.is_empty() {
+                self.follow(&message.exchange, key, headers, &mut seen, &mut queues);
+                seen.clear();
+            } else if self.queues.contains_key(key) {
+                queues.insert(key.to_owned());
             }
         }
-        let mut queues = BTreeSet::new();
-        if exchange.is_empty() {
-            queues.extend(keys.into_iter().filter(|key| self.queues.contains_key(key)));
-            return Ok(queues);
-        }
-        let Some(found) = self.exchanges.get(exchange) else {
-            return Err(Refusal::no_exchange(exchange));
-        };
-        if found.internal {
-            let text = format!("cannot publish to internal exchange '{exchange}' in vhost '/'");
-            return Err(Refusal::channel(ReplyCode::ACCESS_REFUSED, text));
-        }
-        let mut seen = BTreeSet::new();
-        for key in &keys {
-            self.follow(exchange, key, headers, &mut seen, &mut queues);
-            seen.clear();
-        }
-        Ok(queues)
+        queues
     }
 
     /// Follows bindings from exchange to exchange, each once.

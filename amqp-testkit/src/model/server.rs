@@ -1,13 +1,16 @@
-//! Serves the model broker on a loopback port: for each connection, a thread that reads and one that writes.
+//! Serves the model broker on a loopback port: for each connection, a thread that reads and one that writes. One more
+//! thread does what is due while the clock runs.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::broker::{Broker, ConnectionId, Held};
+use super::clock::Clock;
+use super::inspection::QueuedMessage;
 
 /// A broker in memory that listens on a free port of 127.0.0.1 until it is dropped. See [`model`](super) for what it
 /// supports.
@@ -17,11 +20,15 @@ use super::broker::{Broker, ConnectionId, Held};
 /// let uri = broker.uri(); // amqp://guest:guest@127.0.0.1:..
 /// # Ok::<(), std::io::Error>(())
 /// ```
+///
+/// Messages and queues expire by its clock. [`start`](Self::start) takes the system's.
+/// [`start_with_stopped_clock`](Self::start_with_stopped_clock) takes one that moves only by [`advance`](Self::advance), so
+/// that a test of ten minutes takes no time. Heartbeats always keep the system's time, because clients do.
 #[derive(Debug)]
 pub struct ModelBroker {
     address: SocketAddr,
     shared: Arc<Shared>,
-    acceptor: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -29,11 +36,16 @@ struct Shared {
     state: Mutex<State>,
     /// Wakes the threads that wait for the end of an alarm.
     alarm_changed: Condvar,
+    /// Wakes the thread that waits for the next deadline.
+    deadline_changed: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     broker: Broker,
+    clock: Clock,
+    /// The deadline that the clock's thread waits for.
+    awaited: Option<Duration>,
     sockets: BTreeMap<ConnectionId, Socket>,
     stopping: bool,
 }
@@ -50,14 +62,41 @@ impl ModelBroker {
     /// # Errors
     /// If it cannot listen on a port.
     pub fn start() -> io::Result<Self> {
+        Self::start_with(Clock::running())
+    }
+
+    /// Starts a broker whose clock stands still, at the current time, until [`advance`](Self::advance) is called. Nothing
+    /// expires by itself.
+    ///
+    /// # Errors
+    /// If it cannot listen on a port.
+    pub fn start_with_stopped_clock() -> io::Result<Self> {
+        Self::start_with(Clock::stopped())
+    }
+
+    fn start_with(clock: Clock) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared { state: Mutex::default(), alarm_changed: Condvar::new() });
-        let acceptor = thread::spawn({
+        let runs = clock.is_running();
+        let mut broker = Broker::new();
+        broker.handle_time(clock.now());
+        let state =
+            State { broker, clock, awaited: None, sockets: BTreeMap::new(), stopping: false };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            alarm_changed: Condvar::new(),
+            deadline_changed: Condvar::new(),
+        });
+        let mut threads = Vec::new();
+        threads.push(thread::spawn({
             let shared = Arc::clone(&shared);
             move || accept(&listener, &shared)
-        });
-        Ok(Self { address, shared, acceptor: Some(acceptor) })
+        }));
+        if runs {
+            let shared = Arc::clone(&shared);
+            threads.push(thread::spawn(move || keep_deadlines(&shared)));
+        }
+        Ok(Self { address, shared, threads })
     }
 
     /// Returns the port on 127.0.0.1.
@@ -70,24 +109,60 @@ impl ModelBroker {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port())
     }
 
+    /// Moves the clock forward. Each deadline until then is handled in order, at its own time: what expires into a queue
+    /// with a shorter time to live expires there too. When this returns, deliveries that it has caused are on their way.
+    ///
+    /// A message that a client publishes in answer to them has the new time. To run what a client repeats after delays,
+    /// call this once for each delay.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let broker = amqp_testkit::ModelBroker::start_with_stopped_clock()?;
+    /// let before = broker.now();
+    /// broker.advance(Duration::from_secs(600));
+    /// assert_eq!(broker.now(), before + Duration::from_secs(600));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn advance(&self, by: Duration) {
+        let mut state = self.shared.lock();
+        state.clock.advance(by);
+        state.keep_time();
+        self.shared.notify(&mut state);
+    }
+
+    /// Returns the broker's time.
+    pub fn now(&self) -> SystemTime {
+        UNIX_EPOCH + self.shared.lock().clock.now()
+    }
+
+    /// Returns how long it is until something expires, `None` if nothing does. [`advance`](Self::advance) by that time
+    /// reaches it.
+    pub fn until_next_deadline(&self) -> Option<Duration> {
+        let state = self.shared.lock();
+        Some(state.broker.next_deadline()?.saturating_sub(state.clock.now()))
+    }
+
     /// Raises a memory or disk alarm with this reason, or ends it with `None`: see [`Broker::set_alarm`].
     pub fn set_alarm(&self, reason: Option<&str>) {
         let mut state = self.shared.lock();
+        state.keep_time();
         state.broker.set_alarm(reason);
-        state.notify();
+        self.shared.notify(&mut state);
         self.shared.alarm_changed.notify_all();
     }
 
     /// Closes every connection with 320 CONNECTION_FORCED, as an operator does.
     pub fn close_all(&self, reason: &str) {
         let mut state = self.shared.lock();
+        state.keep_time();
         state.broker.close_all(reason);
-        state.notify();
+        self.shared.notify(&mut state);
     }
 
     /// Resets every connection, and restarts the broker as after a crash: see [`Broker::restart`].
     pub fn restart(&self) {
         let mut state = self.shared.lock();
+        state.keep_time();
         state.broker.restart();
         for socket in std::mem::take(&mut state.sockets).into_values() {
             // The client may have disconnected.
@@ -106,6 +181,14 @@ impl ModelBroker {
     pub fn ready(&self, queue: &str) -> Option<usize> {
         self.shared.lock().broker.ready(queue)
     }
+
+    /// Returns the messages in a queue: those that are ready, in their order, then those that were delivered and are
+    /// unacknowledged. Empty if the queue does not exist.
+    ///
+    /// What a client has published a moment ago is there once the broker has confirmed it.
+    pub fn messages(&self, queue: &str) -> Vec<QueuedMessage> {
+        self.shared.lock().broker.messages(queue)
+    }
 }
 
 impl Drop for ModelBroker {
@@ -119,11 +202,12 @@ impl Drop for ModelBroker {
                 socket.output.notify_all();
             }
             self.shared.alarm_changed.notify_all();
+            self.shared.deadline_changed.notify_all();
         }
         // Wakes the acceptor, which then ends.
         let _ = TcpStream::connect(self.address);
-        if let Some(acceptor) = self.acceptor.take() {
-            let _ = acceptor.join();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
         }
     }
 }
@@ -132,16 +216,44 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl State {
-    /// Wakes the writers of the connections that have new output.
-    fn notify(&mut self) {
-        for id in self.broker.take_dirty() {
-            if let Some(socket) = self.sockets.get(&id) {
+    /// Wakes the writers of the connections that have new output, and the clock's thread if a deadline is earlier than the
+    /// one that it waits for.
+    fn notify(&self, state: &mut State) {
+        for id in state.broker.take_dirty() {
+            if let Some(socket) = state.sockets.get(&id) {
                 socket.output.notify_one();
             }
         }
+        if let Some(next) = state.broker.next_deadline()
+            && state.awaited.is_none_or(|awaited| next < awaited)
+        {
+            self.deadline_changed.notify_one();
+        }
+    }
+}
+
+impl State {
+    /// Passes the time to the broker.
+    fn keep_time(&mut self) {
+        self.broker.handle_time(self.clock.now());
+    }
+}
+
+/// Does what is due, each at its time.
+fn keep_deadlines(shared: &Shared) {
+    let mut state = shared.lock();
+    while !state.stopping {
+        state.keep_time();
+        shared.notify(&mut state);
+        state.awaited = state.broker.next_deadline();
+        let Some(next) = state.awaited else {
+            state = shared.deadline_changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            continue;
+        };
+        let left = next.saturating_sub(state.clock.now());
+        let waited = shared.deadline_changed.wait_timeout(state, left);
+        (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
     }
 }
 
@@ -182,8 +294,9 @@ fn read(mut stream: TcpStream, id: ConnectionId, shared: &Shared) {
         let count = stream.read(&mut buffer).unwrap_or(0);
         let mut state = shared.lock();
         if count > 0 {
+            state.keep_time();
             state.broker.receive(id, &buffer[..count]);
-            state.notify();
+            shared.notify(&mut state);
             // A blocked client is not read, so that what it sends fills the sockets' buffers.
             while !state.broker.is_reading(id) && !state.stopping {
                 let waited = shared.alarm_changed.wait(state);
@@ -191,8 +304,9 @@ fn read(mut stream: TcpStream, id: ConnectionId, shared: &Shared) {
             }
             continue;
         }
+        state.keep_time();
         state.broker.disconnect(id);
-        state.notify();
+        shared.notify(&mut state);
         if let Some(socket) = state.sockets.remove(&id) {
             socket.output.notify_all();
         }
@@ -205,7 +319,7 @@ fn write(mut stream: TcpStream, id: ConnectionId, written: &Condvar, shared: &Sh
     let mut last_output = Instant::now();
     loop {
         let output = state.broker.take_output(id);
-        state.notify();
+        shared.notify(&mut state);
         let finished = state.broker.is_finished(id);
         if output.is_empty() {
             if finished || state.stopping {

@@ -1,12 +1,14 @@
 //! Declares, binds, purges and deletes exchanges and queues.
 
+use std::fmt::Display;
+
 use amqp_proto::method::{exchange, queue};
 use amqp_proto::{FieldTable, FieldValue, ReplyCode};
 
 use super::channel::Channel;
 use super::fields::{short, table, text};
 use super::queue::Queue;
-use super::queue_arguments::QueueArguments;
+use super::queue_arguments::{QueueArguments, check_argument};
 use super::refusal::Refusal;
 use super::routing::{Binding, Destination, Exchange, Kind};
 
@@ -29,11 +31,14 @@ impl Channel<'_> {
             }
             _ if name.is_empty() => return Err(Refusal::default_exchange()),
             (Some(found), kind) => {
-                let asked = (kind, declare.durable, declare.auto_delete, declare.internal);
-                let found = (Some(found.kind), found.durable, found.auto_delete, found.internal);
-                if asked != found {
-                    return Err(Refusal::inequivalent("exchange", &name));
-                }
+                let (of, asked_for) = (format!("exchange '{name}'"), kind.map_or("", Kind::name));
+                check_equal("type", &of, &asked_for, &found.kind.name())?;
+                check_equal("durable", &of, &declare.durable, &found.durable)?;
+                check_equal("auto_delete", &of, &declare.auto_delete, &found.auto_delete)?;
+                check_equal("internal", &of, &declare.internal, &found.internal)?;
+                let [asked, found] = [&alternate, &found.alternate]
+                    .map(|name| name.as_deref().map(FieldValue::from));
+                check_argument("alternate-exchange", &of, asked.as_ref(), found.as_ref())?;
             }
             (None, _) if name.starts_with("amq.") => {
                 return Err(Refusal::reserved_name("exchange", &name));
@@ -99,10 +104,7 @@ impl Channel<'_> {
 
     pub(super) fn queue_declare(&mut self, declare: &queue::Declare<'_>) -> Result<(), Refusal> {
         let mut name = text(declare.queue);
-        let asked = match declare.passive {
-            true => QueueArguments::default(),
-            false => QueueArguments::new(&name, &table(declare.arguments)?)?,
-        };
+        let arguments = table(declare.arguments)?;
         if name.is_empty() && declare.passive {
             name = self.named_queue(declare.queue)?;
         }
@@ -118,7 +120,7 @@ impl Channel<'_> {
                     durable: declare.durable,
                     auto_delete: declare.auto_delete,
                     exclusive: declare.exclusive.then_some(self.id),
-                    arguments: asked,
+                    arguments: QueueArguments::new(&name, &arguments)?,
                     ..Queue::default()
                 };
                 self.broker.queues.insert(name.clone(), queue);
@@ -129,14 +131,16 @@ impl Channel<'_> {
                     if declare.exclusive != found.exclusive.is_some() {
                         return Err(Refusal::locked_queue(&name));
                     }
-                    let same = (declare.durable, declare.auto_delete, &asked)
-                        == (found.durable, found.auto_delete, &found.arguments);
-                    if !same {
-                        return Err(Refusal::inequivalent("queue", &name));
+                    let of = format!("queue '{name}'");
+                    if !declare.exclusive {
+                        check_equal("durable", &of, &declare.durable, &found.durable)?;
                     }
+                    check_equal("auto_delete", &of, &declare.auto_delete, &found.auto_delete)?;
+                    found.arguments.check_equal(&name, &arguments)?;
                 }
             }
         }
+        self.broker.postpone_queue_expiry(&name);
         let queue = self.queue(&name)?;
         let declare_ok = queue::DeclareOk {
             queue: short(name.as_bytes()),
@@ -186,6 +190,7 @@ impl Channel<'_> {
         let queue = self.queue(&name)?;
         let message_count = queue.ready.len() as u32;
         queue.ready.clear();
+        self.broker.schedule_expiry(&name);
         self.answer(purge.no_wait, &queue::PurgeOk { message_count });
         Ok(())
     }
@@ -205,6 +210,19 @@ impl Channel<'_> {
         self.answer(delete.no_wait, &queue::DeleteOk { message_count });
         Ok(())
     }
+}
+
+/// Returns an error if a property of a declaration is not that of what exists.
+fn check_equal<T: PartialEq + Display>(
+    name: &str,
+    of: &str,
+    asked: &T,
+    found: &T,
+) -> Result<(), Refusal> {
+    if asked == found {
+        return Ok(());
+    }
+    Err(Refusal::inequivalent(name, of, &format!("'{asked}'"), &format!("'{found}'")))
 }
 
 /// Returns the alternate exchange: the one that gets what the exchange cannot route.
