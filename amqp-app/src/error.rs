@@ -29,6 +29,9 @@ pub enum Error {
         /// Why.
         error: amqp_async::Error,
     },
+    /// The system refused to report signals: see [`Shutdown::on_signals`](crate::Shutdown).
+    #[error("cannot wait for signals: {0}")]
+    Signals(std::io::Error),
     /// A handler returned [`Failure::stop`](crate::Failure::stop), or a retry policy ended the application.
     #[error("stopped by the handler of queue {queue:?}: {error}")]
     Stopped {

@@ -1,37 +1,75 @@
-//! The application layer of an AMQP 0-9-1 client for RabbitMQ: messages, failures and outcomes of message handlers, and
-//! the platforms on which applications run.
+//! The application layer of an AMQP 0-9-1 client for RabbitMQ: message handlers, retries, graceful shutdown.
 //!
 //! An application uses it with an adapter: `amqp-tokio`, `amqp-smol` or `amqp-async-std`; with the feature `threads`,
 //! `amqp-blocking`. Their connectors are [`Platform`]s.
 //!
-//! ```
+//! ```no_run
 //! use amqp_app::prelude::*;
+//! use amqp_tokio::Connector;
 //!
-//! #[derive(serde::Serialize)]
-//! struct Invoice {
-//!     order: u64,
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), Error> {
+//!     App::new(Connector::new("amqp://localhost")?)
+//!         .consume("orders", async |Text(order): Text| println!("{order}"))
+//!         .run(Shutdown::never())
+//!         .await?;
+//!     Ok(())
 //! }
-//!
-//! // Persistent, mandatory and timestamped, unless it says otherwise.
-//! let invoice = Message::json(&Invoice { order: 7 })?.to("amq.topic", "invoice.created");
-//! assert!(invoice.is_mandatory());
-//! # Ok::<(), serde_json::Error>(())
 //! ```
+//!
+//! This checks that the queue `orders` exists, and declares four queues for retries and `orders.parked`. Each order is
+//! acknowledged when it is printed. One that is not text is parked at once, with the reason in its headers.
+//!
+//! * An [`App`] has sources ([`Consume`]) with a handler each, and runs until a [`Shutdown`].
+//! * A [`Handler`] is a function from extractors ([`FromContext`]) to an outcome ([`IntoOutcome`]).
+//! * A [`Retry`] policy decides what follows a [`Failure`].
+//! * [`testing`] helps to test handlers.
 
-#[allow(dead_code, reason = "pools and applications have their connections from it")]
+#[cfg(all(doctest, feature = "signals"))]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
+mod app;
 mod connections;
+mod consume;
+mod context;
+mod copy;
+mod decide;
 mod error;
+mod extract;
 mod failure;
+mod handler;
+mod ids;
 pub mod limits;
 mod message;
+mod middleware;
+mod outcome;
 mod platform;
 mod pool;
 pub mod prelude;
-#[allow(dead_code, reason = "pools and applications run on it")]
+mod remember;
+mod reply;
+mod retry;
 mod runner;
+mod sync;
+pub mod testing;
 
+pub use app::App;
+pub use app::health::{Health, HealthReport, SourceHealth};
+pub use app::report::Report;
+pub use app::shutdown::{Shutdown, Stopper};
+pub use consume::Consume;
+pub use context::Context;
 pub use error::Error;
+pub use extract::{
+    Attempt, Body, Deadline, Exchange, Extension, FromContext, Headers, Json, MessageId, Outgoing,
+    Payload, QueueName, Redelivered, RoutingKey, State, Text,
+};
 pub use failure::{BoxError, Failure, FailureCause};
+pub use handler::{Blocking, Handler, ThreadHandler, blocking};
 pub use message::Message;
+pub use middleware::{Next, Route, RouteFuture};
+pub use outcome::{IntoOutcome, IntoReply, Outcome, Reply};
 pub use platform::{Asynchronous, Platform};
 pub use pool::{Member, Pool, PoolStatus, Pools};
+pub use retry::Retry;

@@ -5,6 +5,66 @@ use std::time::Duration;
 /// How long a message that is given back waits before its `basic.nack`, so that a handler that cannot work now is not
 /// called in a loop.
 pub const GIVE_BACK_PAUSE: Duration = Duration::from_secs(1);
+
+/// The pause before an attempt in place: long enough for a lock or a lost connection of the handler to pass.
+pub const IN_PLACE_PAUSE: Duration = Duration::from_millis(50);
+
+/// The shortest pause before a message goes back into its queue, so that one that always fails does not keep a worker busy.
+pub const REQUEUE_PAUSE: Duration = Duration::from_millis(50);
+
+/// The delays of the default retry policy. The first ones outlast a restart of what the handler needs, the last one an
+/// operator's reaction.
+pub const RETRY_DELAYS: [Duration; 4] = [
+    Duration::from_secs(1),
+    Duration::from_secs(10),
+    Duration::from_secs(60),
+    Duration::from_secs(600),
+];
+
+/// The number of deliveries without an outcome after which a message is parked. RabbitMQ 4.0 drops a message after 20
+/// (<https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>).
+pub const DELIVERIES_MAX: u32 = 10;
+
+/// The maximum length of an error's text in a header, in characters, so that the header fits into a frame.
+pub const ERROR_TEXT_MAX: usize = 1_000;
+
+/// The maximum length of a message id in bytes: it is a short string of AMQP.
+pub const MESSAGE_ID_MAX: usize = 255;
+
+/// How long a message waits for the confirms of what it has caused, before it is given back. A broker that blocks
+/// publishes may confirm nothing for hours.
+pub const SETTLEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long an exchange is known to exist. A publish to one that is missing closes the channel, and with it the confirms of
+/// all others.
+pub const EXCHANGE_KNOWN: Duration = Duration::from_secs(30);
+
+/// The first delay before a consumer that has ended is started again. It doubles up to [`RESTART_DELAY_MAX`].
+pub const RESTART_DELAY: Duration = Duration::from_millis(200);
+
+/// The longest delay before a consumer that has ended is started again.
+pub const RESTART_DELAY_MAX: Duration = Duration::from_secs(30);
+
+/// How long messages in work may take after a shutdown has begun, unless [`Shutdown::within`](crate::Shutdown::within) says
+/// otherwise. Container platforms kill a process 30 s after they have asked it to end.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The number of outcomes whose acknowledgement was lost that a source remembers, as many as may be in work when a
+/// connection is lost.
+pub const REMEMBERED_MAX: usize = 1_000;
+
+/// The bytes of the messages of these outcomes.
+pub const REMEMBERED_BYTES: usize = 8 << 20;
+
+/// How long such an outcome is remembered. The broker delivers its message again when the connection is recovered.
+pub const REMEMBERED_TIME: Duration = Duration::from_secs(600);
+
+/// How long a step of a test waits for what it expects: a busy machine may be slow.
+pub const TEST_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long tasks have to end when their messages were given back. Only a thread whose handler does not return needs longer.
+pub const ABANDONED_WAIT: Duration = Duration::from_millis(500);
+
 /// How long a pool that closes waits for confirms, as long as most applications have until they are killed.
 pub const POOL_DRAIN: Duration = Duration::from_secs(10);
 /// How long a pool waits after an attempt that failed before it opens a connection in the same place, so that a broker that

@@ -7,4 +7,9 @@ pub use amqp_async::{
     Properties, QueueBind, QueueDeclare, QueueDelete, QueuePurge,
 };
 
-pub use crate::{Error, Failure, Member, Message, Platform, Pool, Pools};
+pub use crate::{
+    App, Attempt, Body, Consume, Context, Deadline, Error, Exchange, Extension, Failure,
+    FromContext, Headers, IntoOutcome, Json, Member, Message, MessageId, Next, Outcome, Outgoing,
+    Payload, Platform, Pool, Pools, QueueName, Redelivered, Reply, Report, Retry, RoutingKey,
+    Shutdown, State, Text, blocking,
+};

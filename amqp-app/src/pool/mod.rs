@@ -315,6 +315,13 @@ impl<P: Platform> Drop for Attempt<P> {
     }
 }
 
+impl<P: Platform> Pool<P> {
+    /// The executor on which the pool runs.
+    pub(crate) fn runner(&self) -> &Runner {
+        &self.0.runner
+    }
+}
+
 impl<P: Platform> Connections for Pool<P> {
     fn lease(&self) -> BoxFuture<'_, Result<Lease, Error>> {
         Box::pin(async {

@@ -140,6 +140,45 @@ fn a_worker_stops_gracefully() {
 }
 
 #[test]
+fn applications_handle_what_they_get() {
+    for url in [None, Some(rabbitmq().uri())] {
+        for (name, expected) in [
+            ("smallest", vec!["one", "two"]),
+            (
+                "billing",
+                vec![
+                    "2 handled, 1 parked",
+                    "billing; stop with Ctrl-C",
+                    "invoice of order 1: 119",
+                    "invoice of order 2: 238",
+                    "order 0: order 0 does not exist",
+                    r#"parked: {"id":0,"net":5}"#,
+                ],
+            ),
+        ] {
+            let output = example(name, url.as_deref()).arg("demo").output().unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+            // The application and the demonstration print at the same time.
+            let mut lines: Vec<&str> = text.lines().collect();
+            lines.sort_unstable();
+            assert_eq!(lines, expected, "{name}");
+        }
+    }
+}
+
+#[test]
+fn np_14_gr_23_a_signal_stops_an_application() {
+    for (signal, code) in [("INT", 0), ("TERM", 0), ("HUP", 0), ("USR1", 1)] {
+        let mut service = Running::start("billing", None);
+        assert_eq!(service.line(), "billing; stop with Ctrl-C\n");
+        service.signal(signal);
+        assert_eq!(service.line(), "0 handled, 0 parked\n");
+        assert_eq!(service.child.wait().unwrap().code(), Some(code), "SIG{signal}");
+    }
+}
+
+#[test]
 fn a_web_service_publishes() {
     for url in [None, Some(rabbitmq().uri())] {
         let mut service = Running::start("axum_publisher", url.as_deref());
@@ -197,7 +236,11 @@ impl Running {
 
     /// As Ctrl-C does.
     fn interrupt(&self) {
-        let kill = format!("kill -INT {}", self.child.id());
+        self.signal("INT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let kill = format!("kill -{signal} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 }

@@ -1,0 +1,104 @@
+//! `Health`: whether an application lives, and whether it is ready.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use super::engine::Engine;
+use crate::sync::lock;
+
+/// Whether an application lives, and whether it is ready, for the probes of an orchestrator: see
+/// [`App::health`](crate::App::health). Clones are handles to the same application.
+///
+/// Nothing here asks the broker: a broker that is down makes no process restart.
+#[derive(Clone, Debug, Default)]
+pub struct Health(Arc<Mutex<Watched>>);
+
+#[derive(Default)]
+struct Watched {
+    engine: Option<Arc<Engine>>,
+    sources: Vec<Arc<dyn Watch>>,
+    has_ended: bool,
+}
+
+/// A source, without the type of the state.
+pub(crate) trait Watch: Send + Sync {
+    fn health(&self) -> SourceHealth;
+}
+
+/// The state of an application.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HealthReport {
+    /// Whether both connections are open. They are not while they are being recovered.
+    pub connected: bool,
+    /// The broker's reason while it blocks what the application publishes.
+    pub blocked: Option<String>,
+    /// Whether a shutdown has begun.
+    pub stopping: bool,
+    /// The sources.
+    pub sources: Vec<SourceHealth>,
+}
+
+/// The state of a source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SourceHealth {
+    /// The queue.
+    pub queue: String,
+    /// Whether its consumer is started. It is not after the broker has cancelled it, until it is started again.
+    pub consuming: bool,
+    /// Messages that are being handled.
+    pub in_work: usize,
+    /// Messages that are being handled, and whose timeout has expired: their handlers block, and cannot be interrupted.
+    pub overdue: usize,
+    /// Messages in a row whose copies could not be parked, or put into a queue for retries.
+    pub unsettled: u32,
+}
+
+impl Health {
+    /// Returns whether the application has not ended. `true` before its start.
+    pub fn is_live(&self) -> bool {
+        !lock(&self.0).has_ended
+    }
+
+    /// Returns whether the application does its work: it is connected, all consumers are started, the broker does not block
+    /// it, no handler is overdue, copies of failed messages can be stored, and no shutdown has begun.
+    pub fn is_ready(&self) -> bool {
+        let Some(report) = self.report() else { return false };
+        let is_ready =
+            |source: &SourceHealth| source.consuming && source.overdue == 0 && source.unsettled < 3;
+        report.connected
+            && report.blocked.is_none()
+            && !report.stopping
+            && report.sources.iter().all(is_ready)
+    }
+
+    /// Returns the state of the application. `None` before its start and after its end.
+    pub fn report(&self) -> Option<HealthReport> {
+        let watched = lock(&self.0);
+        let engine = watched.engine.as_ref()?;
+        let publishing = engine.sender.connection();
+        Some(HealthReport {
+            connected: engine.consuming.is_open() && publishing.is_open(),
+            blocked: publishing.blocked().map(|reason| reason.to_string()),
+            stopping: engine.is_stopping(),
+            sources: watched.sources.iter().map(|source| source.health()).collect(),
+        })
+    }
+
+    pub(crate) fn begin(&self, engine: &Arc<Engine>, sources: Vec<Arc<dyn Watch>>) {
+        let mut watched = lock(&self.0);
+        watched.engine = Some(Arc::clone(engine));
+        watched.sources = sources;
+    }
+
+    pub(crate) fn end(&self) {
+        *lock(&self.0) = Watched { has_ended: true, ..Watched::default() };
+    }
+}
+
+impl fmt::Debug for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watched").field("has_ended", &self.has_ended).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,153 @@
+//! The life of an application: start, wait, shut down.
+
+use std::collections::HashSet;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use amqp_async::CloseCause;
+
+use super::App;
+use super::engine::{Engine, NOW, STOPPING};
+use super::health::{Health, Watch};
+use super::report::Report;
+use super::sender::Sender;
+use super::setup;
+use super::shutdown::Shutdown;
+use super::source::Source;
+use crate::connections::Lease;
+use crate::error::Error;
+use crate::limits::ABANDONED_WAIT;
+use crate::platform::Platform;
+use crate::sync::{Either, Level, race};
+
+impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
+    pub(super) async fn run_to_the_end(self, mut shutdown: Shutdown) -> Result<Report, Error> {
+        self.check()?;
+        if let Some(error) = shutdown.error.take() {
+            return Err(Error::Signals(error));
+        }
+        let consuming = self.connections.lease().await?;
+        let publishing = self.connections.lease().await?;
+        let runner = self.runner.clone();
+        let sender = Sender::new(runner.clone(), publishing.connection.clone());
+        let stop = shutdown.stop.clone();
+        // Whatever ends this future ends the tasks too.
+        let guard = Guard(stop.clone(), self.health.clone());
+        let engine = Engine::new(runner, consuming.connection.clone(), sender, stop);
+        let app = Running { engine: Arc::new(engine), sources: Vec::new() };
+        let result = app.run(self, shutdown).await;
+        for Lease { connection, owned } in [publishing, consuming] {
+            if owned {
+                connection.close().await;
+            }
+        }
+        drop(guard);
+        result
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let mut queues = HashSet::new();
+        for (consume, _) in &self.sources {
+            let queue = consume.name();
+            if queue.is_empty() {
+                let text = "a queue needs a name, so that its retry queues have one";
+                return Err(Error::Invalid(text.into()));
+            }
+            if !queues.insert(queue) {
+                return Err(Error::Invalid(format!("two handlers consume from queue {queue:?}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Guard(Level, Health);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.raise(NOW);
+        self.1.end();
+    }
+}
+
+struct Running<S> {
+    engine: Arc<Engine>,
+    sources: Vec<Arc<Source<S>>>,
+}
+
+impl<S: Clone + Send + Sync + 'static> Running<S> {
+    async fn run<P>(mut self, app: App<P, S>, mut shutdown: Shutdown) -> Result<Report, Error> {
+        // One for this function, so that an application without sources is not idle before its shutdown.
+        self.engine.add_tasks(1);
+        let started = self.start(app).await;
+        if started.is_ok() {
+            self.wait(&mut shutdown).await;
+        }
+        self.engine.stop.raise(STOPPING);
+        self.engine.task_ended();
+        self.finish(shutdown.within).await;
+        started?;
+        let report = self.engine.counters.report(shutdown.signal());
+        self.engine.take_error().map_or(Ok(report), Err)
+    }
+
+    async fn start<P>(&mut self, app: App<P, S>) -> Result<(), Error> {
+        let channel = self.engine.sender.connection().open_channel().await?;
+        for (consume, _) in &app.sources {
+            setup::declare_beside(&channel, consume).await?;
+        }
+        channel.close().await?;
+        for (consume, handler) in app.sources {
+            let route = app.around.iter().fold(handler, |inner, around| around(inner));
+            let engine = Arc::clone(&self.engine);
+            let source = Arc::new(Source::new(consume, route, app.state.clone(), engine));
+            source.start().await?;
+            self.sources.push(source);
+        }
+        let watched = self.sources.iter().map(|it| Arc::clone(it) as Arc<dyn Watch>);
+        app.health.begin(&self.engine, watched.collect());
+        app.started.raise(1);
+        Ok(())
+    }
+
+    /// Waits until the shutdown begins, or a connection has ended for good.
+    async fn wait(&self, shutdown: &mut Shutdown) {
+        let engine = &self.engine;
+        if let Some(when) = shutdown.when.take() {
+            let stop = engine.stop.clone();
+            engine.runner.spawn(async move {
+                let mut when = when;
+                race(&mut when, &mut stop.reached(STOPPING)).await;
+                stop.raise(STOPPING);
+            });
+        }
+        let (mut consuming, mut publishing) =
+            (engine.consuming.closed(), engine.sender.connection().closed());
+        let mut ended = pin!(async {
+            match race(&mut consuming, &mut publishing).await {
+                Either::First(cause) | Either::Second(cause) => cause,
+            }
+        });
+        let end: Either<(), CloseCause> =
+            race(&mut engine.stop.reached(STOPPING), &mut ended).await;
+        if let Either::Second(cause) = end {
+            engine.fail(Error::ConnectionEnded(cause));
+        }
+    }
+
+    /// Waits for the messages in work, as long as they may take.
+    async fn finish(&self, within: Duration) {
+        let engine = &self.engine;
+        let deadline = engine.runner.now().checked_add(within);
+        {
+            let mut idle = pin!(engine.runner.until(deadline, engine.idle()));
+            race(&mut idle, &mut engine.stop.reached(NOW)).await;
+        }
+        engine.stop.raise(NOW);
+        self.sources.iter().for_each(|source| source.abandon());
+        // Tasks end at once now. A thread whose handler does not return cannot be waited for.
+        let last = engine.runner.now().checked_add(ABANDONED_WAIT);
+        engine.runner.until(last, engine.idle()).await;
+    }
+}

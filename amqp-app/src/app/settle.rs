@@ -1,0 +1,222 @@
+//! What becomes of a message whose handler has failed: carries out the step that the policy has decided.
+//!
+//! A copy is confirmed by its queue before the message is acknowledged. If it cannot be confirmed, the message is given back,
+//! so it is never lost. What failed is rejected, and what is given back is nacked: RabbitMQ 4.3 counts the first towards a
+//! queue's delivery limit, and not the second.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use amqp_async::{Delivery, Fault, ReceivedMessage};
+
+use super::report::Counter;
+use super::sender::{Unsent, unix_seconds};
+use super::source::Source;
+use crate::context::{Held, Slot};
+use crate::copy::{self, Detail, Failed};
+use crate::decide::Step;
+use crate::error::Error;
+use crate::failure::Failure;
+use crate::ids;
+use crate::limits::{GIVE_BACK_PAUSE, SETTLEMENT_TIMEOUT};
+use crate::message::Message;
+use crate::retry::{LastResort, Retry};
+
+/// A message whose attempt has failed.
+pub(crate) struct Work<'a, S> {
+    pub(crate) source: &'a Source<S>,
+    pub(crate) slot: &'a Arc<Slot>,
+    pub(crate) message: &'a ReceivedMessage,
+    pub(crate) attempt: u32,
+}
+
+impl<S> Clone for Work<'_, S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for Work<'_, S> {}
+
+/// How much the copies of the different stages say, in the order in which it is tried until one fits into a frame.
+const DELAYED: [Detail; 3] = [Detail::Full, Detail::WithoutText, Detail::CountOnly];
+const PARKED: [Detail; 3] = [Detail::Full, Detail::WithoutText, Detail::None];
+
+pub(crate) async fn settle<S: Clone + Send + Sync + 'static>(
+    work: Work<'_, S>,
+    failure: Failure,
+    step: Step,
+) {
+    let Work { source, slot, .. } = work;
+    let counters = &source.engine.counters;
+    if let Some(fault) = slot.look(Delivery::fault).flatten()
+        && !matches!(fault, Fault::Malformed(_))
+    {
+        return without_body(work, fault).await;
+    }
+    let text = failure.to_string();
+    let policy = &source.consume.retry;
+    match step {
+        // In place: the caller repeats.
+        Step::Again(_) => {}
+        Step::Delay(delay) => {
+            let queue = Retry::delay_queue(&source.queue, delay);
+            match send_copy(work, &text, &queue, &DELAYED).await {
+                Ok(true) => {
+                    acknowledge(source, slot, &counters.retried);
+                }
+                Ok(false) => park(work, &text, policy.parking_queue(&source.queue)).await,
+                Err(_) => give_back(work).await,
+            }
+        }
+        Step::Last(LastResort::Park(_)) => {
+            park(work, &text, policy.parking_queue(&source.queue)).await;
+        }
+        Step::Last(LastResort::DeadLetter) => answer(work, |delivery| delivery.reject(false)),
+        Step::Last(LastResort::Requeue(pause)) => {
+            source.pause(pause).await;
+            answer(work, |delivery| delivery.reject(true));
+        }
+        Step::Last(LastResort::Report { exchange, routing_key }) => {
+            match report(work, &text, &exchange, &routing_key).await {
+                Ok(()) => answer(work, Delivery::ack),
+                Err(_) => give_back(work).await,
+            }
+        }
+        Step::GiveBack(pause) => {
+            source.pause(pause).await;
+            if let Some(delivery) = slot.take(Held::Taken) {
+                count(source, &counters.given_back, delivery.nack(true).is_ok());
+            }
+        }
+        Step::Discard | Step::Last(LastResort::Discard) => answer(work, Delivery::ack),
+        Step::Stop | Step::Last(LastResort::Stop) => {
+            answer(work, |delivery| delivery.nack(true));
+            let (queue, error) = (source.queue.to_string(), failure.into_error());
+            source.engine.fail(Error::Stopped { queue, error });
+        }
+    }
+}
+
+/// Acknowledges a message, and counts it. Returns whether the broker delivers it again, because its connection was lost.
+pub(crate) fn acknowledge<S>(source: &Source<S>, slot: &Slot, counter: &Counter) -> bool {
+    let Some(delivery) = slot.take(Held::Taken) else { return false };
+    let acknowledged = delivery.ack().is_ok();
+    count(source, counter, acknowledged);
+    !acknowledged
+}
+
+fn count<S>(source: &Source<S>, counter: &Counter, answered: bool) {
+    // If not, the connection or the channel was lost: the broker delivers the message again.
+    let counter = if answered { counter } else { &source.engine.counters.stale };
+    counter.add(1);
+}
+
+fn answer<S>(work: Work<'_, S>, answer: impl FnOnce(Delivery) -> Result<(), amqp_async::AckError>) {
+    if let Some(delivery) = work.slot.take(Held::Taken)
+        && answer(delivery).is_err()
+    {
+        work.source.engine.counters.stale.add(1);
+    }
+}
+
+/// A copy could not be stored. After a pause, because what could not be sent or confirmed cannot be sent the next moment.
+async fn give_back<S: Clone + Send + Sync + 'static>(work: Work<'_, S>) {
+    work.source.unsettled.fetch_add(1, Ordering::Relaxed);
+    work.source.pause(GIVE_BACK_PAUSE).await;
+    if let Some(delivery) = work.slot.take(Held::Taken) {
+        count(work.source, &work.source.engine.counters.given_back, delivery.nack(true).is_ok());
+    }
+}
+
+async fn park<S: Clone + Send + Sync + 'static>(
+    work: Work<'_, S>,
+    error: &str,
+    queue: Option<String>,
+) {
+    let sent = match queue {
+        Some(queue) => send_copy(work, error, &queue, &PARKED).await,
+        None => Ok(false),
+    };
+    match sent {
+        Ok(true) => {
+            acknowledge(work.source, work.slot, &work.source.engine.counters.parked);
+        }
+        // Its own headers fill a frame: no copy can be made of it.
+        Ok(false) => answer(work, |delivery| delivery.reject(false)),
+        Err(_) => give_back(work).await,
+    }
+}
+
+/// The client has dropped the body, because it was too large, so no copy can be made.
+async fn without_body<S: Clone + Send + Sync + 'static>(work: Work<'_, S>, fault: Fault) {
+    match fault {
+        // Too much arrived at once: it may fit the next time.
+        Fault::Crowded { .. } => give_back(work).await,
+        _ => answer(work, |delivery| delivery.reject(false)),
+    }
+}
+
+/// Returns whether a copy was sent: `false` if its headers do not fit into a frame, however little it says.
+async fn send_copy<S>(
+    work: Work<'_, S>,
+    error: &str,
+    queue: &str,
+    details: &[Detail],
+) -> Result<bool, Unsettled> {
+    let original = original(work.message);
+    let failed =
+        Failed { queue: &work.source.queue, attempts: work.attempt, error, now: unix_seconds() };
+    for detail in details {
+        let copy = copy::copy(&original, failed, *detail, queue);
+        match confirmed(work, &copy).await {
+            Ok(()) => {
+                work.source.unsettled.store(0, Ordering::Relaxed);
+                return Ok(true);
+            }
+            Err(Unsettled::Unsent(Unsent::Invalid(_))) => {}
+            Err(unsettled) => return Err(unsettled),
+        }
+    }
+    Ok(false)
+}
+
+async fn report<S>(
+    work: Work<'_, S>,
+    error: &str,
+    exchange: &str,
+    routing_key: &str,
+) -> Result<(), Unsettled> {
+    let request = work.message.properties().unwrap_or_default();
+    let report = Message::new(error.replace('\0', "")).content_type("text/plain");
+    let report = report.to(exchange, routing_key).header("retry-queue", &*work.source.queue);
+    let Ok(report) = crate::reply::complete(&request, 0, report, ids::unique) else {
+        return Ok(());
+    };
+    confirmed(work, &report).await
+}
+
+/// Why a message could not be settled.
+enum Unsettled {
+    Unsent(Unsent),
+    TimedOut,
+}
+
+async fn confirmed<S>(work: Work<'_, S>, message: &amqp_async::Message) -> Result<(), Unsettled> {
+    let engine = &work.source.engine;
+    let deadline = engine.runner.now().checked_add(SETTLEMENT_TIMEOUT);
+    match engine.runner.until(deadline, engine.sender.send(message)).await {
+        Some(sent) => sent.map_err(Unsettled::Unsent),
+        None => Err(Unsettled::TimedOut),
+    }
+}
+
+/// The message of a copy. If its properties are malformed, they are lost, and the body is kept.
+fn original(message: &ReceivedMessage) -> amqp_async::Message {
+    amqp_async::Message::try_from(message).unwrap_or_else(|_| {
+        let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+        let (exchange, key) = (message.exchange(), message.routing_key());
+        amqp_async::Message::new(message.clone().into_body())
+            .to(text(exchange.as_bytes()), text(key.as_bytes()))
+    })
+}

@@ -1,0 +1,195 @@
+//! A source that is being consumed: its consumer, which is started again when it ends, and its workers.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use amqp_async::{BasicConsume, Consumer, Error as ClientError};
+
+use super::engine::{Engine, NOW, STOPPING};
+use super::health::{SourceHealth, Watch};
+use super::intake::Intake;
+use super::{setup, worker};
+use crate::consume::Consume;
+use crate::context::{Held, Slot};
+use crate::error::Error;
+use crate::limits::{RESTART_DELAY, RESTART_DELAY_MAX};
+use crate::middleware::Route;
+use crate::remember::Remembered;
+use crate::sync::{Either, lock, race};
+
+struct InWork {
+    slot: Arc<Slot>,
+    /// When the timeout of the source expires.
+    deadline: Option<Instant>,
+}
+
+pub(crate) struct Source<S> {
+    pub(crate) consume: Consume,
+    pub(crate) queue: Arc<str>,
+    pub(crate) route: Route<S>,
+    pub(crate) state: S,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) intake: Intake,
+    /// The outcomes whose acknowledgement was lost.
+    pub(crate) remembered: Mutex<Remembered>,
+    /// Messages in a row whose copies could not be stored.
+    pub(crate) unsettled: AtomicU32,
+    /// What each worker has in work.
+    in_work: Mutex<Vec<Option<InWork>>>,
+    is_consuming: AtomicBool,
+}
+
+impl<S: Clone + Send + Sync + 'static> Source<S> {
+    pub(crate) fn new(consume: Consume, route: Route<S>, state: S, engine: Arc<Engine>) -> Self {
+        Self {
+            queue: consume.name().into(),
+            remembered: Mutex::default(),
+            unsettled: AtomicU32::new(0),
+            in_work: Mutex::new((0..consume.concurrency).map(|_| None).collect()),
+            consume,
+            route,
+            state,
+            engine,
+            intake: Intake::new(),
+            is_consuming: AtomicBool::new(false),
+        }
+    }
+
+    /// Starts the consumer for the first time, and the tasks that keep it and work for it.
+    pub(crate) async fn start(self: &Arc<Self>) -> Result<(), Error> {
+        let consumer = self.consumer().await?;
+        self.open(consumer);
+        let (engine, workers) = (&self.engine, usize::from(self.consume.concurrency));
+        engine.add_tasks(workers + 1);
+        for number in 0..workers {
+            let source = Arc::clone(self);
+            engine.runner.spawn(async move {
+                worker::work(&source, number).await;
+                source.engine.task_ended();
+            });
+        }
+        let source = Arc::clone(self);
+        engine.runner.spawn(async move {
+            source.keep().await;
+            source.engine.task_ended();
+        });
+        Ok(())
+    }
+
+    fn is_consuming(&self) -> bool {
+        self.is_consuming.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn begin(&self, worker: usize, slot: &Arc<Slot>) {
+        let timeout = self.consume.timeout;
+        let deadline = timeout.and_then(|timeout| self.engine.runner.now().checked_add(timeout));
+        lock(&self.in_work)[worker] = Some(InWork { slot: Arc::clone(slot), deadline });
+    }
+
+    pub(crate) fn end(&self, worker: usize) {
+        lock(&self.in_work)[worker] = None;
+    }
+
+    /// Gives back what is in work, because the time for it has expired.
+    pub(crate) fn abandon(&self) {
+        let in_work: Vec<_> = lock(&self.in_work).iter_mut().filter_map(Option::take).collect();
+        in_work.iter().for_each(|it| self.abandon_one(&it.slot));
+    }
+
+    /// Gives back a message that is still in work. What its handler returns later is ignored.
+    pub(crate) fn abandon_one(&self, slot: &Slot) {
+        if let Some(delivery) = slot.take(Held::GivenBack) {
+            self.engine.counters.abandoned.add(1);
+            if delivery.nack(true).is_ok() {
+                self.engine.counters.given_back.add(1);
+            }
+        }
+    }
+
+    /// Waits, at most until a shutdown begins.
+    pub(crate) async fn pause(&self, time: Duration) {
+        let mut sleep = std::pin::pin!(self.engine.runner.sleep(time));
+        race(&mut sleep, &mut self.engine.stop.reached(STOPPING)).await;
+    }
+
+    /// Keeps a consumer until the shutdown. One that the broker has cancelled, or whose channel it has closed, is started
+    /// again after a delay.
+    async fn keep(&self) {
+        let runner = &self.engine.runner;
+        let mut delay = RESTART_DELAY;
+        while !self.engine.is_stopping() {
+            let begun = runner.now();
+            let mut ended = std::pin::pin!(self.intake.ended());
+            let end = race(&mut ended, &mut self.engine.stop.reached(STOPPING)).await;
+            self.is_consuming.store(false, Ordering::Release);
+            let ends_all = match &end {
+                Either::First(error) => error.as_ref().is_some_and(|it| it.is_connection()),
+                Either::Second(()) => true,
+            };
+            if ends_all {
+                // The shutdown, or a connection that has ended for good, and with it the application.
+                break;
+            }
+            if runner.now().saturating_duration_since(begun) > delay {
+                delay = RESTART_DELAY;
+            }
+            while !self.is_consuming() && !self.engine.is_stopping() {
+                self.pause(delay).await;
+                delay = (delay * 2).min(RESTART_DELAY_MAX);
+                if let Ok(consumer) = self.consumer().await {
+                    self.open(consumer);
+                }
+            }
+        }
+        self.close().await;
+    }
+
+    fn open(&self, consumer: Consumer) {
+        self.intake.open(consumer);
+        self.is_consuming.store(true, Ordering::Release);
+    }
+
+    async fn consumer(&self) -> Result<Consumer, Error> {
+        let connection = &self.engine.consuming;
+        let channel = connection.open_channel().await?;
+        setup::declare_queue(&channel, &self.consume).await?;
+        let mut consume = BasicConsume::new(self.consume.name())
+            .prefetch(self.consume.prefetched())
+            .exclusive_if(self.consume.exclusive)
+            .requeue_on_drop();
+        consume.arguments = self.consume.arguments.clone();
+        let consumer = channel.basic_consume(consume).await;
+        consumer.map_err(|error: ClientError| {
+            let what = format!("a consumer of queue {:?}", self.consume.name());
+            Error::Setup { what, error }
+        })
+    }
+
+    /// Cancels the consumer, and gives back what no worker has begun.
+    async fn close(&self) {
+        let consumer = self.intake.take();
+        self.intake.close();
+        let Some(mut consumer) = consumer else { return };
+        let mut cancelling = std::pin::pin!(consumer.cancel_and_requeue());
+        let cancelled = race(&mut cancelling, &mut self.engine.stop.reached(NOW)).await;
+        if let Either::First(Ok(requeued)) = cancelled {
+            self.engine.counters.given_back.add(requeued as u64);
+        }
+    }
+}
+
+impl<S: Send + Sync> Watch for Source<S> {
+    fn health(&self) -> SourceHealth {
+        let (in_work, now) = (lock(&self.in_work), self.engine.runner.now());
+        let at_work = || in_work.iter().flatten();
+        let is_overdue = |it: &&InWork| it.deadline.is_some_and(|deadline| deadline < now);
+        SourceHealth {
+            queue: self.queue.to_string(),
+            consuming: self.is_consuming.load(Ordering::Acquire),
+            in_work: at_work().count(),
+            overdue: at_work().filter(is_overdue).count(),
+            unsettled: self.unsettled.load(Ordering::Relaxed),
+        }
+    }
+}

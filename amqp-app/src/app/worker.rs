@@ -1,0 +1,258 @@
+//! A worker: takes messages of a source, has the handler called, and sees to what becomes of each.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use amqp_async::{Delivery, Properties, ReceivedMessage};
+
+use super::engine::NOW;
+use super::sender::Unsent;
+use super::settle::{self, Work};
+use super::source::Source;
+use crate::context::{Context, Facts, Held, Slot};
+use crate::copy;
+use crate::decide::{Step, decide};
+use crate::failure::{Failure, FailureCause, Verdict};
+use crate::ids;
+use crate::limits::SETTLEMENT_TIMEOUT;
+use crate::message::Message;
+use crate::outcome::Outcome;
+use crate::remember::Mark;
+use crate::reply;
+use crate::retry::LastResort;
+use crate::sync::{Either, catching, lock, race};
+
+pub(crate) async fn work<S: Clone + Send + Sync + 'static>(source: &Source<S>, worker: usize) {
+    let mut now = source.engine.stop.reached(NOW);
+    let key =
+        |delivery: &Delivery| source.consume.key.as_ref().and_then(|key| key(delivery.message()));
+    loop {
+        let mut next = pin!(source.intake.next(worker, key));
+        let Either::First(Some((delivery, key))) = race(&mut next, &mut now).await else { return };
+        let slot = Arc::new(Slot::holding(delivery));
+        source.begin(worker, &slot);
+        // At the end of the time for a shutdown, the handler is dropped here, and its message is given back.
+        if let Either::Second(()) = race(&mut pin!(handle(source, &slot)), &mut now).await {
+            source.abandon_one(&slot);
+        }
+        source.end(worker);
+        source.intake.finish(key);
+    }
+}
+
+/// Handles a message until it is acknowledged, or given back.
+async fn handle<S: Clone + Send + Sync + 'static>(source: &Source<S>, slot: &Arc<Slot>) {
+    let counters = &source.engine.counters;
+    let Some(seen) = slot.look(|delivery| Seen {
+        message: delivery.message().clone(),
+        redelivered: delivery.redelivered(),
+        fault: delivery
+            .fault()
+            .map(|fault| Failure::new(Verdict::Permanent, FailureCause::Malformed, fault)),
+        is_stale: delivery.is_stale(),
+    }) else {
+        return;
+    };
+    if seen.is_stale {
+        counters.stale.add(1);
+        drop(slot.take(Held::Taken));
+        return;
+    }
+    let Seen { message, redelivered, fault, .. } = seen;
+    if redelivered && fault.is_none() && is_remembered(source, slot, &message).await {
+        return;
+    }
+    let mut first = fault.or_else(|| too_often(source, &message, redelivered));
+    let mut in_place = 0;
+    loop {
+        let (failure, attempt) = match first.take() {
+            Some(failure) => (failure, 1),
+            None => match attempt(source, slot, &message, redelivered, in_place).await {
+                Attempted::Settled => return,
+                Attempted::Failed(failure, attempt) => (failure, attempt),
+            },
+        };
+        counters.failed.add(1);
+        match failure.cause() {
+            FailureCause::Panic => counters.panicked.add(1),
+            FailureCause::TimedOut => counters.timed_out.add(1),
+            _ => {}
+        }
+        match decide(&source.consume.retry, attempt, &failure) {
+            Step::Again(pause) => {
+                counters.retried.add(1);
+                in_place += 1;
+                source.pause(pause).await;
+            }
+            step => {
+                let work = Work { source, slot, message: &message, attempt };
+                return settle::settle(work, failure, step).await;
+            }
+        }
+    }
+}
+
+struct Seen {
+    message: ReceivedMessage,
+    redelivered: bool,
+    fault: Option<Failure>,
+    is_stale: bool,
+}
+
+enum Attempted {
+    /// There is nothing more to do.
+    Settled,
+    /// The number of the attempt.
+    Failed(Failure, u32),
+}
+
+/// The failure of a message that was delivered too often without an outcome: it may have killed the process each time.
+fn too_often<S>(
+    source: &Source<S>,
+    message: &ReceivedMessage,
+    redelivered: bool,
+) -> Option<Failure> {
+    let policy = &source.consume.retry;
+    let comes_back = matches!(policy.last, LastResort::Requeue(_) | LastResort::Stop);
+    if !redelivered || comes_back {
+        return None;
+    }
+    let deliveries = copy::deliveries_before(&message.headers().ok()?);
+    (deliveries >= policy.max_deliveries).then(|| {
+        Failure::permanent(format!("delivered {deliveries} times before without an outcome"))
+    })
+}
+
+/// Calls the handler once. If it succeeds, sends what it returned, and acknowledges the message.
+async fn attempt<S: Clone + Send + Sync + 'static>(
+    source: &Source<S>,
+    slot: &Arc<Slot>,
+    message: &ReceivedMessage,
+    redelivered: bool,
+    in_place: u32,
+) -> Attempted {
+    let runner = &source.engine.runner;
+    let facts = Facts {
+        queue: Arc::clone(&source.queue),
+        in_place,
+        counts_redelivered: source.consume.retry.counts_redelivered,
+        deadline: source.consume.timeout.and_then(|timeout| runner.now().checked_add(timeout)),
+        runner: runner.clone(),
+    };
+    let deadline = facts.deadline;
+    let (state, held) = (source.state.clone(), Arc::clone(slot));
+    let context = Context::new(facts, message.clone(), redelivered, held, state);
+
+    let called = context.clone();
+    let calling = pin!(async { source.route.endpoint().call(called).await });
+    let outcome = match runner.until(deadline, catching(calling)).await {
+        Some(Ok(outcome)) => outcome,
+        Some(Err(panic)) => {
+            Outcome::failure(Failure::new(Verdict::Retry, FailureCause::Panic, panic))
+        }
+        None => {
+            let timeout = source.consume.timeout.unwrap_or_default();
+            let text = format!("the handler took longer than {} s", timeout.as_secs_f32());
+            Outcome::failure(Failure::new(Verdict::Retry, FailureCause::TimedOut, text))
+        }
+    };
+
+    let counters = &source.engine.counters;
+    if !slot.is_here() {
+        if !slot.was_given_back() {
+            // The handler has acknowledged it.
+            let counter = if outcome.is_success() { &counters.handled } else { &counters.failed };
+            counter.add(1);
+        }
+        return Attempted::Settled;
+    }
+    let sent = match outcome.into_result() {
+        Ok(mut messages) => {
+            messages.append(&mut context.take_outgoing());
+            send(source, &context, messages).await
+        }
+        Err(failure) => Err(failure),
+    };
+    match sent {
+        Ok(sent) => {
+            let comes_again = settle::acknowledge(source, slot, &counters.handled);
+            if comes_again && let Some(mark) = mark(source, message) {
+                lock(&source.remembered).keep(runner.now(), mark, sent);
+            }
+            Attempted::Settled
+        }
+        Err(failure) => Attempted::Failed(failure, context.attempt()),
+    }
+}
+
+/// What a message is recognised by when it comes again. `None` without a message id.
+fn mark<S>(source: &Source<S>, message: &ReceivedMessage) -> Option<Mark> {
+    let properties = message.properties_ref().ok().filter(|_| source.consume.remembers)?;
+    let id = properties.message_id?.as_str().ok()?;
+    Some(Mark::new(id, message.body()))
+}
+
+/// Settles a message whose handler has succeeded before, and whose acknowledgement was lost. Returns whether it is one.
+async fn is_remembered<S>(source: &Source<S>, slot: &Arc<Slot>, message: &ReceivedMessage) -> bool {
+    let engine = &source.engine;
+    if lock(&source.remembered).is_empty() {
+        return false;
+    }
+    let Some(mark) = mark(source, message) else { return false };
+    let Some(sent) = lock(&source.remembered).take(engine.runner.now(), &mark) else {
+        return false;
+    };
+    let deadline = engine.runner.now().checked_add(SETTLEMENT_TIMEOUT);
+    // They were confirmed before. What cannot be sent now was a duplicate.
+    engine.runner.until(deadline, engine.sender.send_all(&sent)).await;
+    if settle::acknowledge(source, slot, &engine.counters.handled) {
+        lock(&source.remembered).keep(engine.runner.now(), mark, sent);
+    }
+    true
+}
+
+/// Sends what a handler returned, and waits until it is confirmed. Resolves to what was sent.
+async fn send<S>(
+    source: &Source<S>,
+    context: &Context<S>,
+    messages: Vec<Message>,
+) -> Result<Vec<amqp_async::Message>, Failure> {
+    if messages.is_empty() {
+        return Ok(Vec::new());
+    }
+    let unsent = |verdict, error: String| Failure::new(verdict, FailureCause::Unsent, error);
+    let none = Properties::new();
+    let request = context.properties().unwrap_or(&none);
+    let mut completed = Vec::with_capacity(messages.len());
+    let replies: Vec<bool> = messages.iter().map(Message::is_reply).collect();
+    for (index, message) in messages.into_iter().enumerate() {
+        let message = reply::complete(request, index, message, ids::unique);
+        completed.push(message.map_err(|error| unsent(Verdict::Permanent, error.to_string()))?);
+    }
+    let engine = &source.engine;
+    let deadline = engine.runner.now().checked_add(SETTLEMENT_TIMEOUT);
+    let sending = engine.sender.send_all(&completed);
+    let Some(results) = engine.runner.until(deadline, sending).await else {
+        let text = format!("not confirmed within {} s", SETTLEMENT_TIMEOUT.as_secs());
+        return Err(unsent(Verdict::GiveBack, text));
+    };
+    let mut first = None;
+    for (result, is_reply) in results.into_iter().zip(replies) {
+        let Err(error) = result else { continue };
+        let verdict = match error {
+            Unsent::Unroutable { .. } => {
+                engine.counters.unroutable.add(1);
+                if is_reply {
+                    // Requesters come and go.
+                    continue;
+                }
+                Verdict::Permanent
+            }
+            Unsent::Ended(_) => Verdict::GiveBack,
+            Unsent::Nacked => Verdict::Retry,
+            Unsent::Invalid(_) | Unsent::Refused { .. } => Verdict::Permanent,
+        };
+        first.get_or_insert_with(|| unsent(verdict, format!("a message of the handler {error}")));
+    }
+    first.map_or(Ok(completed), Err)
+}

@@ -1,0 +1,208 @@
+//! `Consume`: a queue that an application consumes from, and its rules.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use amqp_async::{FieldTable, FieldValue, QueueBind, QueueDeclare, ReceivedMessage};
+
+use crate::retry::Retry;
+
+type Key = dyn Fn(&ReceivedMessage) -> Option<String> + Send + Sync;
+
+/// A queue that an application consumes from, and the rules for its messages.
+///
+/// A name is a queue that must exist. A [`QueueDeclare`] is declared at the start, and again whenever its consumer is started
+/// again.
+///
+/// ```
+/// use amqp_app::prelude::*;
+///
+/// let orders = Consume::new(QueueDeclare::quorum("orders"))
+///     .bind("amq.topic", "order.created")
+///     .concurrency(16)
+///     .by_header("tenant")
+///     .timeout(Duration::from_secs(30))
+///     .on_failure(Retry::now(2).and_after([10, 600].map(Duration::from_secs)).then_park());
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct Consume {
+    pub(crate) queue: QueueDeclare,
+    pub(crate) binds: Vec<QueueBind>,
+    pub(crate) concurrency: u16,
+    pub(crate) prefetch: Option<u16>,
+    pub(crate) key: Option<Arc<Key>>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) retry: Retry,
+    pub(crate) exclusive: bool,
+    pub(crate) remembers: bool,
+    pub(crate) arguments: FieldTable,
+}
+
+impl Consume {
+    /// Consumes from a queue: one that must exist, by its name, or one that is declared.
+    pub fn new(queue: impl Into<Self>) -> Self {
+        queue.into()
+    }
+
+    /// Declares a durable queue, and binds it to `amq.topic` with each of these keys.
+    pub fn topic<K: Into<String>>(
+        queue: impl Into<String>,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Self {
+        let consume = Self::from(QueueDeclare::new(queue).durable());
+        keys.into_iter().fold(consume, |consume, key| consume.bind("amq.topic", key))
+    }
+
+    /// Binds the queue to an exchange at the start.
+    pub fn bind(mut self, exchange: impl Into<String>, routing_key: impl Into<String>) -> Self {
+        self.binds.push(QueueBind::new(self.queue.queue.as_str(), exchange, routing_key));
+        self
+    }
+
+    /// Sets how many messages are handled at the same time, 1 by default. With 1, and retries in place alone
+    /// ([`Retry::now`]), messages are handled in the order of the queue.
+    pub const fn concurrency(mut self, messages: u16) -> Self {
+        self.concurrency = if messages == 0 { 1 } else { messages };
+        self
+    }
+
+    /// Sets the prefetch: how many messages the broker sends ahead of their acknowledgement. It is at least the concurrency,
+    /// so that no worker waits in vain, and twice the concurrency by default.
+    pub const fn prefetch(mut self, messages: u16) -> Self {
+        self.prefetch = Some(messages);
+        self
+    }
+
+    /// Handles messages with the same key one after the other, in the order of the queue, and others at the same time.
+    /// Messages without a key (`None`) are not ordered.
+    ///
+    /// Messages that wait for their key count towards the prefetch. A message that is retried after a delay leaves the order.
+    /// Over several processes, use a queue with
+    /// [`single_active_consumer`](QueueDeclare::single_active_consumer).
+    pub fn by_key(
+        mut self,
+        key: impl Fn(&ReceivedMessage) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.key = Some(Arc::new(key));
+        self
+    }
+
+    /// Handles messages with the same value of a header one after the other: see [`by_key`](Self::by_key).
+    pub fn by_header(self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        self.by_key(move |message| {
+            let value = message.headers().ok()?.remove(&name)?;
+            Some(match value.as_str() {
+                Some(text) => text.to_owned(),
+                None => format!("{value:?}"),
+            })
+        })
+    }
+
+    /// Handles messages with the same routing key one after the other: see [`by_key`](Self::by_key).
+    pub fn by_routing_key(self) -> Self {
+        self.by_key(|message| message.routing_key().as_str().ok().map(ToOwned::to_owned))
+    }
+
+    /// Sets how long a handler may take for a message. Then its future is dropped, and the attempt has failed. There is no
+    /// limit by default.
+    ///
+    /// A function that blocks cannot be interrupted, on threads least of all: there a handler reads its
+    /// [`Deadline`](crate::Deadline), and what it returns counts.
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets the retry policy, in place of the default one ([`Retry::default`]).
+    pub fn on_failure(mut self, policy: Retry) -> Self {
+        self.retry = policy;
+        self
+    }
+
+    /// Makes this the only consumer of the queue.
+    pub const fn exclusive(mut self) -> Self {
+        self.exclusive = true;
+        self
+    }
+
+    /// Calls the handler again for a message that it has handled, and whose acknowledgement was lost with the connection.
+    ///
+    /// By default such a message is recognised when the broker delivers it again, by its message id and its body: what the
+    /// handler returned is sent again, with the same ids, and the message is acknowledged. At most 1,000 outcomes of a source
+    /// are remembered, for ten minutes. Messages without a message id are never recognised.
+    pub const fn forget(mut self) -> Self {
+        self.remembers = false;
+        self
+    }
+
+    /// Sets an argument of the consumer, such as `x-priority`.
+    pub fn argument(mut self, name: &str, value: impl Into<FieldValue>) -> Self {
+        self.arguments.insert(name, value);
+        self
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.queue.queue
+    }
+
+    /// The prefetch of the consumer.
+    pub(crate) fn prefetched(&self) -> u16 {
+        let prefetch = self.prefetch.unwrap_or_else(|| self.concurrency.saturating_mul(2));
+        prefetch.max(self.concurrency)
+    }
+
+    /// Whether queues beside this one are quorum queues.
+    pub(crate) fn is_quorum(&self) -> bool {
+        let kind = self.queue.arguments.get("x-queue-type").and_then(FieldValue::as_str);
+        self.retry.quorum || kind == Some("quorum")
+    }
+}
+
+/// A queue that must exist.
+impl From<&str> for Consume {
+    fn from(queue: &str) -> Self {
+        Self::from(QueueDeclare::passive(queue))
+    }
+}
+
+/// A queue that must exist.
+impl From<String> for Consume {
+    fn from(queue: String) -> Self {
+        Self::from(QueueDeclare::passive(queue))
+    }
+}
+
+/// A queue that is declared.
+impl From<QueueDeclare> for Consume {
+    fn from(queue: QueueDeclare) -> Self {
+        Self {
+            queue,
+            binds: Vec::new(),
+            concurrency: 1,
+            prefetch: None,
+            key: None,
+            timeout: None,
+            retry: Retry::default(),
+            exclusive: false,
+            remembers: true,
+            arguments: FieldTable::new(),
+        }
+    }
+}
+
+impl fmt::Debug for Consume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consume")
+            .field("queue", &self.queue)
+            .field("binds", &self.binds)
+            .field("concurrency", &self.concurrency)
+            .field("prefetch", &self.prefetched())
+            .field("by_key", &self.key.is_some())
+            .field("timeout", &self.timeout)
+            .field("retry", &self.retry)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,32 @@
+//! The delivery as an argument: the handler acknowledges the message itself.
+
+use amqp_async::Delivery;
+
+use super::FromContext;
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// The handler takes the delivery, and acks, nacks or rejects it. The retry policy does not apply. What the handler returns
+/// is not sent, and its failure is only counted. A delivery that is dropped goes back into its queue.
+impl<S> FromContext<S> for Delivery {
+    fn from_context(context: &Context<S>) -> Result<Self, Failure> {
+        let missing = "the delivery was taken by another argument, or there is none in this test";
+        context.take_delivery().ok_or_else(|| Failure::permanent(missing))
+    }
+
+    fn give_back(self, context: &Context<S>) {
+        context.put_delivery(self);
+    }
+}
+
+/// The same, with the methods of threads.
+#[cfg(feature = "threads")]
+impl<S> FromContext<S> for amqp_blocking::Delivery {
+    fn from_context(context: &Context<S>) -> Result<Self, Failure> {
+        Delivery::from_context(context).map(Self::from)
+    }
+
+    fn give_back(self, context: &Context<S>) {
+        context.put_delivery(self.into());
+    }
+}

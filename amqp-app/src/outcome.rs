@@ -1,0 +1,237 @@
+//! `Outcome`: what became of a message, and what handlers may return.
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::extract::Json;
+use crate::failure::Failure;
+use crate::message::Message;
+
+/// What a handler has made of its message: messages to send, or a failure.
+///
+/// Everything that a handler may return becomes one ([`IntoOutcome`]). Middleware looks at it, and may replace it.
+#[derive(Debug)]
+#[must_use = "the message is acknowledged, or not, by its outcome"]
+pub struct Outcome {
+    result: Result<Vec<Message>, Failure>,
+}
+
+impl Outcome {
+    /// The message is handled, and nothing is sent.
+    pub const fn success() -> Self {
+        Self { result: Ok(Vec::new()) }
+    }
+
+    /// The message is handled when these messages are confirmed.
+    pub fn send(messages: impl IntoIterator<Item = Message>) -> Self {
+        Self { result: Ok(messages.into_iter().collect()) }
+    }
+
+    /// The message was not handled.
+    pub fn failure(failure: impl Into<Failure>) -> Self {
+        Self { result: Err(failure.into()) }
+    }
+
+    /// Returns whether the message is handled.
+    pub const fn is_success(&self) -> bool {
+        self.result.is_ok()
+    }
+
+    /// Returns the messages to send, or why the message was not handled.
+    ///
+    /// # Errors
+    /// The failure.
+    pub fn as_result(&self) -> Result<&[Message], &Failure> {
+        self.result.as_deref()
+    }
+
+    /// Returns the messages to send, or why the message was not handled, by value.
+    ///
+    /// # Errors
+    /// The failure.
+    pub fn into_result(self) -> Result<Vec<Message>, Failure> {
+        self.result
+    }
+}
+
+impl From<Result<Vec<Message>, Failure>> for Outcome {
+    fn from(result: Result<Vec<Message>, Failure>) -> Self {
+        Self { result }
+    }
+}
+
+/// What a handler may return.
+#[diagnostic::on_unimplemented(
+    message = "a handler cannot return `{Self}`",
+    note = "a handler may return `()`, `Message`, `[Message; N]`, `Vec<Message>`, `Option<_>` of these, `Reply<_>`, \
+            `Result<_, E>` of these with any error `E`, `Failure` or `Outcome`"
+)]
+pub trait IntoOutcome {
+    /// Returns the outcome of the handler.
+    fn into_outcome(self) -> Outcome;
+}
+
+/// The message is handled.
+impl IntoOutcome for () {
+    fn into_outcome(self) -> Outcome {
+        Outcome::success()
+    }
+}
+
+/// The message is handled when this one is confirmed.
+impl IntoOutcome for Message {
+    fn into_outcome(self) -> Outcome {
+        Outcome::send([self])
+    }
+}
+
+/// The message is handled when these are confirmed.
+impl IntoOutcome for Vec<Message> {
+    fn into_outcome(self) -> Outcome {
+        Outcome::send(self)
+    }
+}
+
+/// The message is handled when these are confirmed.
+impl<const COUNT: usize> IntoOutcome for [Message; COUNT] {
+    fn into_outcome(self) -> Outcome {
+        Outcome::send(self)
+    }
+}
+
+/// `None`: the message is handled, and nothing is sent.
+impl<T: IntoOutcome> IntoOutcome for Option<T> {
+    fn into_outcome(self) -> Outcome {
+        self.map_or_else(Outcome::success, T::into_outcome)
+    }
+}
+
+/// An error: the policy decides.
+impl<T: IntoOutcome, E: Into<Failure>> IntoOutcome for Result<T, E> {
+    fn into_outcome(self) -> Outcome {
+        self.map_or_else(Outcome::failure, T::into_outcome)
+    }
+}
+
+impl IntoOutcome for Failure {
+    fn into_outcome(self) -> Outcome {
+        Outcome::failure(self)
+    }
+}
+
+impl IntoOutcome for Outcome {
+    fn into_outcome(self) -> Self {
+        self
+    }
+}
+
+/// A reply to the requester (RPC): a message to the queue that the request names in `reply_to`, with its
+/// `correlation_id`.
+///
+/// ```
+/// use amqp_app::{Json, Reply};
+///
+/// async fn double(Json(number): Json<u32>) -> Reply<Json<u32>> {
+///     Reply(Json(2 * number))
+/// }
+/// ```
+///
+/// A request without `reply_to` fails for ever. If the requester's queue is gone, the request is acknowledged, and
+/// counted in [`Report::unroutable`](crate::Report::unroutable).
+#[derive(Clone, Copy, Debug)]
+#[allow(clippy::exhaustive_structs, reason = "it is built by its one field")]
+pub struct Reply<T>(pub T);
+
+impl<T: IntoReply> IntoOutcome for Reply<T> {
+    fn into_outcome(self) -> Outcome {
+        self.0.into_reply().map(Message::reply).into_outcome()
+    }
+}
+
+/// What [`Reply`] may hold.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be sent as a reply",
+    note = "a reply may be `String`, `&'static str`, `Vec<u8>`, `Bytes`, `Json<_>` or `Message`"
+)]
+pub trait IntoReply {
+    /// Returns the message that is sent.
+    ///
+    /// # Errors
+    /// If it cannot be encoded.
+    fn into_reply(self) -> Result<Message, Failure>;
+}
+
+impl IntoReply for Message {
+    fn into_reply(self) -> Result<Message, Failure> {
+        Ok(self)
+    }
+}
+
+impl IntoReply for String {
+    fn into_reply(self) -> Result<Message, Failure> {
+        Ok(Message::new(self).content_type("text/plain"))
+    }
+}
+
+impl IntoReply for &'static str {
+    fn into_reply(self) -> Result<Message, Failure> {
+        Ok(Message::new(self).content_type("text/plain"))
+    }
+}
+
+impl IntoReply for Vec<u8> {
+    fn into_reply(self) -> Result<Message, Failure> {
+        Ok(Message::new(self))
+    }
+}
+
+impl IntoReply for Bytes {
+    fn into_reply(self) -> Result<Message, Failure> {
+        Ok(Message::new(self))
+    }
+}
+
+impl<T: Serialize> IntoReply for Json<T> {
+    fn into_reply(self) -> Result<Message, Failure> {
+        Message::json(&self.0).map_err(Failure::permanent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{IntoOutcome, Reply};
+    use crate::extract::Json;
+    use crate::failure::Failure;
+    use crate::message::Message;
+
+    fn sent(result: impl IntoOutcome) -> Option<usize> {
+        result.into_outcome().into_result().ok().map(|messages| messages.len())
+    }
+
+    #[test]
+    fn what_a_handler_returns_becomes_an_outcome() {
+        let message = || Message::new("m");
+        assert_eq!(sent(()), Some(0));
+        assert_eq!(sent(message()), Some(1));
+        assert_eq!(sent([message(), message()]), Some(2));
+        assert_eq!(sent(vec![message(); 3]), Some(3));
+        assert_eq!(sent(None::<Message>), Some(0));
+        assert_eq!(sent(Some(message())), Some(1));
+        assert_eq!(sent(Ok::<_, std::io::Error>(message())), Some(1));
+        assert_eq!(sent(Err::<(), _>(std::io::Error::other("down"))), None);
+        assert_eq!(sent(Err::<(), _>(Failure::permanent("never"))), None);
+        assert_eq!(sent(Failure::retry("again")), None);
+    }
+
+    #[test]
+    fn replies_go_to_the_requester() {
+        let reply = |result: crate::Outcome| result.into_result().unwrap().remove(0);
+        let text = reply(Reply("pong").into_outcome());
+        assert!(text.is_reply() && text.body() == "pong");
+        let json = reply(Reply(Json(7)).into_outcome());
+        assert_eq!((json.is_reply(), &json.body()[..]), (true, &b"7"[..]));
+        let map = std::collections::BTreeMap::from([(vec![1], 2)]);
+        let failed = Reply(Json(map)).into_outcome().into_result().unwrap_err();
+        assert!(!failed.is_retried(), "a key that is not text: {failed}");
+    }
+}

@@ -1,0 +1,13 @@
+//! Applications on every runtime: what becomes of messages, on the model broker and on RabbitMQ.
+
+mod at;
+mod consuming;
+mod extracting;
+mod losing;
+mod middleware;
+mod ordering;
+mod replying;
+mod retrying;
+mod stopping;
+mod threads;
+mod waiting;
