@@ -20,6 +20,15 @@ pub(crate) struct Lease {
     pub(crate) owned: bool,
 }
 
+/// One connection, which is another's.
+pub(crate) struct Borrowed(pub(crate) Connection);
+
+impl Connections for Borrowed {
+    fn lease(&self) -> BoxFuture<'_, Result<Lease, Error>> {
+        Box::pin(async { Ok(Lease { connection: self.0.clone(), owned: false }) })
+    }
+}
+
 /// Connections of a connector, which belong to the one who asks for them.
 pub(crate) struct Dialled<P>(pub(crate) P);
 

@@ -144,6 +144,12 @@ impl Consume {
         self
     }
 
+    /// Sets the prefetch, unless it is set.
+    pub(crate) fn prefetch_or(self, messages: u16) -> Self {
+        let prefetch = self.prefetch.or(Some(messages));
+        Self { prefetch, ..self }
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.queue.queue
     }

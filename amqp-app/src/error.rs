@@ -15,6 +15,14 @@ pub enum Error {
     /// A connection was lost, and is not recovered.
     #[error("the connection has ended, and is not recovered: {0}")]
     ConnectionEnded(CloseCause),
+    /// A hook of the application failed.
+    #[error("{hook} failed: {error}")]
+    Hook {
+        /// The method that added it, such as `on_initialise`.
+        hook: &'static str,
+        /// Why.
+        error: BoxError,
+    },
     /// A rule of the application contradicts another one, or cannot be carried out.
     #[error("invalid application: {0}")]
     Invalid(String),

@@ -71,5 +71,5 @@ pub use message::Message;
 pub use middleware::{Next, Route, RouteFuture};
 pub use outcome::{IntoOutcome, IntoReply, Outcome, Reply};
 pub use platform::{Asynchronous, Platform};
-pub use pool::{Member, Pool, PoolStatus, Pools};
+pub use pool::{Listening, Member, Pool, PoolStatus, Pools};
 pub use retry::Retry;

@@ -2,6 +2,7 @@
 
 pub(crate) mod engine;
 pub(crate) mod health;
+mod hooks;
 mod intake;
 pub(crate) mod report;
 mod run;
@@ -22,6 +23,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use self::health::Health;
+use self::hooks::Hooks;
 use self::report::Report;
 use self::shutdown::Shutdown;
 use crate::connections::{Connections, Dialled};
@@ -89,6 +91,7 @@ pub struct App<P, S = ()> {
     sources: Vec<(Consume, Route<S>)>,
     around: Vec<Around<S>>,
     health: Health,
+    hooks: Hooks,
     /// Raised when all sources consume.
     started: Level,
     platform: PhantomData<fn() -> P>,
@@ -123,9 +126,17 @@ impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
     }
 
     pub(crate) fn over(runner: Runner, connections: Arc<dyn Connections>, state: S) -> Self {
-        let (sources, around) = (Vec::new(), Vec::new());
-        let (health, started) = (Health::default(), Level::default());
-        Self { runner, connections, state, sources, around, health, started, platform: PhantomData }
+        Self {
+            runner,
+            connections,
+            state,
+            sources: Vec::new(),
+            around: Vec::new(),
+            hooks: Hooks::default(),
+            health: Health::default(),
+            started: Level::default(),
+            platform: PhantomData,
+        }
     }
 
     /// Puts a layer of tower around every handler, such as `tower::limit::ConcurrencyLimitLayer`. The last one is the
@@ -151,7 +162,6 @@ impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
     }
 
     /// Raises this level when all sources consume.
-    #[cfg(feature = "testing")]
     pub(crate) fn on_start(self, started: Level) -> Self {
         Self { started, ..self }
     }
@@ -161,7 +171,7 @@ impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
         self.sources.iter().map(|(consume, _)| consume.name().to_owned()).collect()
     }
 
-    fn add(mut self, consume: Consume, route: Route<S>) -> Self {
+    pub(crate) fn add(mut self, consume: Consume, route: Route<S>) -> Self {
         self.sources.push((consume, route));
         self
     }
@@ -205,13 +215,14 @@ impl<P: Asynchronous, S: Clone + Send + Sync + 'static> App<P, S> {
 
     /// Runs the application until the shutdown. Resolves to what it has done.
     ///
-    /// At the start it opens its connections, declares queues and bindings, and the queues of the retry policies. While it
+    /// At the start it opens its connections, runs its hooks ([`on_initialise`](Self::on_initialise)), declares queues and
+    /// bindings, and the queues of the retry policies. While it
     /// runs, it starts consumers again that the broker has cancelled.
     ///
     /// # Errors
     /// [`Error::Connect`] and [`Error::Setup`] at the start. [`Error::Invalid`] if two handlers consume from one queue.
-    /// [`Error::ConnectionEnded`] if a connection ends for good, and [`Error::Stopped`] if a handler asks for the end: then
-    /// messages in work are finished as in a shutdown.
+    /// [`Error::Hook`] if a hook fails. [`Error::ConnectionEnded`] if a connection ends for good, and [`Error::Stopped`] if a
+    /// handler asks for the end: then messages in work are finished as in a shutdown.
     ///
     /// # Cancel safety
     /// If the future is dropped, the application ends at once: its connections are dropped, and messages in work go back
@@ -239,7 +250,8 @@ impl<S: Clone + Send + Sync + 'static> App<amqp_blocking::Connector, S> {
     ///
     /// # Errors
     /// [`Error::Connect`] and [`Error::Setup`] at the start. [`Error::Invalid`] if two handlers consume from one queue.
-    /// [`Error::ConnectionEnded`] if a connection ends for good, and [`Error::Stopped`] if a handler asks for the end.
+    /// [`Error::Hook`] if a hook fails. [`Error::ConnectionEnded`] if a connection ends for good, and [`Error::Stopped`] if a
+    /// handler asks for the end.
     pub fn run(self, shutdown: Shutdown) -> Result<Report, Error> {
         amqp_blocking::runtime::Threads.block_on(self.run_to_the_end(shutdown))
     }

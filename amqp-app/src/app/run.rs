@@ -10,6 +10,7 @@ use amqp_async::CloseCause;
 use super::App;
 use super::engine::{Engine, NOW, STOPPING};
 use super::health::{Health, Watch};
+use super::hooks::{Hooks, Stage};
 use super::report::Report;
 use super::sender::Sender;
 use super::setup;
@@ -19,10 +20,11 @@ use crate::connections::Lease;
 use crate::error::Error;
 use crate::limits::ABANDONED_WAIT;
 use crate::platform::Platform;
+use crate::runner::{BoxFuture, join_all};
 use crate::sync::{Either, Level, race};
 
 impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
-    pub(super) async fn run_to_the_end(self, mut shutdown: Shutdown) -> Result<Report, Error> {
+    pub(crate) async fn run_to_the_end(self, mut shutdown: Shutdown) -> Result<Report, Error> {
         self.check()?;
         if let Some(error) = shutdown.error.take() {
             return Err(Error::Signals(error));
@@ -77,22 +79,28 @@ struct Running<S> {
 }
 
 impl<S: Clone + Send + Sync + 'static> Running<S> {
-    async fn run<P>(mut self, app: App<P, S>, mut shutdown: Shutdown) -> Result<Report, Error> {
+    async fn run<P>(mut self, mut app: App<P, S>, mut shutdown: Shutdown) -> Result<Report, Error> {
         // One for this function, so that an application without sources is not idle before its shutdown.
         self.engine.add_tasks(1);
-        let started = self.start(app).await;
+        let mut hooks = std::mem::take(&mut app.hooks);
+        let started = self.start(app, &mut hooks).await;
         if started.is_ok() {
             self.wait(&mut shutdown).await;
+        } else {
+            hooks = Hooks::default();
         }
         self.engine.stop.raise(STOPPING);
-        self.engine.task_ended();
-        self.finish(shutdown.within).await;
+        let last: [BoxFuture<'_, ()>; 2] =
+            [Box::pin(self.stop(hooks)), Box::pin(self.finish(shutdown.within))];
+        join_all(last.into_iter()).await;
         started?;
         let report = self.engine.counters.report(shutdown.signal());
         self.engine.take_error().map_or(Ok(report), Err)
     }
 
-    async fn start<P>(&mut self, app: App<P, S>) -> Result<(), Error> {
+    async fn start<P>(&mut self, app: App<P, S>, hooks: &mut Hooks) -> Result<(), Error> {
+        let connection = self.engine.sender.connection().clone();
+        hooks.run(Stage::Initialise, &connection).await?;
         let channel = self.engine.sender.connection().open_channel().await?;
         for (consume, _) in &app.sources {
             setup::declare_beside(&channel, consume).await?;
@@ -108,7 +116,20 @@ impl<S: Clone + Send + Sync + 'static> Running<S> {
         let watched = self.sources.iter().map(|it| Arc::clone(it) as Arc<dyn Watch>);
         app.health.begin(&self.engine, watched.collect());
         app.started.raise(1);
-        Ok(())
+        hooks.run(Stage::Started, &connection).await
+    }
+
+    /// Runs the hooks of a shutdown, beside the last messages in work, and as long as these may take.
+    async fn stop(&self, mut hooks: Hooks) {
+        let connection = self.engine.sender.connection();
+        let ran = {
+            let mut running = pin!(hooks.run(Stage::Stopping, connection));
+            race(&mut running, &mut self.engine.stop.reached(NOW)).await
+        };
+        if let Either::First(Err(error)) = ran {
+            self.engine.fail(error);
+        }
+        self.engine.task_ended();
     }
 
     /// Waits until the shutdown begins, or a connection has ended for good.

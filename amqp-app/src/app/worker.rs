@@ -26,7 +26,8 @@ pub(crate) async fn work<S: Clone + Send + Sync + 'static>(source: &Source<S>, w
     let mut now = source.engine.stop.reached(NOW);
     let key =
         |delivery: &Delivery| source.consume.key.as_ref().and_then(|key| key(delivery.message()));
-    loop {
+    // A handler may have stopped the application: its message is the last one.
+    while !source.engine.is_stopping() {
         let mut next = pin!(source.intake.next(worker, key));
         let Either::First(Some((delivery, key))) = race(&mut next, &mut now).await else { return };
         let slot = Arc::new(Slot::holding(delivery));

@@ -96,7 +96,7 @@ impl<P: Platform> Member<P> {
         Self(lent)
     }
 
-    pub(super) fn lent(&self) -> &Lent<P> {
+    pub(super) fn lent(&self) -> &Arc<Lent<P>> {
         &self.0
     }
 }
@@ -140,6 +140,10 @@ impl<P: Platform> Lent<P> {
 
     pub(super) const fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    pub(super) const fn runner(&self) -> &Runner {
+        &self.runner
     }
 
     pub(super) fn condition(&self) -> Condition {

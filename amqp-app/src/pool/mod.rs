@@ -5,6 +5,7 @@
 //! them. Each connection is opened by a task of its own, which ends early if the pool is closed.
 
 mod callbacks;
+mod listening;
 mod member;
 mod named;
 mod slots;
@@ -19,6 +20,7 @@ use std::time::Instant;
 use amqp_async::ConnectError;
 use event_listener::Event;
 
+pub use listening::Listening;
 pub use member::Member;
 pub use named::Pools;
 

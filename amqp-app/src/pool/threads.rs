@@ -6,9 +6,13 @@ use amqp_async::PublishError;
 use amqp_blocking::runtime::Threads;
 use amqp_blocking::{Connector, Delivery};
 
-use super::{Member, Pool, Pools};
+use super::{Listening, Member, Pool, Pools};
+use crate::app::report::Report;
+use crate::consume::Consume;
 use crate::error::Error;
+use crate::handler::ThreadHandler;
 use crate::message::Message;
+use crate::middleware;
 
 impl Pool<Connector> {
     /// Opens the connections of the pool, all at the same time, and returns it when they are open.
@@ -112,5 +116,43 @@ impl Member<Connector> {
         within: Duration,
     ) -> Result<Option<Delivery>, amqp_async::Error> {
         Ok(Threads.block_on(self.lent().consume_one(queue, within))?.map(Delivery::from))
+    }
+
+    /// Handles the messages of a queue on other threads, on this connection: its name, or a [`Consume`] with rules. Returns
+    /// when the consumer is started.
+    ///
+    /// The rules are those of an [`App`](crate::App) with one source, and so are handlers: one that takes the [`Delivery`]
+    /// acknowledges it. The prefetch is that of the concurrency, 1 by default: the next message comes after the
+    /// acknowledgement. A handler may use the connection, and may block.
+    ///
+    /// # Errors
+    /// Those with which an [`App`](crate::App) fails to start.
+    pub fn consume_with<A: 'static>(
+        &self,
+        consume: impl Into<Consume>,
+        handler: impl ThreadHandler<A, ()>,
+    ) -> Result<Listening<Connector>, Error> {
+        let route = middleware::thread_route(handler);
+        Threads.block_on(Listening::start(self.lent(), consume.into(), route))
+    }
+}
+
+impl Listening<Connector> {
+    /// Cancels the listener, and waits for the messages in work, 10 s at most. Messages that were not begun go back into
+    /// the queue. Returns what the listener has done.
+    ///
+    /// # Errors
+    /// Why the listener had ended before, as [`App::run`](crate::App::run) returns it.
+    pub fn cancel(self) -> Result<Report, Error> {
+        self.canceller().stop();
+        Threads.block_on(self.end())
+    }
+
+    /// Waits until the listener has ended: because a [`canceller`](Self::canceller) has cancelled it, or with an error.
+    ///
+    /// # Errors
+    /// Those of [`App::run`](crate::App::run).
+    pub fn ended(self) -> Result<Report, Error> {
+        Threads.block_on(self.end())
     }
 }

@@ -3,6 +3,7 @@
 mod at;
 mod consuming;
 mod extracting;
+mod hooks;
 mod losing;
 mod middleware;
 mod ordering;

@@ -2,7 +2,7 @@
 
 /// Compiles the tests for a platform. On asynchronous ones `wait` awaits; on threads the call has blocked already.
 macro_rules! on {
-    ($name:ident, $adapter:ident, |$future:ident| $run:expr, ($($wait:tt)*)) => {
+    ($name:ident, $adapter:ident, |$future:ident| $run:expr, ($($wait:tt)*), ($($handle:tt)*)) => {
         #[path = "."]
         mod $name {
             mod api {
@@ -16,7 +16,12 @@ macro_rules! on {
                     ($call:expr) => { $call $($wait)* };
                 }
 
-                pub(crate) use wait;
+                /// The body of a handler.
+                macro_rules! handle {
+                    ($body:block) => { $($handle)* $body };
+                }
+
+                pub(crate) use {handle, wait};
             }
             #[path = "suite.rs"]
             mod suite;
@@ -24,9 +29,9 @@ macro_rules! on {
     };
 }
 
-on!(on_async_std, amqp_async_std, |future| async_std::task::block_on(future), (.await));
-on!(on_smol, amqp_smol, |future| smol::block_on(future), (.await));
-on!(on_threads, amqp_blocking, |future| amqp_blocking::runtime::Threads.block_on(future), ());
+on!(on_async_std, amqp_async_std, |future| async_std::task::block_on(future), (.await), (async move));
+on!(on_smol, amqp_smol, |future| smol::block_on(future), (.await), (async move));
+on!(on_threads, amqp_blocking, |future| amqp_blocking::runtime::Threads.block_on(future), (), ());
 on!(
     on_tokio_current_thread,
     amqp_tokio,
@@ -34,11 +39,13 @@ on!(
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.unwrap().block_on(future);
     },
-    (.await)
+    (.await),
+    (async move)
 );
 on!(
     on_tokio_multi_thread,
     amqp_tokio,
     |future| tokio::runtime::Runtime::new().unwrap().block_on(future),
-    (.await)
+    (.await),
+    (async move)
 );

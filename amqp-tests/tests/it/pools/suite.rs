@@ -1,15 +1,15 @@
 //! What pools do, for one platform.
 
-use std::sync::mpsc;
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
-use amqp_app::{Error, Message, Pool, Pools};
+use amqp_app::{Consume, Error, Message, Outcome, Pool, Pools, Retry, Stopper, Text};
 use amqp_async::{
-    ConnectError, ExchangeDeclare, ExchangeDelete, PublishError, QueueBind, QueueDeclare, QueueDelete,
+    ConnectError, Delivery, ExchangeDeclare, ExchangeDelete, PublishError, QueueBind, QueueDeclare, QueueDelete,
 };
 use amqp_testkit::{Direction, Fault, Proxy};
 
-use super::api::{Connector, run, wait};
+use super::api::{Connector, handle, run, wait};
 use crate::support::{code, port, sleep, sockets_to, unique, within};
 
 /// Turns each `async fn name(uri: String)` into a test on the model and one on RabbitMQ.
@@ -47,7 +47,10 @@ tests! {
     np_7_a_message_that_no_queue_gets_is_an_error
     np_8_callbacks_are_called_once_in_the_order_of_the_publishes
     np_9_a_message_is_taken_or_waited_for
+    np_10_a_listener_gets_the_next_message_after_the_acknowledgement
+    np_11_a_listener_may_reject_a_message
     np_15_a_member_has_the_methods_of_its_connection
+    np_16_a_handler_may_use_its_connection_and_cancel_its_listener
     pu_7_a_missing_exchange_fails_what_is_unconfirmed_beside_it
 }
 
@@ -265,6 +268,123 @@ async fn np_9_a_message_is_taken_or_waited_for(uri: String) {
     }
     let deleted = wait!(channel.queue_delete(QueueDelete::new(&queue))).unwrap();
     assert_eq!(deleted.message_count, 0);
+    wait!(pool.close());
+}
+
+async fn np_10_a_listener_gets_the_next_message_after_the_acknowledgement(uri: String) {
+    let pool = wait!(Pool::new(ending(&uri), 1).connect()).unwrap();
+    let member = wait!(pool.connection()).unwrap();
+    let queue = unique("listened");
+    let channel = wait!(member.open_channel()).unwrap();
+    wait!(channel.queue_declare(QueueDeclare::new(&queue))).unwrap();
+    for body in ["1", "2", "3"] {
+        wait!(member.publish(&Message::new(body).to_queue(&queue))).unwrap();
+    }
+    let (taken, deliveries) = mpsc::channel();
+    let handler = move |delivery: Delivery| {
+        taken.send(delivery).unwrap();
+        handle!({ Outcome::success() })
+    };
+    let consume = Consume::new(queue.as_str()).on_failure(Retry::none().then_dead_letter());
+    let listening = wait!(member.consume_with(consume, handler)).unwrap();
+    for (body, left) in [("1", 2), ("2", 1), ("3", 0)] {
+        let delivery = received(&deliveries).await;
+        assert_eq!(delivery.body(), body.as_bytes());
+        let passive = QueueDeclare::passive(&queue);
+        let declared = wait!(channel.queue_declare(passive)).unwrap();
+        assert_eq!((declared.message_count, deliveries.try_recv().is_err()), (left, true));
+        delivery.ack().unwrap();
+    }
+    let report = wait!(listening.cancel()).unwrap();
+    assert_eq!((report.handled, report.given_back), (3, 0));
+    let deleted = wait!(channel.queue_delete(QueueDelete::new(&queue))).unwrap();
+    assert_eq!(deleted.message_count, 0);
+    // A queue that is missing is an error of the start.
+    let consume = Consume::new(queue.as_str()).on_failure(Retry::none().then_dead_letter());
+    let error = wait!(member.consume_with(consume, |_: Text| handle!({ Outcome::success() }))).map(drop).unwrap_err();
+    assert!(matches!(&error, Error::Setup { error, .. } if code(error) == 404), "{error:?}");
+    wait!(pool.close());
+}
+
+/// The next delivery that a handler has taken.
+async fn received(deliveries: &mpsc::Receiver<Delivery>) -> Delivery {
+    within("a delivery", async {
+        loop {
+            match deliveries.try_recv() {
+                Ok(delivery) => return delivery,
+                Err(_) => sleep(Duration::from_millis(2)).await,
+            }
+        }
+    })
+    .await
+}
+
+async fn np_11_a_listener_may_reject_a_message(uri: String) {
+    let pool = wait!(Pool::new(ending(&uri), 1).connect()).unwrap();
+    let member = wait!(pool.connection()).unwrap();
+    let queue = unique("rejected");
+    let channel = wait!(member.open_channel()).unwrap();
+    wait!(channel.queue_declare(QueueDeclare::new(&queue))).unwrap();
+    wait!(member.publish(&Message::new("1").to_queue(&queue))).unwrap();
+    let (taken, deliveries) = mpsc::channel();
+    let handler = move |delivery: Delivery| {
+        taken.send(delivery).unwrap();
+        handle!({ Outcome::success() })
+    };
+    let consume = Consume::new(queue.as_str()).on_failure(Retry::none().then_dead_letter());
+    let listening = wait!(member.consume_with(consume, handler)).unwrap();
+    let first = received(&deliveries).await;
+    assert!(!first.redelivered());
+    first.reject(true).unwrap();
+    let again = received(&deliveries).await;
+    assert!(again.redelivered());
+    again.reject(false).unwrap();
+    // A listener that is dropped is cancelled: the next message stays.
+    drop(listening);
+    let passive = QueueDeclare::passive(&queue);
+    while wait!(channel.queue_declare(passive.clone())).unwrap().consumer_count != 0 {}
+    wait!(member.publish(&Message::new("2").to_queue(&queue))).unwrap();
+    let deleted = wait!(channel.queue_delete(QueueDelete::new(&queue))).unwrap();
+    assert_eq!(deleted.message_count, 1);
+    wait!(pool.close());
+}
+
+async fn np_16_a_handler_may_use_its_connection_and_cancel_its_listener(uri: String) {
+    let pool = wait!(Pool::new(ending(&uri), 1).connect()).unwrap();
+    let member = wait!(pool.connection()).unwrap();
+    let (queue, copies) = (unique("cancelled"), unique("copies"));
+    let channel = wait!(member.open_channel()).unwrap();
+    for queue in [&queue, &copies] {
+        wait!(channel.queue_declare(QueueDeclare::new(queue))).unwrap();
+    }
+    let canceller: Arc<OnceLock<Stopper>> = Arc::default();
+    let (stopper, own, to) = (Arc::clone(&canceller), member.clone(), copies.clone());
+    let handler = move |Text(text): Text| {
+        if text == "5" {
+            stopper.get().unwrap().stop();
+        }
+        let (own, message) = (own.clone(), Message::new(text).to_queue(&to));
+        handle!({ wait!(own.publish(&message)) })
+    };
+    let consume = Consume::new(queue.as_str()).on_failure(Retry::none().then_dead_letter());
+    let listening = wait!(member.consume_with(consume, handler)).unwrap();
+    canceller.set(listening.canceller()).unwrap();
+    for number in 0..10 {
+        wait!(member.publish(&Message::new(number.to_string()).to_queue(&queue))).unwrap();
+    }
+    let report = wait!(listening.ended()).unwrap();
+    assert_eq!(report.handled, 6);
+    for number in 0..6 {
+        let copy = wait!(member.get(&copies)).unwrap().unwrap();
+        assert_eq!(copy.body(), number.to_string().as_bytes());
+        copy.ack().unwrap();
+    }
+    assert!(wait!(member.get(&copies)).unwrap().is_none());
+    let passive = QueueDeclare::passive(&queue);
+    while wait!(channel.queue_declare(passive.clone())).unwrap().message_count != 4 {}
+    for queue in [&queue, &copies] {
+        wait!(channel.queue_delete(QueueDelete::new(queue))).unwrap();
+    }
     wait!(pool.close());
 }
 
