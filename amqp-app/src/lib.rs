@@ -24,6 +24,9 @@
 //! * A [`Handler`] is a function from extractors ([`FromContext`]) to an outcome ([`IntoOutcome`]).
 //! * A [`Retry`] policy decides what follows a [`Failure`].
 //! * [`testing`] helps to test handlers.
+//! * [`Pools`] share connections among tasks or threads.
+//!
+//! The [`guide`] says what is promised when something fails, and how to choose a policy.
 
 #[cfg(all(doctest, feature = "signals"))]
 #[doc = include_str!("../README.md")]
@@ -38,6 +41,7 @@ mod decide;
 mod error;
 mod extract;
 mod failure;
+pub mod guide;
 mod handler;
 mod ids;
 pub mod limits;

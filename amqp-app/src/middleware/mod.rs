@@ -9,7 +9,9 @@ pub(crate) use self::tower::layered;
 pub use self::tower::{Route, RouteFuture};
 
 use crate::context::Context;
-use crate::handler::{Handler, ThreadHandler};
+use crate::handler::Handler;
+#[cfg(feature = "threads")]
+use crate::handler::ThreadHandler;
 use crate::outcome::Outcome;
 use crate::runner::BoxFuture;
 
@@ -44,6 +46,7 @@ pub(crate) fn route<A: 'static, S: Send + Sync + 'static>(handler: impl Handler<
 }
 
 /// The handler runs in the poll of the worker, which is a thread.
+#[cfg(feature = "threads")]
 pub(crate) fn thread_route<A: 'static, S: Send + Sync + 'static>(
     handler: impl ThreadHandler<A, S>,
 ) -> Route<S> {

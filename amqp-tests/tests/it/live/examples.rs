@@ -27,7 +27,9 @@ macro_rules! examples {
             fn $name() {
                 for url in [None, Some(rabbitmq().uri())] {
                     let name = stringify!($name);
-                    let name = ["na_39_", "pk_115_", "na_4_", "na_5_", "na_6_", "pk_90_", "pk_91_"]
+                    let ids =
+                        ["na_39_", "pk_115_", "na_4_", "na_5_", "na_6_", "np_12_", "pk_90_", "pk_91_"];
+                    let name = ids
                         .iter()
                         .fold(name, |name, id| name.trim_start_matches(id));
                     prints(name, url.as_deref(), $printed);
@@ -60,6 +62,8 @@ const ON_CONNECT: &str = "connection 1 is set up\ntask 1\nconnection 2 is set up
 const WITH_BACKON: &str = "3 tasks done over connection 3\n";
 const FAILOVER: &str = "node 1 is down: served by node 0\nnode 0 is down: served by node 1\n\
                         node 1 is down: served by node 0\nnode 0 is down: served by node 1\n";
+const NUCLEON: &str = "WithHello2 sent: Ok(())\nWithHello3 sent: Ok(())\ntaken: WithHello1\n\
+                       received: WithHello2\nreceived: WithHello3\nlistening\nstopping\n10 handled\n";
 const GET: &str = "one, and 2 behind it\ntwo, and 1 behind it\nthree, and 0 behind it\nempty\n";
 const SQUARES: &str = "100 requests answered; the squares add up to 328350\n";
 const CALLS: &str = "100 requests answered; the squares add up to 328350\n0 calls are waiting\n";
@@ -94,6 +98,7 @@ examples! {
     fn unit_test() -> "2 moved\nno queue to move to\n";
     fn smol() -> "one\ntwo\nthree\n";
     fn async_std() -> "one\ntwo\nthree\n";
+    fn np_12_nucleon() -> NUCLEON;
     fn own_event_loop() -> "100 deliveries acknowledged from elsewhere; they add up to 4950\n";
 }
 

@@ -1,0 +1,102 @@
+//! What applications on nucleon.amqp do, in one program: pools by name, topology at the start, publishing with a confirm and
+//! with a callback, taking one message, a listener, a daemon of listeners, and the tear-down.
+//!
+//! `cargo run -p amqp-app --example nucleon` runs it on the broker that `AMQP_URL` names, or on a model broker.
+
+use amqp_app::prelude::*;
+use amqp_testkit::EnvBroker;
+use amqp_tokio::Connector;
+
+const ROOM: &str = "unit_test_room";
+const LISTENERS: [(&str, &str); 2] = [("listener1", "user1"), ("listener2", "user2")];
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let broker = EnvBroker::start()?;
+    let connector = Connector::new(&broker.uri)?;
+    // Each pool has a kind and a number of connections, which all tasks share.
+    let pools = Pools::new([("publish", connector.clone(), 5), ("listen", connector, 5)]);
+
+    // The topology, by any connection.
+    let publish = pools.get("publish").await?;
+    let connection = publish.connection().await?;
+    let channel = connection.open_channel().await?;
+    channel.exchange_declare(ExchangeDeclare::direct(ROOM)).await?;
+    for (queue, key) in LISTENERS {
+        channel.queue_declare(QueueDeclare::classic(queue)).await?;
+        channel.queue_bind(QueueBind::new(queue, ROOM, key)).await?;
+    }
+
+    // Publish: wait until the broker has the message, or be called with the outcome.
+    connection.publish(&Message::new("WithHello1").to(ROOM, "user1")).await?;
+    for text in ["WithHello2", "WithHello3"] {
+        let message = Message::new(text).to(ROOM, "user1");
+        connection.publish_with(&message, move |sent| println!("{text} sent: {sent:?}")).await;
+    }
+    connection.flush().await;
+
+    // Consume one message.
+    let listen = pools.get("listen").await?;
+    let connection = listen.connection().await?;
+    let first = connection.consume_one("listener1", Duration::from_secs(5)).await?;
+    let first = first.ok_or("no message within 5 s")?;
+    println!("taken: {}", String::from_utf8_lossy(first.body()));
+    first.ack()?;
+
+    // Or each as it comes. A handler that takes the delivery acknowledges it.
+    let consume = Consume::new("listener1").on_failure(Retry::none().then_dead_letter());
+    let handler = async |delivery: Delivery| {
+        println!("received: {}", String::from_utf8_lossy(delivery.body()));
+        delivery.ack()
+    };
+    let listening = connection.consume_with(consume, handler).await?;
+    until_empty(&listen, "listener1").await?;
+    listening.cancel().await?;
+
+    // A daemon: three listeners share the messages of each queue, until a shutdown.
+    let (stopper, shutdown) = Shutdown::manual();
+    let mut app = App::on(listen.clone())
+        .on_started(async |_| {
+            println!("listening");
+            Ok::<_, Error>(())
+        })
+        .on_stopping(async |_| {
+            println!("stopping");
+            Ok::<_, Error>(())
+        });
+    for (queue, _) in LISTENERS {
+        let consume = Consume::new(queue).concurrency(3);
+        let consume = consume.on_failure(Retry::none().then_dead_letter());
+        app = app.consume(consume, async |_: Text| ());
+    }
+    let daemon = tokio::spawn(app.run(shutdown));
+    let connection = publish.connection().await?;
+    for number in 0..10 {
+        let key = LISTENERS[number % 2].1;
+        connection.publish(&Message::new(number.to_string()).to(ROOM, key)).await?;
+    }
+    for (queue, _) in LISTENERS {
+        until_empty(&publish, queue).await?;
+    }
+    stopper.stop();
+    println!("{} handled", daemon.await??.handled);
+
+    for (queue, _) in LISTENERS {
+        channel.queue_delete(QueueDelete::new(queue)).await?;
+    }
+    channel.exchange_delete(ExchangeDelete::new(ROOM)).await?;
+    pools.close().await;
+    Ok(())
+}
+
+/// Waits until nothing in the queue is ready.
+async fn until_empty(
+    pool: &Pool<Connector>,
+    queue: &str,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let channel = pool.connection().await?.open_channel().await?;
+    while channel.queue_declare(QueueDeclare::passive(queue)).await?.message_count > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,21 @@
+//! The guide to applications.
+//!
+//! | page | what it says |
+//! | --- | --- |
+//! | [`applications`] | what an application does with a message, step by step; which failures lose or duplicate what |
+//! | [`retry_policies`] | how to choose a retry policy, what it declares, how to replay parked messages |
+//! | [`pools`] | shared connections: publishing, listeners, one message |
+//!
+//! The guide of the client itself is [`amqp_async::guide`].
+
+/// What an application does with a message, and which failures lose or duplicate what.
+#[doc = include_str!("applications.md")]
+pub mod applications {}
+
+/// How to choose a retry policy.
+#[doc = include_str!("retry_policies.md")]
+pub mod retry_policies {}
+
+/// Shared connections.
+#[doc = include_str!("pools.md")]
+pub mod pools {}
