@@ -1,12 +1,15 @@
 //! `basic.ack`, `basic.nack`, `basic.reject` and `basic.recover`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use amqp_proto::ReplyCode;
 use amqp_proto::method::basic;
 
 use super::channel::{Channel, Mode};
 use super::dead_letters::Reason;
 use super::queue::Queued;
+use super::queue_arguments::QueueKind;
 use super::refusal::Refusal;
 
 /// An unacknowledged delivery.
@@ -16,6 +19,7 @@ pub(super) struct Unacked {
     pub(super) consumer: Vec<u8>,
     /// The consumer's number, 0 if the delivery answered a `basic.get`.
     pub(super) number: u64,
+    pub(super) delivered_at: Duration,
     pub(super) queued: Queued,
 }
 
@@ -59,27 +63,32 @@ impl Channel<'_> {
         let taken = tags.into_iter().filter_map(|tag| state.unacked.remove_entry(&tag));
         let acked = Acked { deliveries: taken.collect(), outcome };
         match &mut state.mode {
-            Mode::Transaction(transaction) => transaction.acks.push(acked),
+            Mode::Transaction(transaction) => {
+                transaction.acks.push(acked);
+                Ok(())
+            }
             _ => self.apply(acked),
         }
-        Ok(())
     }
 
     /// Requeues all unacknowledged deliveries of the channel.
-    pub(super) fn recover(&mut self, answered: bool) {
+    pub(super) fn recover(&mut self, answered: bool) -> Result<(), Refusal> {
+        let unacked: Vec<_> = self.state().unacked.values().map(|it| it.queue.clone()).collect();
+        unacked.iter().try_for_each(|queue| self.check_return(queue))?;
         self.answer(!answered, &basic::RecoverOk::default());
         let state = self.state();
         for consumer in state.consumers.values_mut() {
             consumer.unacked = 0;
         }
         for unacked in std::mem::take(&mut state.unacked).into_values() {
-            self.broker.requeue(unacked);
+            self.broker.requeue(unacked, true);
         }
         self.broker.deliver_all();
+        Ok(())
     }
 
     /// Removes, requeues or dead-letters the deliveries.
-    pub(super) fn apply(&mut self, acked: Acked) {
+    pub(super) fn apply(&mut self, acked: Acked) -> Result<(), Refusal> {
         let Acked { deliveries, outcome } = acked;
         for unacked in deliveries.into_values() {
             if let Some(consumer) = self.state().consumers.get_mut(&unacked.consumer)
@@ -88,9 +97,12 @@ impl Channel<'_> {
                 consumer.unacked = consumer.unacked.saturating_sub(1);
             }
             let queue = unacked.queue.clone();
+            if outcome != Outcome::Acknowledged {
+                self.check_return(&queue)?;
+            }
             match outcome {
                 Outcome::Acknowledged => {}
-                Outcome::Requeued => self.broker.requeue(unacked),
+                Outcome::Requeued => self.broker.requeue(unacked, true),
                 Outcome::Rejected => {
                     self.broker.dead_letter(&queue, &unacked.queued.message, Reason::Rejected);
                 }
@@ -101,5 +113,18 @@ impl Channel<'_> {
         if self.state().global_prefetch > 0 {
             self.broker.deliver_all();
         }
+        Ok(())
+    }
+
+    /// Returns an error if nothing can be returned to this queue, because it is a stream.
+    fn check_return(&self, queue: &str) -> Result<(), Refusal> {
+        let kind = self.broker.queues.get(queue).map(|found| found.arguments.kind);
+        if kind != Some(QueueKind::Stream) {
+            return Ok(());
+        }
+        let text = format!(
+            "basic.nack and basic.reject not supported by stream queues queue '{queue}' in vhost '/'"
+        );
+        Err(Refusal::connection(ReplyCode::NOT_IMPLEMENTED, text))
     }
 }

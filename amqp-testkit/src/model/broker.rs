@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use amqp_proto::ReplyCode;
 
+use super::acknowledgement_timeout;
 use super::connection::{Connection, Phase};
 use super::dead_letters::DeadLetter;
 use super::deadlines::{Deadlines, Due};
@@ -30,6 +31,8 @@ pub struct Broker {
     /// The time since 1970.
     pub(super) now: Duration,
     pub(super) deadlines: Deadlines,
+    /// How long a delivery may be unacknowledged.
+    pub(super) consumer_timeout: Option<Duration>,
     /// Dead letters that are to be published.
     pub(super) dead_letters: VecDeque<DeadLetter>,
     /// Connections with new output.
@@ -76,6 +79,7 @@ impl Broker {
             alarm: None,
             now: Duration::ZERO,
             deadlines: Deadlines::default(),
+            consumer_timeout: Some(acknowledgement_timeout::DEFAULT),
             dead_letters: VecDeque::new(),
             dirty: BTreeSet::new(),
             next_connection: 0,
@@ -114,11 +118,17 @@ impl Broker {
         output
     }
 
-    /// Returns the interval at which to call [`send_heartbeat`](Self::send_heartbeat), `None` if the client asked for no
-    /// heartbeats.
+    /// Returns the interval at which to call [`send_heartbeat`](Self::send_heartbeat), `None` if the client wants no
+    /// heartbeats. It is half of the negotiated interval.
     pub fn heartbeat(&self, id: ConnectionId) -> Option<Duration> {
         let seconds = self.connections.get(&id)?.heartbeat;
         (seconds > 0).then(|| Duration::from_secs(seconds.into()) / 2)
+    }
+
+    /// Returns how long a client may send nothing, `None` for ever: two heartbeat intervals. After that call
+    /// [`disconnect`](Self::disconnect).
+    pub fn silence_max(&self, id: ConnectionId) -> Option<Duration> {
+        self.heartbeat(id).map(|half| half * 4)
     }
 
     /// Queues a heartbeat for a client.
@@ -188,7 +198,7 @@ impl Broker {
 
     /// Returns the number of messages that are ready in a queue, `None` if the queue does not exist.
     pub fn ready(&self, queue: &str) -> Option<usize> {
-        self.queues.get(queue).map(|queue| queue.ready.len())
+        self.queues.get(queue).map(|queue| queue.len() as usize)
     }
 
     /// Returns what clients hold.
@@ -205,8 +215,8 @@ impl Broker {
     /// Deletes a queue with its bindings, and cancels its consumers. Returns the number of messages that were ready.
     pub(super) fn delete_queue(&mut self, name: &str) -> Option<u32> {
         let queue = self.queues.remove(name)?;
-        for due in [Due::Message(name.to_owned()), Due::Queue(name.to_owned())] {
-            self.deadlines.set(due, None);
+        for due in [Due::Message, Due::Queue, Due::DeadLetters] {
+            self.deadlines.set(due(name.to_owned()), None);
         }
         let destination = Destination::Queue(name.to_owned());
         self.remove_bindings(|_, binding| binding.destination == destination);
@@ -216,7 +226,7 @@ impl Broker {
                 self.dirty.insert(consumer.connection);
             }
         }
-        Some(queue.ready.len() as u32)
+        Some(queue.len())
     }
 
     pub(super) fn server_queue_name(&mut self) -> String {

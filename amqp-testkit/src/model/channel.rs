@@ -10,11 +10,16 @@ use amqp_proto::{ReplyCode, ShortStr};
 
 use super::acking::{Outcome, Unacked};
 use super::broker::{Broker, ConnectionId};
+use super::confirms::Confirms;
 use super::connection::Connection;
+use super::dead_letters::Reason;
+use super::deadlines::Due;
 use super::fields::text;
 use super::message::Message;
 use super::publishing::Content;
 use super::queue::{ConsumerAt, Queue};
+use super::queue_arguments::QueueKind;
+use super::quorum::Publisher;
 use super::refusal::Refusal;
 use super::transactions::Transaction;
 
@@ -38,6 +43,8 @@ pub(super) struct ChannelState {
     /// The tag of the consumer of direct replies.
     pub(super) reply_consumer: Option<Vec<u8>>,
     pub(super) unacked: BTreeMap<u64, Unacked>,
+    /// Whether a deadline is set at which deliveries are unacknowledged for too long.
+    pub(super) has_deadline: bool,
     /// The tag of the last delivery.
     pub(super) last_tag: u64,
     pub(super) content: Content,
@@ -50,8 +57,7 @@ pub(super) struct ChannelState {
 pub(super) enum Mode {
     #[default]
     Plain,
-    /// The number of the last publish.
-    Confirm(u64),
+    Confirm(Confirms),
     Transaction(Transaction),
 }
 
@@ -61,9 +67,11 @@ pub(super) struct Consumer {
     pub(super) number: u64,
     pub(super) queue: String,
     pub(super) no_ack: bool,
-    pub(super) prefetch: u16,
+    pub(super) prefetch: u32,
     pub(super) unacked: u32,
     pub(super) priority: i64,
+    /// The offset of the next message of a stream.
+    pub(super) offset: u64,
 }
 
 impl Channel<'_> {
@@ -79,6 +87,9 @@ impl Channel<'_> {
         }
         if !matches!(self.state().content, Content::None) {
             return Err(Refusal::unexpected_frame("a method where content is due"));
+        }
+        if !matches!(method, Method::BasicPublish(_)) {
+            self.send_confirms();
         }
         match method {
             Method::ChannelClose(_) => self.close(),
@@ -118,8 +129,10 @@ impl Channel<'_> {
                 let outcome = Outcome::of_nack(reject.requeue);
                 return self.acknowledge(reject.delivery_tag, false, outcome);
             }
-            Method::BasicRecover(basic::Recover { requeue: true }) => self.recover(true),
-            Method::BasicRecoverAsync(basic::RecoverAsync { requeue: true }) => self.recover(false),
+            Method::BasicRecover(basic::Recover { requeue: true }) => return self.recover(true),
+            Method::BasicRecoverAsync(basic::RecoverAsync { requeue: true }) => {
+                return self.recover(false);
+            }
             Method::BasicRecover(_) | Method::BasicRecoverAsync(_) => {
                 return Err(Refusal::connection(ReplyCode::NOT_IMPLEMENTED, "requeue=false"));
             }
@@ -251,18 +264,33 @@ impl Broker {
     ) {
         let consumers = std::mem::take(&mut state.consumers);
         for unacked in state.into_unacked() {
-            self.requeue(unacked);
+            self.requeue(unacked, false);
         }
+        self.deadlines.set(Due::Acknowledgement(id, number), None);
+        let publisher = Publisher::Channel(id, number);
+        self.queues.values_mut().for_each(|queue| queue.quorum.forget(publisher));
         for (tag, Consumer { queue, priority, .. }) in consumers {
             let at = ConsumerAt { connection: id, channel: number, tag, priority };
             self.remove_consumer(&queue, &at);
         }
     }
 
-    pub(super) fn requeue(&mut self, unacked: Unacked) {
-        if let Some(queue) = self.queues.get_mut(&unacked.queue) {
-            queue.requeue(unacked.queued);
-            self.drop_expired(&unacked.queue);
+    /// Requeues a delivery, which a client has returned or which was lost with its channel.
+    pub(super) fn requeue(&mut self, unacked: Unacked, by_client: bool) {
+        let Unacked { queue: name, queued, .. } = unacked;
+        let Some(queue) = self.queues.get_mut(&name) else { return };
+        let too_often = match queue.arguments.kind {
+            QueueKind::Classic => {
+                queue.requeue(queued);
+                None
+            }
+            QueueKind::Quorum => queue.take_back(queued, by_client),
+            // A stream keeps what it has delivered.
+            QueueKind::Stream => return,
+        };
+        if let Some(queued) = too_often {
+            self.dead_letter(&name, &queued.message, Reason::DeliveryLimit);
         }
+        self.drop_head(&name);
     }
 }

@@ -7,13 +7,15 @@ use amqp_proto::method::{WireMethod, basic, connection};
 use amqp_proto::properties::CONTENT_CLASS;
 use amqp_proto::{ContentHeader, RawProperties};
 
-use super::channel::ChannelState;
+use super::channel::{ChannelState, Consumer};
 use super::fields::short;
 use super::message::Message;
 use super::queue::ConsumerAt;
 
 pub(super) const CHANNEL_MAX: u16 = 2047;
 pub(super) const FRAME_MAX: u32 = 131_072;
+/// The heartbeat interval that the broker proposes.
+pub(super) const HEARTBEAT_SECONDS: u16 = 60;
 
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -22,6 +24,8 @@ pub(super) struct Connection {
     pub(super) output: Vec<u8>,
     pub(super) finished: bool,
     pub(super) channels: BTreeMap<u16, ChannelState>,
+    /// The channels with confirms that are to be sent.
+    pub(super) confirming: Vec<u16>,
     pub(super) frame_max: u32,
     pub(super) channel_max: u16,
     /// Whether the client has the capability `consumer_cancel_notify`.
@@ -55,6 +59,7 @@ impl Connection {
             output: Vec::new(),
             finished: false,
             channels: BTreeMap::new(),
+            confirming: Vec::new(),
             frame_max: FRAME_MAX,
             channel_max: CHANNEL_MAX,
             cancel_notify: false,
@@ -101,6 +106,10 @@ impl Connection {
         if self.blocked_notify {
             self.send(0, &connection::Unblocked::default());
         }
+    }
+
+    pub(super) fn consumer(&mut self, at: &ConsumerAt) -> Option<&mut Consumer> {
+        self.channels.get_mut(&at.channel)?.consumers.get_mut(&at.tag)
     }
 
     /// Cancels a consumer whose queue was deleted.

@@ -1,14 +1,20 @@
 //! `basic.qos`, `basic.consume`, `basic.cancel` and `basic.get`.
 
+use std::sync::Arc;
+
+use amqp_proto::ReplyCode;
 use amqp_proto::method::basic;
-use amqp_proto::{FieldTable, ReplyCode};
 
 use super::acking::Unacked;
+use super::acknowledgement_timeout::AcknowledgementTimer;
 use super::broker::Broker;
 use super::channel::{Channel, Consumer};
+use super::consumer_arguments::ConsumerArguments;
 use super::direct_replies::REPLY_TO;
 use super::fields::{short, table};
 use super::queue::ConsumerAt;
+use super::queue_arguments::QueueKind;
+use super::quorum::DEFAULT_PREFETCH;
 use super::refusal::Refusal;
 
 impl Channel<'_> {
@@ -30,48 +36,101 @@ impl Channel<'_> {
     }
 
     pub(super) fn consume(&mut self, consume: &basic::Consume<'_>) -> Result<(), Refusal> {
-        let priority = consumer_priority(&table(consume.arguments)?)?;
+        let arguments = table(consume.arguments)?;
         let name = self.named_queue(consume.queue)?;
         if name == REPLY_TO {
             self.check_reply_consumer(consume.no_ack)?;
-            let tag = self.add_consumer(consume, &name, priority)?;
+            let tag = self.add_consumer(consume, &name, ConsumerArguments::default())?;
             self.state().reply_consumer = Some(tag.clone());
             self.answer(consume.no_wait, &basic::ConsumeOk { consumer_tag: short(&tag) });
             return Ok(());
         }
+        let now = self.broker.now;
+        let kind = self.queue(&name)?.arguments.kind;
+        let arguments = ConsumerArguments::new(&name, kind, &arguments, now)?;
+        self.check_consumer(&name, kind, consume.no_ack)?;
         let queue = self.queue(&name)?;
-        if queue.taken || (consume.exclusive && !queue.consumers.is_empty()) {
+        let alone = queue.arguments.single_active_consumer || !queue.consumers.is_empty();
+        // Only classic queues know exclusive consumers.
+        let is_classic = kind == QueueKind::Classic;
+        if is_classic && (queue.taken || (consume.exclusive && alone)) {
             let text = format!("queue '{name}' in vhost '/' in exclusive use");
             return Err(Refusal::channel(ReplyCode::ACCESS_REFUSED, text));
         }
-        let tag = self.add_consumer(consume, &name, priority)?;
-        let at = self.consumer_at(&tag, priority);
+        let tag = self.add_consumer(consume, &name, arguments)?;
+        let at = self.consumer_at(&tag, arguments.priority);
         let queue = self.queue(&name)?;
         queue.consumed = true;
-        queue.taken = consume.exclusive;
+        queue.taken = consume.exclusive && is_classic;
         queue.consumers.push_back(at);
         self.answer(consume.no_wait, &basic::ConsumeOk { consumer_tag: short(&tag) });
         self.broker.deliver(&name);
         Ok(())
     }
 
+    /// Returns an error if the channel cannot consume from this kind of queue.
+    fn check_consumer(&mut self, name: &str, kind: QueueKind, no_ack: bool) -> Result<(), Refusal> {
+        let state = self.state();
+        let text = match kind {
+            QueueKind::Stream if state.prefetch == 0 => {
+                let text =
+                    format!("consumer prefetch count is not set for 'queue '{name}' in vhost '/''");
+                return Err(Refusal::precondition_failed(text));
+            }
+            QueueKind::Stream if no_ack => format!(
+                "automatic acknowledgement not supported by stream queues queue '{name}' in vhost '/'"
+            ),
+            QueueKind::Quorum | QueueKind::Stream if state.global_prefetch > 0 => {
+                format!("queue '{name}' in vhost '/' does not support global qos")
+            }
+            _ => return Ok(()),
+        };
+        Err(Refusal::connection(ReplyCode::NOT_IMPLEMENTED, text))
+    }
+
     pub(super) fn get(&mut self, get: &basic::Get<'_>) -> Result<(), Refusal> {
         let name = self.named_queue(get.queue)?;
-        let first = self.queue(&name)?.ready.pop_first();
+        let queue = self.queue(&name)?;
+        let is_quorum = queue.arguments.is_quorum();
+        if is_quorum && queue.arguments.single_active_consumer {
+            return Err(Refusal::channel(
+                ReplyCode::RESOURCE_LOCKED,
+                format!(
+                    "cannot obtain access to locked queue '{name}' in vhost '/'. basic.get \
+                     operations are not supported by quorum queues with single active consumer"
+                ),
+            ));
+        }
+        if queue.arguments.kind == QueueKind::Stream {
+            let text =
+                format!("basic.get not supported by stream queues queue '{name}' in vhost '/'");
+            return Err(Refusal::connection(ReplyCode::NOT_IMPLEMENTED, text));
+        }
+        let first = queue.pop_first();
         self.broker.postpone_queue_expiry(&name);
         self.broker.drop_expired(&name);
-        let message_count = self.queue(&name)?.ready.len() as u32;
-        let Some((_, queued)) = first else {
+        let queue = self.queue(&name)?;
+        queue.limit_publishers();
+        let message_count = queue.len();
+        let now = self.broker.now;
+        let Some(queued) = first else {
             self.send(&basic::GetEmpty::default());
             return Ok(());
         };
         let state = self.state();
         state.last_tag += 1;
         let delivery_tag = state.last_tag;
-        let (redelivered, message) = (queued.redelivered, queued.message.clone());
+        let redelivered = queued.redelivered;
+        // A quorum queue counts from the first `basic.get` on, and from the second delivery to a consumer.
+        let message = match is_quorum {
+            true => queued.with_delivery_count(),
+            false => Arc::clone(&queued.message),
+        };
         if !get.no_ack {
-            let unacked = Unacked { queue: name, consumer: Vec::new(), number: 0, queued };
+            let (consumer, number) = (Vec::new(), 0);
+            let unacked = Unacked { queue: name, consumer, number, delivered_at: now, queued };
             state.unacked.insert(delivery_tag, unacked);
+            self.time_acknowledgements();
         }
         let get_ok = basic::GetOk {
             delivery_tag,
@@ -100,14 +159,28 @@ impl Channel<'_> {
         }
     }
 
+    /// Sets the deadline for the deliveries of the channel, unless it has one.
+    fn time_acknowledgements(&mut self) {
+        let (id, number) = (self.id, self.number);
+        let Broker { connections, deadlines, now, consumer_timeout, .. } = &mut *self.broker;
+        let connection = connections.get_mut(&id);
+        if let Some(state) = connection.and_then(|found| found.channels.get_mut(&number)) {
+            let (now, timeout) = (*now, *consumer_timeout);
+            AcknowledgementTimer { now, timeout, deadlines }.start(id, number, state);
+        }
+    }
+
     /// Adds a consumer. Returns its tag.
     fn add_consumer(
         &mut self,
         consume: &basic::Consume<'_>,
         queue: &str,
-        priority: i64,
+        arguments: ConsumerArguments,
     ) -> Result<Vec<u8>, Refusal> {
         let number = self.number;
+        let found = self.broker.queues.get(queue);
+        let is_quorum = found.is_some_and(|it| it.arguments.is_quorum());
+        let offset = found.map_or(0, |it| it.log.offset(arguments.offset));
         let state = self.state();
         let mut tag = consume.consumer_tag.as_bytes().to_vec();
         if tag.is_empty() {
@@ -118,13 +191,18 @@ impl Channel<'_> {
             return Err(Refusal::connection(ReplyCode::NOT_ALLOWED, text));
         }
         state.consumers_made += 1;
+        let prefetch = match u32::from(state.prefetch) {
+            0 if is_quorum => DEFAULT_PREFETCH,
+            prefetch => prefetch,
+        };
         let consumer = Consumer {
             number: state.consumers_made,
             queue: queue.to_owned(),
             no_ack: consume.no_ack,
-            prefetch: state.prefetch,
+            prefetch,
             unacked: 0,
-            priority,
+            priority: arguments.priority,
+            offset,
         };
         state.consumers.insert(tag.clone(), consumer);
         Ok(tag)
@@ -139,22 +217,11 @@ impl Broker {
     /// Removes a consumer from a queue. An auto-delete queue is deleted with its last one.
     pub(super) fn remove_consumer(&mut self, queue: &str, at: &ConsumerAt) {
         let Some(found) = self.queues.get_mut(queue) else { return };
-        found.consumers.retain(|consumer| consumer != at);
-        found.taken &= !found.consumers.is_empty();
+        found.remove_consumer(at);
         if found.auto_delete && found.consumed && found.consumers.is_empty() {
             self.delete_queue(queue);
         } else {
             self.postpone_queue_expiry(queue);
         }
-    }
-}
-
-/// Returns a consumer's priority, 0 by default.
-fn consumer_priority(arguments: &FieldTable) -> Result<i64, Refusal> {
-    match arguments.get("x-priority") {
-        None => Ok(0),
-        Some(value) => value.as_i64().ok_or_else(|| {
-            Refusal::precondition_failed("invalid arg 'x-priority': expected integer")
-        }),
     }
 }

@@ -18,6 +18,7 @@ use super::message::Message;
 /// Why a message is dead-lettered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
+    DeliveryLimit,
     Expired,
     MaxLength,
     Rejected,
@@ -26,6 +27,7 @@ pub(super) enum Reason {
 impl Reason {
     const fn name(self) -> &'static str {
         match self {
+            Self::DeliveryLimit => "delivery_limit",
             Self::Expired => "expired",
             Self::MaxLength => "maxlen",
             Self::Rejected => "rejected",
@@ -42,6 +44,7 @@ pub(super) struct DeadLetter {
     queue: String,
     exchange: String,
     routing_key: Option<String>,
+    at_least_once: bool,
 }
 
 impl Broker {
@@ -50,8 +53,10 @@ impl Broker {
         let Some(found) = self.queues.get(queue) else { return };
         let Some(exchange) = found.arguments.dead_letter_exchange.clone() else { return };
         let routing_key = found.arguments.dead_letter_routing_key.clone();
+        let at_least_once = found.arguments.at_least_once;
         let (message, queue) = (Arc::clone(message), queue.to_owned());
-        self.dead_letters.push_back(DeadLetter { message, reason, queue, exchange, routing_key });
+        let letter = DeadLetter { message, reason, queue, exchange, routing_key, at_least_once };
+        self.dead_letters.push_back(letter);
     }
 
     /// Publishes the dead letters that wait, and those that they cause.
@@ -61,14 +66,19 @@ impl Broker {
         }
     }
 
-    /// Publishes a dead letter. It is dropped if the exchange does not exist, or if no queue takes it.
+    /// Publishes a dead letter. It is dropped if the exchange does not exist, or if no queue takes it, unless its queue
+    /// keeps its dead letters.
     fn publish_dead_letter(&mut self, letter: DeadLetter) {
-        let reason = letter.reason;
+        let (reason, source, kept) = (letter.reason, letter.queue.clone(), letter.at_least_once);
         let Some((message, headers)) = letter.into_message(self.now.as_secs()) else { return };
         let message = Arc::new(message);
+        if kept {
+            self.publish_at_least_once(&source, message, headers, reason);
+            return;
+        }
         for queue in self.route(&message, &headers) {
             if reason == Reason::Rejected || !is_cycle(&queue, &headers) {
-                self.enqueue(&queue, Arc::clone(&message));
+                self.enqueue(&queue, Arc::clone(&message), None);
             }
         }
     }
@@ -155,7 +165,7 @@ fn place(death: &FieldTable) -> (Option<&str>, Option<&str>) {
 }
 
 /// Returns whether a message has died in this queue and was not rejected since, in any queue.
-fn is_cycle(queue: &str, headers: &FieldTable) -> bool {
+pub(super) fn is_cycle(queue: &str, headers: &FieldTable) -> bool {
     let Some(deaths) = headers.get("x-death").and_then(FieldValue::as_array) else { return false };
     let places = deaths.iter().map(|death| match death {
         FieldValue::Table(death) => place(death),

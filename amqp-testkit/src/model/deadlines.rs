@@ -3,11 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::broker::ConnectionId;
+
 /// What happens at a deadline.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Due {
     /// The first message of this queue expires.
     Message(String),
+    /// The dead letters of this queue that no queue has taken are published again.
+    DeadLetters(String),
+    /// The oldest delivery of this channel is unacknowledged for too long.
+    Acknowledgement(ConnectionId, u16),
     /// This queue expires, if it has no consumer.
     Queue(String),
 }

@@ -3,20 +3,24 @@
 //! A queue's consumers take turns, those of a higher priority first. A consumer is skipped while its prefetch is
 //! used up, or while 1 MiB or more waits to be written to its connection.
 
-use std::sync::Arc;
-
 use amqp_proto::method::basic;
 
 use super::acking::Unacked;
+use super::acknowledgement_timeout::AcknowledgementTimer;
 use super::broker::{Broker, OUTPUT_HIGH_BYTES};
 use super::connection::Connection;
 use super::fields::short;
 use super::queue::{ConsumerAt, Queued};
+use super::queue_arguments::QueueKind;
 
 impl Broker {
     /// Delivers the ready messages of a queue to its consumers, as far as they may have them, and drops those that have
     /// expired behind them.
     pub(super) fn deliver(&mut self, name: &str) {
+        let kind = self.queues.get(name).map(|queue| queue.arguments.kind);
+        if kind == Some(QueueKind::Stream) {
+            return self.deliver_stream(name);
+        }
         self.deliver_unexpired(name);
         while self.drop_expired(name) {
             self.deliver_unexpired(name);
@@ -25,21 +29,24 @@ impl Broker {
 
     /// Delivers ready messages up to the next one that has expired. The first one may have.
     fn deliver_unexpired(&mut self, name: &str) {
-        let Self { queues, connections, dirty, now, .. } = self;
+        let Self { queues, connections, dirty, now, deadlines, consumer_timeout, .. } = self;
+        let (now, timeout) = (*now, *consumer_timeout);
+        let mut timer = AcknowledgementTimer { now, timeout, deadlines };
         let Some(queue) = queues.get_mut(name) else { return };
         let mut delivered = false;
-        while let Some((_, first)) = queue.ready.first_key_value() {
-            if delivered && first.has_expired(*now) {
+        while let Some(first) = queue.first() {
+            if delivered && first.has_expired(now) {
                 return;
             }
             let taker = queue.first_taker(|consumer| {
                 let connection = connections.get_mut(&consumer.connection);
-                connection.is_some_and(|it| it.deliver(consumer, name, first))
+                connection.is_some_and(|it| it.deliver(consumer, name, first, &mut timer))
             });
             let Some(consumer) = taker.and_then(|place| queue.consumers.remove(place)) else {
                 return;
             };
-            queue.ready.pop_first();
+            queue.pop_first();
+            queue.limit_publishers();
             delivered = true;
             dirty.insert(consumer.connection);
             if queue.arguments.single_active_consumer {
@@ -59,7 +66,13 @@ impl Broker {
 
 impl Connection {
     /// Delivers a message to a consumer. Returns whether the consumer may have it.
-    fn deliver(&mut self, consumer: &ConsumerAt, queue: &str, queued: &Queued) -> bool {
+    pub(super) fn deliver(
+        &mut self,
+        consumer: &ConsumerAt,
+        queue: &str,
+        queued: &Queued,
+        timer: &mut AcknowledgementTimer<'_>,
+    ) -> bool {
         if self.output.len() >= OUTPUT_HIGH_BYTES {
             return false;
         }
@@ -70,7 +83,7 @@ impl Connection {
             return false;
         }
         let Some(state) = channel.consumers.get_mut(&consumer.tag) else { return false };
-        if state.prefetch > 0 && state.unacked >= u32::from(state.prefetch) {
+        if state.prefetch > 0 && state.unacked >= state.prefetch {
             return false;
         }
         channel.last_tag += 1;
@@ -81,11 +94,13 @@ impl Connection {
                 queue: queue.to_owned(),
                 consumer: consumer.tag.clone(),
                 number: state.number,
+                delivered_at: timer.now,
                 queued: queued.clone(),
             };
             channel.unacked.insert(delivery_tag, unacked);
+            timer.start(consumer.connection, consumer.channel, channel);
         }
-        let message = Arc::clone(&queued.message);
+        let message = queued.to_deliver();
         let deliver = basic::Deliver {
             consumer_tag: short(&consumer.tag),
             delivery_tag,

@@ -33,6 +33,8 @@ impl Broker {
                     self.drop_expired(&queue);
                     self.deliver(&queue);
                 }
+                Due::Acknowledgement(id, number) => self.check_acknowledgements(id, number),
+                Due::DeadLetters(queue) => self.retry_undelivered(&queue),
                 Due::Queue(queue) => {
                     if self.queues.get(&queue).is_some_and(|found| found.consumers.is_empty()) {
                         self.delete_queue(&queue);
@@ -58,8 +60,8 @@ impl Broker {
     pub(super) fn drop_expired(&mut self, name: &str) -> bool {
         let mut any = false;
         while let Some(queue) = self.queues.get_mut(name)
-            && queue.ready.first_key_value().is_some_and(|(_, it)| it.has_expired(self.now))
-            && let Some((_, expired)) = queue.ready.pop_first()
+            && queue.first().is_some_and(|first| first.has_expired(self.now))
+            && let Some(expired) = queue.pop_first()
         {
             any = true;
             self.dead_letter(name, &expired.message, Reason::Expired);
@@ -71,7 +73,7 @@ impl Broker {
     /// Sets the deadline at which the first message of a queue expires.
     pub(super) fn schedule_expiry(&mut self, name: &str) {
         let Some(queue) = self.queues.get_mut(name) else { return };
-        let expiry = queue.ready.first_key_value().and_then(|(_, first)| first.expires_at);
+        let expiry = queue.first().and_then(|first| first.expires_at);
         if queue.expiry != expiry {
             queue.expiry = expiry;
             self.deadlines.set(Due::Message(name.to_owned()), expiry);

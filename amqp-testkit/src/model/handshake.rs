@@ -4,7 +4,7 @@ use amqp_proto::frame;
 use amqp_proto::method::{Method, connection};
 use amqp_proto::{FieldTable, FieldValue, PROTOCOL_HEADER, RawTable, ReplyCode, TABLE_DEPTH_MAX};
 
-use super::connection::{CHANNEL_MAX, Connection, FRAME_MAX, Phase};
+use super::connection::{CHANNEL_MAX, Connection, FRAME_MAX, HEARTBEAT_SECONDS, Phase};
 use super::refusal::Refusal;
 
 /// The user `guest` with the password `guest`, as AMQPLAIN has it.
@@ -127,7 +127,7 @@ impl Connection {
 
     fn tune(&mut self) {
         let (channel_max, frame_max) = (CHANNEL_MAX, FRAME_MAX);
-        self.send(0, &connection::Tune { channel_max, frame_max, heartbeat: 0 });
+        self.send(0, &connection::Tune { channel_max, frame_max, heartbeat: HEARTBEAT_SECONDS });
         self.phase = Phase::TuneOk;
     }
 }

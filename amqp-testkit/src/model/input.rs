@@ -14,6 +14,11 @@ impl Broker {
     /// Handles the frames that have arrived completely.
     pub(super) fn handle_input(&mut self, id: ConnectionId) {
         self.mark_dirty(id);
+        self.handle_frames(id);
+        self.send_confirms(id);
+    }
+
+    fn handle_frames(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let input = std::mem::take(&mut connection.input);
         let mut rest = input.as_slice();
@@ -128,6 +133,7 @@ impl Broker {
         method: Option<MethodId>,
         refusal: Refusal,
     ) {
+        self.send_confirms(id);
         // The close of a refused login names no method.
         let method = method.filter(|id| *id != connection::StartOk::ID);
         let (class_id, method_id) = method.map_or((0, 0), |id| (id.class, id.method));

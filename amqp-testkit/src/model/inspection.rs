@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use amqp_proto::{FieldValue, Properties, TABLE_DEPTH_MAX};
 
 use super::broker::Broker;
-use super::queue::Queued;
+use super::channel::ChannelState;
+use super::message::Message;
+use super::queue::Queue;
+use super::queue_arguments::QueueKind;
 use super::routing::Destination;
 
 /// The exchanges, queues and bindings of a broker, without the standard exchanges.
@@ -46,7 +49,8 @@ pub struct QueuedMessage {
     pub body: Vec<u8>,
     /// Whether it was delivered before, and requeued.
     pub redelivered: bool,
-    /// Whether it is delivered to a client that has not acknowledged it.
+    /// Whether it is delivered to a client that has not acknowledged it, or is a dead letter of a quorum queue that no
+    /// queue has taken.
     pub unacknowledged: bool,
 }
 
@@ -78,35 +82,54 @@ impl Broker {
     }
 
     /// Returns the messages in a queue: those that are ready, in their order, then those that were delivered and are
-    /// unacknowledged. Empty if the queue does not exist.
+    /// unacknowledged, then dead letters of a quorum queue that no queue has taken. Empty if the queue does not exist.
     pub fn messages(&self, queue: &str) -> Vec<QueuedMessage> {
-        self.queued(queue).map(|(queued, acked)| QueuedMessage::new(queued, acked)).collect()
+        self.stored(queue).map(QueuedMessage::new).collect()
     }
 
     /// Returns the bodies of the messages in a queue, in the order of [`messages`](Self::messages).
     pub fn bodies(&self, queue: &str) -> Vec<&[u8]> {
-        self.queued(queue).map(|(queued, _)| queued.message.body.as_slice()).collect()
+        self.stored(queue).map(|stored| stored.message.body.as_slice()).collect()
     }
 
-    /// The messages in a queue, and whether each is unacknowledged.
-    fn queued(&self, queue: &str) -> impl Iterator<Item = (&Queued, bool)> {
-        let ready = self.queues.get(queue).into_iter().flat_map(|found| found.ready.values());
-        let channels = self.connections.values().flat_map(|it| it.channels.values());
-        let unacked = channels.flat_map(|it| it.all_unacked()).filter(move |it| it.queue == queue);
-        ready.map(|queued| (queued, false)).chain(unacked.map(|it| (&it.queued, true)))
+    fn stored<'b, 'n>(&'b self, name: &'n str) -> impl Iterator<Item = Stored<'b>> + use<'b, 'n> {
+        let stored =
+            |message, redelivered, unacknowledged| Stored { message, redelivered, unacknowledged };
+        let queue = self.queues.get(name);
+        let ready = queue.into_iter().flat_map(Queue::messages);
+        let ready = ready.map(move |it| stored(&it.message, it.redelivered, false));
+        let log = queue.into_iter().flat_map(|queue| queue.log.messages());
+        let log = log.map(move |message| stored(message, false, false));
+        // What a stream has delivered, it has still.
+        let held = queue.filter(|queue| queue.arguments.kind != QueueKind::Stream);
+        let channels = held.map(|_| self.connections.values().flat_map(|it| it.channels.values()));
+        let unacked = channels.into_iter().flatten().flat_map(ChannelState::all_unacked);
+        let unacked = unacked.filter(move |it| it.queue == name).map(|it| &it.queued);
+        let unacked = unacked.map(move |it| stored(&it.message, it.redelivered, true));
+        let letters = queue.into_iter().flat_map(|queue| queue.quorum.undelivered_letters());
+        let letters = letters.map(move |it| stored(&it.message, false, true));
+        ready.chain(log).chain(unacked).chain(letters)
     }
 }
 
+/// A message as its queue has it.
+#[derive(Clone, Copy, Debug)]
+struct Stored<'b> {
+    message: &'b Message,
+    redelivered: bool,
+    unacknowledged: bool,
+}
+
 impl QueuedMessage {
-    fn new(queued: &Queued, unacknowledged: bool) -> Self {
-        let message = &queued.message;
+    fn new(stored: Stored<'_>) -> Self {
+        let message = stored.message;
         Self {
             exchange: message.exchange.clone(),
             routing_key: message.routing_key.clone(),
             properties: message.properties().to_owned(TABLE_DEPTH_MAX).unwrap_or_default(),
             body: message.body.clone(),
-            redelivered: queued.redelivered,
-            unacknowledged,
+            redelivered: stored.redelivered,
+            unacknowledged: stored.unacknowledged,
         }
     }
 

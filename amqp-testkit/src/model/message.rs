@@ -20,6 +20,11 @@ pub(super) struct Message {
 }
 
 impl Message {
+    /// Returns the number of bytes that count for `x-max-length-bytes`.
+    pub(super) fn size(&self) -> u64 {
+        self.body.len() as u64
+    }
+
     /// Returns the headers. Headers that cannot be decoded count as none.
     pub(super) fn headers(&self) -> FieldTable {
         let headers = self.properties().headers;

@@ -7,13 +7,25 @@
 //!
 //! * the login `guest` with PLAIN, and the virtual host `/`;
 //! * every type of exchange, and bindings between exchanges;
-//! * classic queues with a maximum length, priorities, a dead-letter exchange, a single active consumer;
-//! * messages and queues that expire, and the header `x-death`;
-//! * publishing, confirms, mandatory returns, transactions;
-//! * consumers, prefetch, `basic.get`, direct reply-to;
+//! * classic queues: priorities, a maximum length in messages and bytes with every `x-overflow`, a single active consumer;
+//! * quorum queues: `x-delivery-limit`, `x-delivery-count`, dead letters at least once, the arguments that they refuse;
+//! * streams: `x-stream-offset`, no requeue;
+//! * messages and queues that expire, dead-letter exchanges, the header `x-death`, cycles that are cut;
+//! * publishing, confirms one by one and with `multiple`, mandatory returns, transactions;
+//! * consumers with priorities, prefetch, `basic.get`, direct reply-to, the delivery acknowledgement timeout;
 //! * alarms, heartbeats, the close by an operator, and a crash with a restart.
 //!
-//! Everything else it refuses with 540 NOT_IMPLEMENTED, so that no test passes by accident.
+//! Everything else it refuses with 540 NOT_IMPLEMENTED, so that no test passes by accident. What it has in another way:
+//!
+//! | | RabbitMQ | the model |
+//! | --- | --- | --- |
+//! | nodes | a cluster | one |
+//! | unknown arguments | ignored | ignored |
+//! | `x-queue-mode`, `x-queue-version`, `x-max-in-memory-length`, initial sizes, leader locators | how it stores | checked, without effect |
+//! | a stream's `x-max-age`, `x-max-length-bytes` | drops old segments | keeps every message |
+//! | deliveries of a stream | several at once, above the prefetch | one by one |
+//! | an idle queue, the oldest unacknowledged delivery | looks every 5 s or 60 s for what is due | at once |
+//! | policies, plugins | from an operator | none |
 //!
 //! # Time
 //!
@@ -30,10 +42,13 @@
 //! ```
 
 mod acking;
+mod acknowledgement_timeout;
 mod broker;
 mod channel;
 mod clock;
+mod confirms;
 mod connection;
+mod consumer_arguments;
 mod consuming;
 mod dead_letters;
 mod deadlines;
@@ -48,11 +63,13 @@ mod message;
 mod publishing;
 mod queue;
 mod queue_arguments;
+mod quorum;
 mod readable;
 mod refusal;
 mod restart;
 mod routing;
 mod server;
+mod streams;
 mod topology;
 mod transactions;
 

@@ -1,9 +1,9 @@
-//! Publishing: assembles a message from its frames, checks it, routes, returns and confirms it.
+//! Publishing: assembles a message from its frames, checks it, routes and returns it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use amqp_proto::method::{basic, confirm};
+use amqp_proto::method::basic;
 use amqp_proto::{ContentHeader, ReplyCode, ShortStr};
 
 use super::broker::Broker;
@@ -11,7 +11,8 @@ use super::channel::{Channel, Mode};
 use super::dead_letters::{Reason, copy_keys};
 use super::fields::{short, text};
 use super::message::Message;
-use super::queue_arguments::{Overflow, TIME_MAX_MS};
+use super::queue_arguments::{Overflow, QueueKind, TIME_MAX_MS};
+use super::quorum::Publisher;
 use super::readable::check_properties;
 use super::refusal::Refusal;
 
@@ -32,19 +33,6 @@ pub(super) enum Content {
 }
 
 impl Channel<'_> {
-    pub(super) fn select_confirms(&mut self, no_wait: bool) -> Result<(), Refusal> {
-        match &mut self.state().mode {
-            mode @ Mode::Plain => *mode = Mode::Confirm(0),
-            Mode::Confirm(_) => {}
-            Mode::Transaction(_) => {
-                let text = "cannot switch from tx to confirm mode";
-                return Err(Refusal::precondition_failed(text));
-            }
-        }
-        self.answer(no_wait, &confirm::SelectOk::default());
-        Ok(())
-    }
-
     pub(super) fn begin_publish(&mut self, publish: &basic::Publish<'_>) -> Result<(), Refusal> {
         if publish.immediate {
             return Err(Refusal::connection(ReplyCode::NOT_IMPLEMENTED, "immediate=true"));
@@ -113,22 +101,15 @@ impl Channel<'_> {
         check_message(&mut message)?;
         let confirmed = match &mut self.state().mode {
             Mode::Plain => None,
-            Mode::Confirm(last) => {
-                *last += 1;
-                Some(*last)
-            }
+            Mode::Confirm(confirms) => Some(confirms.count()),
             Mode::Transaction(transaction) => {
                 transaction.publishes.push((mandatory, message));
                 return Ok(());
             }
         };
         let taken = self.publish(mandatory, message)?;
-        match confirmed {
-            Some(delivery_tag) if taken => {
-                self.send(&basic::Ack { delivery_tag, multiple: false });
-            }
-            Some(delivery_tag) => self.send(&basic::Nack { delivery_tag, ..Default::default() }),
-            None => {}
+        if let Some(number) = confirmed {
+            self.confirm(number, taken);
         }
         if let Some(reason) = self.broker.alarm.clone() {
             self.connection().block(&reason);
@@ -162,17 +143,33 @@ impl Channel<'_> {
         }
         let mut taken = true;
         for queue in &queues {
-            taken &= self.broker.enqueue(queue, Arc::clone(&message));
+            let publisher = Publisher::Channel(self.id, self.number);
+            taken &= self.broker.enqueue(queue, Arc::clone(&message), Some(publisher));
         }
         Ok(taken)
     }
 }
 
 impl Broker {
-    /// Adds a message to a queue. Returns false if the queue is full and refuses it.
-    pub(super) fn enqueue(&mut self, name: &str, message: Arc<Message>) -> bool {
+    /// Adds a message to a queue. Returns false if the queue is full and refuses it. A quorum queue refuses nothing if no
+    /// publisher is named.
+    pub(super) fn enqueue(
+        &mut self,
+        name: &str,
+        message: Arc<Message>,
+        publisher: Option<Publisher>,
+    ) -> bool {
         let Some(queue) = self.queues.get_mut(name) else { return true };
-        if queue.is_full() && queue.arguments.overflow != Overflow::DropHead {
+        let refused = match queue.arguments.kind {
+            QueueKind::Classic => queue.refuses(message.size()),
+            QueueKind::Quorum => publisher.is_some_and(|publisher| queue.blocks(publisher)),
+            QueueKind::Stream => {
+                queue.log.append(message, self.now);
+                self.deliver(name);
+                return true;
+            }
+        };
+        if refused {
             if queue.arguments.overflow == Overflow::RejectPublishDlx {
                 self.dead_letter(name, &message, Reason::MaxLength);
             }
@@ -180,14 +177,23 @@ impl Broker {
         }
         queue.push(message, self.now);
         self.deliver(name);
+        self.drop_head(name);
+        if let Some(queue) = self.queues.get_mut(name) {
+            queue.limit_publishers();
+        }
+        true
+    }
+
+    /// Drops the first messages of a queue that has more than its maximum.
+    pub(super) fn drop_head(&mut self, name: &str) {
         while let Some(queue) = self.queues.get_mut(name)
-            && queue.arguments.max_length.is_some_and(|most| queue.ready.len() as u64 > most)
-            && let Some((_, oldest)) = queue.ready.pop_first()
+            && queue.arguments.overflow == Overflow::DropHead
+            && queue.is_over(0, 0)
+            && let Some(oldest) = queue.pop_first()
         {
             self.dead_letter(name, &oldest.message, Reason::MaxLength);
         }
         self.drop_expired(name);
-        true
     }
 }
 

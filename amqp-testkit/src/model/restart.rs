@@ -11,6 +11,7 @@ use amqp_proto::DeliveryMode;
 use super::broker::Broker;
 use super::message::Message;
 use super::queue::Queue;
+use super::queue_arguments::QueueKind;
 use super::routing::Destination;
 
 impl Broker {
@@ -21,7 +22,7 @@ impl Broker {
         let connections = std::mem::take(&mut self.connections);
         let channels = connections.into_values().flat_map(|connection| connection.channels);
         for unacked in channels.flat_map(|(_, channel)| channel.into_unacked()) {
-            self.requeue(unacked);
+            self.requeue(unacked, false);
         }
         self.queues.retain(|_, queue| queue.durable && queue.exclusive.is_none());
         self.queues.values_mut().for_each(Queue::restart);
@@ -55,8 +56,12 @@ impl Broker {
 impl Queue {
     /// Keeps what is on disk.
     fn restart(&mut self) {
-        self.ready.retain(|_, queued| queued.message.is_persistent());
-        self.ready.values_mut().for_each(|queued| queued.redelivered = true);
+        if self.arguments.kind == QueueKind::Classic {
+            self.retain(|queued| {
+                queued.redelivered = true;
+                queued.message.is_persistent()
+            });
+        }
         self.consumers.clear();
         (self.taken, self.consumed) = (false, false);
         self.expiry = None;

@@ -142,6 +142,11 @@ impl ModelBroker {
         Some(state.broker.next_deadline()?.saturating_sub(state.clock.now()))
     }
 
+    /// Sets how long a client may keep a delivery unacknowledged: see [`Broker::set_consumer_timeout`].
+    pub fn set_consumer_timeout(&self, timeout: Option<Duration>) {
+        self.shared.lock().broker.set_consumer_timeout(timeout);
+    }
+
     /// Raises a memory or disk alarm with this reason, or ends it with `None`: see [`Broker::set_alarm`].
     pub fn set_alarm(&self, reason: Option<&str>) {
         let mut state = self.shared.lock();
@@ -290,7 +295,9 @@ fn serve(stream: TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
 
 fn read(mut stream: TcpStream, id: ConnectionId, shared: &Shared) {
     let mut buffer = vec![0; 64 << 10];
+    let mut patience = None;
     loop {
+        // A timeout ends the connection, as an error does: the client was silent for too long.
         let count = stream.read(&mut buffer).unwrap_or(0);
         let mut state = shared.lock();
         if count > 0 {
@@ -298,6 +305,10 @@ fn read(mut stream: TcpStream, id: ConnectionId, shared: &Shared) {
             state.broker.receive(id, &buffer[..count]);
             shared.notify(&mut state);
             // A blocked client is not read, so that what it sends fills the sockets' buffers.
+            let silence_max = state.broker.silence_max(id);
+            if patience != silence_max && stream.set_read_timeout(silence_max).is_ok() {
+                patience = silence_max;
+            }
             while !state.broker.is_reading(id) && !state.stopping {
                 let waited = shared.alarm_changed.wait(state);
                 state = waited.unwrap_or_else(PoisonError::into_inner);
@@ -308,6 +319,8 @@ fn read(mut stream: TcpStream, id: ConnectionId, shared: &Shared) {
         state.broker.disconnect(id);
         shared.notify(&mut state);
         if let Some(socket) = state.sockets.remove(&id) {
+            // The client may have disconnected.
+            let _ = socket.stream.shutdown(Shutdown::Both);
             socket.output.notify_all();
         }
         return;

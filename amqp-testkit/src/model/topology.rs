@@ -8,7 +8,7 @@ use amqp_proto::{FieldTable, FieldValue, ReplyCode};
 use super::channel::Channel;
 use super::fields::{short, table, text};
 use super::queue::Queue;
-use super::queue_arguments::{QueueArguments, check_argument};
+use super::queue_arguments::{QueueArguments, QueueKind, check_argument};
 use super::refusal::Refusal;
 use super::routing::{Binding, Destination, Exchange, Kind};
 
@@ -108,21 +108,30 @@ impl Channel<'_> {
         if name.is_empty() && declare.passive {
             name = self.named_queue(declare.queue)?;
         }
+        let is_new = !self.broker.queues.contains_key(&name);
         match self.broker.queues.get(&name) {
             None if declare.passive => return Err(Refusal::no_queue(&name)),
             None => {
                 if name.is_empty() {
+                    if let Some(kind) = QueueKind::other_than_classic(&arguments) {
+                        let module = kind.module();
+                        return Err(Refusal::precondition_failed(format!(
+                            "Cannot declare a server-named queue for type {module}"
+                        )));
+                    }
                     name = self.broker.server_queue_name();
                 } else if name.starts_with("amq.") {
                     return Err(Refusal::reserved_name("queue", &name));
                 }
-                let queue = Queue {
-                    durable: declare.durable,
-                    auto_delete: declare.auto_delete,
-                    exclusive: declare.exclusive.then_some(self.id),
-                    arguments: QueueArguments::new(&name, &arguments)?,
-                    ..Queue::default()
-                };
+                let asked = QueueArguments::new(&name, &arguments)?;
+                asked.kind.check_declare(&name, declare)?;
+                if asked.has_huge_segments() {
+                    let text = "Exceeded max value for x-stream-max-segment-size-bytes";
+                    return Err(Refusal::precondition_failed(text));
+                }
+                let mut queue = Queue::new(asked);
+                (queue.durable, queue.auto_delete) = (declare.durable, declare.auto_delete);
+                queue.exclusive = declare.exclusive.then_some(self.id);
                 self.broker.queues.insert(name.clone(), queue);
             }
             Some(found) => {
@@ -140,12 +149,15 @@ impl Channel<'_> {
                 }
             }
         }
-        self.broker.postpone_queue_expiry(&name);
+        let queue = self.queue(&name)?;
+        if is_new || !queue.arguments.is_quorum() {
+            self.broker.postpone_queue_expiry(&name);
+        }
         let queue = self.queue(&name)?;
         let declare_ok = queue::DeclareOk {
             queue: short(name.as_bytes()),
-            message_count: queue.ready.len() as u32,
-            consumer_count: queue.consumers.len() as u32,
+            message_count: queue.len(),
+            consumer_count: queue.consumer_count(),
         };
         self.answer(declare.no_wait, &declare_ok);
         self.state().last_queue = name;
@@ -188,8 +200,14 @@ impl Channel<'_> {
     pub(super) fn queue_purge(&mut self, purge: &queue::Purge<'_>) -> Result<(), Refusal> {
         let name = self.named_queue(purge.queue)?;
         let queue = self.queue(&name)?;
-        let message_count = queue.ready.len() as u32;
-        queue.ready.clear();
+        if queue.arguments.kind == QueueKind::Stream {
+            let text =
+                format!("queue.purge not supported by stream queues queue '{name}' in vhost '/'");
+            return Err(Refusal::connection(ReplyCode::NOT_IMPLEMENTED, text));
+        }
+        let message_count = queue.len();
+        queue.clear();
+        queue.limit_publishers();
         self.broker.schedule_expiry(&name);
         self.answer(purge.no_wait, &queue::PurgeOk { message_count });
         Ok(())
@@ -199,8 +217,12 @@ impl Channel<'_> {
         let name = self.named_queue(delete.queue)?;
         if let Some(queue) = self.broker.queues.get(&name) {
             queue.check_owner(&name, self.id)?;
-            let refused = (delete.if_unused && !queue.consumers.is_empty())
-                || (delete.if_empty && !queue.ready.is_empty());
+            let kind = queue.arguments.kind;
+            check_flags(&name, kind, delete)?;
+            // A stream is deleted whatever it has.
+            let refused = kind != QueueKind::Stream
+                && ((delete.if_unused && !queue.consumers.is_empty())
+                    || (delete.if_empty && queue.len() > 0));
             if refused {
                 let text = format!("queue '{name}' in vhost '/' is not unused and empty");
                 return Err(Refusal::precondition_failed(text));
@@ -223,6 +245,36 @@ fn check_equal<T: PartialEq + Display>(
         return Ok(());
     }
     Err(Refusal::inequivalent(name, of, &format!("'{asked}'"), &format!("'{found}'")))
+}
+
+impl QueueKind {
+    /// Returns an error if queues of this kind cannot be declared so.
+    fn check_declare(self, name: &str, declare: &queue::Declare<'_>) -> Result<(), Refusal> {
+        let property = match self {
+            Self::Classic => return Ok(()),
+            _ if declare.auto_delete => "auto-delete",
+            _ if declare.exclusive => "exclusive-owner",
+            _ if !declare.durable => "non-durable",
+            _ => return Ok(()),
+        };
+        let text = format!("invalid property '{property}' for queue '{name}' in vhost '/'");
+        Err(Refusal::precondition_failed(text))
+    }
+}
+
+/// Returns an error if a queue of this kind cannot be deleted so.
+fn check_flags(name: &str, kind: QueueKind, delete: &queue::Delete<'_>) -> Result<(), Refusal> {
+    let flag = match delete {
+        _ if kind != QueueKind::Quorum => return Ok(()),
+        queue::Delete { if_unused: true, .. } => "if-unused",
+        queue::Delete { if_empty: true, .. } => "if-empty",
+        _ => return Ok(()),
+    };
+    let text = format!(
+        "cannot delete queue '{name}' in vhost '/'. queue.delete operations with {flag} flag set \
+         are not supported by quorum queues"
+    );
+    Err(Refusal::connection(ReplyCode::NOT_IMPLEMENTED, text))
 }
 
 /// Returns the alternate exchange: the one that gets what the exchange cannot route.

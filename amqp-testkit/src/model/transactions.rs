@@ -31,11 +31,16 @@ impl Channel<'_> {
 
     pub(super) fn commit(&mut self) -> Result<(), Refusal> {
         let Transaction { publishes, acks } = self.end_transaction()?;
-        for acked in acks {
-            self.apply(acked);
-        }
+        let mut taken = true;
         for (mandatory, message) in publishes {
-            self.publish(mandatory, message)?;
+            taken &= self.publish(mandatory, message)?;
+        }
+        for acked in acks {
+            self.apply(acked)?;
+        }
+        if !taken {
+            // A queue has refused a message. What it has answered takes effect all the same.
+            return Err(Refusal::precondition_failed("partial tx completion"));
         }
         self.send(&tx::CommitOk::default());
         Ok(())

@@ -4,10 +4,15 @@
 //! still otherwise, RabbitMQ's goes on. A case waits for what it expects, for as long as a slow machine needs.
 #![allow(clippy::needless_pass_by_value, reason = "cases are read more easily without borrows")]
 
+mod confirms;
 mod dead_letters;
 mod declaring;
 mod expiry;
+mod limits;
+mod quorum;
 mod restarts;
+mod streams;
+mod timeouts;
 mod wire;
 
 use std::time::Duration;
@@ -51,6 +56,13 @@ impl At {
         match self {
             Self::Model(model) => model.advance(time),
             Self::RabbitMq => std::thread::sleep(time),
+        }
+    }
+
+    /// Sets what only RabbitMQ has, by an Erlang expression.
+    pub(crate) fn eval(&self, expression: &str) {
+        if matches!(self, Self::RabbitMq) {
+            RABBITMQ.ctl(&["eval", expression]).unwrap();
         }
     }
 

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use amqp_proto::method::{Method, basic, confirm, exchange, queue};
-use amqp_proto::{DeliveryMode, Properties, ShortStr};
+use amqp_proto::{DeliveryMode, FieldTable, FieldValue, Properties, RawTable};
 use amqp_testkit::{ModelBroker, RawConnection};
 
 use crate::fragile;
+use crate::wire::{Wire, encoded, none, short};
 
 #[test]
 fn br_54_a_crash_of_the_model_loses_what_is_not_durable() {
@@ -21,6 +22,60 @@ fn br_54_a_crash_of_rabbitmq_loses_what_is_not_durable() {
         broker.kill().unwrap();
         broker.launch().unwrap();
     });
+}
+
+#[test]
+fn br_54_a_crash_of_the_model_keeps_quorum_queues_and_streams() {
+    let broker = ModelBroker::start().unwrap();
+    keeps_quorum_queues_and_streams(broker.port(), || broker.restart());
+}
+
+#[test]
+fn br_54_a_crash_of_rabbitmq_keeps_quorum_queues_and_streams() {
+    let broker = fragile();
+    keeps_quorum_queues_and_streams(broker.port(), || {
+        // A quorum queue is lost whose declaration is not on disk.
+        std::thread::sleep(Duration::from_secs(3));
+        broker.kill().unwrap();
+        broker.launch().unwrap();
+    });
+}
+
+/// They store transient messages too. A quorum queue counts a delivery that was lost with the node.
+fn keeps_quorum_queues_and_streams(port: u16, crash: impl FnOnce()) {
+    let mut wire = Wire::open(port);
+    for kind in ["quorum", "stream"] {
+        let declare = queue::Declare { queue: short(kind), durable: true, ..declare() };
+        wire.declare_with(declare, FieldTable::from([("x-queue-type", kind.into())]));
+        wire.expect("queue.DeclareOk");
+        for body in ["first", "second"] {
+            assert!(wire.publish(kind, none(), body.as_bytes()));
+        }
+    }
+    assert_eq!(wire.get("quorum").body, b"first");
+    crash();
+    let mut wire = Wire::open(port);
+    wire.expect_count("quorum", 2);
+    wire.consume("quorum");
+    for (body, returned) in [("first", Some(1)), ("second", None)] {
+        let got = wire.delivery();
+        let count = got.header("x-delivery-count").and_then(FieldValue::as_i64);
+        assert_eq!((got.body.as_slice(), count), (body.as_bytes(), returned));
+        assert_eq!(got.redelivered, returned.is_some());
+        wire.ack(&got);
+    }
+    wire.raw.send(1, &basic::Qos { prefetch_count: 5, ..Default::default() });
+    wire.expect("basic.QosOk");
+    let table = encoded(&FieldTable::from([("x-stream-offset", "first".into())]));
+    let arguments = RawTable::new(&table);
+    wire.raw.send(1, &basic::Consume { queue: short("stream"), arguments, ..Default::default() });
+    wire.expect("basic.ConsumeOk");
+    for body in ["first", "second"] {
+        assert_eq!(wire.delivery().body, body.as_bytes());
+    }
+    for kind in ["quorum", "stream"] {
+        wire.delete(kind);
+    }
 }
 
 fn loses_what_is_not_durable(port: u16, crash: impl FnOnce()) {
@@ -130,10 +185,6 @@ fn open(port: u16) -> RawConnection {
     let mut wire = RawConnection::connect(port);
     wire.log_in(u16::MAX);
     wire
-}
-
-fn short(text: &str) -> ShortStr<'_> {
-    ShortStr::new(text).unwrap()
 }
 
 fn declare() -> queue::Declare<'static> {

@@ -24,6 +24,8 @@ pub(crate) struct Wire {
 /// A message that was delivered.
 #[derive(Debug)]
 pub(crate) struct Got {
+    /// Empty for a message of `basic.get`.
+    pub(crate) consumer_tag: String,
     pub(crate) tag: u64,
     pub(crate) redelivered: bool,
     pub(crate) exchange: String,
@@ -62,6 +64,11 @@ impl Wire {
             }
             self.pending.push_back(frame);
         }
+    }
+
+    /// Returns whether a frame has arrived that was not read.
+    pub(crate) fn has_frame(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     /// Waits until the broker has handled what was sent.
@@ -124,8 +131,12 @@ impl Wire {
     #[track_caller]
     pub(crate) fn expect_count(&mut self, queue: &str, expected: u32) {
         let begun = Instant::now();
-        while self.count(queue) != Some(expected) {
-            assert!(begun.elapsed() < PATIENCE, "{queue} never had {expected} messages");
+        loop {
+            let count = self.count(queue);
+            if count == Some(expected) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{queue}: {count:?} messages, not {expected}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -172,14 +183,17 @@ impl Wire {
     pub(crate) fn try_get(&mut self, queue: &str, no_ack: bool) -> Option<Got> {
         self.raw.send(1, &basic::Get { queue: short(queue), no_ack, ..Default::default() });
         let frame = self.next();
-        let (tag, redelivered, exchange, key) = match frame.method() {
-            Some(Method::BasicGetOk(ok)) => {
-                (ok.delivery_tag, ok.redelivered, ok.exchange.to_string(), ok.routing_key)
-            }
-            Some(Method::BasicGetEmpty(_)) => return None,
+        match frame.method() {
+            Some(Method::BasicGetOk(ok)) => Some(self.content(basic::Deliver {
+                consumer_tag: short(""),
+                delivery_tag: ok.delivery_tag,
+                redelivered: ok.redelivered,
+                exchange: ok.exchange,
+                routing_key: ok.routing_key,
+            })),
+            Some(Method::BasicGetEmpty(_)) => None,
             other => panic!("{other:?} in place of a message of {queue}"),
-        };
-        Some(self.content(tag, redelivered, exchange, key.to_string()))
+        }
     }
 
     /// Waits for a message, and gets it without acknowledgement.
@@ -221,9 +235,26 @@ impl Wire {
     /// The next delivery to a consumer.
     pub(crate) fn delivery(&mut self) -> Got {
         let frame = self.next();
-        let Some(Method::BasicDeliver(it)) = frame.method() else { panic!("{frame:?}") };
-        let (exchange, key) = (it.exchange.to_string(), it.routing_key.to_string());
-        self.content(it.delivery_tag, it.redelivered, exchange, key)
+        let Some(Method::BasicDeliver(deliver)) = frame.method() else { panic!("{frame:?}") };
+        self.content(deliver)
+    }
+
+    pub(crate) fn ack(&mut self, got: &Got) {
+        self.raw.send(1, &basic::Ack { delivery_tag: got.tag, multiple: false });
+        self.sync();
+    }
+
+    /// Closes channel 1, and opens it again.
+    pub(crate) fn close_channel(&mut self) {
+        self.raw.send(1, &channel::Close::default());
+        self.expect("channel.CloseOk");
+        self.raw.send(1, &channel::Open::default());
+        self.expect("channel.OpenOk");
+    }
+
+    pub(crate) fn delete(&mut self, queue: &str) {
+        self.raw.send(1, &queue::Delete { queue: short(queue), ..Default::default() });
+        self.expect("queue.DeleteOk");
     }
 
     pub(crate) fn reject(&mut self, got: &Got, requeue: bool) {
@@ -231,7 +262,7 @@ impl Wire {
         self.sync();
     }
 
-    fn content(&mut self, tag: u64, redelivered: bool, exchange: String, key: String) -> Got {
+    fn content(&mut self, deliver: basic::Deliver<'_>) -> Got {
         let frame = self.next();
         let header = ContentHeader::decode(&frame.payload).unwrap();
         let properties = header.properties.decode().unwrap().to_owned(TABLE_DEPTH_MAX).unwrap();
@@ -239,7 +270,15 @@ impl Wire {
         while (body.len() as u64) < header.body_size {
             body.extend(self.next().payload);
         }
-        Got { tag, redelivered, exchange, routing_key: key, properties, body }
+        Got {
+            consumer_tag: deliver.consumer_tag.to_string(),
+            tag: deliver.delivery_tag,
+            redelivered: deliver.redelivered,
+            exchange: deliver.exchange.to_string(),
+            routing_key: deliver.routing_key.to_string(),
+            properties,
+            body,
+        }
     }
 }
 

@@ -1,15 +1,23 @@
-//! Kinds of queues that only a real RabbitMQ has: quorum queues and streams.
+//! Kinds of queues: quorum queues and streams, and what expires.
 
 use std::time::Duration;
 
 use super::api::{
     AckError, At, BasicConsume, BasicQos, Error, Misuse, Publish, QueueDeclare, QueueDelete,
-    StreamOffset, on_rabbitmq,
+    StreamOffset, on_model, on_rabbitmq,
 };
 use super::at::{consumer_of, next, ready};
 
 use crate::support::{unique, within};
 
+on_model! {
+    a_quorum_queue_gives_up_a_message_after_its_limit
+    messages_and_queues_expire
+    a_stream_is_read_from_any_point_and_takes_nothing_back
+    a_limit_for_the_channel_is_lifted_where_a_queue_would_refuse_it
+}
+
+// A client knows a stream that was not announced by the version of RabbitMQ, and the model does not say that it is one.
 on_rabbitmq! {
     a_quorum_queue_gives_up_a_message_after_its_limit
     messages_and_queues_expire
