@@ -16,6 +16,46 @@ use crate::sync::{Promise, panic_text};
 /// order, and a result that becomes an outcome ([`IntoOutcome`]). Closures (`async |..| ..`) are handlers too.
 ///
 /// `A` is the tuple of the arguments. The compiler finds it.
+///
+/// An asynchronous closure must not capture anything, because its future would borrow from it. Use the state of the application
+/// ([`State`](crate::State)), or a closure that returns a future of its own.
+///
+/// What is no handler does not compile, and the compiler lists what is one:
+///
+/// ```compile_fail,E0277
+/// # use amqp_app::prelude::*;
+/// # fn example<P: amqp_app::Asynchronous>(app: App<P>) {
+/// // A number is not an extractor.
+/// app.consume("orders", async |order: u64| println!("{order}"));
+/// # }
+/// ```
+///
+/// ```compile_fail,E0277
+/// # use amqp_app::prelude::*;
+/// # fn example<P: amqp_app::Asynchronous>(app: App<P>) {
+/// // A number is not an outcome.
+/// app.consume("orders", async |Text(order): Text| order.len());
+/// # }
+/// ```
+///
+/// ```compile_fail,E0277
+/// # use amqp_app::prelude::*;
+/// # fn example<P: amqp_app::Asynchronous>(app: App<P>) {
+/// // The state of this application is another type.
+/// app.consume("orders", async |State(name): State<String>| println!("{name}"));
+/// # }
+/// ```
+///
+/// A handler that takes the delivery cannot acknowledge it twice:
+///
+/// ```compile_fail,E0382
+/// # use amqp_app::prelude::*;
+/// async fn twice(delivery: Delivery) -> Result<(), Failure> {
+///     delivery.ack()?;
+///     delivery.nack(true)?;
+///     Ok(())
+/// }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a handler",
     label = "an asynchronous function of extractors is needed here",

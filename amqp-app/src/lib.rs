@@ -57,6 +57,7 @@ mod retry;
 mod runner;
 mod sync;
 pub mod testing;
+mod trace;
 
 pub use app::App;
 pub use app::health::{Health, HealthReport, SourceHealth};

@@ -122,8 +122,8 @@ impl Retry {
         self
     }
 
-    /// Sets after how many deliveries without an outcome a message is parked without being handled, 10 by default. So a
-    /// message that kills the process each time stops coming. Only quorum queues count deliveries (`x-delivery-count`), and
+    /// Sets after how many deliveries without an outcome the last resort follows without the handler being called, 10 by
+    /// default. So a message that kills the process each time stops coming. Only quorum queues count deliveries (`x-delivery-count`), and
     /// before RabbitMQ 4.3 they count messages that were given back too.
     ///
     /// It has no effect if the last resort puts the message back into its queue.

@@ -22,6 +22,7 @@ use crate::limits::ABANDONED_WAIT;
 use crate::platform::Platform;
 use crate::runner::{BoxFuture, join_all};
 use crate::sync::{Either, Level, race};
+use crate::trace;
 
 impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
     pub(crate) async fn run_to_the_end(self, mut shutdown: Shutdown) -> Result<Report, Error> {
@@ -89,6 +90,7 @@ impl<S: Clone + Send + Sync + 'static> Running<S> {
         } else {
             hooks = Hooks::default();
         }
+        trace::stopping();
         self.engine.stop.raise(STOPPING);
         let last: [BoxFuture<'_, ()>; 2] =
             [Box::pin(self.stop(hooks)), Box::pin(self.finish(shutdown.within))];

@@ -4,6 +4,7 @@
 //! so it is never lost. What failed is rejected, and what is given back is nacked: RabbitMQ 4.3 counts the first towards a
 //! queue's delivery limit, and not the second.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -21,6 +22,7 @@ use crate::ids;
 use crate::limits::{GIVE_BACK_PAUSE, SETTLEMENT_TIMEOUT};
 use crate::message::Message;
 use crate::retry::{LastResort, Retry};
+use crate::trace;
 
 /// A message whose attempt has failed.
 pub(crate) struct Work<'a, S> {
@@ -66,7 +68,7 @@ pub(crate) async fn settle<S: Clone + Send + Sync + 'static>(
                     acknowledge(source, slot, &counters.retried);
                 }
                 Ok(false) => park(work, &text, policy.parking_queue(&source.queue)).await,
-                Err(_) => give_back(work).await,
+                Err(error) => give_back(work, error).await,
             }
         }
         Step::Last(LastResort::Park(_)) => {
@@ -80,7 +82,7 @@ pub(crate) async fn settle<S: Clone + Send + Sync + 'static>(
         Step::Last(LastResort::Report { exchange, routing_key }) => {
             match report(work, &text, &exchange, &routing_key).await {
                 Ok(()) => answer(work, Delivery::ack),
-                Err(_) => give_back(work).await,
+                Err(error) => give_back(work, error).await,
             }
         }
         Step::GiveBack(pause) => {
@@ -108,6 +110,9 @@ pub(crate) fn acknowledge<S>(source: &Source<S>, slot: &Slot, counter: &Counter)
 
 fn count<S>(source: &Source<S>, counter: &Counter, answered: bool) {
     // If not, the connection or the channel was lost: the broker delivers the message again.
+    if !answered {
+        trace::stale(&source.queue);
+    }
     let counter = if answered { counter } else { &source.engine.counters.stale };
     counter.add(1);
 }
@@ -116,12 +121,17 @@ fn answer<S>(work: Work<'_, S>, answer: impl FnOnce(Delivery) -> Result<(), amqp
     if let Some(delivery) = work.slot.take(Held::Taken)
         && answer(delivery).is_err()
     {
+        trace::stale(&work.source.queue);
         work.source.engine.counters.stale.add(1);
     }
 }
 
 /// A copy could not be stored. After a pause, because what could not be sent or confirmed cannot be sent the next moment.
-async fn give_back<S: Clone + Send + Sync + 'static>(work: Work<'_, S>) {
+async fn give_back<S: Clone + Send + Sync + 'static>(
+    work: Work<'_, S>,
+    error: impl Display + Send,
+) {
+    trace::unsettled(&work.source.queue, &error);
     work.source.unsettled.fetch_add(1, Ordering::Relaxed);
     work.source.pause(GIVE_BACK_PAUSE).await;
     if let Some(delivery) = work.slot.take(Held::Taken) {
@@ -144,7 +154,7 @@ async fn park<S: Clone + Send + Sync + 'static>(
         }
         // Its own headers fill a frame: no copy can be made of it.
         Ok(false) => answer(work, |delivery| delivery.reject(false)),
-        Err(_) => give_back(work).await,
+        Err(error) => give_back(work, error).await,
     }
 }
 
@@ -152,7 +162,7 @@ async fn park<S: Clone + Send + Sync + 'static>(
 async fn without_body<S: Clone + Send + Sync + 'static>(work: Work<'_, S>, fault: Fault) {
     match fault {
         // Too much arrived at once: it may fit the next time.
-        Fault::Crowded { .. } => give_back(work).await,
+        Fault::Crowded { .. } => give_back(work, fault).await,
         _ => answer(work, |delivery| delivery.reject(false)),
     }
 }
@@ -197,8 +207,11 @@ async fn report<S>(
 }
 
 /// Why a message could not be settled.
+#[derive(Debug, thiserror::Error)]
 enum Unsettled {
+    #[error("{0}")]
     Unsent(Unsent),
+    #[error("not confirmed within {} s", SETTLEMENT_TIMEOUT.as_secs())]
     TimedOut,
 }
 

@@ -1,5 +1,6 @@
 //! A source that is being consumed: its consumer, which is started again when it ends, and its workers.
 
+use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use crate::limits::{RESTART_DELAY, RESTART_DELAY_MAX};
 use crate::middleware::Route;
 use crate::remember::Remembered;
 use crate::sync::{Either, lock, race};
+use crate::trace;
 
 struct InWork {
     slot: Arc<Slot>,
@@ -131,14 +133,18 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
                 // The shutdown, or a connection that has ended for good, and with it the application.
                 break;
             }
+            if let Either::First(error) = &end {
+                trace::consumer_ended(&self.queue, error.as_ref().map(|it| it as &dyn Display));
+            }
             if runner.now().saturating_duration_since(begun) > delay {
                 delay = RESTART_DELAY;
             }
             while !self.is_consuming() && !self.engine.is_stopping() {
                 self.pause(delay).await;
                 delay = (delay * 2).min(RESTART_DELAY_MAX);
-                if let Ok(consumer) = self.consumer().await {
-                    self.open(consumer);
+                match self.consumer().await {
+                    Ok(consumer) => self.open(consumer),
+                    Err(error) => trace::consumer_ended(&self.queue, Some(&error)),
                 }
             }
         }
@@ -146,6 +152,7 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
     }
 
     fn open(&self, consumer: Consumer) {
+        trace::consumer_started(&self.queue);
         self.intake.open(consumer);
         self.is_consuming.store(true, Ordering::Release);
     }

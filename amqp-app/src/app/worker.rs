@@ -21,6 +21,7 @@ use crate::remember::Mark;
 use crate::reply;
 use crate::retry::LastResort;
 use crate::sync::{Either, catching, lock, race};
+use crate::trace;
 
 pub(crate) async fn work<S: Clone + Send + Sync + 'static>(source: &Source<S>, worker: usize) {
     let mut now = source.engine.stop.reached(NOW);
@@ -55,6 +56,7 @@ async fn handle<S: Clone + Send + Sync + 'static>(source: &Source<S>, slot: &Arc
         return;
     };
     if seen.is_stale {
+        trace::stale(&source.queue);
         counters.stale.add(1);
         drop(slot.take(Held::Taken));
         return;
@@ -67,7 +69,7 @@ async fn handle<S: Clone + Send + Sync + 'static>(source: &Source<S>, slot: &Arc
     let mut in_place = 0;
     loop {
         let (failure, attempt) = match first.take() {
-            Some(failure) => (failure, 1),
+            Some(failure) => (failure, attempts_before(source, &message).saturating_add(1)),
             None => match attempt(source, slot, &message, redelivered, in_place).await {
                 Attempted::Settled => return,
                 Attempted::Failed(failure, attempt) => (failure, attempt),
@@ -79,7 +81,9 @@ async fn handle<S: Clone + Send + Sync + 'static>(source: &Source<S>, slot: &Arc
             FailureCause::TimedOut => counters.timed_out.add(1),
             _ => {}
         }
-        match decide(&source.consume.retry, attempt, &failure) {
+        let step = decide(&source.consume.retry, attempt, &failure);
+        trace::failed(&source.queue, attempt, &failure, &step);
+        match step {
             Step::Again(pause) => {
                 counters.retried.add(1);
                 in_place += 1;
@@ -105,6 +109,10 @@ enum Attempted {
     Settled,
     /// The number of the attempt.
     Failed(Failure, u32),
+}
+
+fn attempts_before<S>(source: &Source<S>, message: &ReceivedMessage) -> u32 {
+    message.headers().map_or(0, |headers| copy::attempts_before(&headers, &source.queue))
 }
 
 /// The failure of a message that was delivered too often without an outcome: it may have killed the process each time.

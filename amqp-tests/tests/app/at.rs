@@ -52,7 +52,10 @@ impl<P: Make> At<P> {
     }
 
     pub(crate) fn rabbitmq() -> Self {
-        let uri = rabbitmq().uri();
+        Self::broker(rabbitmq().uri())
+    }
+
+    pub(crate) fn broker(uri: String) -> Self {
         Self { platform: P::to(&uri), uri, model: None, log: Log::default() }
     }
 

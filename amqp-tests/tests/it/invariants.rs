@@ -279,6 +279,7 @@ fn dependencies_point_down() {
                 "thiserror",
                 "tower-layer",
                 "tower-service",
+                "tracing",
             ],
         ),
         ("amqp-proto", vec!["nom", "serde", "thiserror"]),

@@ -1,0 +1,56 @@
+//! The log lines of applications (feature `tracing`), with the target `amqp_app`. They have names and texts of errors, and no
+//! contents of messages.
+
+use std::fmt::Display;
+
+/// A handler has failed. `step` says what follows.
+pub(crate) fn failed(queue: &str, attempt: u32, failure: &dyn Display, step: &dyn std::fmt::Debug) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(target: TARGET, queue, attempt, error = %failure, next = ?step, "message not handled");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (queue, attempt, failure, step);
+}
+
+/// A copy of a message was not stored, and the message is given back.
+pub(crate) fn unsettled(queue: &str, error: &dyn Display) {
+    #[cfg(feature = "tracing")]
+    tracing::error!(target: TARGET, queue, %error, "copy of a message not stored: message given back");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (queue, error);
+}
+
+/// A consumer has ended, or could not be started again.
+pub(crate) fn consumer_ended(queue: &str, error: Option<&dyn Display>) {
+    #[cfg(feature = "tracing")]
+    {
+        let error = error.map(tracing::field::display);
+        tracing::warn!(target: TARGET, queue, error, "consumer ended: it is started again");
+    }
+    #[cfg(not(feature = "tracing"))]
+    let _ = (queue, error);
+}
+
+/// A consumer is started.
+pub(crate) fn consumer_started(queue: &str) {
+    #[cfg(feature = "tracing")]
+    tracing::info!(target: TARGET, queue, "consumer started");
+    #[cfg(not(feature = "tracing"))]
+    let _ = queue;
+}
+
+/// A message was answered after its connection was lost.
+pub(crate) fn stale(queue: &str) {
+    #[cfg(feature = "tracing")]
+    tracing::info!(target: TARGET, queue, "connection lost before the acknowledgement: the message comes again");
+    #[cfg(not(feature = "tracing"))]
+    let _ = queue;
+}
+
+/// A shutdown has begun.
+pub(crate) fn stopping() {
+    #[cfg(feature = "tracing")]
+    tracing::info!(target: TARGET, "shutdown begun");
+}
+
+#[cfg(feature = "tracing")]
+const TARGET: &str = "amqp_app";

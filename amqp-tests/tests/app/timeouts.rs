@@ -1,0 +1,38 @@
+//! Handlers that take longer than the broker waits for an acknowledgement.
+
+use amqp_app::prelude::*;
+use amqp_testkit::RabbitMq;
+
+use crate::at::{At, Log, beside, on_tokio_multi_thread, sleep, source, until};
+
+/// RabbitMQ closes the channel with 406, and delivers the message again.
+#[test]
+fn u_9_a_source_is_started_again_after_the_brokers_consumer_timeout() {
+    let node = RabbitMq::start().unwrap();
+    let fast = "application:set_env(rabbit, consumer_timeout, 500), \
+                application:set_env(rabbit, channel_tick_interval, 200).";
+    node.ctl(&["eval", fast]).unwrap();
+    on_tokio_multi_thread(async {
+        let at = At::<amqp_tokio::Connector>::broker(node.uri());
+        let client = at.client().await;
+        let queue = client.queue("slow").await;
+        let handler =
+            async |State(log): State<Log>, Text(text): Text, Redelivered(again): Redelivered| {
+                log.add(format!("redelivered: {again}"));
+                if !again && text == "1" {
+                    sleep(Duration::from_secs(3)).await;
+                }
+            };
+        client.send(&queue, "1").await;
+        let report = beside(at.app().consume(source(queue.as_str()), handler), async |_| {
+            at.log.reach(2).await;
+            client.send(&queue, "2").await;
+            until("the end", async || client.ready(&queue).await == 0).await;
+            at.log.reach(3).await;
+        })
+        .await;
+        // The late result of the first attempt is dropped.
+        assert_eq!(report.stale, 1, "{report:?}");
+        assert!(report.handled >= 1);
+    });
+}
