@@ -12,6 +12,7 @@ use super::deadlines::{Deadlines, Due};
 use super::queue::Queue;
 use super::refusal::Refusal;
 use super::routing::{Destination, Exchange, Kind};
+use super::users::Users;
 
 /// The number of bytes waiting to be written to a connection from which on nothing more is delivered to it.
 pub(super) const OUTPUT_HIGH_BYTES: usize = 1 << 20;
@@ -26,6 +27,7 @@ pub struct Broker {
     pub(super) exchanges: BTreeMap<String, Exchange>,
     pub(super) queues: BTreeMap<String, Queue>,
     pub(super) connections: BTreeMap<ConnectionId, Connection>,
+    pub(super) users: Users,
     /// The reason of the alarm. Connections that publish during an alarm are blocked.
     pub(super) alarm: Option<String>,
     /// The time since 1970.
@@ -76,6 +78,7 @@ impl Broker {
             exchanges: standard.map(|(name, kind)| (name.to_owned(), exchange(kind))).into(),
             queues: BTreeMap::new(),
             connections: BTreeMap::new(),
+            users: Users::default(),
             alarm: None,
             now: Duration::ZERO,
             deadlines: Deadlines::default(),

@@ -11,6 +11,7 @@ use super::channel::{ChannelState, Consumer};
 use super::fields::short;
 use super::message::Message;
 use super::queue::ConsumerAt;
+use super::users::Access;
 
 pub(super) const CHANNEL_MAX: u16 = 2047;
 pub(super) const FRAME_MAX: u32 = 131_072;
@@ -23,6 +24,11 @@ pub(super) struct Connection {
     pub(super) input: Vec<u8>,
     pub(super) output: Vec<u8>,
     pub(super) finished: bool,
+    /// The user that has logged in, and what it may do.
+    pub(super) user: String,
+    pub(super) access: Access,
+    /// Whether the client has the capability `authentication_failure_close`.
+    pub(super) login_notify: bool,
     pub(super) channels: BTreeMap<u16, ChannelState>,
     /// The channels with confirms that are to be sent.
     pub(super) confirming: Vec<u16>,
@@ -58,6 +64,9 @@ impl Connection {
             input: Vec::new(),
             output: Vec::new(),
             finished: false,
+            user: String::new(),
+            access: Access::None,
+            login_notify: false,
             channels: BTreeMap::new(),
             confirming: Vec::new(),
             frame_max: FRAME_MAX,

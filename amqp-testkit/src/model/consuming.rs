@@ -16,6 +16,7 @@ use super::queue::ConsumerAt;
 use super::queue_arguments::QueueKind;
 use super::quorum::DEFAULT_PREFETCH;
 use super::refusal::Refusal;
+use super::users::Permission;
 
 impl Channel<'_> {
     pub(super) fn qos(&mut self, qos: basic::Qos) -> Result<(), Refusal> {
@@ -45,6 +46,7 @@ impl Channel<'_> {
             self.answer(consume.no_wait, &basic::ConsumeOk { consumer_tag: short(&tag) });
             return Ok(());
         }
+        self.check_queue(Permission::Read, &name)?;
         let now = self.broker.now;
         let kind = self.queue(&name)?.arguments.kind;
         let arguments = ConsumerArguments::new(&name, kind, &arguments, now)?;
@@ -90,6 +92,7 @@ impl Channel<'_> {
 
     pub(super) fn get(&mut self, get: &basic::Get<'_>) -> Result<(), Refusal> {
         let name = self.named_queue(get.queue)?;
+        self.check_queue(Permission::Read, &name)?;
         let queue = self.queue(&name)?;
         let is_quorum = queue.arguments.is_quorum();
         if is_quorum && queue.arguments.single_active_consumer {

@@ -6,9 +6,7 @@ use amqp_proto::{FieldTable, FieldValue, PROTOCOL_HEADER, RawTable, ReplyCode, T
 
 use super::connection::{CHANNEL_MAX, Connection, FRAME_MAX, HEARTBEAT_SECONDS, Phase};
 use super::refusal::Refusal;
-
-/// The user `guest` with the password `guest`, as AMQPLAIN has it.
-const AMQPLAIN_GUEST: &[u8] = b"\x05LOGINS\0\0\0\x05guest\x08PASSWORDS\0\0\0\x05guest";
+use super::users::{Access, Users};
 
 impl Connection {
     /// Answers the protocol header of a client with `connection.start`, and another header with the right one.
@@ -51,7 +49,11 @@ impl Connection {
     }
 
     /// Handles a method on channel 0.
-    pub(super) fn handle_method(&mut self, method: &Method<'_>) -> Result<(), Refusal> {
+    pub(super) fn handle_method(
+        &mut self,
+        method: &Method<'_>,
+        users: &Users,
+    ) -> Result<(), Refusal> {
         match (self.phase, method) {
             (_, Method::ConnectionClose(_)) => {
                 self.send(0, &connection::CloseOk::default());
@@ -61,16 +63,6 @@ impl Connection {
             (Phase::Closing, Method::ConnectionCloseOk(_)) => self.finished = true,
             (Phase::Closing, _) => {}
             (Phase::StartOk, Method::ConnectionStartOk(start_ok)) => {
-                let (mechanism, response) = (start_ok.mechanism, start_ok.response);
-                let right = match mechanism.as_bytes() {
-                    b"PLAIN" => response == b"\0guest\0guest",
-                    b"AMQPLAIN" => response == AMQPLAIN_GUEST,
-                    b"RABBIT-CR-DEMO" => response == b"guest",
-                    _ => false,
-                };
-                if !right {
-                    return Err(login_refused(&mechanism.to_string()));
-                }
                 let properties = start_ok.client_properties.decode(TABLE_DEPTH_MAX);
                 let properties = properties.unwrap_or_default();
                 if let Some(FieldValue::Table(capabilities)) = properties.get("capabilities") {
@@ -79,6 +71,11 @@ impl Connection {
                     };
                     self.cancel_notify = has("consumer_cancel_notify");
                     self.blocked_notify = has("connection.blocked");
+                    self.login_notify = has("authentication_failure_close");
+                }
+                let (mechanism, response) = (start_ok.mechanism, start_ok.response);
+                if !self.log_in(mechanism.as_bytes(), response, users) {
+                    return self.refuse_login(&mechanism.to_string());
                 }
                 if mechanism.as_bytes() == b"RABBIT-CR-DEMO" {
                     self.send(
@@ -91,8 +88,9 @@ impl Connection {
                 }
             }
             (Phase::SecureOk, Method::ConnectionSecureOk(secure_ok)) => {
-                if secure_ok.response != b"My password is guest" {
-                    return Err(login_refused("RABBIT-CR-DEMO"));
+                let password = secure_ok.response.strip_prefix(b"My password is ");
+                if !password.is_some_and(|password| users.has(&self.user, password)) {
+                    return self.refuse_login("RABBIT-CR-DEMO");
                 }
                 self.tune();
             }
@@ -111,6 +109,11 @@ impl Connection {
                     let text = format!("vhost {} not found", open.virtual_host);
                     return Err(Refusal::connection(ReplyCode::NOT_ALLOWED, text));
                 }
+                self.access = users.access(&self.user);
+                if matches!(self.access, Access::None) {
+                    let text = format!("access to vhost '/' refused for user '{}'", self.user);
+                    return Err(Refusal::connection(ReplyCode::NOT_ALLOWED, text));
+                }
                 self.send(0, &connection::OpenOk::default());
                 self.phase = Phase::Running;
             }
@@ -125,6 +128,35 @@ impl Connection {
         Ok(())
     }
 
+    /// Reads the user and the password of a login. Returns whether they are right, or are still to come.
+    fn log_in(&mut self, mechanism: &[u8], response: &[u8], users: &Users) -> bool {
+        let login = match mechanism {
+            b"PLAIN" => plain(response).map(|(user, password)| (user.to_vec(), password.to_vec())),
+            b"AMQPLAIN" => amqplain(response),
+            b"RABBIT-CR-DEMO" => {
+                self.user = String::from_utf8_lossy(response).into_owned();
+                return true;
+            }
+            _ => None,
+        };
+        let Some((user, password)) = login else { return false };
+        self.user = String::from_utf8_lossy(&user).into_owned();
+        users.has(&self.user, &password)
+    }
+
+    /// Refuses a login: with a close, if the client understands that.
+    fn refuse_login(&mut self, mechanism: &str) -> Result<(), Refusal> {
+        if !self.login_notify {
+            self.finished = true;
+            return Ok(());
+        }
+        let text = format!(
+            "Login was refused using authentication mechanism {mechanism}. For details see the \
+             broker logfile."
+        );
+        Err(Refusal::connection(ReplyCode::ACCESS_REFUSED, text))
+    }
+
     fn tune(&mut self) {
         let (channel_max, frame_max) = (CHANNEL_MAX, FRAME_MAX);
         self.send(0, &connection::Tune { channel_max, frame_max, heartbeat: HEARTBEAT_SECONDS });
@@ -132,7 +164,16 @@ impl Connection {
     }
 }
 
-fn login_refused(mechanism: &str) -> Refusal {
-    let text = format!("Login was refused using authentication mechanism {mechanism}.");
-    Refusal::connection(ReplyCode::ACCESS_REFUSED, text)
+/// Returns the user and the password in a response of PLAIN: each behind a NUL.
+fn plain(response: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut parts = response.split(|byte| *byte == 0);
+    let (_, user, password) = (parts.next()?, parts.next()?, parts.next()?);
+    parts.next().is_none().then_some((user, password))
+}
+
+/// Returns the user and the password in a response of AMQPLAIN: a table without its length.
+fn amqplain(response: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let table = RawTable::new(response).decode(TABLE_DEPTH_MAX).ok()?;
+    let field = |name| table.get(name)?.as_bytes().map(<[u8]>::to_vec);
+    Some((field("LOGIN")?, field("PASSWORD")?))
 }

@@ -94,9 +94,10 @@ impl Broker {
         number: u16,
         method: &Method<'_>,
     ) -> Result<(), Refusal> {
-        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
+        let Self { connections, users, .. } = self;
+        let Some(connection) = connections.get_mut(&id) else { return Ok(()) };
         if number == 0 {
-            return connection.handle_method(method);
+            return connection.handle_method(method, users);
         }
         if connection.phase != Phase::Running {
             return Ok(());

@@ -5,7 +5,7 @@
 //!
 //! It answers as RabbitMQ 3.10.8 does; the tests of this repository run on both. It supports:
 //!
-//! * the login `guest` with PLAIN, and the virtual host `/`;
+//! * users with permissions, logins by PLAIN and AMQPLAIN, and the virtual host `/`;
 //! * every type of exchange, and bindings between exchanges;
 //! * classic queues: priorities, a maximum length in messages and bytes with every `x-overflow`, a single active consumer;
 //! * quorum queues: `x-delivery-limit`, `x-delivery-count`, dead letters at least once, the arguments that they refuse;
@@ -72,7 +72,9 @@ mod server;
 mod streams;
 mod topology;
 mod transactions;
+mod users;
 
 pub use broker::{Broker, ConnectionId, Held};
 pub use inspection::{Attributes, QueuedMessage, Topology};
 pub use server::ModelBroker;
+pub use users::PermissionsError;

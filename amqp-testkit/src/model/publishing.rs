@@ -15,6 +15,7 @@ use super::queue_arguments::{Overflow, QueueKind, TIME_MAX_MS};
 use super::quorum::Publisher;
 use super::readable::check_properties;
 use super::refusal::Refusal;
+use super::users::Permission;
 
 /// A publish of which a part has arrived.
 #[derive(Debug, Default)]
@@ -96,9 +97,10 @@ impl Channel<'_> {
         mut message: Message,
     ) -> Result<(), Refusal> {
         // A missing exchange is refused at once, also within a transaction.
+        self.check_exchange(Permission::Write, &message.exchange)?;
         self.broker.check_publish(&message.exchange)?;
         self.address_reply(&mut message)?;
-        check_message(&mut message)?;
+        check_message(&mut message, &self.connection().user)?;
         let confirmed = match &mut self.state().mode {
             Mode::Plain => None,
             Mode::Confirm(confirms) => Some(confirms.count()),
@@ -198,11 +200,12 @@ impl Broker {
 }
 
 /// Checks the properties that RabbitMQ checks, and reads the expiration.
-fn check_message(message: &mut Message) -> Result<(), Refusal> {
+fn check_message(message: &mut Message, user: &str) -> Result<(), Refusal> {
     let properties = message.properties();
     let expiration = properties.expiration.map(expiration).transpose()?;
-    if properties.user_id.is_some_and(|user| user != *"guest") {
-        let text = "user_id property set to another than the authenticated user 'guest'";
+    if let Some(claimed) = properties.user_id.filter(|claimed| *claimed != *user) {
+        let text =
+            format!("user_id property set to '{claimed}' but authenticated user was '{user}'");
         return Err(Refusal::precondition_failed(text));
     }
     message.expiration = expiration;

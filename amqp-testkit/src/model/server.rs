@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::broker::{Broker, ConnectionId, Held};
 use super::clock::Clock;
 use super::inspection::QueuedMessage;
+use super::users::PermissionsError;
 
 /// A broker in memory that listens on a free port of 127.0.0.1 until it is dropped. See [`model`](super) for what it
 /// supports.
@@ -140,6 +141,33 @@ impl ModelBroker {
     pub fn until_next_deadline(&self) -> Option<Duration> {
         let state = self.shared.lock();
         Some(state.broker.next_deadline()?.saturating_sub(state.clock.now()))
+    }
+
+    /// Adds a user without permissions, or changes the password of one: see [`Broker::add_user`].
+    pub fn add_user(&self, user: &str, password: &str) {
+        self.shared.lock().broker.add_user(user, password);
+    }
+
+    /// Sets the permissions of a user: see [`Broker::set_permissions`].
+    ///
+    /// ```
+    /// let broker = amqp_testkit::ModelBroker::start()?;
+    /// broker.add_user("billing", "secret");
+    /// // It may declare and use what begins with "billing", and publish anywhere.
+    /// broker.set_permissions("billing", "^billing", ".*", "^billing")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`PermissionsError`]. Nothing is changed then.
+    pub fn set_permissions(
+        &self,
+        user: &str,
+        configure: &str,
+        write: &str,
+        read: &str,
+    ) -> Result<(), PermissionsError> {
+        self.shared.lock().broker.set_permissions(user, configure, write, read)
     }
 
     /// Sets how long a client may keep a delivery unacknowledged: see [`Broker::set_consumer_timeout`].

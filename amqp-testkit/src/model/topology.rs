@@ -11,6 +11,7 @@ use super::queue::Queue;
 use super::queue_arguments::{QueueArguments, QueueKind, check_argument};
 use super::refusal::Refusal;
 use super::routing::{Binding, Destination, Exchange, Kind};
+use super::users::Permission;
 
 impl Channel<'_> {
     pub(super) fn exchange_declare(
@@ -20,6 +21,15 @@ impl Channel<'_> {
         let alternate = alternate_exchange(&table(declare.arguments)?);
         let name = text(declare.exchange);
         let kind = Kind::from_name(declare.r#type.as_bytes());
+        if !declare.passive && !name.is_empty() {
+            self.check_exchange(Permission::Configure, &name)?;
+        }
+        if let Some(alternate) = alternate.as_deref()
+            && !self.broker.exchanges.contains_key(&name)
+        {
+            self.check_exchange(Permission::Read, &name)?;
+            self.check_exchange(Permission::Write, alternate)?;
+        }
         match (self.broker.exchanges.get(&name), kind) {
             (None, _) if declare.passive && !name.is_empty() => {
                 return Err(Refusal::no_exchange(&name));
@@ -64,6 +74,7 @@ impl Channel<'_> {
         if name.is_empty() || name.starts_with("amq.") {
             return Err(Refusal::reserved_name("exchange", &name));
         }
+        self.check_exchange(Permission::Configure, &name)?;
         let used = self.broker.exchanges.get(&name).is_some_and(|found| !found.bindings.is_empty());
         if delete.if_unused && used {
             let text = format!("exchange '{name}' in vhost '/' in use");
@@ -76,6 +87,8 @@ impl Channel<'_> {
 
     pub(super) fn exchange_bind(&mut self, bind: &exchange::Bind<'_>) -> Result<(), Refusal> {
         let (source, destination) = (text(bind.source), text(bind.destination));
+        self.check_exchange(Permission::Write, &destination)?;
+        self.check_exchange(Permission::Read, &source)?;
         if source.is_empty() || destination.is_empty() {
             return Err(Refusal::default_exchange());
         }
@@ -95,6 +108,8 @@ impl Channel<'_> {
 
     pub(super) fn exchange_unbind(&mut self, unbind: &exchange::Unbind<'_>) -> Result<(), Refusal> {
         let (arguments, source) = (table(unbind.arguments)?, text(unbind.source));
+        self.check_exchange(Permission::Write, &text(unbind.destination))?;
+        self.check_exchange(Permission::Read, &source)?;
         let destination = Destination::Exchange(text(unbind.destination));
         let gone = Binding { destination, key: text(unbind.routing_key), arguments };
         self.broker.remove_bindings(|exchange, binding| exchange == source && *binding == gone);
@@ -108,6 +123,9 @@ impl Channel<'_> {
         if name.is_empty() && declare.passive {
             name = self.named_queue(declare.queue)?;
         }
+        if !declare.passive && !name.is_empty() {
+            self.check_queue(Permission::Configure, &name)?;
+        }
         let is_new = !self.broker.queues.contains_key(&name);
         match self.broker.queues.get(&name) {
             None if declare.passive => return Err(Refusal::no_queue(&name)),
@@ -120,10 +138,15 @@ impl Channel<'_> {
                         )));
                     }
                     name = self.broker.server_queue_name();
+                    self.check_queue(Permission::Configure, &name)?;
                 } else if name.starts_with("amq.") {
                     return Err(Refusal::reserved_name("queue", &name));
                 }
                 let asked = QueueArguments::new(&name, &arguments)?;
+                if let Some(exchange) = &asked.dead_letter_exchange {
+                    self.check_queue(Permission::Read, &name)?;
+                    self.check_exchange(Permission::Write, exchange)?;
+                }
                 asked.kind.check_declare(&name, declare)?;
                 if asked.has_huge_segments() {
                     let text = "Exceeded max value for x-stream-max-segment-size-bytes";
@@ -167,10 +190,12 @@ impl Channel<'_> {
     pub(super) fn queue_bind(&mut self, bind: &queue::Bind<'_>) -> Result<(), Refusal> {
         let arguments = table(bind.arguments)?;
         let name = self.named_queue(bind.queue)?;
-        if bind.exchange.is_empty() {
+        let exchange = text(bind.exchange);
+        self.check_queue(Permission::Write, &name)?;
+        if exchange.is_empty() {
             return Err(Refusal::default_exchange());
         }
-        let exchange = text(bind.exchange);
+        self.check_exchange(Permission::Read, &exchange)?;
         // Where both are missing, RabbitMQ names the exchange.
         if !self.broker.exchanges.contains_key(&exchange) {
             return Err(Refusal::no_exchange(&exchange));
@@ -189,7 +214,10 @@ impl Channel<'_> {
 
     pub(super) fn queue_unbind(&mut self, unbind: &queue::Unbind<'_>) -> Result<(), Refusal> {
         let arguments = table(unbind.arguments)?;
-        let destination = Destination::Queue(self.named_queue(unbind.queue)?);
+        let name = self.named_queue(unbind.queue)?;
+        self.check_queue(Permission::Write, &name)?;
+        self.check_exchange(Permission::Read, &text(unbind.exchange))?;
+        let destination = Destination::Queue(name);
         let gone = Binding { destination, key: text(unbind.routing_key), arguments };
         let source = text(unbind.exchange);
         self.broker.remove_bindings(|exchange, binding| exchange == source && *binding == gone);
@@ -199,6 +227,7 @@ impl Channel<'_> {
 
     pub(super) fn queue_purge(&mut self, purge: &queue::Purge<'_>) -> Result<(), Refusal> {
         let name = self.named_queue(purge.queue)?;
+        self.check_queue(Permission::Read, &name)?;
         let queue = self.queue(&name)?;
         if queue.arguments.kind == QueueKind::Stream {
             let text =
@@ -215,6 +244,7 @@ impl Channel<'_> {
 
     pub(super) fn queue_delete(&mut self, delete: &queue::Delete<'_>) -> Result<(), Refusal> {
         let name = self.named_queue(delete.queue)?;
+        self.check_queue(Permission::Configure, &name)?;
         if let Some(queue) = self.broker.queues.get(&name) {
             queue.check_owner(&name, self.id)?;
             let kind = queue.arguments.kind;

@@ -4,6 +4,7 @@
 //! still otherwise, RabbitMQ's goes on. A case waits for what it expects, for as long as a slow machine needs.
 #![allow(clippy::needless_pass_by_value, reason = "cases are read more easily without borrows")]
 
+mod access;
 mod confirms;
 mod dead_letters;
 mod declaring;
@@ -56,6 +57,25 @@ impl At {
         match self {
             Self::Model(model) => model.advance(time),
             Self::RabbitMq => std::thread::sleep(time),
+        }
+    }
+
+    /// Adds a user with the password `secret`, and sets its permissions: configure, write, read.
+    pub(crate) fn add_user(&self, user: &str, permissions: Option<[&str; 3]>) {
+        match self {
+            Self::Model(model) => {
+                model.add_user(user, "secret");
+                if let Some([configure, write, read]) = permissions {
+                    model.set_permissions(user, configure, write, read).unwrap();
+                }
+            }
+            Self::RabbitMq => {
+                RABBITMQ.ctl(&["add_user", user, "secret"]).unwrap();
+                if let Some([configure, write, read]) = permissions {
+                    let set = ["set_permissions", "-p", "/", user, configure, write, read];
+                    RABBITMQ.ctl(&set).unwrap();
+                }
+            }
         }
     }
 

@@ -305,7 +305,7 @@ fn dependencies_point_down() {
         ("amqp-smol", vec!["amqp-async", "amqp-tls", "futures-io", "smol"]),
         ("amqp-tls", tls),
         ("amqp-tokio", vec!["amqp-async", "amqp-tls", "bytes", "tokio"]),
-        ("amqp-testkit", vec!["amqp-proto", "socket2", "stats_alloc", "thiserror"]),
+        ("amqp-testkit", vec!["amqp-proto", "regex-lite", "socket2", "stats_alloc", "thiserror"]),
     ]);
     let metadata =
         MetadataCommand::new().manifest_path(root().join("Cargo.toml")).no_deps().exec().unwrap();
