@@ -1,4 +1,4 @@
-//! Full queues, transactions that fill them, and single active consumers.
+//! Full queues, transactions that fill them, priorities, and single active consumers.
 
 use amqp_proto::FieldTable;
 use amqp_proto::method::{basic, queue, tx};
@@ -11,6 +11,8 @@ on_both! {
     br_64_a_transaction_into_a_full_queue_is_partly_done
     br_65_the_next_single_active_consumer
     br_65_an_exclusive_consumer_is_none_of_them
+    br_73_consumers_of_a_higher_priority_come_first
+    br_73_messages_of_a_higher_priority_come_first
 }
 
 fn br_63_bytes_limit_a_queue(at: &At) {
@@ -113,4 +115,48 @@ fn br_65_an_exclusive_consumer_is_none_of_them(at: &At) {
     let expected =
         format!("channel: ACCESS_REFUSED - queue '{name}' in vhost '/' in exclusive use");
     assert_eq!(wire.raw.expect_refusal(), (403, expected));
+}
+
+fn br_73_consumers_of_a_higher_priority_come_first(at: &At) {
+    let mut wire = at.open();
+    wire.raw.send(1, &basic::Qos { prefetch_count: 1, ..Default::default() });
+    wire.expect("basic.QosOk");
+    for kind in ["classic", "quorum"] {
+        let name = unique("priorities");
+        let declare = queue::Declare { queue: short(&name), durable: true, ..Default::default() };
+        wire.declare_with(declare, FieldTable::from([("x-queue-type", kind.into())]));
+        wire.expect("queue.DeclareOk");
+        for (tag, priority) in [("low", -1), ("none", 0), ("high", 5)] {
+            consume(&mut wire, &name, tag, priority);
+        }
+        // Each takes one, which is its prefetch.
+        let mut deliveries = Vec::new();
+        for tag in ["high", "none", "low"] {
+            wire.publish(&name, none(), tag.as_bytes());
+            let got = wire.delivery();
+            assert_eq!(got.consumer_tag, tag, "{kind}");
+            deliveries.push(got);
+        }
+        wire.publish(&name, none(), b"waits");
+        assert_eq!(wire.count(&name), Some(1), "{kind}");
+        wire.ack(&deliveries[2]);
+        assert_eq!(wire.delivery().consumer_tag, "low", "{kind}");
+        for tag in ["low", "none", "high"] {
+            cancel(&mut wire, tag);
+        }
+        wire.delete(&name);
+    }
+}
+
+fn br_73_messages_of_a_higher_priority_come_first(at: &At) {
+    let mut wire = at.open();
+    let name = unique("priorities");
+    wire.declare(&name, FieldTable::from([("x-max-priority", 5.into())]));
+    for (priority, body) in [(0, "a"), (3, "b"), (5, "c"), (9, "d"), (3, "e")] {
+        wire.publish(&name, none().priority(priority), body.as_bytes());
+    }
+    wire.publish(&name, none(), b"f");
+    for body in ["c", "d", "b", "e", "a", "f"] {
+        assert_eq!(wire.take(&name).body, body.as_bytes());
+    }
 }
