@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use amqp_async::futures::ChannelClosed;
 use amqp_async::{BasicConsume, Consumer, Error as ClientError};
 
 use super::engine::{Engine, NOW, STOPPING};
@@ -40,6 +41,8 @@ pub(crate) struct Source<S> {
     /// What each worker has in work.
     in_work: Mutex<Vec<Option<InWork>>>,
     is_consuming: AtomicBool,
+    /// Resolves when the channel of the consumer has closed.
+    closed: Mutex<Option<ChannelClosed>>,
 }
 
 impl<S: Clone + Send + Sync + 'static> Source<S> {
@@ -55,6 +58,7 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
             engine,
             intake: Intake::new(),
             is_consuming: AtomicBool::new(false),
+            closed: Mutex::default(),
         }
     }
 
@@ -122,7 +126,7 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
         let mut delay = RESTART_DELAY;
         while !self.engine.is_stopping() {
             let begun = runner.now();
-            let mut ended = std::pin::pin!(self.intake.ended());
+            let mut ended = std::pin::pin!(self.ended());
             let end = race(&mut ended, &mut self.engine.stop.reached(STOPPING)).await;
             self.is_consuming.store(false, Ordering::Release);
             let ends_all = match &end {
@@ -151,8 +155,25 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
         self.close().await;
     }
 
+    /// Waits until the consumer has ended. Resolves to the error, `None` if it was cancelled.
+    ///
+    /// The end of its channel is seen even while all workers are busy, and none takes from the consumer.
+    async fn ended(&self) -> Option<ClientError> {
+        let closed = lock(&self.closed).take();
+        let Some(mut closed) = closed else { return self.intake.ended().await };
+        let mut ended = std::pin::pin!(self.intake.ended());
+        match race(&mut ended, &mut closed).await {
+            Either::First(error) => error,
+            Either::Second(cause) => {
+                drop(self.intake.take());
+                Some(cause.into())
+            }
+        }
+    }
+
     fn open(&self, consumer: Consumer) {
         trace::consumer_started(&self.queue);
+        *lock(&self.closed) = Some(consumer.channel().closed());
         self.intake.open(consumer);
         self.is_consuming.store(true, Ordering::Release);
     }

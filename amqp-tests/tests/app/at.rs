@@ -196,6 +196,13 @@ impl Log {
         self.0.lock().unwrap().clone()
     }
 
+    /// Waits until there is this line.
+    pub(crate) async fn find(&self, line: &str) {
+        while !self.lines().iter().any(|it| it == line) {
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     /// Waits until there are so many lines.
     pub(crate) async fn reach(&self, count: usize) -> Vec<String> {
         within(&format!("{count} lines"), async {

@@ -21,6 +21,15 @@ on_rabbitmq! {
     nothing_is_lost_while_connections_are_lost
 }
 
+/// Cuts both connections of an application, and waits until it has seen that: it connects again.
+async fn lose(proxy: &Proxy) {
+    let before = proxy.accepted();
+    proxy.inject(Direction::ToClient, Fault::Cut);
+    while proxy.accepted() < before + 2 {
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
 async fn u_8_a_result_is_dropped_when_its_connection_is_lost<P: Make>(at: At<P>) {
     let client = at.client().await;
     let queue = client.queue("stale").await;
@@ -31,9 +40,7 @@ async fn u_8_a_result_is_dropped_when_its_connection_is_lost<P: Make>(at: At<P>)
         async move {
             log.add(format!("redelivered: {again}"));
             if !again {
-                cut.inject(Direction::ToClient, Fault::Cut);
-                // Longer than the client needs to see it.
-                sleep(Duration::from_millis(200)).await;
+                lose(&cut).await;
             }
         }
     };
@@ -59,8 +66,7 @@ async fn u_8_an_outcome_whose_ack_is_lost_is_recognised<P: Make>(at: At<P>) {
         async move {
             log.add(text.as_str());
             if log.lines().len() == 1 {
-                cut.inject(Direction::ToClient, Fault::Cut);
-                sleep(Duration::from_millis(200)).await;
+                lose(&cut).await;
             }
             Message::new(text).to_queue(to)
         }

@@ -14,11 +14,13 @@ use crate::at::{
 };
 
 on_model! {
+    a_message_that_ends_the_process_each_time_is_parked_without_being_handled
     malformed_messages_are_parked_with_their_body
     the_header_of_a_copy_says_less_until_it_fits_into_a_frame
 }
 
 on_rabbitmq! {
+    a_message_that_ends_the_process_each_time_is_parked_without_being_handled
     malformed_messages_are_parked_with_their_body
     the_header_of_a_copy_says_less_until_it_fits_into_a_frame
 }
@@ -65,6 +67,34 @@ async fn malformed_messages_are_parked_with_their_body<P: Make>(at: At<P>) {
     .await;
     assert_eq!(at.log.lines(), ["sound"]);
     assert_eq!((report.handled, report.failed, report.parked), (1, 3, 3));
+}
+
+/// A quorum queue counts the deliveries of processes that ended before they acknowledged.
+async fn a_message_that_ends_the_process_each_time_is_parked_without_being_handled<P: Make>(
+    at: At<P>,
+) {
+    let client = at.client().await;
+    let queue = unique("killer");
+    client.channel.queue_declare(QueueDeclare::quorum(&queue)).await.unwrap();
+    client.send(&queue, "killer").await;
+    for _ in 0..10 {
+        client.expect(&queue).await.reject(true).unwrap();
+    }
+    client.send(&queue, "harmless").await;
+    let consume = source(QueueDeclare::quorum(&queue));
+    let app = at.app().consume(consume, async |Text(text): Text, State(log): State<Log>| {
+        log.add(text);
+    });
+    let report = beside(app, async |_| {
+        let parked = client.expect(&format!("{queue}.parked")).await;
+        let reason = header(&parked, "retry-error").unwrap();
+        assert_eq!(reason, "delivered 10 times before without an outcome");
+        parked.ack().unwrap();
+        at.log.reach(1).await;
+    })
+    .await;
+    assert_eq!(at.log.lines(), ["harmless"]);
+    assert_eq!((report.handled, report.parked), (1, 1));
 }
 
 async fn the_header_of_a_copy_says_less_until_it_fits_into_a_frame<P: Make>(at: At<P>) {
@@ -139,5 +169,4 @@ async fn ten_thousand<P: Make>(at: At<P>) {
         delivery.ack().unwrap();
     }
     assert_eq!(ids.len(), 2_000, "each once");
-    drop(unique("many"));
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use amqp_app::prelude::*;
 
-use crate::at::{At, Log, Make, beside, on_model, on_rabbitmq, sleep, source, until, within};
+use crate::at::{At, Log, Make, beside, on_model, on_rabbitmq, source, until, within};
 
 on_model! {
     u_7_messages_in_work_are_finished_and_others_go_back
@@ -20,9 +20,10 @@ on_rabbitmq! {
     u_7_what_takes_too_long_goes_back_at_the_deadline
 }
 
+/// Ends when the test says so.
 async fn slow(Text(text): Text, State(log): State<Log>) {
     log.add(format!("begin {text}"));
-    sleep(Duration::from_millis(300)).await;
+    log.find("released").await;
     log.add(format!("end {text}"));
 }
 
@@ -33,13 +34,18 @@ async fn u_7_messages_in_work_are_finished_and_others_go_back<P: Make>(at: At<P>
         client.send(&queue, number.to_string()).await;
     }
     let consume = source(queue.as_str()).concurrency(4).prefetch(20);
-    let report =
-        beside(at.app().consume(consume, slow), async |_| drop(at.log.reach(4).await)).await;
+    let report = beside(at.app().consume(consume, slow), async |stopper| {
+        at.log.reach(4).await;
+        stopper.stop();
+        at.log.add("released");
+    })
+    .await;
     assert_eq!((report.handled, report.abandoned, report.failed), (4, 0, 0));
-    assert_eq!(report.given_back, 16);
+    // An ack that overtakes the cancel brings another message, which goes back too.
+    assert!(report.given_back >= 16, "{report:?}");
     // Nothing is unacknowledged: all others are ready.
     until("the queue", async || client.ready(&queue).await == 46).await;
-    assert_eq!(at.log.lines().len(), 8);
+    assert_eq!(at.log.lines().len(), 9);
 }
 
 async fn u_7_what_takes_too_long_goes_back_at_the_deadline<P: Make>(at: At<P>) {
@@ -128,7 +134,7 @@ async fn health_says_whether_an_application_lives_and_is_ready<P: Make>(at: At<P
         async |Text(text): Text, State(log): State<Log>| {
             log.add(text.as_str());
             if text == "slow" {
-                sleep(Duration::from_millis(200)).await;
+                log.find("go").await;
             }
             Message::new("reply").to("amq.topic", "nobody").optional()
         },
@@ -154,6 +160,7 @@ async fn health_says_whether_an_application_lives_and_is_ready<P: Make>(at: At<P
         client.send(&queue, "slow").await;
         at.log.reach(3).await;
         assert_eq!(health.report().unwrap().sources[0].in_work, 1);
+        at.log.add("go");
         client.send(&queue, "3").await;
         client.send(&queue, "4").await;
         model.set_alarm(Some("memory"));

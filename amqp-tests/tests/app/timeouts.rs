@@ -16,15 +16,24 @@ fn u_9_a_source_is_started_again_after_the_brokers_consumer_timeout() {
         let at = At::<amqp_tokio::Connector>::broker(node.uri());
         let client = at.client().await;
         let queue = client.queue("slow").await;
+        let app = at.app();
+        let health = app.health();
         let handler =
-            async |State(log): State<Log>, Text(text): Text, Redelivered(again): Redelivered| {
-                log.add(format!("redelivered: {again}"));
-                if !again && text == "1" {
-                    sleep(Duration::from_secs(3)).await;
+            move |State(log): State<Log>, Text(text): Text, Redelivered(again): Redelivered| {
+                let health = health.clone();
+                async move {
+                    log.add(format!("redelivered: {again}"));
+                    if again || text != "1" {
+                        return;
+                    }
+                    // Until the broker has closed the channel.
+                    while health.report().is_none_or(|report| report.sources[0].consuming) {
+                        sleep(Duration::from_millis(5)).await;
+                    }
                 }
             };
         client.send(&queue, "1").await;
-        let report = beside(at.app().consume(source(queue.as_str()), handler), async |_| {
+        let report = beside(app.consume(source(queue.as_str()), handler), async |_| {
             at.log.reach(2).await;
             client.send(&queue, "2").await;
             until("the end", async || client.ready(&queue).await == 0).await;

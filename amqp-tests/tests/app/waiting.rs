@@ -17,30 +17,32 @@ on_model! {
 async fn a_policy_of_minutes_takes_milliseconds_on_a_clock_that_the_test_advances<P: Make>(
     _: At<P>,
 ) {
-    let test = Test::start(|uri| Ok::<_, Error>(P::to(uri))).await;
-    let handler = async |Attempt(attempt): Attempt, Text(text): Text| {
-        if text == "third" && attempt == 3 { Ok(()) } else { Err("down") }
-    };
-    test.run(App::new(test.platform()).consume(QueueDeclare::classic("orders"), handler)).await;
-    for body in ["never", "third"] {
-        test.send_message(Message::new(body).to_queue("orders")).await;
+    for declare in [QueueDeclare::classic, QueueDeclare::quorum] {
+        let test = Test::start(|uri| Ok::<_, Error>(P::to(uri))).await;
+        let handler = async |Attempt(attempt): Attempt, Text(text): Text| {
+            if text == "third" && attempt == 3 { Ok(()) } else { Err("down") }
+        };
+        test.run(App::new(test.platform()).consume(declare("orders"), handler)).await;
+        for body in ["never", "third"] {
+            test.send_message(Message::new(body).to_queue("orders")).await;
+        }
+        let waiting = |delay: &str| test.broker().ready(&format!("orders.retry.{delay}")).unwrap();
+        test.settled().await;
+        assert_eq!((waiting("1s"), waiting("10s")), (2, 0));
+        test.advance(Duration::from_millis(999)).await;
+        assert_eq!(waiting("1s"), 2);
+        test.advance(Duration::from_millis(1)).await;
+        assert_eq!((waiting("1s"), waiting("10s")), (0, 2));
+        test.advance(Duration::from_secs(10)).await;
+        assert_eq!((waiting("10s"), waiting("1m")), (0, 1));
+        test.advance(Duration::from_secs(60)).await;
+        test.advance(Duration::from_secs(600)).await;
+        let parked = test.expect_delivery("orders.parked").await;
+        assert_eq!((text(&parked), number(&parked, "retry-attempt")), ("never".into(), Some(5)));
+        parked.ack().unwrap();
+        let Report { handled, failed, retried, parked, .. } = test.stop().await;
+        assert_eq!((handled, failed, retried, parked), (1, 7, 6, 1));
     }
-    let waiting = |delay: &str| test.broker().ready(&format!("orders.retry.{delay}")).unwrap();
-    test.settled().await;
-    assert_eq!((waiting("1s"), waiting("10s")), (2, 0));
-    test.advance(Duration::from_millis(999)).await;
-    assert_eq!(waiting("1s"), 2);
-    test.advance(Duration::from_millis(1)).await;
-    assert_eq!((waiting("1s"), waiting("10s")), (0, 2));
-    test.advance(Duration::from_secs(10)).await;
-    assert_eq!((waiting("10s"), waiting("1m")), (0, 1));
-    test.advance(Duration::from_secs(60)).await;
-    test.advance(Duration::from_secs(600)).await;
-    let parked = test.expect_delivery("orders.parked").await;
-    assert_eq!((text(&parked), number(&parked, "retry-attempt")), ("never".into(), Some(5)));
-    parked.ack().unwrap();
-    let Report { handled, failed, retried, parked, .. } = test.stop().await;
-    assert_eq!((handled, failed, retried, parked), (1, 7, 6, 1));
 }
 
 async fn a_failure_may_ask_for_a_longer_delay<P: Make>(_: At<P>) {
