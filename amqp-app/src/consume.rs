@@ -76,7 +76,7 @@ impl Consume {
     }
 
     /// Handles messages with the same key one after the other, in the order of the queue, and others at the same time.
-    /// Messages without a key (`None`) are not ordered.
+    /// Messages without a key (`None`, or the function panics) are not ordered.
     ///
     /// Messages that wait for their key count towards the prefetch. A message that is retried after a delay leaves the order.
     /// Over several processes, use a queue with

@@ -51,10 +51,11 @@ pub(crate) fn decide(policy: &Retry, attempt: u32, failure: &Failure) -> Step {
 
 /// The attempt that follows this one, if there is one.
 fn next(policy: &Retry, attempt: u32) -> Option<Step> {
-    match attempt.checked_sub(policy.now + 1) {
-        None => Some(Step::Again(policy.pause)),
-        Some(index) => policy.delays.get(index as usize).copied().map(Step::Delay),
+    if attempt <= policy.now {
+        return Some(Step::Again(policy.pause));
     }
+    let index = attempt - policy.now - 1;
+    policy.delays.get(index as usize).copied().map(Step::Delay)
 }
 
 /// The shortest delay of at least this time, or the longest one, while attempts are left.
@@ -129,6 +130,11 @@ mod tests {
         );
         let late = Failure::retry_after(50 * MS, "x");
         assert_eq!(decide(&policy(), 5, &late), park(), "no attempt is left");
+        let for_ever = Retry::now(u32::MAX);
+        for attempt in [1, u32::MAX] {
+            let step = decide(&for_ever, attempt, &Failure::retry("x"));
+            assert_eq!(step, Step::Again(for_ever.pause));
+        }
         let no_delay = Retry::now(1);
         assert_eq!(decide(&no_delay, 1, &late), Step::Again(no_delay.pause));
     }

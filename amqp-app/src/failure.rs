@@ -74,7 +74,8 @@ impl Failure {
     }
 
     /// Creates a failure that is retried when this time has passed. The message waits in the policy's queue of the
-    /// shortest delay that is long enough, or of its longest delay. It counts as an attempt.
+    /// shortest delay that is long enough, or of its longest delay. It counts as an attempt. A policy without delays retries
+    /// it in place, after its pause.
     pub fn retry_after(delay: Duration, error: impl Into<BoxError>) -> Self {
         Self::new(Verdict::RetryAfter(delay), FailureCause::Error, error)
     }
@@ -85,7 +86,9 @@ impl Failure {
     }
 
     /// Gives the message back to its queue after a pause (`basic.nack`), because this process cannot handle it now. It does
-    /// not count as an attempt, and may be repeated for ever.
+    /// not count as an attempt of the policy. It counts towards the delivery limit of a quorum queue on RabbitMQ before 4.3,
+    /// which drops or dead-letters a message at that limit, 20 by default from 4.0 on
+    /// (<https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>).
     pub fn give_back(error: impl Into<BoxError>) -> Self {
         Self::new(Verdict::GiveBack, FailureCause::Error, error)
     }

@@ -39,6 +39,10 @@ pub const SETTLEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// all others.
 pub const EXCHANGE_KNOWN: Duration = Duration::from_secs(30);
 
+/// The maximum number of exchanges that are known to exist at a time. An application that makes up their names looks them up
+/// again.
+pub const EXCHANGES_KNOWN_MAX: usize = 1_000;
+
 /// The first delay before a consumer that has ended is started again. It doubles up to [`RESTART_DELAY_MAX`].
 pub const RESTART_DELAY: Duration = Duration::from_millis(200);
 

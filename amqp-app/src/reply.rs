@@ -9,6 +9,9 @@ use crate::message::Message;
 /// The header with the ids of all messages that led to this one, one a line, the oldest first.
 const REFERENCES: &str = "references";
 
+/// What the names of direct replies begin with (<https://www.rabbitmq.com/docs/direct-reply-to>).
+const DIRECT_REPLIES: &str = "amq.rabbitmq.reply-to";
+
 /// A reply to a request that names no queue for it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the request has no reply_to, so a reply cannot be sent")]
@@ -22,7 +25,7 @@ pub(crate) struct NoReplyTo;
 /// * the header `references`: that of the request, and the request's id.
 pub(crate) fn complete(
     request: &Properties,
-    index: usize,
+    index: impl std::fmt::Display,
     message: Message,
     new_id: impl FnOnce() -> String,
 ) -> Result<amqp_async::Message, NoReplyTo> {
@@ -32,6 +35,8 @@ pub(crate) fn complete(
     if is_reply {
         message.exchange.clear();
         message.routing_key = request.reply_to.clone().ok_or(NoReplyTo)?;
+        // RabbitMQ 3.10 returns such a message although it delivers it.
+        message.mandatory &= !message.routing_key.starts_with(DIRECT_REPLIES);
     }
     let properties = &mut message.properties;
     if properties.message_id.is_none() {

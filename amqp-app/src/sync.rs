@@ -27,10 +27,15 @@ impl Level {
 
     /// Raises the level to at least this one.
     pub(crate) fn raise(&self, level: u8) {
-        if self.0.level.fetch_max(level, Ordering::AcqRel) < level {
-            let wakers = std::mem::take(&mut *lock(&self.0.wakers));
-            wakers.into_iter().for_each(Waker::wake);
-        }
+        let woken = {
+            // Under the lock, so that no task registers its waker for the level before, and loses it here.
+            let mut wakers = lock(&self.0.wakers);
+            if self.0.level.fetch_max(level, Ordering::AcqRel) >= level {
+                return;
+            }
+            std::mem::take(&mut *wakers)
+        };
+        woken.into_iter().for_each(Waker::wake);
     }
 
     /// Waits until the level is at least this one.
@@ -59,17 +64,21 @@ impl Future for Reached<'_> {
         }
         let is_registered = self.at == present
             && self.registered.as_ref().is_some_and(|it| it.will_wake(cx.waker()));
-        if !is_registered {
-            let waker = cx.waker().clone();
-            let mut wakers = lock(&self.of.0.wakers);
-            if !wakers.iter().any(|other| other.will_wake(&waker)) {
-                wakers.push(waker.clone());
-            }
-            drop(wakers);
-            (self.registered, self.at) = (Some(waker), present);
+        if is_registered {
+            return Poll::Pending;
         }
-        // It may have risen before the waker was there.
-        if self.of.get() >= self.level { Poll::Ready(()) } else { Poll::Pending }
+        let waker = cx.waker().clone();
+        let mut wakers = lock(&self.of.0.wakers);
+        let present = self.of.get();
+        if present >= self.level {
+            return Poll::Ready(());
+        }
+        if !wakers.iter().any(|other| other.will_wake(&waker)) {
+            wakers.push(waker.clone());
+        }
+        drop(wakers);
+        (self.registered, self.at) = (Some(waker), present);
+        Poll::Pending
     }
 }
 

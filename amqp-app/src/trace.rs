@@ -20,12 +20,9 @@ pub(crate) fn unsettled(queue: &str, error: &dyn Display) {
 }
 
 /// A consumer has ended, or could not be started again.
-pub(crate) fn consumer_ended(queue: &str, error: Option<&dyn Display>) {
+pub(crate) fn consumer_ended(queue: &str, error: &dyn Display) {
     #[cfg(feature = "tracing")]
-    {
-        let error = error.map(tracing::field::display);
-        tracing::warn!(target: TARGET, queue, error, "consumer ended: it is started again");
-    }
+    tracing::warn!(target: TARGET, queue, %error, "consumer ended: it is started again");
     #[cfg(not(feature = "tracing"))]
     let _ = (queue, error);
 }

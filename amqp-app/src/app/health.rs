@@ -53,6 +53,8 @@ pub struct SourceHealth {
     pub overdue: usize,
     /// Messages in a row whose copies could not be parked, or put into a queue for retries.
     pub unsettled: u32,
+    /// Why the consumer has ended, or could not be started again, while it is not started.
+    pub last_error: Option<String>,
 }
 
 impl Health {

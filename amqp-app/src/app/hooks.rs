@@ -58,7 +58,8 @@ impl<P: Asynchronous, S> App<P, S> {
         self.hook(Stage::Initialise, hook)
     }
 
-    /// Adds a function that runs when every source consumes. If it fails, the application ends with [`Error::Hook`].
+    /// Adds a function that runs when every source consumes. It is dropped when a shutdown begins. If it fails, the
+    /// application ends with [`Error::Hook`].
     pub fn on_started<F, E>(self, hook: impl FnOnce(Connection) -> F + Send + 'static) -> Self
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
@@ -116,8 +117,9 @@ impl<S> App<amqp_blocking::Connector, S> {
         self.hook(Stage::Started, hook)
     }
 
-    /// Adds a function that runs when a shutdown has begun, while the last messages are handled. If it fails,
-    /// [`run`](Self::run) returns [`Error::Hook`] after the shutdown.
+    /// Adds a function that runs when a shutdown has begun, while the last messages are handled. The shutdown waits until it
+    /// returns, also when the time for it has expired. If it fails, [`run`](Self::run) returns [`Error::Hook`] after the
+    /// shutdown.
     pub fn on_stopping<E: Into<BoxError>>(
         self,
         hook: impl FnOnce(&amqp_blocking::Connection) -> Result<(), E> + Send + 'static,

@@ -39,6 +39,12 @@ counters! {
     retried
     /// Messages that were parked.
     parked
+    /// Messages that were rejected: the broker dead-letters them, or drops them. They are those of
+    /// [`Retry::then_dead_letter`](crate::Retry::then_dead_letter), and those of which no copy can be made, because they are
+    /// larger than the client's limits.
+    rejected
+    /// Messages that were acknowledged without having been handled, because a handler or the policy asked for it.
+    discarded
     /// Attempts that ended with a panic.
     panicked
     /// Attempts that took longer than the timeout of their source.
@@ -46,7 +52,7 @@ counters! {
     /// Messages whose connection or channel was lost while they were handled. The broker delivers them again.
     stale
     /// Messages that were given back to their queue: because a handler asked for it, because what they caused could not be
-    /// confirmed in time, or at the end.
+    /// confirmed in time, because the policy puts them back, or at the end.
     given_back
     /// Replies whose requester's queue was gone, and other messages that reached no queue.
     unroutable
@@ -67,8 +73,8 @@ impl Counter {
     }
 }
 
-/// The number of SIGUSR1 on Linux, after which the exit code is 1.
-const SIGUSR1: i32 = 10;
+/// The number of SIGUSR1, after which the exit code is 1.
+const SIGUSR1: i32 = if cfg!(target_os = "linux") { 10 } else { 30 };
 
 impl Termination for Report {
     fn report(self) -> ExitCode {

@@ -11,7 +11,7 @@ use super::App;
 use super::engine::{Engine, NOW, STOPPING};
 use super::health::{Health, Watch};
 use super::hooks::{Hooks, Stage};
-use super::report::Report;
+use super::report::{Counters, Report};
 use super::sender::Sender;
 use super::setup;
 use super::shutdown::Shutdown;
@@ -26,17 +26,32 @@ use crate::trace;
 
 impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
     pub(crate) async fn run_to_the_end(self, mut shutdown: Shutdown) -> Result<Report, Error> {
+        let stop = shutdown.stop.clone();
+        // The end of this future, for any reason, ends the tasks too.
+        let guard = Guard(stop.clone(), self.health.clone());
         self.check()?;
         if let Some(error) = shutdown.error.take() {
             return Err(Error::Signals(error));
         }
-        let consuming = self.connections.lease().await?;
-        let publishing = self.connections.lease().await?;
         let runner = self.runner.clone();
+        if let Some(mut when) = shutdown.when.take() {
+            let stop = stop.clone();
+            runner.spawn(async move {
+                race(&mut when, &mut stop.reached(STOPPING)).await;
+                stop.raise(STOPPING);
+            });
+        }
+        let leases = {
+            let mut leasing = pin!(async {
+                Ok::<_, Error>([self.connections.lease().await?, self.connections.lease().await?])
+            });
+            race(&mut leasing, &mut stop.reached(STOPPING)).await
+        };
+        let [consuming, publishing]: [Lease; 2] = match leases {
+            Either::First(leases) => leases?,
+            Either::Second(()) => return Ok(Counters::default().report(shutdown.signal())),
+        };
         let sender = Sender::new(runner.clone(), publishing.connection.clone());
-        let stop = shutdown.stop.clone();
-        // Whatever ends this future ends the tasks too.
-        let guard = Guard(stop.clone(), self.health.clone());
         let engine = Engine::new(runner, consuming.connection.clone(), sender, stop);
         let app = Running { engine: Arc::new(engine), sources: Vec::new() };
         let result = app.run(self, shutdown).await;
@@ -80,15 +95,26 @@ struct Running<S> {
 }
 
 impl<S: Clone + Send + Sync + 'static> Running<S> {
-    async fn run<P>(mut self, mut app: App<P, S>, mut shutdown: Shutdown) -> Result<Report, Error> {
+    async fn run<P>(mut self, mut app: App<P, S>, shutdown: Shutdown) -> Result<Report, Error> {
         // One for this function, so that an application without sources is not idle before its shutdown.
         self.engine.add_tasks(1);
         let mut hooks = std::mem::take(&mut app.hooks);
-        let started = self.start(app, &mut hooks).await;
-        if started.is_ok() {
-            self.wait(&mut shutdown).await;
-        } else {
-            hooks = Hooks::default();
+        let stop = self.engine.stop.clone();
+        let started = {
+            let mut starting = pin!(self.start(app, &mut hooks));
+            race(&mut starting, &mut stop.reached(STOPPING)).await
+        };
+        let started = match started {
+            Either::First(started) => started,
+            // It never was ready, so there is nothing for its hooks to end.
+            Either::Second(()) => {
+                hooks = Hooks::default();
+                Ok(())
+            }
+        };
+        match started {
+            Ok(()) => self.wait().await,
+            Err(_) => hooks = Hooks::default(),
         }
         trace::stopping();
         self.engine.stop.raise(STOPPING);
@@ -135,16 +161,8 @@ impl<S: Clone + Send + Sync + 'static> Running<S> {
     }
 
     /// Waits until the shutdown begins, or a connection has ended for good.
-    async fn wait(&self, shutdown: &mut Shutdown) {
+    async fn wait(&self) {
         let engine = &self.engine;
-        if let Some(when) = shutdown.when.take() {
-            let stop = engine.stop.clone();
-            engine.runner.spawn(async move {
-                let mut when = when;
-                race(&mut when, &mut stop.reached(STOPPING)).await;
-                stop.raise(STOPPING);
-            });
-        }
         let (mut consuming, mut publishing) =
             (engine.consuming.closed(), engine.sender.connection().closed());
         let mut ended = pin!(async {

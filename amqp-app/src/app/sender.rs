@@ -14,7 +14,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use amqp_async::errors::InvalidArgument;
 use amqp_async::{Connection, ExchangeDeclare, PublishError, Publisher};
 
-use crate::limits::{EXCHANGE_KNOWN, IN_PLACE_PAUSE};
+use crate::limits::{EXCHANGE_KNOWN, EXCHANGES_KNOWN_MAX, IN_PLACE_PAUSE};
 use crate::runner::Runner;
 use crate::sync::lock;
 
@@ -122,8 +122,12 @@ impl Sender {
 
     /// Waits a moment before a call is repeated, unless its error is final.
     async fn pause(&self, error: amqp_async::Error) -> Result<(), Unsent> {
-        if error.is_connection() || !error.is_retryable() {
-            return Err(Unsent::Ended(error));
+        match error {
+            amqp_async::Error::InvalidArgument(invalid) => return Err(Unsent::Invalid(invalid)),
+            error if error.is_connection() || !error.is_retryable() => {
+                return Err(Unsent::Ended(error));
+            }
+            _ => {}
         }
         self.runner.sleep(IN_PLACE_PAUSE).await;
         Ok(())
@@ -171,7 +175,11 @@ impl Sender {
                 .await;
             match looked_up {
                 Ok(()) => {
-                    lock(&self.state).known.insert(exchange.to_owned(), self.runner.now());
+                    let known = &mut lock(&self.state).known;
+                    if known.len() >= EXCHANGES_KNOWN_MAX {
+                        known.clear();
+                    }
+                    known.insert(exchange.to_owned(), self.runner.now());
                     return Ok(());
                 }
                 Err(error) if error.is_channel() && !error.is_retryable() => {

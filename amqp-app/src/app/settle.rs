@@ -7,6 +7,7 @@
 use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use amqp_async::{Delivery, Fault, ReceivedMessage};
 
@@ -17,7 +18,7 @@ use crate::context::{Held, Slot};
 use crate::copy::{self, Detail, Failed};
 use crate::decide::Step;
 use crate::error::Error;
-use crate::failure::Failure;
+use crate::failure::{BoxError, Failure};
 use crate::ids;
 use crate::limits::{GIVE_BACK_PAUSE, SETTLEMENT_TIMEOUT};
 use crate::message::Message;
@@ -63,7 +64,7 @@ pub(crate) async fn settle<S: Clone + Send + Sync + 'static>(
         Step::Again(_) => {}
         Step::Delay(delay) => {
             let queue = Retry::delay_queue(&source.queue, delay);
-            match send_copy(work, &text, &queue, &DELAYED).await {
+            match store_copy(work, &text, &queue, &DELAYED).await {
                 Ok(true) => {
                     acknowledge(source, slot, &counters.retried);
                 }
@@ -74,26 +75,26 @@ pub(crate) async fn settle<S: Clone + Send + Sync + 'static>(
         Step::Last(LastResort::Park(_)) => {
             park(work, &text, policy.parking_queue(&source.queue)).await;
         }
-        Step::Last(LastResort::DeadLetter) => answer(work, |delivery| delivery.reject(false)),
+        Step::Last(LastResort::DeadLetter) => reject(work),
         Step::Last(LastResort::Requeue(pause)) => {
             source.pause(pause).await;
-            answer(work, |delivery| delivery.reject(true));
+            answer(work, &counters.given_back, |delivery| delivery.reject(true));
         }
         Step::Last(LastResort::Report { exchange, routing_key }) => {
             match report(work, &text, &exchange, &routing_key).await {
-                Ok(()) => answer(work, Delivery::ack),
+                Ok(()) => answer(work, &counters.discarded, Delivery::ack),
                 Err(error) => give_back(work, error).await,
             }
         }
         Step::GiveBack(pause) => {
             source.pause(pause).await;
-            if let Some(delivery) = slot.take(Held::Taken) {
-                count(source, &counters.given_back, delivery.nack(true).is_ok());
-            }
+            answer(work, &counters.given_back, |delivery| delivery.nack(true));
         }
-        Step::Discard | Step::Last(LastResort::Discard) => answer(work, Delivery::ack),
+        Step::Discard | Step::Last(LastResort::Discard) => {
+            answer(work, &counters.discarded, Delivery::ack);
+        }
         Step::Stop | Step::Last(LastResort::Stop) => {
-            answer(work, |delivery| delivery.nack(true));
+            answer(work, &counters.given_back, |delivery| delivery.nack(true));
             let (queue, error) = (source.queue.to_string(), failure.into_error());
             source.engine.fail(Error::Stopped { queue, error });
         }
@@ -104,6 +105,9 @@ pub(crate) async fn settle<S: Clone + Send + Sync + 'static>(
 pub(crate) fn acknowledge<S>(source: &Source<S>, slot: &Slot, counter: &Counter) -> bool {
     let Some(delivery) = slot.take(Held::Taken) else { return false };
     let acknowledged = delivery.ack().is_ok();
+    if acknowledged && source.unsettled.load(Ordering::Relaxed) > 0 {
+        source.unsettled.store(0, Ordering::Relaxed);
+    }
     count(source, counter, acknowledged);
     !acknowledged
 }
@@ -117,12 +121,34 @@ fn count<S>(source: &Source<S>, counter: &Counter, answered: bool) {
     counter.add(1);
 }
 
-fn answer<S>(work: Work<'_, S>, answer: impl FnOnce(Delivery) -> Result<(), amqp_async::AckError>) {
-    if let Some(delivery) = work.slot.take(Held::Taken)
-        && answer(delivery).is_err()
-    {
-        trace::stale(&work.source.queue);
-        work.source.engine.counters.stale.add(1);
+/// Answers a message, and counts it.
+fn answer<S>(
+    work: Work<'_, S>,
+    counter: &Counter,
+    answer: impl FnOnce(Delivery) -> Result<(), amqp_async::AckError>,
+) {
+    if let Some(delivery) = work.slot.take(Held::Taken) {
+        count(work.source, counter, answer(delivery).is_ok());
+    }
+}
+
+fn reject<S>(work: Work<'_, S>) {
+    answer(work, &work.source.engine.counters.rejected, |delivery| delivery.reject(false));
+}
+
+/// Gives back a message, because a function of the application has panicked that is not its handler.
+pub(crate) async fn panicked<S: Clone + Send + Sync + 'static>(
+    source: &Source<S>,
+    slot: &Slot,
+    panic: &BoxError,
+) {
+    let counters = &source.engine.counters;
+    counters.failed.add(1);
+    counters.panicked.add(1);
+    trace::unsettled(&source.queue, panic);
+    source.pause(GIVE_BACK_PAUSE).await;
+    if let Some(delivery) = slot.take(Held::Taken) {
+        count(source, &counters.given_back, delivery.nack(true).is_ok());
     }
 }
 
@@ -134,9 +160,7 @@ async fn give_back<S: Clone + Send + Sync + 'static>(
     trace::unsettled(&work.source.queue, &error);
     work.source.unsettled.fetch_add(1, Ordering::Relaxed);
     work.source.pause(GIVE_BACK_PAUSE).await;
-    if let Some(delivery) = work.slot.take(Held::Taken) {
-        count(work.source, &work.source.engine.counters.given_back, delivery.nack(true).is_ok());
-    }
+    answer(work, &work.source.engine.counters.given_back, |delivery| delivery.nack(true));
 }
 
 async fn park<S: Clone + Send + Sync + 'static>(
@@ -145,7 +169,7 @@ async fn park<S: Clone + Send + Sync + 'static>(
     queue: Option<String>,
 ) {
     let sent = match queue {
-        Some(queue) => send_copy(work, error, &queue, &PARKED).await,
+        Some(queue) => store_copy(work, error, &queue, &PARKED).await,
         None => Ok(false),
     };
     match sent {
@@ -153,7 +177,7 @@ async fn park<S: Clone + Send + Sync + 'static>(
             acknowledge(work.source, work.slot, &work.source.engine.counters.parked);
         }
         // Its own headers fill a frame: no copy can be made of it.
-        Ok(false) => answer(work, |delivery| delivery.reject(false)),
+        Ok(false) => reject(work),
         Err(error) => give_back(work, error).await,
     }
 }
@@ -162,9 +186,51 @@ async fn park<S: Clone + Send + Sync + 'static>(
 async fn without_body<S: Clone + Send + Sync + 'static>(work: Work<'_, S>, fault: Fault) {
     match fault {
         // Too much arrived at once: it may fit the next time.
-        Fault::Crowded { .. } => give_back(work, fault).await,
-        _ => answer(work, |delivery| delivery.reject(false)),
+        Fault::Crowded { .. } => {
+            work.source.pause(GIVE_BACK_PAUSE).await;
+            answer(work, &work.source.engine.counters.given_back, |delivery| delivery.nack(true));
+        }
+        _ => reject(work),
     }
+}
+
+/// Sends a copy. While it cannot be stored, tries again, if the queue of the message counts how often it is given back.
+async fn store_copy<S: Clone + Send + Sync + 'static>(
+    work: Work<'_, S>,
+    error: &str,
+    queue: &str,
+    details: &[Detail],
+) -> Result<bool, Unsettled> {
+    let source = work.source;
+    loop {
+        let stored = send_copy(work, error, queue, details).await;
+        let is_held = || work.slot.look(Delivery::is_stale) == Some(false);
+        match stored {
+            Err(unsettled)
+                if is_counted(source, work.message)
+                    && is_held()
+                    && !source.engine.is_stopping() =>
+            {
+                trace::unsettled(&source.queue, &unsettled);
+                source.unsettled.fetch_add(1, Ordering::Relaxed);
+                source.pause(GIVE_BACK_PAUSE).await;
+            }
+            stored => return stored,
+        }
+    }
+}
+
+/// Whether the queue counts how often the message is given back. A quorum queue of RabbitMQ before 4.3 does, and drops a
+/// message at its delivery limit (<https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>).
+fn is_counted<S>(source: &Source<S>, message: &ReceivedMessage) -> bool {
+    source.consume.is_quorum()
+        || message.headers().is_ok_and(|headers| copy::deliveries_before(&headers) > 0)
+}
+
+/// When a message whose consequences are not confirmed is given back. One that its queue counts is kept.
+pub(crate) fn deadline<S>(source: &Source<S>, message: &ReceivedMessage) -> Option<Instant> {
+    let deadline = || source.engine.runner.now().checked_add(SETTLEMENT_TIMEOUT);
+    if is_counted(source, message) { None } else { deadline() }
 }
 
 /// Returns whether a copy was sent: `false` if its headers do not fit into a frame, however little it says.
@@ -180,10 +246,7 @@ async fn send_copy<S>(
     for detail in details {
         let copy = copy::copy(&original, failed, *detail, queue);
         match confirmed(work, &copy).await {
-            Ok(()) => {
-                work.source.unsettled.store(0, Ordering::Relaxed);
-                return Ok(true);
-            }
+            Ok(()) => return Ok(true),
             Err(Unsettled::Unsent(Unsent::Invalid(_))) => {}
             Err(unsettled) => return Err(unsettled),
         }
@@ -200,7 +263,7 @@ async fn report<S>(
     let request = work.message.properties().unwrap_or_default();
     let report = Message::new(error.replace('\0', "")).content_type("text/plain");
     let report = report.to(exchange, routing_key).header("retry-queue", &*work.source.queue);
-    let Ok(report) = crate::reply::complete(&request, 0, report, ids::unique) else {
+    let Ok(report) = crate::reply::complete(&request, "error", report, ids::unique) else {
         return Ok(());
     };
     confirmed(work, &report).await
@@ -217,9 +280,14 @@ enum Unsettled {
 
 async fn confirmed<S>(work: Work<'_, S>, message: &amqp_async::Message) -> Result<(), Unsettled> {
     let engine = &work.source.engine;
-    let deadline = engine.runner.now().checked_add(SETTLEMENT_TIMEOUT);
+    let deadline = deadline(work.source, work.message);
     match engine.runner.until(deadline, engine.sender.send(message)).await {
-        Some(sent) => sent.map_err(Unsettled::Unsent),
+        Some(sent) => {
+            if sent.is_ok() {
+                work.source.unsettled.store(0, Ordering::Relaxed);
+            }
+            sent.map_err(Unsettled::Unsent)
+        }
         None => Err(Unsettled::TimedOut),
     }
 }

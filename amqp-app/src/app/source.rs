@@ -23,7 +23,7 @@ use crate::trace;
 
 struct InWork {
     slot: Arc<Slot>,
-    /// When the timeout of the source expires.
+    /// When the timeout of the handler's attempt expires.
     deadline: Option<Instant>,
 }
 
@@ -43,6 +43,17 @@ pub(crate) struct Source<S> {
     is_consuming: AtomicBool,
     /// Resolves when the channel of the consumer has closed.
     closed: Mutex<Option<ChannelClosed>>,
+    /// Why the consumer does not run.
+    last_error: Mutex<Option<String>>,
+}
+
+/// A task of a running application, which ends when this is dropped.
+struct Task(Arc<Engine>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.task_ended();
+    }
 }
 
 impl<S: Clone + Send + Sync + 'static> Source<S> {
@@ -59,6 +70,7 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
             intake: Intake::new(),
             is_consuming: AtomicBool::new(false),
             closed: Mutex::default(),
+            last_error: Mutex::default(),
         }
     }
 
@@ -70,15 +82,16 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
         engine.add_tasks(workers + 1);
         for number in 0..workers {
             let source = Arc::clone(self);
+            let task = Task(Arc::clone(engine));
             engine.runner.spawn(async move {
                 worker::work(&source, number).await;
-                source.engine.task_ended();
+                drop(task);
             });
         }
-        let source = Arc::clone(self);
+        let (source, task) = (Arc::clone(self), Task(Arc::clone(engine)));
         engine.runner.spawn(async move {
             source.keep().await;
-            source.engine.task_ended();
+            drop(task);
         });
         Ok(())
     }
@@ -88,9 +101,16 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
     }
 
     pub(crate) fn begin(&self, worker: usize, slot: &Arc<Slot>) {
-        let timeout = self.consume.timeout;
-        let deadline = timeout.and_then(|timeout| self.engine.runner.now().checked_add(timeout));
-        lock(&self.in_work)[worker] = Some(InWork { slot: Arc::clone(slot), deadline });
+        lock(&self.in_work)[worker] = Some(InWork { slot: Arc::clone(slot), deadline: None });
+    }
+
+    /// Sets when the handler's attempt is overdue; `None` when it has returned.
+    pub(crate) fn expect_by(&self, worker: usize, deadline: Option<Instant>) {
+        if self.consume.timeout.is_some()
+            && let Some(in_work) = &mut lock(&self.in_work)[worker]
+        {
+            in_work.deadline = deadline;
+        }
     }
 
     pub(crate) fn end(&self, worker: usize) {
@@ -129,16 +149,16 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
             let mut ended = std::pin::pin!(self.ended());
             let end = race(&mut ended, &mut self.engine.stop.reached(STOPPING)).await;
             self.is_consuming.store(false, Ordering::Release);
-            let ends_all = match &end {
-                Either::First(error) => error.as_ref().is_some_and(|it| it.is_connection()),
-                Either::Second(()) => true,
-            };
-            if ends_all {
-                // The shutdown, or a connection that has ended for good, and with it the application.
-                break;
-            }
-            if let Either::First(error) = &end {
-                trace::consumer_ended(&self.queue, error.as_ref().map(|it| it as &dyn Display));
+            match end {
+                // The connection has ended for good, and with it the application.
+                Either::First(Some(error)) if error.is_connection() => break,
+                Either::First(Some(error)) => self.note(&error),
+                // The application itself has cancelled it, or drains the connection.
+                Either::First(None) => {
+                    self.engine.stop.raise(STOPPING);
+                    break;
+                }
+                Either::Second(()) => break,
             }
             if runner.now().saturating_duration_since(begun) > delay {
                 delay = RESTART_DELAY;
@@ -148,7 +168,7 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
                 delay = (delay * 2).min(RESTART_DELAY_MAX);
                 match self.consumer().await {
                     Ok(consumer) => self.open(consumer),
-                    Err(error) => trace::consumer_ended(&self.queue, Some(&error)),
+                    Err(error) => self.note(&error),
                 }
             }
         }
@@ -171,7 +191,14 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
         }
     }
 
+    /// Notes why the consumer has ended, or could not be started again.
+    fn note(&self, error: &dyn Display) {
+        trace::consumer_ended(&self.queue, error);
+        *lock(&self.last_error) = Some(error.to_string());
+    }
+
     fn open(&self, consumer: Consumer) {
+        *lock(&self.last_error) = None;
         trace::consumer_started(&self.queue);
         *lock(&self.closed) = Some(consumer.channel().closed());
         self.intake.open(consumer);
@@ -218,6 +245,7 @@ impl<S: Send + Sync> Watch for Source<S> {
             in_work: at_work().count(),
             overdue: at_work().filter(is_overdue).count(),
             unsettled: self.unsettled.load(Ordering::Relaxed),
+            last_error: lock(&self.last_error).clone(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A worker: takes messages of a source, has the handler called, and sees to what becomes of each.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -25,17 +26,25 @@ use crate::trace;
 
 pub(crate) async fn work<S: Clone + Send + Sync + 'static>(source: &Source<S>, worker: usize) {
     let mut now = source.engine.stop.reached(NOW);
-    let key =
-        |delivery: &Delivery| source.consume.key.as_ref().and_then(|key| key(delivery.message()));
+    let key = |delivery: &Delivery| {
+        let key = source.consume.key.as_ref()?;
+        // The panic hook reports it.
+        catch_unwind(AssertUnwindSafe(|| key(delivery.message()))).unwrap_or_default()
+    };
     // A handler may have stopped the application: its message is the last one.
     while !source.engine.is_stopping() {
         let mut next = pin!(source.intake.next(worker, key));
         let Either::First(Some((delivery, key))) = race(&mut next, &mut now).await else { return };
         let slot = Arc::new(Slot::holding(delivery));
         source.begin(worker, &slot);
-        // At the end of the time for a shutdown, the handler is dropped here, and its message is given back.
-        if let Either::Second(()) = race(&mut pin!(handle(source, &slot)), &mut now).await {
-            source.abandon_one(&slot);
+        let handling = pin!(handle(source, worker, &slot));
+        let mut handling = pin!(catching(handling));
+        match race(&mut handling, &mut now).await {
+            Either::First(Ok(())) => {}
+            // A part of the application that is not the handler, such as the policy's condition.
+            Either::First(Err(panic)) => settle::panicked(source, &slot, &panic).await,
+            // The time for a shutdown has expired: the handler is dropped, and its message is given back.
+            Either::Second(()) => source.abandon_one(&slot),
         }
         source.end(worker);
         source.intake.finish(key);
@@ -43,7 +52,11 @@ pub(crate) async fn work<S: Clone + Send + Sync + 'static>(source: &Source<S>, w
 }
 
 /// Handles a message until it is acknowledged, or given back.
-async fn handle<S: Clone + Send + Sync + 'static>(source: &Source<S>, slot: &Arc<Slot>) {
+async fn handle<S: Clone + Send + Sync + 'static>(
+    source: &Source<S>,
+    worker: usize,
+    slot: &Arc<Slot>,
+) {
     let counters = &source.engine.counters;
     let Some(seen) = slot.look(|delivery| Seen {
         message: delivery.message().clone(),
@@ -70,7 +83,7 @@ async fn handle<S: Clone + Send + Sync + 'static>(source: &Source<S>, slot: &Arc
     loop {
         let (failure, attempt) = match first.take() {
             Some(failure) => (failure, attempts_before(source, &message).saturating_add(1)),
-            None => match attempt(source, slot, &message, redelivered, in_place).await {
+            None => match attempt(source, worker, slot, &message, redelivered, in_place).await {
                 Attempted::Settled => return,
                 Attempted::Failed(failure, attempt) => (failure, attempt),
             },
@@ -135,6 +148,7 @@ fn too_often<S>(
 /// Calls the handler once. If it succeeds, sends what it returned, and acknowledges the message.
 async fn attempt<S: Clone + Send + Sync + 'static>(
     source: &Source<S>,
+    worker: usize,
     slot: &Arc<Slot>,
     message: &ReceivedMessage,
     redelivered: bool,
@@ -152,6 +166,7 @@ async fn attempt<S: Clone + Send + Sync + 'static>(
     let (state, held) = (source.state.clone(), Arc::clone(slot));
     let context = Context::new(facts, message.clone(), redelivered, held, state);
 
+    source.expect_by(worker, deadline);
     let called = context.clone();
     let calling = pin!(async { source.route.endpoint().call(called).await });
     let outcome = match runner.until(deadline, catching(calling)).await {
@@ -166,6 +181,7 @@ async fn attempt<S: Clone + Send + Sync + 'static>(
         }
     };
 
+    source.expect_by(worker, None);
     let counters = &source.engine.counters;
     if !slot.is_here() {
         if !slot.was_given_back() {
@@ -178,7 +194,7 @@ async fn attempt<S: Clone + Send + Sync + 'static>(
     let sent = match outcome.into_result() {
         Ok(mut messages) => {
             messages.append(&mut context.take_outgoing());
-            send(source, &context, messages).await
+            send(source, message, &context, messages).await
         }
         Err(failure) => Err(failure),
     };
@@ -223,6 +239,7 @@ async fn is_remembered<S>(source: &Source<S>, slot: &Arc<Slot>, message: &Receiv
 /// Sends what a handler returned, and waits until it is confirmed. Resolves to what was sent.
 async fn send<S>(
     source: &Source<S>,
+    received: &ReceivedMessage,
     context: &Context<S>,
     messages: Vec<Message>,
 ) -> Result<Vec<amqp_async::Message>, Failure> {
@@ -239,7 +256,7 @@ async fn send<S>(
         completed.push(message.map_err(|error| unsent(Verdict::Permanent, error.to_string()))?);
     }
     let engine = &source.engine;
-    let deadline = engine.runner.now().checked_add(SETTLEMENT_TIMEOUT);
+    let deadline = settle::deadline(source, received);
     let sending = engine.sender.send_all(&completed);
     let Some(results) = engine.runner.until(deadline, sending).await else {
         let text = format!("not confirmed within {} s", SETTLEMENT_TIMEOUT.as_secs());

@@ -128,8 +128,8 @@ impl<P: Asynchronous> Pool<P> {
         self.flush_all().await;
     }
 
-    /// Closes all connections gracefully: consumers are cancelled, publishes are confirmed. Resolves when the connections
-    /// are closed, at most 10 s and the configured close timeout later. [`connection`](Self::connection) opens them again.
+    /// Closes all connections gracefully: listeners and consumers are cancelled, publishes are confirmed. Resolves when the
+    /// connections are closed, at most 10 s and the configured close timeout later. [`connection`](Self::connection) opens them again.
     ///
     /// # Cancel safety
     /// If the future is dropped before the first poll, nothing happens. If it is dropped later, the connections are closed
@@ -161,6 +161,7 @@ impl<P: Platform> Pool<P> {
 
     async fn open(&self) -> Result<(), Error> {
         self.0.check()?;
+        self.0.lock().failure = None;
         // Those that are still being opened when this is dropped are not wanted.
         let abandoned = Abandoned(&self.0);
         self.0.find(true);

@@ -40,8 +40,9 @@ impl Pool<Connector> {
         Threads.block_on(self.flush_all());
     }
 
-    /// Closes all connections gracefully: consumers are cancelled, publishes are confirmed. Returns when the connections
-    /// are closed, at most 10 s and the configured close timeout later. [`connection`](Self::connection) opens them again.
+    /// Closes all connections gracefully: listeners and consumers are cancelled, publishes are confirmed. Returns when the
+    /// connections are closed, at most 10 s and the configured close timeout later. A connection that is being opened is
+    /// waited for, up to the configured connect timeout. [`connection`](Self::connection) opens them again.
     pub fn close(&self) {
         Threads.block_on(self.close_all());
     }

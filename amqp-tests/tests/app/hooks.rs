@@ -1,9 +1,12 @@
 //! What applications run at their start and at their end.
 
+use std::future::{Ready, ready};
 use std::io;
 use std::thread;
 
+use amqp_app::Stopper;
 use amqp_app::prelude::*;
+use amqp_async::Connection;
 use amqp_testkit::ModelBroker;
 
 use crate::at::{At, Log, Make, beside, on_model, source, within};
@@ -12,6 +15,7 @@ on_model! {
     np_13_hooks_run_before_the_first_message_and_at_the_end
     np_13_a_hook_that_fails_ends_the_application
     np_13_a_hook_that_hangs_at_the_end_is_dropped
+    np_13_a_shutdown_does_not_wait_for_a_start_that_hangs
 }
 
 async fn np_13_hooks_run_before_the_first_message_and_at_the_end<P: Make>(at: At<P>) {
@@ -47,7 +51,7 @@ async fn np_13_hooks_run_before_the_first_message_and_at_the_end<P: Make>(at: At
     let handler = move |Text(text): Text, State(log): State<Log>| {
         log.add(text);
         let answer = Message::new("answer").to(&exchange, "").optional();
-        std::future::ready(answer)
+        ready(answer)
     };
     let app = app.consume(source(queue.as_str()), handler);
     let report = beside(app, async |_| drop(at.log.reach(4).await)).await;
@@ -60,6 +64,14 @@ async fn np_13_hooks_run_before_the_first_message_and_at_the_end<P: Make>(at: At
     assert_eq!(middle, ["message", "started"]);
 }
 
+/// A hook that stops the application.
+fn stops(stopper: Stopper) -> impl FnOnce(Connection) -> Ready<io::Result<()>> + Send {
+    move |_| {
+        stopper.stop();
+        ready(Ok(()))
+    }
+}
+
 async fn np_13_a_hook_that_fails_ends_the_application<P: Make>(at: At<P>) {
     let client = at.client().await;
     let queue = client.queue("hooked").await;
@@ -67,20 +79,17 @@ async fn np_13_a_hook_that_fails_ends_the_application<P: Make>(at: At<P>) {
     for hook in ["on_initialise", "on_started", "on_stopping"] {
         let app = at.app();
         let fails = async |_| Err::<(), _>(io::Error::other("no room"));
+        let (stopper, shutdown) = Shutdown::manual();
         let app = match hook {
             "on_initialise" => app.on_initialise(fails),
             "on_started" => app.on_started(fails),
-            _ => app.on_stopping(fails),
+            _ => app.on_started(stops(stopper)).on_stopping(fails),
         };
         let log = at.log.clone();
         let app = app.on_stopping(async move |_| {
             log.add("stopping");
             Ok::<_, io::Error>(())
         });
-        let (stopper, shutdown) = Shutdown::manual();
-        if hook == "on_stopping" {
-            stopper.stop();
-        }
         let app = app.consume(source(queue.as_str()), async |_: Text| ());
         let error = within("the end", app.run(shutdown)).await.unwrap_err();
         assert_eq!(error.to_string(), format!("{hook} failed: no room"));
@@ -92,11 +101,29 @@ async fn np_13_a_hook_that_fails_ends_the_application<P: Make>(at: At<P>) {
 }
 
 async fn np_13_a_hook_that_hangs_at_the_end_is_dropped<P: Make>(at: At<P>) {
-    let app = at.app().on_stopping(async |_| std::future::pending::<Result<(), io::Error>>().await);
+    let hangs = async |_| std::future::pending::<Result<(), io::Error>>().await;
     let (stopper, shutdown) = Shutdown::manual();
-    stopper.stop();
+    let app = at.app().on_started(stops(stopper));
     let shutdown = shutdown.within(Duration::from_millis(20));
-    within("the end", app.run(shutdown)).await.unwrap();
+    within("the end", app.on_stopping(hangs).run(shutdown)).await.unwrap();
+}
+
+async fn np_13_a_shutdown_does_not_wait_for_a_start_that_hangs<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let queue = client.queue("hooked").await;
+    let log = at.log.clone();
+    let (stopper, shutdown) = Shutdown::manual();
+    let app = at.app().consume(source(queue.as_str()), async |_: Text| ());
+    let app = app.on_started(async move |_| {
+        log.add("started");
+        std::future::pending::<Result<(), io::Error>>().await
+    });
+    let stop = async {
+        at.log.reach(1).await;
+        stopper.stop();
+    };
+    let (ended, ()) = within("the end", smol::future::zip(app.run(shutdown), stop)).await;
+    ended.unwrap();
 }
 
 #[test]

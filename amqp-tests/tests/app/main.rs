@@ -11,6 +11,7 @@ mod poison;
 mod replying;
 mod retrying;
 mod stopping;
+mod surviving;
 mod threads;
 mod timeouts;
 mod waiting;

@@ -438,6 +438,8 @@ async fn l5_an_unreachable_broker_is_an_error_and_the_pool_fills_again(uri: Stri
     }
     until("the pool is full", || pool.status().open == 2).await;
     wait!(pool.close());
+    // What failed before is over.
+    wait!(wait!(pool.connect()).unwrap().close());
 }
 
 async fn l6_a_close_releases_those_who_wait(uri: String) {

@@ -1,0 +1,159 @@
+//! What an application survives: panics beside its handlers, queues that take no copies, pools that close.
+
+use std::io;
+
+use amqp_app::Pool;
+use amqp_app::prelude::*;
+use amqp_testkit::{Direction, Fault, Proxy};
+
+use crate::at::{
+    At, Log, Make, beside, header, on_model, on_rabbitmq, sleep, source, unique, until, within,
+};
+
+on_model! {
+    l4_a_pool_whose_opening_is_dropped_leaves_nothing_open
+    u_3_a_panic_beside_the_handler_costs_no_worker
+    u_3_a_message_of_a_quorum_queue_outlives_a_full_parking_queue
+    u_5_an_exchange_that_cannot_be_named_parks_the_request
+    u_7_a_pool_that_closes_ends_its_listeners
+    a_start_that_fails_ends_the_health
+}
+
+on_rabbitmq! {
+    u_3_a_message_of_a_quorum_queue_outlives_a_full_parking_queue
+    u_7_a_pool_that_closes_ends_its_listeners
+}
+
+async fn l4_a_pool_whose_opening_is_dropped_leaves_nothing_open<P: Make>(at: At<P>) {
+    let proxy = Proxy::start(at.port()).unwrap();
+    // The handshake stands still.
+    proxy.at(Direction::ToClient, 0, Fault::Pause);
+    let pool = Pool::new(P::to(&proxy.uri()), 3);
+    let opening = async {
+        pool.clone().connect().await.map(drop).unwrap_err();
+    };
+    let attempts = until("the attempts", async || proxy.accepted() == 3);
+    smol::future::or(opening, attempts).await;
+    until("the end of the attempts", async || pool.status().opening == 0).await;
+    assert_eq!(pool.status().open, 0);
+}
+
+async fn u_3_a_panic_beside_the_handler_costs_no_worker<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let queue = client.queue("panicking").await;
+    let policy = Retry::none().if_error(|failure| {
+        assert_ne!(failure.to_string(), "once", "the condition panics");
+        false
+    });
+    let consume = Consume::new(queue.as_str()).concurrency(2).on_failure(policy);
+    let consume = consume.by_key(|message| {
+        assert_ne!(message.body(), b"no key", "the key panics");
+        None
+    });
+    let handler =
+        async |Text(text): Text, Redelivered(again): Redelivered, State(log): State<Log>| {
+            if text == "once" && !again {
+                return Err(Failure::retry("once"));
+            }
+            log.add(text);
+            Ok(())
+        };
+    for text in ["once", "no key", "no key", "other", "other"] {
+        client.send(&queue, text).await;
+    }
+    let report =
+        beside(at.app().consume(consume, handler), async |_| drop(at.log.reach(5).await)).await;
+    assert_eq!((report.handled, report.panicked, report.given_back), (5, 1, 1));
+    assert_eq!(client.ready(&queue).await, 0);
+}
+
+/// A quorum queue counts what it gets back, and drops a message at its limit. So the message is kept until it can be parked.
+async fn u_3_a_message_of_a_quorum_queue_outlives_a_full_parking_queue<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let (name, full) = (unique("limited"), unique("full"));
+    let parking =
+        QueueDeclare::classic(&full).max_length(1).overflow(amqp_async::Overflow::RejectPublish);
+    client.channel.queue_declare(parking).await.unwrap();
+    client.send(&full, "first").await;
+    let queue = QueueDeclare::quorum(&name).delivery_limit(1);
+    let consume = Consume::new(queue).on_failure(Retry::none().then_park_in(&full));
+    let app = at.app().consume(consume, async |_: Text| Failure::retry("never"));
+    let health = app.health();
+    let report = beside(app, async |_| {
+        until("the queue", async || {
+            let message = Message::new("second").to_queue(&name);
+            client.publisher.publish(&message).await.is_ok()
+        })
+        .await;
+        let unsettled = async || health.report().is_some_and(|it| it.sources[0].unsettled >= 3);
+        until("three copies that are refused", unsettled).await;
+        assert!(!health.is_ready());
+        assert_eq!(client.bodies(&full, 1).await, ["first"]);
+        let parked = client.expect(&full).await;
+        assert_eq!(header(&parked, "retry-error").as_deref(), Some("never"));
+        parked.ack().unwrap();
+        until("the health", async || health.is_ready()).await;
+    })
+    .await;
+    assert_eq!((report.parked, report.given_back), (1, 0));
+}
+
+async fn u_5_an_exchange_that_cannot_be_named_parks_the_request<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let queue = client.queue("unnamed").await;
+    let handler = async |_: Text| Message::new("m").to("x".repeat(300), "");
+    let app = at.app().consume(source(queue.as_str()), handler);
+    client.send(&queue, "request").await;
+    let report = beside(app, async |_| {
+        let parked = client.expect(&format!("{queue}.parked")).await;
+        let error = header(&parked, "retry-error").unwrap();
+        assert!(error.contains("cannot be sent"), "{error}");
+        parked.ack().unwrap();
+    })
+    .await;
+    assert_eq!(report.parked, 1);
+}
+
+async fn u_7_a_pool_that_closes_ends_its_listeners<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let queue = client.queue("closing").await;
+    for number in 0..5 {
+        client.send(&queue, number.to_string()).await;
+    }
+    let pool = Pool::new(at.platform.clone(), 1);
+    let member = pool.connection().await.unwrap();
+    let log = at.log.clone();
+    let handler = move |Text(text): Text| {
+        log.add(text);
+        // Longer than an ended consumer waits before it is started again.
+        sleep(Duration::from_millis(400))
+    };
+    let consume = Consume::new(queue.as_str()).on_failure(Retry::none().then_dead_letter());
+    let listening = member.consume_with(consume, handler).await.unwrap();
+    at.log.reach(1).await;
+    within("the close", pool.close()).await;
+    let report = within("the end", listening.ended()).await.unwrap();
+    assert_eq!((report.handled, report.abandoned), (1, 0));
+    until("the others", async || client.ready(&queue).await == 4).await;
+}
+
+async fn a_start_that_fails_ends_the_health<P: Make>(at: At<P>) {
+    let (stopper, shutdown) = Shutdown::manual();
+    let app = at.app().consume(source("missing"), async |_: Text| ());
+    let health = app.health();
+    assert!(health.is_live());
+    app.run(shutdown).await.unwrap_err();
+    assert!(!health.is_live() && health.report().is_none());
+    let proxy = Proxy::start(at.port()).unwrap();
+    proxy.at(Direction::ToClient, 0, Fault::Cut);
+    let app = at.app_at(&proxy.uri()).on_initialise(async |_| Ok::<_, io::Error>(()));
+    let health = app.health();
+    let (_stopper, shutdown) = Shutdown::manual();
+    app.run(shutdown).await.unwrap_err();
+    assert!(!health.is_live());
+    // A shutdown that has begun before the start ends it.
+    stopper.stop();
+    let (stopper, shutdown) = Shutdown::manual();
+    stopper.stop();
+    assert_eq!(at.app().run(shutdown).await.unwrap().handled, 0);
+}
