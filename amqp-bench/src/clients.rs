@@ -1,5 +1,6 @@
 //! The clients that are measured.
 
+pub(crate) mod app;
 pub(crate) mod blocking;
 pub(crate) mod bound;
 pub(crate) mod ours;
@@ -34,6 +35,10 @@ pub(crate) enum Client {
     Smol,
     AsyncStd,
     Blocking,
+    /// `amqp-app` on tokio's current-thread runtime, with one worker.
+    App1,
+    /// The same with 16 workers.
+    App16,
     /// lapin as in its examples.
     Lapin,
     /// lapin with 256 futures in flight.
@@ -51,12 +56,14 @@ pub(crate) enum Flavour {
     CurrentThread,
 }
 
-const NAMES: [(Client, &str); 12] = [
+const NAMES: [(Client, &str); 14] = [
     (Client::TokioMt, "tokio-mt"),
     (Client::TokioCt, "tokio-ct"),
     (Client::Smol, "smol"),
     (Client::AsyncStd, "async-std"),
     (Client::Blocking, "blocking"),
+    (Client::App1, "app-1"),
+    (Client::App16, "app-16"),
     (Client::Bound, "bound"),
     (Client::OneByOne, "one-by-one"),
     (Client::Lapin, "lapin"),
@@ -91,12 +98,21 @@ impl Client {
 
     /// Whether somebody else wrote it.
     pub(crate) const fn is_peer(self) -> bool {
-        !self.is_ours() && !matches!(self, Self::Bound | Self::OneByOne)
+        !self.is_ours() && !self.is_app() && !matches!(self, Self::Bound | Self::OneByOne)
+    }
+
+    /// Whether it is an application, which only consumes with acknowledgements.
+    const fn is_app(self) -> bool {
+        matches!(self, Self::App1 | Self::App16)
     }
 
     /// Whether it is shown with this task.
     pub(crate) const fn is_shown(self, task: Task) -> bool {
-        !matches!(self, Self::OneByOne) || task.is_recovery()
+        match self {
+            Self::OneByOne => task.is_recovery(),
+            Self::App1 | Self::App16 => matches!(task, Task::Consume { prefetch: Some(_), .. }),
+            _ => true,
+        }
     }
 
     /// Why it cannot do this, if it cannot.
@@ -111,6 +127,7 @@ impl Client {
             (Self::Bound | Self::RabbitmqC, Task::PublishInFlood) => Some("one thread"),
             (Self::Bound, Task::Idle) => Some("keeps nothing"),
             (Self::OneByOne, task) if !task.is_recovery() => Some("recovers only"),
+            (Self::App1 | Self::App16, task) if !self.is_shown(task) => Some("acknowledges only"),
             (Self::AmqprsMt | Self::AmqprsCt | Self::RabbitmqC, Task::Recover(_)) => {
                 Some("does not recover")
             }
@@ -122,7 +139,7 @@ impl Client {
 
     pub(crate) const fn pace(self, task: Task) -> Pace {
         match (self, task) {
-            (it, _) if it.is_ours() || matches!(it, Self::Bound) => Pace::Millions,
+            (it, _) if it.is_ours() || it.is_app() || matches!(it, Self::Bound) => Pace::Millions,
             (Self::RabbitmqC, Task::Consume { prefetch: None, .. }) => Pace::Millions,
             (Self::Lapin, _) => Pace::Tens,
             _ => Pace::Thousands,
@@ -159,6 +176,10 @@ impl Client {
                 async_std::task::block_on(work)
             }
             Self::Blocking => blocking::run(uri, task, count),
+            Self::App1 => Flavour::CurrentThread.block_on(app::run(uri.to_owned(), task, count, 1)),
+            Self::App16 => {
+                Flavour::CurrentThread.block_on(app::run(uri.to_owned(), task, count, 16))
+            }
             #[cfg(feature = "peers")]
             Self::Lapin => {
                 Flavour::MultiThread.block_on(lapin::run(uri.to_owned(), task, count, 1))
