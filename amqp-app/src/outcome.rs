@@ -17,17 +17,17 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// The message is handled, and nothing is sent.
+    /// Creates the outcome of a message that is handled; nothing is sent.
     pub const fn success() -> Self {
         Self { result: Ok(Vec::new()) }
     }
 
-    /// The message is handled when these messages are confirmed.
+    /// Creates the outcome of a message that is handled when these messages are confirmed.
     pub fn send(messages: impl IntoIterator<Item = Message>) -> Self {
         Self { result: Ok(messages.into_iter().collect()) }
     }
 
-    /// The message was not handled.
+    /// Creates the outcome of a message that was not handled.
     pub fn failure(failure: impl Into<Failure>) -> Self {
         Self { result: Err(failure.into()) }
     }
@@ -136,8 +136,8 @@ impl IntoOutcome for Outcome {
 /// }
 /// ```
 ///
-/// A request without `reply_to` fails for ever. If the requester's queue is gone, the request is acknowledged, and
-/// counted in [`Report::unroutable`](crate::Report::unroutable).
+/// A request without `reply_to` is not tried again: by default it is parked. If the requester's queue is gone, the request is
+/// acknowledged, and counted in [`Report::unroutable`](crate::Report::unroutable).
 #[derive(Clone, Copy, Debug)]
 #[allow(clippy::exhaustive_structs, reason = "it is built by its one field")]
 pub struct Reply<T>(pub T);

@@ -1,4 +1,4 @@
-//! `Health`: whether an application lives, and whether it is ready.
+//! `Health`: whether an application is live, and whether it is ready.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::engine::Engine;
 use crate::sync::lock;
 
-/// Whether an application lives, and whether it is ready, for the probes of an orchestrator: see
+/// Whether an application is live, and whether it is ready, for the probes of an orchestrator: see
 /// [`App::health`](crate::App::health). Clones are handles to the same application.
 ///
 /// Nothing here asks the broker: a broker that is down makes no process restart.

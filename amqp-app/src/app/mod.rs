@@ -156,7 +156,7 @@ impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
         self
     }
 
-    /// Returns a handle that says whether the application lives, and whether it is ready.
+    /// Returns a handle that returns whether the application is live, and whether it is ready.
     pub fn health(&self) -> Health {
         self.health.clone()
     }

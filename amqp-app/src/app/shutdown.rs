@@ -37,18 +37,18 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// The application ends when a [`Stopper`] says so.
+    /// Creates a shutdown that begins when [`Stopper::stop`] is called.
     pub fn manual() -> (Stopper, Self) {
         let shutdown = Self::new(Level::default(), None);
         (Stopper(shutdown.stop.clone()), shutdown)
     }
 
-    /// The application ends when this future resolves, such as one for the signals of your runtime.
+    /// Creates a shutdown that begins when this future resolves, such as one for the signals of your runtime.
     pub fn when(future: impl Future<Output = ()> + Send + 'static) -> Self {
         Self::new(Level::default(), Some(Box::pin(future)))
     }
 
-    /// The application ends only with an error.
+    /// Creates a shutdown that never begins: the application ends only with an error.
     pub fn never() -> Self {
         Self::new(Level::default(), None)
     }

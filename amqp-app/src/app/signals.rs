@@ -13,7 +13,7 @@ use super::engine::{NOW, STOPPING};
 use super::shutdown::Shutdown;
 
 impl Shutdown {
-    /// The application ends at SIGINT (Ctrl-C), SIGTERM, SIGHUP or SIGUSR1. A second signal ends the time of messages in
+    /// Creates a shutdown that begins at SIGINT (Ctrl-C), SIGTERM, SIGHUP or SIGUSR1. A second signal ends the time of messages in
     /// work at once. When the application has ended, signals do again what they do by default.
     ///
     /// A [`Report`](crate::Report) that `main` returns makes the exit code 1 after SIGUSR1, and 0 after the others.

@@ -7,7 +7,7 @@ use super::FromContext;
 use crate::context::Context;
 use crate::failure::Failure;
 
-/// The body as a value in JSON, whatever the content type says.
+/// The body as a value in JSON. The content type is not looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs, reason = "handlers take it apart")]
 pub struct Json<T>(pub T);

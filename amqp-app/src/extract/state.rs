@@ -16,7 +16,8 @@ impl<S: Clone> FromContext<S> for State<S> {
     }
 }
 
-/// A value that middleware has set with [`Context::insert`]. If there is none of this type, the handler fails for ever.
+/// A value that middleware has set with [`Context::insert`]. If there is none of this type, the message is not
+/// tried again: the last resort of the policy follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs, reason = "handlers take it apart")]
 pub struct Extension<T>(pub T);

@@ -37,7 +37,7 @@ impl AcknowledgementTimer<'_> {
 }
 
 impl Broker {
-    /// Sets how long a client may keep a delivery unacknowledged, `None` for ever. RabbitMQ's default is half an hour. After
+    /// Sets how long a client may keep a delivery unacknowledged, `None` for any time. RabbitMQ's default is half an hour. After
     /// that the channel is closed with 406.
     pub const fn set_consumer_timeout(&mut self, timeout: Option<Duration>) {
         self.consumer_timeout = timeout;

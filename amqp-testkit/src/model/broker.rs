@@ -128,7 +128,7 @@ impl Broker {
         (seconds > 0).then(|| Duration::from_secs(seconds.into()) / 2)
     }
 
-    /// Returns how long a client may send nothing, `None` for ever: two heartbeat intervals. After that call
+    /// Returns how long a client may send nothing, `None` for any time: two heartbeat intervals. After that call
     /// [`disconnect`](Self::disconnect).
     pub fn silence_max(&self, id: ConnectionId) -> Option<Duration> {
         self.heartbeat(id).map(|half| half * 4)

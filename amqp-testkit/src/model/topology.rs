@@ -249,7 +249,7 @@ impl Channel<'_> {
             queue.check_owner(&name, self.id)?;
             let kind = queue.arguments.kind;
             check_flags(&name, kind, delete)?;
-            // A stream is deleted whatever it has.
+            // A stream is deleted with its messages, also if only an empty queue is to be.
             let refused = kind != QueueKind::Stream
                 && ((delete.if_unused && !queue.consumers.is_empty())
                     || (delete.if_empty && queue.len() > 0));

@@ -134,7 +134,7 @@ impl Client {
         .await
     }
 
-    /// Takes the bodies of so many messages of a queue, in order, and acknowledges them.
+    /// Takes the bodies of this many messages of a queue, in order, and acknowledges them.
     pub(crate) async fn bodies(&self, queue: &str, count: usize) -> Vec<String> {
         let mut bodies = Vec::new();
         while bodies.len() < count {
@@ -203,7 +203,7 @@ impl Log {
         }
     }
 
-    /// Waits until there are so many lines.
+    /// Waits until there are this many lines.
     pub(crate) async fn reach(&self, count: usize) -> Vec<String> {
         within(&format!("{count} lines"), async {
             while self.0.lock().unwrap().len() < count {
