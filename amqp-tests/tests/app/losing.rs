@@ -132,14 +132,19 @@ async fn nothing_is_lost_while_connections_are_lost<P: Make>(at: At<P>) {
 
     // The ledger: each id is answered or parked, as its number says, or is back in its queue. Duplicates have the same ids.
     let mut ledger: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
-    for (place, name) in [(&queue, "ready"), (&answers, "answered"), (&parking, "parked")] {
-        while let Some(delivery) = client.channel.basic_get(place.as_str()).await.unwrap() {
-            let id = delivery.properties().unwrap().message_id.unwrap();
-            let id = id.split('#').next().unwrap().to_owned();
-            ledger.entry(id).or_default().insert(name);
-            delivery.ack().unwrap();
+    // What was in work at the end goes back a moment later, if duplicates have ended it early.
+    until("every id", async || {
+        for (place, name) in [(&queue, "ready"), (&answers, "answered"), (&parking, "parked")] {
+            while let Some(delivery) = client.channel.basic_get(place.as_str()).await.unwrap() {
+                let id = delivery.properties().unwrap().message_id.unwrap();
+                let id = id.split('#').next().unwrap().to_owned();
+                ledger.entry(id).or_default().insert(name);
+                delivery.ack().unwrap();
+            }
         }
-    }
+        ledger.len() >= MESSAGES
+    })
+    .await;
     assert_eq!(ledger.keys().cloned().collect::<BTreeSet<_>>(), ids, "nothing is lost");
     for (id, places) in ledger {
         let number: usize = id.parse().unwrap();

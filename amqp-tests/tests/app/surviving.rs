@@ -11,6 +11,7 @@ use crate::at::{
 };
 
 on_model! {
+    u_3_a_message_outlives_a_delay_queue_that_is_gone
     l4_a_pool_whose_opening_is_dropped_leaves_nothing_open
     u_3_a_panic_beside_the_handler_costs_no_worker
     u_3_a_message_of_a_quorum_queue_outlives_a_full_parking_queue
@@ -20,6 +21,7 @@ on_model! {
 }
 
 on_rabbitmq! {
+    u_3_a_message_outlives_a_delay_queue_that_is_gone
     u_3_a_message_of_a_quorum_queue_outlives_a_full_parking_queue
     u_7_a_pool_that_closes_ends_its_listeners
 }
@@ -96,6 +98,28 @@ async fn u_3_a_message_of_a_quorum_queue_outlives_a_full_parking_queue<P: Make>(
     })
     .await;
     assert_eq!((report.parked, report.given_back), (1, 0));
+}
+
+async fn u_3_a_message_outlives_a_delay_queue_that_is_gone<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let queue = client.queue("delayed").await;
+    let waiting = format!("{queue}.retry.10m");
+    let policy = Retry::after([Duration::from_secs(600)]).then_park();
+    let consume = Consume::new(queue.as_str()).on_failure(policy);
+    let app = at.app().consume(consume, async |_: Text| Failure::retry("later"));
+    let health = app.health();
+    let report = beside(app, async |_| {
+        until("the start", async || health.is_ready()).await;
+        client.channel.queue_delete(QueueDelete::new(&waiting)).await.unwrap();
+        client.send(&queue, "kept").await;
+        let unsettled = async || health.report().is_some_and(|it| it.sources[0].unsettled > 0);
+        until("a copy that reaches no queue", unsettled).await;
+        client.channel.queue_declare(QueueDeclare::classic(&waiting)).await.unwrap();
+        assert_eq!(client.bodies(&waiting, 1).await, ["kept"]);
+    })
+    .await;
+    assert!(report.given_back >= 1, "{report:?}");
+    assert_eq!((report.retried, client.ready(&queue).await), (1, 0));
 }
 
 async fn u_5_an_exchange_that_cannot_be_named_parks_the_request<P: Make>(at: At<P>) {
