@@ -160,6 +160,16 @@ fn applications_handle_what_they_get() {
                     r#"parked: {"id":0,"net":5}"#,
                 ],
             ),
+            (
+                "billing_threads",
+                vec![
+                    "2 handled, 1 parked",
+                    "billing; stop with Ctrl-C",
+                    "invoice of order 1: 119",
+                    "invoice of order 2: 238",
+                    r#"parked: {"id":0,"net":5}"#,
+                ],
+            ),
         ] {
             let output = example(name, url.as_deref()).arg("demo").output().unwrap();
             let text = String::from_utf8(output.stdout).unwrap();
