@@ -56,7 +56,7 @@ async fn sum(State(ledger): State<Ledger>) -> Reply<Json<u64>> {
 }
 
 fn app<P: Asynchronous>(platform: P) -> App<P, Ledger> {
-    let orders = Consume::topic("example-orders", ["order.created"])
+    let orders = Consume::topic("example-billing", ["order.created"])
         .concurrency(16)
         .by_header("tenant")
         .timeout(Duration::from_secs(30))
@@ -116,7 +116,7 @@ async fn demo(connection: &Connection) -> Result<(), Box<dyn std::error::Error>>
         delivery.ack()?;
     }
     let parked = loop {
-        match channel.basic_get("example-orders.parked").await? {
+        match channel.basic_get("example-billing.parked").await? {
             Some(parked) => break parked,
             None => tokio::time::sleep(Duration::from_millis(10)).await,
         }
@@ -141,12 +141,12 @@ mod tests {
         test.bind("invoices", "amq.topic", "invoice.created").await;
         test.run(app(test.platform())).await;
 
-        test.send("example-orders", &Order { id: 7, net: 100 }).await;
+        test.send("example-billing", &Order { id: 7, net: 100 }).await;
         let invoice: Invoice = test.expect("invoices").await;
         assert_eq!(invoice, Invoice { order: 7, gross: 119 });
 
-        test.send_message(Message::new("no json").to_queue("example-orders")).await;
-        let parked = test.expect_delivery("example-orders.parked").await;
+        test.send_message(Message::new("no json").to_queue("example-billing")).await;
+        let parked = test.expect_delivery("example-billing.parked").await;
         let reason = parked.header("retry-error").unwrap().unwrap();
         assert!(reason.as_str().unwrap().contains("expected"));
         assert_eq!(test.stop().await.parked, 1);
@@ -157,11 +157,11 @@ mod tests {
     async fn an_order_that_cannot_be_booked_is_tried_for_a_minute() {
         let test = Test::start(Connector::new).await;
         test.run(app(test.platform())).await;
-        test.send("example-orders", &Order { id: 8, net: 1_000_000 }).await;
+        test.send("example-billing", &Order { id: 8, net: 1_000_000 }).await;
         for delay in [10, 60] {
             test.advance(Duration::from_secs(delay)).await;
         }
-        let parked: Order = test.expect("example-orders.parked").await;
+        let parked: Order = test.expect("example-billing.parked").await;
         let report = test.stop().await;
         assert_eq!((parked.id, report.failed, report.retried, report.parked), (8, 4, 3, 1));
     }

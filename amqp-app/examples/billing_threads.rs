@@ -13,7 +13,7 @@ use amqp_app::prelude::*;
 use amqp_blocking::{BasicConsume, Connection, Connector};
 use amqp_testkit::EnvBroker;
 
-const ORDERS: &str = "example-orders-threads";
+const ORDERS: &str = "example-billing-threads";
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Order {
