@@ -23,7 +23,7 @@ use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Instant;
 
 use crate::limits::{DRIVER_ROUNDS_MAX, LINGER_TIMEOUT, WRITE_SLICES_MAX};
-use amqp_core::errors::TransportError;
+use amqp_core::errors::{TlsErrorKind, TransportError};
 use amqp_core::{Action, Attempt};
 use futures_core::FusedFuture;
 
@@ -301,8 +301,11 @@ impl<R: Runtime> Driver<R> {
     }
 
     fn lost(&mut self, error: TransportError) {
-        // The first error is the cause of later ones.
-        let error = self.write_error.take().map_or(error, |(first, _)| first);
+        // The first error is the cause of later ones, unless a later one is the peer's reason: an alert of TLS is read after
+        // the write that finds the reset behind it.
+        let is_reason = error.tls.is_some_and(|kind| kind != TlsErrorKind::Truncated);
+        let first = self.write_error.take().filter(|_| !is_reason);
+        let error = first.map_or(error, |(first, _)| first);
         if let Some((attempt, _)) = self.transport.take() {
             self.pump.disconnected(self.runtime.now(), attempt, error);
         }

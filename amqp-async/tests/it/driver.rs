@@ -1,7 +1,8 @@
-//! Deadlines, against what the socket holds.
+//! Deadlines and failed writes, against what the socket holds.
 
 use std::time::Duration;
 
+use amqp_async::core::errors::TlsErrorKind;
 use amqp_async::core::proto::frame::{self, HEARTBEAT};
 use amqp_async::core::proto::method::queue;
 use amqp_async::core::{CloseCause, Error, Publish, QueuePurge};
@@ -76,6 +77,31 @@ fn a_reply_that_has_come_counts_before_its_deadline() {
             Err(error) => assert!(!replied && matches!(error, Error::Deadline { .. }), "{error}"),
         }
         assert_eq!(peer.state().rescheduled, 1, "one poll more for one deadline");
+    }
+}
+
+/// A server that refuses a client resets the socket behind its alert. The client may write before it reads the alert.
+#[test]
+fn an_alert_says_more_than_the_reset_behind_it() {
+    for (kind, reported) in [
+        (TlsErrorKind::ClientCertificateMissing, Some(TlsErrorKind::ClientCertificateMissing)),
+        // Only that the end came without a farewell: the reset says why.
+        (TlsErrorKind::Truncated, None),
+    ] {
+        let (mut peer, connection) = Peer::open(0);
+        let channel = peer.open_channel(&connection);
+        peer.state().refused = Some(kind);
+        // The driver writes before it reads.
+        peer.state().hidden = true;
+        peer.resolves(channel.basic_publish(Publish::new("", "q", b"x"))).unwrap();
+        peer.poll_driver();
+        assert_eq!(connection.close_cause(), None, "it goes on to read");
+        peer.state().hidden = false;
+        peer.poll_driver();
+        match connection.close_cause() {
+            Some(CloseCause::Transport(error)) => assert_eq!(error.tls, reported, "{error}"),
+            other => panic!("{other:?}"),
+        }
     }
 }
 

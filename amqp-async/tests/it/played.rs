@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use amqp_async::core::errors::{TlsError, TlsErrorKind};
 use amqp_async::core::proto::frame;
 use amqp_async::core::proto::method::{WireMethod, channel, connection};
 use amqp_async::core::{Backoff, Config, Recovery, Target};
@@ -38,6 +39,11 @@ pub(crate) struct Inner {
     pub(crate) dropped: u32,
     /// Whether the peer has closed the socket that was dialled last.
     pub(crate) hung_up: bool,
+    /// Why the peer has reset the socket that was dialled last: the next write fails by the reset, and what is read ends with
+    /// this.
+    pub(crate) refused: Option<TlsErrorKind>,
+    /// Whether the runtime has not noticed yet that there is something to read.
+    pub(crate) hidden: bool,
     /// Tasks that were spawned.
     pub(crate) tasks: Vec<Task>,
     /// How often the driver asked the runtime to look at its sockets.
@@ -227,6 +233,8 @@ impl Played {
             dialled: 0,
             dropped: 0,
             hung_up: false,
+            refused: None,
+            hidden: false,
             tasks: Vec::new(),
             rescheduled: 0,
             waiting: Vec::new(),
@@ -298,7 +306,7 @@ impl Socket {
         state.dialled += 1;
         state.readable.clear();
         state.written.clear();
-        (state.room, state.hung_up) = (usize::MAX, false);
+        (state.room, state.hung_up, state.refused) = (usize::MAX, false, None);
         Self { played: played.clone(), number: state.dialled }
     }
 }
@@ -318,9 +326,17 @@ impl Transport for Socket {
     ) -> Poll<io::Result<usize>> {
         let mut state = self.played.lock();
         assert_eq!(self.number, state.dialled, "another was dialled");
+        if state.hidden {
+            return Poll::Pending;
+        }
         let mut bytes = std::mem::take(&mut state.readable);
         if bytes.is_empty() {
             bytes.clone_from(&state.endless);
+        }
+        if bytes.is_empty()
+            && let Some(kind) = state.refused
+        {
+            return Poll::Ready(Err(TlsError::new(kind, "").into()));
         }
         if bytes.is_empty() && state.hung_up {
             return Poll::Ready(Ok(0));
@@ -339,6 +355,9 @@ impl Transport for Socket {
     ) -> Poll<io::Result<usize>> {
         let mut state = self.played.lock();
         assert_eq!(self.number, state.dialled, "another was dialled");
+        if state.refused.is_some() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
         let count = slices.iter().map(|slice| slice.len()).sum::<usize>().min(state.room);
         if count == 0 {
             return Poll::Pending;
