@@ -106,6 +106,16 @@ impl Client {
         self.publisher.publish(&message).await.unwrap();
     }
 
+    /// Waits until a queue is declared.
+    pub(crate) async fn declared(&self, queue: &str) {
+        until("the queue", async || {
+            let passive =
+                async |channel: Channel| channel.queue_declare(QueueDeclare::passive(queue)).await;
+            self.connection.with_channel(passive).await.is_ok()
+        })
+        .await;
+    }
+
     /// The number of messages that are ready in a queue, 0 while it is not declared.
     pub(crate) async fn ready(&self, queue: &str) -> u32 {
         let looked_up = self

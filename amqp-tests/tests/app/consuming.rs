@@ -71,16 +71,7 @@ async fn gr_1_gr_4_gr_30_a_topic_source_is_declared_and_bound<P: Make>(at: At<P>
     };
     let consume = source(Consume::topic(&queue, [&*first, &*second])).bind(&exchange, "key");
     beside(at.app().consume(consume, handler), async |_| {
-        until("the queue", async || {
-            client
-                .connection
-                .with_channel(async |channel| {
-                    channel.queue_declare(QueueDeclare::passive(&queue)).await
-                })
-                .await
-                .is_ok()
-        })
-        .await;
+        client.declared(&queue).await;
         until("the bindings", async || {
             let message = Message::new("probe").to(&exchange, "key");
             client.publisher.publish(&message).await.is_ok()
@@ -117,24 +108,25 @@ async fn u_6_as_many_messages_are_handled_at_once_as_there_are_workers<P: Make>(
     for number in 0..40 {
         client.send(&queue, number.to_string()).await;
     }
-    let [present, most] = [0, 0].map(|it| Arc::new(AtomicUsize::new(it)));
-    let (at_work, peak) = (Arc::clone(&present), Arc::clone(&most));
+    let [present, most, ended] = [0; 3].map(|it| Arc::new(AtomicUsize::new(it)));
+    let (peak, all) = (Arc::clone(&most), Arc::clone(&ended));
     let handler = move || {
-        let (at_work, peak) = (Arc::clone(&at_work), Arc::clone(&peak));
+        let [present, peak, all] = [&present, &peak, &all].map(Arc::clone);
         async move {
-            let now = at_work.fetch_add(1, Ordering::SeqCst) + 1;
+            let now = present.fetch_add(1, Ordering::SeqCst) + 1;
             peak.fetch_max(now, Ordering::SeqCst);
-            sleep(Duration::from_millis(10)).await;
-            at_work.fetch_sub(1, Ordering::SeqCst);
+            // Until the others have begun too: the machine may be busy.
+            while all.load(Ordering::SeqCst) == 0 && peak.load(Ordering::SeqCst) < 4 {
+                sleep(Duration::from_millis(2)).await;
+            }
+            present.fetch_sub(1, Ordering::SeqCst);
+            all.fetch_add(1, Ordering::SeqCst);
         }
     };
     // A prefetch of 1 would leave three workers without work.
     let consume = source(queue.as_str()).concurrency(4).prefetch(1);
     let report = beside(at.app().consume(consume, handler), async |_| {
-        until("an empty queue", async || {
-            present.load(Ordering::SeqCst) == 0 && client.ready(&queue).await == 0
-        })
-        .await;
+        until("all messages", async || ended.load(Ordering::SeqCst) == 40).await;
     })
     .await;
     assert_eq!((report.handled, most.load(Ordering::SeqCst)), (40, 4));
@@ -149,16 +141,7 @@ async fn u_9_a_consumer_that_the_broker_cancels_is_started_again<P: Make>(at: At
             log.add(text);
         });
     beside(app, async |_| {
-        until("the queue", async || {
-            client
-                .connection
-                .with_channel(async |channel| {
-                    channel.queue_declare(QueueDeclare::passive(&queue)).await
-                })
-                .await
-                .is_ok()
-        })
-        .await;
+        client.declared(&queue).await;
         client.send(&queue, "before").await;
         at.log.reach(1).await;
         client.channel.queue_delete(QueueDelete::new(&queue)).await.unwrap();

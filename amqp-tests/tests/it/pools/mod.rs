@@ -6,7 +6,7 @@ macro_rules! on {
         #[path = "."]
         mod $name {
             mod api {
-                pub(crate) use $adapter::Connector;
+                pub(crate) use $adapter::{Channel, Connector};
 
                 pub(crate) fn run($future: impl Future<Output = ()>) {
                     $run

@@ -3,13 +3,13 @@
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
-use amqp_app::{Consume, Error, Message, Outcome, Pool, Pools, Retry, Stopper, Text};
+use amqp_app::{Consume, Error, Member, Message, Outcome, Pool, Pools, Retry, Stopper, Text};
 use amqp_async::{
     ConnectError, Delivery, ExchangeDeclare, ExchangeDelete, PublishError, QueueBind, QueueDeclare, QueueDelete,
 };
 use amqp_testkit::{Direction, Fault, Proxy};
 
-use super::api::{Connector, handle, run, wait};
+use super::api::{Channel, Connector, handle, run, wait};
 use crate::support::{code, port, sleep, sockets_to, unique, within};
 
 /// Turns each `async fn name(uri: String)` into a test on the model and one on RabbitMQ.
@@ -61,6 +61,23 @@ fn ending(uri: &str) -> Connector {
 
 fn uri_by(proxy: &Proxy) -> String {
     format!("amqp://guest:guest@127.0.0.1:{}/%2f", proxy.port())
+}
+
+/// A pool of one connection, with a channel and an empty queue.
+struct Opened {
+    pool: Pool<Connector>,
+    member: Member<Connector>,
+    channel: Channel,
+    queue: String,
+}
+
+async fn opened(uri: &str, name: &str) -> Opened {
+    let pool = wait!(Pool::new(ending(uri), 1).connect()).unwrap();
+    let member = wait!(pool.connection()).unwrap();
+    let channel = wait!(member.open_channel()).unwrap();
+    let queue = unique(name);
+    wait!(channel.queue_declare(QueueDeclare::new(&queue))).unwrap();
+    Opened { pool, member, channel, queue }
 }
 
 /// Waits until something is so.
@@ -139,11 +156,7 @@ async fn np_6_a_closed_pool_opens_again(uri: String) {
 }
 
 async fn np_7_a_missing_exchange_is_an_error_and_the_next_publish_works(uri: String) {
-    let pool = wait!(Pool::new(ending(&uri), 1).connect()).unwrap();
-    let member = wait!(pool.connection()).unwrap();
-    let queue = unique("published");
-    let channel = wait!(member.open_channel()).unwrap();
-    wait!(channel.queue_declare(QueueDeclare::new(&queue))).unwrap();
+    let Opened { pool, member, channel, queue } = opened(&uri, "published").await;
     for _ in 0..3 {
         let missing = Message::new("m").to(unique("missing"), "");
         match wait!(member.publish(&missing)).unwrap_err() {
@@ -169,11 +182,7 @@ async fn np_7_a_message_that_no_queue_gets_is_an_error(uri: String) {
 
 async fn pu_7_a_missing_exchange_fails_what_is_unconfirmed_beside_it(uri: String) {
     let proxy = Proxy::start(port(&uri)).unwrap();
-    let pool = wait!(Pool::new(ending(&uri_by(&proxy)), 1).connect()).unwrap();
-    let member = wait!(pool.connection()).unwrap();
-    let queue = unique("beside");
-    let channel = wait!(member.open_channel()).unwrap();
-    wait!(channel.queue_declare(QueueDeclare::new(&queue))).unwrap();
+    let Opened { pool, member, channel, queue } = opened(&uri_by(&proxy), "beside").await;
     let good = Message::new("m").to_queue(&queue);
     wait!(member.publish(&good)).unwrap();
     // The broker's answers to these are seen together.
@@ -199,11 +208,7 @@ async fn pu_7_a_missing_exchange_fails_what_is_unconfirmed_beside_it(uri: String
 }
 
 async fn np_8_callbacks_are_called_once_in_the_order_of_the_publishes(uri: String) {
-    let pool = wait!(Pool::new(ending(&uri), 1).connect()).unwrap();
-    let member = wait!(pool.connection()).unwrap();
-    let queue = unique("called");
-    let channel = wait!(member.open_channel()).unwrap();
-    wait!(channel.queue_declare(QueueDeclare::new(&queue))).unwrap();
+    let Opened { pool, member, channel, queue } = opened(&uri, "called").await;
     let (outcomes, outcome) = mpsc::channel();
     for number in 0..100 {
         let to = if number % 10 == 3 { unique("missing") } else { queue.clone() };
@@ -236,11 +241,7 @@ async fn np_8_callbacks_are_called_once_in_the_order_of_the_publishes(uri: Strin
 }
 
 async fn np_9_a_message_is_taken_or_waited_for(uri: String) {
-    let pool = wait!(Pool::new(ending(&uri), 1).connect()).unwrap();
-    let member = wait!(pool.connection()).unwrap();
-    let queue = unique("taken");
-    let channel = wait!(member.open_channel()).unwrap();
-    wait!(channel.queue_declare(QueueDeclare::new(&queue))).unwrap();
+    let Opened { pool, member, channel, queue } = opened(&uri, "taken").await;
     assert!(wait!(member.get(&queue)).unwrap().is_none());
     assert!(wait!(member.consume_one(&queue, Duration::from_millis(20))).unwrap().is_none());
     for body in ["1", "2", "3"] {
@@ -272,11 +273,7 @@ async fn np_9_a_message_is_taken_or_waited_for(uri: String) {
 }
 
 async fn np_10_a_listener_gets_the_next_message_after_the_acknowledgement(uri: String) {
-    let pool = wait!(Pool::new(ending(&uri), 1).connect()).unwrap();
-    let member = wait!(pool.connection()).unwrap();
-    let queue = unique("listened");
-    let channel = wait!(member.open_channel()).unwrap();
-    wait!(channel.queue_declare(QueueDeclare::new(&queue))).unwrap();
+    let Opened { pool, member, channel, queue } = opened(&uri, "listened").await;
     for body in ["1", "2", "3"] {
         wait!(member.publish(&Message::new(body).to_queue(&queue))).unwrap();
     }
@@ -285,8 +282,7 @@ async fn np_10_a_listener_gets_the_next_message_after_the_acknowledgement(uri: S
         taken.send(delivery).unwrap();
         handle!({ Outcome::success() })
     };
-    let consume = Consume::new(queue.as_str()).on_failure(Retry::none().then_dead_letter());
-    let listening = wait!(member.consume_with(consume, handler)).unwrap();
+    let listening = wait!(member.consume_with(plain(&queue), handler)).unwrap();
     for (body, left) in [("1", 2), ("2", 1), ("3", 0)] {
         let delivery = received(&deliveries).await;
         assert_eq!(delivery.body(), body.as_bytes());
@@ -300,10 +296,14 @@ async fn np_10_a_listener_gets_the_next_message_after_the_acknowledgement(uri: S
     let deleted = wait!(channel.queue_delete(QueueDelete::new(&queue))).unwrap();
     assert_eq!(deleted.message_count, 0);
     // A queue that is missing is an error of the start.
-    let consume = Consume::new(queue.as_str()).on_failure(Retry::none().then_dead_letter());
-    let error = wait!(member.consume_with(consume, |_: Text| handle!({ Outcome::success() }))).map(drop).unwrap_err();
+    let error = wait!(member.consume_with(plain(&queue), |_: Text| handle!({ Outcome::success() }))).map(drop).unwrap_err();
     assert!(matches!(&error, Error::Setup { error, .. } if code(error) == 404), "{error:?}");
     wait!(pool.close());
+}
+
+/// A source that declares nothing.
+fn plain(queue: &str) -> Consume {
+    Consume::new(queue).on_failure(Retry::none().then_dead_letter())
 }
 
 /// The next delivery that a handler has taken.
@@ -320,19 +320,14 @@ async fn received(deliveries: &mpsc::Receiver<Delivery>) -> Delivery {
 }
 
 async fn np_11_a_listener_may_reject_a_message(uri: String) {
-    let pool = wait!(Pool::new(ending(&uri), 1).connect()).unwrap();
-    let member = wait!(pool.connection()).unwrap();
-    let queue = unique("rejected");
-    let channel = wait!(member.open_channel()).unwrap();
-    wait!(channel.queue_declare(QueueDeclare::new(&queue))).unwrap();
+    let Opened { pool, member, channel, queue } = opened(&uri, "rejected").await;
     wait!(member.publish(&Message::new("1").to_queue(&queue))).unwrap();
     let (taken, deliveries) = mpsc::channel();
     let handler = move |delivery: Delivery| {
         taken.send(delivery).unwrap();
         handle!({ Outcome::success() })
     };
-    let consume = Consume::new(queue.as_str()).on_failure(Retry::none().then_dead_letter());
-    let listening = wait!(member.consume_with(consume, handler)).unwrap();
+    let listening = wait!(member.consume_with(plain(&queue), handler)).unwrap();
     let first = received(&deliveries).await;
     assert!(!first.redelivered());
     first.reject(true).unwrap();
@@ -366,8 +361,7 @@ async fn np_16_a_handler_may_use_its_connection_and_cancel_its_listener(uri: Str
         let (own, message) = (own.clone(), Message::new(text).to_queue(&to));
         handle!({ wait!(own.publish(&message)) })
     };
-    let consume = Consume::new(queue.as_str()).on_failure(Retry::none().then_dead_letter());
-    let listening = wait!(member.consume_with(consume, handler)).unwrap();
+    let listening = wait!(member.consume_with(plain(&queue), handler)).unwrap();
     canceller.set(listening.canceller()).unwrap();
     for number in 0..10 {
         wait!(member.publish(&Message::new(number.to_string()).to_queue(&queue))).unwrap();
