@@ -3,9 +3,12 @@
 //!
 //! `cargo run -p amqp-app --example nucleon` runs it on the broker that `AMQP_URL` names, or on a model broker.
 
+use std::future;
+
 use amqp_app::prelude::*;
 use amqp_testkit::EnvBroker;
 use amqp_tokio::Connector;
+use tokio::sync::mpsc;
 
 const ROOM: &str = "unit_test_room";
 const LISTENERS: [(&str, &str); 2] = [("listener1", "user1"), ("listener2", "user2")];
@@ -45,12 +48,20 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // Or each as it comes. A handler that takes the delivery acknowledges it.
     let consume = Consume::new("listener1").on_failure(Retry::none().then_dead_letter());
-    let handler = async |delivery: Delivery| {
+    let (done, mut handled) = mpsc::unbounded_channel();
+    let handler = move |delivery: Delivery| {
         println!("received: {}", String::from_utf8_lossy(delivery.body()));
-        delivery.ack()
+        let done = done.clone();
+        async move {
+            delivery.ack()?;
+            done.send(())?;
+            Ok::<_, Failure>(())
+        }
     };
     let listening = connection.consume_with(consume, handler).await?;
-    until_empty(&listen, "listener1").await?;
+    for _ in 0..2 {
+        handled.recv().await;
+    }
     listening.cancel().await?;
 
     // A daemon: three listeners share the messages of each queue, until a shutdown.
@@ -64,10 +75,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             println!("stopping");
             Ok::<_, Error>(())
         });
+    let (done, mut handled) = mpsc::unbounded_channel();
     for (queue, _) in LISTENERS {
         let consume = Consume::new(queue).concurrency(3);
         let consume = consume.on_failure(Retry::none().then_dead_letter());
-        app = app.consume(consume, async |_: Text| ());
+        let done = done.clone();
+        app = app.consume(consume, move |_: Text| future::ready(done.send(())));
     }
     let daemon = tokio::spawn(app.run(shutdown));
     let connection = publish.connection().await?;
@@ -75,8 +88,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let key = LISTENERS[number % 2].1;
         connection.publish(&Message::new(number.to_string()).to(ROOM, key)).await?;
     }
-    for (queue, _) in LISTENERS {
-        until_empty(&publish, queue).await?;
+    for _ in 0..10 {
+        handled.recv().await;
     }
     stopper.stop();
     println!("{} handled", daemon.await??.handled);
@@ -86,17 +99,5 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     channel.exchange_delete(ExchangeDelete::new(ROOM)).await?;
     pools.close().await;
-    Ok(())
-}
-
-/// Waits until nothing in the queue is ready.
-async fn until_empty(
-    pool: &Pool<Connector>,
-    queue: &str,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let channel = pool.connection().await?.open_channel().await?;
-    while channel.queue_declare(QueueDeclare::passive(queue)).await?.message_count > 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
     Ok(())
 }
