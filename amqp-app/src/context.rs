@@ -11,6 +11,7 @@ use amqp_async::{Delivery, FieldTable, Properties, ReceivedMessage};
 use bytes::Bytes;
 
 use crate::copy;
+use crate::late::Late;
 use crate::message::Message;
 use crate::runner::Runner;
 use crate::sync::lock;
@@ -36,7 +37,8 @@ struct Shared {
     slot: Arc<Slot>,
     extensions: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     outgoing: Mutex<Vec<Message>>,
-    runner: Option<Runner>,
+    /// Where handlers that block run, and which of them run late. `None` without an application.
+    blocking: Option<(Runner, Late)>,
 }
 
 enum Content {
@@ -109,6 +111,7 @@ pub(crate) struct Facts {
     pub(crate) counts_redelivered: bool,
     pub(crate) deadline: Option<Instant>,
     pub(crate) runner: Runner,
+    pub(crate) late: Late,
 }
 
 impl<S> Context<S> {
@@ -119,7 +122,7 @@ impl<S> Context<S> {
         slot: Arc<Slot>,
         state: S,
     ) -> Self {
-        let Facts { queue, in_place, counts_redelivered, deadline, runner } = facts;
+        let Facts { queue, in_place, counts_redelivered, deadline, runner, late } = facts;
         let shared = Shared {
             queue,
             content: Content::Received(message),
@@ -131,7 +134,7 @@ impl<S> Context<S> {
             slot,
             extensions: Mutex::default(),
             outgoing: Mutex::default(),
-            runner: Some(runner),
+            blocking: Some((runner, late)),
         };
         Self { shared: Arc::new(shared), state }
     }
@@ -151,7 +154,7 @@ impl<S> Context<S> {
             slot: Arc::default(),
             extensions: Mutex::default(),
             outgoing: Mutex::default(),
-            runner: None,
+            blocking: None,
         };
         Self { shared: Arc::new(shared), state }
     }
@@ -264,8 +267,8 @@ impl<S> Context<S> {
         self.shared.slot.put(delivery);
     }
 
-    pub(crate) fn runner(&self) -> Option<&Runner> {
-        self.shared.runner.as_ref()
+    pub(crate) fn blocking(&self) -> Option<&(Runner, Late)> {
+        self.shared.blocking.as_ref()
     }
 
     fn original(&self) -> Option<(&str, &str)> {

@@ -20,7 +20,7 @@ use crate::sync::{Promise, panic_text};
 /// An asynchronous closure must not capture anything, because its future would borrow from it. Use the state of the application
 /// ([`State`](crate::State)), or a closure that returns a future of its own.
 ///
-/// What is no handler does not compile, and the compiler lists what is one:
+/// What is not a handler does not compile, and the compiler lists what is one:
 ///
 /// ```compile_fail,E0277
 /// # use amqp_app::prelude::*;
@@ -92,6 +92,7 @@ pub trait ThreadHandler<A, S>: Clone + Send + Sync + 'static {
 /// block.
 ///
 /// It cannot be interrupted: if its timeout expires, its message is retried while it still runs, and its result is ignored.
+/// Until it returns, its worker takes no further message, and the application is not [ready](crate::Health::is_ready).
 ///
 /// ```
 /// use amqp_app::prelude::*;
@@ -127,18 +128,22 @@ where
     async fn call(self, context: Context<S>) -> Outcome {
         let promise = Promise::new();
         let (handler, kept) = (self.0, promise.other());
-        let Some(runner) = context.runner().cloned() else {
+        let Some((runner, late)) = context.blocking().cloned() else {
             // A test without a broker may block.
             return handler.call(context);
         };
+        let (awaiting, running) = late.begin();
         runner.spawn_blocking(move || {
             let called = catch_unwind(AssertUnwindSafe(|| handler.call(context)));
+            drop(running);
             kept.keep(called.unwrap_or_else(|panic| {
                 let text = panic_text(&*panic);
                 Outcome::failure(Failure::new(Verdict::Retry, FailureCause::Panic, text))
             }));
         });
-        promise.wait().await
+        let outcome = promise.wait().await;
+        drop(awaiting);
+        outcome
     }
 }
 

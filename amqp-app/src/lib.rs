@@ -44,6 +44,7 @@ mod failure;
 pub mod guide;
 mod handler;
 mod ids;
+mod late;
 pub mod limits;
 mod message;
 mod middleware;

@@ -33,7 +33,7 @@ pub const MESSAGE_ID_MAX: usize = 255;
 
 /// How long a message waits for the confirms of what it has caused, before it is given back. A broker that blocks
 /// publishes may confirm nothing for hours.
-pub const SETTLEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+pub const CONFIRMS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long an exchange is known to exist. A publish to one that is missing closes the channel, and with it the confirms of
 /// all others.

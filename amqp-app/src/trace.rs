@@ -12,11 +12,19 @@ pub(crate) fn failed(queue: &str, attempt: u32, failure: &dyn Display, step: &dy
 }
 
 /// A copy of a message was not stored, and the message is given back.
-pub(crate) fn unsettled(queue: &str, error: &dyn Display) {
+pub(crate) fn unstored(queue: &str, error: &dyn Display) {
     #[cfg(feature = "tracing")]
     tracing::error!(target: TARGET, queue, %error, "copy of a message not stored: message given back");
     #[cfg(not(feature = "tracing"))]
     let _ = (queue, error);
+}
+
+/// A part of the application that is not a handler has panicked, and the message is given back.
+pub(crate) fn panicked(queue: &str, panic: &dyn Display) {
+    #[cfg(feature = "tracing")]
+    tracing::error!(target: TARGET, queue, %panic, "panic beside a handler: message given back");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (queue, panic);
 }
 
 /// A consumer has ended, or could not be started again.

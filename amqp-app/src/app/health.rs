@@ -49,10 +49,10 @@ pub struct SourceHealth {
     pub consuming: bool,
     /// Messages that are being handled.
     pub in_work: usize,
-    /// Messages that are being handled, and whose timeout has expired: their handlers block, and cannot be interrupted.
+    /// Handlers that run on although their timeout has expired: they block, and cannot be interrupted.
     pub overdue: usize,
     /// Messages in a row whose copies could not be parked, or put into a queue for retries.
-    pub unsettled: u32,
+    pub unstored: u32,
     /// Why the consumer has ended, or could not be started again, while it is not started.
     pub last_error: Option<String>,
 }
@@ -68,7 +68,7 @@ impl Health {
     pub fn is_ready(&self) -> bool {
         let Some(report) = self.report() else { return false };
         let is_ready =
-            |source: &SourceHealth| source.consuming && source.overdue == 0 && source.unsettled < 3;
+            |source: &SourceHealth| source.consuming && source.overdue == 0 && source.unstored < 3;
         report.connected
             && report.blocked.is_none()
             && !report.stopping

@@ -221,7 +221,7 @@ impl<P: Asynchronous, S: Clone + Send + Sync + 'static> App<P, S> {
     ///
     /// # Errors
     /// [`Error::Connect`] and [`Error::Setup`] at the start. [`Error::Invalid`] if two handlers consume from one queue.
-    /// [`Error::Hook`] if a hook fails. [`Error::ConnectionEnded`] if a connection ends for good, and [`Error::Stopped`] if a
+    /// [`Error::Hook`] if a hook fails. [`Error::ConnectionEnded`] if a connection ends and is not recovered, and [`Error::Stopped`] if a
     /// handler asks for the end: then messages in work are finished as in a shutdown.
     ///
     /// # Cancel safety
@@ -250,7 +250,7 @@ impl<S: Clone + Send + Sync + 'static> App<amqp_blocking::Connector, S> {
     ///
     /// # Errors
     /// [`Error::Connect`] and [`Error::Setup`] at the start. [`Error::Invalid`] if two handlers consume from one queue.
-    /// [`Error::Hook`] if a hook fails. [`Error::ConnectionEnded`] if a connection ends for good, and [`Error::Stopped`] if a
+    /// [`Error::Hook`] if a hook fails. [`Error::ConnectionEnded`] if a connection ends and is not recovered, and [`Error::Stopped`] if a
     /// handler asks for the end.
     pub fn run(self, shutdown: Shutdown) -> Result<Report, Error> {
         amqp_blocking::runtime::Threads.block_on(self.run_to_the_end(shutdown))

@@ -31,7 +31,8 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Messages that were handled and acknowledged.
+    /// Messages that were handled and acknowledged. Also those whose handler took the
+    /// [`Delivery`](amqp_async::Delivery) and succeeded, however it answered the broker.
     handled
     /// Attempts that failed, for any reason.
     failed

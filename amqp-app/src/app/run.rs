@@ -160,7 +160,7 @@ impl<S: Clone + Send + Sync + 'static> Running<S> {
         self.engine.task_ended();
     }
 
-    /// Waits until the shutdown begins, or a connection has ended for good.
+    /// Waits until the shutdown begins, or a connection has ended and is not recovered.
     async fn wait(&self) {
         let engine = &self.engine;
         let (mut consuming, mut publishing) =

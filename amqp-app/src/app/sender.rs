@@ -35,7 +35,7 @@ struct State {
 /// Why a message was not sent.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unsent {
-    /// The connection has ended for good.
+    /// The connection has ended, and is not recovered.
     #[error("the connection has ended: {0}")]
     Ended(amqp_async::Error),
     #[error("cannot be sent: {0}")]

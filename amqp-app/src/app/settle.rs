@@ -20,7 +20,7 @@ use crate::decide::Step;
 use crate::error::Error;
 use crate::failure::{BoxError, Failure};
 use crate::ids;
-use crate::limits::{GIVE_BACK_PAUSE, SETTLEMENT_TIMEOUT};
+use crate::limits::{CONFIRMS_TIMEOUT, GIVE_BACK_PAUSE};
 use crate::message::Message;
 use crate::retry::{LastResort, Retry};
 use crate::trace;
@@ -105,8 +105,8 @@ pub(crate) async fn settle<S: Clone + Send + Sync + 'static>(
 pub(crate) fn acknowledge<S>(source: &Source<S>, slot: &Slot, counter: &Counter) -> bool {
     let Some(delivery) = slot.take(Held::Taken) else { return false };
     let acknowledged = delivery.ack().is_ok();
-    if acknowledged && source.unsettled.load(Ordering::Relaxed) > 0 {
-        source.unsettled.store(0, Ordering::Relaxed);
+    if acknowledged && source.unstored.load(Ordering::Relaxed) > 0 {
+        source.unstored.store(0, Ordering::Relaxed);
     }
     count(source, counter, acknowledged);
     !acknowledged
@@ -145,7 +145,7 @@ pub(crate) async fn panicked<S: Clone + Send + Sync + 'static>(
     let counters = &source.engine.counters;
     counters.failed.add(1);
     counters.panicked.add(1);
-    trace::unsettled(&source.queue, panic);
+    trace::panicked(&source.queue, panic);
     source.pause(GIVE_BACK_PAUSE).await;
     if let Some(delivery) = slot.take(Held::Taken) {
         count(source, &counters.given_back, delivery.nack(true).is_ok());
@@ -157,8 +157,8 @@ async fn give_back<S: Clone + Send + Sync + 'static>(
     work: Work<'_, S>,
     error: impl Display + Send,
 ) {
-    trace::unsettled(&work.source.queue, &error);
-    work.source.unsettled.fetch_add(1, Ordering::Relaxed);
+    trace::unstored(&work.source.queue, &error);
+    work.source.unstored.fetch_add(1, Ordering::Relaxed);
     work.source.pause(GIVE_BACK_PAUSE).await;
     answer(work, &work.source.engine.counters.given_back, |delivery| delivery.nack(true));
 }
@@ -200,19 +200,19 @@ async fn store_copy<S: Clone + Send + Sync + 'static>(
     error: &str,
     queue: &str,
     details: &[Detail],
-) -> Result<bool, Unsettled> {
+) -> Result<bool, Unstored> {
     let source = work.source;
     loop {
         let stored = send_copy(work, error, queue, details).await;
         let is_held = || work.slot.look(Delivery::is_stale) == Some(false);
         match stored {
-            Err(unsettled)
+            Err(unstored)
                 if is_counted(source, work.message)
                     && is_held()
                     && !source.engine.is_stopping() =>
             {
-                trace::unsettled(&source.queue, &unsettled);
-                source.unsettled.fetch_add(1, Ordering::Relaxed);
+                trace::unstored(&source.queue, &unstored);
+                source.unstored.fetch_add(1, Ordering::Relaxed);
                 source.pause(GIVE_BACK_PAUSE).await;
             }
             stored => return stored,
@@ -229,7 +229,7 @@ fn is_counted<S>(source: &Source<S>, message: &ReceivedMessage) -> bool {
 
 /// When a message whose consequences are not confirmed is given back. One that its queue counts is kept.
 pub(crate) fn deadline<S>(source: &Source<S>, message: &ReceivedMessage) -> Option<Instant> {
-    let deadline = || source.engine.runner.now().checked_add(SETTLEMENT_TIMEOUT);
+    let deadline = || source.engine.runner.now().checked_add(CONFIRMS_TIMEOUT);
     if is_counted(source, message) { None } else { deadline() }
 }
 
@@ -239,7 +239,7 @@ async fn send_copy<S>(
     error: &str,
     queue: &str,
     details: &[Detail],
-) -> Result<bool, Unsettled> {
+) -> Result<bool, Unstored> {
     let original = original(work.message);
     let failed =
         Failed { queue: &work.source.queue, attempts: work.attempt, error, now: unix_seconds() };
@@ -247,8 +247,8 @@ async fn send_copy<S>(
         let copy = copy::copy(&original, failed, *detail, queue);
         match confirmed(work, &copy).await {
             Ok(()) => return Ok(true),
-            Err(Unsettled::Unsent(Unsent::Invalid(_))) => {}
-            Err(unsettled) => return Err(unsettled),
+            Err(Unstored::Unsent(Unsent::Invalid(_))) => {}
+            Err(unstored) => return Err(unstored),
         }
     }
     Ok(false)
@@ -259,7 +259,7 @@ async fn report<S>(
     error: &str,
     exchange: &str,
     routing_key: &str,
-) -> Result<(), Unsettled> {
+) -> Result<(), Unstored> {
     let request = work.message.properties().unwrap_or_default();
     let report = Message::new(error.replace('\0', "")).content_type("text/plain");
     let report = report.to(exchange, routing_key).header("retry-queue", &*work.source.queue);
@@ -269,26 +269,26 @@ async fn report<S>(
     confirmed(work, &report).await
 }
 
-/// Why a message could not be settled.
+/// Why the copy of a message, or the report about it, could not be stored.
 #[derive(Debug, thiserror::Error)]
-enum Unsettled {
+enum Unstored {
     #[error("{0}")]
     Unsent(Unsent),
-    #[error("not confirmed within {} s", SETTLEMENT_TIMEOUT.as_secs())]
+    #[error("not confirmed within {} s", CONFIRMS_TIMEOUT.as_secs())]
     TimedOut,
 }
 
-async fn confirmed<S>(work: Work<'_, S>, message: &amqp_async::Message) -> Result<(), Unsettled> {
+async fn confirmed<S>(work: Work<'_, S>, message: &amqp_async::Message) -> Result<(), Unstored> {
     let engine = &work.source.engine;
     let deadline = deadline(work.source, work.message);
     match engine.runner.until(deadline, engine.sender.send(message)).await {
         Some(sent) => {
             if sent.is_ok() {
-                work.source.unsettled.store(0, Ordering::Relaxed);
+                work.source.unstored.store(0, Ordering::Relaxed);
             }
-            sent.map_err(Unsettled::Unsent)
+            sent.map_err(Unstored::Unsent)
         }
-        None => Err(Unsettled::TimedOut),
+        None => Err(Unstored::TimedOut),
     }
 }
 

@@ -15,6 +15,7 @@ use super::{setup, worker};
 use crate::consume::Consume;
 use crate::context::{Held, Slot};
 use crate::error::Error;
+use crate::late::Late;
 use crate::limits::{RESTART_DELAY, RESTART_DELAY_MAX};
 use crate::middleware::Route;
 use crate::remember::Remembered;
@@ -37,7 +38,9 @@ pub(crate) struct Source<S> {
     /// The outcomes whose acknowledgement was lost.
     pub(crate) remembered: Mutex<Remembered>,
     /// Messages in a row whose copies could not be stored.
-    pub(crate) unsettled: AtomicU32,
+    pub(crate) unstored: AtomicU32,
+    /// For each worker, its handlers that block, and run on after their timeout.
+    pub(crate) late: Vec<Late>,
     /// What each worker has in work.
     in_work: Mutex<Vec<Option<InWork>>>,
     is_consuming: AtomicBool,
@@ -61,7 +64,8 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
         Self {
             queue: consume.name().into(),
             remembered: Mutex::default(),
-            unsettled: AtomicU32::new(0),
+            unstored: AtomicU32::new(0),
+            late: (0..consume.concurrency).map(|_| Late::default()).collect(),
             in_work: Mutex::new((0..consume.concurrency).map(|_| None).collect()),
             consume,
             route,
@@ -150,7 +154,7 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
             let end = race(&mut ended, &mut self.engine.stop.reached(STOPPING)).await;
             self.is_consuming.store(false, Ordering::Release);
             match end {
-                // The connection has ended for good, and with it the application.
+                // The connection is not recovered. The application ends with it.
                 Either::First(Some(error)) if error.is_connection() => break,
                 Either::First(Some(error)) => self.note(&error),
                 // The application itself has cancelled it, or drains the connection.
@@ -243,8 +247,9 @@ impl<S: Send + Sync> Watch for Source<S> {
             queue: self.queue.to_string(),
             consuming: self.is_consuming.load(Ordering::Acquire),
             in_work: at_work().count(),
-            overdue: at_work().filter(is_overdue).count(),
-            unsettled: self.unsettled.load(Ordering::Relaxed),
+            overdue: at_work().filter(is_overdue).count()
+                + self.late.iter().map(Late::count).sum::<usize>(),
+            unstored: self.unstored.load(Ordering::Relaxed),
             last_error: lock(&self.last_error).clone(),
         }
     }

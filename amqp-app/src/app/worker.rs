@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use amqp_async::{Delivery, Properties, ReceivedMessage};
 
-use super::engine::NOW;
+use super::engine::{NOW, STOPPING};
 use super::sender::Unsent;
 use super::settle::{self, Work};
 use super::source::Source;
@@ -15,7 +15,7 @@ use crate::copy;
 use crate::decide::{Step, decide};
 use crate::failure::{Failure, FailureCause, Verdict};
 use crate::ids;
-use crate::limits::SETTLEMENT_TIMEOUT;
+use crate::limits::CONFIRMS_TIMEOUT;
 use crate::message::Message;
 use crate::outcome::Outcome;
 use crate::remember::Mark;
@@ -33,6 +33,12 @@ pub(crate) async fn work<S: Clone + Send + Sync + 'static>(source: &Source<S>, w
     };
     // A handler may have stopped the application: its message is the last one.
     while !source.engine.is_stopping() {
+        // Otherwise handlers that block for longer than their timeout would take more and more threads.
+        let mut free = pin!(source.late[worker].none());
+        if let Either::Second(()) = race(&mut free, &mut source.engine.stop.reached(STOPPING)).await
+        {
+            return;
+        }
         let mut next = pin!(source.intake.next(worker, key));
         let Either::First(Some((delivery, key))) = race(&mut next, &mut now).await else { return };
         let slot = Arc::new(Slot::holding(delivery));
@@ -161,6 +167,7 @@ async fn attempt<S: Clone + Send + Sync + 'static>(
         counts_redelivered: source.consume.retry.counts_redelivered,
         deadline: source.consume.timeout.and_then(|timeout| runner.now().checked_add(timeout)),
         runner: runner.clone(),
+        late: source.late[worker].clone(),
     };
     let deadline = facts.deadline;
     let (state, held) = (source.state.clone(), Arc::clone(slot));
@@ -227,7 +234,7 @@ async fn is_remembered<S>(source: &Source<S>, slot: &Arc<Slot>, message: &Receiv
     let Some(sent) = lock(&source.remembered).take(engine.runner.now(), &mark) else {
         return false;
     };
-    let deadline = engine.runner.now().checked_add(SETTLEMENT_TIMEOUT);
+    let deadline = engine.runner.now().checked_add(CONFIRMS_TIMEOUT);
     // They were confirmed before. What cannot be sent now was a duplicate.
     engine.runner.until(deadline, engine.sender.send_all(&sent)).await;
     if settle::acknowledge(source, slot, &engine.counters.handled) {
@@ -259,7 +266,7 @@ async fn send<S>(
     let deadline = settle::deadline(source, received);
     let sending = engine.sender.send_all(&completed);
     let Some(results) = engine.runner.until(deadline, sending).await else {
-        let text = format!("not confirmed within {} s", SETTLEMENT_TIMEOUT.as_secs());
+        let text = format!("not confirmed within {} s", CONFIRMS_TIMEOUT.as_secs());
         return Err(unsent(Verdict::GiveBack, text));
     };
     let mut first = None;

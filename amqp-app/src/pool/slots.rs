@@ -15,7 +15,7 @@ pub(crate) enum Condition {
     Ready,
     /// It was lost, and is being recovered.
     Recovering,
-    /// It has ended for good.
+    /// It has ended, and is not recovered.
     Ended,
 }
 

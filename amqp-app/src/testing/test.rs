@@ -153,18 +153,18 @@ impl<P: Asynchronous> Test<P> {
     }
 
     /// Waits until the applications have handled everything that is in their queues.
-    pub async fn settled(&self) {
-        let is_settled = || {
+    pub async fn all_handled(&self) {
+        let are_handled = || {
             let running = lock(&self.running);
             let mut queues = running.iter().flat_map(|it| &it.queues);
             queues.all(|queue| self.broker.messages(queue).is_empty())
         };
-        let settled = async {
-            while !is_settled() {
+        let handled = async {
+            while !are_handled() {
                 self.runner.sleep(Duration::from_millis(1)).await;
             }
         };
-        self.within("the end of all work", settled).await;
+        self.within("the end of all work", handled).await;
     }
 
     /// Waits until the applications have handled everything that is in their queues, then advances the broker's clock, and
@@ -172,9 +172,9 @@ impl<P: Asynchronous> Test<P> {
     ///
     /// A message that fails then waits for its next delay from then on: advance once for each delay.
     pub async fn advance(&self, time: Duration) {
-        self.settled().await;
+        self.all_handled().await;
         self.broker.advance(time);
-        self.settled().await;
+        self.all_handled().await;
     }
 
     /// Stops the application, and resolves to what it has done. If there are several, it is the one that was started first.

@@ -1,6 +1,7 @@
 //! What an application survives: panics beside its handlers, queues that take no copies, pools that close.
 
 use std::io;
+use std::sync::{Arc, Mutex, mpsc};
 
 use amqp_app::Pool;
 use amqp_app::prelude::*;
@@ -12,6 +13,7 @@ use crate::at::{
 
 on_model! {
     u_3_a_message_outlives_a_delay_queue_that_is_gone
+    u_3_a_worker_takes_no_further_message_while_its_handler_blocks
     l4_a_pool_whose_opening_is_dropped_leaves_nothing_open
     u_3_a_panic_beside_the_handler_costs_no_worker
     u_3_a_message_of_a_quorum_queue_outlives_a_full_parking_queue
@@ -38,6 +40,38 @@ async fn l4_a_pool_whose_opening_is_dropped_leaves_nothing_open<P: Make>(at: At<
     smol::future::or(opening, attempts).await;
     until("the end of the attempts", async || pool.status().opening == 0).await;
     assert_eq!(pool.status().open, 0);
+}
+
+async fn u_3_a_worker_takes_no_further_message_while_its_handler_blocks<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let queue = client.queue("blocking").await;
+    let (release, released) = mpsc::channel::<()>();
+    let released = Arc::new(Mutex::new(released));
+    let handler = move |Text(text): Text, State(log): State<Log>| {
+        if text == "hang" {
+            // Until the sender is dropped, also by a failure of the test.
+            released.lock().unwrap().recv().unwrap_err();
+        }
+        log.add(text);
+    };
+    for text in ["hang", "hang", "other"] {
+        client.send(&queue, text).await;
+    }
+    let consume = source(queue.as_str()).concurrency(2).timeout(Duration::from_millis(20));
+    let app = at.app().consume(consume, blocking(handler));
+    let health = app.health();
+    let report = beside(app, async move |_| {
+        assert_eq!(client.bodies(&format!("{queue}.parked"), 2).await, ["hang", "hang"]);
+        let overdue = async || health.report().is_some_and(|it| it.sources[0].overdue == 2);
+        until("both late", overdue).await;
+        assert_eq!(at.log.lines(), Vec::<String>::new(), "the other one waits");
+        drop(release);
+        at.log.reach(3).await;
+        until("the health", async || health.is_ready()).await;
+    })
+    .await;
+    // On a busy machine the other one may take too long.
+    assert!(report.handled + report.parked == 3 && report.timed_out >= 2, "{report:?}");
 }
 
 async fn u_3_a_panic_beside_the_handler_costs_no_worker<P: Make>(at: At<P>) {
@@ -87,8 +121,8 @@ async fn u_3_a_message_of_a_quorum_queue_outlives_a_full_parking_queue<P: Make>(
             client.publisher.publish(&message).await.is_ok()
         })
         .await;
-        let unsettled = async || health.report().is_some_and(|it| it.sources[0].unsettled >= 3);
-        until("three copies that are refused", unsettled).await;
+        let unstored = async || health.report().is_some_and(|it| it.sources[0].unstored >= 3);
+        until("three copies that are refused", unstored).await;
         assert!(!health.is_ready());
         assert_eq!(client.bodies(&full, 1).await, ["first"]);
         let parked = client.expect(&full).await;
@@ -112,8 +146,8 @@ async fn u_3_a_message_outlives_a_delay_queue_that_is_gone<P: Make>(at: At<P>) {
         until("the start", async || health.is_ready()).await;
         client.channel.queue_delete(QueueDelete::new(&waiting)).await.unwrap();
         client.send(&queue, "kept").await;
-        let unsettled = async || health.report().is_some_and(|it| it.sources[0].unsettled > 0);
-        until("a copy that reaches no queue", unsettled).await;
+        let unstored = async || health.report().is_some_and(|it| it.sources[0].unstored > 0);
+        until("a copy that reaches no queue", unstored).await;
         client.channel.queue_declare(QueueDeclare::classic(&waiting)).await.unwrap();
         assert_eq!(client.bodies(&waiting, 1).await, ["kept"]);
     })

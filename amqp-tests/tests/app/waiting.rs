@@ -27,7 +27,7 @@ async fn a_policy_of_minutes_takes_milliseconds_on_a_clock_that_the_test_advance
             test.send_message(Message::new(body).to_queue("orders")).await;
         }
         let waiting = |delay: &str| test.broker().ready(&format!("orders.retry.{delay}")).unwrap();
-        test.settled().await;
+        test.all_handled().await;
         assert_eq!((waiting("1s"), waiting("10s")), (2, 0));
         test.advance(Duration::from_millis(999)).await;
         assert_eq!(waiting("1s"), 2);
@@ -53,7 +53,7 @@ async fn a_failure_may_ask_for_a_longer_delay<P: Make>(_: At<P>) {
     };
     test.run(App::new(test.platform()).consume(QueueDeclare::classic("orders"), handler)).await;
     test.send_message(Message::new("1").to_queue("orders")).await;
-    test.settled().await;
+    test.all_handled().await;
     assert_eq!(test.broker().ready("orders.retry.1m"), Some(1));
     test.advance(Duration::from_secs(60)).await;
     assert_eq!(test.stop().await.handled, 1);
