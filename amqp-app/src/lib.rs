@@ -74,6 +74,8 @@ pub use extract::{
 pub use failure::{BoxError, Failure, FailureCause};
 pub use handler::{Blocking, Handler, ThreadHandler, blocking};
 pub use message::Message;
+#[cfg(feature = "threads")]
+pub use middleware::ThreadNext;
 pub use middleware::{Next, Route, RouteFuture};
 pub use outcome::{IntoOutcome, IntoReply, Outcome, Reply};
 pub use platform::{Asynchronous, Platform};

@@ -7,6 +7,8 @@ pub use amqp_async::{
     Properties, QueueBind, QueueDeclare, QueueDelete, QueuePurge,
 };
 
+#[cfg(feature = "threads")]
+pub use crate::ThreadNext;
 pub use crate::{
     App, Attempt, Body, Consume, Context, Deadline, Error, Exchange, Extension, Failure,
     FromContext, Headers, IntoOutcome, Json, Member, Message, MessageId, Next, Outcome, Outgoing,

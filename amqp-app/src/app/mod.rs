@@ -32,6 +32,8 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::failure::BoxError;
 use crate::handler::Handler;
+#[cfg(feature = "threads")]
+use crate::middleware::ThreadNext;
 use crate::middleware::{self, Next, Route};
 use crate::outcome::Outcome;
 use crate::platform::{Asynchronous, Platform};
@@ -244,6 +246,30 @@ impl<S: Clone + Send + Sync + 'static> App<amqp_blocking::Connector, S> {
         handler: impl crate::handler::ThreadHandler<A, S>,
     ) -> Self {
         self.add(consume.into(), middleware::thread_route(handler))
+    }
+
+    /// Puts a function around every handler. It gets the message and the rest of the way to the handler, and returns an
+    /// outcome. The last one is the outermost. It runs on the thread of the handler, and may block.
+    ///
+    /// ```
+    /// # use amqp_app::prelude::*;
+    /// # fn example(app: App<amqp_blocking::Connector>) -> App<amqp_blocking::Connector> {
+    /// app.wrap(|context, next| {
+    ///     let queue = context.queue().to_owned();
+    ///     let outcome = next.run(context);
+    ///     println!("{queue}: {}", outcome.is_success());
+    ///     outcome
+    /// })
+    /// # }
+    /// ```
+    pub fn wrap<F>(mut self, wrap: F) -> Self
+    where
+        F: Fn(Context<S>, ThreadNext<S>) -> Outcome + Send + Sync + 'static,
+    {
+        let wrap = Arc::new(wrap);
+        self.around
+            .push(Box::new(move |inner| middleware::thread_wrapped(Arc::clone(&wrap), inner)));
+        self
     }
 
     /// Runs the application until the shutdown, and blocks until then. Returns what it has done.

@@ -1,17 +1,21 @@
 //! Middleware: what runs around every handler. Panics, the retry policy and acknowledgements are outside all of it.
 
+#[cfg(feature = "threads")]
+mod threads;
 mod tower;
 
 use std::fmt;
 use std::sync::Arc;
 
+#[cfg(feature = "threads")]
+pub use self::threads::ThreadNext;
+#[cfg(feature = "threads")]
+pub(crate) use self::threads::{thread_route, thread_wrapped};
 pub(crate) use self::tower::layered;
 pub use self::tower::{Route, RouteFuture};
 
 use crate::context::Context;
 use crate::handler::Handler;
-#[cfg(feature = "threads")]
-use crate::handler::ThreadHandler;
 use crate::outcome::Outcome;
 use crate::runner::BoxFuture;
 
@@ -42,18 +46,6 @@ impl<S> fmt::Debug for Next<S> {
 pub(crate) fn route<A: 'static, S: Send + Sync + 'static>(handler: impl Handler<A, S>) -> Route<S> {
     let call =
         move |context| -> BoxFuture<'static, Outcome> { Box::pin(handler.clone().call(context)) };
-    Route::new(Called(call))
-}
-
-/// The handler runs in the poll of the worker, which is a thread.
-#[cfg(feature = "threads")]
-pub(crate) fn thread_route<A: 'static, S: Send + Sync + 'static>(
-    handler: impl ThreadHandler<A, S>,
-) -> Route<S> {
-    let call = move |context| -> BoxFuture<'static, Outcome> {
-        let handler = handler.clone();
-        Box::pin(async move { handler.call(context) })
-    };
     Route::new(Called(call))
 }
 

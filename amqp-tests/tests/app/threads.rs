@@ -1,10 +1,15 @@
 //! Applications on threads: handlers are plain functions.
 
+use std::convert::Infallible;
+use std::task::{Context as TaskContext, Poll};
 use std::thread;
 
 use amqp_app::prelude::*;
+use amqp_app::{Route, RouteFuture};
 use amqp_blocking::{BasicConsume, Connector};
 use amqp_testkit::ModelBroker;
+use tower_layer::Layer;
+use tower_service::Service;
 
 use crate::at::{Log, rabbitmq, source, unique};
 
@@ -117,5 +122,102 @@ fn u_7_a_handler_that_does_not_end_gives_its_message_back() {
     assert!(again.redelivered());
     again.ack().unwrap();
     drop(end);
+    connection.close();
+}
+
+#[derive(Clone)]
+struct Principal(String);
+
+/// A layer of tower that is not ready at the first poll, so that it has to be waited for within a wrapped call.
+#[derive(Clone)]
+struct Slow<T>(T, bool);
+
+impl<T> Layer<T> for Slow<()> {
+    type Service = Slow<T>;
+
+    fn layer(&self, inner: T) -> Slow<T> {
+        Slow(inner, false)
+    }
+}
+
+impl Service<Context<Log>> for Slow<Route<Log>> {
+    type Response = Outcome;
+    type Error = Infallible;
+    type Future = RouteFuture;
+
+    fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
+        if std::mem::replace(&mut self.1, true) {
+            return self.0.poll_ready(cx);
+        }
+        let waker = cx.waker().clone();
+        thread::spawn(move || waker.wake());
+        Poll::Pending
+    }
+
+    fn call(&mut self, context: Context<Log>) -> RouteFuture {
+        context.state().add("layer");
+        self.0.call(context)
+    }
+}
+
+#[test]
+fn gr_29_a_plain_function_around_every_handler_sees_and_changes_what_passes() {
+    let broker = ModelBroker::start().unwrap();
+    let connector = Connector::new(&broker.uri()).unwrap();
+    let connection = connector.connect().unwrap();
+    let channel = connection.open_channel().unwrap();
+    let queue = unique("wrapped");
+    channel.queue_declare(QueueDeclare::classic(&queue)).unwrap();
+    let publisher = connection.publisher().unwrap();
+    publisher.publish(&Message::new("1").to_queue(&queue).header("user", "ada")).unwrap();
+    for body in ["2", "panic", "refused"] {
+        publisher.publish(&Message::new(body).to_queue(&queue)).unwrap();
+    }
+
+    let log = Log::default();
+    let handler = |Extension(Principal(name)): Extension<Principal>, State(log): State<Log>| {
+        if name == "nobody" {
+            return Err(Failure::permanent("who?"));
+        }
+        log.add(format!("handled for {name}"));
+        Ok(())
+    };
+    let app = App::with_state(connector, log.clone()).consume(source(queue.as_str()), handler);
+    let app = app.layer(Slow((), false)).wrap(|context, next| {
+        if context.body() == b"refused" {
+            return Outcome::failure("not today");
+        }
+        let user = context.headers().and_then(|headers| headers.get("user")?.as_str());
+        context.insert(Principal(user.unwrap_or("nobody").to_owned()));
+        next.run(context)
+    });
+    let app = app.wrap(|context: Context<Log>, next: ThreadNext<Log>| {
+        assert_ne!(context.body(), b"panic");
+        let (log, before) = (context.state().clone(), thread::current().id());
+        let outcome = next.run(context);
+        assert_eq!(thread::current().id(), before);
+        log.add(format!("success: {}", outcome.is_success()));
+        outcome
+    });
+    let (stopper, shutdown) = Shutdown::manual();
+    let parking = format!("{queue}.parked");
+    let running = thread::spawn(move || app.run(shutdown).unwrap());
+    let mut parked = Vec::new();
+    while parked.len() < 3 {
+        if broker.ready(&parking).is_some_and(|ready| ready > 0)
+            && let Some(delivery) = channel.basic_get(parking.as_str()).unwrap()
+        {
+            parked.push(String::from_utf8(delivery.body().to_vec()).unwrap());
+            delivery.ack().unwrap();
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    stopper.stop();
+    let report = running.join().unwrap();
+    assert_eq!(parked, ["2", "panic", "refused"]);
+    let expected =
+        ["layer", "handled for ada", "success: true", "layer", "success: false", "success: false"];
+    assert_eq!(log.lines(), expected);
+    assert_eq!((report.handled, report.parked, report.panicked), (1, 3, 1));
     connection.close();
 }
