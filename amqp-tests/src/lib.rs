@@ -1,8 +1,10 @@
-//! Tests of the whole stand in `tests/`. This library has the [simulation](sim) and the [ledger] of loads, and runs the code
+//! Tests of the whole stand in `tests/`. This library has the [simulation](sim) of a session, the [world] in which asynchronous
+//! clients run on a virtual clock, and the [ledger] of loads, and runs the code
 //! blocks of the guide and of the READMEs. The guide's blocks import adapters, on which the guide's own crate cannot depend.
 
 pub mod ledger;
 pub mod sim;
+pub mod world;
 
 #[cfg(doctest)]
 macro_rules! pages {

@@ -74,6 +74,8 @@ pub struct PoolStatus {
     pub recovering: usize,
     /// Connections that are being opened.
     pub opening: usize,
+    /// Connections that are being closed. New ones take their places later.
+    pub closing: usize,
 }
 
 struct Shared<P: Platform> {
@@ -129,7 +131,8 @@ impl<P: Asynchronous> Pool<P> {
     }
 
     /// Closes all connections gracefully: listeners and consumers are cancelled, publishes are confirmed. Resolves when the
-    /// connections are closed, at most 10 s and the configured close timeout later. [`connection`](Self::connection) opens them again.
+    /// connections are closed, at most 10 s and the configured close timeout later. Then [`connection`](Self::connection) opens
+    /// them again.
     ///
     /// # Cancel safety
     /// If the future is dropped before the first poll, nothing happens. If it is dropped later, the connections are closed
@@ -155,8 +158,8 @@ impl<P: Platform> Pool<P> {
     /// Returns how many connections are in which state.
     pub fn status(&self) -> PoolStatus {
         let count = self.0.lock().slots.count(|lent| lent.condition());
-        let slots::Count { ready: open, recovering, opening, .. } = count;
-        PoolStatus { size: self.0.size, open, recovering, opening }
+        let slots::Count { ready: open, recovering, opening, leaving: closing, .. } = count;
+        PoolStatus { size: self.0.size, open, recovering, opening, closing }
     }
 
     async fn open(&self) -> Result<(), Error> {
@@ -165,7 +168,7 @@ impl<P: Platform> Pool<P> {
         // Those that are still being opened when this is dropped are not wanted.
         let abandoned = Abandoned(&self.0);
         self.0.find(true);
-        self.0.opened().await;
+        self.0.idle().await;
         std::mem::forget(abandoned);
         let failure = self.0.lock().failure.take();
         match failure {
@@ -191,7 +194,7 @@ impl<P: Platform> Pool<P> {
                 if state.closes != closes {
                     return Err(Error::PoolClosed);
                 }
-                let failed = state.slots.failures() != failures && !state.slots.is_opening();
+                let failed = state.slots.failures() != failures && !state.slots.is_busy();
                 if failed { state.failure.clone() } else { None }
             };
             let (lent, again_at) = shared.find(failure.is_none());
@@ -209,19 +212,9 @@ impl<P: Platform> Pool<P> {
     }
 
     async fn close_all(&self) {
-        let taken = {
-            let mut state = self.0.lock();
-            state.closes += 1;
-            state.slots.take_all()
-        };
-        self.0.changed.notify(usize::MAX);
-        let closings = taken.iter().map(|lent| async {
-            // What fails here ends with the close.
-            let _ = lent.connection().drain(POOL_DRAIN).await;
-            lent.connection().close().await;
-        });
-        join_all(closings).await;
-        self.0.opened().await;
+        let closings = self.0.take_all();
+        join_all(closings.into_iter().map(Closing::run)).await;
+        self.0.idle().await;
     }
 }
 
@@ -246,15 +239,26 @@ impl<P: Platform> Shared<P> {
         (pick.connection, pick.again_at)
     }
 
-    /// Waits until no connection is being opened.
-    async fn opened(&self) {
+    /// Waits until no connection is being opened or closed.
+    async fn idle(&self) {
         loop {
             let changed = self.changed.listen();
-            if !self.lock().slots.is_opening() {
+            if !self.lock().slots.is_busy() {
                 return;
             }
             changed.await;
         }
+    }
+
+    /// Takes all connections out, to be closed. Borrowers that wait get an error.
+    fn take_all(&self) -> Vec<Closing<'_, P>> {
+        let taken = {
+            let mut state = self.lock();
+            state.closes += 1;
+            state.slots.take_all()
+        };
+        self.changed.notify(usize::MAX);
+        taken.into_iter().map(|(index, lent)| Closing { shared: self, index, lent }).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State<P>> {
@@ -267,11 +271,29 @@ struct Abandoned<'a, P: Platform>(&'a Shared<P>);
 
 impl<P: Platform> Drop for Abandoned<'_, P> {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.closes += 1;
-        drop(state.slots.take_all());
-        drop(state);
-        self.0.changed.notify(usize::MAX);
+        drop(self.0.take_all());
+    }
+}
+
+/// A connection that is being closed. When this is dropped, its slot is vacant.
+struct Closing<'a, P: Platform> {
+    shared: &'a Shared<P>,
+    index: usize,
+    lent: Arc<Lent<P>>,
+}
+
+impl<P: Platform> Closing<'_, P> {
+    async fn run(self) {
+        // What fails here ends with the close.
+        let _ = self.lent.connection().drain(POOL_DRAIN).await;
+        self.lent.connection().close().await;
+    }
+}
+
+impl<P: Platform> Drop for Closing<'_, P> {
+    fn drop(&mut self) {
+        self.shared.lock().slots.ended(self.index, self.shared.runner.now());
+        self.shared.changed.notify(usize::MAX);
     }
 }
 
@@ -312,7 +334,7 @@ impl<P: Platform> Drop for Attempt<P> {
     fn drop(&mut self) {
         if !self.answered {
             let now = self.shared.runner.now();
-            self.shared.lock().slots.failed(self.index, now);
+            self.shared.lock().slots.ended(self.index, now);
         }
         self.shared.changed.notify(usize::MAX);
     }

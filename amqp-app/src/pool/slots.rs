@@ -1,7 +1,7 @@
 //! The places of a pool, without I/O and without a clock: which connection is lent next, and which are to be opened.
 //!
-//! A slot is vacant, opening, or open. A pool of n has n slots, and a slot holds one connection at most, also while that
-//! is being opened: so there are never more than n. A connection that has ended leaves its slot vacant, and
+//! A slot is vacant, opening, open, or leaving. A pool of n has n slots, and a slot holds one connection at most, also while
+//! that is being opened or closed: so there are never more than n. A connection that has ended leaves its slot vacant, and
 //! [`Slots::pick`] asks for another one in its place. After an attempt that failed, the slot stays vacant for a pause.
 
 use std::time::Instant;
@@ -23,11 +23,11 @@ pub(crate) enum Condition {
 enum Slot<C> {
     /// Nothing is opened before this time.
     Vacant(Option<Instant>),
-    /// A connection is being opened. It is not wanted any more if the pool was closed meanwhile.
-    Opening {
-        wanted: bool,
-    },
+    /// A connection is being opened.
+    Opening,
     Open(C),
+    /// The pool was closed. A connection is being closed, or opened to be closed.
+    Leaving,
 }
 
 /// The slots of one pool.
@@ -45,7 +45,7 @@ pub(crate) struct Slots<C> {
 pub(crate) struct Pick<C> {
     /// The connection to lend.
     pub(crate) connection: Option<C>,
-    /// The slots for which a connection is to be opened. Each is answered by [`Slots::opened`] or [`Slots::failed`].
+    /// The slots for which a connection is to be opened. Each is answered by [`Slots::opened`] or [`Slots::ended`].
     pub(crate) open: Vec<usize>,
     /// When the next slot is to be opened, if none is now.
     pub(crate) again_at: Option<Instant>,
@@ -57,6 +57,7 @@ pub(crate) struct Count {
     pub(crate) ready: usize,
     pub(crate) recovering: usize,
     pub(crate) opening: usize,
+    pub(crate) leaving: usize,
     pub(crate) vacant: usize,
 }
 
@@ -86,12 +87,12 @@ impl<C: Clone> Slots<C> {
             match (found, &*slot) {
                 (Condition::Ready, _) => ready = ready.or(Some(index)),
                 (Condition::Recovering, _) => recovering = recovering.or(Some(index)),
-                (Condition::Ended, Slot::Opening { .. }) => {}
+                (Condition::Ended, Slot::Opening | Slot::Leaving) => {}
                 (Condition::Ended, Slot::Vacant(Some(at))) if *at > now => {
                     pick.again_at = Some(pick.again_at.map_or(*at, |other| other.min(*at)));
                 }
                 (Condition::Ended, _) if may_open => {
-                    *slot = Slot::Opening { wanted: true };
+                    *slot = Slot::Opening;
                     pick.open.push(index);
                 }
                 (Condition::Ended, _) => {}
@@ -107,23 +108,23 @@ impl<C: Clone> Slots<C> {
     }
 
     /// Takes a connection that was opened. Returns it if it is not wanted any more: the caller closes it, and then reports
-    /// with [`failed`](Self::failed) that the slot has none.
+    /// with [`ended`](Self::ended) that the slot has none.
     #[must_use]
     pub(crate) fn opened(&mut self, index: usize, connection: C) -> Option<C> {
-        let wanted = matches!(self.slots[index], Slot::Opening { wanted: true });
-        if !wanted {
+        let slot = &mut self.slots[index];
+        if !matches!(slot, Slot::Opening) {
             return Some(connection);
         }
-        self.slots[index] = Slot::Open(connection);
+        *slot = Slot::Open(connection);
         None
     }
 
-    /// Notes that an attempt has ended without a connection.
-    pub(crate) fn failed(&mut self, index: usize, now: Instant) {
-        let wanted = matches!(self.slots[index], Slot::Opening { wanted: true });
-        let pause = wanted.then(|| now.checked_add(REOPEN_PAUSE)).flatten();
+    /// Notes that an attempt, or a close, has ended: the slot has no connection.
+    pub(crate) fn ended(&mut self, index: usize, now: Instant) {
+        let has_failed = matches!(self.slots[index], Slot::Opening);
+        let pause = has_failed.then(|| now.checked_add(REOPEN_PAUSE)).flatten();
         self.slots[index] = Slot::Vacant(pause);
-        self.failures += u64::from(wanted);
+        self.failures += u64::from(has_failed);
     }
 
     /// Returns the number of attempts that failed.
@@ -131,22 +132,20 @@ impl<C: Clone> Slots<C> {
         self.failures
     }
 
-    /// Returns whether a connection is being opened.
-    pub(crate) fn is_opening(&self) -> bool {
-        self.slots.iter().any(|slot| matches!(slot, Slot::Opening { .. }))
+    /// Returns whether a connection is being opened or closed.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.slots.iter().any(|slot| matches!(slot, Slot::Opening | Slot::Leaving))
     }
 
-    /// Empties all slots, and returns the connections. Those that are being opened are not wanted any more.
-    pub(crate) fn take_all(&mut self) -> Vec<C> {
+    /// Returns the connections with their slots. The caller closes them, and then reports each with
+    /// [`ended`](Self::ended). Those that are being opened are not wanted any more.
+    pub(crate) fn take_all(&mut self) -> Vec<(usize, C)> {
         let mut taken = Vec::new();
-        for slot in &mut self.slots {
-            match slot {
-                Slot::Opening { wanted } => *wanted = false,
-                Slot::Open(_) | Slot::Vacant(_) => {
-                    if let Slot::Open(connection) = std::mem::replace(slot, Slot::Vacant(None)) {
-                        taken.push(connection);
-                    }
-                }
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            match std::mem::replace(slot, Slot::Leaving) {
+                Slot::Open(connection) => taken.push((index, connection)),
+                Slot::Opening | Slot::Leaving => {}
+                Slot::Vacant(_) => *slot = Slot::Vacant(None),
             }
         }
         taken
@@ -156,7 +155,7 @@ impl<C: Clone> Slots<C> {
     pub(crate) fn open(&self) -> Vec<C> {
         let open = self.slots.iter().filter_map(|slot| match slot {
             Slot::Open(connection) => Some(connection.clone()),
-            Slot::Opening { .. } | Slot::Vacant(_) => None,
+            Slot::Opening | Slot::Leaving | Slot::Vacant(_) => None,
         });
         open.collect()
     }
@@ -166,7 +165,8 @@ impl<C: Clone> Slots<C> {
         let mut count = Count::default();
         for slot in &self.slots {
             let place = match slot {
-                Slot::Opening { .. } => &mut count.opening,
+                Slot::Opening => &mut count.opening,
+                Slot::Leaving => &mut count.leaving,
                 Slot::Vacant(_) => &mut count.vacant,
                 Slot::Open(connection) => match condition(connection) {
                     Condition::Ready => &mut count.ready,
@@ -253,9 +253,9 @@ mod tests {
         let mut played = full(1);
         played.is(1, Condition::Ended);
         assert_eq!(played.pick(), (None, vec![0]));
-        assert!(played.slots.is_opening());
-        played.slots.failed(0, played.now);
-        assert_eq!((played.slots.failures(), played.slots.is_opening()), (1, false));
+        assert!(played.slots.is_busy());
+        played.slots.ended(0, played.now);
+        assert_eq!((played.slots.failures(), played.slots.is_busy()), (1, false));
         let pick = played.slots.pick(played.now, true, |_| Condition::Ready);
         assert_eq!((pick.connection, pick.open), (None, vec![]));
         assert_eq!(pick.again_at, Some(played.now + REOPEN_PAUSE));
@@ -271,15 +271,17 @@ mod tests {
         let mut played = full(2);
         played.is(1, Condition::Ended);
         assert_eq!(played.pick(), (Some(2), vec![0]));
-        assert_eq!(played.slots.take_all(), [2]);
-        // The first one is not wanted, and keeps its slot until it is closed.
+        assert_eq!(played.slots.take_all(), [(1, 2)]);
+        // Both keep their slots until they are closed: the first one was opened although it is not wanted.
         assert_eq!(played.open(0), Some(3));
+        assert_eq!(played.pick(), (None, vec![]));
+        played.slots.ended(1, played.now);
         assert_eq!(played.pick(), (None, vec![1]));
-        played.slots.failed(0, played.now);
-        assert_eq!(played.slots.failures(), 0);
+        played.slots.ended(0, played.now);
+        assert_eq!((played.slots.failures(), played.slots.is_busy()), (0, true));
         assert_eq!(played.pick(), (None, vec![0]));
         assert_eq!([0, 1].map(|slot| played.open(slot)), [None, None]);
-        assert_eq!(played.slots.take_all(), [4, 5]);
+        assert_eq!(played.slots.take_all(), [(0, 4), (1, 5)]);
     }
 
     /// In any order of what may happen, there are never more connections than slots, and none is lent that has ended.
@@ -289,7 +291,7 @@ mod tests {
             let mut random = Random(seed + 1);
             let size = random.below(4) + 1;
             let mut played = Played::new(size);
-            // The slots of attempts, and connections that are not wanted and being closed, with their slots.
+            // The slots of attempts, and of connections that are being closed.
             let (mut attempts, mut closing) = (Vec::new(), Vec::new());
             for _ in 0..200 {
                 match random.below(7) {
@@ -313,11 +315,11 @@ mod tests {
                     }
                     4 if !attempts.is_empty() => {
                         let slot = attempts.swap_remove(random.below(attempts.len()));
-                        played.slots.failed(slot, played.now);
+                        played.slots.ended(slot, played.now);
                     }
                     4 if !closing.is_empty() => {
                         let slot = closing.swap_remove(random.below(closing.len()));
-                        played.slots.failed(slot, played.now);
+                        played.slots.ended(slot, played.now);
                     }
                     5 => {
                         let open = played.slots.open();
@@ -329,7 +331,9 @@ mod tests {
                             }
                         }
                     }
-                    _ if random.below(10) == 0 => drop(played.slots.take_all()),
+                    _ if random.below(10) == 0 => {
+                        closing.extend(played.slots.take_all().into_iter().map(|(slot, _)| slot));
+                    }
                     _ => played.now += Duration::from_millis(300),
                 }
                 let count = played.slots.open().len() + attempts.len() + closing.len();

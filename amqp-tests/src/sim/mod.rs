@@ -21,7 +21,7 @@ mod driver;
 mod hosting;
 mod invariants;
 mod network;
-mod random;
+pub(crate) mod random;
 mod swarm;
 mod trace;
 mod truth;

@@ -15,3 +15,4 @@ mod surviving;
 mod threads;
 mod timeouts;
 mod waiting;
+mod world;

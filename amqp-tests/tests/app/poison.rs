@@ -127,11 +127,6 @@ fn ten_thousand_messages_end_handled_or_parked_on_rabbitmq() {
     on_tokio_multi_thread(ten_thousand(At::<amqp_tokio::Connector>::rabbitmq()));
 }
 
-#[test]
-fn ten_thousand_messages_end_handled_or_parked_on_the_model() {
-    on_tokio_multi_thread(ten_thousand(At::<amqp_smol::Connector>::model()));
-}
-
 async fn ten_thousand<P: Make>(at: At<P>) {
     const MESSAGES: usize = 10_000;
     let client = at.client().await;

@@ -38,7 +38,8 @@ async fn l4_a_pool_whose_opening_is_dropped_leaves_nothing_open<P: Make>(at: At<
     };
     let attempts = until("the attempts", async || proxy.accepted() == 3);
     smol::future::or(opening, attempts).await;
-    until("the end of the attempts", async || pool.status().opening == 0).await;
+    until("the end of the attempts", async || pool.status().opening + pool.status().closing == 0)
+        .await;
     assert_eq!(pool.status().open, 0);
 }
 
