@@ -67,6 +67,20 @@ pub enum FailureCause {
     Unsent,
 }
 
+impl FailureCause {
+    /// Returns the name of the cause: the attribute `error.type` of metrics and spans.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Malformed => "malformed",
+            Self::Panic => "panic",
+            Self::TimedOut => "timed_out",
+            Self::Undecodable => "undecodable",
+            Self::Unsent => "unsent",
+        }
+    }
+}
+
 impl Failure {
     /// Creates a failure that is retried as the policy of the source says.
     pub fn retry(error: impl Into<BoxError>) -> Self {

@@ -46,6 +46,7 @@ mod handler;
 mod ids;
 mod late;
 pub mod limits;
+mod measure;
 mod message;
 mod middleware;
 mod outcome;

@@ -69,6 +69,9 @@ pub const TEST_PATIENCE: Duration = Duration::from_secs(10);
 /// How long tasks have to end when their messages were given back. Only a thread whose handler does not return needs longer.
 pub const ABANDONED_WAIT: Duration = Duration::from_millis(500);
 
+/// How often the metric `amqp_app.ready` is taken. Collectors ask for metrics every few seconds.
+pub const READY_SAMPLED: Duration = Duration::from_secs(1);
+
 /// How long a pool that closes waits for confirms, as long as most applications have until they are killed.
 pub const POOL_DRAIN: Duration = Duration::from_secs(10);
 /// How long a pool waits after an attempt that failed before it opens a connection in the same place, so that a broker that

@@ -5,8 +5,16 @@ use std::process::Command;
 use crate::package::selected;
 use crate::{is_installed, run, run_command};
 
-/// Lints and documents the published packages with every feature.
+/// The features of `amqp-app`, each of which must compile without the others.
+const ALONE: [&str; 6] = ["", "metrics", "signals", "testing", "threads", "tracing"];
+
+/// Lints and documents the published packages with every feature, and lints `amqp-app` with each of its features alone.
 pub(crate) fn features() -> Result<(), String> {
+    for feature in ALONE {
+        let clippy = ["clippy", "--package", "amqp-app", "--lib", "--tests", "--locked"];
+        let alone = ["--no-default-features", "--features", feature, "--", "-D", "warnings"];
+        run("cargo", &[&clippy[..], &alone].concat())?;
+    }
     let mut clippy = vec!["clippy", "--all-targets", "--all-features", "--locked"];
     clippy.extend(selected());
     clippy.extend(["--", "-D", "warnings"]);

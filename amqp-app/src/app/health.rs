@@ -67,12 +67,7 @@ impl Health {
     /// it, no handler is overdue, copies of failed messages can be stored, and no shutdown has begun.
     pub fn is_ready(&self) -> bool {
         let Some(report) = self.report() else { return false };
-        let is_ready =
-            |source: &SourceHealth| source.consuming && source.overdue == 0 && source.unstored < 3;
-        report.connected
-            && report.blocked.is_none()
-            && !report.stopping
-            && report.sources.iter().all(is_ready)
+        report.is_working() && report.sources.iter().all(SourceHealth::is_ready)
     }
 
     /// Returns the state of the application. `None` before its start and after its end.
@@ -96,6 +91,19 @@ impl Health {
 
     pub(crate) fn end(&self) {
         *lock(&self.0) = Watched { has_ended: true, ..Watched::default() };
+    }
+}
+
+impl HealthReport {
+    /// Whether the application as a whole does its work.
+    pub(crate) const fn is_working(&self) -> bool {
+        self.connected && self.blocked.is_none() && !self.stopping
+    }
+}
+
+impl SourceHealth {
+    pub(crate) const fn is_ready(&self) -> bool {
+        self.consuming && self.overdue == 0 && self.unstored < 3
     }
 }
 

@@ -15,6 +15,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use amqp_async::{Consumer, Delivery, Error};
 
+use crate::measure::Waiting;
 use crate::sync::lock;
 
 /// A message and its key, if the order of keys is kept.
@@ -68,11 +69,14 @@ struct Keys<D> {
     waiting: HashMap<String, VecDeque<D>>,
     /// What waits for a worker alone: its key is reserved.
     ready: VecDeque<(D, String)>,
+    /// Of what waits for its key.
+    measure: Waiting,
 }
 
 impl<F: Feed> Intake<F> {
-    pub(crate) fn new() -> Self {
-        let keys = Keys { busy: HashSet::new(), waiting: HashMap::new(), ready: VecDeque::new() };
+    pub(crate) fn new(measure: Waiting) -> Self {
+        let (busy, waiting, ready) = (HashSet::new(), HashMap::new(), VecDeque::new());
+        let keys = Keys { busy, waiting, ready, measure };
         let state = State { feed: None, end: None, closed: false, keys };
         Self { state: Mutex::new(state), bell: Arc::default(), ended: Mutex::default() }
     }
@@ -186,6 +190,7 @@ impl<D> Keys<D> {
             return Some((delivery, Some(key)));
         }
         self.waiting.entry(key).or_default().push_back(delivery);
+        self.measure.change(0, 1);
         None
     }
 
@@ -193,9 +198,11 @@ impl<D> Keys<D> {
     fn finish(&mut self, key: String, is_stale: fn(&D) -> bool) -> bool {
         let mut next = None;
         if let Some(waiting) = self.waiting.get_mut(&key) {
+            let before = waiting.len();
             // The broker delivers stale ones again, behind those that it has not delivered.
             waiting.retain(|delivery| !is_stale(delivery));
             next = waiting.pop_front();
+            self.measure.change(before, waiting.len());
             if waiting.is_empty() {
                 self.waiting.remove(&key);
             }
@@ -213,6 +220,7 @@ impl<D> Keys<D> {
 
     fn take_waiting(&mut self) -> Vec<D> {
         let mut taken: Vec<D> = self.waiting.drain().flat_map(|(_, waiting)| waiting).collect();
+        self.measure.change(taken.len(), 0);
         for (delivery, key) in self.ready.drain(..) {
             self.busy.remove(&key);
             taken.push(delivery);
@@ -271,6 +279,7 @@ mod tests {
     use amqp_async::Error;
 
     use super::{Feed, Intake, Next};
+    use crate::measure::Waiting;
 
     /// A feed whose deliveries the test adds: text, the first letter of which is the key.
     #[derive(Clone, Default)]
@@ -336,7 +345,7 @@ mod tests {
     }
 
     fn opened() -> (Intake<Played>, Played, [Arc<Woken>; 3]) {
-        let (intake, feed) = (Intake::new(), Played::default());
+        let (intake, feed) = (Intake::new(Waiting::unmeasured()), Played::default());
         intake.open(feed.clone());
         (intake, feed, Default::default())
     }

@@ -3,6 +3,8 @@
 use std::process::{ExitCode, Termination};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::measure::Measures;
+
 /// Counters, and the report that is made of them.
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident)*) => {
@@ -17,12 +19,26 @@ macro_rules! counters {
             pub signal: Option<i32>,
         }
 
-        #[derive(Debug, Default)]
+        #[derive(Debug)]
         pub(crate) struct Counters {
             $(pub(crate) $name: Counter,)*
         }
 
+        impl Default for Counters {
+            fn default() -> Self {
+                let mut numbers = 0..;
+                Self { $($name: Counter::number(numbers.next().unwrap_or_default()),)* }
+            }
+        }
+
         impl Counters {
+            /// The names of the counters as metrics, in the order of their numbers, and their descriptions.
+            #[cfg(feature = "metrics")]
+            pub(crate) const METRICS: &[(&str, &str)] = &[$((
+                concat!("amqp_app.", stringify!($name)),
+                concat!("Counted as `", stringify!($name), "` of the report of an application"),
+            ),)*];
+
             pub(crate) fn report(&self, signal: Option<i32>) -> Report {
                 Report { $($name: self.$name.get(),)* signal }
             }
@@ -61,16 +77,25 @@ counters! {
     abandoned
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
+/// A counter of a report. It is also a metric, for each source one.
+#[derive(Debug)]
+pub(crate) struct Counter {
+    number: usize,
+    count: AtomicU64,
+}
 
 impl Counter {
-    pub(crate) fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
+    const fn number(number: usize) -> Self {
+        Self { number, count: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn add(&self, source: &Measures, count: u64) {
+        self.count.fetch_add(count, Ordering::Relaxed);
+        source.count(self.number, count);
     }
 
     pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.count.load(Ordering::Relaxed)
     }
 }
 

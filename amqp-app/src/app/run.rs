@@ -19,6 +19,7 @@ use super::source::Source;
 use crate::connections::Lease;
 use crate::error::Error;
 use crate::limits::ABANDONED_WAIT;
+use crate::measure;
 use crate::platform::Platform;
 use crate::runner::{BoxFuture, join_all};
 use crate::sync::{Either, Level, race};
@@ -33,6 +34,7 @@ impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
         if let Some(error) = shutdown.error.take() {
             return Err(Error::Signals(error));
         }
+        measure::describe();
         let runner = self.runner.clone();
         if let Some(mut when) = shutdown.when.take() {
             let stop = stop.clone();
@@ -53,7 +55,8 @@ impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
         };
         let sender = Sender::new(runner.clone(), publishing.connection.clone());
         let engine = Engine::new(runner, consuming.connection.clone(), sender, stop);
-        let app = Running { engine: Arc::new(engine), sources: Vec::new() };
+        let health = self.health.clone();
+        let app = Running { engine: Arc::new(engine), sources: Vec::new(), health };
         let result = app.run(self, shutdown).await;
         for Lease { connection, owned } in [publishing, consuming] {
             if owned {
@@ -92,6 +95,7 @@ impl Drop for Guard {
 struct Running<S> {
     engine: Arc<Engine>,
     sources: Vec<Arc<Source<S>>>,
+    health: Health,
 }
 
 impl<S: Clone + Send + Sync + 'static> Running<S> {
@@ -118,6 +122,7 @@ impl<S: Clone + Send + Sync + 'static> Running<S> {
         }
         trace::stopping();
         self.engine.stop.raise(STOPPING);
+        self.measure();
         let last: [BoxFuture<'_, ()>; 2] =
             [Box::pin(self.stop(hooks)), Box::pin(self.finish(shutdown.within))];
         join_all(last.into_iter()).await;
@@ -143,6 +148,7 @@ impl<S: Clone + Send + Sync + 'static> Running<S> {
         }
         let watched = self.sources.iter().map(|it| Arc::clone(it) as Arc<dyn Watch>);
         app.health.begin(&self.engine, watched.collect());
+        self.measure();
         app.started.raise(1);
         hooks.run(Stage::Started, &connection).await
     }
@@ -170,10 +176,21 @@ impl<S: Clone + Send + Sync + 'static> Running<S> {
                 Either::First(cause) | Either::Second(cause) => cause,
             }
         });
-        let end: Either<(), CloseCause> =
-            race(&mut engine.stop.reached(STOPPING), &mut ended).await;
+        let mut stop = engine.stop.reached(STOPPING);
+        let mut end = pin!(race(&mut stop, &mut ended));
+        let mut measuring = pin!(measure::sampled(&engine.runner, || self.measure()));
+        let Either::First(end) = race(&mut end, &mut measuring).await else { return };
+        let end: Either<(), CloseCause> = end;
         if let Either::Second(cause) = end {
             engine.fail(Error::ConnectionEnded(cause));
+        }
+    }
+
+    /// Takes the metric `amqp_app.ready` of all sources.
+    fn measure(&self) {
+        let is_working = || self.health.report().is_some_and(|report| report.is_working());
+        for source in &self.sources {
+            source.measures.ready(|| is_working() && source.health().is_ready());
         }
     }
 

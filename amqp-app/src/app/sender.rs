@@ -15,6 +15,7 @@ use amqp_async::errors::InvalidArgument;
 use amqp_async::{Connection, ExchangeDeclare, PublishError, Publisher};
 
 use crate::limits::{EXCHANGE_KNOWN, EXCHANGES_KNOWN_MAX, IN_PLACE_PAUSE};
+use crate::measure::Sending;
 use crate::runner::Runner;
 use crate::sync::lock;
 
@@ -49,6 +50,20 @@ pub(crate) enum Unsent {
     Unroutable { exchange: String, routing_key: String },
 }
 
+#[cfg(feature = "metrics")]
+impl Unsent {
+    /// The attribute `error.type`.
+    pub(crate) const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Ended(_) => "connection_ended",
+            Self::Invalid(_) => "invalid",
+            Self::Nacked => "nacked",
+            Self::Refused { .. } => "refused",
+            Self::Unroutable { .. } => "unroutable",
+        }
+    }
+}
+
 impl Sender {
     pub(crate) fn new(runner: Runner, connection: Connection) -> Self {
         Self { runner, connection, state: Mutex::default() }
@@ -63,6 +78,7 @@ impl Sender {
         &self,
         messages: &[amqp_async::Message],
     ) -> Vec<Result<(), Unsent>> {
+        let mut sending = Sending::begin(&self.runner, messages);
         let mut confirms = Vec::with_capacity(messages.len());
         for message in messages {
             confirms.push(self.put(message).await);
@@ -73,10 +89,12 @@ impl Sender {
                 Ok(confirm) => outcome(message, confirm.await),
                 Err(outcome) => outcome,
             };
-            results.push(match outcome {
+            let result = match outcome {
                 Outcome::Known(result) => result,
                 Outcome::Unknown => self.send_alone(message).await,
-            });
+            };
+            sending.done(&result);
+            results.push(result);
         }
         results
     }

@@ -118,7 +118,7 @@ fn count<S>(source: &Source<S>, counter: &Counter, answered: bool) {
         trace::stale(&source.queue);
     }
     let counter = if answered { counter } else { &source.engine.counters.stale };
-    counter.add(1);
+    counter.add(&source.measures, 1);
 }
 
 /// Answers a message, and counts it.
@@ -143,8 +143,8 @@ pub(crate) async fn panicked<S: Clone + Send + Sync + 'static>(
     panic: &BoxError,
 ) {
     let counters = &source.engine.counters;
-    counters.failed.add(1);
-    counters.panicked.add(1);
+    counters.failed.add(&source.measures, 1);
+    counters.panicked.add(&source.measures, 1);
     trace::panicked(&source.queue, panic);
     source.pause(GIVE_BACK_PAUSE).await;
     if let Some(delivery) = slot.take(Held::Taken) {

@@ -17,6 +17,7 @@ use crate::context::{Held, Slot};
 use crate::error::Error;
 use crate::late::Late;
 use crate::limits::{RESTART_DELAY, RESTART_DELAY_MAX};
+use crate::measure::Measures;
 use crate::middleware::Route;
 use crate::remember::Remembered;
 use crate::sync::{Either, lock, race};
@@ -35,6 +36,7 @@ pub(crate) struct Source<S> {
     pub(crate) state: S,
     pub(crate) engine: Arc<Engine>,
     pub(crate) intake: Intake,
+    pub(crate) measures: Measures,
     /// The outcomes whose acknowledgement was lost.
     pub(crate) remembered: Mutex<Remembered>,
     /// Messages in a row whose copies could not be stored.
@@ -61,8 +63,10 @@ impl Drop for Task {
 
 impl<S: Clone + Send + Sync + 'static> Source<S> {
     pub(crate) fn new(consume: Consume, route: Route<S>, state: S, engine: Arc<Engine>) -> Self {
+        let queue = consume.name().into();
+        let measures = Measures::of(&queue);
         Self {
-            queue: consume.name().into(),
+            queue,
             remembered: Mutex::default(),
             unstored: AtomicU32::new(0),
             late: (0..consume.concurrency).map(|_| Late::default()).collect(),
@@ -71,7 +75,8 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
             route,
             state,
             engine,
-            intake: Intake::new(),
+            intake: Intake::new(measures.waiting()),
+            measures,
             is_consuming: AtomicBool::new(false),
             closed: Mutex::default(),
             last_error: Mutex::default(),
@@ -130,9 +135,9 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
     /// Gives back a message that is still in work. What its handler returns later is ignored.
     pub(crate) fn abandon_one(&self, slot: &Slot) {
         if let Some(delivery) = slot.take(Held::GivenBack) {
-            self.engine.counters.abandoned.add(1);
+            self.engine.counters.abandoned.add(&self.measures, 1);
             if delivery.nack(true).is_ok() {
-                self.engine.counters.given_back.add(1);
+                self.engine.counters.given_back.add(&self.measures, 1);
             }
         }
     }
@@ -233,7 +238,7 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
         let mut cancelling = std::pin::pin!(consumer.cancel_and_requeue());
         let cancelled = race(&mut cancelling, &mut self.engine.stop.reached(NOW)).await;
         if let Either::First(Ok(requeued)) = cancelled {
-            self.engine.counters.given_back.add(requeued as u64);
+            self.engine.counters.given_back.add(&self.measures, requeued as u64);
         }
     }
 }

@@ -41,6 +41,7 @@ pub(crate) async fn work<S: Clone + Send + Sync + 'static>(source: &Source<S>, w
         }
         let mut next = pin!(source.intake.next(worker, key));
         let Either::First(Some((delivery, key))) = race(&mut next, &mut now).await else { return };
+        let in_flight = source.measures.taken();
         let slot = Arc::new(Slot::holding(delivery));
         source.begin(worker, &slot);
         let handling = pin!(handle(source, worker, &slot));
@@ -53,6 +54,7 @@ pub(crate) async fn work<S: Clone + Send + Sync + 'static>(source: &Source<S>, w
             Either::Second(()) => source.abandon_one(&slot),
         }
         source.end(worker);
+        in_flight.end();
         source.intake.finish(key);
     }
 }
@@ -76,7 +78,7 @@ async fn handle<S: Clone + Send + Sync + 'static>(
     };
     if seen.is_stale {
         trace::stale(&source.queue);
-        counters.stale.add(1);
+        counters.stale.add(&source.measures, 1);
         drop(slot.take(Held::Taken));
         return;
     }
@@ -94,17 +96,17 @@ async fn handle<S: Clone + Send + Sync + 'static>(
                 Attempted::Failed(failure, attempt) => (failure, attempt),
             },
         };
-        counters.failed.add(1);
+        counters.failed.add(&source.measures, 1);
         match failure.cause() {
-            FailureCause::Panic => counters.panicked.add(1),
-            FailureCause::TimedOut => counters.timed_out.add(1),
+            FailureCause::Panic => counters.panicked.add(&source.measures, 1),
+            FailureCause::TimedOut => counters.timed_out.add(&source.measures, 1),
             _ => {}
         }
         let step = decide(&source.consume.retry, attempt, &failure);
         trace::failed(&source.queue, attempt, &failure, &step);
         match step {
             Step::Again(pause) => {
-                counters.retried.add(1);
+                counters.retried.add(&source.measures, 1);
                 in_place += 1;
                 source.pause(pause).await;
             }
@@ -175,6 +177,7 @@ async fn attempt<S: Clone + Send + Sync + 'static>(
 
     source.expect_by(worker, deadline);
     let called = context.clone();
+    let call = source.measures.call(runner);
     let calling = pin!(async { source.route.endpoint().call(called).await });
     let outcome = match runner.until(deadline, catching(calling)).await {
         Some(Ok(outcome)) => outcome,
@@ -188,13 +191,14 @@ async fn attempt<S: Clone + Send + Sync + 'static>(
         }
     };
 
+    call.end(&outcome);
     source.expect_by(worker, None);
     let counters = &source.engine.counters;
     if !slot.is_here() {
         if !slot.was_given_back() {
             // The handler has acknowledged it.
             let counter = if outcome.is_success() { &counters.handled } else { &counters.failed };
-            counter.add(1);
+            counter.add(&source.measures, 1);
         }
         return Attempted::Settled;
     }
@@ -274,7 +278,7 @@ async fn send<S>(
         let Err(error) = result else { continue };
         let verdict = match error {
             Unsent::Unroutable { .. } => {
-                engine.counters.unroutable.add(1);
+                engine.counters.unroutable.add(&source.measures, 1);
                 if is_reply {
                     // Requesters come and go.
                     continue;

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`applications`] | what an application does with a message, step by step; which failures lose or duplicate what |
 //! | [`retry_policies`] | how to choose a retry policy, what it declares, how to replay parked messages |
+//! | [`observing`] | logs, metrics and health of an application |
 //! | [`pools`] | shared connections: publishing, listeners, one message |
 //!
 //! The guide of the client itself is [`amqp_async::guide`].
@@ -15,6 +16,10 @@ pub mod applications {}
 /// How to choose a retry policy.
 #[doc = include_str!("retry_policies.md")]
 pub mod retry_policies {}
+
+/// Logs, metrics and health of an application.
+#[doc = include_str!("observing.md")]
+pub mod observing {}
 
 /// Shared connections.
 #[doc = include_str!("pools.md")]

@@ -273,6 +273,7 @@ fn dependencies_point_down() {
                 "async-lock",
                 "bytes",
                 "event-listener",
+                "metrics",
                 "serde",
                 "serde_json",
                 "signal-hook",

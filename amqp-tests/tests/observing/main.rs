@@ -1,0 +1,4 @@
+//! What is seen of applications from outside: metrics. Recorders are of the process, so the tests run one at a time.
+
+mod metrics;
+mod recorder;
