@@ -94,6 +94,8 @@ struct Link {
 #[derive(Debug, Default)]
 struct LinkState {
     ended: bool,
+    /// A write has failed, because its receiver has reset the connection.
+    was_reset: bool,
     lanes: [Lane; 2],
     script: Vec<(Direction, u64, Fault)>,
 }
@@ -102,9 +104,19 @@ struct LinkState {
 struct Lane {
     /// The receiver has seen the end of the stream.
     ended: bool,
+    /// Everything has passed, up to the end of the stream.
+    is_passed: bool,
     paused: bool,
     dribble: Option<(usize, Duration)>,
     passed: u64,
+}
+
+/// What is under way in one direction.
+#[derive(Debug)]
+enum Piece {
+    Bytes(Vec<u8>),
+    End,
+    Reset,
 }
 
 impl Proxy {
@@ -250,40 +262,52 @@ impl Link {
     }
 
     /// Reads what is to pass. Ends when there is no more, or when the thread that writes has ended.
-    fn read(&self, direction: Direction, inner: &Inner, pieces: &SyncSender<(Instant, Vec<u8>)>) {
+    fn read(&self, direction: Direction, inner: &Inner, pieces: &SyncSender<(Instant, Piece)>) {
         let (mut from, _) = self.ends(direction);
-        let mut piece = vec![0; PIECE_BYTES];
-        while let Ok(count) = from.read(&mut piece) {
+        let mut buffer = vec![0; PIECE_BYTES];
+        loop {
+            let read = from.read(&mut buffer);
+            let piece = match read {
+                Ok(count @ 1..) => Piece::Bytes(buffer[..count].to_vec()),
+                Ok(_) => Piece::End,
+                Err(_) => Piece::Reset,
+            };
+            let is_last = !matches!(piece, Piece::Bytes(_));
             let due = Instant::now() + inner.settings().latency;
-            // The end of the stream is a piece of no bytes.
-            let sent = pieces.send((due, piece[..count].to_vec()));
-            if sent.is_err() {
+            if pieces.send((due, piece)).is_err() {
                 // Read to the end all the same: closing a socket with unread bytes would reset it.
-                while from.read(&mut piece).is_ok_and(|count| count > 0) {}
-            }
-            if count == 0 || sent.is_err() {
+                while from.read(&mut buffer).is_ok_and(|count| count > 0) {}
                 return;
             }
-        }
-        // A reset of one side is passed on to the other.
-        if !self.state().ended {
-            self.cause(direction, Fault::Reset);
+            if is_last {
+                return;
+            }
         }
     }
 
-    fn write(&self, direction: Direction, pieces: &Receiver<(Instant, Vec<u8>)>) {
+    fn write(&self, direction: Direction, pieces: &Receiver<(Instant, Piece)>) {
         for (due, piece) in pieces {
             thread::sleep(due.saturating_duration_since(Instant::now()));
             let (_, to) = self.ends(direction);
-            if piece.is_empty() {
-                // A pause holds up the end of the stream too.
-                if self.wait_until_writable(direction).is_some() {
-                    let _ = to.shutdown(Shutdown::Write);
+            if let Piece::Bytes(bytes) = &piece {
+                match self.pass(direction, bytes) {
+                    Some(()) => continue,
+                    None => return,
                 }
+            }
+            // A pause holds up the end of the stream too.
+            if self.wait_until_writable(direction).is_none() {
                 return;
             }
-            if self.pass(direction, &piece).is_none() {
-                return;
+            let was_reset = {
+                let mut state = self.state();
+                state.lanes[direction as usize].is_passed = true;
+                state.was_reset
+            };
+            // A reset of one side is passed on to the other, after what came before it.
+            match piece {
+                Piece::End if !was_reset => drop(to.shutdown(Shutdown::Write)),
+                _ => self.cause(direction, Fault::Reset),
             }
         }
     }
@@ -299,9 +323,7 @@ impl Link {
                 // The receiver does not read: check whether the connection has ended.
                 Err(error) if is_passing(&error) => continue,
                 Err(_) => {
-                    if !self.has_ended(direction) {
-                        self.cause(direction, Fault::Reset);
-                    }
+                    self.note_reset(direction);
                     return None;
                 }
             };
@@ -318,10 +340,23 @@ impl Link {
         self.cause_due(direction).then_some(())
     }
 
-    /// Returns whether the connection, or this direction of it, has ended.
-    fn has_ended(&self, direction: Direction) -> bool {
-        let state = self.state();
-        state.ended || state.lanes[direction as usize].ended
+    /// The receiver of this direction has reset the connection. What it had sent before that is passed on first.
+    fn note_reset(&self, direction: Direction) {
+        let other = match direction {
+            Direction::ToBroker => Direction::ToClient,
+            Direction::ToClient => Direction::ToBroker,
+        };
+        let is_passed = {
+            let mut state = self.state();
+            if state.ended || state.lanes[direction as usize].ended {
+                return;
+            }
+            state.was_reset = true;
+            state.lanes[other as usize].is_passed
+        };
+        if is_passed {
+            self.cause(direction, Fault::Reset);
+        }
     }
 
     /// Causes the faults that are due. Returns whether bytes may still pass.

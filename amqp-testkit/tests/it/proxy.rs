@@ -93,6 +93,28 @@ fn a_reset_is_an_error_on_both_sides() {
 }
 
 #[test]
+fn what_came_before_a_reset_passes_before_it() {
+    for count in 0..100 {
+        let (proxy, mut client, mut broker) = link(|_| {});
+        client.write_all(b"unread").unwrap();
+        broker.write_all(b"last words").unwrap();
+        // A socket that is closed with unread bytes resets its connection.
+        broker.peek(&mut [0]).unwrap();
+        drop(broker);
+        if count % 2 == 0 {
+            // The proxy may see the reset when it writes.
+            drop(client.write_all(b"more"));
+        }
+        let mut words = [0; 10];
+        client.read_exact(&mut words).unwrap();
+        assert_eq!(&words, b"last words");
+        let end = client.read(&mut [0]);
+        assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+        drop(proxy);
+    }
+}
+
+#[test]
 fn a_pause_holds_one_direction_until_it_is_ended() {
     let (proxy, mut client, mut broker) = link(|proxy| {
         proxy.at(Direction::ToClient, 2, Fault::Pause);

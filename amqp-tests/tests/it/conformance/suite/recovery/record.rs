@@ -119,12 +119,7 @@ async fn has_what_was_declared_after(at: At, heartbeat: Heartbeat, losses: &[&st
         let cause = lossy.is_lost().await;
         match *loss {
             "silence" => assert!(matches!(cause, CloseCause::HeartbeatTimeout { .. }), "{cause:?}"),
-            "close" => assert!(matches!(cause, CloseCause::ByBroker(_)), "{cause:?}"),
-            // On a busy machine, a node that stops may reset the connection before its close is read.
-            "restart" => assert!(
-                matches!(cause, CloseCause::ByBroker(_) | CloseCause::Transport(_)),
-                "{cause:?}"
-            ),
+            "close" | "restart" => assert!(matches!(cause, CloseCause::ByBroker(_)), "{cause:?}"),
             _ => assert!(matches!(cause, CloseCause::Transport(_)), "{loss}: {cause:?}"),
         }
         let (events, failed) = lossy.is_recovered_after().await;
