@@ -133,8 +133,9 @@ where
             return handler.call(context);
         };
         let (awaiting, running) = late.begin();
+        let call = carried(move || handler.call(context));
         runner.spawn_blocking(move || {
-            let called = catch_unwind(AssertUnwindSafe(|| handler.call(context)));
+            let called = catch_unwind(AssertUnwindSafe(call));
             drop(running);
             kept.keep(called.unwrap_or_else(|panic| {
                 let text = panic_text(&*panic);
@@ -144,6 +145,17 @@ where
         let outcome = promise.wait().await;
         drop(awaiting);
         outcome
+    }
+}
+
+/// Work for another thread, where the span that is current here is current too.
+fn carried<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    #[cfg(feature = "opentelemetry")]
+    let current = opentelemetry::Context::current();
+    move || {
+        #[cfg(feature = "opentelemetry")]
+        let _attached = current.attach();
+        work()
     }
 }
 

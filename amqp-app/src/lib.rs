@@ -49,6 +49,8 @@ pub mod limits;
 mod measure;
 mod message;
 mod middleware;
+#[cfg(feature = "opentelemetry")]
+pub mod otel;
 mod outcome;
 mod platform;
 mod pool;

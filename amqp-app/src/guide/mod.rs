@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`applications`] | what an application does with a message, step by step; which failures lose or duplicate what |
 //! | [`retry_policies`] | how to choose a retry policy, what it declares, how to replay parked messages |
-//! | [`observing`] | logs, metrics and health of an application |
+//! | [`observing`] | logs, metrics, traces and health of an application |
 //! | [`pools`] | shared connections: publishing, listeners, one message |
 //!
 //! The guide of the client itself is [`amqp_async::guide`].
@@ -17,7 +17,7 @@ pub mod applications {}
 #[doc = include_str!("retry_policies.md")]
 pub mod retry_policies {}
 
-/// Logs, metrics and health of an application.
+/// Logs, metrics, traces and health of an application.
 #[doc = include_str!("observing.md")]
 pub mod observing {}
 

@@ -274,6 +274,7 @@ fn dependencies_point_down() {
                 "bytes",
                 "event-listener",
                 "metrics",
+                "opentelemetry",
                 "serde",
                 "serde_json",
                 "signal-hook",

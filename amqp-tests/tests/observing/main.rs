@@ -1,4 +1,5 @@
-//! What is seen of applications from outside: metrics. Recorders are of the process, so the tests run one at a time.
+//! What is seen of applications from outside: metrics and spans. Recorders are of the process, so the tests run one at a time.
 
 mod metrics;
 mod recorder;
+mod spans;
