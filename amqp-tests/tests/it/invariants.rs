@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
@@ -333,6 +334,30 @@ fn dependencies_point_down() {
         assert!(upward.is_empty(), "{} tests itself with {upward:?}", package.name);
     }
     assert_eq!(seen, allowed.len());
+}
+
+/// The guide of `amqp-app` says how many crates an application compiles on Linux, and how many each feature adds.
+#[test]
+fn an_application_has_as_few_dependencies_as_it_says() {
+    let page = fs::read_to_string(root().join("amqp-app/src/guide/observing.md")).unwrap();
+    let crates = |features: &[&str]| {
+        let mut tree = Command::new(env!("CARGO"));
+        tree.args(["tree", "--package", "amqp-app", "--package", "amqp-tokio", "--locked"]);
+        tree.args(["--edges", "normal,build", "--prefix", "none", "--format", "{p}"]);
+        tree.args(["--target", "x86_64-unknown-linux-gnu"]).args(features);
+        let output = tree.current_dir(root()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let printed = String::from_utf8(output.stdout).unwrap();
+        // What was printed before has a mark behind it.
+        let names = printed.lines().map(|line| line.split(" (").next().unwrap().to_owned());
+        names.filter(|name| !name.is_empty()).collect::<BTreeSet<_>>().len()
+    };
+    let alone = crates(&[]);
+    assert!(page.contains(&format!("crates that it adds to the {alone} of")), "{alone}");
+    for feature in ["tracing", "metrics", "opentelemetry"] {
+        let added = crates(&["--features", &format!("amqp-app/{feature}")]) - alone;
+        assert!(page.contains(&format!("| `{feature}` | {added} |")), "{feature}: {added}");
+    }
 }
 
 fn is_ours(name: &str) -> bool {
