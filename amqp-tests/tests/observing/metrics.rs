@@ -165,6 +165,7 @@ fn an_application_is_measured_on_smol() {
     });
 }
 
+/// Waits until a condition holds.
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..30_000 {
         if holds() {
@@ -208,6 +209,17 @@ fn an_application_is_measured_on_threads() {
     connection.close();
 }
 
+/// The same on tokio.
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..30_000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    panic!("{what}: not within 60 s");
+}
+
 /// What waits for its key is counted while the only worker that could take it waits too.
 #[test]
 fn messages_that_wait_for_their_key_are_measured() {
@@ -230,9 +242,7 @@ fn messages_that_wait_for_their_key_are_measured() {
             test.send("keyed", &0).await;
         }
         let waiting = || recorded.last("amqp_app.waiting_by_key", &at("keyed", &[]));
-        while waiting() != 2.0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        eventually("two wait", || waiting() == 2.0).await;
         assert_eq!(recorded.last("amqp_app.in_flight", &at("keyed", &[])), 1.0);
         release.store(true, Ordering::Relaxed);
         test.all_handled().await;
@@ -242,15 +252,36 @@ fn messages_that_wait_for_their_key_are_measured() {
         for _ in 0..3 {
             test.send("keyed", &0).await;
         }
-        while waiting() != 2.0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        eventually("two wait", || waiting() == 2.0).await;
         let (stopped, ()) = tokio::join!(test.stop(), async {
-            while waiting() != 0.0 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            eventually("none waits", || waiting() == 0.0).await;
             release.store(true, Ordering::Relaxed);
         });
         assert_eq!((stopped.handled, stopped.given_back), (4, 2));
+    });
+}
+
+#[test]
+fn a_queue_that_is_gone_makes_its_source_unready_until_it_is_back() {
+    let recorded = Recorded::begin();
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().unwrap().block_on(async {
+        let test = Test::start(amqp_tokio::Connector::new).await;
+        for queue in ["gone", "kept"] {
+            test.queue(queue).await;
+        }
+        let app = App::new(test.platform());
+        let app = app.consume("gone", async || ()).consume("kept", async || ());
+        test.run(app).await;
+        let ready = |queue| recorded.last("amqp_app.ready", &at(queue, &[]));
+        let connection = test.platform().connect().await.unwrap();
+        let channel = connection.open_channel().await.unwrap();
+        channel.queue_delete(QueueDelete::new("gone")).await.unwrap();
+        eventually("unready", || ready("gone") == 0.0).await;
+        assert_eq!(ready("kept"), 1.0);
+        test.queue("gone").await;
+        eventually("ready", || ready("gone") == 1.0).await;
+        test.stop().await;
+        assert_eq!((ready("gone"), ready("kept")), (0.0, 0.0));
     });
 }
