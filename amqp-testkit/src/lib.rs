@@ -11,7 +11,7 @@
 //! | --- | --- | --- |
 //! | [`ModelBroker`] | a broker in memory that answers as RabbitMQ does | unit tests; it starts in a millisecond |
 //! | [`RabbitMq`] | a private RabbitMQ node, started from an installed RabbitMQ | behaviour that the model lacks, versions of RabbitMQ |
-//! | [`Proxy`] | a TCP proxy that cuts, resets, delays or pauses connections | broken networks |
+//! | [`Proxy`] | a TCP proxy that cuts, resets, delays or pauses connections, at a byte or before a method | broken networks |
 //! | [`Scripted`] | a peer that plays a script, frame by frame | a broker that misbehaves |
 //! | [`RawConnection`] | one end of a connection, played by the test | a client that misbehaves |
 //! | [`EnvBroker`] | the broker that `AMQP_URL` names, or else a model broker | examples, manual tests |
@@ -21,6 +21,7 @@
 
 pub mod alloc;
 mod env_broker;
+mod frames;
 pub mod model;
 pub mod proxy;
 pub mod rabbitmq;

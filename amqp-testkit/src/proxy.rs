@@ -2,7 +2,7 @@
 //!
 //! Each connection is a pair of sockets. Each of its two directions has two threads. One reads, and notes when each
 //! piece is due. The other waits for that time, and writes. Faults happen in the thread that writes, so that an offset is
-//! exact to the byte.
+//! exact to the byte, and a method to the frame.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,6 +11,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use amqp_proto::method::{MethodId, TABLE};
+
+use crate::frames::{Frames, Stop};
 
 /// The maximum number of pieces under way in one direction. More than that wait in the sockets, as on a slow network.
 const PIECES_MAX: usize = 256;
@@ -80,11 +84,27 @@ struct Settings {
     script: Vec<(Direction, u64, Fault)>,
     links: Vec<Weak<Link>>,
     accepted: usize,
+    /// The faults before methods that are still to happen.
+    awaited: Vec<Awaited>,
+    /// The connections on which faults before methods have happened.
+    struck: Vec<usize>,
+}
+
+/// A fault that happens before a method.
+#[derive(Clone, Copy, Debug)]
+struct Awaited {
+    direction: Direction,
+    method: MethodId,
+    /// The number of frames of this method that are still to come, this one included.
+    number: usize,
+    fault: Fault,
 }
 
 /// One connection.
 #[derive(Debug)]
 struct Link {
+    /// Its place in the order in which clients have connected.
+    number: usize,
     client: TcpStream,
     broker: TcpStream,
     state: Mutex<LinkState>,
@@ -159,14 +179,55 @@ impl Proxy {
         self.inner.settings().script.push((direction, offset, fault));
     }
 
+    /// Schedules a fault, once, at a point of the protocol: before the frame of a method passes in `direction`. What was sent
+    /// before it passes, and nothing of the frame does. `number` counts the frames of this method from here on, from 1, on
+    /// all connections together, also on those that are open.
+    ///
+    /// The method has the name that [`RawConnection::expect`](crate::RawConnection::expect) has for it, such as `basic.Ack`.
+    /// Connections must not be encrypted.
+    ///
+    /// ```
+    /// use amqp_testkit::{Direction, Fault, ModelBroker, Proxy};
+    /// let broker = ModelBroker::start()?;
+    /// let proxy = Proxy::start(broker.port())?;
+    /// // The broker never sees the client's third acknowledgement, and has answered everything before it.
+    /// proxy.before(Direction::ToBroker, "basic.Ack", 3, Fault::Cut);
+    /// println!("connect a client to {}", proxy.uri());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If there is no such method.
+    pub fn before(&self, direction: Direction, method: &str, number: usize, fault: Fault) {
+        let spec = TABLE.iter().find(|spec| format!("{:?}", spec.id) == method);
+        let method = spec.unwrap_or_else(|| panic!("no method is called {method:?}")).id;
+        self.inner.settings().awaited.push(Awaited { direction, method, number, fault });
+    }
+
+    /// Returns the connections on which faults of [`before`](Self::before) have happened, in their order. Each is a number in
+    /// the order in which clients have connected, from 0.
+    pub fn struck(&self) -> Vec<usize> {
+        self.inner.settings().struck.clone()
+    }
+
     /// Removes the scheduled faults. Connections that are made from here on have none.
     pub fn heal(&self) {
-        self.inner.settings().script.clear();
+        let mut settings = self.inner.settings();
+        settings.script.clear();
+        settings.awaited.clear();
     }
 
     /// Causes a fault on every open connection, at once.
     pub fn inject(&self, direction: Direction, fault: Fault) {
         for link in self.links() {
+            link.cause(direction, fault);
+        }
+    }
+
+    /// Causes a fault on one connection, at once, if it is open. `connection` is its number in the order in which clients
+    /// have connected, from 0.
+    pub fn inject_on(&self, connection: usize, direction: Direction, fault: Fault) {
+        for link in self.links().iter().filter(|link| link.number == connection) {
             link.cause(direction, fault);
         }
     }
@@ -227,7 +288,8 @@ impl Inner {
             let script = settings.script.clone();
             let state = LinkState { script, ..LinkState::default() };
             let (state, changed) = (Mutex::new(state), Condvar::new());
-            let link = Arc::new(Link { client, broker, state, changed });
+            let number = settings.accepted;
+            let link = Arc::new(Link { number, client, broker, state, changed });
             settings.links.retain(|link| link.strong_count() > 0);
             settings.links.push(Arc::downgrade(&link));
             settings.accepted += 1;
@@ -237,10 +299,25 @@ impl Inner {
             let (sender, pieces) = sync_channel(PIECES_MAX);
             let (inner, reading) = (Arc::clone(self), Arc::clone(&link));
             thread::spawn(move || reading.read(direction, &inner, &sender));
-            let writing = Arc::clone(&link);
-            thread::spawn(move || writing.write(direction, &pieces));
+            let (inner, writing) = (Arc::clone(self), Arc::clone(&link));
+            thread::spawn(move || writing.write(direction, &inner, &pieces));
         }
         Ok(())
+    }
+
+    /// Counts a frame that is about to pass. Returns the fault that happens before it.
+    fn meet(&self, direction: Direction, method: MethodId) -> Option<Fault> {
+        let awaited = &mut self.settings().awaited;
+        let mut due = None;
+        for (index, it) in awaited.iter_mut().enumerate() {
+            if it.direction == direction && it.method == method {
+                it.number = it.number.saturating_sub(1);
+                if it.number == 0 {
+                    due.get_or_insert(index);
+                }
+            }
+        }
+        due.map(|index| awaited.remove(index).fault)
     }
 }
 
@@ -285,15 +362,26 @@ impl Link {
         }
     }
 
-    fn write(&self, direction: Direction, pieces: &Receiver<(Instant, Piece)>) {
+    fn write(&self, direction: Direction, inner: &Inner, pieces: &Receiver<(Instant, Piece)>) {
+        let mut frames = match direction {
+            Direction::ToBroker => Frames::of_client(),
+            Direction::ToClient => Frames::default(),
+        };
+        // The beginning of a frame whose method is not known yet.
+        let mut held = Vec::new();
         for (due, piece) in pieces {
             thread::sleep(due.saturating_duration_since(Instant::now()));
             let (_, to) = self.ends(direction);
             if let Piece::Bytes(bytes) = &piece {
-                match self.pass(direction, bytes) {
-                    Some(()) => continue,
+                held.extend_from_slice(bytes);
+                match self.pass_frames(direction, inner, &mut frames, &held) {
+                    Some(passed) => drop(held.drain(..passed)),
                     None => return,
                 }
+                continue;
+            }
+            if self.pass(direction, &held).is_none() {
+                return;
             }
             // A pause holds up the end of the stream too.
             if self.wait_until_writable(direction).is_none() {
@@ -308,6 +396,40 @@ impl Link {
             match piece {
                 Piece::End if !was_reset => drop(to.shutdown(Shutdown::Write)),
                 _ => self.cause(direction, Fault::Reset),
+            }
+        }
+    }
+
+    /// Writes the bytes as far as the faults allow, also those before methods. Returns how many have passed: all, up to a
+    /// frame whose method is not known yet. Returns `None` if nothing more is to be written.
+    fn pass_frames(
+        &self,
+        direction: Direction,
+        inner: &Inner,
+        frames: &mut Frames,
+        bytes: &[u8],
+    ) -> Option<usize> {
+        let mut passed = 0;
+        loop {
+            let rest = &bytes[passed..];
+            if inner.settings().awaited.is_empty() {
+                frames.skip(rest);
+                self.pass(direction, rest)?;
+                return Some(bytes.len());
+            }
+            let mut fault = None;
+            let (count, stop) = frames.scan(rest, |method| {
+                fault = inner.meet(direction, method);
+                fault.is_some()
+            });
+            self.pass(direction, &rest[..count])?;
+            passed += count;
+            match (stop, fault) {
+                (Stop::Here, Some(fault)) => {
+                    self.cause(direction, fault);
+                    inner.settings().struck.push(self.number);
+                }
+                _ => return Some(passed),
             }
         }
     }

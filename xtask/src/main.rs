@@ -3,7 +3,7 @@
 //! instructions and allocations a message. `cargo xtask sim --seeds N [--first S]` plays seeds of the simulation in a
 //! release build, and `sim --seed S` replays one with everything that happens in it. `cargo xtask soak` loses the
 //! connections of a load on a private RabbitMQ 200 times, or `--faults N` times; `--seed S` repeats the faults, and `--cluster`
-//! kills nodes of three. `features`, `oldest-rust`, `deny`
+//! kills nodes of three. `cargo xtask soak --app` kills the connections, the process and the node of an application. `features`, `oldest-rust`, `deny`
 //! and `package` check what is published. `cargo xtask fuzz TARGET [SECONDS]` looks for inputs that break the codec or the state machine,
 //! and `minimise TARGET` commits those that reach new code.
 
@@ -18,7 +18,7 @@ use std::process::{Command, ExitCode};
 
 const USAGE: &str =
     "usage: cargo xtask test | counts [--write] | features | oldest-rust | deny | package
-     | sim --seeds N [--first S] | sim --seed S | soak [--faults N] [--seed S] [--cluster]
+     | sim --seeds N [--first S] | sim --seed S | soak [--app | --cluster] [--faults N] [--seed S]
      | fuzz TARGET [SECONDS] | minimise TARGET
 targets: connection_bytes frame method properties table uri";
 
@@ -69,8 +69,12 @@ fn sim(arguments: &[&str]) -> Result<(), String> {
 fn soak(arguments: &[&str]) -> Result<(), String> {
     install_rabbitmq()?;
     // With the assertions of a debug build. The broker takes most of the time.
-    let soak = ["run", "--quiet", "--locked", "--package", "amqp-tests", "--example", "soak"];
-    run("cargo", &[&soak[..], &["--"], arguments].concat())
+    let (program, arguments) = match arguments {
+        ["--app", arguments @ ..] => (["--bin", "app_soak"], arguments),
+        arguments => (["--example", "soak"], arguments),
+    };
+    let soak = ["run", "--quiet", "--locked", "--package", "amqp-tests"];
+    run("cargo", &[&soak[..], &program, &["--"], arguments].concat())
 }
 
 fn install_rabbitmq() -> Result<(), String> {

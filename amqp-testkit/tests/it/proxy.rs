@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use amqp_proto::method::{WireMethod, basic};
 use amqp_testkit::{Direction, Fault, Proxy};
 
 /// Longer than anything takes that is to happen.
@@ -193,4 +194,60 @@ fn a_half_close_in_the_middle_of_a_write_ends_one_direction_alone() {
     let mut still = [0; 5];
     broker.read_exact(&mut still).unwrap();
     assert_eq!(&still, b"still");
+}
+
+/// A frame on channel 1 with an empty confirm or acknowledgement.
+fn ack() -> Vec<u8> {
+    let mut payload = Vec::new();
+    basic::Ack::default().encode(&mut payload);
+    [&[1, 0, 1, 0, 0, 0, payload.len() as u8][..], &payload, &[0xce]].concat()
+}
+
+#[test]
+fn a_fault_before_a_method_lets_nothing_of_its_frame_pass() {
+    let (proxy, mut client, mut broker) = link(|_| {});
+    proxy.before(Direction::ToClient, "basic.Ack", 2, Fault::Cut);
+    let body = [&[3, 0, 1, 0, 0, 0, 13][..], &ack()[..13], &[0xce]].concat();
+    let before = [&body[..], &ack(), &body].concat();
+    // In two pieces, the second of which begins in the middle of the frame.
+    let frames = [&before[..], &ack(), &body].concat();
+    broker.write_all(&frames[..before.len() + 5]).unwrap();
+    let mut passed = vec![0; before.len()];
+    client.read_exact(&mut passed).unwrap();
+    assert_eq!(proxy.struck(), []);
+    broker.write_all(&frames[before.len() + 5..]).unwrap();
+    assert_eq!(read_all(&mut client), b"");
+    assert_eq!(read_all(&mut broker), b"");
+    assert!(passed == before);
+}
+
+#[test]
+fn a_pause_before_a_method_strikes_one_connection() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let proxy = Proxy::start(listener.local_addr().unwrap().port()).unwrap();
+    let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port())).unwrap();
+    let [mut first, mut second] = [connect(), connect()];
+    let begun = Instant::now();
+    while proxy.accepted() < 2 {
+        assert!(begun.elapsed() < PATIENCE);
+    }
+    proxy.before(Direction::ToBroker, "basic.Ack", 1, Fault::Pause);
+    second.write_all(&[&b"AMQP\x00\x00\x09\x01"[..], &ack()].concat()).unwrap();
+    while proxy.struck() != [1] {
+        assert!(begun.elapsed() < PATIENCE);
+    }
+    assert_eq!(proxy.passed(Direction::ToBroker), 8);
+    proxy.inject_on(0, Direction::ToClient, Fault::Cut);
+    assert_eq!(read_all(&mut first), b"");
+    proxy.resume();
+    while proxy.passed(Direction::ToBroker) < 8 + ack().len() as u64 {
+        assert!(begun.elapsed() < PATIENCE);
+    }
+}
+
+#[test]
+#[should_panic(expected = "no method is called \"basic.ack\"")]
+fn a_fault_before_an_unknown_method_is_refused() {
+    let (proxy, ..) = link(|_| {});
+    proxy.before(Direction::ToClient, "basic.ack", 1, Fault::Cut);
 }

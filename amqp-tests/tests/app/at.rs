@@ -1,5 +1,6 @@
 //! A broker, and the platform on which an application runs. Each test of the suite is compiled for every runtime.
 
+use std::mem;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
@@ -204,6 +205,11 @@ impl Log {
 
     pub(crate) fn lines(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
+    }
+
+    /// Returns the lines, and removes them.
+    pub(crate) fn take(&self) -> Vec<String> {
+        mem::take(&mut self.0.lock().unwrap())
     }
 
     /// Waits until there is this line.
