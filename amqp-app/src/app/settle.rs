@@ -194,32 +194,6 @@ async fn without_body<S: Clone + Send + Sync + 'static>(work: Work<'_, S>, fault
     }
 }
 
-/// Sends a copy. While it cannot be stored, tries again, if the queue of the message counts how often it is given back.
-async fn store_copy<S: Clone + Send + Sync + 'static>(
-    work: Work<'_, S>,
-    error: &str,
-    queue: &str,
-    details: &[Detail],
-) -> Result<bool, Unstored> {
-    let source = work.source;
-    loop {
-        let stored = send_copy(work, error, queue, details).await;
-        let is_held = || work.slot.look(Delivery::is_stale) == Some(false);
-        match stored {
-            Err(unstored)
-                if is_counted(source, work.message)
-                    && is_held()
-                    && !source.engine.is_stopping() =>
-            {
-                trace::unstored(&source.queue, &unstored);
-                source.unstored.fetch_add(1, Ordering::Relaxed);
-                source.pause(GIVE_BACK_PAUSE).await;
-            }
-            stored => return stored,
-        }
-    }
-}
-
 /// Whether the queue counts how often the message is given back. A quorum queue of RabbitMQ before 4.3 does, and drops a
 /// message at its delivery limit (<https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>).
 fn is_counted<S>(source: &Source<S>, message: &ReceivedMessage) -> bool {
@@ -234,7 +208,7 @@ pub(crate) fn deadline<S>(source: &Source<S>, message: &ReceivedMessage) -> Opti
 }
 
 /// Returns whether a copy was sent: `false` if its headers do not fit into a frame, however little it says.
-async fn send_copy<S>(
+async fn store_copy<S: Clone + Send + Sync + 'static>(
     work: Work<'_, S>,
     error: &str,
     queue: &str,
@@ -254,7 +228,7 @@ async fn send_copy<S>(
     Ok(false)
 }
 
-async fn report<S>(
+async fn report<S: Clone + Send + Sync + 'static>(
     work: Work<'_, S>,
     error: &str,
     exchange: &str,
@@ -278,17 +252,33 @@ enum Unstored {
     TimedOut,
 }
 
-async fn confirmed<S>(work: Work<'_, S>, message: &amqp_async::Message) -> Result<(), Unstored> {
-    let engine = &work.source.engine;
-    let deadline = deadline(work.source, work.message);
-    match engine.runner.until(deadline, engine.sender.send(message)).await {
-        Some(sent) => {
-            if sent.is_ok() {
-                work.source.unstored.store(0, Ordering::Relaxed);
+/// Sends a copy or a report. While it cannot be stored, tries again, if the queue of the message counts how often it is given
+/// back.
+async fn confirmed<S: Clone + Send + Sync + 'static>(
+    work: Work<'_, S>,
+    message: &amqp_async::Message,
+) -> Result<(), Unstored> {
+    let Work { source, slot, .. } = work;
+    let engine = &source.engine;
+    loop {
+        let deadline = deadline(source, work.message);
+        let unstored = match engine.runner.until(deadline, engine.sender.send(message)).await {
+            Some(Ok(())) => {
+                source.unstored.store(0, Ordering::Relaxed);
+                return Ok(());
             }
-            sent.map_err(Unstored::Unsent)
+            // It stays so.
+            Some(Err(invalid @ Unsent::Invalid(_))) => return Err(Unstored::Unsent(invalid)),
+            Some(Err(unsent)) => Unstored::Unsent(unsent),
+            None => Unstored::TimedOut,
+        };
+        let is_held = slot.look(Delivery::is_stale) == Some(false);
+        if !is_counted(source, work.message) || !is_held || engine.is_stopping() {
+            return Err(unstored);
         }
-        None => Err(Unstored::TimedOut),
+        trace::unstored(&source.queue, &unstored);
+        source.unstored.fetch_add(1, Ordering::Relaxed);
+        source.pause(GIVE_BACK_PAUSE).await;
     }
 }
 

@@ -11,6 +11,7 @@ mod ordering;
 mod points;
 mod poison;
 mod replying;
+mod resorts;
 mod retrying;
 mod stopping;
 mod surviving;
