@@ -1,5 +1,6 @@
 //! What tasks of an application wait for: levels that only rise, results of other threads, and the first of two futures.
 
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -16,8 +17,14 @@ pub(crate) struct Level(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     level: AtomicU8,
-    /// Those of the tasks that wait, at most one for each.
-    wakers: Mutex<Vec<Waker>>,
+    waiting: Mutex<Waiting>,
+}
+
+/// The wakers of those that wait, by the order in which they began.
+#[derive(Debug, Default)]
+struct Waiting {
+    wakers: BTreeMap<u64, Waker>,
+    begun: u64,
 }
 
 impl Level {
@@ -29,18 +36,18 @@ impl Level {
     pub(crate) fn raise(&self, level: u8) {
         let woken = {
             // Under the lock, so that no task registers its waker for the level before, and loses it here.
-            let mut wakers = lock(&self.0.wakers);
+            let mut waiting = lock(&self.0.waiting);
             if self.0.level.fetch_max(level, Ordering::AcqRel) >= level {
                 return;
             }
-            std::mem::take(&mut *wakers)
+            std::mem::take(&mut waiting.wakers)
         };
-        woken.into_iter().for_each(Waker::wake);
+        woken.into_values().for_each(Waker::wake);
     }
 
     /// Waits until the level is at least this one.
     pub(crate) const fn reached(&self, level: u8) -> Reached<'_> {
-        Reached { of: self, level, registered: None, at: 0 }
+        Reached { of: self, level, registered: None }
     }
 }
 
@@ -49,8 +56,14 @@ impl Level {
 pub(crate) struct Reached<'a> {
     of: &'a Level,
     level: u8,
-    registered: Option<Waker>,
-    /// The level when the waker was registered. A rise takes the wakers of all.
+    registered: Option<Registered>,
+}
+
+#[derive(Debug)]
+struct Registered {
+    key: u64,
+    waker: Waker,
+    /// The level at that time. A rise takes the wakers of all.
     at: u8,
 }
 
@@ -62,23 +75,35 @@ impl Future for Reached<'_> {
         if present >= self.level {
             return Poll::Ready(());
         }
-        let is_registered = self.at == present
-            && self.registered.as_ref().is_some_and(|it| it.will_wake(cx.waker()));
-        if is_registered {
+        let is_current = |it: &Registered| it.at == present && it.waker.will_wake(cx.waker());
+        if self.registered.as_ref().is_some_and(is_current) {
             return Poll::Pending;
         }
         let waker = cx.waker().clone();
-        let mut wakers = lock(&self.of.0.wakers);
-        let present = self.of.get();
-        if present >= self.level {
+        let mut waiting = lock(&self.of.0.waiting);
+        let at = self.of.get();
+        if at >= self.level {
             return Poll::Ready(());
         }
-        if !wakers.iter().any(|other| other.will_wake(&waker)) {
-            wakers.push(waker.clone());
-        }
-        drop(wakers);
-        (self.registered, self.at) = (Some(waker), present);
+        let key = self.registered.as_ref().map_or_else(
+            || {
+                waiting.begun += 1;
+                waiting.begun
+            },
+            |it| it.key,
+        );
+        waiting.wakers.insert(key, waker.clone());
+        drop(waiting);
+        self.registered = Some(Registered { key, waker, at });
         Poll::Pending
+    }
+}
+
+impl Drop for Reached<'_> {
+    fn drop(&mut self) {
+        if let Some(Registered { key, .. }) = self.registered {
+            lock(&self.of.0.waiting).wakers.remove(&key);
+        }
     }
 }
 
@@ -167,4 +192,55 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> BoxError {
 /// Locks. A panic of another thread leaves nothing half changed here.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake, Waker};
+
+    use super::{Level, lock};
+
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl Wake for Counting {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Also with a waker of its own for every poll, as of futures that are joined.
+    #[test]
+    fn a_level_keeps_one_waker_for_each_that_waits() {
+        let level = Level::default();
+        let last = Arc::new(Counting::default());
+        {
+            let (mut first, mut second) = (pin!(level.reached(1)), pin!(level.reached(2)));
+            for _ in 0..10 {
+                let waker = Waker::from(Arc::new(Counting::default()));
+                let mut cx = Context::from_waker(&waker);
+                assert!(first.as_mut().poll(&mut cx).is_pending());
+            }
+            let waker = Waker::from(Arc::clone(&last));
+            let mut cx = Context::from_waker(&waker);
+            assert!(second.as_mut().poll(&mut cx).is_pending());
+            assert_eq!(lock(&level.0.waiting).wakers.len(), 2);
+            level.raise(1);
+            assert_eq!(last.0.load(Ordering::Relaxed), 1);
+            assert_eq!(first.as_mut().poll(&mut cx), Poll::Ready(()));
+            assert!(second.as_mut().poll(&mut cx).is_pending(), "registered again");
+            level.raise(2);
+            assert_eq!(last.0.load(Ordering::Relaxed), 2);
+            assert_eq!(second.as_mut().poll(&mut cx), Poll::Ready(()));
+        }
+        {
+            let mut dropped = pin!(level.reached(3));
+            let waker = Waker::from(last);
+            assert!(dropped.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        assert_eq!(lock(&level.0.waiting).wakers.len(), 0);
+    }
 }

@@ -34,10 +34,10 @@ pub(crate) async fn work<S: Clone + Send + Sync + 'static>(source: &Source<S>, w
     // A handler may have stopped the application: its message is the last one.
     while !source.engine.is_stopping() {
         // Otherwise handlers that block for longer than their timeout would take more and more threads.
-        let mut free = pin!(source.late[worker].none());
-        if let Either::Second(()) = race(&mut free, &mut source.engine.stop.reached(STOPPING)).await
-        {
-            return;
+        if source.late[worker].count() > 0 {
+            let mut none = pin!(source.late[worker].none());
+            race(&mut none, &mut source.engine.stop.reached(STOPPING)).await;
+            continue;
         }
         let mut next = pin!(source.intake.next(worker, key));
         let Either::First(Some((delivery, key))) = race(&mut next, &mut now).await else { return };

@@ -59,6 +59,110 @@ async fn a_failure_may_ask_for_a_longer_delay<P: Make>(_: At<P>) {
     assert_eq!(test.stop().await.handled, 1);
 }
 
+/// A policy of ten minutes on the model, and the same with short delays on RabbitMQ: what handlers see, and what is parked.
+#[test]
+fn a_policy_leaves_the_same_trace_on_the_model_and_on_rabbitmq() {
+    on_tokio_multi_thread(async {
+        let names = [unique("traced"), unique("traced")];
+        let kinds = [QueueDeclare::classic, QueueDeclare::quorum];
+        for (declare, name) in kinds.into_iter().zip(&names) {
+            let minutes = [1, 10, 60, 600].map(Duration::from_secs);
+            let model = trace_on_the_model(declare("traced"), minutes).await;
+            let moments = [50, 100, 150, 200].map(Duration::from_millis);
+            let at = At::<amqp_tokio::Connector>::rabbitmq();
+            let rabbitmq = trace_on_rabbitmq(at, declare(name), moments).await;
+            assert_eq!(model, rabbitmq);
+            let attempts = model.iter().filter(|line| line.starts_with("attempt"));
+            assert_eq!(attempts.count(), 6 + 1 + 3, "{model:#?}");
+        }
+    });
+}
+
+/// An application that retries in place once, then after the delays.
+fn traced<P: Make>(app: App<P, Log>, queue: QueueDeclare, delays: [Duration; 4]) -> App<P, Log> {
+    let policy = Retry::now(1).pause(Duration::from_millis(1)).and_after(delays);
+    let consume = Consume::new(queue).concurrency(1).on_failure(policy);
+    app.consume(consume, async |State(log): State<Log>, context: Context<Log>| {
+        let body = String::from_utf8_lossy(context.body()).into_owned();
+        let (attempt, key) = (context.attempt(), context.routing_key());
+        let properties = context.properties().unwrap();
+        log.add(format!("attempt {attempt} of {body} by {key}: {:?}", properties.message_id));
+        match (body.as_str(), attempt) {
+            ("permanent", _) => Err(Failure::permanent("never")),
+            ("third", 3) => Ok(()),
+            _ => Err(Failure::retry("down")),
+        }
+    })
+}
+
+const TRACED: [&str; 3] = ["always", "third", "permanent"];
+
+fn traced_message(body: &str, queue: &str) -> Message {
+    Message::new(body.to_owned()).message_id(body).header("own", 7).to_queue(queue)
+}
+
+async fn trace_on_the_model(queue: QueueDeclare, delays: [Duration; 4]) -> Vec<String> {
+    let test = Test::start(amqp_tokio::Connector::new).await;
+    let (log, name) = (Log::default(), queue.queue.clone());
+    test.run(traced(App::with_state(test.platform(), log.clone()), queue, delays)).await;
+    for body in TRACED {
+        test.send_message(traced_message(body, &name)).await;
+    }
+    for delay in delays {
+        test.advance(delay).await;
+    }
+    for _ in 0..2 {
+        let parked = test.expect_delivery(&format!("{name}.parked")).await;
+        log.add(parked_line(&parked));
+        parked.ack().unwrap();
+    }
+    drop(test.stop().await);
+    sorted(&log, &name)
+}
+
+async fn trace_on_rabbitmq(
+    at: At<amqp_tokio::Connector>,
+    queue: QueueDeclare,
+    delays: [Duration; 4],
+) -> Vec<String> {
+    let (client, name) = (at.client().await, queue.queue.clone());
+    client.channel.queue_declare(queue.clone()).await.unwrap();
+    for body in TRACED {
+        client.publish(traced_message(body, &name)).await;
+    }
+    beside(traced(at.app(), queue, delays), async |_| {
+        for _ in 0..2 {
+            let parked = client.expect(&format!("{name}.parked")).await;
+            at.log.add(parked_line(&parked));
+            parked.ack().unwrap();
+        }
+        at.log.reach(12).await;
+    })
+    .await;
+    sorted(&at.log, &name)
+}
+
+fn parked_line(parked: &Delivery) -> String {
+    let headers = parked.headers().unwrap();
+    let mut headers: Vec<String> = headers
+        .iter()
+        // The time, and the count of a quorum queue that is itself a parking queue.
+        .filter(|(name, _)| *name != "retry-first-failed-at" && *name != "x-delivery-count")
+        .map(|(name, value)| format!("{name}={value:?}"))
+        .collect();
+    headers.sort();
+    let properties = parked.properties().unwrap();
+    format!("parked {} {:?}: {}", text(parked), properties.message_id, headers.join(", "))
+}
+
+/// The lines with one name for the queue. Those of different messages may come in any order.
+fn sorted(log: &Log, queue: &str) -> Vec<String> {
+    let mut lines: Vec<_> =
+        log.lines().iter().map(|line| line.replace(queue, "the queue")).collect();
+    lines.sort();
+    lines
+}
+
 #[test]
 fn a_message_waits_beside_its_queue_and_comes_back_then_is_parked() {
     on_tokio_multi_thread(async {

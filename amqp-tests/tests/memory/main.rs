@@ -1,6 +1,7 @@
 //! What connections cost, by a counting allocator. It counts the whole process, so these tests have
 //! a process of their own and run one after another.
 
+mod applications;
 mod held;
 mod hostile;
 mod losses;
@@ -44,6 +45,7 @@ fn memory_and_threads() {
         blocked(&broker).await;
     });
     losses::on_every_adapter();
+    applications::ten_thousand();
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -119,7 +119,12 @@ async fn has_what_was_declared_after(at: At, heartbeat: Heartbeat, losses: &[&st
         let cause = lossy.is_lost().await;
         match *loss {
             "silence" => assert!(matches!(cause, CloseCause::HeartbeatTimeout { .. }), "{cause:?}"),
-            "close" | "restart" => assert!(matches!(cause, CloseCause::ByBroker(_)), "{cause:?}"),
+            "close" => assert!(matches!(cause, CloseCause::ByBroker(_)), "{cause:?}"),
+            // A busy node that stops may be gone before it has written a close.
+            "restart" => assert!(
+                matches!(cause, CloseCause::ByBroker(_) | CloseCause::Transport(_)),
+                "{cause:?}"
+            ),
             _ => assert!(matches!(cause, CloseCause::Transport(_)), "{loss}: {cause:?}"),
         }
         let (events, failed) = lossy.is_recovered_after().await;
