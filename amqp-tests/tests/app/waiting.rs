@@ -116,7 +116,7 @@ async fn trace_on_the_model(queue: QueueDeclare, delays: [Duration; 4]) -> Vec<S
         log.add(parked_line(&parked));
         parked.ack().unwrap();
     }
-    drop(test.stop().await);
+    assert_eq!(test.stop().await.parked, 2);
     sorted(&log, &name)
 }
 
