@@ -5,9 +5,9 @@
 //! queue's delivery limit, and not the second.
 
 use std::fmt::Display;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use amqp_async::{Delivery, Fault, ReceivedMessage};
 
@@ -201,10 +201,24 @@ fn is_counted<S>(source: &Source<S>, message: &ReceivedMessage) -> bool {
         || message.headers().is_ok_and(|headers| copy::deliveries_before(&headers) > 0)
 }
 
-/// When a message whose consequences are not confirmed is given back. One that its queue counts is kept.
-pub(crate) fn deadline<S>(source: &Source<S>, message: &ReceivedMessage) -> Option<Instant> {
-    let deadline = || source.engine.runner.now().checked_add(CONFIRMS_TIMEOUT);
-    if is_counted(source, message) { None } else { deadline() }
+/// Waits for the confirms of what follows from a message. Resolves to `None` when the time for them has expired: the message
+/// is given back. One that its queue counts is kept instead, and the source is reported as held up.
+pub(crate) async fn confirms<S, F: Future>(
+    source: &Source<S>,
+    message: &ReceivedMessage,
+    sending: F,
+) -> Option<F::Output> {
+    let runner = &source.engine.runner;
+    let mut sending = pin!(sending);
+    loop {
+        let deadline = runner.now().checked_add(CONFIRMS_TIMEOUT);
+        let sent = runner.until(deadline, sending.as_mut()).await;
+        if sent.is_some() || !is_counted(source, message) {
+            return sent;
+        }
+        trace::unstored(&source.queue, &Unstored::TimedOut);
+        source.unstored.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// Returns whether a copy was sent: `false` if its headers do not fit into a frame, however little it says.
@@ -261,8 +275,7 @@ async fn confirmed<S: Clone + Send + Sync + 'static>(
     let Work { source, slot, .. } = work;
     let engine = &source.engine;
     loop {
-        let deadline = deadline(source, work.message);
-        let unstored = match engine.runner.until(deadline, engine.sender.send(message)).await {
+        let unstored = match confirms(source, work.message, engine.sender.send(message)).await {
             Some(Ok(())) => {
                 source.unstored.store(0, Ordering::Relaxed);
                 return Ok(());

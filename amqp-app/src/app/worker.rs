@@ -267,9 +267,8 @@ async fn send<S>(
         completed.push(message.map_err(|error| unsent(Verdict::Permanent, error.to_string()))?);
     }
     let engine = &source.engine;
-    let deadline = settle::deadline(source, received);
     let sending = engine.sender.send_all(&completed);
-    let Some(results) = engine.runner.until(deadline, sending).await else {
+    let Some(results) = settle::confirms(source, received, sending).await else {
         let text = format!("not confirmed within {} s", CONFIRMS_TIMEOUT.as_secs());
         return Err(unsent(Verdict::GiveBack, text));
     };

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use amqp_app::prelude::*;
 use amqp_app::{Asynchronous, Stopper};
-use amqp_async::{Channel, Connection, Publisher};
+use amqp_async::{Backoff, Channel, ConnectError, Connection, Publisher};
+use amqp_blocking::runtime::Threads;
 use amqp_testkit::{ModelBroker, RabbitMq};
 
 /// A platform that tests can make.
@@ -20,12 +21,11 @@ macro_rules! make {
         $(
             impl Make for $adapter::Connector {
                 fn to(uri: &str) -> Self {
-                    let short = amqp_async::Backoff::fixed(Duration::from_millis(20));
                     let connector = Self::new(uri).unwrap();
                     if uri.contains("recovery=") {
                         return connector;
                     }
-                    connector.recovery(amqp_async::Recovery::automatic().backoff(short))
+                    connector.recovery(amqp_async::Recovery::automatic().backoff(short()))
                 }
             }
         )*
@@ -33,6 +33,40 @@ macro_rules! make {
 }
 
 make! { amqp_async_std amqp_smol amqp_tokio }
+
+/// The platform of threads, whose workers run the futures of asynchronous handlers: so the tests are the same on it.
+/// `threads.rs` tests handlers that are plain functions.
+#[derive(Clone)]
+pub(crate) struct OnThreads(amqp_blocking::Connector);
+
+impl Platform for OnThreads {
+    type Executor = Threads;
+    type Connection = Connection;
+
+    fn executor(&self) -> Threads {
+        self.0.executor()
+    }
+
+    async fn connect(&self) -> Result<Connection, ConnectError> {
+        Platform::connect(&self.0).await
+    }
+}
+
+impl Asynchronous for OnThreads {}
+
+impl Make for OnThreads {
+    fn to(uri: &str) -> Self {
+        let connector = amqp_blocking::Connector::new(uri).unwrap();
+        if uri.contains("recovery=") {
+            return Self(connector);
+        }
+        Self(connector.recovery(amqp_async::Recovery::automatic().backoff(short())))
+    }
+}
+
+fn short() -> Backoff {
+    Backoff::fixed(Duration::from_millis(20))
+}
 
 /// A broker by its URI, and a platform.
 pub(crate) struct At<P> {
@@ -312,6 +346,12 @@ macro_rules! tests {
                 $(#[test] fn $name() {
                     let at = crate::at::At::<amqp_smol::Connector>::$broker();
                     smol::block_on(super::super::$name(at));
+                })*
+            }
+            mod threads {
+                $(#[test] fn $name() {
+                    let at = crate::at::At::<crate::at::OnThreads>::$broker();
+                    amqp_blocking::runtime::Threads.block_on(super::super::$name(at));
                 })*
             }
             mod async_std {

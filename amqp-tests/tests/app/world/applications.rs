@@ -172,3 +172,37 @@ async fn anything_fails(world: &World) {
     let expected = (0..MESSAGES).map(|number| (number, BTreeSet::from([of(number)])));
     assert_eq!(ledger, expected.collect(), "{report:?}");
 }
+
+/// A message of a quorum queue is not given back, because its queue counts that. Health says what holds it up.
+#[test]
+fn a_reply_that_is_not_confirmed_makes_the_application_unready() {
+    play(0..1, &is_not_confirmed);
+}
+
+async fn is_not_confirmed(world: &World) {
+    let connection = connect(world).await;
+    let channel = connection.open_channel().await.unwrap();
+    channel.queue_declare(QueueDeclare::quorum("held-up")).await.unwrap();
+    let publisher = connection.publisher().await.unwrap();
+    for body in ["1", "2"] {
+        publisher.publish(&Message::new(body).to_queue("held-up")).await.unwrap();
+    }
+    let handler = async || Message::new("reply").to("amq.fanout", "").optional();
+    let app = App::new(world.connector()).consume(QueueDeclare::quorum("held-up"), handler);
+    let health = app.health();
+    let unstored = || health.report().map_or(0, |report| report.sources[0].unstored);
+    let (stopper, shutdown) = Shutdown::manual();
+    let script = async {
+        // The broker takes one publish more, then does not read from the connection.
+        world.broker(|broker| broker.set_alarm(Some("memory")));
+        until(world, "three times without a confirm", || unstored() == 3).await;
+        assert!(world.elapsed() >= Duration::from_secs(90), "{:?}", world.elapsed());
+        assert!(!health.is_ready());
+        world.broker(|broker| broker.set_alarm(None));
+        until(world, "the confirm", || health.is_ready() && unstored() == 0).await;
+        stopper.stop();
+    };
+    let (report, ()) = smol::future::zip(app.run(shutdown), script).await;
+    let report = report.unwrap();
+    assert_eq!((report.handled, report.given_back), (2, 0), "{report:?}");
+}
