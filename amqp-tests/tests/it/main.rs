@@ -8,6 +8,7 @@ mod demo_mechanism;
 mod invariants;
 mod live;
 mod pools;
+mod puka;
 mod simulation;
 mod stopping_peers;
 mod support;

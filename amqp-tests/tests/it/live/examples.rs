@@ -28,7 +28,7 @@ macro_rules! examples {
                 for url in [None, Some(rabbitmq().uri())] {
                     let name = stringify!($name);
                     let ids =
-                        ["na_39_", "pk_115_", "na_4_", "na_5_", "na_6_", "np_12_", "pk_90_", "pk_91_"];
+                        ["na_39_", "pk_115_", "na_4_", "na_5_", "na_6_", "np_12_", "pk_90_", "pk_91_", "pu_5_"];
                     let name = ids
                         .iter()
                         .fold(name, |name, id| name.trim_start_matches(id));
@@ -99,7 +99,7 @@ examples! {
     fn smol() -> "one\ntwo\nthree\n";
     fn async_std() -> "one\ntwo\nthree\n";
     fn np_12_nucleon() -> NUCLEON;
-    fn own_event_loop() -> "100 deliveries acknowledged from elsewhere; they add up to 4950\n";
+    fn pu_5_own_event_loop() -> "100 deliveries acknowledged from elsewhere; they add up to 4950\n";
 }
 
 /// What the model broker lacks.
@@ -120,7 +120,7 @@ fn examples_for_rabbitmq_alone() {
 }
 
 #[test]
-fn the_tls_examples_log_in_by_a_certificate() {
+fn pu_16_the_tls_examples_log_in_by_a_certificate() {
     for name in ["tls", "blocking_tls"] {
         let output = example(name, None).args(NODE.arguments()).output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);

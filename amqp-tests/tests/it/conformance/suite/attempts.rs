@@ -28,7 +28,7 @@ super::api::on_model! {
     pk_36_pk_39_the_error_lists_every_attempt_of_every_cycle
     pk_36_shuffled_hosts_come_in_any_order
     pk_40_what_is_given_up_leaves_no_socket_and_no_driver
-    pk_12_sockets_have_the_options_of_the_configuration
+    pk_12_pu_17_sockets_have_the_options_of_the_configuration
     pk_12_a_local_address_that_does_not_work_is_an_error
 }
 
@@ -168,7 +168,7 @@ async fn pk_40_what_is_given_up_leaves_no_socket_and_no_driver(at: At) {
     sockets(address.port(), 0).await;
 }
 
-async fn pk_12_sockets_have_the_options_of_the_configuration(at: At) {
+async fn pk_12_pu_17_sockets_have_the_options_of_the_configuration(at: At) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (port, broker) = (listener.local_addr().unwrap().port(), at.port());
     let relays = thread::spawn(move || (relay(&listener, broker), relay(&listener, broker)));

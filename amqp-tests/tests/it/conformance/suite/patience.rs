@@ -11,7 +11,7 @@ use crate::support::{exclusive, sleep, within};
 on_every_adapter! {
     pk_46_a_consumer_may_take_ten_heartbeats_over_one_message
     na_31_what_the_client_sends_keeps_no_silent_broker
-    pk_45_a_dead_line_ends_after_two_heartbeats
+    pk_45_pu_18_a_dead_line_ends_after_two_heartbeats
 }
 
 /// With an interval of one second, a broker that a busy machine delays for two seconds would count as dead.
@@ -58,7 +58,7 @@ async fn na_31_what_the_client_sends_keeps_no_silent_broker(at: At) {
 }
 
 /// How soon after is shown in virtual time, in the core's tests.
-async fn pk_45_a_dead_line_ends_after_two_heartbeats(at: At) {
+async fn pk_45_pu_18_a_dead_line_ends_after_two_heartbeats(at: At) {
     let port = at.port();
     let proxy = Proxy::start(port).unwrap();
     let connection = at.to(proxy.uri()).open(every_two_seconds).await.unwrap();
