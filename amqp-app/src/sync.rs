@@ -92,8 +92,10 @@ impl Future for Reached<'_> {
             },
             |it| it.key,
         );
-        waiting.wakers.insert(key, waker.clone());
+        let replaced = waiting.wakers.insert(key, waker.clone());
         drop(waiting);
+        // Not under the lock: a waker may drop its task, and with it another one that waits.
+        drop(replaced);
         self.registered = Some(Registered { key, waker, at });
         Poll::Pending
     }
@@ -102,7 +104,8 @@ impl Future for Reached<'_> {
 impl Drop for Reached<'_> {
     fn drop(&mut self) {
         if let Some(Registered { key, .. }) = self.registered {
-            lock(&self.of.0.waiting).wakers.remove(&key);
+            let removed = lock(&self.of.0.waiting).wakers.remove(&key);
+            drop(removed);
         }
     }
 }
