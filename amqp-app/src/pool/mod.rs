@@ -29,6 +29,7 @@ use crate::error::Error;
 use crate::limits::POOL_DRAIN;
 use crate::platform::{Asynchronous, Platform};
 use crate::runner::{BoxFuture, Runner, first_of, join_all};
+use crate::sync::Level;
 use member::Lent;
 use slots::Slots;
 
@@ -99,11 +100,11 @@ impl<P: Asynchronous> Pool<P> {
     /// Opens the connections of the pool, all at the same time. Resolves to the pool when they are open.
     ///
     /// # Errors
-    /// [`Error::Connect`] if one of them could not be opened: then no connection stays open. [`Error::Invalid`] if the pool
-    /// has no connections.
+    /// [`Error::Connect`] if one of them could not be opened: then no connection stays open. [`Error::PoolClosed`] if the pool
+    /// is closed meanwhile. [`Error::Invalid`] if the pool has no connections.
     ///
     /// # Cancel safety
-    /// If the future is dropped, no connection stays open.
+    /// If the future is dropped, the connections are closed in the background.
     pub async fn connect(self) -> Result<Self, Error> {
         self.open().await?;
         Ok(self)
@@ -113,8 +114,8 @@ impl<P: Asynchronous> Pool<P> {
     /// connections, and resolves when the first one is open. So a pool that was closed opens its connections again.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the pool has no connections. [`Error::Connect`] if no connection could be opened. An attempt begins 1 s after the last one that failed, at the
-    /// earliest. [`Error::PoolClosed`] if the pool is closed meanwhile.
+    /// [`Error::Invalid`] if the pool has no connections. [`Error::Connect`] if no connection could be opened. An attempt begins
+    /// 1 s after the last one that failed, at the earliest. [`Error::PoolClosed`] if the pool is closed meanwhile.
     ///
     /// # Cancel safety
     /// Cancel-safe: connections that are being opened go to the pool.
@@ -135,8 +136,8 @@ impl<P: Asynchronous> Pool<P> {
     /// them again.
     ///
     /// # Cancel safety
-    /// If the future is dropped before the first poll, nothing happens. If it is dropped later, the connections are closed
-    /// without waiting for confirms.
+    /// If the future is dropped before the first poll, nothing happens. If it is dropped later, the close continues in the
+    /// background.
     pub async fn close(&self) {
         self.close_all().await;
     }
@@ -163,19 +164,45 @@ impl<P: Platform> Pool<P> {
     }
 
     async fn open(&self) -> Result<(), Error> {
-        self.0.check()?;
-        self.0.lock().failure = None;
-        // Those that are still being opened when this is dropped are not wanted.
-        let abandoned = Abandoned(&self.0);
-        self.0.find(true);
-        self.0.idle().await;
-        std::mem::forget(abandoned);
-        let failure = self.0.lock().failure.take();
-        match failure {
-            None => Ok(()),
-            Some(failure) => {
-                self.close_all().await;
-                Err(failure.into())
+        let shared = &self.0;
+        shared.check()?;
+        let watched = Watched(Level::default());
+        let (pool, level) = (self.clone(), watched.0.clone());
+        shared.runner.spawn(async move {
+            level.reached(OPENED).await;
+            if level.get() == DROPPED {
+                pool.close_all().await;
+            }
+        });
+        let opened = self.open_all().await;
+        watched.0.raise(OPENED);
+        if let Err(Error::Connect(_)) = &opened {
+            self.close_all().await;
+        }
+        opened
+    }
+
+    /// Opens connections until all slots have one.
+    async fn open_all(&self) -> Result<(), Error> {
+        let shared = &self.0;
+        let (failures, closes) = {
+            let mut state = shared.lock();
+            state.slots.skip_pauses();
+            (state.slots.failures(), state.closes)
+        };
+        loop {
+            shared.find(true);
+            shared.wait_while(|slots| slots.is_opening() || slots.is_leaving()).await;
+            let state = shared.lock();
+            if state.closes != closes {
+                return Err(Error::PoolClosed);
+            }
+            if state.slots.failures() != failures {
+                // Without an error, the runtime has ended the attempt.
+                return Err(state.failure.clone().map_or(Error::PoolClosed, Error::from));
+            }
+            if state.slots.count(|lent| lent.condition()).vacant == 0 {
+                return Ok(());
             }
         }
     }
@@ -194,7 +221,7 @@ impl<P: Platform> Pool<P> {
                 if state.closes != closes {
                     return Err(Error::PoolClosed);
                 }
-                let failed = state.slots.failures() != failures && !state.slots.is_busy();
+                let failed = state.slots.failures() != failures && !state.slots.is_opening();
                 if failed { state.failure.clone() } else { None }
             };
             let (lent, again_at) = shared.find(failure.is_none());
@@ -212,9 +239,18 @@ impl<P: Platform> Pool<P> {
     }
 
     async fn close_all(&self) {
-        let closings = self.0.take_all();
-        join_all(closings.into_iter().map(Closing::run)).await;
-        self.0.idle().await;
+        let shared = &self.0;
+        let taken = {
+            let mut state = shared.lock();
+            state.closes += 1;
+            state.slots.take_all()
+        };
+        shared.changed.notify(usize::MAX);
+        for (index, lent) in taken {
+            let closing = Closing { shared: Arc::clone(shared), index };
+            shared.runner.spawn(closing.run(lent));
+        }
+        shared.wait_while(Slots::is_leaving).await;
     }
 }
 
@@ -239,26 +275,14 @@ impl<P: Platform> Shared<P> {
         (pick.connection, pick.again_at)
     }
 
-    /// Waits until no connection is being opened or closed.
-    async fn idle(&self) {
+    async fn wait_while(&self, condition: impl Fn(&Slots<Arc<Lent<P>>>) -> bool) {
         loop {
             let changed = self.changed.listen();
-            if !self.lock().slots.is_busy() {
+            if !condition(&self.lock().slots) {
                 return;
             }
             changed.await;
         }
-    }
-
-    /// Takes all connections out, to be closed. Borrowers that wait get an error.
-    fn take_all(&self) -> Vec<Closing<'_, P>> {
-        let taken = {
-            let mut state = self.lock();
-            state.closes += 1;
-            state.slots.take_all()
-        };
-        self.changed.notify(usize::MAX);
-        taken.into_iter().map(|(index, lent)| Closing { shared: self, index, lent }).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State<P>> {
@@ -266,31 +290,36 @@ impl<P: Platform> Shared<P> {
     }
 }
 
-/// Closes what a pool has opened when the future that opens the pool is dropped.
-struct Abandoned<'a, P: Platform>(&'a Shared<P>);
+/// The levels of an opening: all connections are open, or it has failed; or its future was dropped before that.
+const OPENED: u8 = 1;
+const DROPPED: u8 = 2;
 
-impl<P: Platform> Drop for Abandoned<'_, P> {
+/// Tells the task that watches an opening when its future is dropped.
+struct Watched(Level);
+
+impl Drop for Watched {
     fn drop(&mut self) {
-        drop(self.0.take_all());
+        if self.0.get() < OPENED {
+            self.0.raise(DROPPED);
+        }
     }
 }
 
 /// A connection that is being closed. When this is dropped, its slot is vacant.
-struct Closing<'a, P: Platform> {
-    shared: &'a Shared<P>,
+struct Closing<P: Platform> {
+    shared: Arc<Shared<P>>,
     index: usize,
-    lent: Arc<Lent<P>>,
 }
 
-impl<P: Platform> Closing<'_, P> {
-    async fn run(self) {
+impl<P: Platform> Closing<P> {
+    async fn run(self, lent: Arc<Lent<P>>) {
         // What fails here ends with the close.
-        let _ = self.lent.connection().drain(POOL_DRAIN).await;
-        self.lent.connection().close().await;
+        let _ = lent.connection().drain(POOL_DRAIN).await;
+        lent.connection().close().await;
     }
 }
 
-impl<P: Platform> Drop for Closing<'_, P> {
+impl<P: Platform> Drop for Closing<P> {
     fn drop(&mut self) {
         self.shared.lock().slots.ended(self.index, self.shared.runner.now());
         self.shared.changed.notify(usize::MAX);

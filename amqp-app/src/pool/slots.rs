@@ -132,9 +132,23 @@ impl<C: Clone> Slots<C> {
         self.failures
     }
 
-    /// Returns whether a connection is being opened or closed.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.slots.iter().any(|slot| matches!(slot, Slot::Opening | Slot::Leaving))
+    /// Returns whether a connection is being opened.
+    pub(crate) fn is_opening(&self) -> bool {
+        self.slots.iter().any(|slot| matches!(slot, Slot::Opening))
+    }
+
+    /// Returns whether a connection is being closed.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.slots.iter().any(|slot| matches!(slot, Slot::Leaving))
+    }
+
+    /// Lets connections be opened at once where an attempt has failed a moment ago.
+    pub(crate) fn skip_pauses(&mut self) {
+        for slot in &mut self.slots {
+            if let Slot::Vacant(pause) = slot {
+                *pause = None;
+            }
+        }
     }
 
     /// Returns the connections with their slots. The caller closes them, and then reports each with
@@ -253,12 +267,15 @@ mod tests {
         let mut played = full(1);
         played.is(1, Condition::Ended);
         assert_eq!(played.pick(), (None, vec![0]));
-        assert!(played.slots.is_busy());
+        assert!(played.slots.is_opening());
         played.slots.ended(0, played.now);
-        assert_eq!((played.slots.failures(), played.slots.is_busy()), (1, false));
+        assert_eq!((played.slots.failures(), played.slots.is_opening()), (1, false));
         let pick = played.slots.pick(played.now, true, |_| Condition::Ready);
         assert_eq!((pick.connection, pick.open), (None, vec![]));
         assert_eq!(pick.again_at, Some(played.now + REOPEN_PAUSE));
+        played.slots.skip_pauses();
+        assert_eq!(played.pick(), (None, vec![0]));
+        played.slots.ended(0, played.now);
         played.now += REOPEN_PAUSE;
         assert!(played.slots.pick(played.now, false, |_| Condition::Ready).open.is_empty());
         assert_eq!(played.pick(), (None, vec![0]));
@@ -278,7 +295,7 @@ mod tests {
         played.slots.ended(1, played.now);
         assert_eq!(played.pick(), (None, vec![1]));
         played.slots.ended(0, played.now);
-        assert_eq!((played.slots.failures(), played.slots.is_busy()), (0, true));
+        assert_eq!((played.slots.failures(), played.slots.is_opening()), (0, true));
         assert_eq!(played.pick(), (None, vec![0]));
         assert_eq!([0, 1].map(|slot| played.open(slot)), [None, None]);
         assert_eq!(played.slots.take_all(), [(0, 4), (1, 5)]);

@@ -52,6 +52,8 @@ struct State {
     broker: Broker,
     /// Until when the broker accepts no connections.
     down_until: Duration,
+    /// Until when the broker does not answer those who connect.
+    unreachable_until: Duration,
     network: Network,
     timers: BTreeMap<(Duration, u64), Waker>,
     timers_made: u64,
@@ -72,6 +74,7 @@ impl World {
             now: Duration::ZERO,
             broker: Broker::new(),
             down_until: Duration::ZERO,
+            unreachable_until: Duration::ZERO,
             network,
             timers: BTreeMap::new(),
             timers_made: 0,
@@ -170,6 +173,12 @@ impl World {
         state.down_until = state.now + down;
     }
 
+    /// Does not answer those who connect for this time, as behind a firewall that drops packets.
+    pub fn do_not_answer(&self, time: Duration) {
+        let state = &mut *self.lock();
+        state.unreachable_until = state.now + time;
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap()
     }
@@ -249,6 +258,11 @@ impl Runtime for World {
             };
             let _connecting = Connecting(&world);
             world.sleep(latency).await;
+            let unanswered = {
+                let state = world.lock();
+                state.unreachable_until.saturating_sub(state.now)
+            };
+            world.sleep(unanswered).await;
             let state = &mut *world.lock();
             if state.now < state.down_until {
                 return Err(io::ErrorKind::ConnectionRefused.into());
@@ -259,7 +273,7 @@ impl Runtime for World {
     }
 }
 
-/// Counts a dial until it has ended, or is given up.
+/// Counts a dial until it has ended, or is dropped.
 struct Connecting<'a>(&'a World);
 
 impl Drop for Connecting<'_> {

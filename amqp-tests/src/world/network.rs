@@ -16,7 +16,7 @@ use crate::sim::random::Random;
 /// The longest that bytes are on their way, in microseconds.
 const LATENCY_MAX: u64 = 2_000;
 
-/// When the broker gives up a silent line that has no heartbeats.
+/// When the broker closes a silent line that has no heartbeats.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]

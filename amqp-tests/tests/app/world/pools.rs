@@ -10,7 +10,7 @@ use amqp_tests::world::World;
 use super::{all, play, recovering, until};
 
 /// The promises about pools. L1: never more connections than the pool has places, with those that are being opened. L2: a
-/// connection that has ended is never lent. L3 and L4: a borrower that gives up, at any point, costs no place. L5: while the
+/// connection that has ended is never lent. L3 and L4: a borrower that is dropped, at any point, costs no place. L5: while the
 /// broker is down, borrowers get errors; later the pool fills again. L6: a close ends, and wakes every borrower.
 #[test]
 fn pools_keep_their_promises_at_random_faults() {
@@ -31,7 +31,12 @@ pub(super) async fn keeps_promises(world: &World) {
             match world.below(5) {
                 0 => world.silence(),
                 1 => world.crash(Duration::from_millis(world.below(5_000) as u64)),
-                2 => closes(world, &pool).await,
+                2 if world.below(2) == 0 => closes(world, &pool).await,
+                // A close that is dropped goes on in the background.
+                2 => {
+                    let moment = world.sleep(Duration::from_micros(world.below(3_000) as u64));
+                    smol::future::or(pool.close(), moment).await;
+                }
                 _ => world.cut(),
             }
         }
@@ -65,9 +70,64 @@ async fn borrow(world: &World, pool: &Pool<amqp_async::Connector<World>>, ends: 
             let Ok(member) = pool.connection().await else { return };
             assert_eq!(member.close_cause().map(|cause| cause.to_string()), None);
             let _ = member.publish(&Message::new("m").to("amq.fanout", "").optional()).await;
+            world.sleep(Duration::from_millis(world.below(3_000) as u64)).await;
         };
         let patience = world.sleep(Duration::from_millis(world.below(10_000) as u64));
         smol::future::or(using, patience).await;
         assert!(world.elapsed() - before <= Duration::from_secs(10));
     }
+}
+
+/// Also in the pause after an attempt that has failed.
+#[test]
+fn np_4_a_pool_that_is_connected_has_all_of_its_connections() {
+    play(0..1, &is_connected);
+}
+
+async fn is_connected(world: &World) {
+    world.crash(Duration::from_millis(500));
+    let connector = world.connector().recovery(Recovery::never());
+    let pool = Pool::new(connector, 3);
+    pool.connection().await.map(drop).unwrap_err();
+    world.sleep(Duration::from_millis(600)).await;
+    let pool = pool.connect().await.unwrap();
+    assert_eq!(pool.status().open, 3);
+    // It waits for a close that has begun.
+    let ((), connected) = smol::future::zip(pool.close(), pool.clone().connect()).await;
+    assert_eq!(connected.unwrap().status().open, 3);
+    // A close that begins later is an error.
+    let reopened = Pool::new(world.connector().recovery(Recovery::never()), 3);
+    let closing = async {
+        world.sleep(Duration::from_millis(1)).await;
+        reopened.close().await;
+    };
+    let (connected, ()) = smol::future::zip(reopened.clone().connect(), closing).await;
+    assert!(matches!(connected.map(drop), Err(Error::PoolClosed)));
+    pool.close().await;
+}
+
+/// L6: borrowers that come after it do not hold it up, although the broker does not answer them.
+#[test]
+fn l6_a_close_ends_while_others_wait_for_a_broker_that_does_not_answer() {
+    play(0..20, &ends_beside_borrowers);
+}
+
+async fn ends_beside_borrowers(world: &World) {
+    let connector = world.connector().recovery(Recovery::never());
+    let pool = Pool::new(connector, 3).connect().await.unwrap();
+    world.do_not_answer(Duration::from_secs(3_600));
+    // One connection takes a while to close.
+    world.silence();
+    let ends = Cell::new(false);
+    let borrowing = all((0..6).map(|_| async {
+        while !ends.get() {
+            let _ = pool.connection().await;
+            world.sleep(Duration::from_millis(world.below(1_000) as u64)).await;
+        }
+    }));
+    let closing = async {
+        closes(world, &pool).await;
+        ends.set(true);
+    };
+    smol::future::zip(borrowing, closing).await;
 }
