@@ -91,8 +91,10 @@ pub trait ThreadHandler<A, S>: Clone + Send + Sync + 'static {
 /// Makes a handler of a function that blocks, for an asynchronous application. The function runs on a thread where it may
 /// block.
 ///
-/// It cannot be interrupted: if its timeout expires, its message is retried while it still runs, and its result is ignored.
-/// Until it returns, its worker takes no further message, and the application is not [ready](crate::Health::is_ready).
+/// It cannot be interrupted: if its timeout expires, the attempt has failed, and its result is ignored. Until it returns, its
+/// worker begins no other attempt in place and takes no further message, messages with the same
+/// [key](crate::Consume::by_key) wait, and the application is not [ready](crate::Health::is_ready). A copy of its message that
+/// waits for a retry does not wait for it.
 ///
 /// ```
 /// use amqp_app::prelude::*;

@@ -1,5 +1,5 @@
 //! Handlers that block, and still run when their timeout has expired. They cannot be interrupted. So they are counted, and
-//! their worker takes no further message before they have returned: the threads stay bounded.
+//! their worker calls no other before they have returned: the threads stay bounded, and no message is handled by two of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};

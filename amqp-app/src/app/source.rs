@@ -247,13 +247,16 @@ impl<S: Send + Sync> Watch for Source<S> {
     fn health(&self) -> SourceHealth {
         let (in_work, now) = (lock(&self.in_work), self.engine.runner.now());
         let at_work = || in_work.iter().flatten();
-        let is_overdue = |it: &&InWork| it.deadline.is_some_and(|deadline| deadline < now);
+        let is_overdue = |it: &InWork| it.deadline.is_some_and(|deadline| deadline < now);
+        let overdue = in_work
+            .iter()
+            .zip(&self.late)
+            .filter(|(in_work, late)| late.count() > 0 || in_work.as_ref().is_some_and(is_overdue));
         SourceHealth {
             queue: self.queue.to_string(),
             consuming: self.is_consuming.load(Ordering::Acquire),
             in_work: at_work().count(),
-            overdue: at_work().filter(is_overdue).count()
-                + self.late.iter().map(Late::count).sum::<usize>(),
+            overdue: overdue.count(),
             unstored: self.unstored.load(Ordering::Relaxed),
             last_error: lock(&self.last_error).clone(),
         }

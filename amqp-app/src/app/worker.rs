@@ -33,12 +33,6 @@ pub(crate) async fn work<S: Clone + Send + Sync + 'static>(source: &Source<S>, w
     };
     // A handler may have stopped the application: its message is the last one.
     while !source.engine.is_stopping() {
-        // Otherwise handlers that block for longer than their timeout would take more and more threads.
-        if source.late[worker].count() > 0 {
-            let mut none = pin!(source.late[worker].none());
-            race(&mut none, &mut source.engine.stop.reached(STOPPING)).await;
-            continue;
-        }
         let mut next = pin!(source.intake.next(worker, key));
         let Either::First(Some((delivery, key))) = race(&mut next, &mut now).await else { return };
         let in_flight = source.measures.taken();
@@ -55,6 +49,10 @@ pub(crate) async fn work<S: Clone + Send + Sync + 'static>(source: &Source<S>, w
         }
         source.end(worker);
         in_flight.end();
+        // Otherwise handlers that block for longer than their timeout would take more and more threads, and the next message
+        // with the key would be handled beside this one.
+        let mut none = pin!(source.late[worker].none());
+        race(&mut none, &mut source.engine.stop.reached(STOPPING)).await;
         source.intake.finish(key);
     }
 }
@@ -109,6 +107,7 @@ async fn handle<S: Clone + Send + Sync + 'static>(
                 counters.retried.add(&source.measures, 1);
                 in_place += 1;
                 source.pause(pause).await;
+                source.late[worker].none().await;
             }
             step => {
                 let work = Work { source, slot, message: &message, attempt };

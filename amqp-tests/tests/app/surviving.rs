@@ -1,6 +1,7 @@
 //! What an application survives: panics beside its handlers, queues that take no copies, pools that close.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
 use amqp_app::Pool;
@@ -14,6 +15,7 @@ use crate::at::{
 on_model! {
     u_3_a_message_outlives_a_delay_queue_that_is_gone
     u_3_a_worker_takes_no_further_message_while_its_handler_blocks
+    u_3_no_call_joins_a_handler_that_blocks_for_its_message_or_its_key
     l4_a_pool_whose_opening_is_dropped_leaves_nothing_open
     u_3_a_panic_beside_the_handler_costs_no_worker
     u_3_a_message_of_a_quorum_queue_outlives_a_full_parking_queue
@@ -48,12 +50,16 @@ async fn u_3_a_worker_takes_no_further_message_while_its_handler_blocks<P: Make>
     let queue = client.queue("blocking").await;
     let (release, released) = mpsc::channel::<()>();
     let released = Arc::new(Mutex::new(released));
+    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let seen = Arc::clone(&most);
     let handler = move |Text(text): Text, State(log): State<Log>| {
+        seen.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         if text == "hang" {
             // Until the sender is dropped, also by a failure of the test.
             released.lock().unwrap().recv().unwrap_err();
         }
         log.add(text);
+        running.fetch_sub(1, Ordering::SeqCst);
     };
     for text in ["hang", "hang", "other"] {
         client.send(&queue, text).await;
@@ -65,14 +71,58 @@ async fn u_3_a_worker_takes_no_further_message_while_its_handler_blocks<P: Make>
         assert_eq!(client.bodies(&format!("{queue}.parked"), 2).await, ["hang", "hang"]);
         let overdue = async || health.report().is_some_and(|it| it.sources[0].overdue == 2);
         until("both late", overdue).await;
+        // Long enough to see a call that should not begin.
+        sleep(Duration::from_millis(200)).await;
         assert_eq!(at.log.lines(), Vec::<String>::new(), "the other one waits");
         drop(release);
         at.log.reach(3).await;
         until("the health", async || health.is_ready()).await;
     })
     .await;
+    assert_eq!(most.load(Ordering::SeqCst), 2, "calls at once");
     // On a busy machine the other one may take too long.
     assert!(report.handled + report.parked == 3 && report.timed_out >= 2, "{report:?}");
+}
+
+/// It is not called for the next attempt in place, or for the next message with the key, before it has returned.
+async fn u_3_no_call_joins_a_handler_that_blocks_for_its_message_or_its_key<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let [again, keyed] = [client.queue("again").await, client.queue("keyed").await];
+    let (release, released) = mpsc::channel::<()>();
+    let released = Arc::new(Mutex::new(released));
+    let handler = move |Text(text): Text, Attempt(attempt): Attempt, context: Context<Log>| {
+        let (log, queue) = (context.state(), context.queue());
+        log.add(format!("{queue} begins"));
+        if text == "hang" && attempt == 1 {
+            released.lock().unwrap().recv().unwrap_err();
+        }
+        log.add(format!("{queue} ends"));
+    };
+    client.send(&again, "hang").await;
+    for text in ["hang", "other"] {
+        client.publish(Message::new(text).header("key", "same").to_queue(&keyed)).await;
+    }
+    let in_place = Retry::now(1).pause(Duration::from_millis(1));
+    let short = |queue: &str| source(queue).concurrency(2).timeout(Duration::from_millis(20));
+    let app = at.app().consume(short(&again).on_failure(in_place), blocking(handler.clone()));
+    let app = app.consume(short(&keyed).by_header("key"), blocking(handler));
+    let health = app.health();
+    beside(app, async |_| {
+        let release = release;
+        let overdue =
+            async || health.report().is_some_and(|it| it.sources.iter().all(|it| it.overdue == 1));
+        until("both late", overdue).await;
+        // Long enough to see a call that should not begin.
+        sleep(Duration::from_millis(200)).await;
+        drop(release);
+        at.log.reach(8).await;
+    })
+    .await;
+    for queue in [again, keyed] {
+        let lines = at.log.lines();
+        let lines: Vec<_> = lines.iter().filter_map(|line| line.strip_prefix(&queue)).collect();
+        assert_eq!(lines, [" begins", " ends", " begins", " ends"]);
+    }
 }
 
 async fn u_3_a_panic_beside_the_handler_costs_no_worker<P: Make>(at: At<P>) {
