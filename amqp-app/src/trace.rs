@@ -19,6 +19,14 @@ pub(crate) fn unstored(queue: &str, error: &dyn Display) {
     let _ = (queue, error);
 }
 
+/// A message is kept until what follows from it is confirmed.
+pub(crate) fn kept(queue: &str, error: &dyn Display) {
+    #[cfg(feature = "tracing")]
+    tracing::error!(target: TARGET, queue, %error, "reply or copy of a message not confirmed: message kept");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (queue, error);
+}
+
 /// A part of the application that is not a handler has panicked, and the message is given back.
 pub(crate) fn panicked(queue: &str, panic: &dyn Display) {
     #[cfg(feature = "tracing")]

@@ -51,7 +51,8 @@ pub struct SourceHealth {
     pub in_work: usize,
     /// Handlers that run on although their timeout has expired: they block, and cannot be interrupted.
     pub overdue: usize,
-    /// How often in a row a copy could not be parked, or put into a queue for retries, or a confirm did not come within 30 s.
+    /// The number of times in a row that a copy could not be parked, or put into a queue for retries, or that a confirm did not
+    /// come within 30 s.
     pub unstored: u32,
     /// Why the consumer has ended, or could not be started again, while it is not started.
     pub last_error: Option<String>,

@@ -202,7 +202,7 @@ fn is_counted<S>(source: &Source<S>, message: &ReceivedMessage) -> bool {
 }
 
 /// Waits for the confirms of what follows from a message. Resolves to `None` when the time for them has expired: the message
-/// is given back. One that its queue counts is kept instead, and the source is reported as held up.
+/// is given back. One that its queue counts is kept instead, and [`Source::unstored`] counts that.
 pub(crate) async fn confirms<S, F: Future>(
     source: &Source<S>,
     message: &ReceivedMessage,
@@ -216,7 +216,7 @@ pub(crate) async fn confirms<S, F: Future>(
         if sent.is_some() || !is_counted(source, message) {
             return sent;
         }
-        trace::unstored(&source.queue, &Unstored::TimedOut);
+        trace::kept(&source.queue, &Unstored::TimedOut);
         source.unstored.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -289,7 +289,7 @@ async fn confirmed<S: Clone + Send + Sync + 'static>(
         if !is_counted(source, work.message) || !is_held || engine.is_stopping() {
             return Err(unstored);
         }
-        trace::unstored(&source.queue, &unstored);
+        trace::kept(&source.queue, &unstored);
         source.unstored.fetch_add(1, Ordering::Relaxed);
         source.pause(GIVE_BACK_PAUSE).await;
     }

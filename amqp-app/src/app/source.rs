@@ -39,7 +39,7 @@ pub(crate) struct Source<S> {
     pub(crate) measures: Measures,
     /// The outcomes whose acknowledgement was lost.
     pub(crate) remembered: Mutex<Remembered>,
-    /// Messages in a row whose copies could not be stored.
+    /// See [`SourceHealth::unstored`].
     pub(crate) unstored: AtomicU32,
     /// For each worker, its handlers that block, and run on after their timeout.
     pub(crate) late: Vec<Late>,

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use amqp_async::{Delivery, Properties, ReceivedMessage};
 
@@ -268,6 +269,7 @@ async fn send<S>(
     let engine = &source.engine;
     let sending = engine.sender.send_all(&completed);
     let Some(results) = settle::confirms(source, received, sending).await else {
+        source.unstored.fetch_add(1, Ordering::Relaxed);
         let text = format!("not confirmed within {} s", CONFIRMS_TIMEOUT.as_secs());
         return Err(unsent(Verdict::GiveBack, text));
     };
