@@ -1,5 +1,6 @@
 //! The life of an application: start, wait, shut down.
 
+use std::cell::LazyCell;
 use std::collections::HashSet;
 use std::pin::pin;
 use std::sync::Arc;
@@ -188,9 +189,9 @@ impl<S: Clone + Send + Sync + 'static> Running<S> {
 
     /// Takes the metric `amqp_app.ready` of all sources.
     fn measure(&self) {
-        let is_working = || self.health.report().is_some_and(|report| report.is_working());
+        let is_working = LazyCell::new(|| self.health.report().is_some_and(|it| it.is_working()));
         for source in &self.sources {
-            source.measures.ready(|| is_working() && source.health().is_ready());
+            source.measures.ready(|| *is_working && source.health().is_ready());
         }
     }
 

@@ -4,10 +4,11 @@
 //! metrics are not kept: a recorder that is installed later would get nothing, and an exporter that forgets metrics after a
 //! while without a change would lose what their old handles count.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use metrics::{Key, Label, Level, Metadata, SharedString, Unit, with_recorder};
+use metrics::{Key, Label, Level, Metadata, Recorder, SharedString, Unit, with_recorder};
 
 use crate::app::report::Counters;
 use crate::app::sender::Unsent;
@@ -51,7 +52,7 @@ pub(crate) fn describe() {
         (WAITING, "Messages that wait for another one with the same key"),
         (READY, "1 while messages of the queue are handled, otherwise 0"),
     ];
-    with_recorder(|recorder| {
+    recording(|recorder| {
         for (name, text) in histograms {
             recorder.describe_histogram(name.into(), Some(Unit::Seconds), text.into());
         }
@@ -64,20 +65,25 @@ pub(crate) fn describe() {
     });
 }
 
+/// Uses the recorder. A panic in it must cost no worker; the panic hook reports it.
+fn recording(record: impl FnOnce(&dyn Recorder)) {
+    drop(catch_unwind(AssertUnwindSafe(|| with_recorder(record))));
+}
+
 fn increment(key: &Key, count: u64) {
-    with_recorder(|recorder| recorder.register_counter(key, &METADATA).increment(count));
+    recording(|recorder| recorder.register_counter(key, &METADATA).increment(count));
 }
 
 fn set(key: &Key, value: f64) {
-    with_recorder(|recorder| recorder.register_gauge(key, &METADATA).set(value));
+    recording(|recorder| recorder.register_gauge(key, &METADATA).set(value));
 }
 
 fn add(key: &Key, value: f64) {
-    with_recorder(|recorder| recorder.register_gauge(key, &METADATA).increment(value));
+    recording(|recorder| recorder.register_gauge(key, &METADATA).increment(value));
 }
 
 fn record(key: &Key, seconds: f64) {
-    with_recorder(|recorder| recorder.register_histogram(key, &METADATA).record(seconds));
+    recording(|recorder| recorder.register_histogram(key, &METADATA).record(seconds));
 }
 
 /// A key with what all metrics have: the queue or the exchange, and the operation if there is one.
@@ -230,7 +236,7 @@ impl<'a> Sending<'a> {
     fn end(&mut self, error: Option<&'static str>) {
         let Some((message, left)) = self.left.split_first() else { return };
         self.left = left;
-        // Routing keys are no attributes of metrics: there is no limit to their number, and there is a series for each.
+        // Without the routing key: the number of keys has no limit, and each would be a series of its own.
         let exchange = match message.exchange.as_str() {
             "" => SharedString::const_str("amq.default"),
             exchange => SharedString::from_owned(exchange.to_owned()),

@@ -11,7 +11,7 @@ use amqp_app::testing::Test;
 use amqp_testkit::ModelBroker;
 use metrics::Unit;
 
-use crate::recorder::Recorded;
+use crate::recorder::{PANICKING, Recorded};
 
 const PROCESS: &str = "messaging.process.duration";
 const OPERATION: &str = "messaging.client.operation.duration";
@@ -38,7 +38,7 @@ fn publish<'a>(exchange: &'a str, error: Option<&'a str>) -> Vec<(&'a str, &'a s
     )
 }
 
-/// Fails as often as the body says, in place, after a delay, or for good.
+/// Fails as often as the body says, in place, after a delay, or in every attempt.
 fn act(body: &str, attempt: u32) -> Result<Option<Message>, Failure> {
     match body {
         "reply" => Ok(Some(Message::new("thanks").to("amq.topic", "thanks"))),
@@ -284,4 +284,26 @@ fn a_queue_that_is_gone_makes_its_source_unready_until_it_is_back() {
         test.stop().await;
         assert_eq!((ready("gone"), ready("kept")), (0.0, 0.0));
     });
+}
+
+/// Messages of one key, so that its place is passed on each time.
+#[test]
+fn a_recorder_that_panics_costs_no_worker() {
+    let recorded = Recorded::begin();
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().unwrap().block_on(async {
+        let test = Test::start(amqp_tokio::Connector::new).await;
+        test.queue(PANICKING).await;
+        let consume = Consume::new(PANICKING).concurrency(2).by_routing_key();
+        let consume = consume.on_failure(policy());
+        let handler = async |Text(body): Text, Attempt(attempt): Attempt| act(&body, attempt);
+        test.run(App::new(test.platform()).consume(consume, handler)).await;
+        for body in ["fine", "twice", "panic", "fine"] {
+            test.send_message(Message::new(body).to_queue(PANICKING)).await;
+        }
+        eventually("the end of all work", || test.broker().messages(PANICKING).is_empty()).await;
+        let report = test.stop().await;
+        assert_eq!((report.handled, report.retried, report.panicked), (3, 3, 2));
+    });
+    assert!(recorded.series().iter().all(|series| !series.contains(PANICKING)));
 }

@@ -92,8 +92,12 @@ impl Recorder for Keeping {
 
 struct Series(String);
 
+/// The recorder panics at a metric of a queue with this name.
+pub(crate) const PANICKING: &str = "panicking";
+
 impl Series {
     fn of(key: &Key) -> Arc<Self> {
+        assert!(key.labels().all(|label| label.value() != PANICKING), "of the recorder");
         let labels = key.labels().map(|label| format!("{}={}", label.key(), label.value()));
         Arc::new(Self(series(key.name(), labels)))
     }
