@@ -4,7 +4,7 @@
 //! OpenTelemetry's semantic conventions for RabbitMQ, which are in development
 //! (<https://opentelemetry.io/docs/specs/semconv/messaging/rabbitmq/>).
 
-// It is a layer, and not built in: whoever wants spans inside of other middleware, or around it, says so by the order. It
+// It is a layer, so that the order of layers decides which middleware is inside the span. It
 // works on threads too, because their handlers run in polls. What a layer cannot see, that its call was dropped by a timeout,
 // is read from the deadline.
 
@@ -55,11 +55,11 @@ use crate::outcome::Outcome;
 /// | `messaging.rabbitmq.destination.routing_key` | the routing key, unless it is empty |
 /// | `messaging.message.id`, `messaging.message.conversation_id` | the message id and the correlation id, if there are any |
 /// | `amqp_app.attempt` | the number of the attempt, from 1 |
-/// | status, `error.type` | if the handler fails: the text of its failure, and [`FailureCause::as_str`]. `abandoned` if the call was dropped at the end of a shutdown |
+/// | status, `error.type` | if the handler fails: the text of its failure, empty after a panic or a timeout, and [`FailureCause::as_str`]. `abandoned` if the call was dropped at the end of a shutdown |
 ///
 /// Use it once: outside of it, a span that another layer has made is the parent of messages without a context, and is linked
 /// otherwise.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct TraceLayer {
     linked: bool,
 }
