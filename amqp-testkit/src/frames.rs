@@ -25,7 +25,7 @@ pub(crate) struct Frames {
 /// Why a scan has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// There are no more bytes.
+    /// The bytes have ended.
     End,
     /// A frame begins that is to be stopped at.
     Here,

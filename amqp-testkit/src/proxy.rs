@@ -87,7 +87,7 @@ struct Settings {
     /// The faults before methods that are still to happen.
     awaited: Vec<Awaited>,
     /// The connections on which faults before methods have happened.
-    struck: Vec<usize>,
+    faulted: Vec<usize>,
 }
 
 /// A fault that happens before a method.
@@ -183,31 +183,31 @@ impl Proxy {
     /// before it passes, and nothing of the frame does. `number` counts the frames of this method from here on, from 1, on
     /// all connections together, also on those that are open.
     ///
-    /// The method has the name that [`RawConnection::expect`](crate::RawConnection::expect) has for it, such as `basic.Ack`.
-    /// Connections must not be encrypted.
+    /// The method has its name in the protocol, such as `basic.ack` or `queue.declare-ok`. Connections must not be encrypted.
     ///
     /// ```
     /// use amqp_testkit::{Direction, Fault, ModelBroker, Proxy};
     /// let broker = ModelBroker::start()?;
     /// let proxy = Proxy::start(broker.port())?;
     /// // The broker never sees the client's third acknowledgement, and has answered everything before it.
-    /// proxy.before(Direction::ToBroker, "basic.Ack", 3, Fault::Cut);
+    /// proxy.before(Direction::ToBroker, "basic.ack", 3, Fault::Cut);
     /// println!("connect a client to {}", proxy.uri());
     /// # Ok::<(), std::io::Error>(())
     /// ```
     ///
     /// # Panics
-    /// If there is no such method.
+    /// If no method has this name.
     pub fn before(&self, direction: Direction, method: &str, number: usize, fault: Fault) {
-        let spec = TABLE.iter().find(|spec| format!("{:?}", spec.id) == method);
+        let plain = |name: &str| name.to_lowercase().replace('-', "");
+        let spec = TABLE.iter().find(|spec| plain(&format!("{:?}", spec.id)) == plain(method));
         let method = spec.unwrap_or_else(|| panic!("no method is called {method:?}")).id;
         self.inner.settings().awaited.push(Awaited { direction, method, number, fault });
     }
 
     /// Returns the connections on which faults of [`before`](Self::before) have happened, in their order. Each is a number in
     /// the order in which clients have connected, from 0.
-    pub fn struck(&self) -> Vec<usize> {
-        self.inner.settings().struck.clone()
+    pub fn faulted(&self) -> Vec<usize> {
+        self.inner.settings().faulted.clone()
     }
 
     /// Removes the scheduled faults. Connections that are made from here on have none.
@@ -427,7 +427,11 @@ impl Link {
             match (stop, fault) {
                 (Stop::Here, Some(fault)) => {
                     self.cause(direction, fault);
-                    inner.settings().struck.push(self.number);
+                    inner.settings().faulted.push(self.number);
+                    let state = self.state();
+                    if state.ended || state.lanes[direction as usize].ended {
+                        return None;
+                    }
                 }
                 _ => return Some(passed),
             }

@@ -206,7 +206,7 @@ fn ack() -> Vec<u8> {
 #[test]
 fn a_fault_before_a_method_lets_nothing_of_its_frame_pass() {
     let (proxy, mut client, mut broker) = link(|_| {});
-    proxy.before(Direction::ToClient, "basic.Ack", 2, Fault::Cut);
+    proxy.before(Direction::ToClient, "basic.ack", 2, Fault::Cut);
     let body = [&[3, 0, 1, 0, 0, 0, 13][..], &ack()[..13], &[0xce]].concat();
     let before = [&body[..], &ack(), &body].concat();
     // In two pieces, the second of which begins in the middle of the frame.
@@ -214,7 +214,7 @@ fn a_fault_before_a_method_lets_nothing_of_its_frame_pass() {
     broker.write_all(&frames[..before.len() + 5]).unwrap();
     let mut passed = vec![0; before.len()];
     client.read_exact(&mut passed).unwrap();
-    assert_eq!(proxy.struck(), []);
+    assert_eq!(proxy.faulted(), []);
     broker.write_all(&frames[before.len() + 5..]).unwrap();
     assert_eq!(read_all(&mut client), b"");
     assert_eq!(read_all(&mut broker), b"");
@@ -222,7 +222,28 @@ fn a_fault_before_a_method_lets_nothing_of_its_frame_pass() {
 }
 
 #[test]
-fn a_pause_before_a_method_strikes_one_connection() {
+fn frames_that_do_not_pass_are_not_counted() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let proxy = Proxy::start(listener.local_addr().unwrap().port()).unwrap();
+    for number in [1, 2] {
+        proxy.before(Direction::ToClient, "basic.ack", number, Fault::Cut);
+    }
+    // The first connection ends before its first frame, and the second one too, whose frame is the second.
+    for faulted in [&[0][..], &[0, 1]] {
+        let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port())).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (mut broker, _) = listener.accept().unwrap();
+        broker.write_all(&[ack(), ack(), ack()].concat()).unwrap();
+        assert_eq!(read_all(&mut client), b"");
+        let begun = Instant::now();
+        while proxy.faulted() != faulted {
+            assert!(begun.elapsed() < PATIENCE, "{:?}", proxy.faulted());
+        }
+    }
+}
+
+#[test]
+fn a_pause_before_a_method_faults_one_connection() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let proxy = Proxy::start(listener.local_addr().unwrap().port()).unwrap();
     let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port())).unwrap();
@@ -231,9 +252,9 @@ fn a_pause_before_a_method_strikes_one_connection() {
     while proxy.accepted() < 2 {
         assert!(begun.elapsed() < PATIENCE);
     }
-    proxy.before(Direction::ToBroker, "basic.Ack", 1, Fault::Pause);
+    proxy.before(Direction::ToBroker, "basic.ack", 1, Fault::Pause);
     second.write_all(&[&b"AMQP\x00\x00\x09\x01"[..], &ack()].concat()).unwrap();
-    while proxy.struck() != [1] {
+    while proxy.faulted() != [1] {
         assert!(begun.elapsed() < PATIENCE);
     }
     assert_eq!(proxy.passed(Direction::ToBroker), 8);
@@ -246,8 +267,8 @@ fn a_pause_before_a_method_strikes_one_connection() {
 }
 
 #[test]
-#[should_panic(expected = "no method is called \"basic.ack\"")]
+#[should_panic(expected = "no method is called \"basic.acknowledge\"")]
 fn a_fault_before_an_unknown_method_is_refused() {
     let (proxy, ..) = link(|_| {});
-    proxy.before(Direction::ToClient, "basic.ack", 1, Fault::Cut);
+    proxy.before(Direction::ToClient, "basic.acknowledge", 1, Fault::Cut);
 }

@@ -52,7 +52,7 @@ async fn answered<P: Make>(
     proxy.before(direction, method, 1, Fault::Cut);
     let app = at.app_at(&proxy.uri()).consume(source(queue.as_str()), answering(&to));
     let report = beside(app, async |_| {
-        until("the fault", async || proxy.struck().len() == 1).await;
+        until("the fault", async || proxy.faulted().len() == 1).await;
         until("the answers", async || client.ready(&to).await == answers).await;
         at.log.reach(report_lines(direction, method)).await;
     })
@@ -62,7 +62,7 @@ async fn answered<P: Make>(
 
 /// The number of times that the message is delivered, if a connection is lost before this frame.
 fn report_lines(direction: Direction, method: &str) -> usize {
-    if (direction, method) == (Direction::ToBroker, "basic.Ack") { 2 } else { 1 }
+    if (direction, method) == (Direction::ToBroker, "basic.ack") { 2 } else { 1 }
 }
 
 /// Closes the ledger: the message is not in its queue any more.
@@ -101,7 +101,7 @@ fn answering(
 
 async fn u_1_a_reply_that_is_not_confirmed_is_sent_again<P: Make>(at: At<P>) {
     for (point, answers) in
-        [((Direction::ToBroker, "basic.Publish"), 1), ((Direction::ToClient, "basic.Ack"), 2)]
+        [((Direction::ToBroker, "basic.publish"), 1), ((Direction::ToClient, "basic.ack"), 2)]
     {
         let Ledger { report, deliveries, ids } = answered(&at, point, answers).await;
         assert_eq!(deliveries, ["redelivered: false"], "{point:?}: the handler is called once");
@@ -112,7 +112,7 @@ async fn u_1_a_reply_that_is_not_confirmed_is_sent_again<P: Make>(at: At<P>) {
 
 /// The client has sent the ack, so only the broker knows that it is lost.
 async fn u_8_a_message_whose_ack_is_lost_on_its_way_is_handled_again<P: Make>(at: At<P>) {
-    let Ledger { deliveries, ids, .. } = answered(&at, (Direction::ToBroker, "basic.Ack"), 2).await;
+    let Ledger { deliveries, ids, .. } = answered(&at, (Direction::ToBroker, "basic.ack"), 2).await;
     assert_eq!(deliveries, ["redelivered: false", "redelivered: true"]);
     assert_eq!(ids, ["m#0", "m#0"]);
 }
@@ -123,14 +123,14 @@ async fn lose_behind_the_replies<P: Make>(at: &At<P>, forgets: bool) -> Ledger {
     let [queue, to] = [client.queue("requests").await, client.queue("answers").await];
     client.publish(Message::new("1").message_id("m").to_queue(&queue)).await;
     let proxy = Proxy::start(at.port()).unwrap();
-    proxy.before(Direction::ToClient, "basic.Ack", 1, Fault::Pause);
+    proxy.before(Direction::ToClient, "basic.ack", 1, Fault::Pause);
     let consume = source(queue.as_str());
     let consume = if forgets { consume.forget() } else { consume };
     let app = at.app_at(&proxy.uri()).consume(consume, answering(&to));
     let report = beside(app, async |_| {
-        until("the confirm", async || !proxy.struck().is_empty()).await;
+        until("the confirm", async || !proxy.faulted().is_empty()).await;
         assert_eq!((proxy.accepted(), client.ready(&to).await), (2, 1));
-        let consuming = 1 - proxy.struck()[0];
+        let consuming = 1 - proxy.faulted()[0];
         proxy.inject_on(consuming, Direction::ToClient, Fault::Cut);
         // The client has seen it.
         until("the next connection", async || proxy.accepted() == 3).await;
@@ -177,7 +177,7 @@ async fn copied<P: Make>(
     };
     let consume = source(queue.as_str()).on_failure(policy);
     let report = beside(at.app_at(&proxy.uri()).consume(consume, handler), async |_| {
-        until("the fault", async || proxy.struck().len() == 1).await;
+        until("the fault", async || proxy.faulted().len() == 1).await;
         until("the copies", async || client.ready(&to).await == copies).await;
         at.log.reach(report_lines(direction, method)).await;
     })
@@ -192,7 +192,7 @@ fn policies() -> [(Retry, &'static str); 2] {
 
 async fn u_3_a_copy_that_is_not_confirmed_is_sent_again<P: Make>(at: At<P>) {
     for (point, copies) in
-        [((Direction::ToBroker, "basic.Publish"), 1), ((Direction::ToClient, "basic.Ack"), 2)]
+        [((Direction::ToBroker, "basic.publish"), 1), ((Direction::ToClient, "basic.ack"), 2)]
     {
         for policy in policies() {
             let Ledger { report, deliveries, ids } = copied(&at, point, policy, copies).await;
@@ -206,7 +206,7 @@ async fn u_3_a_copy_that_is_not_confirmed_is_sent_again<P: Make>(at: At<P>) {
 /// The copy is stored and confirmed, and the ack of the original is lost: the message is in both queues.
 async fn u_3_a_message_whose_copy_is_confirmed_may_come_again<P: Make>(at: At<P>) {
     for policy in policies() {
-        let point = (Direction::ToBroker, "basic.Ack");
+        let point = (Direction::ToBroker, "basic.ack");
         let Ledger { report, deliveries, ids } = copied(&at, point, policy, 2).await;
         assert_eq!(deliveries, ["redelivered: false", "redelivered: true"]);
         assert_eq!((report.failed, ids), (2, vec!["m".to_owned(); 2]));
@@ -244,9 +244,9 @@ async fn u_8_a_message_whose_process_dies_before_the_ack_is_handled_again<P: Mak
     client.channel.queue_declare(QueueDeclare::quorum(&queue)).await.unwrap();
     client.publish(Message::new("3").message_id("m").to_queue(&queue)).await;
     let proxy = Proxy::start(at.port()).unwrap();
-    proxy.before(Direction::ToBroker, "basic.Ack", 1, Fault::Pause);
+    proxy.before(Direction::ToBroker, "basic.ack", 1, Fault::Pause);
     let mut process = Process::start(&proxy.uri(), &queue, &to);
-    until("the ack", async || !proxy.struck().is_empty()).await;
+    until("the ack", async || !proxy.faulted().is_empty()).await;
     assert_eq!(client.ready(&to).await, 1, "the reply is stored");
     process.kill();
     // What is held up is lost with the process.

@@ -30,10 +30,10 @@ pub(crate) enum Loss {
 
 /// The steps in which connections are lost that a handled message goes through.
 const POINTS: [(Direction, &str, &str); 4] = [
-    (Direction::ToClient, "basic.Deliver", "connection lost before a delivery"),
-    (Direction::ToBroker, "basic.Publish", "connection lost before a publish"),
-    (Direction::ToClient, "basic.Ack", "connection lost before a confirm"),
-    (Direction::ToBroker, "basic.Ack", "connection lost before an ack"),
+    (Direction::ToClient, "basic.deliver", "connection lost before a delivery"),
+    (Direction::ToBroker, "basic.publish", "connection lost before a publish"),
+    (Direction::ToClient, "basic.ack", "connection lost before a confirm"),
+    (Direction::ToBroker, "basic.ack", "connection lost before an ack"),
 ];
 /// The largest number of frames of a method that pass before the fault.
 const FRAMES: usize = 30;

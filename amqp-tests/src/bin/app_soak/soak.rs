@@ -138,9 +138,9 @@ impl Soak {
             }
             Kind::ProcessBeforeAck => {
                 let proxy = &self.proxies[0];
-                let before = proxy.struck().len();
-                proxy.before(Direction::ToBroker, "basic.Ack", random.usize(1..30), Fault::Pause);
-                until("an ack", || proxy.struck().len() > before).await?;
+                let before = proxy.faulted().len();
+                proxy.before(Direction::ToBroker, "basic.ack", random.usize(1..30), Fault::Pause);
+                until("an ack", || proxy.faulted().len() > before).await?;
                 self.application.kill().map_err(text)?;
                 // What was held up never reaches the broker.
                 proxy.inject(Direction::ToBroker, Fault::Cut);
@@ -155,7 +155,7 @@ impl Soak {
     }
 
     async fn lose(&self, proxy: &Proxy, loss: Loss) -> Result<(), String> {
-        let (accepted, struck) = (proxy.accepted(), proxy.struck().len());
+        let (accepted, faulted) = (proxy.accepted(), proxy.faulted().len());
         match loss {
             Loss::Now(direction, fault) => proxy.inject(direction, fault),
             Loss::HalfOpen => {
@@ -171,7 +171,7 @@ impl Soak {
             }
             Loss::Before(direction, method, number, fault) => {
                 proxy.before(direction, method, number, fault);
-                until(method, || proxy.struck().len() > struck).await?;
+                until(method, || proxy.faulted().len() > faulted).await?;
             }
         }
         until("the next connection", || proxy.accepted() > accepted).await
