@@ -49,7 +49,9 @@ async fn slow<P: Make>(at: At<P>) {
         at.log.reach(3).await;
     })
     .await;
-    // The late result of the first attempt is dropped.
-    assert_eq!(report.stale, 1, "{report:?}");
-    assert!(report.handled >= 1);
+    // The late result of the first attempt is dropped. On a busy machine, others may be late too.
+    assert!(report.stale >= 1 && report.handled >= 1 && report.failed == 0, "{report:?}");
+    let lines = at.log.lines();
+    assert_eq!(lines[0], "redelivered: false");
+    assert!(lines[1..].iter().any(|line| line == "redelivered: true"), "{lines:?}");
 }

@@ -242,11 +242,12 @@ impl Soak {
         let balance = ledger.balance(confirmed)?;
         let [answers, parked] = balance.duplicates;
         Ok(format!(
-            "{confirmed} messages confirmed ({again} publishes repeated) = {} answered + {} parked + 0 lost\n\
+            "{confirmed} messages confirmed ({again} publishes repeated) = {} answered + {} parked + {} lost\n\
              duplicates, each with the id of the first: {answers} answers, {parked} parked\n\
              {} processes, {} connections of the application",
             balance.answered,
             balance.parked,
+            confirmed - (balance.answered + balance.parked) as u64,
             self.starts,
             self.proxies[0].accepted(),
         ))
