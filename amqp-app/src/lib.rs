@@ -41,6 +41,7 @@ mod decide;
 mod error;
 mod extract;
 mod failure;
+mod formats;
 pub mod guide;
 mod handler;
 mod ids;
@@ -75,6 +76,8 @@ pub use extract::{
     Payload, QueueName, Redelivered, RoutingKey, State, Text,
 };
 pub use failure::{BoxError, Failure, FailureCause};
+#[cfg(any(feature = "cbor", feature = "msgpack"))]
+pub use formats::EncodeError;
 pub use handler::{Blocking, Handler, ThreadHandler, blocking};
 pub use message::Message;
 #[cfg(feature = "threads")]

@@ -28,6 +28,10 @@ pub const DELIVERIES_MAX: u32 = 10;
 /// The maximum length of an error's text in a header, in characters, so that the header fits into a frame.
 pub const ERROR_TEXT_MAX: usize = 1_000;
 
+/// How deep the value of a body may be nested, which is the limit of `serde_json` too. Each level takes some of the thread's
+/// stack.
+pub const PAYLOAD_DEPTH_MAX: usize = 128;
+
 /// The maximum length of a message id in bytes: it is a short string of AMQP.
 pub const MESSAGE_ID_MAX: usize = 255;
 

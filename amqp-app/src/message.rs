@@ -5,6 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use amqp_async::{DeliveryMode, FieldTable, FieldValue, Properties, Publish};
 use bytes::Bytes;
 
+#[cfg(any(feature = "cbor", feature = "msgpack"))]
+use crate::formats;
+
 /// A message that an application sends: where to, its properties and its body.
 ///
 /// It is persistent, mandatory and has the time of its creation as its timestamp, unless it says otherwise. That is what
@@ -56,6 +59,25 @@ impl Message {
     /// Those of [`serde_json::to_vec`].
     pub fn json(value: &impl serde::Serialize) -> Result<Self, serde_json::Error> {
         Ok(Self::new(serde_json::to_vec(value)?).content_type("application/json"))
+    }
+
+    /// Creates a message whose body is a value in CBOR (RFC 8949), with the content type `application/cbor`.
+    ///
+    /// # Errors
+    /// [`EncodeError`](crate::EncodeError) if CBOR cannot express the value.
+    #[cfg(feature = "cbor")]
+    pub fn cbor(value: &impl serde::Serialize) -> Result<Self, crate::EncodeError> {
+        Ok(Self::new(formats::encode_cbor(value)?).content_type("application/cbor"))
+    }
+
+    /// Creates a message whose body is a value in MessagePack, with the content type `application/msgpack`. Structures are
+    /// maps by the names of their fields, as programs in other languages expect.
+    ///
+    /// # Errors
+    /// [`EncodeError`](crate::EncodeError) if MessagePack cannot express the value.
+    #[cfg(feature = "msgpack")]
+    pub fn msgpack(value: &impl serde::Serialize) -> Result<Self, crate::EncodeError> {
+        Ok(Self::new(formats::encode_msgpack(value)?).content_type("application/msgpack"))
     }
 
     /// Sets the exchange and the routing key.

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use super::FromContext;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::formats;
 
 /// The body as a value in JSON. The content type is not looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +19,17 @@ impl<S, T: DeserializeOwned> FromContext<S> for Json<T> {
     }
 }
 
-/// The body as a value, in the format that the content type names. That is JSON: `application/json`, a type that ends in
-/// `+json`, or none. Another type is undecodable.
+/// The body as a value, in the format that the content type names. Its parameters and its case do not count. Another content
+/// type than these is undecodable, and the failure says which ones are known.
+///
+/// | content type | format |
+/// | --- | --- |
+/// | `application/json`, a type that ends in `+json`, or none | JSON |
+/// | `application/cbor`, or a type that ends in `+cbor` | CBOR, with the feature `cbor` |
+/// | `application/msgpack`, `application/x-msgpack`, `application/vnd.msgpack` | MessagePack, with the feature `msgpack` |
+///
+/// A body that is nested deeper than [128 levels](crate::limits::PAYLOAD_DEPTH_MAX), that announces more than it has, or that
+/// has more bytes than its value is undecodable too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs, reason = "handlers take it apart")]
 pub struct Payload<T>(pub T);
@@ -27,14 +37,8 @@ pub struct Payload<T>(pub T);
 impl<S, T: DeserializeOwned> FromContext<S> for Payload<T> {
     fn from_context(context: &Context<S>) -> Result<Self, Failure> {
         let properties = context.properties().map_err(Failure::undecodable)?;
-        let content_type = properties.content_type.as_deref().unwrap_or("application/json");
-        let media_type = content_type.split(';').next().unwrap_or_default().trim();
-        if !media_type.eq_ignore_ascii_case("application/json") && !media_type.ends_with("+json") {
-            return Err(Failure::undecodable(format!(
-                "content type {content_type:?} is not supported: expected application/json"
-            )));
-        }
-        Json::from_context(context).map(|Json(value)| Self(value))
+        let decoded = formats::decode(properties.content_type.as_deref(), context.body());
+        decoded.map(Self).map_err(Failure::undecodable)
     }
 }
 

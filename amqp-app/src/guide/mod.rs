@@ -5,6 +5,7 @@
 //! | [`applications`] | what an application does with a message, step by step; which failures lose or duplicate what |
 //! | [`retry_policies`] | how to choose a retry policy, what it declares, how to replay parked messages |
 //! | [`observing`] | logs, metrics, traces and health of an application |
+//! | [`payloads`] | bodies: JSON, CBOR and MessagePack by content type |
 //! | [`pools`] | shared connections: publishing, listeners, one message |
 //!
 //! The guide of the client itself is [`amqp_async::guide`].
@@ -20,6 +21,10 @@ pub mod retry_policies {}
 /// Logs, metrics, traces and health of an application.
 #[doc = include_str!("observing.md")]
 pub mod observing {}
+
+/// Bodies, and their formats.
+#[doc = include_str!("payloads.md")]
+pub mod payloads {}
 
 /// Shared connections.
 #[doc = include_str!("pools.md")]

@@ -3,9 +3,10 @@
 use amqp_app::prelude::*;
 use amqp_async::ConnectError;
 
-use crate::at::{At, Log, Make, beside, on_model, source, text, until};
+use crate::at::{At, Log, Make, beside, header, on_model, on_rabbitmq, source, text, until};
 
 on_model! {
+    a_payload_has_the_format_of_its_content_type
     arguments_come_in_any_order
     an_argument_that_cannot_be_read_fails_the_message_or_is_none
     pu_9_pu_11_a_handler_that_takes_the_delivery_acknowledges_it
@@ -13,9 +14,49 @@ on_model! {
     functions_that_block_have_a_thread
 }
 
+on_rabbitmq! {
+    a_payload_has_the_format_of_its_content_type
+}
+
 #[derive(serde::Deserialize, serde::Serialize)]
 struct Order {
     id: u64,
+}
+
+async fn a_payload_has_the_format_of_its_content_type<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let queue = client.queue("formats").await;
+    let handler = async |Payload(order): Payload<Order>, State(log): State<Log>| {
+        log.add(order.id.to_string());
+    };
+    let report = beside(at.app().consume(source(queue.as_str()), handler), async |_| {
+        let order = |id| Order { id };
+        for message in [
+            Message::json(&order(1)).unwrap(),
+            Message::json(&order(2)).unwrap().content_type("Application/vnd.order+JSON; v=1"),
+            Message::json(&order(3)).unwrap().property(|properties| properties.content_type = None),
+            Message::cbor(&order(4)).unwrap(),
+            Message::cbor(&order(5)).unwrap().content_type("application/order+cbor"),
+            Message::msgpack(&order(6)).unwrap(),
+            Message::msgpack(&order(7)).unwrap().content_type("application/x-msgpack"),
+        ] {
+            client.publish(message.to_queue(&queue)).await;
+        }
+        at.log.reach(7).await;
+        let xml = Message::cbor(&order(8)).unwrap().content_type("text/xml");
+        client.publish(xml.to_queue(&queue)).await;
+        let parked = client.expect(&format!("{queue}.parked")).await;
+        let reason = header(&parked, "retry-error").unwrap();
+        for named in ["\"text/xml\"", "application/json", "application/cbor", "application/msgpack"]
+        {
+            assert!(reason.contains(named), "{reason}");
+        }
+    })
+    .await;
+    let mut lines = at.log.lines();
+    lines.sort_unstable();
+    assert_eq!(lines, ["1", "2", "3", "4", "5", "6", "7"]);
+    assert_eq!((report.handled, report.parked, report.retried), (7, 1, 0));
 }
 
 async fn arguments_come_in_any_order<P: Make>(at: At<P>) {
@@ -63,9 +104,9 @@ async fn an_argument_that_cannot_be_read_fails_the_message_or_is_none<P: Make>(a
         client.publish(yaml.to_queue(&strict)).await;
         client.send(&lenient, "no json").await;
         let parked = format!("{strict}.parked");
-        let reason = crate::at::header(&client.expect(&parked).await, "retry-error").unwrap();
+        let reason = header(&client.expect(&parked).await, "retry-error").unwrap();
         assert!(reason.contains("expected"), "{reason}");
-        let reason = crate::at::header(&client.expect(&parked).await, "retry-error").unwrap();
+        let reason = header(&client.expect(&parked).await, "retry-error").unwrap();
         assert!(reason.contains("application/yaml"), "{reason}");
         at.log.reach(1).await;
     })

@@ -273,9 +273,11 @@ fn dependencies_point_down() {
                 "amqp-testkit",
                 "async-lock",
                 "bytes",
+                "ciborium",
                 "event-listener",
                 "metrics",
                 "opentelemetry",
+                "rmp-serde",
                 "serde",
                 "serde_json",
                 "signal-hook",
@@ -355,6 +357,11 @@ fn an_application_has_as_few_dependencies_as_it_says() {
     let alone = crates(&[]);
     assert!(page.contains(&format!("crates that it adds to the {alone} of")), "{alone}");
     for feature in ["tracing", "metrics", "opentelemetry"] {
+        let added = crates(&["--features", &format!("amqp-app/{feature}")]) - alone;
+        assert!(page.contains(&format!("| `{feature}` | {added} |")), "{feature}: {added}");
+    }
+    let page = fs::read_to_string(root().join("amqp-app/src/guide/payloads.md")).unwrap();
+    for feature in ["cbor", "msgpack"] {
         let added = crates(&["--features", &format!("amqp-app/{feature}")]) - alone;
         assert!(page.contains(&format!("| `{feature}` | {added} |")), "{feature}: {added}");
     }

@@ -5,6 +5,7 @@ mod applications;
 mod held;
 mod hostile;
 mod losses;
+mod payloads;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,6 +34,7 @@ fn threads() -> usize {
 #[test]
 fn memory_and_threads() {
     announced_sizes();
+    payloads::announced();
     held::every_size();
     answers();
     // Its runtime's threads go with it: they would be counted below.
