@@ -28,7 +28,8 @@ type Key = dyn Fn(&ReceivedMessage) -> Option<String> + Send + Sync;
 #[derive(Clone)]
 #[must_use]
 pub struct Consume {
-    pub(crate) queue: QueueDeclare,
+    /// One, or those of a group.
+    pub(crate) queues: Vec<QueueDeclare>,
     pub(crate) binds: Vec<QueueBind>,
     pub(crate) concurrency: u16,
     pub(crate) prefetch: Option<u16>,
@@ -55,9 +56,37 @@ impl Consume {
         keys.into_iter().fold(consume, |consume, key| consume.bind("amq.topic", key))
     }
 
-    /// Binds the queue to an exchange at the start.
+    /// Consumes from several queues as one group: by their names, or as values of this type, of which the queues and their
+    /// bindings are taken. All other rules are those of the group.
+    ///
+    /// The group has one channel, and a consumer for each queue, with a tag of its own. The workers and the prefetch are
+    /// those of the group. If the broker cancels one of the consumers, all of them end, and the group is started again.
+    /// Each queue has its own queues for retries, and its own parking queue.
+    ///
+    /// ```
+    /// use amqp_app::prelude::*;
+    ///
+    /// let orders = Consume::many(["orders.eu", "orders.us"]).concurrency(8);
+    /// ```
+    ///
+    /// The prefetch is divided among the queues, because quorum queues and streams refuse a limit that consumers share,
+    /// and RabbitMQ 4.3 has none (<https://www.rabbitmq.com/docs/consumer-prefetch>).
+    pub fn many<C: Into<Self>>(sources: impl IntoIterator<Item = C>) -> Self {
+        let mut group = Self::of(Vec::new());
+        for Self { queues, binds, .. } in sources.into_iter().map(Into::into) {
+            group.queues.extend(queues);
+            group.binds.extend(binds);
+        }
+        group
+    }
+
+    /// Binds the queue, or each queue of a group, to an exchange at the start.
     pub fn bind(mut self, exchange: impl Into<String>, routing_key: impl Into<String>) -> Self {
-        self.binds.push(QueueBind::new(self.queue.queue.as_str(), exchange, routing_key));
+        let (exchange, routing_key) = (exchange.into(), routing_key.into());
+        let bind = |queue: &QueueDeclare| {
+            QueueBind::new(queue.queue.as_str(), exchange.as_str(), routing_key.as_str())
+        };
+        self.binds.extend(self.queues.iter().map(bind));
         self
     }
 
@@ -70,6 +99,9 @@ impl Consume {
 
     /// Sets the prefetch: how many messages the broker sends ahead of their acknowledgement. It is at least the concurrency,
     /// so that no worker waits in vain, and twice the concurrency by default.
+    ///
+    /// The queues of a group ([`many`](Self::many)) have equal parts of it, each at least one. By default each has the
+    /// concurrency, or its part of twice the concurrency if that is more.
     pub const fn prefetch(mut self, messages: u16) -> Self {
         self.prefetch = Some(messages);
         self
@@ -150,20 +182,38 @@ impl Consume {
         Self { prefetch, ..self }
     }
 
-    pub(crate) fn name(&self) -> &str {
-        &self.queue.queue
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.queues.iter().map(|it| it.queue.as_str())
     }
 
-    /// The prefetch of the consumer.
-    pub(crate) fn prefetched(&self) -> u16 {
-        let prefetch = self.prefetch.unwrap_or_else(|| self.concurrency.saturating_mul(2));
-        prefetch.max(self.concurrency)
+    /// The prefetch of the consumer of the queue with this number: its part of that of the source.
+    pub(crate) fn prefetch_of(&self, number: usize) -> u16 {
+        let (consumers, concurrency) = (self.queues.len().max(1), usize::from(self.concurrency));
+        let by_default = concurrency.saturating_mul(consumers.max(2));
+        let shared = self.prefetch.map_or(by_default, usize::from).max(concurrency).max(consumers);
+        let part = shared / consumers + usize::from(number < shared % consumers);
+        u16::try_from(part).unwrap_or(u16::MAX)
     }
 
     /// Whether queues beside this one are quorum queues.
-    pub(crate) fn is_quorum(&self) -> bool {
-        let kind = self.queue.arguments.get("x-queue-type").and_then(FieldValue::as_str);
+    pub(crate) fn is_quorum(&self, queue: &QueueDeclare) -> bool {
+        let kind = queue.arguments.get("x-queue-type").and_then(FieldValue::as_str);
         self.retry.quorum || kind == Some("quorum")
+    }
+
+    fn of(queues: Vec<QueueDeclare>) -> Self {
+        Self {
+            queues,
+            binds: Vec::new(),
+            concurrency: 1,
+            prefetch: None,
+            key: None,
+            timeout: None,
+            retry: Retry::default(),
+            exclusive: false,
+            remembers: true,
+            arguments: FieldTable::new(),
+        }
     }
 }
 
@@ -184,31 +234,44 @@ impl From<String> for Consume {
 /// A queue that is declared.
 impl From<QueueDeclare> for Consume {
     fn from(queue: QueueDeclare) -> Self {
-        Self {
-            queue,
-            binds: Vec::new(),
-            concurrency: 1,
-            prefetch: None,
-            key: None,
-            timeout: None,
-            retry: Retry::default(),
-            exclusive: false,
-            remembers: true,
-            arguments: FieldTable::new(),
-        }
+        Self::of(vec![queue])
     }
 }
 
 impl fmt::Debug for Consume {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Consume")
-            .field("queue", &self.queue)
+            .field("queues", &self.queues)
             .field("binds", &self.binds)
             .field("concurrency", &self.concurrency)
-            .field("prefetch", &self.prefetched())
+            .field("prefetch", &self.prefetch)
             .field("by_key", &self.key.is_some())
             .field("timeout", &self.timeout)
             .field("retry", &self.retry)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Consume;
+
+    #[test]
+    fn the_prefetch_is_shared_among_the_queues_of_a_group() {
+        let parts = |consume: &Consume| {
+            (0..consume.queues.len()).map(|it| consume.prefetch_of(it)).collect::<Vec<_>>()
+        };
+        assert_eq!(parts(&Consume::new("a").concurrency(4)), [8], "twice the concurrency");
+        assert_eq!(parts(&Consume::new("a").concurrency(4).prefetch(2)), [4]);
+        assert_eq!(parts(&Consume::new("a").concurrency(u16::MAX)), [u16::MAX]);
+        let group = || Consume::many(["a", "b", "c"]);
+        assert_eq!(parts(&group().concurrency(4)), [4, 4, 4]);
+        assert_eq!(parts(&group().prefetch(11)), [4, 4, 3]);
+        assert_eq!(
+            parts(&group().prefetch(1)),
+            [1, 1, 1],
+            "a consumer without prefetch has no limit"
+        );
+        assert!(parts(&Consume::many([""; 0])).is_empty());
     }
 }

@@ -22,7 +22,8 @@ struct Watched {
 
 /// A source, without the type of the state.
 pub(crate) trait Watch: Send + Sync {
-    fn health(&self) -> SourceHealth;
+    /// The state of each of its queues.
+    fn health(&self) -> Vec<SourceHealth>;
 }
 
 /// The state of an application.
@@ -35,11 +36,11 @@ pub struct HealthReport {
     pub blocked: Option<String>,
     /// Whether a shutdown has begun.
     pub stopping: bool,
-    /// The sources.
+    /// The sources: the state of each queue.
     pub sources: Vec<SourceHealth>,
 }
 
-/// The state of a source.
+/// The state of a source: of its queue, or of one of the queues of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SourceHealth {
@@ -80,7 +81,7 @@ impl Health {
             connected: engine.consuming.is_open() && publishing.is_open(),
             blocked: publishing.blocked().map(|reason| reason.to_string()),
             stopping: engine.is_stopping(),
-            sources: watched.sources.iter().map(|source| source.health()).collect(),
+            sources: watched.sources.iter().flat_map(|source| source.health()).collect(),
         })
     }
 

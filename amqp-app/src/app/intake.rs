@@ -1,6 +1,6 @@
-//! `Intake`: one consumer that the workers of a source share, and the order of messages with the same key.
+//! `Intake`: the consumers that the workers of a source share, and the order of messages with the same key.
 //!
-//! A worker that waits polls the consumer itself, so no task stands between the connection and the worker. The consumer keeps
+//! A worker that waits polls the consumers itself, so no task stands between the connection and the worker. A consumer keeps
 //! one waker, and it is that of the bell. A delivery rings the bell, which wakes one worker that waits. A worker that takes a
 //! delivery rings it again, because there may be more.
 //!
@@ -9,17 +9,16 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
-use amqp_async::{Consumer, Delivery, Error};
+use amqp_async::Error;
 
 use crate::measure::Waiting;
 use crate::sync::lock;
 
 /// A message and its key, if the order of keys is kept.
-pub(crate) type Next<D = Delivery> = (D, Option<String>);
+pub(crate) type Next<D> = (D, Option<String>);
 
 /// Where deliveries come from.
 pub(crate) trait Feed {
@@ -35,19 +34,7 @@ pub(crate) trait Feed {
     fn is_stale(delivery: &Self::Delivery) -> bool;
 }
 
-impl Feed for Consumer {
-    type Delivery = Delivery;
-
-    fn poll_delivery(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery, Error>>> {
-        Pin::new(&mut self.next()).poll(cx)
-    }
-
-    fn is_stale(delivery: &Delivery) -> bool {
-        delivery.is_stale()
-    }
-}
-
-pub(crate) struct Intake<F: Feed = Consumer> {
+pub(crate) struct Intake<F: Feed> {
     state: Mutex<State<F>>,
     bell: Arc<Bell>,
     /// Wakes the task that waits for the end of the feed.

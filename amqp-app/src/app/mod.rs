@@ -1,9 +1,11 @@
 //! `App`: sources of messages, their handlers, and what is around them. `run` starts and ends it.
 
 pub(crate) mod engine;
+mod group;
 pub(crate) mod health;
 mod hooks;
 mod intake;
+pub(crate) mod lane;
 pub(crate) mod report;
 mod run;
 pub(crate) mod sender;
@@ -170,7 +172,7 @@ impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
 
     #[cfg(feature = "testing")]
     pub(crate) fn queues(&self) -> Vec<String> {
-        self.sources.iter().map(|(consume, _)| consume.name().to_owned()).collect()
+        self.sources.iter().flat_map(|(consume, _)| consume.names()).map(str::to_owned).collect()
     }
 
     pub(crate) fn add(mut self, consume: Consume, route: Route<S>) -> Self {

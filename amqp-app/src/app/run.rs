@@ -71,13 +71,18 @@ impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
     fn check(&self) -> Result<(), Error> {
         let mut queues = HashSet::new();
         for (consume, _) in &self.sources {
-            let queue = consume.name();
-            if queue.is_empty() {
-                let text = "a queue needs a name, so that its retry queues have one";
-                return Err(Error::Invalid(text.into()));
+            if consume.queues.is_empty() {
+                return Err(Error::Invalid("a group of queues is empty".into()));
             }
-            if !queues.insert(queue) {
-                return Err(Error::Invalid(format!("two handlers consume from queue {queue:?}")));
+            for queue in consume.names() {
+                if queue.is_empty() {
+                    let text = "a queue needs a name, so that its retry queues have one";
+                    return Err(Error::Invalid(text.into()));
+                }
+                if !queues.insert(queue) {
+                    let text = format!("two handlers consume from queue {queue:?}");
+                    return Err(Error::Invalid(text));
+                }
             }
         }
         Ok(())
@@ -191,7 +196,10 @@ impl<S: Clone + Send + Sync + 'static> Running<S> {
     fn measure(&self) {
         let is_working = LazyCell::new(|| self.health.report().is_some_and(|it| it.is_working()));
         for source in &self.sources {
-            source.measures.ready(|| *is_working && source.health().is_ready());
+            let health = LazyCell::new(|| source.health());
+            for (number, lane) in source.lanes.iter().enumerate() {
+                lane.measures.ready(|| *is_working && health[number].is_ready());
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 
 use amqp_async::{Delivery, Fault, ReceivedMessage};
 
+use super::lane::Lane;
 use super::report::Counter;
 use super::sender::{Unsent, unix_seconds};
 use super::source::Source;
@@ -25,13 +26,30 @@ use crate::message::Message;
 use crate::retry::{LastResort, Retry};
 use crate::trace;
 
+/// A message in work.
+pub(crate) struct Job<'a, S> {
+    pub(crate) source: &'a Source<S>,
+    /// Its queue.
+    pub(crate) lane: &'a Lane,
+    pub(crate) slot: &'a Arc<Slot>,
+    /// The number of its worker.
+    pub(crate) worker: usize,
+}
+
 /// A message whose attempt has failed.
 pub(crate) struct Work<'a, S> {
-    pub(crate) source: &'a Source<S>,
-    pub(crate) slot: &'a Arc<Slot>,
+    pub(crate) job: Job<'a, S>,
     pub(crate) message: &'a ReceivedMessage,
     pub(crate) attempt: u32,
 }
+
+impl<S> Clone for Job<'_, S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for Job<'_, S> {}
 
 impl<S> Clone for Work<'_, S> {
     fn clone(&self) -> Self {
@@ -50,7 +68,7 @@ pub(crate) async fn settle<S: Clone + Send + Sync + 'static>(
     failure: Failure,
     step: Step,
 ) {
-    let Work { source, slot, .. } = work;
+    let Job { source, lane, slot, .. } = work.job;
     let counters = &source.engine.counters;
     if let Some(fault) = slot.look(Delivery::fault).flatten()
         && !matches!(fault, Fault::Malformed(_))
@@ -63,92 +81,90 @@ pub(crate) async fn settle<S: Clone + Send + Sync + 'static>(
         // In place: the caller repeats.
         Step::Again(_) => {}
         Step::Delay(delay) => {
-            let queue = Retry::delay_queue(&source.queue, delay);
+            let queue = Retry::delay_queue(&lane.queue, delay);
             match store_copy(work, &text, &queue, &DELAYED).await {
                 Ok(true) => {
-                    acknowledge(source, slot, &counters.retried);
+                    acknowledge(work.job, &counters.retried);
                 }
-                Ok(false) => park(work, &text, policy.parking_queue(&source.queue)).await,
+                Ok(false) => park(work, &text, policy.parking_queue(&lane.queue)).await,
                 Err(error) => give_back(work, error).await,
             }
         }
         Step::Last(LastResort::Park(_)) => {
-            park(work, &text, policy.parking_queue(&source.queue)).await;
+            park(work, &text, policy.parking_queue(&lane.queue)).await;
         }
         Step::Last(LastResort::DeadLetter) => reject(work),
         Step::Last(LastResort::Requeue(pause)) => {
             source.pause(pause).await;
-            answer(work, &counters.given_back, |delivery| delivery.reject(true));
+            answer(work.job, &counters.given_back, |delivery| delivery.reject(true));
         }
         Step::Last(LastResort::Report { exchange, routing_key }) => {
             match report(work, &text, &exchange, &routing_key).await {
-                Ok(()) => answer(work, &counters.discarded, Delivery::ack),
+                Ok(()) => answer(work.job, &counters.discarded, Delivery::ack),
                 Err(error) => give_back(work, error).await,
             }
         }
         Step::GiveBack(pause) => {
             source.pause(pause).await;
-            answer(work, &counters.given_back, |delivery| delivery.nack(true));
+            answer(work.job, &counters.given_back, |delivery| delivery.nack(true));
         }
         Step::Discard | Step::Last(LastResort::Discard) => {
-            answer(work, &counters.discarded, Delivery::ack);
+            answer(work.job, &counters.discarded, Delivery::ack);
         }
         Step::Stop | Step::Last(LastResort::Stop) => {
-            answer(work, &counters.given_back, |delivery| delivery.nack(true));
-            let (queue, error) = (source.queue.to_string(), failure.into_error());
+            answer(work.job, &counters.given_back, |delivery| delivery.nack(true));
+            let (queue, error) = (lane.queue.to_string(), failure.into_error());
             source.engine.fail(Error::Stopped { queue, error });
         }
     }
 }
 
 /// Acknowledges a message, and counts it. Returns whether the broker delivers it again, because its connection was lost.
-pub(crate) fn acknowledge<S>(source: &Source<S>, slot: &Slot, counter: &Counter) -> bool {
+pub(crate) fn acknowledge<S>(job: Job<'_, S>, counter: &Counter) -> bool {
+    let Job { lane, slot, .. } = job;
     let Some(delivery) = slot.take(Held::Taken) else { return false };
     let acknowledged = delivery.ack().is_ok();
-    if acknowledged && source.unstored.load(Ordering::Relaxed) > 0 {
-        source.unstored.store(0, Ordering::Relaxed);
+    if acknowledged && lane.unstored.load(Ordering::Relaxed) > 0 {
+        lane.unstored.store(0, Ordering::Relaxed);
     }
-    count(source, counter, acknowledged);
+    count(job, counter, acknowledged);
     !acknowledged
 }
 
-fn count<S>(source: &Source<S>, counter: &Counter, answered: bool) {
+fn count<S>(Job { source, lane, .. }: Job<'_, S>, counter: &Counter, answered: bool) {
     // If not, the connection or the channel was lost: the broker delivers the message again.
     if !answered {
-        trace::stale(&source.queue);
+        trace::stale(&lane.queue);
     }
     let counter = if answered { counter } else { &source.engine.counters.stale };
-    counter.add(&source.measures, 1);
+    counter.add(&lane.measures, 1);
 }
 
 /// Answers a message, and counts it.
 fn answer<S>(
-    work: Work<'_, S>,
+    job: Job<'_, S>,
     counter: &Counter,
     answer: impl FnOnce(Delivery) -> Result<(), amqp_async::AckError>,
 ) {
-    if let Some(delivery) = work.slot.take(Held::Taken) {
-        count(work.source, counter, answer(delivery).is_ok());
+    if let Some(delivery) = job.slot.take(Held::Taken) {
+        count(job, counter, answer(delivery).is_ok());
     }
 }
 
 fn reject<S>(work: Work<'_, S>) {
-    answer(work, &work.source.engine.counters.rejected, |delivery| delivery.reject(false));
+    answer(work.job, &work.job.source.engine.counters.rejected, |delivery| delivery.reject(false));
 }
 
 /// Gives back a message, because a function of the application has panicked that is not its handler.
-pub(crate) async fn panicked<S: Clone + Send + Sync + 'static>(
-    source: &Source<S>,
-    slot: &Slot,
-    panic: &BoxError,
-) {
+pub(crate) async fn panicked<S: Clone + Send + Sync + 'static>(job: Job<'_, S>, panic: &BoxError) {
+    let Job { source, lane, slot, .. } = job;
     let counters = &source.engine.counters;
-    counters.failed.add(&source.measures, 1);
-    counters.panicked.add(&source.measures, 1);
-    trace::panicked(&source.queue, panic);
+    counters.failed.add(&lane.measures, 1);
+    counters.panicked.add(&lane.measures, 1);
+    trace::panicked(&lane.queue, panic);
     source.pause(GIVE_BACK_PAUSE).await;
     if let Some(delivery) = slot.take(Held::Taken) {
-        count(source, &counters.given_back, delivery.nack(true).is_ok());
+        count(job, &counters.given_back, delivery.nack(true).is_ok());
     }
 }
 
@@ -157,10 +173,10 @@ async fn give_back<S: Clone + Send + Sync + 'static>(
     work: Work<'_, S>,
     error: impl Display + Send,
 ) {
-    trace::unstored(&work.source.queue, &error);
-    work.source.unstored.fetch_add(1, Ordering::Relaxed);
-    work.source.pause(GIVE_BACK_PAUSE).await;
-    answer(work, &work.source.engine.counters.given_back, |delivery| delivery.nack(true));
+    trace::unstored(&work.job.lane.queue, &error);
+    work.job.lane.unstored.fetch_add(1, Ordering::Relaxed);
+    work.job.source.pause(GIVE_BACK_PAUSE).await;
+    answer(work.job, &work.job.source.engine.counters.given_back, |delivery| delivery.nack(true));
 }
 
 async fn park<S: Clone + Send + Sync + 'static>(
@@ -174,7 +190,7 @@ async fn park<S: Clone + Send + Sync + 'static>(
     };
     match sent {
         Ok(true) => {
-            acknowledge(work.source, work.slot, &work.source.engine.counters.parked);
+            acknowledge(work.job, &work.job.source.engine.counters.parked);
         }
         // Its own headers fill a frame: no copy can be made of it.
         Ok(false) => reject(work),
@@ -187,8 +203,10 @@ async fn without_body<S: Clone + Send + Sync + 'static>(work: Work<'_, S>, fault
     match fault {
         // Too much arrived at once: it may fit the next time.
         Fault::Crowded { .. } => {
-            work.source.pause(GIVE_BACK_PAUSE).await;
-            answer(work, &work.source.engine.counters.given_back, |delivery| delivery.nack(true));
+            work.job.source.pause(GIVE_BACK_PAUSE).await;
+            answer(work.job, &work.job.source.engine.counters.given_back, |delivery| {
+                delivery.nack(true)
+            });
         }
         _ => reject(work),
     }
@@ -196,15 +214,14 @@ async fn without_body<S: Clone + Send + Sync + 'static>(work: Work<'_, S>, fault
 
 /// Whether the queue counts how often the message is given back. A quorum queue of RabbitMQ before 4.3 does, and drops a
 /// message at its delivery limit (<https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>).
-fn is_counted<S>(source: &Source<S>, message: &ReceivedMessage) -> bool {
-    source.consume.is_quorum()
-        || message.headers().is_ok_and(|headers| copy::deliveries_before(&headers) > 0)
+fn is_counted(lane: &Lane, message: &ReceivedMessage) -> bool {
+    lane.is_quorum || message.headers().is_ok_and(|headers| copy::deliveries_before(&headers) > 0)
 }
 
 /// Waits for the confirms of what follows from a message. Resolves to `None` when the time for them has expired: the message
-/// is given back. One that its queue counts is kept instead, and [`Source::unstored`] counts that.
+/// is given back. One that its queue counts is kept instead, and [`Lane::unstored`] counts that.
 pub(crate) async fn confirms<S, F: Future>(
-    source: &Source<S>,
+    Job { source, lane, .. }: Job<'_, S>,
     message: &ReceivedMessage,
     sending: F,
 ) -> Option<F::Output> {
@@ -213,11 +230,11 @@ pub(crate) async fn confirms<S, F: Future>(
     loop {
         let deadline = runner.now().checked_add(CONFIRMS_TIMEOUT);
         let sent = runner.until(deadline, sending.as_mut()).await;
-        if sent.is_some() || !is_counted(source, message) {
+        if sent.is_some() || !is_counted(lane, message) {
             return sent;
         }
-        trace::kept(&source.queue, &Unstored::TimedOut);
-        source.unstored.fetch_add(1, Ordering::Relaxed);
+        trace::kept(&lane.queue, &Unstored::TimedOut);
+        lane.unstored.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -230,7 +247,7 @@ async fn store_copy<S: Clone + Send + Sync + 'static>(
 ) -> Result<bool, Unstored> {
     let original = original(work.message);
     let failed =
-        Failed { queue: &work.source.queue, attempts: work.attempt, error, now: unix_seconds() };
+        Failed { queue: &work.job.lane.queue, attempts: work.attempt, error, now: unix_seconds() };
     for detail in details {
         let copy = copy::copy(&original, failed, *detail, queue);
         match confirmed(work, &copy).await {
@@ -250,7 +267,7 @@ async fn report<S: Clone + Send + Sync + 'static>(
 ) -> Result<(), Unstored> {
     let request = work.message.properties().unwrap_or_default();
     let report = Message::new(error.replace('\0', "")).content_type("text/plain");
-    let report = report.to(exchange, routing_key).header("retry-queue", &*work.source.queue);
+    let report = report.to(exchange, routing_key).header("retry-queue", &*work.job.lane.queue);
     let Ok(report) = crate::reply::complete(&request, "error", report, ids::unique) else {
         return Ok(());
     };
@@ -272,12 +289,12 @@ async fn confirmed<S: Clone + Send + Sync + 'static>(
     work: Work<'_, S>,
     message: &amqp_async::Message,
 ) -> Result<(), Unstored> {
-    let Work { source, slot, .. } = work;
+    let Job { source, lane, slot, .. } = work.job;
     let engine = &source.engine;
     loop {
-        let unstored = match confirms(source, work.message, engine.sender.send(message)).await {
+        let unstored = match confirms(work.job, work.message, engine.sender.send(message)).await {
             Some(Ok(())) => {
-                source.unstored.store(0, Ordering::Relaxed);
+                lane.unstored.store(0, Ordering::Relaxed);
                 return Ok(());
             }
             // It stays so.
@@ -286,11 +303,11 @@ async fn confirmed<S: Clone + Send + Sync + 'static>(
             None => Unstored::TimedOut,
         };
         let is_held = slot.look(Delivery::is_stale) == Some(false);
-        if !is_counted(source, work.message) || !is_held || engine.is_stopping() {
+        if !is_counted(lane, work.message) || !is_held || engine.is_stopping() {
             return Err(unstored);
         }
-        trace::kept(&source.queue, &unstored);
-        source.unstored.fetch_add(1, Ordering::Relaxed);
+        trace::kept(&lane.queue, &unstored);
+        lane.unstored.fetch_add(1, Ordering::Relaxed);
         source.pause(GIVE_BACK_PAUSE).await;
     }
 }

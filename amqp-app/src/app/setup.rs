@@ -6,9 +6,11 @@ use crate::consume::Consume;
 use crate::error::Error;
 use crate::retry::{LastResort, Retry};
 
-/// Declares the queue of a source, or checks that it exists, and binds it.
-pub(crate) async fn declare_queue(channel: &Channel, consume: &Consume) -> Result<(), Error> {
-    declare(channel, consume.queue.clone(), String::new()).await?;
+/// Declares the queues of a source, or checks that they exist, and binds them.
+pub(crate) async fn declare_queues(channel: &Channel, consume: &Consume) -> Result<(), Error> {
+    for queue in &consume.queues {
+        declare(channel, queue.clone(), String::new()).await?;
+    }
     for bind in &consume.binds {
         let QueueBind { queue, exchange, routing_key, .. } = bind;
         let what = || {
@@ -22,12 +24,14 @@ pub(crate) async fn declare_queue(channel: &Channel, consume: &Consume) -> Resul
 
 /// Declares the queues in which messages of a source wait, or are parked.
 pub(crate) async fn declare_beside(channel: &Channel, consume: &Consume) -> Result<(), Error> {
-    let reason = format!(
-        ", which the retry policy of queue {:?} needs (Retry::none().then_dead_letter() needs none)",
-        consume.name()
-    );
-    for queue in beside(consume) {
-        declare(channel, queue, reason.clone()).await?;
+    for source in &consume.queues {
+        let reason = format!(
+            ", which the retry policy of queue {:?} needs (Retry::none().then_dead_letter() needs none)",
+            source.queue
+        );
+        for queue in beside(consume, source) {
+            declare(channel, queue, reason.clone()).await?;
+        }
     }
     Ok(())
 }
@@ -39,9 +43,10 @@ async fn declare(channel: &Channel, queue: QueueDeclare, reason: String) -> Resu
 }
 
 /// The queues that a policy needs: one for each delay, from which messages come back, and one in which they are parked.
-fn beside(consume: &Consume) -> Vec<QueueDeclare> {
-    let (queue, policy) = (consume.name(), &consume.retry);
-    let kind = |name: String| match consume.is_quorum() {
+fn beside(consume: &Consume, source: &QueueDeclare) -> Vec<QueueDeclare> {
+    let (queue, policy) = (source.queue.as_str(), &consume.retry);
+    let is_quorum = consume.is_quorum(source);
+    let kind = |name: String| match is_quorum {
         true => QueueDeclare::quorum(name),
         false => QueueDeclare::classic(name),
     };
@@ -51,7 +56,7 @@ fn beside(consume: &Consume) -> Vec<QueueDeclare> {
     let waiting = delays.into_iter().map(|delay| {
         let waiting = kind(Retry::delay_queue(queue, delay)).message_ttl(delay);
         let waiting = waiting.dead_letter_exchange("").dead_letter_routing_key(queue);
-        if consume.is_quorum() { waiting.dead_letter_at_least_once() } else { waiting }
+        if is_quorum { waiting.dead_letter_at_least_once() } else { waiting }
     });
     let parking = match &policy.last {
         LastResort::Park(None) => policy.parking_queue(queue).map(kind),
@@ -82,20 +87,30 @@ mod tests {
                 .dead_letter_routing_key("q")
                 .dead_letter_at_least_once()
         };
-        assert_eq!(beside(&quorum), [waiting(1), waiting(10), QueueDeclare::quorum("q.parked")]);
+        assert_eq!(
+            beside(&quorum, &quorum.queues[0]),
+            [waiting(1), waiting(10), QueueDeclare::quorum("q.parked")]
+        );
 
         let named = Consume::new("q").on_failure(policy());
-        let names =
-            |consume: &Consume| beside(consume).into_iter().map(|it| it.queue).collect::<Vec<_>>();
+        let names = |consume: &Consume| {
+            beside(consume, &consume.queues[0]).into_iter().map(|it| it.queue).collect::<Vec<_>>()
+        };
         assert_eq!(names(&named), ["q.retry.1s", "q.retry.10s", "q.parked"]);
         let kind = |consume: &Consume| {
-            beside(consume)[0].arguments.get("x-queue-type").unwrap().as_str().map(str::to_owned)
+            beside(consume, &consume.queues[0])[0]
+                .arguments
+                .get("x-queue-type")
+                .unwrap()
+                .as_str()
+                .map(str::to_owned)
         };
         assert_eq!(kind(&named).as_deref(), Some("classic"));
         assert_eq!(kind(&named.on_failure(policy().quorum())).as_deref(), Some("quorum"));
 
         let elsewhere = Consume::new("q").on_failure(Retry::none().then_park_in("p"));
-        assert_eq!(beside(&elsewhere), [QueueDeclare::passive("p")]);
-        assert!(beside(&Consume::new("q").on_failure(Retry::now(3).then_dead_letter())).is_empty());
+        assert_eq!(beside(&elsewhere, &elsewhere.queues[0]), [QueueDeclare::passive("p")]);
+        let rejected = Consume::new("q").on_failure(Retry::now(3).then_dead_letter());
+        assert!(beside(&rejected, &rejected.queues[0]).is_empty());
     }
 }

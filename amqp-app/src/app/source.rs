@@ -1,16 +1,18 @@
 //! A source that is being consumed: its consumer, which is started again when it ends, and its workers.
 
 use std::fmt::Display;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use amqp_async::futures::ChannelClosed;
-use amqp_async::{BasicConsume, Consumer, Error as ClientError};
+use amqp_async::{BasicConsume, Channel, Error as ClientError};
 
 use super::engine::{Engine, NOW, STOPPING};
+use super::group::Group;
 use super::health::{SourceHealth, Watch};
 use super::intake::Intake;
+use super::lane::Lane;
 use super::{setup, worker};
 use crate::consume::Consume;
 use crate::context::{Held, Slot};
@@ -19,32 +21,34 @@ use crate::late::Late;
 use crate::limits::{RESTART_DELAY, RESTART_DELAY_MAX};
 use crate::measure::Measures;
 use crate::middleware::Route;
-use crate::remember::Remembered;
 use crate::sync::{Either, lock, race};
 use crate::trace;
 
-struct InWork {
-    slot: Arc<Slot>,
+/// What a worker does.
+#[derive(Default)]
+struct Place {
+    /// The message in work.
+    slot: Option<Arc<Slot>>,
+    /// The number of its queue, or of that of the last message.
+    queue: usize,
     /// When the timeout of the handler's attempt expires.
     deadline: Option<Instant>,
 }
 
 pub(crate) struct Source<S> {
     pub(crate) consume: Consume,
-    pub(crate) queue: Arc<str>,
+    /// Its queues.
+    pub(crate) lanes: Arc<[Lane]>,
+    /// Their names, for the log.
+    names: String,
     pub(crate) route: Route<S>,
     pub(crate) state: S,
     pub(crate) engine: Arc<Engine>,
-    pub(crate) intake: Intake,
-    pub(crate) measures: Measures,
-    /// The outcomes whose acknowledgement was lost.
-    pub(crate) remembered: Mutex<Remembered>,
-    /// See [`SourceHealth::unstored`].
-    pub(crate) unstored: AtomicU32,
+    pub(crate) intake: Intake<Group>,
     /// For each worker, its handlers that block, and run on after their timeout.
     pub(crate) late: Vec<Late>,
     /// What each worker has in work.
-    in_work: Mutex<Vec<Option<InWork>>>,
+    places: Mutex<Vec<Place>>,
     is_consuming: AtomicBool,
     /// Resolves when the channel of the consumer has closed.
     closed: Mutex<Option<ChannelClosed>>,
@@ -63,20 +67,17 @@ impl Drop for Task {
 
 impl<S: Clone + Send + Sync + 'static> Source<S> {
     pub(crate) fn new(consume: Consume, route: Route<S>, state: S, engine: Arc<Engine>) -> Self {
-        let queue = consume.name().into();
-        let measures = Measures::of(&queue);
+        let names: Arc<str> = consume.names().collect::<Vec<_>>().join(", ").into();
         Self {
-            queue,
-            remembered: Mutex::default(),
-            unstored: AtomicU32::new(0),
+            lanes: Lane::all(&consume),
+            names: names.to_string(),
             late: (0..consume.concurrency).map(|_| Late::default()).collect(),
-            in_work: Mutex::new((0..consume.concurrency).map(|_| None).collect()),
+            places: Mutex::new((0..consume.concurrency).map(|_| Place::default()).collect()),
             consume,
             route,
             state,
             engine,
-            intake: Intake::new(measures.waiting()),
-            measures,
+            intake: Intake::new(Measures::of(&names).waiting()),
             is_consuming: AtomicBool::new(false),
             closed: Mutex::default(),
             last_error: Mutex::default(),
@@ -85,8 +86,8 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
 
     /// Starts the consumer for the first time, and the tasks that keep it and work for it.
     pub(crate) async fn start(self: &Arc<Self>) -> Result<(), Error> {
-        let consumer = self.consumer().await?;
-        self.open(consumer);
+        let (group, channel) = self.consumers().await?;
+        self.open(group, &channel);
         let (engine, workers) = (&self.engine, usize::from(self.consume.concurrency));
         engine.add_tasks(workers + 1);
         for number in 0..workers {
@@ -109,35 +110,37 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
         self.is_consuming.load(Ordering::Acquire)
     }
 
-    pub(crate) fn begin(&self, worker: usize, slot: &Arc<Slot>) {
-        lock(&self.in_work)[worker] = Some(InWork { slot: Arc::clone(slot), deadline: None });
+    pub(crate) fn begin(&self, worker: usize, queue: usize, slot: &Arc<Slot>) {
+        let place = Place { slot: Some(Arc::clone(slot)), queue, deadline: None };
+        lock(&self.places)[worker] = place;
     }
 
     /// Sets when the handler's attempt is overdue; `None` when it has returned.
     pub(crate) fn expect_by(&self, worker: usize, deadline: Option<Instant>) {
-        if self.consume.timeout.is_some()
-            && let Some(in_work) = &mut lock(&self.in_work)[worker]
-        {
-            in_work.deadline = deadline;
+        if self.consume.timeout.is_some() {
+            lock(&self.places)[worker].deadline = deadline;
         }
     }
 
     pub(crate) fn end(&self, worker: usize) {
-        lock(&self.in_work)[worker] = None;
+        let place = &mut lock(&self.places)[worker];
+        (place.slot, place.deadline) = (None, None);
     }
 
     /// Gives back what is in work, because the time for it has expired.
     pub(crate) fn abandon(&self) {
-        let in_work: Vec<_> = lock(&self.in_work).iter_mut().filter_map(Option::take).collect();
-        in_work.iter().for_each(|it| self.abandon_one(&it.slot));
+        let take = |it: &mut Place| Some((it.queue, it.slot.take()?));
+        let in_work: Vec<_> = lock(&self.places).iter_mut().filter_map(take).collect();
+        in_work.iter().for_each(|(queue, slot)| self.abandon_one(*queue, slot));
     }
 
     /// Gives back a message that is still in work. What its handler returns later is ignored.
-    pub(crate) fn abandon_one(&self, slot: &Slot) {
+    pub(crate) fn abandon_one(&self, queue: usize, slot: &Slot) {
         if let Some(delivery) = slot.take(Held::GivenBack) {
-            self.engine.counters.abandoned.add(&self.measures, 1);
+            let (counters, measures) = (&self.engine.counters, &self.lanes[queue].measures);
+            counters.abandoned.add(measures, 1);
             if delivery.nack(true).is_ok() {
-                self.engine.counters.given_back.add(&self.measures, 1);
+                counters.given_back.add(measures, 1);
             }
         }
     }
@@ -175,8 +178,8 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
             while !self.is_consuming() && !self.engine.is_stopping() {
                 self.pause(delay).await;
                 delay = (delay * 2).min(RESTART_DELAY_MAX);
-                match self.consumer().await {
-                    Ok(consumer) => self.open(consumer),
+                match self.consumers().await {
+                    Ok((group, channel)) => self.open(group, &channel),
                     Err(error) => self.note(&error),
                 }
             }
@@ -202,63 +205,70 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
 
     /// Notes why the consumer has ended, or could not be started again.
     fn note(&self, error: &dyn Display) {
-        trace::consumer_ended(&self.queue, error);
+        trace::consumer_ended(&self.names, error);
         *lock(&self.last_error) = Some(error.to_string());
     }
 
-    fn open(&self, consumer: Consumer) {
+    fn open(&self, group: Group, channel: &Channel) {
         *lock(&self.last_error) = None;
-        trace::consumer_started(&self.queue);
-        *lock(&self.closed) = Some(consumer.channel().closed());
-        self.intake.open(consumer);
+        trace::consumer_started(&self.names);
+        *lock(&self.closed) = Some(channel.closed());
+        self.intake.open(group);
         self.is_consuming.store(true, Ordering::Release);
     }
 
-    async fn consumer(&self) -> Result<Consumer, Error> {
-        let connection = &self.engine.consuming;
-        let channel = connection.open_channel().await?;
-        setup::declare_queue(&channel, &self.consume).await?;
-        let mut consume = BasicConsume::new(self.consume.name())
-            .prefetch(self.consume.prefetched())
-            .exclusive_if(self.consume.exclusive)
-            .requeue_on_drop();
-        consume.arguments = self.consume.arguments.clone();
-        let consumer = channel.basic_consume(consume).await;
-        consumer.map_err(|error: ClientError| {
-            let what = format!("a consumer of queue {:?}", self.consume.name());
-            Error::Setup { what, error }
-        })
+    /// Starts the consumers, on a channel of their own.
+    async fn consumers(&self) -> Result<(Group, Channel), Error> {
+        let channel = self.engine.consuming.open_channel().await?;
+        setup::declare_queues(&channel, &self.consume).await?;
+        let mut consumers = Vec::with_capacity(self.lanes.len());
+        for (number, lane) in self.lanes.iter().enumerate() {
+            let mut consume = BasicConsume::new(&*lane.queue)
+                .prefetch(self.consume.prefetch_of(number))
+                .exclusive_if(self.consume.exclusive)
+                .requeue_on_drop();
+            consume.arguments = self.consume.arguments.clone();
+            let consumer = channel.basic_consume(consume).await;
+            consumers.push(consumer.map_err(|error: ClientError| {
+                let what = format!("a consumer of queue {:?}", lane.queue);
+                Error::Setup { what, error }
+            })?);
+        }
+        Ok((Group::of(consumers), channel))
     }
 
-    /// Cancels the consumer, and gives back what no worker has begun.
+    /// Cancels the consumers, and gives back what no worker has begun.
     async fn close(&self) {
-        let consumer = self.intake.take();
+        let group = self.intake.take();
         self.intake.close();
-        let Some(mut consumer) = consumer else { return };
-        let mut cancelling = std::pin::pin!(consumer.cancel_and_requeue());
-        let cancelled = race(&mut cancelling, &mut self.engine.stop.reached(NOW)).await;
-        if let Either::First(Ok(requeued)) = cancelled {
-            self.engine.counters.given_back.add(&self.measures, requeued as u64);
-        }
+        let Some(mut group) = group else { return };
+        let given_back = |queue: usize, count: usize| {
+            let measures = &self.lanes[queue].measures;
+            self.engine.counters.given_back.add(measures, count as u64);
+        };
+        let mut cancelling = std::pin::pin!(group.cancel_and_requeue(given_back));
+        // An error: the connection was lost, and the broker requeues everything.
+        let _: Either<Result<(), ClientError>, ()> =
+            race(&mut cancelling, &mut self.engine.stop.reached(NOW)).await;
     }
 }
 
 impl<S: Send + Sync> Watch for Source<S> {
-    fn health(&self) -> SourceHealth {
-        let (in_work, now) = (lock(&self.in_work), self.engine.runner.now());
-        let at_work = || in_work.iter().flatten();
-        let is_overdue = |it: &InWork| it.deadline.is_some_and(|deadline| deadline < now);
-        let overdue = in_work
-            .iter()
-            .zip(&self.late)
-            .filter(|(in_work, late)| late.count() > 0 || in_work.as_ref().is_some_and(is_overdue));
-        SourceHealth {
-            queue: self.queue.to_string(),
-            consuming: self.is_consuming.load(Ordering::Acquire),
-            in_work: at_work().count(),
-            overdue: overdue.count(),
-            unstored: self.unstored.load(Ordering::Relaxed),
-            last_error: lock(&self.last_error).clone(),
-        }
+    fn health(&self) -> Vec<SourceHealth> {
+        let (places, now) = (lock(&self.places), self.engine.runner.now());
+        let is_overdue = |it: &Place| it.deadline.is_some_and(|deadline| deadline < now);
+        let of_lane = |(number, lane): (usize, &Lane)| {
+            let workers = || places.iter().zip(&self.late).filter(|(it, _)| it.queue == number);
+            let overdue = |(it, late): &(&Place, &Late)| late.count() > 0 || is_overdue(it);
+            SourceHealth {
+                queue: lane.queue.to_string(),
+                consuming: self.is_consuming.load(Ordering::Acquire),
+                in_work: workers().filter(|(it, _)| it.slot.is_some()).count(),
+                overdue: workers().filter(overdue).count(),
+                unstored: lane.unstored.load(Ordering::Relaxed),
+                last_error: lock(&self.last_error).clone(),
+            }
+        };
+        self.lanes.iter().enumerate().map(of_lane).collect()
     }
 }

@@ -5,11 +5,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use amqp_async::{Delivery, Properties, ReceivedMessage};
+use amqp_async::{Properties, ReceivedMessage};
 
 use super::engine::{NOW, STOPPING};
+use super::group::Arrived;
+use super::lane::Lane;
 use super::sender::Unsent;
-use super::settle::{self, Work};
+use super::settle::{self, Job, Work};
 use super::source::Source;
 use crate::context::{Context, Facts, Held, Slot};
 use crate::copy;
@@ -27,26 +29,28 @@ use crate::trace;
 
 pub(crate) async fn work<S: Clone + Send + Sync + 'static>(source: &Source<S>, worker: usize) {
     let mut now = source.engine.stop.reached(NOW);
-    let key = |delivery: &Delivery| {
+    let key = |arrived: &Arrived| {
         let key = source.consume.key.as_ref()?;
         // The panic hook reports it.
-        catch_unwind(AssertUnwindSafe(|| key(delivery.message()))).unwrap_or_default()
+        catch_unwind(AssertUnwindSafe(|| key(arrived.delivery.message()))).unwrap_or_default()
     };
     // A handler may have stopped the application: its message is the last one.
     while !source.engine.is_stopping() {
         let mut next = pin!(source.intake.next(worker, key));
-        let Either::First(Some((delivery, key))) = race(&mut next, &mut now).await else { return };
-        let in_flight = source.measures.taken();
+        let Either::First(Some((arrived, key))) = race(&mut next, &mut now).await else { return };
+        let Arrived { delivery, queue } = arrived;
         let slot = Arc::new(Slot::holding(delivery));
-        source.begin(worker, &slot);
-        let handling = pin!(handle(source, worker, &slot));
+        let job = Job { source, lane: &source.lanes[queue], slot: &slot, worker };
+        let in_flight = job.lane.measures.taken();
+        source.begin(worker, queue, &slot);
+        let handling = pin!(handle(job));
         let mut handling = pin!(catching(handling));
         match race(&mut handling, &mut now).await {
             Either::First(Ok(())) => {}
             // A part of the application that is not the handler, such as the policy's condition.
-            Either::First(Err(panic)) => settle::panicked(source, &slot, &panic).await,
+            Either::First(Err(panic)) => settle::panicked(job, &panic).await,
             // The time for a shutdown has expired: the handler is dropped, and its message is given back.
-            Either::Second(()) => source.abandon_one(&slot),
+            Either::Second(()) => source.abandon_one(queue, &slot),
         }
         source.end(worker);
         in_flight.end();
@@ -59,12 +63,9 @@ pub(crate) async fn work<S: Clone + Send + Sync + 'static>(source: &Source<S>, w
 }
 
 /// Handles a message until it is acknowledged, or given back.
-async fn handle<S: Clone + Send + Sync + 'static>(
-    source: &Source<S>,
-    worker: usize,
-    slot: &Arc<Slot>,
-) {
-    let counters = &source.engine.counters;
+async fn handle<S: Clone + Send + Sync + 'static>(job: Job<'_, S>) {
+    let Job { source, lane, slot, worker } = job;
+    let (counters, measures) = (&source.engine.counters, &lane.measures);
     let Some(seen) = slot.look(|delivery| Seen {
         message: delivery.message().clone(),
         redelivered: delivery.redelivered(),
@@ -76,42 +77,42 @@ async fn handle<S: Clone + Send + Sync + 'static>(
         return;
     };
     if seen.is_stale {
-        trace::stale(&source.queue);
-        counters.stale.add(&source.measures, 1);
+        trace::stale(&lane.queue);
+        counters.stale.add(measures, 1);
         drop(slot.take(Held::Taken));
         return;
     }
     let Seen { message, redelivered, fault, .. } = seen;
-    if redelivered && fault.is_none() && is_remembered(source, slot, &message).await {
+    if redelivered && fault.is_none() && is_remembered(job, &message).await {
         return;
     }
     let mut first = fault.or_else(|| too_often(source, &message, redelivered));
     let mut in_place = 0;
     loop {
         let (failure, attempt) = match first.take() {
-            Some(failure) => (failure, attempts_before(source, &message).saturating_add(1)),
-            None => match attempt(source, worker, slot, &message, redelivered, in_place).await {
+            Some(failure) => (failure, attempts_before(lane, &message).saturating_add(1)),
+            None => match attempt(job, &message, redelivered, in_place).await {
                 Attempted::Settled => return,
                 Attempted::Failed(failure, attempt) => (failure, attempt),
             },
         };
-        counters.failed.add(&source.measures, 1);
+        counters.failed.add(measures, 1);
         match failure.cause() {
-            FailureCause::Panic => counters.panicked.add(&source.measures, 1),
-            FailureCause::TimedOut => counters.timed_out.add(&source.measures, 1),
+            FailureCause::Panic => counters.panicked.add(measures, 1),
+            FailureCause::TimedOut => counters.timed_out.add(measures, 1),
             _ => {}
         }
         let step = decide(&source.consume.retry, attempt, &failure);
-        trace::failed(&source.queue, attempt, &failure, &step);
+        trace::failed(&lane.queue, attempt, &failure, &step);
         match step {
             Step::Again(pause) => {
-                counters.retried.add(&source.measures, 1);
+                counters.retried.add(measures, 1);
                 in_place += 1;
                 source.pause(pause).await;
                 source.late[worker].none().await;
             }
             step => {
-                let work = Work { source, slot, message: &message, attempt };
+                let work = Work { job, message: &message, attempt };
                 return settle::settle(work, failure, step).await;
             }
         }
@@ -132,8 +133,8 @@ enum Attempted {
     Failed(Failure, u32),
 }
 
-fn attempts_before<S>(source: &Source<S>, message: &ReceivedMessage) -> u32 {
-    message.headers().map_or(0, |headers| copy::attempts_before(&headers, &source.queue))
+fn attempts_before(lane: &Lane, message: &ReceivedMessage) -> u32 {
+    message.headers().map_or(0, |headers| copy::attempts_before(&headers, &lane.queue))
 }
 
 /// The failure of a message that was delivered too often without an outcome: it may have killed the process each time.
@@ -155,16 +156,15 @@ fn too_often<S>(
 
 /// Calls the handler once. If it succeeds, sends what it returned, and acknowledges the message.
 async fn attempt<S: Clone + Send + Sync + 'static>(
-    source: &Source<S>,
-    worker: usize,
-    slot: &Arc<Slot>,
+    job: Job<'_, S>,
     message: &ReceivedMessage,
     redelivered: bool,
     in_place: u32,
 ) -> Attempted {
+    let Job { source, lane, slot, worker } = job;
     let runner = &source.engine.runner;
     let facts = Facts {
-        queue: Arc::clone(&source.queue),
+        queue: Arc::clone(&lane.queue),
         in_place,
         counts_redelivered: source.consume.retry.counts_redelivered,
         deadline: source.consume.timeout.and_then(|timeout| runner.now().checked_add(timeout)),
@@ -177,7 +177,7 @@ async fn attempt<S: Clone + Send + Sync + 'static>(
 
     source.expect_by(worker, deadline);
     let called = context.clone();
-    let call = source.measures.call(runner);
+    let call = lane.measures.call(runner);
     let calling = pin!(async { source.route.endpoint().call(called).await });
     let outcome = match runner.until(deadline, catching(calling)).await {
         Some(Ok(outcome)) => outcome,
@@ -198,22 +198,22 @@ async fn attempt<S: Clone + Send + Sync + 'static>(
         if !slot.was_given_back() {
             // The handler has acknowledged it.
             let counter = if outcome.is_success() { &counters.handled } else { &counters.failed };
-            counter.add(&source.measures, 1);
+            counter.add(&lane.measures, 1);
         }
         return Attempted::Settled;
     }
     let sent = match outcome.into_result() {
         Ok(mut messages) => {
             messages.append(&mut context.take_outgoing());
-            send(source, message, &context, messages).await
+            send(job, message, &context, messages).await
         }
         Err(failure) => Err(failure),
     };
     match sent {
         Ok(sent) => {
-            let comes_again = settle::acknowledge(source, slot, &counters.handled);
+            let comes_again = settle::acknowledge(job, &counters.handled);
             if comes_again && let Some(mark) = mark(source, message) {
-                lock(&source.remembered).keep(runner.now(), mark, sent);
+                lock(&lane.remembered).keep(runner.now(), mark, sent);
             }
             Attempted::Settled
         }
@@ -229,27 +229,28 @@ fn mark<S>(source: &Source<S>, message: &ReceivedMessage) -> Option<Mark> {
 }
 
 /// Settles a message whose handler has succeeded before, and whose acknowledgement was lost. Returns whether it is one.
-async fn is_remembered<S>(source: &Source<S>, slot: &Arc<Slot>, message: &ReceivedMessage) -> bool {
+async fn is_remembered<S>(job: Job<'_, S>, message: &ReceivedMessage) -> bool {
+    let Job { source, lane, .. } = job;
     let engine = &source.engine;
-    if lock(&source.remembered).is_empty() {
+    if lock(&lane.remembered).is_empty() {
         return false;
     }
     let Some(mark) = mark(source, message) else { return false };
-    let Some(sent) = lock(&source.remembered).take(engine.runner.now(), &mark) else {
+    let Some(sent) = lock(&lane.remembered).take(engine.runner.now(), &mark) else {
         return false;
     };
     let deadline = engine.runner.now().checked_add(CONFIRMS_TIMEOUT);
     // They were confirmed before. What cannot be sent now was a duplicate.
     engine.runner.until(deadline, engine.sender.send_all(&sent)).await;
-    if settle::acknowledge(source, slot, &engine.counters.handled) {
-        lock(&source.remembered).keep(engine.runner.now(), mark, sent);
+    if settle::acknowledge(job, &engine.counters.handled) {
+        lock(&lane.remembered).keep(engine.runner.now(), mark, sent);
     }
     true
 }
 
 /// Sends what a handler returned, and waits until it is confirmed. Resolves to what was sent.
 async fn send<S>(
-    source: &Source<S>,
+    job: Job<'_, S>,
     received: &ReceivedMessage,
     context: &Context<S>,
     messages: Vec<Message>,
@@ -266,10 +267,10 @@ async fn send<S>(
         let message = reply::complete(request, index, message, ids::unique);
         completed.push(message.map_err(|error| unsent(Verdict::Permanent, error.to_string()))?);
     }
-    let engine = &source.engine;
+    let engine = &job.source.engine;
     let sending = engine.sender.send_all(&completed);
-    let Some(results) = settle::confirms(source, received, sending).await else {
-        source.unstored.fetch_add(1, Ordering::Relaxed);
+    let Some(results) = settle::confirms(job, received, sending).await else {
+        job.lane.unstored.fetch_add(1, Ordering::Relaxed);
         let text = format!("not confirmed within {} s", CONFIRMS_TIMEOUT.as_secs());
         return Err(unsent(Verdict::GiveBack, text));
     };
@@ -278,7 +279,7 @@ async fn send<S>(
         let Err(error) = result else { continue };
         let verdict = match error {
             Unsent::Unroutable { .. } => {
-                engine.counters.unroutable.add(&source.measures, 1);
+                engine.counters.unroutable.add(&job.lane.measures, 1);
                 if is_reply {
                     // Requesters come and go.
                     continue;

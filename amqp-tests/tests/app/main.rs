@@ -3,6 +3,7 @@
 mod at;
 mod consuming;
 mod extracting;
+mod groups;
 mod hooks;
 mod kills;
 mod losing;
