@@ -1,10 +1,11 @@
 //! What applications on nucleon.amqp do, in one program: pools by name, topology at the start, publishing with a confirm and
 //! with a callback, taking one message, a listener, a daemon of listeners, and the tear-down.
 //!
-//! `cargo run -p amqp-app --example nucleon` runs it on the broker that `AMQP_URL` names, or on a model broker.
+//! `cargo run -p amqp-app --features config --example nucleon` runs it on the broker that `AMQP_URL` names, or on a model broker.
 
 use std::future;
 
+use amqp_app::config::{ConfigOptions, Format};
 use amqp_app::prelude::*;
 use amqp_testkit::EnvBroker;
 use amqp_tokio::Connector;
@@ -16,9 +17,12 @@ const LISTENERS: [(&str, &str); 2] = [("listener1", "user1"), ("listener2", "use
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let broker = EnvBroker::start()?;
-    let connector = Connector::new(&broker.uri)?;
-    // Each pool has a kind and a number of connections, which all tasks share.
-    let pools = Pools::new([("publish", connector.clone(), 5), ("listen", connector, 5)]);
+    // Each pool has a kind and a number of connections, which all tasks share. A program in production loads a file, with
+    // the variables of the process: `Config::load("app.toml")`.
+    let url = [("AMQP_APP__CONNECTION__URL", broker.uri.as_str())];
+    let config = ConfigOptions::new().variables(url);
+    let config = config.parse(Format::Toml, include_str!("nucleon.toml"))?;
+    let pools = Pools::from_config(&config, Connector::new)?;
 
     // The topology, by any connection.
     let publish = pools.get("publish").await?;

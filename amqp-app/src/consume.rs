@@ -32,6 +32,8 @@ pub struct Consume {
     pub(crate) queues: Vec<QueueDeclare>,
     pub(crate) binds: Vec<QueueBind>,
     pub(crate) concurrency: u16,
+    /// Whether the concurrency was set by code.
+    pub(crate) sets_concurrency: bool,
     pub(crate) prefetch: Option<u16>,
     pub(crate) key: Option<Arc<Key>>,
     pub(crate) timeout: Option<Duration>,
@@ -94,6 +96,7 @@ impl Consume {
     /// ([`Retry::now`]), messages are handled in the order of the queue.
     pub const fn concurrency(mut self, messages: u16) -> Self {
         self.concurrency = if messages == 0 { 1 } else { messages };
+        self.sets_concurrency = true;
         self
     }
 
@@ -206,6 +209,7 @@ impl Consume {
             queues,
             binds: Vec::new(),
             concurrency: 1,
+            sets_concurrency: false,
             prefetch: None,
             key: None,
             timeout: None,

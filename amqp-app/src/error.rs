@@ -9,6 +9,10 @@ pub enum Error {
     /// An operation of the client failed.
     #[error(transparent)]
     Client(#[from] amqp_async::Error),
+    /// The configuration does not fit the application.
+    #[cfg(feature = "config")]
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
     /// A connection could not be opened.
     #[error(transparent)]
     Connect(#[from] ConnectError),

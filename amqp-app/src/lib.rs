@@ -25,6 +25,7 @@
 //! * A [`Retry`] policy decides what follows a [`Failure`].
 //! * [`testing`] helps to test handlers.
 //! * [`Pools`] share connections among tasks or threads.
+//! * A file configures applications and pools (feature `config`): see [`guide::configuration`].
 //!
 //! The [`guide`] says what is promised when something fails, and how to choose a policy.
 
@@ -33,6 +34,8 @@
 mod readme {}
 
 mod app;
+#[cfg(feature = "config")]
+pub mod config;
 mod connections;
 mod consume;
 mod context;
@@ -68,6 +71,8 @@ pub use app::App;
 pub use app::health::{Health, HealthReport, SourceHealth};
 pub use app::report::Report;
 pub use app::shutdown::{Shutdown, Stopper};
+#[cfg(feature = "config")]
+pub use config::{Config, Settings};
 pub use consume::Consume;
 pub use context::Context;
 pub use error::Error;

@@ -78,6 +78,21 @@ pub const READY_SAMPLED: Duration = Duration::from_secs(1);
 
 /// How long a pool that closes waits for confirms, as long as most applications have until they are killed.
 pub const POOL_DRAIN: Duration = Duration::from_secs(10);
+/// The number of connections of a pool whose configuration does not say it: that of nucleon's pools.
+pub const POOL_CONNECTIONS: usize = 5;
+
+/// The maximum size of a configuration file in bytes. A file that is larger was named by mistake.
+pub const CONFIG_FILE_BYTES: usize = 1 << 20;
+
+/// The maximum length of an unknown key in an error, in bytes. What is longer is no slip of a name.
+pub const CONFIG_NAME_MAX: usize = 64;
+
+/// The maximum size of a file with a password or a URL in bytes: more than a token of OAuth 2 has.
+pub const SECRET_FILE_BYTES: usize = 1 << 16;
+
+/// The maximum delay before a lost connection is recovered that a configuration can set: that of the client's settings.
+pub const RECOVER_AFTER_MAX: Duration = Duration::from_secs(86_400);
+
 /// How long a pool waits after an attempt that failed before it opens a connection in the same place, so that a broker that
 /// is down is not asked in a loop.
 pub const REOPEN_PAUSE: Duration = Duration::from_secs(1);

@@ -15,3 +15,5 @@ pub use crate::{
     Payload, Platform, Pool, Pools, QueueName, Redelivered, Reply, Report, Retry, RoutingKey,
     Shutdown, State, Text, blocking,
 };
+#[cfg(feature = "config")]
+pub use crate::{Config, Settings};

@@ -6,8 +6,18 @@ use crate::package::selected;
 use crate::{is_installed, run, run_command};
 
 /// The features of `amqp-app`, each of which must compile without the others.
-const ALONE: [&str; 9] =
-    ["", "cbor", "metrics", "msgpack", "opentelemetry", "signals", "testing", "threads", "tracing"];
+const ALONE: [&str; 10] = [
+    "",
+    "cbor",
+    "config",
+    "metrics",
+    "msgpack",
+    "opentelemetry",
+    "signals",
+    "testing",
+    "threads",
+    "tracing",
+];
 
 /// Lints and documents the published packages with every feature, and lints `amqp-app` with each of its features alone.
 pub(crate) fn features() -> Result<(), String> {

@@ -28,6 +28,8 @@ use self::health::Health;
 use self::hooks::Hooks;
 use self::report::Report;
 use self::shutdown::Shutdown;
+#[cfg(feature = "config")]
+use crate::config::Config;
 use crate::connections::{Connections, Dialled};
 use crate::consume::Consume;
 use crate::context::Context;
@@ -98,6 +100,8 @@ pub struct App<P, S = ()> {
     hooks: Hooks,
     /// Raised when all sources consume.
     started: Level,
+    #[cfg(feature = "config")]
+    pub(crate) config: Option<Config>,
     platform: PhantomData<fn() -> P>,
 }
 
@@ -139,6 +143,8 @@ impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
             hooks: Hooks::default(),
             health: Health::default(),
             started: Level::default(),
+            #[cfg(feature = "config")]
+            config: None,
             platform: PhantomData,
         }
     }

@@ -21,16 +21,19 @@ use crate::connections::Lease;
 use crate::error::Error;
 use crate::limits::ABANDONED_WAIT;
 use crate::measure;
+#[cfg(feature = "config")]
+use crate::middleware;
 use crate::platform::Platform;
 use crate::runner::{BoxFuture, join_all};
 use crate::sync::{Either, Level, race};
 use crate::trace;
 
 impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
-    pub(crate) async fn run_to_the_end(self, mut shutdown: Shutdown) -> Result<Report, Error> {
+    pub(crate) async fn run_to_the_end(mut self, mut shutdown: Shutdown) -> Result<Report, Error> {
         let stop = shutdown.stop.clone();
         // The end of this future, for any reason, ends the tasks too.
         let guard = Guard(stop.clone(), self.health.clone());
+        self.apply_config(&mut shutdown)?;
         self.check()?;
         if let Some(error) = shutdown.error.take() {
             return Err(Error::Signals(error));
@@ -66,6 +69,26 @@ impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
         }
         drop(guard);
         result
+    }
+
+    /// Changes what a configuration changes.
+    #[cfg(feature = "config")]
+    fn apply_config(&mut self, shutdown: &mut Shutdown) -> Result<(), Error> {
+        let Some(config) = &self.config else { return Ok(()) };
+        config.change(&mut self.sources)?;
+        shutdown.within = Some(shutdown.within_or(config.within()));
+        let settings = config.settings().clone();
+        self.around.push(Box::new(move |inner| {
+            let settings = settings.clone();
+            middleware::before(inner, move |context| context.insert(settings.clone()))
+        }));
+        Ok(())
+    }
+
+    #[cfg(not(feature = "config"))]
+    #[allow(clippy::unnecessary_wraps, clippy::unused_self, reason = "as with the feature")]
+    const fn apply_config(&mut self, _: &mut Shutdown) -> Result<(), Error> {
+        Ok(())
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -130,7 +153,7 @@ impl<S: Clone + Send + Sync + 'static> Running<S> {
         self.engine.stop.raise(STOPPING);
         self.measure();
         let last: [BoxFuture<'_, ()>; 2] =
-            [Box::pin(self.stop(hooks)), Box::pin(self.finish(shutdown.within))];
+            [Box::pin(self.stop(hooks)), Box::pin(self.finish(shutdown.within_or(None)))];
         join_all(last.into_iter()).await;
         started?;
         let report = self.engine.counters.report(shutdown.signal());
@@ -141,6 +164,10 @@ impl<S: Clone + Send + Sync + 'static> Running<S> {
         let connection = self.engine.sender.connection().clone();
         hooks.run(Stage::Initialise, &connection).await?;
         let channel = self.engine.sender.connection().open_channel().await?;
+        #[cfg(feature = "config")]
+        if let Some(config) = &app.config {
+            setup::declare_topology(&channel, config.topology()).await?;
+        }
         for (consume, _) in &app.sources {
             setup::declare_beside(&channel, consume).await?;
         }

@@ -2,6 +2,8 @@
 
 use amqp_async::{Channel, QueueBind, QueueDeclare};
 
+#[cfg(feature = "config")]
+use crate::config::topology::{Binding, Topology};
 use crate::consume::Consume;
 use crate::error::Error;
 use crate::retry::{LastResort, Retry};
@@ -32,6 +34,36 @@ pub(crate) async fn declare_beside(channel: &Channel, consume: &Consume) -> Resu
         for queue in beside(consume, source) {
             declare(channel, queue, reason.clone()).await?;
         }
+    }
+    Ok(())
+}
+
+/// Declares the topology of a configuration: exchanges, queues, then bindings.
+#[cfg(feature = "config")]
+pub(crate) async fn declare_topology(channel: &Channel, topology: &Topology) -> Result<(), Error> {
+    for exchange in &topology.exchanges {
+        let what = || format!("exchange {:?} of [topology]", exchange.exchange);
+        let declared = channel.exchange_declare(exchange.clone()).await;
+        declared.map_err(|error| Error::Setup { what: what(), error })?;
+    }
+    for queue in &topology.queues {
+        declare(channel, queue.clone(), " of [topology]".to_owned()).await?;
+    }
+    for binding in &topology.bindings {
+        let (bound, destination, exchange) = match binding {
+            Binding::Queue(it) => (
+                channel.queue_bind(it.clone()).await,
+                format!("queue {:?}", it.queue),
+                &it.exchange,
+            ),
+            Binding::Exchange(it) => {
+                let bound = channel.exchange_bind(it.clone()).await;
+                (bound, format!("exchange {:?}", it.destination), &it.source)
+            }
+        };
+        let what =
+            || format!("the binding of {destination} to exchange {exchange:?} of [topology]");
+        bound.map_err(|error| Error::Setup { what: what(), error })?;
     }
     Ok(())
 }

@@ -30,7 +30,7 @@ use crate::sync::Level;
 pub struct Shutdown {
     pub(crate) stop: Level,
     pub(crate) when: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    pub(crate) within: Duration,
+    pub(crate) within: Option<Duration>,
     pub(crate) signal: Arc<AtomicI32>,
     /// Why signals are not reported.
     pub(crate) error: Option<std::io::Error>,
@@ -56,12 +56,17 @@ impl Shutdown {
     /// Sets how much time messages in work have, 10 s by default. On threads a handler cannot be interrupted: its message goes
     /// back into its queue, its result is ignored, and its thread ends with the process.
     pub const fn within(mut self, time: Duration) -> Self {
-        self.within = time;
+        self.within = Some(time);
         self
     }
 
     fn new(stop: Level, when: Option<Pin<Box<dyn Future<Output = ()> + Send>>>) -> Self {
-        Self { stop, when, within: SHUTDOWN_TIMEOUT, signal: Arc::default(), error: None }
+        Self { stop, when, within: None, signal: Arc::default(), error: None }
+    }
+
+    /// How much time messages in work have, unless `within` has set it.
+    pub(crate) fn within_or(&self, otherwise: Option<Duration>) -> Duration {
+        self.within.or(otherwise).unwrap_or(SHUTDOWN_TIMEOUT)
     }
 
     pub(crate) fn signal(&self) -> Option<i32> {

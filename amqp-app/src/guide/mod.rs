@@ -5,6 +5,7 @@
 //! | [`applications`] | what an application does with a message, step by step; which failures lose or duplicate what |
 //! | [`retry_policies`] | how to choose a retry policy, what it declares, how to replay parked messages |
 //! | [`observing`] | logs, metrics, traces and health of an application |
+//! | [`configuration`] | a file for connection, pools, workers, retries and topology; environments, variables, secrets |
 //! | [`payloads`] | bodies: JSON, CBOR and MessagePack by content type |
 //! | [`pools`] | shared connections: publishing, listeners, one message |
 //!
@@ -21,6 +22,11 @@ pub mod retry_policies {}
 /// Logs, metrics, traces and health of an application.
 #[doc = include_str!("observing.md")]
 pub mod observing {}
+
+/// A file that configures an application.
+#[cfg_attr(feature = "config", doc = include_str!("configuration.md"))]
+#[cfg_attr(not(feature = "config"), doc = "\n\nThis page is about the feature `config`.")]
+pub mod configuration {}
 
 /// Bodies, and their formats.
 #[doc = include_str!("payloads.md")]

@@ -63,6 +63,19 @@ where
     Route::new(Called(call))
 }
 
+/// A route that runs a function before everything else.
+#[cfg(feature = "config")]
+pub(crate) fn before<S: Send + Sync + 'static>(
+    inner: Route<S>,
+    before: impl Fn(&Context<S>) + Send + Sync + 'static,
+) -> Route<S> {
+    let call = move |context| {
+        before(&context);
+        inner.endpoint().call(context)
+    };
+    Route::new(Called(call))
+}
+
 struct Called<F>(F);
 
 impl<S, F> Endpoint<S> for Called<F>

@@ -175,9 +175,17 @@ fn every_limit_has_its_unit_and_its_reason() {
             assert!(lines[number - 1].starts_with("///"), "{limit} has no reason");
             let name = limit.split(':').next().unwrap();
             let has_unit = limit.contains("Duration")
-                || ["_BYTES", "_FRACTION", "_MESSAGES", "_SPAN", "_MAX", "PREFETCH"]
-                    .iter()
-                    .any(|unit| name.ends_with(unit));
+                || [
+                    "_BYTES",
+                    "_CONNECTIONS",
+                    "_FRACTION",
+                    "_MESSAGES",
+                    "_SPAN",
+                    "_MAX",
+                    "PREFETCH",
+                ]
+                .iter()
+                .any(|unit| name.ends_with(unit));
             assert!(has_unit, "{name} does not say what it counts");
         }
         assert!(limits >= least, "{crate_name} has {limits} limits");
@@ -282,6 +290,7 @@ fn dependencies_point_down() {
                 "serde_json",
                 "signal-hook",
                 "thiserror",
+                "toml",
                 "tower-layer",
                 "tower-service",
                 "tracing",
@@ -356,15 +365,19 @@ fn an_application_has_as_few_dependencies_as_it_says() {
     };
     let alone = crates(&[]);
     assert!(page.contains(&format!("crates that it adds to the {alone} of")), "{alone}");
+    let added = |feature: &str| crates(&["--features", &format!("amqp-app/{feature}")]) - alone;
     for feature in ["tracing", "metrics", "opentelemetry"] {
-        let added = crates(&["--features", &format!("amqp-app/{feature}")]) - alone;
+        let added = added(feature);
         assert!(page.contains(&format!("| `{feature}` | {added} |")), "{feature}: {added}");
     }
     let page = fs::read_to_string(root().join("amqp-app/src/guide/payloads.md")).unwrap();
     for feature in ["cbor", "msgpack"] {
-        let added = crates(&["--features", &format!("amqp-app/{feature}")]) - alone;
+        let added = added(feature);
         assert!(page.contains(&format!("| `{feature}` | {added} |")), "{feature}: {added}");
     }
+    let page = fs::read_to_string(root().join("amqp-app/src/guide/configuration.md")).unwrap();
+    let added = added("config");
+    assert!(page.contains(&format!("feature `config` adds {added} crates")), "config: {added}");
 }
 
 fn is_ours(name: &str) -> bool {

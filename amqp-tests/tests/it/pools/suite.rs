@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
+use amqp_app::config::{ConfigOptions, Format};
 use amqp_app::{Consume, Error, Member, Message, Outcome, Pool, Pools, Retry, Stopper, Text};
 use amqp_async::{
     ConnectError, Delivery, ExchangeDeclare, ExchangeDelete, PublishError, QueueBind, QueueDeclare, QueueDelete,
@@ -38,6 +39,7 @@ tests! {
     l4_a_pool_that_is_not_awaited_leaves_nothing_open
     l5_an_unreachable_broker_is_an_error_and_the_pool_fills_again
     l6_a_close_releases_those_who_wait
+    np_1_the_pools_of_a_file
     np_3_a_kind_is_one_pool
     np_3_an_unknown_kind_is_an_error
     np_4_a_pool_opens_all_of_its_connections_or_none
@@ -88,6 +90,23 @@ async fn until(what: &str, is_so: impl Fn() -> bool) {
         }
     })
     .await;
+}
+
+async fn np_1_the_pools_of_a_file(uri: String) {
+    let file = format!(
+        "[connection]\nurl = \"{uri}\"\n[pools.publish]\nsize = 3\n[pools.audit]\nurl = \"{uri}\"\nsize = 1\n\
+         [environments.test.pools.audit]\nsize = 2\n"
+    );
+    let options = ConfigOptions::new().environment("test");
+    let config = options.parse(Format::Toml, &file).unwrap();
+    let pools = Pools::from_config(&config, Connector::new).unwrap();
+    for (kind, size) in [("publish", 3), ("listen", 5), ("audit", 2)] {
+        let pool = wait!(pools.get(kind)).unwrap();
+        assert_eq!((pool.status().size, pool.status().open), (size, size), "{kind}");
+    }
+    let error = wait!(pools.get("other")).map(drop).unwrap_err();
+    assert!(matches!(error, Error::UnknownPool { .. }), "{error:?}");
+    wait!(pools.close());
 }
 
 async fn np_3_a_kind_is_one_pool(uri: String) {
