@@ -59,6 +59,15 @@ pub(crate) fn stale(queue: &str) {
     let _ = queue;
 }
 
+/// A configuration has what has no meaning.
+#[cfg(feature = "config")]
+pub(crate) fn ignored(what: &dyn Display) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(target: TARGET, "configuration: {what}");
+    #[cfg(not(feature = "tracing"))]
+    let _ = what;
+}
+
 /// A shutdown has begun.
 pub(crate) fn stopping() {
     #[cfg(feature = "tracing")]

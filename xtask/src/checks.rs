@@ -6,9 +6,10 @@ use crate::package::selected;
 use crate::{is_installed, run, run_command};
 
 /// The features of `amqp-app`, each of which must compile without the others.
-const ALONE: [&str; 10] = [
+const ALONE: [&str; 11] = [
     "",
     "cbor",
+    "compat",
     "config",
     "metrics",
     "msgpack",

@@ -74,6 +74,17 @@ fn displace(under: &mut Table, over: &Table) {
     });
 }
 
+/// The lines of a text without their ends, each with the byte at which it begins.
+#[cfg(feature = "compat")]
+pub(crate) fn lines_of(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut start = 0;
+    text.split_inclusive('\n').map(move |line| {
+        let begin = start;
+        start += line.len();
+        (begin, line.trim_end_matches(['\n', '\r']))
+    })
+}
+
 /// The places of a text's bytes.
 pub(crate) struct Lines<'a> {
     text: &'a str,

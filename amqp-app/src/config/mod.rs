@@ -8,7 +8,11 @@ mod address;
 mod document;
 mod environment;
 mod error;
+#[cfg(feature = "compat")]
+mod from_ini;
 mod from_toml;
+#[cfg(feature = "compat")]
+mod from_zconfig;
 mod options;
 mod read;
 mod rules;
@@ -69,6 +73,7 @@ struct Loaded {
     environment: Option<String>,
     schema: Schema,
     settings: Settings,
+    ignored: Vec<ConfigError>,
 }
 
 impl Config {
@@ -88,9 +93,21 @@ impl Config {
         ConfigOptions::new().parse(format, text)
     }
 
-    fn new(path: Option<&Path>, environment: Option<String>, mut schema: Schema) -> Self {
+    fn new(
+        path: Option<&Path>,
+        environment: Option<String>,
+        mut schema: Schema,
+        ignored: Vec<ConfigError>,
+    ) -> Self {
         let settings = Settings::new(path, std::mem::take(&mut schema.settings));
-        Self(Arc::new(Loaded { path: path.map(Into::into), environment, schema, settings }))
+        let ignored = ignored.into_iter().map(|it| it.of(path)).collect();
+        Self(Arc::new(Loaded {
+            path: path.map(Into::into),
+            environment,
+            schema,
+            settings,
+            ignored,
+        }))
     }
 
     /// Returns the environment that was chosen.
@@ -117,6 +134,12 @@ impl Config {
     /// Returns how many messages each source handles at the same time, unless its code says otherwise.
     pub fn worker_amount(&self) -> Option<u16> {
         self.0.schema.worker.amount
+    }
+
+    /// Returns what the file has, but has no meaning here, such as `component-configuration` in a file of gocept.amqprun. Empty
+    /// for TOML. With the feature `tracing`, [`App::configure`](crate::App::configure) logs it as warnings.
+    pub fn ignored(&self) -> &[ConfigError] {
+        &self.0.ignored
     }
 
     /// Calls a function with the URI of `[connection]`, such as `Connector::new`, and returns its result. The URI has the
@@ -149,7 +172,7 @@ impl FromStr for Config {
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Loaded { path, environment, schema, settings } = &*self.0;
+        let Loaded { path, environment, schema, settings, .. } = &*self.0;
         f.debug_struct("Config")
             .field("path", path)
             .field("environment", environment)
@@ -166,20 +189,63 @@ impl fmt::Debug for Config {
 pub enum Format {
     /// TOML (<https://toml.io>): files named `*.toml` and `*.conf`.
     Toml,
+    /// The ini files of nucleon: files named `*.ini` and `*.cfg`.
+    #[cfg(feature = "compat")]
+    Ini,
+    /// The files of gocept.amqprun: files named `*.conf` whose first line that is no comment begins with `<` or `%`.
+    #[cfg(feature = "compat")]
+    ZConfig,
 }
 
 impl Format {
     /// The format of a file by its name.
-    fn of(path: &Path, _text: &str) -> Result<Self, ConfigError> {
+    fn of(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let suffix = path.extension().and_then(|it| it.to_str()).map(str::to_ascii_lowercase);
         match suffix.as_deref() {
+            Some("conf") if is_zconfig(text) => Self::zconfig(),
             Some("toml" | "conf") => Ok(Self::Toml),
+            Some("ini" | "cfg") => Self::ini(),
             _ => {
-                let text = "unknown format: the name of a configuration ends with .toml or .conf";
+                let text = "unknown format: the name of a configuration ends with .toml, .conf, .ini or .cfg";
                 Err(ConfigError::new(&Place::Whole, text))
             }
         }
     }
+}
+
+#[cfg(feature = "compat")]
+#[allow(clippy::unnecessary_wraps, reason = "as without the feature")]
+impl Format {
+    const fn ini() -> Result<Self, ConfigError> {
+        Ok(Self::Ini)
+    }
+
+    const fn zconfig() -> Result<Self, ConfigError> {
+        Ok(Self::ZConfig)
+    }
+}
+
+#[cfg(not(feature = "compat"))]
+impl Format {
+    fn ini() -> Result<Self, ConfigError> {
+        Err(Self::needs_compat("an ini file"))
+    }
+
+    fn zconfig() -> Result<Self, ConfigError> {
+        Err(Self::needs_compat("a file of gocept.amqprun"))
+    }
+
+    fn needs_compat(what: &str) -> ConfigError {
+        let text = format!("{what} needs the feature `compat` of amqp-app");
+        ConfigError::new(&Place::Whole, text)
+    }
+}
+
+/// Whether a text begins as ZConfig does, and TOML cannot.
+fn is_zconfig(text: &str) -> bool {
+    let mut lines = text.lines().map(str::trim);
+    let first = lines.find(|line| !line.is_empty() && !line.starts_with('#'));
+    first.is_some_and(|line| line.starts_with(['<', '%']))
 }
 
 /// The level of logs.

@@ -11,6 +11,8 @@ use super::environment::{self, Variables};
 use super::error::{ConfigError, Place};
 use super::schema::{self, Secrets};
 use super::{Config, Format, from_toml};
+#[cfg(feature = "compat")]
+use super::{from_ini, from_zconfig};
 use crate::limits::CONFIG_FILE_BYTES;
 
 /// How a configuration is loaded: its environment, and the variables that change it.
@@ -97,8 +99,12 @@ impl ConfigOptions {
         path: Option<&Path>,
         folder: &Path,
     ) -> Result<Config, ConfigError> {
-        let mut root = match format {
-            Format::Toml => from_toml::parse(text)?,
+        let (mut root, ignored) = match format {
+            Format::Toml => (from_toml::parse(text)?, Vec::new()),
+            #[cfg(feature = "compat")]
+            Format::Ini => (from_ini::parse(text)?, Vec::new()),
+            #[cfg(feature = "compat")]
+            Format::ZConfig => from_zconfig::parse(text)?,
         };
         let by_code = || self.environment.clone().map(|name| (name, Place::Whole));
         let chosen = self.variables.environment().or_else(by_code);
@@ -109,7 +115,7 @@ impl ConfigOptions {
         for other in others {
             schema::read(other, Secrets { folder, read: false })?;
         }
-        Ok(Config::new(path, environment, schema))
+        Ok(Config::new(path, environment, schema, ignored))
     }
 }
 

@@ -196,7 +196,8 @@ pub(crate) fn meant(name: &str, known: &[impl AsRef<str>]) -> String {
     }
     let lower = name.to_lowercase();
     let near = known.iter().map(|it| (distance(&lower, it.as_ref()), it.as_ref()));
-    let near = near.filter(|(distance, it)| *distance * 3 <= it.chars().count().max(3));
+    let near =
+        near.filter(|(distance, it)| *distance * 3 <= it.chars().count().max(3) && is_name(it));
     near.min().map_or_else(String::new, |(_, it)| format!("did you mean {it:?}? "))
 }
 
@@ -209,7 +210,7 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     let usual = |it: char| it.is_alphanumeric() || matches!(it, '_' | '-' | '.');
     text.len() <= CONFIG_NAME_MAX && text.chars().all(usual)
 }

@@ -11,6 +11,7 @@ use crate::consume::Consume;
 use crate::error::Error;
 use crate::platform::Platform;
 use crate::pool::Pools;
+use crate::trace;
 
 impl<P: Platform> App<P> {
     /// Creates an application on the broker of a configuration, such as with `Connector::new`, and
@@ -67,6 +68,7 @@ impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
                 "worker.commit takes \"confirm\": sources with transactions are not available";
             return Err(config.error(place, text).into());
         }
+        config.ignored().iter().for_each(|it| trace::ignored(it));
         self.config = Some(config.clone());
         Ok(self)
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::document::{Node, Table, Value};
 use super::error::{ConfigError, Place};
-use super::read::meant;
+use super::read::{is_name, meant};
 use crate::context::Context;
 use crate::extract::FromContext;
 use crate::failure::Failure;
@@ -44,7 +44,7 @@ use crate::failure::Failure;
 /// # Ok::<(), amqp_app::config::ConfigError>(())
 /// ```
 ///
-/// `Debug` shows the keys, and no values: they may be passwords.
+/// `Debug` shows the keys that are names, and no values: they may be passwords.
 #[derive(Clone)]
 pub struct Settings(Arc<Inner>);
 
@@ -198,7 +198,8 @@ fn find<'a>(table: &'a BTreeMap<String, Setting>, key: &str) -> Option<&'a Setti
 
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.keys()).finish()
+        // A key that is no name may be a value that a slip has made a key.
+        f.debug_set().entries(self.keys().filter(|key| is_name(key))).finish()
     }
 }
 

@@ -5,9 +5,12 @@ use std::io;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
+use amqp_app::config::{Format, LogLevel};
 use amqp_app::prelude::*;
 
-use crate::at::{At, Log, Make, beside, header, on_model, on_rabbitmq, rabbitmq, unique, within};
+use crate::at::{
+    At, Log, Make, OnThreads, beside, header, on_model, on_rabbitmq, rabbitmq, unique, within,
+};
 
 on_model! {
     gr_20_a_file_configures_an_application
@@ -154,15 +157,32 @@ async fn gr_21_handlers_take_settings<P: Make>(at: At<P>) {
     assert_eq!(report.parked, 1);
 }
 
-/// The plain functions of gocept.amqprun, with its settings and ten workers.
 #[test]
 fn gr_20_gr_21_a_file_configures_an_application_on_threads() {
-    let queue = unique("on-threads");
     let file = format!(
         "[connection]\nurl = \"{}\"\n[worker]\namount = 10\n[settings]\n\"your.custom.settings\" = \"here\"\n",
         rabbitmq().uri()
     );
-    let config: Config = file.parse().unwrap();
+    ten_workers_on_threads(&file.parse().unwrap());
+}
+
+#[test]
+fn gr_20_gr_21_a_file_of_gocept_amqprun_configures_an_application_on_threads() {
+    let port = At::<OnThreads>::rabbitmq().port();
+    let file = format!(
+        "<eventlog>\n  level DEBUG\n  <logfile>\n    path STDOUT\n  </logfile>\n</eventlog>\n\
+         <amqp-server>\n  hostname 127.0.0.1\n  port {port}\n  username guest\n  password guest\n</amqp-server>\n\
+         <worker>\n  amount 10\n  component-configuration site.zcml\n</worker>\n\
+         <settings>\n  your.custom.settings here\n</settings>\n"
+    );
+    let config = Config::parse(Format::ZConfig, &file).unwrap();
+    assert_eq!((config.ignored().len(), config.log_level()), (2, Some(LogLevel::Debug)));
+    ten_workers_on_threads(&config);
+}
+
+/// The plain functions of gocept.amqprun, with its settings and ten workers.
+fn ten_workers_on_threads(config: &Config) {
+    let queue = unique("on-threads");
     let (stopper, shutdown) = Shutdown::manual();
     let (log, barrier) = (Log::default(), Arc::new(Barrier::new(10)));
     let lines = log.clone();
@@ -174,7 +194,7 @@ fn gr_20_gr_21_a_file_configures_an_application_on_threads() {
         }
     };
     let to = queue.clone();
-    let app = App::configured(&config, amqp_blocking::Connector::new)
+    let app = App::configured(config, amqp_blocking::Connector::new)
         .unwrap()
         .consume(Consume::topic(&queue, [format!("{queue}.key")]), handler)
         .on_started(move |connection| {

@@ -1,5 +1,7 @@
 //! What configurations say.
 
+#[cfg(feature = "compat")]
+mod compat;
 mod environments;
 mod malformed;
 mod mutated;

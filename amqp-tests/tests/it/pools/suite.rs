@@ -40,6 +40,7 @@ tests! {
     l5_an_unreachable_broker_is_an_error_and_the_pool_fills_again
     l6_a_close_releases_those_who_wait
     np_1_the_pools_of_a_file
+    np_1_np_2_the_pools_of_an_ini_file
     np_3_a_kind_is_one_pool
     np_3_an_unknown_kind_is_an_error
     np_4_a_pool_opens_all_of_its_connections_or_none
@@ -107,6 +108,24 @@ async fn np_1_the_pools_of_a_file(uri: String) {
     let error = wait!(pools.get("other")).map(drop).unwrap_err();
     assert!(matches!(error, Error::UnknownPool { .. }), "{error:?}");
     wait!(pools.close());
+}
+
+async fn np_1_np_2_the_pools_of_an_ini_file(uri: String) {
+    let kinds = |size: u32| {
+        let kind = |kind: &str| format!("amqp_{kind}_url = {uri}\namqp_{kind}_pool_size = {size}\n");
+        ["publish", "listen", "audit"].map(kind).concat()
+    };
+    let file = format!("[default]\n{}[test]\n{}", kinds(2), kinds(1));
+    for (variables, size) in [(None, 2), (Some(("NUCLEON_CONFIGURATION", "test")), 1)] {
+        let options = ConfigOptions::new().variables(variables);
+        let config = options.parse(Format::Ini, &file).unwrap();
+        let pools = Pools::from_config(&config, Connector::new).unwrap();
+        for kind in ["publish", "listen", "audit"] {
+            let pool = wait!(pools.get(kind)).unwrap();
+            assert_eq!((pool.status().size, pool.status().open), (size, size), "{kind}");
+        }
+        wait!(pools.close());
+    }
 }
 
 async fn np_3_a_kind_is_one_pool(uri: String) {
