@@ -195,6 +195,13 @@ impl Connection {
         self.0.is_open()
     }
 
+    /// Returns how many times the connection was lost and began to be recovered. It has changed when
+    /// [`ConnectionEvent::Lost`](crate::ConnectionEvent::Lost) is emitted. A program that keeps it with a request knows
+    /// whether the reply can still come.
+    pub fn losses(&self) -> u32 {
+        self.0.losses()
+    }
+
     /// Returns the cause if the connection is closed.
     pub fn close_cause(&self) -> Option<CloseCause> {
         self.0.close_cause()

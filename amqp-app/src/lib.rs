@@ -24,6 +24,7 @@
 //! * A [`Handler`] is a function from extractors ([`FromContext`]) to an outcome ([`IntoOutcome`]).
 //! * A [`Retry`] policy decides what follows a [`Failure`].
 //! * [`testing`] helps to test handlers.
+//! * A [`Requester`] sends requests, and waits for their replies.
 //! * [`Pools`] share connections among tasks or threads.
 //! * A file configures applications and pools (feature `config`): see [`guide::configuration`].
 //!
@@ -42,6 +43,7 @@ mod context;
 mod copy;
 mod decide;
 mod error;
+mod exchanges;
 mod extract;
 mod failure;
 mod formats;
@@ -61,6 +63,7 @@ mod pool;
 pub mod prelude;
 mod remember;
 mod reply;
+mod request;
 mod retry;
 mod runner;
 mod sync;
@@ -91,4 +94,5 @@ pub use middleware::{Next, Route, RouteFuture};
 pub use outcome::{IntoOutcome, IntoReply, Outcome, Reply};
 pub use platform::{Asynchronous, Platform};
 pub use pool::{Listening, Member, Pool, PoolStatus, Pools};
+pub use request::{Blame, RequestError, Requester, RequesterStats, Response};
 pub use retry::Retry;

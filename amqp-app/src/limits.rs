@@ -39,6 +39,10 @@ pub const MESSAGE_ID_MAX: usize = 255;
 /// publishes may confirm nothing for hours.
 pub const CONFIRMS_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The maximum number of requests of one [`Requester`](crate::Requester) that wait for their replies. A responder that has
+/// stopped makes all of them wait until their deadlines.
+pub const REQUESTS_MAX: usize = 16_384;
+
 /// How long an exchange is known to exist. A publish to one that is missing closes the channel, and with it the confirms of
 /// all others.
 pub const EXCHANGE_KNOWN: Duration = Duration::from_secs(30);

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -189,6 +190,13 @@ impl Connection {
     /// Returns whether the connection is open. `false` while it is being recovered, and once a close has begun.
     pub fn is_open(&self) -> bool {
         self.inner.shared.with(|state| self.inner.is_open(&state.session))
+    }
+
+    /// Returns how many times the connection was lost and began to be recovered. It has changed when
+    /// [`ConnectionEvent::Lost`](crate::ConnectionEvent::Lost) is emitted. A program that keeps it with a request knows
+    /// whether the reply can still come.
+    pub fn losses(&self) -> u32 {
+        self.inner.shared.losses().load(Ordering::Relaxed)
     }
 
     /// Returns the cause if the connection is closed.

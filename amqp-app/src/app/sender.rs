@@ -7,14 +7,14 @@
 //! the same, each message without a confirm is sent again on a channel of its own, and the broker refuses the guilty one alone.
 //! Messages may be duplicated, with the same ids.
 
-use std::collections::HashMap;
 use std::sync::Mutex;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use amqp_async::errors::InvalidArgument;
-use amqp_async::{Connection, ExchangeDeclare, PublishError, Publisher};
+use amqp_async::{Connection, PublishError, Publisher};
 
-use crate::limits::{EXCHANGE_KNOWN, EXCHANGES_KNOWN_MAX, IN_PLACE_PAUSE};
+use crate::exchanges::{Exchanges, is_refused};
+use crate::limits::IN_PLACE_PAUSE;
 use crate::measure::Sending;
 use crate::runner::Runner;
 use crate::sync::lock;
@@ -22,15 +22,9 @@ use crate::sync::lock;
 pub(crate) struct Sender {
     runner: Runner,
     connection: Connection,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
+    exchanges: Exchanges,
     /// The one of messages to exchanges, and the one of messages to queues.
-    publishers: [Option<Publisher>; 2],
-    /// When each exchange was found.
-    known: HashMap<String, Instant>,
+    publishers: Mutex<[Option<Publisher>; 2]>,
 }
 
 /// Why a message was not sent.
@@ -66,7 +60,7 @@ impl Unsent {
 
 impl Sender {
     pub(crate) fn new(runner: Runner, connection: Connection) -> Self {
-        Self { runner, connection, state: Mutex::default() }
+        Self { runner, connection, exchanges: Exchanges::default(), publishers: Mutex::default() }
     }
 
     pub(crate) const fn connection(&self) -> &Connection {
@@ -116,7 +110,7 @@ impl Sender {
     /// channel closes too, it is this message that the broker refuses.
     async fn send_alone(&self, message: &amqp_async::Message) -> Result<(), Unsent> {
         // What was looked up is out of date.
-        lock(&self.state).known.clear();
+        self.exchanges.forget();
         loop {
             let publisher = match self.connection.publisher().await {
                 Ok(publisher) => publisher,
@@ -155,9 +149,9 @@ impl Sender {
     async fn publisher(&self, exchange: &str) -> Result<Publisher, Unsent> {
         let index = usize::from(exchange.is_empty());
         let present = || {
-            let state = lock(&self.state);
+            let publishers = lock(&self.publishers);
             let closed = |it: &&Publisher| it.channel().close_cause().is_none();
-            state.publishers[index].as_ref().filter(closed).cloned()
+            publishers[index].as_ref().filter(closed).cloned()
         };
         loop {
             if let Some(publisher) = present() {
@@ -167,7 +161,7 @@ impl Sender {
                 Ok(opened) => {
                     // Another worker may have been faster.
                     let publisher = present().unwrap_or(opened);
-                    lock(&self.state).publishers[index] = Some(publisher.clone());
+                    lock(&self.publishers)[index] = Some(publisher.clone());
                     return Ok(publisher);
                 }
                 Err(error) => self.pause(error).await?,
@@ -175,32 +169,12 @@ impl Sender {
         }
     }
 
-    /// Looks an exchange up, unless it was found a moment ago. The default exchange always exists.
+    /// Looks an exchange up, unless it was found a moment ago.
     async fn find(&self, exchange: &str) -> Result<(), Unsent> {
-        let is_known = || {
-            let found = lock(&self.state).known.get(exchange).copied();
-            found.is_some_and(|at| self.runner.now().saturating_duration_since(at) < EXCHANGE_KNOWN)
-        };
-        if exchange.is_empty() || is_known() {
-            return Ok(());
-        }
         loop {
-            let looked_up = self
-                .connection
-                .with_channel(async |channel| {
-                    channel.exchange_declare(ExchangeDeclare::passive(exchange)).await
-                })
-                .await;
-            match looked_up {
-                Ok(()) => {
-                    let known = &mut lock(&self.state).known;
-                    if known.len() >= EXCHANGES_KNOWN_MAX {
-                        known.clear();
-                    }
-                    known.insert(exchange.to_owned(), self.runner.now());
-                    return Ok(());
-                }
-                Err(error) if error.is_channel() && !error.is_retryable() => {
+            match self.exchanges.find(exchange, &self.connection, &self.runner).await {
+                Ok(()) => return Ok(()),
+                Err(error) if is_refused(&error) => {
                     return Err(Unsent::Refused { exchange: exchange.to_owned(), error });
                 }
                 Err(error) => self.pause(error).await?,

@@ -8,6 +8,7 @@
 //! | [`configuration`] | a file for connection, pools, workers, retries and topology; environments, variables, secrets |
 //! | [`payloads`] | bodies: JSON, CBOR and MessagePack by content type |
 //! | [`pools`] | shared connections: publishing, listeners, one message |
+//! | [`requests`] | requests and their replies (RPC) |
 //!
 //! The guide of the client itself is [`amqp_async::guide`].
 
@@ -35,3 +36,7 @@ pub mod payloads {}
 /// Shared connections.
 #[doc = include_str!("pools.md")]
 pub mod pools {}
+
+/// Requests and their replies (RPC).
+#[doc = include_str!("requests.md")]
+pub mod requests {}

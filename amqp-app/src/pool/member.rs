@@ -96,7 +96,7 @@ impl<P: Platform> Member<P> {
         Self(lent)
     }
 
-    pub(super) fn lent(&self) -> &Arc<Lent<P>> {
+    pub(crate) fn lent(&self) -> &Arc<Lent<P>> {
         &self.0
     }
 }
@@ -122,7 +122,7 @@ impl<P: Platform> fmt::Debug for Member<P> {
 }
 
 /// A connection of a pool with its publisher.
-pub(super) struct Lent<P: Platform> {
+pub(crate) struct Lent<P: Platform> {
     connection: Connection,
     /// The same, as the adapter has it.
     handle: P::Connection,
@@ -138,11 +138,11 @@ impl<P: Platform> Lent<P> {
         Self { connection, handle, runner, publisher, callbacks: Callbacks::default() }
     }
 
-    pub(super) const fn connection(&self) -> &Connection {
+    pub(crate) const fn connection(&self) -> &Connection {
         &self.connection
     }
 
-    pub(super) const fn runner(&self) -> &Runner {
+    pub(crate) const fn runner(&self) -> &Runner {
         &self.runner
     }
 

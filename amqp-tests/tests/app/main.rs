@@ -13,6 +13,7 @@ mod ordering;
 mod points;
 mod poison;
 mod replying;
+mod requesting;
 mod resorts;
 mod retrying;
 mod stopping;

@@ -2,6 +2,7 @@
 
 mod applications;
 mod pools;
+mod requests;
 
 use std::ops::Range;
 use std::task::Poll;

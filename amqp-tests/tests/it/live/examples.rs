@@ -64,6 +64,9 @@ const FAILOVER: &str = "node 1 is down: served by node 0\nnode 0 is down: served
                         node 1 is down: served by node 0\nnode 0 is down: served by node 1\n";
 const NUCLEON: &str = "WithHello2 sent: Ok(())\nWithHello3 sent: Ok(())\ntaken: WithHello1\n\
                        received: WithHello2\nreceived: WithHello3\nlistening\nstopping\n10 handled\n";
+const REQUESTS: &str = "100 prices add up to 600950 cents\n\
+                        the request reached no queue (exchange \"\", routing key \"example-no-service\")\n\
+                        0 requests wait\n";
 const GET: &str = "one, and 2 behind it\ntwo, and 1 behind it\nthree, and 0 behind it\nempty\n";
 const SQUARES: &str = "100 requests answered; the squares add up to 328350\n";
 const CALLS: &str = "100 requests answered; the squares add up to 328350\n0 calls are waiting\n";
@@ -99,6 +102,7 @@ examples! {
     fn smol() -> "one\ntwo\nthree\n";
     fn async_std() -> "one\ntwo\nthree\n";
     fn np_12_nucleon() -> NUCLEON;
+    fn requests() -> REQUESTS;
     fn pu_5_own_event_loop() -> "100 deliveries acknowledged from elsewhere; they add up to 4950\n";
 }
 

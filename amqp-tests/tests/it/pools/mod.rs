@@ -23,6 +23,8 @@ macro_rules! on {
 
                 pub(crate) use {handle, wait};
             }
+            #[path = "requests.rs"]
+            mod requests;
             #[path = "suite.rs"]
             mod suite;
         }
