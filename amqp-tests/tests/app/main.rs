@@ -16,6 +16,7 @@ mod replying;
 mod requesting;
 mod resorts;
 mod retrying;
+mod signals;
 mod stopping;
 mod surviving;
 mod threads;
