@@ -27,6 +27,15 @@ pub enum Error {
         /// Why.
         error: BoxError,
     },
+    /// The server for health cannot listen at the address of the configuration.
+    #[cfg(all(feature = "config", feature = "http"))]
+    #[error("cannot answer probes at {address}: {error}")]
+    Health {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        error: std::io::Error,
+    },
     /// A rule of the application contradicts another one, or cannot be carried out.
     #[error("invalid application: {0}")]
     Invalid(String),

@@ -49,6 +49,8 @@ mod failure;
 mod formats;
 pub mod guide;
 mod handler;
+#[cfg(feature = "http")]
+mod http;
 mod ids;
 mod late;
 pub mod limits;
@@ -87,6 +89,8 @@ pub use failure::{BoxError, Failure, FailureCause};
 #[cfg(any(feature = "cbor", feature = "msgpack"))]
 pub use formats::EncodeError;
 pub use handler::{Blocking, Handler, ThreadHandler, blocking};
+#[cfg(feature = "http")]
+pub use http::HealthServer;
 pub use message::Message;
 #[cfg(feature = "threads")]
 pub use middleware::ThreadNext;

@@ -82,6 +82,25 @@ pub const READY_SAMPLED: Duration = Duration::from_secs(1);
 
 /// How long a pool that closes waits for confirms, as long as most applications have until they are killed.
 pub const POOL_DRAIN: Duration = Duration::from_secs(10);
+/// The number of connections at a time that the server for health answers. An orchestrator has a few.
+pub const HTTP_CONNECTIONS: usize = 16;
+
+/// The maximum size of the head of a request for health in bytes, as in most servers.
+pub const HTTP_HEAD_BYTES: usize = 8 << 10;
+
+/// The maximum number of headers of a request for health. Probes have about five.
+pub const HTTP_HEADERS_MAX: usize = 64;
+
+/// The bytes behind the head of a request that are read and ignored, so that the peer gets its answer.
+pub const HTTP_IGNORED_BYTES: usize = 64 << 10;
+
+/// How long a request for health may take. Probes wait for less.
+pub const HTTP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the server for health waits before it accepts again, while it has too many connections, or the system has no
+/// more files.
+pub const HTTP_ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
 /// The number of connections of a pool whose configuration does not say it: that of nucleon's pools.
 pub const POOL_CONNECTIONS: usize = 5;
 

@@ -18,6 +18,8 @@ struct Watched {
     engine: Option<Arc<Engine>>,
     sources: Vec<Arc<dyn Watch>>,
     has_ended: bool,
+    #[cfg(feature = "http")]
+    metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
 }
 
 /// A source, without the type of the state.
@@ -92,7 +94,22 @@ impl Health {
     }
 
     pub(crate) fn end(&self) {
-        *lock(&self.0) = Watched { has_ended: true, ..Watched::default() };
+        let mut watched = lock(&self.0);
+        watched.has_ended = true;
+        watched.engine = None;
+        watched.sources.clear();
+    }
+
+    /// Sets the function whose text the path `/metrics` returns, such as one of the exporter that the program has installed.
+    /// It is called for each request, on a thread of the server.
+    #[cfg(feature = "http")]
+    pub fn set_metrics(&self, render: impl Fn() -> String + Send + Sync + 'static) {
+        lock(&self.0).metrics = Some(Arc::new(render));
+    }
+
+    #[cfg(feature = "http")]
+    pub(crate) fn metrics(&self) -> Option<Arc<dyn Fn() -> String + Send + Sync>> {
+        lock(&self.0).metrics.clone()
     }
 }
 

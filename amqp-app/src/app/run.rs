@@ -19,6 +19,8 @@ use super::shutdown::Shutdown;
 use super::source::Source;
 use crate::connections::Lease;
 use crate::error::Error;
+#[cfg(all(feature = "config", feature = "http"))]
+use crate::http::HealthServer;
 use crate::limits::ABANDONED_WAIT;
 use crate::measure;
 #[cfg(feature = "config")]
@@ -35,6 +37,8 @@ impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
         let guard = Guard(stop.clone(), self.health.clone());
         self.apply_config(&mut shutdown)?;
         self.check()?;
+        #[cfg(all(feature = "config", feature = "http"))]
+        let _probes = self.serve_probes()?;
         if let Some(error) = shutdown.error.take() {
             return Err(Error::Signals(error));
         }
@@ -91,6 +95,16 @@ impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
         Ok(())
     }
 
+    /// Answers probes, if a configuration says so, until the returned value is dropped.
+    #[cfg(all(feature = "config", feature = "http"))]
+    fn serve_probes(&self) -> Result<Option<Probes>, Error> {
+        let Some(address) = self.config.as_ref().and_then(|it| it.health_address()) else {
+            return Ok(None);
+        };
+        let served = self.health.serve(address);
+        served.map(|it| Some(Probes(it))).map_err(|error| Error::Health { address, error })
+    }
+
     fn check(&self) -> Result<(), Error> {
         let mut queues = HashSet::new();
         for (consume, _) in &self.sources {
@@ -118,6 +132,17 @@ impl Drop for Guard {
     fn drop(&mut self) {
         self.0.raise(NOW);
         self.1.end();
+    }
+}
+
+/// A server for probes, which ends with the application.
+#[cfg(all(feature = "config", feature = "http"))]
+struct Probes(HealthServer);
+
+#[cfg(all(feature = "config", feature = "http"))]
+impl Drop for Probes {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }
 

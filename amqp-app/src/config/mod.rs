@@ -120,15 +120,15 @@ impl Config {
         &self.0.settings
     }
 
-    /// Returns the level of `[log]`, for the subscriber that the program installs.
+    /// Returns the level of `[log]`, for the subscriber that the program installs. With the feature `tracing` it converts
+    /// into a `LevelFilter` of `tracing`.
     pub fn log_level(&self) -> Option<LogLevel> {
         self.0.schema.log
     }
 
-    /// Returns the address of `[health]`, at which the program is to answer probes. See
-    /// [`App::health`](crate::App::health).
+    /// Returns the address of `[health]`, at which the application answers probes while it runs (feature `http`).
     pub fn health_address(&self) -> Option<SocketAddr> {
-        self.0.schema.health
+        self.0.schema.health.as_ref().map(|(address, _)| *address)
     }
 
     /// Returns how many messages each source handles at the same time, unless its code says otherwise.
@@ -285,6 +285,20 @@ impl LogLevel {
             Self::Info => "info",
             Self::Debug => "debug",
             Self::Trace => "trace",
+        }
+    }
+}
+
+#[cfg(feature = "tracing")]
+impl From<LogLevel> for tracing::level_filters::LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Off => Self::OFF,
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
         }
     }
 }

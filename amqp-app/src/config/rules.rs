@@ -48,6 +48,7 @@ impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
     /// * `[consume.<queue>]` takes precedence over the code.
     /// * `[shutdown]` sets the time for messages in work, unless the code does
     ///   ([`Shutdown::within`](crate::Shutdown::within)).
+    /// * `[health]` has the application answer probes while it runs (feature `http`).
     /// * Handlers may take [`Settings`](super::Settings) as an argument.
     ///
     /// For an application with a state, the configuration makes its connector:
@@ -61,11 +62,17 @@ impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Config`] if the file asks for transactions, which this version does not have.
+    /// [`Error::Config`] if the file asks for transactions, which this version does not have, or for probes without the
+    /// feature `http`.
     pub fn configure(mut self, config: &Config) -> Result<Self, Error> {
         if let Some((Commit::Transaction, place)) = &config.0.schema.worker.commit {
             let text =
                 "worker.commit takes \"confirm\": sources with transactions are not available";
+            return Err(config.error(place, text).into());
+        }
+        #[cfg(not(feature = "http"))]
+        if let Some((_, place)) = &config.0.schema.health {
+            let text = "health.listen needs the feature `http` of amqp-app";
             return Err(config.error(place, text).into());
         }
         config.ignored().iter().for_each(|it| trace::ignored(it));

@@ -41,7 +41,7 @@ pub(crate) struct Schema {
     pub(crate) sources: BTreeMap<String, SourceRules>,
     pub(crate) topology: Topology,
     pub(crate) within: Option<Duration>,
-    pub(crate) health: Option<SocketAddr>,
+    pub(crate) health: Option<(SocketAddr, Place)>,
     pub(crate) log: Option<LogLevel>,
     pub(crate) settings: BTreeMap<String, Setting>,
 }
@@ -147,7 +147,8 @@ pub(crate) fn read(mut root: Table, secrets: Secrets<'_>) -> Result<Schema, Conf
     }
     if let Some(node) = root.remove("health") {
         let mut section = Section::open("health", node, &["listen"])?;
-        schema.health = section.read("listen", socket)?;
+        schema.health =
+            section.read("listen", |node, key| Ok((socket(node, key)?, node.at.clone())))?;
     }
     if let Some(node) = root.remove("log") {
         let mut section = Section::open("log", node, &["level"])?;

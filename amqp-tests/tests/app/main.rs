@@ -12,6 +12,7 @@ mod middleware;
 mod ordering;
 mod points;
 mod poison;
+mod probing;
 mod replying;
 mod requesting;
 mod resorts;

@@ -283,6 +283,7 @@ fn dependencies_point_down() {
                 "bytes",
                 "ciborium",
                 "event-listener",
+                "httparse",
                 "metrics",
                 "opentelemetry",
                 "rmp-serde",
@@ -366,7 +367,7 @@ fn an_application_has_as_few_dependencies_as_it_says() {
     let alone = crates(&[]);
     assert!(page.contains(&format!("crates that it adds to the {alone} of")), "{alone}");
     let added = |feature: &str| crates(&["--features", &format!("amqp-app/{feature}")]) - alone;
-    for feature in ["tracing", "metrics", "opentelemetry"] {
+    for feature in ["tracing", "metrics", "opentelemetry", "http"] {
         let added = added(feature);
         assert!(page.contains(&format!("| `{feature}` | {added} |")), "{feature}: {added}");
     }

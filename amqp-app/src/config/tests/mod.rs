@@ -182,6 +182,19 @@ fn gr_20_secrets_come_from_files_and_are_never_shown() {
 }
 
 #[test]
+fn levels_of_logs_are_those_of_filters() {
+    for (name, level) in LogLevel::NAMES {
+        let config = parsed(&format!("[log]\nlevel = \"{name}\""));
+        assert_eq!((config.log_level(), level.as_str()), (Some(level), name));
+        #[cfg(feature = "tracing")]
+        {
+            use tracing::level_filters::LevelFilter;
+            assert_eq!(Ok(LevelFilter::from(level)), name.parse().map_err(drop));
+        }
+    }
+}
+
+#[test]
 fn np_1_each_kind_of_pool_has_a_url_and_a_size() {
     let local = "amqp://localhost:5672/%2f";
     let three = |listen: (&str, usize), publish: (&str, usize)| {
