@@ -101,6 +101,9 @@ pub const HTTP_TIMEOUT: Duration = Duration::from_secs(5);
 /// more files.
 pub const HTTP_ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
+/// The shortest pause between two notifications of systemd's watchdog. Units have seconds or minutes.
+pub const WATCHDOG_PAUSE: Duration = Duration::from_millis(1);
+
 /// The number of connections of a pool whose configuration does not say it: that of nucleon's pools.
 pub const POOL_CONNECTIONS: usize = 5;
 

@@ -68,6 +68,15 @@ pub(crate) fn ignored(what: &dyn Display) {
     let _ = what;
 }
 
+/// Systemd could not be notified.
+#[cfg(all(unix, feature = "systemd"))]
+pub(crate) fn not_notified(error: &dyn Display) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(target: TARGET, %error, "systemd not notified");
+    #[cfg(not(feature = "tracing"))]
+    let _ = error;
+}
+
 /// A shutdown has begun.
 pub(crate) fn stopping() {
     #[cfg(feature = "tracing")]

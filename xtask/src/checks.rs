@@ -6,7 +6,7 @@ use crate::package::selected;
 use crate::{is_installed, run, run_command};
 
 /// The features of `amqp-app`, each of which must compile without the others.
-const ALONE: [&str; 12] = [
+const ALONE: [&str; 13] = [
     "",
     "cbor",
     "compat",
@@ -16,6 +16,7 @@ const ALONE: [&str; 12] = [
     "msgpack",
     "opentelemetry",
     "signals",
+    "systemd",
     "testing",
     "threads",
     "tracing",

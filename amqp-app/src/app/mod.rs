@@ -15,6 +15,7 @@ pub(crate) mod shutdown;
 #[cfg(all(unix, feature = "signals"))]
 mod signals;
 pub(crate) mod source;
+mod systemd;
 mod worker;
 
 use std::fmt;
@@ -28,6 +29,7 @@ use self::health::Health;
 use self::hooks::Hooks;
 use self::report::Report;
 use self::shutdown::Shutdown;
+use self::systemd::Systemd;
 #[cfg(feature = "config")]
 use crate::config::Config;
 use crate::connections::{Connections, Dialled};
@@ -100,6 +102,7 @@ pub struct App<P, S = ()> {
     hooks: Hooks,
     /// Raised when all sources consume.
     started: Level,
+    systemd: Systemd,
     #[cfg(feature = "config")]
     pub(crate) config: Option<Config>,
     platform: PhantomData<fn() -> P>,
@@ -143,6 +146,7 @@ impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
             hooks: Hooks::default(),
             health: Health::default(),
             started: Level::default(),
+            systemd: Systemd::off(),
             #[cfg(feature = "config")]
             config: None,
             platform: PhantomData,

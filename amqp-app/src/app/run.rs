@@ -157,7 +157,7 @@ impl<S: Clone + Send + Sync + 'static> Running<S> {
         // One for this function, so that an application without sources is not idle before its shutdown.
         self.engine.add_tasks(1);
         let mut hooks = std::mem::take(&mut app.hooks);
-        let stop = self.engine.stop.clone();
+        let (stop, systemd) = (self.engine.stop.clone(), app.systemd);
         let started = {
             let mut starting = pin!(self.start(app, &mut hooks));
             race(&mut starting, &mut stop.reached(STOPPING)).await
@@ -171,10 +171,14 @@ impl<S: Clone + Send + Sync + 'static> Running<S> {
             }
         };
         match started {
-            Ok(()) => self.wait().await,
+            Ok(()) => {
+                systemd.ready(&self.engine);
+                self.wait().await;
+            }
             Err(_) => hooks = Hooks::default(),
         }
         trace::stopping();
+        systemd.stopping();
         self.engine.stop.raise(STOPPING);
         self.measure();
         let last: [BoxFuture<'_, ()>; 2] =

@@ -24,6 +24,7 @@ async fn main() -> Result<Report, Box<dyn std::error::Error>> {
         GO.store(read.is_ok_and(|read| read > 0), Ordering::Release);
     });
     let app = App::new(Connector::new(&uri)?)
+        .notify_systemd()
         .on_stopping(async |_| {
             println!("stopping");
             Ok::<_, io::Error>(())

@@ -1,8 +1,11 @@
 //! Signals of the process, with 50 messages in the queue.
 #![cfg(unix)]
 
+use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::os::unix::net::UnixDatagram;
+use std::process::{self, Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use crate::at::{At, Client};
 
@@ -16,8 +19,13 @@ struct Signalled {
 impl Signalled {
     /// Starts it, and waits until its three workers have a message each.
     fn start(uri: &str, queue: &str) -> Self {
+        Self::start_with(uri, queue, &[])
+    }
+
+    fn start_with(uri: &str, queue: &str, variables: &[(&str, &str)]) -> Self {
         let mut program = Command::new(env!("CARGO_BIN_EXE_signalled"));
         program.args([uri, queue]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        program.env_remove("NOTIFY_SOCKET").envs(variables.iter().copied());
         let mut child = program.spawn().unwrap();
         let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let mut signalled = Self { child, input, output: BufReader::new(output) };
@@ -99,4 +107,30 @@ fn gr_23_a_second_signal_ends_at_once_and_loses_nothing() {
             ready(client, queue, 50).await;
         });
     }
+}
+
+/// As systemd does for a unit with `Type=notify` and `WatchdogSec=`.
+#[test]
+fn systemd_hears_when_a_service_is_ready_lives_and_stops() {
+    let path = std::env::temp_dir().join(format!("amqp-app-notify-{}", process::id()));
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let heard = || {
+        let mut buffer = [0; 256];
+        let length = socket.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..length].to_vec()).unwrap().trim_end().to_owned()
+    };
+    with_fifty(async |at, _, queue| {
+        let variables = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "20000")];
+        let mut signalled = Signalled::start_with(&at.uri, queue, &variables);
+        assert_eq!([heard(), heard(), heard()], ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]);
+        signalled.signal("TERM");
+        while heard() != "STOPPING=1" {}
+        // It lives while its last messages are handled.
+        assert_eq!(heard(), "WATCHDOG=1");
+        assert_eq!(signalled.line(), "stopping\n");
+        signalled.input.write_all(b"go on\n").unwrap();
+        assert_eq!(signalled.end().1, Some(0));
+    });
+    fs::remove_file(&path).unwrap();
 }

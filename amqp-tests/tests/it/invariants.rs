@@ -289,6 +289,7 @@ fn dependencies_point_down() {
                 "rmp-serde",
                 "serde",
                 "serde_json",
+                "sd-notify",
                 "signal-hook",
                 "thiserror",
                 "toml",
@@ -367,7 +368,7 @@ fn an_application_has_as_few_dependencies_as_it_says() {
     let alone = crates(&[]);
     assert!(page.contains(&format!("crates that it adds to the {alone} of")), "{alone}");
     let added = |feature: &str| crates(&["--features", &format!("amqp-app/{feature}")]) - alone;
-    for feature in ["tracing", "metrics", "opentelemetry", "http"] {
+    for feature in ["tracing", "metrics", "opentelemetry", "http", "systemd"] {
         let added = added(feature);
         assert!(page.contains(&format!("| `{feature}` | {added} |")), "{feature}: {added}");
     }
