@@ -18,8 +18,9 @@ const ERROR: &str = "retry-error";
 const FIRST_FAILED_AT: &str = "retry-first-failed-at";
 
 /// The headers in which the broker keeps its records, and those by which it routes to further queues.
-const REMOVED: [&str; 5] = ["x-death", "x-delivery-count", "x-acquired-count", "CC", "BCC"];
-const REMOVED_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
+const RECORDS: [&str; 3] = ["x-death", "x-delivery-count", "x-acquired-count"];
+const FURTHER_KEYS: [&str; 2] = ["CC", "BCC"];
+const RECORD_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
 
 /// The failure of a message.
 #[derive(Clone, Copy, Debug)]
@@ -111,10 +112,16 @@ fn count(headers: &FieldTable, name: &str) -> u32 {
 }
 
 fn strip(headers: FieldTable) -> FieldTable {
-    let is_removed = |name: &str| {
-        REMOVED.contains(&name) || REMOVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    let headers = without_records(headers).into_iter();
+    headers.filter(|(name, _)| !FURTHER_KEYS.contains(&&**name)).collect()
+}
+
+/// Removes the headers in which the broker keeps its records.
+pub(crate) fn without_records(headers: FieldTable) -> FieldTable {
+    let is_record = |name: &str| {
+        RECORDS.contains(&name) || RECORD_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
     };
-    headers.into_iter().filter(|(name, _)| !is_removed(name)).collect()
+    headers.into_iter().filter(|(name, _)| !is_record(name)).collect()
 }
 
 /// A text that headers can hold: bounded, and without NUL.

@@ -42,6 +42,7 @@ mod consume;
 mod context;
 mod copy;
 mod decide;
+mod delay;
 mod error;
 mod exchanges;
 mod extract;
@@ -80,6 +81,7 @@ pub use app::shutdown::{Shutdown, Stopper};
 pub use config::{Config, Settings};
 pub use consume::Consume;
 pub use context::Context;
+pub use delay::{DelayError, Delays};
 pub use error::Error;
 pub use extract::{
     Attempt, Body, Deadline, Exchange, Extension, FromContext, Headers, Json, MessageId, Outgoing,

@@ -43,6 +43,9 @@ pub const CONFIRMS_TIMEOUT: Duration = Duration::from_secs(30);
 /// stopped makes all of them wait until their deadlines.
 pub const REQUESTS_MAX: usize = 16_384;
 
+/// The longest delay of [`Delays`](crate::Delays), about 49 days: RabbitMQ takes times to live below 2^32 milliseconds.
+pub const DELAY_MAX: Duration = Duration::from_millis(u32::MAX as u64);
+
 /// How long an exchange is known to exist. A publish to one that is missing closes the channel, and with it the confirms of
 /// all others.
 pub const EXCHANGE_KNOWN: Duration = Duration::from_secs(30);

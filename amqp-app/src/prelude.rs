@@ -10,7 +10,7 @@ pub use amqp_async::{
 #[cfg(feature = "threads")]
 pub use crate::ThreadNext;
 pub use crate::{
-    App, Attempt, Body, Consume, Context, Deadline, Error, Exchange, Extension, Failure,
+    App, Attempt, Body, Consume, Context, Deadline, Delays, Error, Exchange, Extension, Failure,
     FromContext, Headers, IntoOutcome, Json, Member, Message, MessageId, Next, Outcome, Outgoing,
     Payload, Platform, Pool, Pools, QueueName, Redelivered, Reply, Report, Requester, Retry,
     RoutingKey, Shutdown, State, Text, blocking,

@@ -223,7 +223,7 @@ impl fmt::Debug for Retry {
 }
 
 /// A delay as names of queues have it: in the largest unit in which it is whole.
-fn short(delay: Duration) -> String {
+pub(crate) fn short(delay: Duration) -> String {
     let milliseconds = delay.as_millis();
     for (unit, size) in [("h", 3_600_000), ("m", 60_000), ("s", 1_000)] {
         if milliseconds >= size && milliseconds.is_multiple_of(size) {

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`applications`] | what an application does with a message, step by step; which failures lose or duplicate what |
 //! | [`retry_policies`] | how to choose a retry policy, what it declares, how to replay parked messages |
+//! | [`delays`] | messages that arrive later |
 //! | [`observing`] | logs, metrics, traces and health of an application |
 //! | [`configuration`] | a file for connection, pools, workers, retries and topology; environments, variables, secrets |
 //! | [`payloads`] | bodies: JSON, CBOR and MessagePack by content type |
@@ -40,3 +41,7 @@ pub mod pools {}
 /// Requests and their replies (RPC).
 #[doc = include_str!("requests.md")]
 pub mod requests {}
+
+/// Messages that arrive later.
+#[doc = include_str!("delays.md")]
+pub mod delays {}

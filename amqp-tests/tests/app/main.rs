@@ -3,6 +3,7 @@
 mod at;
 mod configured;
 mod consuming;
+mod delaying;
 mod extracting;
 mod groups;
 mod hooks;
