@@ -113,6 +113,9 @@ pub const POOL_CONNECTIONS: usize = 5;
 /// The maximum size of a configuration file in bytes. A file that is larger was named by mistake.
 pub const CONFIG_FILE_BYTES: usize = 1 << 20;
 
+/// The maximum depth of tables and sections in a configuration. The parser of TOML has a limit of this size too.
+pub const CONFIG_DEPTH_MAX: usize = 80;
+
 /// The maximum length of an unknown key in an error, in bytes. What is longer is no slip of a name.
 pub const CONFIG_NAME_MAX: usize = 64;
 

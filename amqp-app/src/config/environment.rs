@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::document::{Node, Table, Value, merge};
 use super::error::{ConfigError, Place};
 use super::read::{Shown, listed, meant, named};
+use crate::limits::CONFIG_DEPTH_MAX;
 
 /// The variables that choose the environment, the first one first.
 const CHOOSERS: [&str; 2] = ["AMQP_APP_ENVIRONMENT", "NUCLEON_CONFIGURATION"];
@@ -70,6 +71,10 @@ fn set(
     let [tables @ .., last] = &parts[..] else { return Ok(()) };
     if tables.is_empty() || parts.iter().any(|part| part.is_empty()) {
         let text = "the name of a variable has the form AMQP_APP__SECTION__KEY";
+        return Err(ConfigError::new(place, text));
+    }
+    if parts.len() > CONFIG_DEPTH_MAX {
+        let text = format!("the name of a variable has at most {CONFIG_DEPTH_MAX} parts");
         return Err(ConfigError::new(place, text));
     }
     let (mut under, mut table) = (Some(root), over);

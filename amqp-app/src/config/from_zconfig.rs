@@ -5,6 +5,7 @@ use super::LogLevel;
 use super::document::{Lines, Node, Table, Value, lines_of};
 use super::error::{ConfigError, Place};
 use super::read::{Shown, listed, meant};
+use crate::limits::CONFIG_DEPTH_MAX;
 
 /// A section: its keys, and the sections within.
 struct Section {
@@ -155,7 +156,7 @@ fn read(text: &str) -> Result<Vec<Section>, ConfigError> {
             let (tag, is_empty) = tag.strip_suffix('/').map_or((tag, false), |tag| (tag, true));
             // A section may have a name behind its kind.
             let kind = tag.split_whitespace().next().unwrap_or_default().to_lowercase();
-            if depth > 8 {
+            if depth > CONFIG_DEPTH_MAX {
                 return fail("sections are nested too deeply");
             }
             open.push(Section { kind, at, keys: Table::new(), sections: Vec::new() });

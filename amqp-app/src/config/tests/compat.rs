@@ -127,6 +127,12 @@ fn gr_20_what_is_wrong_in_files_of_the_original_systems_is_named() {
 }
 
 #[test]
+fn gr_20_sections_that_are_nested_too_deeply_are_an_error() {
+    let error = zconfig(&"<a>\n".repeat(100_000)).unwrap_err();
+    assert_eq!(error.to_string(), "line 81, column 1: sections are nested too deeply");
+}
+
+#[test]
 fn the_format_of_a_file_follows_from_its_name_and_its_beginning() {
     let folder = Folder::new();
     for (name, text, amount) in [

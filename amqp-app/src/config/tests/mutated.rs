@@ -2,6 +2,7 @@
 
 use super::{SECRET, WHOLE};
 use crate::config::{ConfigOptions, Format};
+use crate::limits::CONFIG_FILE_BYTES;
 
 /// What a slip makes of a byte: what the formats give a meaning, and what they do not.
 const REPLACEMENTS: &[u8] = b"\0\t\n\r \"#$',-./0:;<=>@AXZ[\\]_`az{}~";
@@ -60,4 +61,23 @@ fn gr_20_no_slip_in_a_variable_panics() {
             }
         }
     }
+}
+
+/// What is nested as deeply as a file can be long is an error, and overflows no stack.
+#[test]
+fn gr_20_deep_nesting_is_an_error() {
+    let depth = CONFIG_FILE_BYTES / 3;
+    for text in [
+        format!("settings.a = {}", "[".repeat(depth)),
+        format!("settings.a = {}1{}", "[".repeat(depth), "]".repeat(depth)),
+        format!("settings.a = {}", "{a=".repeat(depth)),
+        format!("settings{} = 1", ".a".repeat(depth)),
+        format!("[settings{}]\nb = 1", ".a".repeat(depth)),
+        format!("settings.x = {{ a{} = 1 }}", ".a".repeat(depth)),
+    ] {
+        let start = &text[..20];
+        assert!(!check(Format::Toml, &text, &ConfigOptions::new()), "{start}");
+    }
+    let name = format!("AMQP_APP__SETTINGS{}", "__A".repeat(depth));
+    assert!(!check(Format::Toml, "", &ConfigOptions::new().variables([(name, "1")])));
 }
