@@ -556,6 +556,9 @@ impl Connection {
         let number = state.wire.number;
         let offset = link.outbound.offset(number, 0);
         link.outbound.frames(number, |out| out.extend_from_slice(scratch));
+        if matches!(calls.pending(call), Some((Pending::TxCommit, _))) {
+            link.outbound.hold(number);
+        }
         if calls.is_callers(call) && offset != u64::MAX {
             calls.keep_frame(call, offset, scratch);
         }

@@ -28,7 +28,7 @@ impl Connection {
                 }
                 TimeoutReason::HeartbeatSend => {
                     // Bytes that wait to be written show that this side is alive, too.
-                    if self.link.outbound.is_empty() {
+                    if !self.link.outbound.has_output() {
                         self.link
                             .outbound
                             .urgent_frame(|out| out.extend_from_slice(&frame::HEARTBEAT));

@@ -79,7 +79,9 @@ impl Connection {
     /// Whether `poll_transmit` has bytes to return.
     #[inline]
     pub fn wants_transmit(&self) -> bool {
-        !self.link.outbound.is_empty() || matches!(self.link.state(), State::Closing)
+        let outbound = &self.link.outbound;
+        let closes = || matches!(self.link.state(), State::Closing) && !outbound.has_lanes();
+        outbound.has_output() || closes()
     }
 
     /// Whether `take_discarded` has bodies to return.

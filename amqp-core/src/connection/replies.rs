@@ -201,6 +201,7 @@ impl Connection {
                 }
             }
             Pending::Recover => self.recovered(id),
+            Pending::TxCommit => self.link.outbound.release(number),
             Pending::ChannelClose => {
                 self.closed_by_client(id);
                 return Ok(());

@@ -3,6 +3,10 @@
 //! A message must be contiguous within its channel only (AMQP 0-9-1, 4.2.6), so a large body does not have to
 //! block other channels. A channel with a large message has a lane. All later frames of the channel are
 //! queued behind the message, so that their order is kept. The lane is removed when it is empty.
+//!
+//! A channel whose `tx.commit` is not answered has a lane too, and no turn: RabbitMQ closes the connection if a frame
+//! of the channel arrives meanwhile (504, "unexpected command while processing 'tx.commit'"). What follows the
+//! commit waits in an item without a message until the reply arrives.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -23,7 +27,7 @@ pub(crate) struct Dealt {
 pub(super) struct Lanes {
     /// The lanes by channel number. No lane is empty.
     lanes: BTreeMap<u16, VecDeque<Item>>,
-    /// The channels that have a lane, in the order of their turns.
+    /// The channels whose lane may send, in the order of their turns.
     turns: VecDeque<u16>,
     bytes: usize,
     /// The bytes of all `after`, except those that were appended to the last lane since it was counted.
@@ -31,14 +35,15 @@ pub(super) struct Lanes {
     appended_to: Option<u16>,
 }
 
-/// A large message, and the frames that follow it on its channel.
-#[derive(Debug)]
+/// A large message, or a commit, and the frames that follow it on its channel.
+#[derive(Debug, Default)]
 struct Item {
     /// The method and header frames. Empty when they are sent.
     head: Vec<u8>,
     body: Bytes,
     dealt: usize,
     seq: u64,
+    commit: Option<Commit>,
     after: Vec<u8>,
     /// The number of bytes of `after` that are in the sum.
     after_counted: usize,
@@ -48,9 +53,30 @@ struct Item {
     published: usize,
 }
 
+/// A `tx.commit` that was queued before an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Commit {
+    Unanswered,
+    Answered,
+}
+
 impl Item {
+    /// Whether a part of a message was sent.
     const fn begun(&self) -> bool {
-        self.head.is_empty()
+        self.commit.is_none() && self.head.is_empty()
+    }
+
+    /// The number of the first publish that is not sent completely.
+    fn first_seq(&self) -> Option<u64> {
+        match self.commit {
+            None => Some(self.seq),
+            Some(_) => self.publishes.first().map(|(_, seq)| *seq),
+        }
+    }
+
+    /// Whether it may not be sent.
+    fn is_held(&self) -> bool {
+        self.commit == Some(Commit::Unanswered)
     }
 
     fn bytes(&self) -> usize {
@@ -60,11 +86,16 @@ impl Item {
 
 impl Lanes {
     pub(super) fn is_empty(&self) -> bool {
-        self.turns.is_empty()
+        self.lanes.is_empty()
     }
 
-    /// The number of channels that have a lane.
-    pub(super) fn len(&self) -> usize {
+    /// Whether a lane may send.
+    pub(super) fn has_turn(&self) -> bool {
+        !self.turns.is_empty()
+    }
+
+    /// The number of lanes that may send.
+    pub(super) fn turns(&self) -> usize {
         self.turns.len()
     }
 
@@ -81,44 +112,52 @@ impl Lanes {
 
     #[inline]
     pub(super) fn has(&self, channel: u16) -> bool {
-        !self.turns.is_empty() && self.lanes.contains_key(&channel)
+        !self.lanes.is_empty() && self.lanes.contains_key(&channel)
     }
 
     /// The number of the channel's first publish that is not sent completely, if there is one.
     #[inline]
     pub(super) fn first_seq(&self, channel: u16) -> Option<u64> {
-        if self.turns.is_empty() {
+        if self.lanes.is_empty() {
             return None;
         }
-        self.lanes.get(&channel)?.front().map(|item| item.seq)
+        self.lanes.get(&channel)?.iter().find_map(Item::first_seq)
     }
 
     /// Returns the channels with the number of their publishes of which no frame was sent.
     pub(super) fn unsent_publishes(&self) -> impl Iterator<Item = (u16, u64)> {
         self.lanes.iter().map(|(channel, lane)| {
-            let unsent = |item: &Item| usize::from(!item.begun()) + item.publishes.len();
+            let message = |item: &Item| usize::from(item.commit.is_none() && !item.begun());
+            let unsent = |item: &Item| message(item) + item.publishes.len();
             (*channel, lane.iter().map(unsent).sum::<usize>() as u64)
         })
     }
 
     pub(super) fn content(&mut self, channel: u16, head: Vec<u8>, body: Bytes, seq: u64) {
         self.count_after();
-        let item = Item {
-            head,
-            body,
-            dealt: 0,
-            seq,
-            after: Vec::new(),
-            after_counted: 0,
-            publishes: Vec::new(),
-            published: 0,
-        };
+        let item = Item { head, body, seq, ..Item::default() };
         self.bytes += item.bytes();
         let lane = self.lanes.entry(channel).or_insert_with(|| {
             self.turns.push_back(channel);
             VecDeque::new()
         });
         lane.push_back(item);
+    }
+
+    /// Holds back what the channel queues next, until [`release`](Self::release). Its `tx.commit` is queued.
+    pub(super) fn hold(&mut self, channel: u16) {
+        self.count_after();
+        let item = Item { commit: Some(Commit::Unanswered), ..Item::default() };
+        self.lanes.entry(channel).or_default().push_back(item);
+    }
+
+    /// Sends what waits behind the first `tx.commit` of the channel: it is answered.
+    pub(super) fn release(&mut self, channel: u16) {
+        let front = self.lanes.get_mut(&channel).and_then(VecDeque::front_mut);
+        if let Some(item) = front.filter(|item| item.is_held()) {
+            item.commit = Some(Commit::Answered);
+            self.turns.push_back(channel);
+        }
     }
 
     /// Returns the buffer at the end of the channel's lane, if the channel has one.
@@ -154,16 +193,18 @@ impl Lanes {
         let Some(lane) = self.lanes.get_mut(&channel) else { return };
         let Some(item) = lane.front_mut() else { return };
         let before = item.bytes();
-        if !item.begun() {
+        if item.commit.is_none() && !item.begun() {
             let offset = stream_offset + chunk.len() as u64;
             dealt.push(Dealt { channel, seq: item.seq, offset });
             chunk.flat.append(&mut item.head);
         }
-        let size = body_max.min(item.body.len() - item.dealt);
-        frame::write_body_head(&mut chunk.flat, channel, size as u32);
-        chunk.insert(item.body.slice(item.dealt..item.dealt + size));
-        chunk.flat.push(FRAME_END);
-        item.dealt += size;
+        if item.commit.is_none() {
+            let size = body_max.min(item.body.len() - item.dealt);
+            frame::write_body_head(&mut chunk.flat, channel, size as u32);
+            chunk.insert(item.body.slice(item.dealt..item.dealt + size));
+            chunk.flat.push(FRAME_END);
+            item.dealt += size;
+        }
         if item.dealt < item.body.len() {
             self.bytes -= before - item.bytes();
             self.turns.push_back(channel);
@@ -179,10 +220,10 @@ impl Lanes {
         self.after_bytes -= item.after_counted;
         self.bytes -= before;
         lane.pop_front();
-        if lane.is_empty() {
-            self.lanes.remove(&channel);
-        } else {
-            self.turns.push_back(channel);
+        match lane.front() {
+            None => drop(self.lanes.remove(&channel)),
+            Some(next) if next.is_held() => {}
+            Some(_) => self.turns.push_back(channel),
         }
     }
 
@@ -197,6 +238,7 @@ impl Lanes {
         }
         match lane.front_mut() {
             Some(item) => {
+                // The rest of a message that is partly sent.
                 self.bytes -= item.published;
                 item.published = 0;
                 item.publishes.clear();

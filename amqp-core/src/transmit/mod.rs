@@ -122,6 +122,25 @@ impl Outbound {
         self.chunk.len() == 0 && self.lanes.is_empty()
     }
 
+    /// Whether there is something for the driver to take.
+    #[inline]
+    pub(crate) fn has_output(&self) -> bool {
+        self.chunk.len() > 0 || self.lanes.has_turn()
+    }
+
+    /// Holds back what a channel queues next, until its `tx.commit`, which is queued, is answered.
+    pub(crate) fn hold(&mut self, channel: u16) {
+        if !self.sealed {
+            self.last_ack = self.last_ack.filter(|last| last.channel != channel);
+            self.lanes.hold(channel);
+        }
+    }
+
+    /// The first `tx.commit` of a channel is answered.
+    pub(crate) fn release(&mut self, channel: u16) {
+        self.lanes.release(channel);
+    }
+
     /// Whether a publish of `size` bytes is accepted. If not, a later [`space_freed`](Self::space_freed)
     /// returns `true`. Full lanes block large messages and the channels that have a lane, but no other
     /// publishes.
@@ -330,8 +349,8 @@ impl Outbound {
             return false;
         }
         // At least one round, so that the lanes make progress even if the flat buffer is full.
-        let mut round = self.lanes.len();
-        while round > 0 || (self.chunk.len() < DEAL_BYTES && !self.lanes.is_empty()) {
+        let mut round = self.lanes.turns();
+        while round > 0 || (self.chunk.len() < DEAL_BYTES && self.lanes.has_turn()) {
             round = round.saturating_sub(1);
             self.lanes.deal(&mut self.chunk, self.offset, self.body_max, dealt);
         }

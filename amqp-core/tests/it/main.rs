@@ -4,6 +4,7 @@ mod acks;
 mod calls;
 mod channels;
 mod closing;
+mod commits;
 mod confirms;
 mod connecting;
 mod consumers;

@@ -251,6 +251,9 @@ impl<'c> Channel<'c> {
         }
         let offset = outbound.offset(number, 0);
         outbound.frames(number, |out| out.extend_from_slice(scratch));
+        if call == Pending::TxCommit {
+            outbound.hold(number);
+        }
         let deadline = now + config.call_timeout;
         let mut insert = |pending: &Pending| {
             let key = calls.insert(*pending, deadline);

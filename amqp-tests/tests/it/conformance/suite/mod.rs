@@ -29,3 +29,4 @@ mod recovery;
 mod scopes;
 mod threads;
 mod topology;
+mod transactions;

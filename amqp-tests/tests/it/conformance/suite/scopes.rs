@@ -1,9 +1,9 @@
-//! What is known of a channel reaches its caller: scopes, transactions, confirms, returns.
+//! What is known of a channel reaches its caller: scopes, confirms, returns.
 
 use super::api::{
     self, At, BasicConsume, BasicQos, Channel, ChannelCause, CloseCause, ConnectionEvent, Error,
     ExchangeBind, ExchangeDeclare, ExchangeDelete, Misuse, Overflow, Publish, PublishError,
-    QueueBind, QueueDeclare, QueueDelete, QueuePurge, TryRecvError,
+    QueueBind, QueueDeclare, QueueDelete, QueuePurge,
 };
 use super::at::{consumer_of, next, on_every_adapter, ready};
 use std::time::Duration;
@@ -20,9 +20,6 @@ on_every_adapter! {
     na_15_a_closed_channel_says_who_closed_it
     na_16_returned_messages_are_raised_once
     na_24_br_20_a_full_queue_nacks
-    na_26_publishes_take_effect_when_they_are_committed
-    br_32_acks_take_effect_when_they_are_committed
-    br_18_an_unroutable_message_comes_back_at_the_commit
     h9_modes_exclude_each_other
     na_27_pk_59_every_method_has_its_answer
     na_29_a_handler_may_wait_on_its_own_connection
@@ -35,7 +32,7 @@ on_every_adapter! {
     br_19_nothing_is_confirmed_behind_a_refusal
 }
 
-async fn queue_with(at: &At, bodies: &[&str]) -> (api::Connection, Channel, String) {
+pub(super) async fn queue_with(at: &At, bodies: &[&str]) -> (api::Connection, Channel, String) {
     let connection = at.connect().await;
     let channel = connection.open_channel().await.unwrap();
     let queue = channel.queue_declare(exclusive("scope")).await.unwrap().queue;
@@ -243,73 +240,6 @@ async fn na_24_br_20_a_full_queue_nacks(at: At) {
     let missing = unique("missing");
     let error = publisher.publish(Publish::new(&missing, "", b"x")).await.unwrap_err();
     assert!(matches!(&error, PublishError::Unknown(error) if code(error) == 404), "{error}");
-    connection.close().await;
-}
-
-async fn na_26_publishes_take_effect_when_they_are_committed(at: At) {
-    let (connection, channel, queue) = queue_with(&at, &[]).await;
-    let tx = channel.tx_select().await.unwrap();
-    tx.channel().basic_publish(Publish::new("", &queue, b"dropped")).await.unwrap();
-    tx.rollback().await.unwrap();
-    channel.basic_publish(Publish::new("", &queue, b"kept")).await.unwrap();
-    let count = channel.queue_declare(QueueDeclare::passive(&queue)).await.unwrap().message_count;
-    assert_eq!(count, 0);
-    tx.commit().await.unwrap();
-    let got = channel.basic_get(queue.as_str()).await.unwrap().unwrap();
-    assert_eq!((got.body(), got.message_count()), (b"kept".as_slice(), Some(0)));
-    got.ack().unwrap();
-    tx.commit().await.unwrap();
-    connection.close().await;
-}
-
-/// After a rollback a delivery is neither ready nor redelivered, and can be acked again.
-async fn br_32_acks_take_effect_when_they_are_committed(at: At) {
-    let (connection, channel, queue) = queue_with(&at, &["1", "2"]).await;
-    let tx = channel.tx_select().await.unwrap();
-    let consume = BasicConsume::new(&queue).prefetch(1);
-    let mut consumer = channel.basic_consume(consume).await.unwrap();
-    let first = next(&mut consumer).await;
-    let tag = first.tag();
-    first.ack().unwrap();
-    tx.rollback().await.unwrap();
-    assert_eq!(
-        consumer.try_recv().unwrap_err(),
-        TryRecvError::Empty,
-        "a rollback gives nothing back"
-    );
-    channel.basic_ack(tag, false).unwrap();
-    assert!(channel.basic_ack(tag, false).is_err(), "within one transaction once");
-    assert_eq!(
-        consumer.try_recv().unwrap_err(),
-        TryRecvError::Empty,
-        "its place is free at the commit"
-    );
-    tx.commit().await.unwrap();
-    let second = next(&mut consumer).await;
-    assert_eq!(second.body(), b"2");
-    second.nack(true).unwrap();
-    tx.commit().await.unwrap();
-    let again = next(&mut consumer).await;
-    assert!(again.redelivered());
-    again.ack().unwrap();
-    // Uncommitted at the close: the message goes back.
-    channel.close().await.unwrap();
-    let channel = connection.open_channel().await.unwrap();
-    ready(&channel, &queue, 1).await;
-    connection.close().await;
-}
-
-async fn br_18_an_unroutable_message_comes_back_at_the_commit(at: At) {
-    let connection = at.connect().await;
-    let channel = connection.open_channel().await.unwrap();
-    let tx = channel.tx_select().await.unwrap();
-    let nowhere = unique("nowhere");
-    channel.basic_publish(Publish::new("", &nowhere, b"lost").mandatory()).await.unwrap();
-    channel.basic_qos(BasicQos::new(1)).await.unwrap();
-    assert!(channel.take_returned().is_none());
-    tx.commit().await.unwrap();
-    let returned = channel.take_returned().unwrap();
-    assert_eq!((returned.code.code(), returned.message.body()), (312, b"lost".as_slice()));
     connection.close().await;
 }
 
