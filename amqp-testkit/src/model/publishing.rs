@@ -101,17 +101,18 @@ impl Channel<'_> {
         self.broker.check_publish(&message.exchange)?;
         self.address_reply(&mut message)?;
         check_message(&mut message, &self.connection().user)?;
-        let confirmed = match &mut self.state().mode {
-            Mode::Plain => None,
-            Mode::Confirm(confirms) => Some(confirms.count()),
-            Mode::Transaction(transaction) => {
-                transaction.publishes.push((mandatory, message));
-                return Ok(());
+        match &mut self.state().mode {
+            Mode::Transaction(transaction) => transaction.publishes.push((mandatory, message)),
+            mode => {
+                let confirmed = match mode {
+                    Mode::Confirm(confirms) => Some(confirms.count()),
+                    _ => None,
+                };
+                let taken = self.publish(mandatory, message)?;
+                if let Some(number) = confirmed {
+                    self.confirm(number, taken);
+                }
             }
-        };
-        let taken = self.publish(mandatory, message)?;
-        if let Some(number) = confirmed {
-            self.confirm(number, taken);
         }
         if let Some(reason) = self.broker.alarm.clone() {
             self.connection().block(&reason);
