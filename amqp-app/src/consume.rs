@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use amqp_async::{FieldTable, FieldValue, QueueBind, QueueDeclare, ReceivedMessage};
 
-use crate::retry::Retry;
+use crate::limits::{CHANNEL_ROTATION, HOLDING_PREFETCH};
+use crate::retry::{LastResort, Retry};
 
 type Key = dyn Fn(&ReceivedMessage) -> Option<String> + Send + Sync;
 
@@ -41,6 +42,8 @@ pub struct Consume {
     pub(crate) exclusive: bool,
     pub(crate) remembers: bool,
     pub(crate) arguments: FieldTable,
+    pub(crate) transactional: bool,
+    pub(crate) rotation: Option<Duration>,
 }
 
 impl Consume {
@@ -157,6 +160,34 @@ impl Consume {
         self
     }
 
+    /// Acknowledges a message in one transaction with what its handler returns
+    /// (<https://www.rabbitmq.com/docs/semantics#tx>), in place of publisher confirms.
+    ///
+    /// Each worker has a channel and a consumer of its own, on the connection that publishes. The prefetch is divided among
+    /// the workers, and is 1 for each by default. If the commit is not confirmed, because the connection was lost, the message
+    /// comes again if it was not committed: it is not handled twice without having been delivered twice. So there are fewer
+    /// duplicates than with confirms. But a transaction loses what confirms do not lose:
+    ///
+    /// * A reply to a queue that is full, and rejects publishes: RabbitMQ acknowledges the message, and refuses the reply.
+    /// * A reply that reaches no queue: RabbitMQ acknowledges the message, and returns the reply.
+    ///
+    /// The application then parks the replies, if its policy parks. A transaction of several queues is not atomic if a node of
+    /// the broker fails. Copies of messages that failed are sent with confirms all the same.
+    ///
+    /// It cannot be used with [`by_key`](Self::by_key).
+    pub const fn transactional(mut self) -> Self {
+        self.transactional = true;
+        self
+    }
+
+    /// Consumes on a new channel each time this period has passed. What was held is given back then
+    /// ([`Retry::then_hold`]; without this method after 6 min). Messages in work are acknowledged on their own
+    /// channel.
+    pub const fn rotate_every(mut self, period: Duration) -> Self {
+        self.rotation = Some(period);
+        self
+    }
+
     /// Makes this the only consumer of the queue.
     pub const fn exclusive(mut self) -> Self {
         self.exclusive = true;
@@ -189,13 +220,35 @@ impl Consume {
         self.queues.iter().map(|it| it.queue.as_str())
     }
 
-    /// The prefetch of the consumer of the queue with this number: its part of that of the source.
+    /// The number of channels, each of which has a consumer for each queue.
+    pub(crate) fn channels(&self) -> u16 {
+        if self.transactional { self.concurrency } else { 1 }
+    }
+
+    /// The number of workers of each channel.
+    pub(crate) const fn workers(&self) -> u16 {
+        if self.transactional { 1 } else { self.concurrency }
+    }
+
+    /// The prefetch of a consumer: its part of that of the source. Consumers are numbered channel by channel.
     pub(crate) fn prefetch_of(&self, number: usize) -> u16 {
-        let (consumers, concurrency) = (self.queues.len().max(1), usize::from(self.concurrency));
-        let by_default = concurrency.saturating_mul(consumers.max(2));
+        let concurrency = usize::from(self.concurrency);
+        let queues = self.queues.len().max(1);
+        let consumers = queues * usize::from(self.channels());
+        let by_default = match &self.retry.last {
+            LastResort::Hold => consumers * usize::from(HOLDING_PREFETCH),
+            _ if self.transactional => consumers,
+            _ => concurrency.saturating_mul(queues.max(2)),
+        };
         let shared = self.prefetch.map_or(by_default, usize::from).max(concurrency).max(consumers);
         let part = shared / consumers + usize::from(number < shared % consumers);
         u16::try_from(part).unwrap_or(u16::MAX)
+    }
+
+    /// How long it consumes on a channel.
+    pub(crate) fn rotation(&self) -> Option<Duration> {
+        let holds = self.retry.last == LastResort::Hold;
+        self.rotation.or_else(|| holds.then_some(CHANNEL_ROTATION))
     }
 
     /// Whether queues beside this one are quorum queues.
@@ -217,6 +270,8 @@ impl Consume {
             exclusive: false,
             remembers: true,
             arguments: FieldTable::new(),
+            transactional: false,
+            rotation: None,
         }
     }
 }
@@ -251,6 +306,7 @@ impl fmt::Debug for Consume {
             .field("prefetch", &self.prefetch)
             .field("by_key", &self.key.is_some())
             .field("timeout", &self.timeout)
+            .field("transactional", &self.transactional)
             .field("retry", &self.retry)
             .finish_non_exhaustive()
     }
@@ -259,6 +315,8 @@ impl fmt::Debug for Consume {
 #[cfg(test)]
 mod tests {
     use super::Consume;
+    use crate::limits::HOLDING_PREFETCH;
+    use crate::retry::Retry;
 
     #[test]
     fn the_prefetch_is_shared_among_the_queues_of_a_group() {
@@ -277,5 +335,14 @@ mod tests {
             "a consumer without prefetch has no limit"
         );
         assert!(parts(&Consume::many([""; 0])).is_empty());
+        // Three workers, each with a consumer of both queues.
+        let each = |consume: Consume| {
+            let consume = consume.concurrency(3).transactional();
+            (0..6).map(|it| consume.prefetch_of(it)).collect::<Vec<_>>()
+        };
+        assert_eq!(each(Consume::many(["a", "b"])), [1; 6]);
+        assert_eq!(each(Consume::many(["a", "b"]).prefetch(15)), [3, 3, 3, 2, 2, 2]);
+        let holding = Consume::new("a").on_failure(Retry::none().then_hold());
+        assert_eq!(holding.prefetch_of(0), HOLDING_PREFETCH);
     }
 }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crate::copy;
 use crate::late::Late;
 use crate::message::Message;
+use crate::participants::{Joined, Joint};
 use crate::runner::Runner;
 use crate::sync::lock;
 
@@ -37,6 +38,7 @@ struct Shared {
     slot: Arc<Slot>,
     extensions: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     outgoing: Mutex<Vec<Message>>,
+    participants: Mutex<Joint>,
     /// Where handlers that block run, and which of them run late. `None` without an application.
     blocking: Option<(Runner, Late)>,
 }
@@ -134,6 +136,7 @@ impl<S> Context<S> {
             slot,
             extensions: Mutex::default(),
             outgoing: Mutex::default(),
+            participants: Mutex::default(),
             blocking: Some((runner, late)),
         };
         Self { shared: Arc::new(shared), state }
@@ -154,6 +157,7 @@ impl<S> Context<S> {
             slot: Arc::default(),
             extensions: Mutex::default(),
             outgoing: Mutex::default(),
+            participants: Mutex::default(),
             blocking: None,
         };
         Self { shared: Arc::new(shared), state }
@@ -257,6 +261,14 @@ impl<S> Context<S> {
 
     pub(crate) fn take_outgoing(&self) -> Vec<Message> {
         std::mem::take(&mut *lock(&self.shared.outgoing))
+    }
+
+    pub(crate) fn join(&self, participant: Box<dyn Joined>) {
+        lock(&self.shared.participants).add(participant);
+    }
+
+    pub(crate) fn take_participants(&self) -> Joint {
+        std::mem::take(&mut *lock(&self.shared.participants))
     }
 
     pub(crate) fn take_delivery(&self) -> Option<Delivery> {

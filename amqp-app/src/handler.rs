@@ -61,8 +61,8 @@ use crate::sync::{Promise, panic_text};
     label = "an asynchronous function of extractors is needed here",
     note = "each argument must be an extractor (`amqp_app::FromContext`): `Json<T>`, `Payload<T>`, `Text`, `Body`, \
             `Properties`, `Headers`, `RoutingKey`, `Exchange`, `MessageId`, `QueueName`, `Redelivered`, `Attempt`, \
-            `Deadline`, `State<S>`, `Extension<T>`, `Outgoing`, `Context<S>` or `Delivery`, or an `Option<_>` or \
-            `Result<_, Failure>` of one",
+            `Deadline`, `State<S>`, `Extension<T>`, `Outgoing`, `Participants`, `Context<S>` or \
+            `Delivery`, or an `Option<_>` or `Result<_, Failure>` of one",
     note = "its result must be an outcome (`amqp_app::IntoOutcome`): `()`, `Message`, `Vec<Message>`, `Reply<_>`, \
             `Result<_, E>` of these with any error, `Failure` or `Outcome`",
     note = "`State<S>` must be the type of the application's state, and the function must be `async`: for a function that \

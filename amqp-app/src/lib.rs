@@ -61,6 +61,7 @@ mod middleware;
 #[cfg(feature = "opentelemetry")]
 pub mod otel;
 mod outcome;
+mod participants;
 mod platform;
 mod pool;
 pub mod prelude;
@@ -98,6 +99,7 @@ pub use message::Message;
 pub use middleware::ThreadNext;
 pub use middleware::{Next, Route, RouteFuture};
 pub use outcome::{IntoOutcome, IntoReply, Outcome, Reply};
+pub use participants::{Participant, Participants};
 pub use platform::{Asynchronous, Platform};
 pub use pool::{Listening, Member, Pool, PoolStatus, Pools};
 pub use request::{Blame, RequestError, Requester, RequesterStats, Response};

@@ -128,3 +128,9 @@ pub const RECOVER_AFTER_MAX: Duration = Duration::from_secs(86_400);
 /// How long a pool waits after an attempt that failed before it opens a connection in the same place, so that a broker that
 /// is down is not asked in a loop.
 pub const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a source that holds messages consumes on a channel by default: the time after which they come again.
+pub const CHANNEL_ROTATION: Duration = Duration::from_secs(360);
+
+/// The prefetch of a consumer whose source holds messages, by default: those that are held have space in it.
+pub const HOLDING_PREFETCH: u16 = 20;

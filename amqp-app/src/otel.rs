@@ -194,8 +194,8 @@ struct Call {
 impl Call {
     fn end<E: Into<BoxError>>(mut self, called: Result<Outcome, E>) -> Result<Outcome, BoxError> {
         self.ended = true;
-        let result = match called {
-            Ok(outcome) => outcome.into_result(),
+        let (result, instead) = match called {
+            Ok(outcome) => outcome.into_parts(),
             Err(error) => {
                 let error = error.into();
                 self.failed(FailureCause::Error.as_str(), error.to_string());
@@ -209,8 +209,10 @@ impl Call {
         if let Err(failure) = &result {
             self.failed(failure.cause().as_str(), failure.to_string());
         }
-        let carrying = |message| carrying(&self.trace, message);
-        Ok(Outcome::from(result.map(|messages| messages.into_iter().map(carrying).collect())))
+        let carrying =
+            |messages: Vec<_>| messages.into_iter().map(|it| carrying(&self.trace, it)).collect();
+        let instead: Vec<_> = carrying(instead);
+        Ok(Outcome::from(result.map(carrying)).on_commit_failure(instead))
     }
 
     fn failed(&self, error: &'static str, text: String) {

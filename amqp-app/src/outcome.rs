@@ -14,22 +14,43 @@ use crate::message::Message;
 #[must_use = "the message is acknowledged, or not, by its outcome"]
 pub struct Outcome {
     result: Result<Vec<Message>, Failure>,
+    /// What is sent instead if the result cannot be committed.
+    instead: Vec<Message>,
 }
 
 impl Outcome {
     /// Creates the outcome of a message that is handled; nothing is sent.
     pub const fn success() -> Self {
-        Self { result: Ok(Vec::new()) }
+        Self { result: Ok(Vec::new()), instead: Vec::new() }
     }
 
     /// Creates the outcome of a message that is handled when these messages are confirmed.
     pub fn send(messages: impl IntoIterator<Item = Message>) -> Self {
-        Self { result: Ok(messages.into_iter().collect()) }
+        Self { result: Ok(messages.into_iter().collect()), instead: Vec::new() }
     }
 
     /// Creates the outcome of a message that was not handled.
     pub fn failure(failure: impl Into<Failure>) -> Self {
-        Self { result: Err(failure.into()) }
+        Self { result: Err(failure.into()), instead: Vec::new() }
+    }
+
+    /// Sets what is sent instead if the result cannot be committed: a [participant](crate::Participant) votes against it, a
+    /// message cannot be sent, or the broker refuses the transaction. Then these are sent, the message is acknowledged, and
+    /// the retry policy does not apply.
+    ///
+    /// If the connection is lost, the message comes again, and these are not sent.
+    ///
+    /// ```
+    /// use amqp_app::prelude::*;
+    ///
+    /// async fn order(Text(order): Text) -> Outcome {
+    ///     let failed = Message::new("not stored").to("amq.topic", "order.failed");
+    ///     Outcome::send([Message::new(order).to("amq.topic", "order.stored")]).on_commit_failure([failed])
+    /// }
+    /// ```
+    pub fn on_commit_failure(mut self, messages: impl IntoIterator<Item = Message>) -> Self {
+        self.instead = messages.into_iter().collect();
+        self
     }
 
     /// Returns whether the message is handled.
@@ -52,11 +73,16 @@ impl Outcome {
     pub fn into_result(self) -> Result<Vec<Message>, Failure> {
         self.result
     }
+
+    /// The result, and what is sent instead if it cannot be committed.
+    pub(crate) fn into_parts(self) -> (Result<Vec<Message>, Failure>, Vec<Message>) {
+        (self.result, self.instead)
+    }
 }
 
 impl From<Result<Vec<Message>, Failure>> for Outcome {
     fn from(result: Result<Vec<Message>, Failure>) -> Self {
-        Self { result }
+        Self { result, instead: Vec::new() }
     }
 }
 

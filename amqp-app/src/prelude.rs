@@ -12,8 +12,8 @@ pub use crate::ThreadNext;
 pub use crate::{
     App, Attempt, Body, Consume, Context, Deadline, Delays, Error, Exchange, Extension, Failure,
     FromContext, Headers, IntoOutcome, Json, Member, Message, MessageId, Next, Outcome, Outgoing,
-    Payload, Platform, Pool, Pools, QueueName, Redelivered, Reply, Report, Requester, Retry,
-    RoutingKey, Shutdown, State, Text, blocking,
+    Participant, Participants, Payload, Platform, Pool, Pools, QueueName, Redelivered, Reply,
+    Report, Requester, Retry, RoutingKey, Shutdown, State, Text, blocking,
 };
 #[cfg(feature = "config")]
 pub use crate::{Config, Settings};

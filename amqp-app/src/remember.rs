@@ -7,6 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
 use crate::limits::{REMEMBERED_BYTES, REMEMBERED_MAX, REMEMBERED_TIME};
+use crate::message::Message;
 
 /// What a message is recognised by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +35,28 @@ pub(crate) struct Remembered {
 struct Outcome {
     at: Instant,
     mark: Mark,
-    sent: Vec<amqp_async::Message>,
+    kept: Kept,
     bytes: usize,
+}
+
+/// What is known of a message that comes again.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Kept {
+    /// What its handler has caused, which is sent again.
+    Sent(Vec<amqp_async::Message>),
+    /// Why the broker has refused its transaction, and what is sent instead.
+    Refused(String, Vec<Message>),
+}
+
+impl Kept {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Sent(sent) => sent.iter().map(|message| message.body.len()).sum(),
+            Self::Refused(error, instead) => {
+                error.len() + instead.iter().map(|message| message.body().len()).sum::<usize>()
+            }
+        }
+    }
 }
 
 impl Remembered {
@@ -43,24 +64,24 @@ impl Remembered {
         self.outcomes.is_empty()
     }
 
-    pub(crate) fn keep(&mut self, now: Instant, mark: Mark, sent: Vec<amqp_async::Message>) {
-        let bytes = mark.id.len() + sent.iter().map(|message| message.body.len()).sum::<usize>();
+    pub(crate) fn keep(&mut self, now: Instant, mark: Mark, kept: Kept) {
+        let bytes = mark.id.len() + kept.bytes();
         self.bytes += bytes;
-        self.outcomes.push_back(Outcome { at: now, mark, sent, bytes });
+        self.outcomes.push_back(Outcome { at: now, mark, kept, bytes });
         while self.outcomes.len() > REMEMBERED_MAX || self.bytes > REMEMBERED_BYTES {
             self.forget_first();
         }
     }
 
-    /// Takes what was sent for a message, if its outcome is remembered.
-    pub(crate) fn take(&mut self, now: Instant, mark: &Mark) -> Option<Vec<amqp_async::Message>> {
+    /// Takes what is known of a message, if its outcome is remembered.
+    pub(crate) fn take(&mut self, now: Instant, mark: &Mark) -> Option<Kept> {
         while self.outcomes.front().is_some_and(|it| now - it.at > REMEMBERED_TIME) {
             self.forget_first();
         }
         let index = self.outcomes.iter().position(|it| it.mark == *mark)?;
         let outcome = self.outcomes.remove(index)?;
         self.bytes -= outcome.bytes;
-        Some(outcome.sent)
+        Some(outcome.kept)
     }
 
     fn forget_first(&mut self) {
@@ -76,17 +97,17 @@ mod tests {
 
     use amqp_async::Message;
 
-    use super::{Mark, Remembered};
+    use super::{Kept, Mark, Remembered};
     use crate::limits::{REMEMBERED_BYTES, REMEMBERED_MAX, REMEMBERED_TIME};
 
     #[test]
     fn an_outcome_is_recognised_once_by_id_and_body() {
         let (mut remembered, now) = (Remembered::default(), Instant::now());
-        remembered.keep(now, Mark::new("m", b"body"), vec![Message::new("reply")]);
+        remembered.keep(now, Mark::new("m", b"body"), Kept::Sent(vec![Message::new("reply")]));
         assert_eq!(remembered.take(now, &Mark::new("m", b"another body")), None);
         assert_eq!(remembered.take(now, &Mark::new("n", b"body")), None);
-        let sent = remembered.take(now, &Mark::new("m", b"body")).unwrap();
-        assert_eq!(sent[0].body, "reply");
+        let kept = remembered.take(now, &Mark::new("m", b"body"));
+        assert_eq!(kept, Some(Kept::Sent(vec![Message::new("reply")])));
         assert!(remembered.is_empty() && remembered.bytes == 0);
         assert_eq!(remembered.take(now, &Mark::new("m", b"body")), None);
     }
@@ -96,7 +117,7 @@ mod tests {
         let (mut remembered, now) = (Remembered::default(), Instant::now());
         let mark = |number: usize| Mark::new(&number.to_string(), b"");
         for number in 0..=REMEMBERED_MAX {
-            remembered.keep(now, mark(number), Vec::new());
+            remembered.keep(now, mark(number), Kept::Sent(Vec::new()));
         }
         assert_eq!(remembered.take(now, &mark(0)), None, "one too many");
         assert!(remembered.take(now, &mark(1)).is_some());
@@ -104,7 +125,7 @@ mod tests {
         assert_eq!(remembered.take(late, &mark(2)), None);
         assert!(remembered.is_empty() && remembered.bytes == 0);
 
-        let large = || vec![Message::new(vec![0; REMEMBERED_BYTES / 2])];
+        let large = || Kept::Sent(vec![Message::new(vec![0; REMEMBERED_BYTES / 2])]);
         remembered.keep(now, mark(1), large());
         remembered.keep(now, mark(2), large());
         assert_eq!(remembered.take(now, &mark(1)), None);

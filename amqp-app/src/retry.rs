@@ -58,6 +58,8 @@ pub(crate) enum LastResort {
     Requeue(Duration),
     /// The message goes back into its queue, and the application ends.
     Stop,
+    /// The message stays unacknowledged until its channel is replaced.
+    Hold,
     /// A report goes to an exchange, and the message is acknowledged.
     Report { exchange: String, routing_key: String },
 }
@@ -177,6 +179,16 @@ impl Retry {
     pub fn then_report(self, exchange: impl Into<String>, routing_key: impl Into<String>) -> Self {
         let (exchange, routing_key) = (exchange.into(), routing_key.into());
         self.then(LastResort::Report { exchange, routing_key })
+    }
+
+    /// After the last attempt, holds the message: it stays unacknowledged until the source consumes on another channel
+    /// ([`Consume::rotate_every`](crate::Consume::rotate_every)). Then it goes back into its queue, and is handled again.
+    ///
+    /// What is held counts towards the prefetch, which is 20 for each consumer by default. If it leaves no place for the
+    /// workers, a further message that fails goes back into its queue after 1 s, and comes again before those behind it. Delays
+    /// ([`after`](Self::after)) do the same without a limit, and survive the process.
+    pub fn then_hold(self) -> Self {
+        self.then(LastResort::Hold)
     }
 
     fn then(mut self, last: LastResort) -> Self {

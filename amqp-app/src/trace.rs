@@ -35,6 +35,46 @@ pub(crate) fn panicked(queue: &str, panic: &dyn Display) {
     let _ = (queue, panic);
 }
 
+/// The broker has acknowledged a message in a transaction, and has refused a part of what it caused.
+pub(crate) fn partial(queue: &str, error: &dyn Display) {
+    #[cfg(feature = "tracing")]
+    tracing::error!(target: TARGET, queue, %error, "transaction committed in part: the message is acknowledged");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (queue, error);
+}
+
+/// What a handler returned could not be committed, and what it returned for that case is sent.
+pub(crate) fn instead(queue: &str, error: &dyn Display) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(target: TARGET, queue, %error, "result not committed: sent what was meant for that");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (queue, error);
+}
+
+/// What a message caused in a transaction is lost: the broker has refused it, and it could not be parked.
+pub(crate) fn lost(queue: &str, error: &dyn Display) {
+    #[cfg(feature = "tracing")]
+    tracing::error!(target: TARGET, queue, %error, "message of a transaction lost");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (queue, error);
+}
+
+/// A participant has panicked when it was to finish or to abort.
+pub(crate) fn participant(queue: &str, panic: &dyn Display) {
+    #[cfg(feature = "tracing")]
+    tracing::error!(target: TARGET, queue, %panic, "panic of a participant");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (queue, panic);
+}
+
+/// A source is consumed in transactions.
+pub(crate) fn transactional(queue: &str) {
+    #[cfg(feature = "tracing")]
+    tracing::info!(target: TARGET, queue, "consumes in transactions");
+    #[cfg(not(feature = "tracing"))]
+    let _ = queue;
+}
+
 /// A consumer has ended, or could not be started again.
 pub(crate) fn consumer_ended(queue: &str, error: &dyn Display) {
     #[cfg(feature = "tracing")]

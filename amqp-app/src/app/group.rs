@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use amqp_async::{Consumer, Delivery, Error};
+use amqp_async::{Consumer, Delivery, Error, Tx};
 
 use super::intake::Feed;
 
@@ -13,18 +13,23 @@ pub(crate) struct Group {
     consumers: Vec<Consumer>,
     /// The one whose turn it is, so that a full queue does not keep the others waiting.
     turn: usize,
+    /// The transaction mode of their channel, if it is in it.
+    tx: Option<Tx>,
 }
 
-/// A delivery, and the number of its queue.
+/// A delivery, and where it comes from.
 #[derive(Debug)]
 pub(crate) struct Arrived {
     pub(crate) delivery: Delivery,
+    /// The number of its queue.
     pub(crate) queue: usize,
+    /// The transaction mode of its channel.
+    pub(crate) tx: Option<Tx>,
 }
 
 impl Group {
-    pub(crate) const fn of(consumers: Vec<Consumer>) -> Self {
-        Self { consumers, turn: 0 }
+    pub(crate) const fn of(consumers: Vec<Consumer>, tx: Option<Tx>) -> Self {
+        Self { consumers, turn: 0, tx }
     }
 
     /// Cancels the consumers, and requeues what was not taken from them. `requeued` gets the number of a queue, and how many
@@ -51,7 +56,7 @@ impl Feed for Group {
                 Poll::Pending => {}
                 Poll::Ready(Some(Ok(delivery))) => {
                     self.turn = (queue + 1) % count;
-                    return Poll::Ready(Some(Ok(Arrived { delivery, queue })));
+                    return Poll::Ready(Some(Ok(Arrived { delivery, queue, tx: self.tx.clone() })));
                 }
                 Poll::Ready(end) => return Poll::Ready(end.and_then(Result::err).map(Err)),
             }

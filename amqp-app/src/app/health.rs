@@ -79,11 +79,18 @@ impl Health {
         let watched = lock(&self.0);
         let engine = watched.engine.as_ref()?;
         let publishing = engine.sender.connection();
+        let mut sources: Vec<SourceHealth> = Vec::new();
+        for health in watched.sources.iter().flat_map(|source| source.health()) {
+            match sources.iter_mut().find(|present| present.queue == health.queue) {
+                Some(present) => present.add(health),
+                None => sources.push(health),
+            }
+        }
         Some(HealthReport {
             connected: engine.consuming.is_open() && publishing.is_open(),
             blocked: publishing.blocked().map(|reason| reason.to_string()),
             stopping: engine.is_stopping(),
-            sources: watched.sources.iter().flat_map(|source| source.health()).collect(),
+            sources,
         })
     }
 
@@ -118,9 +125,23 @@ impl HealthReport {
     pub(crate) const fn is_working(&self) -> bool {
         self.connected && self.blocked.is_none() && !self.stopping
     }
+
+    /// Whether the source of a queue does its work.
+    pub(crate) fn is_ready(&self, queue: &str) -> bool {
+        self.sources.iter().any(|it| it.queue == queue && it.is_ready())
+    }
 }
 
 impl SourceHealth {
+    /// Adds the state of another channel of the same queue.
+    fn add(&mut self, other: Self) {
+        self.consuming &= other.consuming;
+        self.in_work += other.in_work;
+        self.overdue += other.overdue;
+        self.unstored = self.unstored.max(other.unstored);
+        self.last_error = self.last_error.take().or(other.last_error);
+    }
+
     pub(crate) const fn is_ready(&self) -> bool {
         self.consuming && self.overdue == 0 && self.unstored < 3
     }

@@ -1,6 +1,6 @@
 //! `Lane`: a queue of a source, and what all of its workers share.
 
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::consume::Consume;
@@ -14,8 +14,8 @@ pub(crate) struct Lane {
     pub(crate) measures: Measures,
     /// The outcomes whose acknowledgement was lost.
     pub(crate) remembered: Mutex<Remembered>,
-    /// See [`SourceHealth::unstored`](crate::SourceHealth::unstored).
-    pub(crate) unstored: AtomicU32,
+    /// How often in a row that could not be done.
+    unstored: AtomicU32,
 }
 
 impl Lane {
@@ -29,5 +29,21 @@ impl Lane {
             Self { queue, is_quorum, measures, remembered, unstored }
         });
         lanes.collect()
+    }
+
+    /// What follows from a message is confirmed.
+    pub(crate) fn stored(&self) {
+        if self.unstored.load(Ordering::Relaxed) > 0 {
+            self.unstored.store(0, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn times_unstored(&self) -> u32 {
+        self.unstored.load(Ordering::Relaxed)
+    }
+
+    /// What follows from a message could not be stored, or confirmed.
+    pub(crate) fn unstored(&self) {
+        self.unstored.fetch_add(1, Ordering::Relaxed);
     }
 }

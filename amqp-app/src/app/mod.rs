@@ -1,5 +1,6 @@
 //! `App`: sources of messages, their handlers, and what is around them. `run` starts and ends it.
 
+mod conclude;
 pub(crate) mod engine;
 mod group;
 pub(crate) mod health;
@@ -16,6 +17,7 @@ pub(crate) mod shutdown;
 mod signals;
 pub(crate) mod source;
 mod systemd;
+mod transaction;
 mod worker;
 
 use std::fmt;

@@ -10,7 +10,7 @@ use amqp_async::CloseCause;
 
 use super::App;
 use super::engine::{Engine, NOW, STOPPING};
-use super::health::{Health, Watch};
+use super::health::{Health, HealthReport, Watch};
 use super::hooks::{Hooks, Stage};
 use super::report::{Counters, Report};
 use super::sender::Sender;
@@ -111,6 +111,10 @@ impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
             if consume.queues.is_empty() {
                 return Err(Error::Invalid("a group of queues is empty".into()));
             }
+            if consume.transactional && consume.key.is_some() {
+                let text = "a transactional source cannot keep the order of keys: its workers have channels of their own";
+                return Err(Error::Invalid(text.into()));
+            }
             for queue in consume.names() {
                 if queue.is_empty() {
                     let text = "a queue needs a name, so that its retry queues have one";
@@ -203,10 +207,11 @@ impl<S: Clone + Send + Sync + 'static> Running<S> {
         channel.close().await?;
         for (consume, handler) in app.sources {
             let route = app.around.iter().fold(handler, |inner, around| around(inner));
-            let engine = Arc::clone(&self.engine);
-            let source = Arc::new(Source::new(consume, route, app.state.clone(), engine));
-            source.start().await?;
-            self.sources.push(source);
+            for source in Source::all(&consume, &route, &app.state, &self.engine) {
+                let source = Arc::new(source);
+                source.start().await?;
+                self.sources.push(source);
+            }
         }
         let watched = self.sources.iter().map(|it| Arc::clone(it) as Arc<dyn Watch>);
         app.health.begin(&self.engine, watched.collect());
@@ -250,12 +255,9 @@ impl<S: Clone + Send + Sync + 'static> Running<S> {
 
     /// Takes the metric `amqp_app.ready` of all sources.
     fn measure(&self) {
-        let is_working = LazyCell::new(|| self.health.report().is_some_and(|it| it.is_working()));
-        for source in &self.sources {
-            let health = LazyCell::new(|| source.health());
-            for (number, lane) in source.lanes.iter().enumerate() {
-                lane.measures.ready(|| *is_working && health[number].is_ready());
-            }
+        let report = LazyCell::new(|| self.health.report().filter(HealthReport::is_working));
+        for lane in self.sources.iter().flat_map(|source| &*source.lanes) {
+            lane.measures.ready(|| report.as_ref().is_some_and(|it| it.is_ready(&lane.queue)));
         }
     }
 

@@ -109,8 +109,7 @@ impl Sender {
     /// Publishes a message on a channel of its own, because the one of all has closed, or the connection was lost. If this
     /// channel closes too, it is this message that the broker refuses.
     async fn send_alone(&self, message: &amqp_async::Message) -> Result<(), Unsent> {
-        // What was looked up is out of date.
-        self.exchanges.forget();
+        self.forget();
         loop {
             let publisher = match self.connection.publisher().await {
                 Ok(publisher) => publisher,
@@ -169,8 +168,13 @@ impl Sender {
         }
     }
 
+    /// What was looked up is out of date.
+    pub(crate) fn forget(&self) {
+        self.exchanges.forget();
+    }
+
     /// Looks an exchange up, unless it was found a moment ago.
-    async fn find(&self, exchange: &str) -> Result<(), Unsent> {
+    pub(crate) async fn find(&self, exchange: &str) -> Result<(), Unsent> {
         loop {
             match self.exchanges.find(exchange, &self.connection, &self.runner).await {
                 Ok(()) => return Ok(()),

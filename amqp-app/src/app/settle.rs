@@ -7,14 +7,14 @@
 use std::fmt::Display;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use amqp_async::{Delivery, Fault, ReceivedMessage};
+use amqp_async::{AckError, Delivery, Fault, ReceivedMessage, Tx};
 
 use super::lane::Lane;
 use super::report::Counter;
 use super::sender::{Unsent, unix_seconds};
 use super::source::Source;
+use super::transaction::{self, Transacted};
 use crate::context::{Held, Slot};
 use crate::copy::{self, Detail, Failed};
 use crate::decide::Step;
@@ -34,6 +34,8 @@ pub(crate) struct Job<'a, S> {
     pub(crate) slot: &'a Arc<Slot>,
     /// The number of its worker.
     pub(crate) worker: usize,
+    /// The transaction mode of its channel.
+    pub(crate) tx: Option<&'a Tx>,
 }
 
 /// A message whose attempt has failed.
@@ -61,7 +63,7 @@ impl<S> Copy for Work<'_, S> {}
 
 /// How much the copies of the different stages say, in the order in which it is tried until one fits into a frame.
 const DELAYED: [Detail; 3] = [Detail::Full, Detail::WithoutText, Detail::CountOnly];
-const PARKED: [Detail; 3] = [Detail::Full, Detail::WithoutText, Detail::None];
+pub(crate) const PARKED: [Detail; 3] = [Detail::Full, Detail::WithoutText, Detail::None];
 
 pub(crate) async fn settle<S: Clone + Send + Sync + 'static>(
     work: Work<'_, S>,
@@ -84,7 +86,7 @@ pub(crate) async fn settle<S: Clone + Send + Sync + 'static>(
             let queue = Retry::delay_queue(&lane.queue, delay);
             match store_copy(work, &text, &queue, &DELAYED).await {
                 Ok(true) => {
-                    acknowledge(work.job, &counters.retried);
+                    acknowledge(work.job, &counters.retried).await;
                 }
                 Ok(false) => park(work, &text, policy.parking_queue(&lane.queue)).await,
                 Err(error) => give_back(work, error).await,
@@ -93,45 +95,67 @@ pub(crate) async fn settle<S: Clone + Send + Sync + 'static>(
         Step::Last(LastResort::Park(_)) => {
             park(work, &text, policy.parking_queue(&lane.queue)).await;
         }
-        Step::Last(LastResort::DeadLetter) => reject(work),
+        Step::Last(LastResort::DeadLetter) => reject(work).await,
         Step::Last(LastResort::Requeue(pause)) => {
             source.pause(pause).await;
-            answer(work.job, &counters.given_back, |delivery| delivery.reject(true));
+            answer(work.job, &counters.given_back, |delivery| delivery.reject(true)).await;
         }
         Step::Last(LastResort::Report { exchange, routing_key }) => {
             match report(work, &text, &exchange, &routing_key).await {
-                Ok(()) => answer(work.job, &counters.discarded, Delivery::ack),
+                Ok(()) => drop(answer(work.job, &counters.discarded, Delivery::ack).await),
                 Err(error) => give_back(work, error).await,
             }
         }
+        Step::Last(LastResort::Hold) => source.hold(work.job).await,
         Step::GiveBack(pause) => {
             source.pause(pause).await;
-            answer(work.job, &counters.given_back, |delivery| delivery.nack(true));
+            answer(work.job, &counters.given_back, |delivery| delivery.nack(true)).await;
         }
         Step::Discard | Step::Last(LastResort::Discard) => {
-            answer(work.job, &counters.discarded, Delivery::ack);
+            answer(work.job, &counters.discarded, Delivery::ack).await;
         }
         Step::Stop | Step::Last(LastResort::Stop) => {
-            answer(work.job, &counters.given_back, |delivery| delivery.nack(true));
+            answer(work.job, &counters.given_back, |delivery| delivery.nack(true)).await;
             let (queue, error) = (lane.queue.to_string(), failure.into_error());
             source.engine.fail(Error::Stopped { queue, error });
         }
     }
 }
 
-/// Acknowledges a message, and counts it. Returns whether the broker delivers it again, because its connection was lost.
-pub(crate) fn acknowledge<S>(job: Job<'_, S>, counter: &Counter) -> bool {
-    let Job { lane, slot, .. } = job;
-    let Some(delivery) = slot.take(Held::Taken) else { return false };
-    let acknowledged = delivery.ack().is_ok();
-    if acknowledged && lane.unstored.load(Ordering::Relaxed) > 0 {
-        lane.unstored.store(0, Ordering::Relaxed);
+/// Acknowledges a message, and counts it. Returns whether the broker may deliver it again, because its connection was lost.
+pub(crate) async fn acknowledge<S>(job: Job<'_, S>, counter: &Counter) -> bool {
+    let comes_again = answer(job, counter, Delivery::ack).await == Answered::Lost;
+    if !comes_again {
+        job.lane.stored();
     }
-    count(job, counter, acknowledged);
-    !acknowledged
+    comes_again
 }
 
-fn count<S>(Job { source, lane, .. }: Job<'_, S>, counter: &Counter, answered: bool) {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answered {
+    Known,
+    /// The broker may deliver the message again.
+    Lost,
+    /// It was answered before.
+    NotHere,
+}
+
+/// Answers a message, and counts it. In a transaction, commits that.
+pub(crate) async fn answer<S>(
+    job: Job<'_, S>,
+    counter: &Counter,
+    answer: impl FnOnce(Delivery) -> Result<(), AckError>,
+) -> Answered {
+    let Some(delivery) = job.slot.take(Held::Taken) else { return Answered::NotHere };
+    let mut answered = answer(delivery).is_ok();
+    if answered && let Some(tx) = job.tx {
+        answered = matches!(transaction::commit(tx).await, Transacted::Committed);
+    }
+    count(job, counter, answered);
+    if answered { Answered::Known } else { Answered::Lost }
+}
+
+pub(crate) fn count<S>(Job { source, lane, .. }: Job<'_, S>, counter: &Counter, answered: bool) {
     // If not, the connection or the channel was lost: the broker delivers the message again.
     if !answered {
         trace::stale(&lane.queue);
@@ -140,32 +164,20 @@ fn count<S>(Job { source, lane, .. }: Job<'_, S>, counter: &Counter, answered: b
     counter.add(&lane.measures, 1);
 }
 
-/// Answers a message, and counts it.
-fn answer<S>(
-    job: Job<'_, S>,
-    counter: &Counter,
-    answer: impl FnOnce(Delivery) -> Result<(), amqp_async::AckError>,
-) {
-    if let Some(delivery) = job.slot.take(Held::Taken) {
-        count(job, counter, answer(delivery).is_ok());
-    }
-}
-
-fn reject<S>(work: Work<'_, S>) {
-    answer(work.job, &work.job.source.engine.counters.rejected, |delivery| delivery.reject(false));
+async fn reject<S>(work: Work<'_, S>) {
+    let rejected = &work.job.source.engine.counters.rejected;
+    answer(work.job, rejected, |delivery| delivery.reject(false)).await;
 }
 
 /// Gives back a message, because a function of the application has panicked that is not its handler.
 pub(crate) async fn panicked<S: Clone + Send + Sync + 'static>(job: Job<'_, S>, panic: &BoxError) {
-    let Job { source, lane, slot, .. } = job;
+    let Job { source, lane, .. } = job;
     let counters = &source.engine.counters;
     counters.failed.add(&lane.measures, 1);
     counters.panicked.add(&lane.measures, 1);
     trace::panicked(&lane.queue, panic);
     source.pause(GIVE_BACK_PAUSE).await;
-    if let Some(delivery) = slot.take(Held::Taken) {
-        count(job, &counters.given_back, delivery.nack(true).is_ok());
-    }
+    answer(job, &counters.given_back, |delivery| delivery.nack(true)).await;
 }
 
 /// A copy could not be stored. After a pause, because what could not be sent or confirmed cannot be sent the next moment.
@@ -174,9 +186,10 @@ async fn give_back<S: Clone + Send + Sync + 'static>(
     error: impl Display + Send,
 ) {
     trace::unstored(&work.job.lane.queue, &error);
-    work.job.lane.unstored.fetch_add(1, Ordering::Relaxed);
+    work.job.lane.unstored();
     work.job.source.pause(GIVE_BACK_PAUSE).await;
-    answer(work.job, &work.job.source.engine.counters.given_back, |delivery| delivery.nack(true));
+    answer(work.job, &work.job.source.engine.counters.given_back, |delivery| delivery.nack(true))
+        .await;
 }
 
 async fn park<S: Clone + Send + Sync + 'static>(
@@ -190,10 +203,10 @@ async fn park<S: Clone + Send + Sync + 'static>(
     };
     match sent {
         Ok(true) => {
-            acknowledge(work.job, &work.job.source.engine.counters.parked);
+            acknowledge(work.job, &work.job.source.engine.counters.parked).await;
         }
         // Its own headers fill a frame: no copy can be made of it.
-        Ok(false) => reject(work),
+        Ok(false) => reject(work).await,
         Err(error) => give_back(work, error).await,
     }
 }
@@ -206,9 +219,10 @@ async fn without_body<S: Clone + Send + Sync + 'static>(work: Work<'_, S>, fault
             work.job.source.pause(GIVE_BACK_PAUSE).await;
             answer(work.job, &work.job.source.engine.counters.given_back, |delivery| {
                 delivery.nack(true)
-            });
+            })
+            .await;
         }
-        _ => reject(work),
+        _ => reject(work).await,
     }
 }
 
@@ -219,7 +233,7 @@ fn is_counted(lane: &Lane, message: &ReceivedMessage) -> bool {
 }
 
 /// Waits for the confirms of what follows from a message. Resolves to `None` when the time for them has expired: the message
-/// is given back. One that its queue counts is kept instead, and [`Lane::unstored`] counts that.
+/// is given back. One that its queue counts is kept instead, and the health counts that.
 pub(crate) async fn confirms<S, F: Future>(
     Job { source, lane, .. }: Job<'_, S>,
     message: &ReceivedMessage,
@@ -234,7 +248,7 @@ pub(crate) async fn confirms<S, F: Future>(
             return sent;
         }
         trace::kept(&lane.queue, &Unstored::TimedOut);
-        lane.unstored.fetch_add(1, Ordering::Relaxed);
+        lane.unstored();
     }
 }
 
@@ -294,7 +308,7 @@ async fn confirmed<S: Clone + Send + Sync + 'static>(
     loop {
         let unstored = match confirms(work.job, work.message, engine.sender.send(message)).await {
             Some(Ok(())) => {
-                lane.unstored.store(0, Ordering::Relaxed);
+                lane.stored();
                 return Ok(());
             }
             // It stays so.
@@ -307,13 +321,13 @@ async fn confirmed<S: Clone + Send + Sync + 'static>(
             return Err(unstored);
         }
         trace::kept(&lane.queue, &unstored);
-        lane.unstored.fetch_add(1, Ordering::Relaxed);
+        lane.unstored();
         source.pause(GIVE_BACK_PAUSE).await;
     }
 }
 
 /// The message of a copy. If its properties are malformed, they are lost, and the body is kept.
-fn original(message: &ReceivedMessage) -> amqp_async::Message {
+pub(crate) fn original(message: &ReceivedMessage) -> amqp_async::Message {
     amqp_async::Message::try_from(message).unwrap_or_else(|_| {
         let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
         let (exchange, key) = (message.exchange(), message.routing_key());

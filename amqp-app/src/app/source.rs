@@ -1,24 +1,27 @@
 //! A source that is being consumed: its consumer, which is started again when it ends, and its workers.
 
 use std::fmt::Display;
+use std::pin::pin;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use amqp_async::futures::ChannelClosed;
-use amqp_async::{BasicConsume, Channel, Error as ClientError};
+use amqp_async::{BasicConsume, Channel, Delivery, Error as ClientError, Tx};
 
 use super::engine::{Engine, NOW, STOPPING};
 use super::group::Group;
 use super::health::{SourceHealth, Watch};
 use super::intake::Intake;
 use super::lane::Lane;
+use super::settle::{self, Job};
 use super::{setup, worker};
 use crate::consume::Consume;
 use crate::context::{Held, Slot};
 use crate::error::Error;
 use crate::late::Late;
-use crate::limits::{RESTART_DELAY, RESTART_DELAY_MAX};
+use crate::limits::{GIVE_BACK_PAUSE, RESTART_DELAY, RESTART_DELAY_MAX};
 use crate::measure::Measures;
 use crate::middleware::Route;
 use crate::sync::{Either, lock, race};
@@ -29,13 +32,18 @@ use crate::trace;
 struct Place {
     /// The message in work.
     slot: Option<Arc<Slot>>,
+    /// The transaction mode of its channel.
+    tx: Option<Tx>,
     /// The number of its queue, or of that of the last message.
     queue: usize,
     /// When the timeout of the handler's attempt expires.
     deadline: Option<Instant>,
 }
 
+/// The consumers of a channel, and their workers. A transactional source has one of these for each worker.
 pub(crate) struct Source<S> {
+    /// The number of its channel.
+    number: usize,
     pub(crate) consume: Consume,
     /// Its queues.
     pub(crate) lanes: Arc<[Lane]>,
@@ -49,6 +57,8 @@ pub(crate) struct Source<S> {
     pub(crate) late: Vec<Late>,
     /// What each worker has in work.
     places: Mutex<Vec<Place>>,
+    /// What stays unacknowledged until its channel is replaced, and the numbers of its queues.
+    held: Mutex<Vec<(usize, Delivery)>>,
     is_consuming: AtomicBool,
     /// Resolves when the channel of the consumer has closed.
     closed: Mutex<Option<ChannelClosed>>,
@@ -66,29 +76,41 @@ impl Drop for Task {
 }
 
 impl<S: Clone + Send + Sync + 'static> Source<S> {
-    pub(crate) fn new(consume: Consume, route: Route<S>, state: S, engine: Arc<Engine>) -> Self {
+    /// One for each channel.
+    pub(crate) fn all(
+        consume: &Consume,
+        route: &Route<S>,
+        state: &S,
+        engine: &Arc<Engine>,
+    ) -> Vec<Self> {
+        let lanes = Lane::all(consume);
         let names: Arc<str> = consume.names().collect::<Vec<_>>().join(", ").into();
-        Self {
-            lanes: Lane::all(&consume),
+        if consume.transactional {
+            trace::transactional(&names);
+        }
+        let source = |number| Self {
+            number: usize::from(number),
+            lanes: Arc::clone(&lanes),
             names: names.to_string(),
-            late: (0..consume.concurrency).map(|_| Late::default()).collect(),
-            places: Mutex::new((0..consume.concurrency).map(|_| Place::default()).collect()),
-            consume,
-            route,
-            state,
-            engine,
+            late: (0..consume.workers()).map(|_| Late::default()).collect(),
+            places: Mutex::new((0..consume.workers()).map(|_| Place::default()).collect()),
+            held: Mutex::default(),
+            consume: consume.clone(),
+            route: route.clone(),
+            state: state.clone(),
+            engine: Arc::clone(engine),
             intake: Intake::new(Measures::of(&names).waiting()),
             is_consuming: AtomicBool::new(false),
             closed: Mutex::default(),
             last_error: Mutex::default(),
-        }
+        };
+        (0..consume.channels()).map(source).collect()
     }
 
     /// Starts the consumer for the first time, and the tasks that keep it and work for it.
     pub(crate) async fn start(self: &Arc<Self>) -> Result<(), Error> {
-        let (group, channel) = self.consumers().await?;
-        self.open(group, &channel);
-        let (engine, workers) = (&self.engine, usize::from(self.consume.concurrency));
+        self.start_consumers().await?;
+        let (engine, workers) = (&self.engine, usize::from(self.consume.workers()));
         engine.add_tasks(workers + 1);
         for number in 0..workers {
             let source = Arc::clone(self);
@@ -110,8 +132,8 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
         self.is_consuming.load(Ordering::Acquire)
     }
 
-    pub(crate) fn begin(&self, worker: usize, queue: usize, slot: &Arc<Slot>) {
-        let place = Place { slot: Some(Arc::clone(slot)), queue, deadline: None };
+    pub(crate) fn begin(&self, worker: usize, queue: usize, slot: &Arc<Slot>, tx: Option<&Tx>) {
+        let place = Place { slot: Some(Arc::clone(slot)), tx: tx.cloned(), queue, deadline: None };
         lock(&self.places)[worker] = place;
     }
 
@@ -124,51 +146,106 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
 
     pub(crate) fn end(&self, worker: usize) {
         let place = &mut lock(&self.places)[worker];
-        (place.slot, place.deadline) = (None, None);
+        (place.slot, place.tx, place.deadline) = (None, None, None);
     }
 
     /// Gives back what is in work, because the time for it has expired.
     pub(crate) fn abandon(&self) {
-        let take = |it: &mut Place| Some((it.queue, it.slot.take()?));
+        let take = |it: &mut Place| Some((it.queue, it.slot.take()?, it.tx.take()));
         let in_work: Vec<_> = lock(&self.places).iter_mut().filter_map(take).collect();
-        in_work.iter().for_each(|(queue, slot)| self.abandon_one(*queue, slot));
+        in_work
+            .into_iter()
+            .for_each(|(queue, slot, tx)| self.abandon_one(queue, &slot, tx.as_ref()));
     }
 
     /// Gives back a message that is still in work. What its handler returns later is ignored.
-    pub(crate) fn abandon_one(&self, queue: usize, slot: &Slot) {
+    pub(crate) fn abandon_one(&self, queue: usize, slot: &Slot, tx: Option<&Tx>) {
         if let Some(delivery) = slot.take(Held::GivenBack) {
             let (counters, measures) = (&self.engine.counters, &self.lanes[queue].measures);
             counters.abandoned.add(measures, 1);
             if delivery.nack(true).is_ok() {
                 counters.given_back.add(measures, 1);
             }
+            // A handler that does not end keeps its channel, and nothing commits what it gives back.
+            if let Some(tx) = tx.cloned() {
+                self.engine.runner.spawn(async move { drop(tx.channel().close().await) });
+            }
         }
+    }
+
+    /// Keeps a message unacknowledged until its channel is replaced, if that leaves places of the prefetch for the workers.
+    /// Otherwise it goes back into its queue after a pause.
+    pub(crate) async fn hold(&self, job: Job<'_, S>) {
+        let queue = self.lanes.iter().position(|it| ptr::eq(it, job.lane)).unwrap_or_default();
+        {
+            let mut held = lock(&self.held);
+            let places =
+                usize::from(self.prefetch_of(queue).saturating_sub(self.consume.workers()));
+            if held.iter().filter(|(of, _)| *of == queue).count() < places {
+                held.extend(job.slot.take(Held::Taken).map(|delivery| (queue, delivery)));
+                return;
+            }
+        }
+        self.pause(GIVE_BACK_PAUSE).await;
+        let given_back = &self.engine.counters.given_back;
+        settle::answer(job, given_back, |delivery| delivery.reject(true)).await;
+    }
+
+    /// Gives back what is held.
+    fn release(&self) {
+        for (queue, delivery) in std::mem::take(&mut *lock(&self.held)) {
+            // On a channel in transaction mode, its close gives it back.
+            if delivery.reject(true).is_ok() {
+                self.engine.counters.given_back.add(&self.lanes[queue].measures, 1);
+            }
+        }
+    }
+
+    /// The prefetch of the consumer of this queue.
+    fn prefetch_of(&self, queue: usize) -> u16 {
+        self.consume.prefetch_of(self.number * self.lanes.len() + queue)
     }
 
     /// Waits, at most until a shutdown begins.
     pub(crate) async fn pause(&self, time: Duration) {
-        let mut sleep = std::pin::pin!(self.engine.runner.sleep(time));
+        let mut sleep = pin!(self.engine.runner.sleep(time));
         race(&mut sleep, &mut self.engine.stop.reached(STOPPING)).await;
     }
 
-    /// Keeps a consumer until the shutdown. One that the broker has cancelled, or whose channel it has closed, is started
+    /// Keeps the consumers until the shutdown. Those that the broker has cancelled, or whose channel it has closed, are started
     /// again after a delay.
     async fn keep(&self) {
         let runner = &self.engine.runner;
         let mut delay = RESTART_DELAY;
         while !self.engine.is_stopping() {
             let begun = runner.now();
-            let mut ended = std::pin::pin!(self.ended());
-            let end = race(&mut ended, &mut self.engine.stop.reached(STOPPING)).await;
-            self.is_consuming.store(false, Ordering::Release);
+            let end = {
+                let mut ended = pin!(self.ended());
+                let rotation = self.consume.rotation().and_then(|it| begun.checked_add(it));
+                let mut rotating = pin!(runner.sleep_until(rotation));
+                let mut end = pin!(race(&mut ended, &mut rotating));
+                race(&mut end, &mut self.engine.stop.reached(STOPPING)).await
+            };
             match end {
-                // The connection is not recovered. The application ends with it.
-                Either::First(Some(error)) if error.is_connection() => break,
-                Either::First(Some(error)) => self.note(&error),
-                // The application itself has cancelled it, or drains the connection.
-                Either::First(None) => {
-                    self.engine.stop.raise(STOPPING);
-                    break;
+                Either::First(Either::First(end)) => {
+                    self.is_consuming.store(false, Ordering::Release);
+                    match end {
+                        // The connection is not recovered. The application ends with it.
+                        Some(error) if error.is_connection() => break,
+                        Some(error) => self.note(&error),
+                        // The application itself has cancelled it, or drains the connection.
+                        None => {
+                            self.engine.stop.raise(STOPPING);
+                            break;
+                        }
+                    }
+                }
+                Either::First(Either::Second(())) => {
+                    self.leave().await;
+                    if let Err(error) = self.start_consumers().await {
+                        self.is_consuming.store(false, Ordering::Release);
+                        self.note(&error);
+                    }
                 }
                 Either::Second(()) => break,
             }
@@ -178,13 +255,19 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
             while !self.is_consuming() && !self.engine.is_stopping() {
                 self.pause(delay).await;
                 delay = (delay * 2).min(RESTART_DELAY_MAX);
-                match self.consumers().await {
-                    Ok((group, channel)) => self.open(group, &channel),
-                    Err(error) => self.note(&error),
+                if let Err(error) = self.start_consumers().await {
+                    self.note(&error);
                 }
             }
         }
+        self.is_consuming.store(false, Ordering::Release);
         self.close().await;
+    }
+
+    async fn start_consumers(&self) -> Result<(), Error> {
+        let (group, channel) = self.consumers().await?;
+        self.open(group, &channel);
+        Ok(())
     }
 
     /// Waits until the consumer has ended. Resolves to the error, `None` if it was cancelled.
@@ -193,7 +276,7 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
     async fn ended(&self) -> Option<ClientError> {
         let closed = lock(&self.closed).take();
         let Some(mut closed) = closed else { return self.intake.ended().await };
-        let mut ended = std::pin::pin!(self.intake.ended());
+        let mut ended = pin!(self.intake.ended());
         match race(&mut ended, &mut closed).await {
             Either::First(error) => error,
             Either::Second(cause) => {
@@ -213,18 +296,26 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
         *lock(&self.last_error) = None;
         trace::consumer_started(&self.names);
         *lock(&self.closed) = Some(channel.closed());
+        // What was held on a channel that has closed.
+        lock(&self.held).clear();
         self.intake.open(group);
         self.is_consuming.store(true, Ordering::Release);
     }
 
     /// Starts the consumers, on a channel of their own.
     async fn consumers(&self) -> Result<(Group, Channel), Error> {
-        let channel = self.engine.consuming.open_channel().await?;
+        // In a transaction it publishes on the channel on which it consumes.
+        let connection = match self.consume.transactional {
+            true => self.engine.sender.connection(),
+            false => &self.engine.consuming,
+        };
+        let channel = connection.open_channel().await?;
         setup::declare_queues(&channel, &self.consume).await?;
+        let tx = if self.consume.transactional { Some(channel.tx_select().await?) } else { None };
         let mut consumers = Vec::with_capacity(self.lanes.len());
         for (number, lane) in self.lanes.iter().enumerate() {
             let mut consume = BasicConsume::new(&*lane.queue)
-                .prefetch(self.consume.prefetch_of(number))
+                .prefetch(self.prefetch_of(number))
                 .exclusive_if(self.consume.exclusive)
                 .requeue_on_drop();
             consume.arguments = self.consume.arguments.clone();
@@ -234,22 +325,35 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
                 Error::Setup { what, error }
             })?);
         }
-        Ok((Group::of(consumers), channel))
+        Ok((Group::of(consumers, tx), channel))
     }
 
-    /// Cancels the consumers, and gives back what no worker has begun.
+    /// Takes no more messages, and gives back what no worker has begun.
     async fn close(&self) {
         let group = self.intake.take();
         self.intake.close();
-        let Some(mut group) = group else { return };
+        self.cancel(group).await;
+    }
+
+    /// Leaves a channel, on which messages may still be in work.
+    async fn leave(&self) {
+        let group = self.intake.take();
+        self.cancel(group).await;
+    }
+
+    /// Cancels the consumers, and gives back what no worker has begun, and what is held.
+    async fn cancel(&self, group: Option<Group>) {
         let given_back = |queue: usize, count: usize| {
             let measures = &self.lanes[queue].measures;
             self.engine.counters.given_back.add(measures, count as u64);
         };
-        let mut cancelling = std::pin::pin!(group.cancel_and_requeue(given_back));
-        // An error: the connection was lost, and the broker requeues everything.
-        let _: Either<Result<(), ClientError>, ()> =
-            race(&mut cancelling, &mut self.engine.stop.reached(NOW)).await;
+        if let Some(mut group) = group {
+            let mut cancelling = pin!(group.cancel_and_requeue(given_back));
+            // An error: the connection was lost, and the broker requeues everything.
+            let _: Either<Result<(), ClientError>, ()> =
+                race(&mut cancelling, &mut self.engine.stop.reached(NOW)).await;
+        }
+        self.release();
     }
 }
 
@@ -265,7 +369,7 @@ impl<S: Send + Sync> Watch for Source<S> {
                 consuming: self.is_consuming.load(Ordering::Acquire),
                 in_work: workers().filter(|(it, _)| it.slot.is_some()).count(),
                 overdue: workers().filter(overdue).count(),
-                unstored: lane.unstored.load(Ordering::Relaxed),
+                unstored: lane.times_unstored(),
                 last_error: lock(&self.last_error).clone(),
             }
         };

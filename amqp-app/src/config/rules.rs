@@ -44,7 +44,8 @@ impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
     /// Has a configuration change the application at its start:
     ///
     /// * `[topology]` is declared, after the functions of [`on_initialise`](Self::on_initialise).
-    /// * `[worker]` sets what the code does not set: concurrency and prefetch of the sources.
+    /// * `[worker]` sets what the code does not set: concurrency and prefetch of the sources, and whether they are
+    ///   [transactional](Consume::transactional).
     /// * `[consume.<queue>]` takes precedence over the code.
     /// * `[shutdown]` sets the time for messages in work, unless the code does
     ///   ([`Shutdown::within`](crate::Shutdown::within)).
@@ -62,14 +63,8 @@ impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Config`] if the file asks for transactions, which this version does not have, or for probes without the
-    /// feature `http`.
+    /// [`Error::Config`] if the file asks for probes without the feature `http`.
     pub fn configure(mut self, config: &Config) -> Result<Self, Error> {
-        if let Some((Commit::Transaction, place)) = &config.0.schema.worker.commit {
-            let text =
-                "worker.commit takes \"confirm\": sources with transactions are not available";
-            return Err(config.error(place, text).into());
-        }
         #[cfg(not(feature = "http"))]
         if let Some((_, place)) = &config.0.schema.health {
             let text = "health.listen needs the feature `http` of amqp-app";
@@ -106,6 +101,7 @@ impl Config {
                 consume.concurrency = amount;
             }
             consume.prefetch = consume.prefetch.or(worker.prefetch);
+            consume.transactional |= worker.commit == Some(Commit::Transaction);
             let mut named: Vec<_> =
                 consume.names().filter_map(|it| rules.get_key_value(it)).collect();
             named.sort_unstable_by_key(|(_, rules)| &rules.at);

@@ -58,7 +58,7 @@ pub(crate) struct PoolRules {
 pub(crate) struct WorkerRules {
     pub(crate) amount: Option<u16>,
     pub(crate) prefetch: Option<u16>,
-    pub(crate) commit: Option<(Commit, Place)>,
+    pub(crate) commit: Option<Commit>,
 }
 
 /// How what a handler returns, and the acknowledgement, are committed.
@@ -180,8 +180,7 @@ fn worker(node: Node) -> Result<WorkerRules, ConfigError> {
     Ok(WorkerRules {
         amount: section.read("amount", number(1, u16::MAX))?,
         prefetch: section.read("prefetch", number(1, u16::MAX))?,
-        commit: section
-            .read("commit", |node, key| Ok((one_of(&commits)(node, key)?, node.at.clone())))?,
+        commit: section.read("commit", one_of(&commits))?,
     })
 }
 

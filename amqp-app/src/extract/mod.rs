@@ -38,7 +38,7 @@ use crate::failure::Failure;
     message = "`{Self}` cannot be an argument of a handler",
     note = "arguments are `Json<T>`, `Payload<T>`, `Text`, `Body`, `Properties`, `Headers`, `RoutingKey`, `Exchange`, \
             `MessageId`, `QueueName`, `Redelivered`, `Attempt`, `Deadline`, `State<S>`, `Extension<T>`, `Outgoing`, \
-            `Context<S>`, `Delivery`, and `Option<_>` and `Result<_, Failure>` of these"
+            `Participants`, `Context<S>`, `Delivery`, and `Option<_>` and `Result<_, Failure>` of these"
 )]
 pub trait FromContext<S>: Sized {
     /// Reads the argument from the message that is being handled.

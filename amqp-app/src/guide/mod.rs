@@ -5,6 +5,7 @@
 //! | [`applications`] | what an application does with a message, step by step; which failures lose or duplicate what |
 //! | [`retry_policies`] | how to choose a retry policy, what it declares, how to replay parked messages |
 //! | [`delays`] | messages that arrive later |
+//! | [`transactions`] | confirms or transactions, other resources that take part, messages that are held |
 //! | [`observing`] | logs, metrics, traces and health of an application |
 //! | [`configuration`] | a file for connection, pools, workers, retries and topology; environments, variables, secrets |
 //! | [`payloads`] | bodies: JSON, CBOR and MessagePack by content type |
@@ -20,6 +21,10 @@ pub mod applications {}
 /// How to choose a retry policy.
 #[doc = include_str!("retry_policies.md")]
 pub mod retry_policies {}
+
+/// Confirms or transactions, other resources that take part, messages that are held.
+#[doc = include_str!("transactions.md")]
+pub mod transactions {}
 
 /// Logs, metrics, traces and health of an application.
 #[doc = include_str!("observing.md")]

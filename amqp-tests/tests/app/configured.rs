@@ -9,11 +9,13 @@ use amqp_app::config::{Format, LogLevel};
 use amqp_app::prelude::*;
 
 use crate::at::{
-    At, Log, Make, OnThreads, beside, header, on_model, on_rabbitmq, rabbitmq, unique, within,
+    At, Log, Make, OnThreads, beside, header, on_model, on_rabbitmq, rabbitmq, unique, until,
+    within,
 };
 
 on_model! {
     gr_20_a_file_configures_an_application
+    gr_20_a_file_makes_sources_transactional
     gr_20_a_source_that_is_not_there_ends_the_start
     gr_20_a_topology_that_is_refused_is_named
     gr_21_handlers_take_settings
@@ -21,6 +23,7 @@ on_model! {
 
 on_rabbitmq! {
     gr_20_a_file_configures_an_application
+    gr_20_a_file_makes_sources_transactional
     gr_20_a_topology_that_is_refused_is_named
     gr_21_handlers_take_settings
 }
@@ -81,6 +84,26 @@ async fn gr_20_a_file_configures_an_application<P: Make>(at: At<P>) {
     let lines = at.log.lines();
     let failed: Vec<_> = lines.iter().filter(|line| line.starts_with("fails")).collect();
     assert_eq!(failed, ["fails 1", "fails 2", "fails 3"]);
+}
+
+async fn gr_20_a_file_makes_sources_transactional<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let (queue, answers) = (client.queue("file").await, client.queue("answers").await);
+    let file = "worker = { amount = 3, commit = \"transaction\" }";
+    let to = answers.clone();
+    let handler = move |Text(text): Text| std::future::ready(Message::new(text).to_queue(&to));
+    let app = configured(&at, file).consume(Consume::new(queue.as_str()), handler);
+    let report = beside(app, async |_| {
+        until("a consumer for each worker", async || {
+            let declared = client.channel.queue_declare(QueueDeclare::passive(&queue)).await;
+            declared.unwrap().consumer_count == 3
+        })
+        .await;
+        client.send(&queue, "1").await;
+        assert_eq!(client.bodies(&answers, 1).await, ["1"]);
+    })
+    .await;
+    assert_eq!(report.handled, 1);
 }
 
 async fn gr_20_a_source_that_is_not_there_ends_the_start<P: Make>(at: At<P>) {

@@ -345,15 +345,7 @@ fn gr_21_a_setting_that_is_missing_or_wrong_is_an_error_that_names_it() {
 }
 
 #[test]
-fn a_transaction_is_refused_at_its_place() {
-    let config = parsed("[worker]\ncommit = \"transaction\"");
-    let connect = |uri: &str| amqp_tokio::Connector::new(uri);
-    let error = crate::App::configured(&config, connect).map(drop).unwrap_err();
-    assert!(matches!(&error, crate::Error::Config(it) if it.line() == Some(2)), "{error:?}");
-    assert_eq!(
-        error.to_string(),
-        "line 2, column 10: worker.commit takes \"confirm\": sources with transactions are not available"
-    );
+fn errors_of_the_function_that_connects_are_returned() {
     let fails =
         |_: &str| Err::<amqp_tokio::Connector, _>(amqp_tokio::Connector::new("").unwrap_err());
     let refused: [Result<(), crate::Error>; 2] = [

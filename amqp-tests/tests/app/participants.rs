@@ -1,0 +1,161 @@
+//! Resources that take part in the commit of a message.
+
+use amqp_app::prelude::*;
+
+use crate::at::{At, Log, Make, beside, header, on_model, on_rabbitmq, source, text, until};
+
+on_model! {
+    gr_17_participants_vote_before_anything_is_sent_and_finish_after_it
+    gr_17_participants_abort_when_one_of_them_or_the_handler_fails
+    gr_17_participants_abort_when_the_broker_cannot_take_what_is_sent
+    gr_19_what_is_meant_for_a_failed_vote_is_sent_instead
+}
+
+on_rabbitmq! {
+    gr_17_participants_vote_before_anything_is_sent_and_finish_after_it
+    gr_17_participants_abort_when_one_of_them_or_the_handler_fails
+    gr_19_what_is_meant_for_a_failed_vote_is_sent_instead
+}
+
+/// A resource that reports what it is asked.
+struct Resource {
+    name: &'static str,
+    log: Log,
+    vote: Result<(), &'static str>,
+}
+
+impl Participant for Resource {
+    async fn vote(&mut self) -> Result<(), Failure> {
+        self.log.add(format!("{} votes", self.name));
+        match self.vote {
+            Err("panic") => panic!("of a participant"),
+            Err("hang") => std::future::pending().await,
+            vote => Ok(vote?),
+        }
+    }
+
+    async fn finish(&mut self) {
+        self.log.add(format!("{} finishes", self.name));
+    }
+
+    async fn abort(&mut self) {
+        self.log.add(format!("{} aborts", self.name));
+    }
+}
+
+/// Both ways in which a message is acknowledged.
+fn both(queue: &str) -> [Consume; 2] {
+    [source(queue), source(queue).transactional()]
+}
+
+async fn gr_17_participants_vote_before_anything_is_sent_and_finish_after_it<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let (queue, answers) = (client.queue("requests").await, client.queue("answers").await);
+    for consume in both(&queue) {
+        let to = answers.clone();
+        let handler = move |participants: Participants, State(log): State<Log>| {
+            log.add("handler");
+            for name in ["first", "second"] {
+                participants.join(Resource { name, log: log.clone(), vote: Ok(()) });
+            }
+            std::future::ready(Message::new("done").to_queue(&to))
+        };
+        let report = beside(at.app().consume(consume, handler), async |_| {
+            client.send(&queue, "1").await;
+            assert_eq!(client.bodies(&answers, 1).await, ["done"]);
+            at.log.reach(5).await;
+        })
+        .await;
+        let lines = ["handler", "first votes", "second votes", "first finishes", "second finishes"];
+        assert_eq!(at.log.take(), lines);
+        assert_eq!((report.handled, client.ready(&queue).await), (1, 0));
+    }
+}
+
+async fn gr_17_participants_abort_when_one_of_them_or_the_handler_fails<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let (queue, answers) = (client.queue("requests").await, client.queue("answers").await);
+    for consume in both(&queue) {
+        let to = answers.clone();
+        let handler =
+            move |Text(text): Text, participants: Participants, State(log): State<Log>| {
+                let vote = match text.as_str() {
+                    "panic" => Err("panic"),
+                    "hang" => Err("hang"),
+                    "no" => Err("it cannot"),
+                    _ => Ok(()),
+                };
+                for (name, vote) in [("first", Ok(())), ("second", vote), ("third", Ok(()))] {
+                    participants.join(Resource { name, log: log.clone(), vote });
+                }
+                std::future::ready(match text.as_str() {
+                    "failure" => Err("of the handler"),
+                    _ => Ok(Message::new("never").to_queue(&to)),
+                })
+            };
+        let consume = consume.timeout(Duration::from_millis(300));
+        let report = beside(at.app().consume(consume, handler), async |_| {
+            for (text, reason, votes) in [
+                ("no", "it cannot", 2),
+                ("panic", "of a participant", 2),
+                ("hang", "a participant did not vote within the timeout", 2),
+                ("failure", "of the handler", 0),
+            ] {
+                client.send(&queue, text).await;
+                let parked = client.expect(&format!("{queue}.parked")).await;
+                assert!(header(&parked, "retry-error").unwrap().contains(reason), "{text}");
+                parked.ack().unwrap();
+                let lines = at.log.take();
+                let voted = ["first votes", "second votes"];
+                assert_eq!(lines[..votes], voted[..votes], "{text}");
+                let aborted = ["first aborts", "second aborts", "third aborts"];
+                assert_eq!(lines[votes..], aborted, "{text}");
+            }
+        })
+        .await;
+        assert_eq!((report.parked, report.panicked, report.timed_out), (4, 1, 1));
+        assert_eq!(client.ready(&answers).await, 0);
+    }
+}
+
+async fn gr_17_participants_abort_when_the_broker_cannot_take_what_is_sent<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let queue = client.queue("requests").await;
+    for consume in both(&queue) {
+        let handler = async |participants: Participants, State(log): State<Log>| {
+            participants.join(Resource { name: "it", log, vote: Ok(()) });
+            Message::new("reply").to("not there", "")
+        };
+        beside(at.app().consume(consume, handler), async |_| {
+            client.send(&queue, "1").await;
+            client.expect(&format!("{queue}.parked")).await.ack().unwrap();
+        })
+        .await;
+        assert_eq!(at.log.take(), ["it votes", "it aborts"]);
+    }
+}
+
+async fn gr_19_what_is_meant_for_a_failed_vote_is_sent_instead<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let (queue, answers) = (client.queue("requests").await, client.queue("answers").await);
+    for consume in both(&queue) {
+        let to = answers.clone();
+        let handler = move |participants: Participants, State(log): State<Log>| {
+            participants.join(Resource { name: "it", log, vote: Err("it cannot") });
+            let [reply, instead] =
+                ["stored", "not stored"].map(|it| Message::new(it).to_queue(&to));
+            std::future::ready(Outcome::send([reply]).on_commit_failure([instead]))
+        };
+        let report = beside(at.app().consume(consume, handler), async |_| {
+            client.publish(Message::new("1").message_id("r").to_queue(&queue)).await;
+            let answer = client.expect(&answers).await;
+            assert_eq!(text(&answer), "not stored");
+            assert_eq!(answer.properties().unwrap().correlation_id.as_deref(), Some("r"));
+            answer.ack().unwrap();
+            until("the acknowledgement", async || client.ready(&queue).await == 0).await;
+        })
+        .await;
+        assert_eq!(at.log.take(), ["it votes", "it aborts"]);
+        assert_eq!((report.handled, report.discarded, report.parked), (0, 1, 0));
+    }
+}

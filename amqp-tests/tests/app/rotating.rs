@@ -1,0 +1,111 @@
+//! Sources that hold what has failed, and consume on a new channel from time to time.
+
+use std::collections::BTreeMap;
+
+use amqp_app::prelude::*;
+
+use crate::at::{At, Log, Make, beside, on_model, on_rabbitmq, sleep, source, until};
+
+on_model! {
+    gr_6_a_message_that_is_held_comes_again_on_the_next_channel
+    gr_6_what_is_held_leaves_places_for_the_workers
+    gr_9_gr_10_messages_are_acknowledged_on_their_own_channel
+}
+
+on_rabbitmq! {
+    gr_6_a_message_that_is_held_comes_again_on_the_next_channel
+    gr_6_what_is_held_leaves_places_for_the_workers
+    gr_9_gr_10_messages_are_acknowledged_on_their_own_channel
+}
+
+fn both(queue: &str) -> [Consume; 2] {
+    [source(queue), source(queue).transactional()]
+}
+
+async fn gr_6_a_message_that_is_held_comes_again_on_the_next_channel<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let queue = client.queue("held").await;
+    for consume in both(&queue) {
+        let handler =
+            async |Text(text): Text, Redelivered(again): Redelivered, State(log): State<Log>| {
+                log.add(format!("{text} {again}"));
+                match text.as_str() {
+                    "bad" if !again => Err("not now"),
+                    _ => Ok(()),
+                }
+            };
+        let policy = Retry::none().then_hold();
+        let consume = consume.on_failure(policy).rotate_every(Duration::from_millis(400));
+        let report = beside(at.app().consume(consume, handler), async |_| {
+            client.send(&queue, "bad").await;
+            at.log.reach(1).await;
+            client.send(&queue, "good").await;
+            at.log.reach(3).await;
+            until("the acknowledgement", async || client.ready(&queue).await == 0).await;
+        })
+        .await;
+        // The next message passes the one that is held.
+        let lines = at.log.take();
+        assert_eq!(lines[0], "bad false");
+        assert!(lines[1..].contains(&"bad true".into()), "{lines:?}");
+        assert!(lines[1..].iter().any(|it| it.starts_with("good")), "{lines:?}");
+        assert_eq!((report.failed, report.handled, report.stale), (1, 2, 0));
+        assert_eq!((report.given_back >= 1, client.ready(&queue).await), (true, 0));
+    }
+}
+
+async fn gr_6_what_is_held_leaves_places_for_the_workers<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let queue = client.queue("held").await;
+    let handler =
+        async |Text(text): Text, Redelivered(again): Redelivered, State(log): State<Log>| {
+            log.add(format!("{text} {again}"));
+            if again { Ok(()) } else { Err("not now") }
+        };
+    let policy = Retry::none().then_hold();
+    let consume = source(queue.as_str()).on_failure(policy).prefetch(3);
+    for number in 0..3 {
+        client.send(&queue, number.to_string()).await;
+    }
+    let report = beside(at.app().consume(consume, handler), async |_| {
+        // Two are held. The third goes back, and comes again on the same channel.
+        assert_eq!(at.log.reach(4).await, ["0 false", "1 false", "2 false", "2 true"]);
+    })
+    .await;
+    assert_eq!((report.handled, report.failed, report.given_back), (1, 3, 3));
+    assert_eq!(client.bodies(&queue, 2).await, ["0", "1"]);
+}
+
+async fn gr_9_gr_10_messages_are_acknowledged_on_their_own_channel<P: Make>(at: At<P>) {
+    const MESSAGES: usize = 200;
+    let client = at.client().await;
+    let (queue, answers) = (client.queue("rotating").await, client.queue("answers").await);
+    for consume in both(&queue) {
+        let to = answers.clone();
+        let handler = move |Text(text): Text, State(log): State<Log>| {
+            let to = to.clone();
+            async move {
+                sleep(Duration::from_millis(5)).await;
+                log.add(&text);
+                Message::new(text).to_queue(to)
+            }
+        };
+        let consume = consume.concurrency(4).rotate_every(Duration::from_millis(30));
+        let report = beside(at.app().consume(consume, handler), async |_| {
+            for number in 0..MESSAGES {
+                client.send(&queue, number.to_string()).await;
+            }
+            at.log.reach(MESSAGES).await;
+            until("the answers", async || client.ready(&answers).await == MESSAGES as u32).await;
+        })
+        .await;
+        let mut counts = BTreeMap::<String, usize>::new();
+        for body in client.bodies(&answers, MESSAGES).await {
+            *counts.entry(body).or_default() += 1;
+        }
+        assert_eq!(counts.len(), MESSAGES, "each of them once");
+        // An acknowledgement on another channel would have closed that, with 406.
+        assert_eq!((report.handled, report.stale, report.failed), (MESSAGES as u64, 0, 0));
+        at.log.take();
+    }
+}
