@@ -60,6 +60,7 @@ mod message;
 mod middleware;
 #[cfg(feature = "opentelemetry")]
 pub mod otel;
+mod outbox;
 mod outcome;
 mod participants;
 mod platform;
@@ -98,6 +99,7 @@ pub use message::Message;
 #[cfg(feature = "threads")]
 pub use middleware::ThreadNext;
 pub use middleware::{Next, Route, RouteFuture};
+pub use outbox::{Outbox, Relay, RelayReport};
 pub use outcome::{IntoOutcome, IntoReply, Outcome, Reply};
 pub use participants::{Participant, Participants};
 pub use platform::{Asynchronous, Platform};

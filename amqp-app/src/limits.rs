@@ -46,6 +46,14 @@ pub const REQUESTS_MAX: usize = 16_384;
 /// The longest delay of [`Delays`](crate::Delays), about 49 days: RabbitMQ takes times to live below 2^32 milliseconds.
 pub const DELAY_MAX: Duration = Duration::from_millis(u32::MAX as u64);
 
+/// The number of messages that a [`Relay`](crate::Relay) takes and publishes at a time: those that it publishes again if the
+/// first of them is not confirmed.
+pub const RELAYED_MAX: usize = 100;
+
+/// How long a [`Relay`](crate::Relay) waits before it looks into an empty outbox again, unless it says otherwise. A query each
+/// second costs a database little.
+pub const OUTBOX_POLL: Duration = Duration::from_secs(1);
+
 /// How long an exchange is known to exist. A publish to one that is missing closes the channel, and with it the confirms of
 /// all others.
 pub const EXCHANGE_KNOWN: Duration = Duration::from_secs(30);

@@ -117,6 +117,14 @@ pub(crate) fn not_notified(error: &dyn Display) {
     let _ = error;
 }
 
+/// A relay waits before it tries again.
+pub(crate) fn not_relayed(what: &str, error: &dyn Display) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(target: TARGET, %error, "{what}: it is tried again");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (what, error);
+}
+
 /// A shutdown has begun.
 pub(crate) fn stopping() {
     #[cfg(feature = "tracing")]

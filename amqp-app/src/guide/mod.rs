@@ -8,6 +8,7 @@
 //! | [`transactions`] | confirms or transactions, other resources that take part, messages that are held |
 //! | [`observing`] | logs, metrics, traces and health of an application |
 //! | [`configuration`] | a file for connection, pools, workers, retries and topology; environments, variables, secrets |
+//! | [`outbox`] | messages that are stored with the data of an application, and sent later |
 //! | [`payloads`] | bodies: JSON, CBOR and MessagePack by content type |
 //! | [`pools`] | shared connections: publishing, listeners, one message |
 //! | [`requests`] | requests and their replies (RPC) |
@@ -50,3 +51,7 @@ pub mod requests {}
 /// Messages that arrive later.
 #[doc = include_str!("delays.md")]
 pub mod delays {}
+
+/// Messages that are stored with the data of an application, and sent later.
+#[doc = include_str!("outbox.md")]
+pub mod outbox {}

@@ -197,7 +197,7 @@ impl<P: Platform> Lent<P> {
 
     /// Sends a message. Another borrower may have closed the channel by a publish to an exchange that does not exist: then
     /// nothing was sent, and it is sent on another channel.
-    async fn send(&self, message: &Message) -> Result<Confirm, PublishError> {
+    pub(crate) async fn send(&self, message: &Message) -> Result<Confirm, PublishError> {
         let publisher = self.publisher().await?;
         match publisher.send(message).await {
             Err(PublishError::NotSent(_)) if publisher.channel().close_cause().is_some() => {

@@ -207,7 +207,7 @@ impl<P: Platform> Pool<P> {
         }
     }
 
-    async fn lend(&self) -> Result<Member<P>, Error> {
+    pub(crate) async fn lend(&self) -> Result<Member<P>, Error> {
         let shared = &self.0;
         shared.check()?;
         let (failures, closes) = {

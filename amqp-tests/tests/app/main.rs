@@ -16,6 +16,7 @@ mod participants;
 mod points;
 mod poison;
 mod probing;
+mod relaying;
 mod replying;
 mod requesting;
 mod resorts;

@@ -2,6 +2,7 @@
 
 mod applications;
 mod pools;
+mod relays;
 mod requests;
 
 use std::ops::Range;

@@ -102,6 +102,7 @@ examples! {
     fn smol() -> "one\ntwo\nthree\n";
     fn async_std() -> "one\ntwo\nthree\n";
     fn np_12_nucleon() -> NUCLEON;
+    fn outbox() -> "placed: order 1\nplaced: order 2\nplaced: order 3\n3 sent, 0 left\n";
     fn requests() -> REQUESTS;
     fn pu_5_own_event_loop() -> "100 deliveries acknowledged from elsewhere; they add up to 4950\n";
 }
