@@ -12,6 +12,7 @@
 //! | [`payloads`] | bodies: JSON, CBOR and MessagePack by content type |
 //! | [`pools`] | shared connections: publishing, listeners, one message |
 //! | [`requests`] | requests and their replies (RPC) |
+//! | [`coming_from`] | programs on nucleon and on gocept.amqprun, translated line by line |
 //!
 //! The guide of the client itself is [`amqp_async::guide`].
 
@@ -55,3 +56,6 @@ pub mod delays {}
 /// Messages that are stored with the data of an application, and sent later.
 #[doc = include_str!("outbox.md")]
 pub mod outbox {}
+/// Programs on nucleon and on gocept.amqprun, translated line by line.
+#[doc = include_str!("coming_from.md")]
+pub mod coming_from {}

@@ -176,15 +176,29 @@ fn applications_handle_what_they_get() {
                 ],
             ),
         ] {
-            let output = example(name, url.as_deref()).arg("demo").output().unwrap();
-            let text = String::from_utf8(output.stdout).unwrap();
-            assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-            // The application and the demonstration print at the same time.
-            let mut lines: Vec<&str> = text.lines().collect();
-            lines.sort_unstable();
-            assert_eq!(lines, expected, "{name}");
+            demonstrates(name, url.as_deref(), &expected);
         }
     }
+}
+
+#[test]
+fn gr_24_a_program_on_gocept_amqprun_runs_with_its_own_configuration_file() {
+    let thanks = ["Thank you for your message."; 3];
+    let expected = [&["3 handled"], &thanks[..], &["first", "second", "third"]].concat();
+    for url in [None, Some(rabbitmq().uri())] {
+        demonstrates("amqprun", url.as_deref(), &expected);
+    }
+}
+
+/// Runs an example with the argument `demo`. `expected` is what it prints, sorted.
+fn demonstrates(name: &str, url: Option<&str>, expected: &[&str]) {
+    let output = example(name, url).arg("demo").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    // The application and the demonstration print at the same time.
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, expected, "{name}");
 }
 
 #[test]
