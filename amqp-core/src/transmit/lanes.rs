@@ -6,7 +6,8 @@
 //!
 //! A channel whose `tx.commit` is not answered has a lane too, and no turn: RabbitMQ closes the connection if a frame
 //! of the channel arrives meanwhile (504, "unexpected command while processing 'tx.commit'"). What follows the
-//! commit waits in an item without a message until the reply arrives.
+//! commit waits in an item without a message until the reply arrives. The lane begins with the first frame that
+//! follows, so that a commit by itself costs no allocation.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -29,6 +30,8 @@ pub(super) struct Lanes {
     lanes: BTreeMap<u16, VecDeque<Item>>,
     /// The channels whose lane may send, in the order of their turns.
     turns: VecDeque<u16>,
+    /// The channels whose `tx.commit` is not answered, and that have queued nothing behind it.
+    committing: Vec<u16>,
     bytes: usize,
     /// The bytes of all `after`, except those that were appended to the last lane since it was counted.
     after_bytes: usize,
@@ -61,6 +64,10 @@ enum Commit {
 }
 
 impl Item {
+    fn unanswered() -> Self {
+        Self { commit: Some(Commit::Unanswered), ..Self::default() }
+    }
+
     /// Whether a part of a message was sent.
     const fn begun(&self) -> bool {
         self.commit.is_none() && self.head.is_empty()
@@ -89,6 +96,11 @@ impl Lanes {
         self.lanes.is_empty()
     }
 
+    /// Whether no channel's frames go to a lane.
+    pub(super) fn is_unused(&self) -> bool {
+        self.lanes.is_empty() && self.committing.is_empty()
+    }
+
     /// Whether a lane may send.
     pub(super) fn has_turn(&self) -> bool {
         !self.turns.is_empty()
@@ -112,7 +124,8 @@ impl Lanes {
 
     #[inline]
     pub(super) fn has(&self, channel: u16) -> bool {
-        !self.lanes.is_empty() && self.lanes.contains_key(&channel)
+        !self.is_unused()
+            && (self.lanes.contains_key(&channel) || self.committing.contains(&channel))
     }
 
     /// The number of the channel's first publish that is not sent completely, if there is one.
@@ -135,6 +148,7 @@ impl Lanes {
 
     pub(super) fn content(&mut self, channel: u16, head: Vec<u8>, body: Bytes, seq: u64) {
         self.count_after();
+        self.begin_behind_commit(channel);
         let item = Item { head, body, seq, ..Item::default() };
         self.bytes += item.bytes();
         let lane = self.lanes.entry(channel).or_insert_with(|| {
@@ -147,12 +161,30 @@ impl Lanes {
     /// Holds back what the channel queues next, until [`release`](Self::release). Its `tx.commit` is queued.
     pub(super) fn hold(&mut self, channel: u16) {
         self.count_after();
-        let item = Item { commit: Some(Commit::Unanswered), ..Item::default() };
-        self.lanes.entry(channel).or_default().push_back(item);
+        match self.lanes.get_mut(&channel) {
+            Some(lane) => lane.push_back(Item::unanswered()),
+            None => self.committing.push(channel),
+        }
+    }
+
+    /// Begins the lane of a channel that queues something behind its `tx.commit`.
+    fn begin_behind_commit(&mut self, channel: u16) {
+        if self.forget_commit(channel) {
+            self.lanes.insert(channel, VecDeque::from([Item::unanswered()]));
+        }
+    }
+
+    /// Returns whether the channel is one of those that have queued nothing behind their commit, which it then is not.
+    fn forget_commit(&mut self, channel: u16) -> bool {
+        let at = self.committing.iter().position(|it| *it == channel);
+        at.map(|at| self.committing.swap_remove(at)).is_some()
     }
 
     /// Sends what waits behind the first `tx.commit` of the channel: it is answered.
     pub(super) fn release(&mut self, channel: u16) {
+        if self.forget_commit(channel) {
+            return;
+        }
         let front = self.lanes.get_mut(&channel).and_then(VecDeque::front_mut);
         if let Some(item) = front.filter(|item| item.is_held()) {
             item.commit = Some(Commit::Answered);
@@ -164,6 +196,7 @@ impl Lanes {
     pub(super) fn frames(&mut self, channel: u16) -> Option<&mut Vec<u8>> {
         if self.appended_to != Some(channel) {
             self.count_after();
+            self.begin_behind_commit(channel);
             self.appended_to = Some(channel);
         }
         Some(&mut self.lanes.get_mut(&channel)?.back_mut()?.after)
@@ -229,6 +262,7 @@ impl Lanes {
 
     pub(super) fn abandon(&mut self, channel: u16, discarded: &mut Vec<Bytes>) {
         self.count_after();
+        self.forget_commit(channel);
         let Some(lane) = self.lanes.get_mut(&channel) else { return };
         let begun = lane.front().is_some_and(Item::begun);
         for item in lane.drain(usize::from(begun)..) {
@@ -256,6 +290,7 @@ impl Lanes {
         let items = std::mem::take(&mut self.lanes).into_values().flatten();
         discarded.extend(items.map(|item| item.body));
         self.turns.clear();
+        self.committing.clear();
         self.bytes = 0;
         self.after_bytes = 0;
         self.appended_to = None;

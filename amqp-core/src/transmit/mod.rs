@@ -251,7 +251,7 @@ impl Outbound {
         if self.last_ack.is_some_and(|last| last.channel == channel) {
             self.last_ack = None;
         }
-        if self.lanes.is_empty() {
+        if self.lanes.is_unused() {
             return &mut self.chunk.flat;
         }
         match self.lanes.frames(channel) {
@@ -275,7 +275,7 @@ impl Outbound {
     /// exists.
     #[inline]
     pub(crate) fn is_direct(&self, size: usize) -> bool {
-        size < COPIED_BODY_BYTES && size <= self.body_max && self.lanes.is_empty()
+        size < COPIED_BODY_BYTES && size <= self.body_max && self.lanes.is_unused()
     }
 
     /// Queues a publish whose body is [direct](Self::is_direct) and that has no property except the delivery
