@@ -10,7 +10,7 @@ use crate::at::{At, Log, Make, beside, on_model, on_rabbitmq, sleep, source, uni
 on_model! {
     np_12_an_application_runs_on_the_connections_of_a_pool
     np_12_several_workers_share_a_queue
-    gr_1_gr_4_gr_30_a_topic_source_is_declared_and_bound
+    gr_1_gr_2_gr_4_gr_30_a_topic_source_is_declared_and_bound
     gr_3_two_handlers_of_one_queue_are_refused
     u_6_as_many_messages_are_handled_at_once_as_there_are_workers
     u_9_a_consumer_that_the_broker_cancels_is_started_again
@@ -20,7 +20,7 @@ on_model! {
 
 on_rabbitmq! {
     np_12_several_workers_share_a_queue
-    gr_1_gr_4_gr_30_a_topic_source_is_declared_and_bound
+    gr_1_gr_2_gr_4_gr_30_a_topic_source_is_declared_and_bound
     u_9_a_consumer_that_the_broker_cancels_is_started_again
     what_cannot_be_set_up_is_an_error_of_the_start
 }
@@ -59,7 +59,7 @@ async fn np_12_an_application_runs_on_the_connections_of_a_pool<P: Make>(at: At<
     pool.close().await;
 }
 
-async fn gr_1_gr_4_gr_30_a_topic_source_is_declared_and_bound<P: Make>(at: At<P>) {
+async fn gr_1_gr_2_gr_4_gr_30_a_topic_source_is_declared_and_bound<P: Make>(at: At<P>) {
     let client = at.client().await;
     let (queue, exchange) = (unique("topics"), unique("room"));
     client.channel.exchange_declare(ExchangeDeclare::direct(&exchange)).await.unwrap();

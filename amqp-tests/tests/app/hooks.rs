@@ -12,13 +12,13 @@ use amqp_testkit::ModelBroker;
 use crate::at::{At, Log, Make, beside, on_model, source, within};
 
 on_model! {
-    np_13_hooks_run_before_the_first_message_and_at_the_end
+    np_13_gr_22_hooks_run_before_the_first_message_and_at_the_end
     np_13_a_hook_that_fails_ends_the_application
     np_13_a_hook_that_hangs_at_the_end_is_dropped
     np_13_a_shutdown_does_not_wait_for_a_start_that_hangs
 }
 
-async fn np_13_hooks_run_before_the_first_message_and_at_the_end<P: Make>(at: At<P>) {
+async fn np_13_gr_22_hooks_run_before_the_first_message_and_at_the_end<P: Make>(at: At<P>) {
     let client = at.client().await;
     let queue = client.queue("hooked").await;
     client.send(&queue, "message").await;

@@ -9,7 +9,7 @@ use crate::at::{
 };
 
 on_model! {
-    gr_5_gr_15_replies_have_the_ids_of_their_request
+    gr_5_gr_14_gr_15_replies_have_the_ids_of_their_request
     gr_16_what_is_sent_deep_down_goes_with_the_replies_and_only_on_success
     u_1_a_request_is_acknowledged_behind_its_replies
     u_5_a_message_that_reaches_no_queue_parks_its_request
@@ -18,13 +18,13 @@ on_model! {
 }
 
 on_rabbitmq! {
-    gr_5_gr_15_replies_have_the_ids_of_their_request
+    gr_5_gr_14_gr_15_replies_have_the_ids_of_their_request
     u_5_a_message_that_reaches_no_queue_parks_its_request
     a_reply_goes_to_its_requester
     pu_7_a_missing_exchange_takes_no_other_confirms_with_it
 }
 
-async fn gr_5_gr_15_replies_have_the_ids_of_their_request<P: Make>(at: At<P>) {
+async fn gr_5_gr_14_gr_15_replies_have_the_ids_of_their_request<P: Make>(at: At<P>) {
     let client = at.client().await;
     let queue = client.queue("requests").await;
     let answers = client.queue("answers").await;

@@ -12,7 +12,7 @@ use super::at::on_every_adapter;
 use crate::support::{timeout, within};
 
 on_every_adapter! {
-    a_wrong_password_is_refused_with_403
+    gr_13_a_wrong_password_is_refused_with_403
     br_9_a_missing_virtual_host_is_refused_with_530
     the_clients_limits_count_where_they_are_lower
     a_closed_port_and_an_unknown_host_are_told_apart
@@ -36,7 +36,7 @@ pub(super) async fn fails(at: &At, configure: impl FnOnce(Config) -> Config) -> 
     within("a failure", at.open(configure)).await.unwrap_err()
 }
 
-async fn a_wrong_password_is_refused_with_403(at: At) {
+async fn gr_13_a_wrong_password_is_refused_with_403(at: At) {
     let credentials = Credentials::plain("guest", "wrong");
     let error = fails(&at, |config| config.credentials(credentials)).await;
     let ConnectFailure::Authentication(refused) = only_failure(&error) else { panic!("{error:?}") };
