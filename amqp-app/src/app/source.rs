@@ -22,7 +22,7 @@ use crate::context::{Held, Slot};
 use crate::error::Error;
 use crate::late::Late;
 use crate::limits::{GIVE_BACK_PAUSE, RESTART_DELAY, RESTART_DELAY_MAX};
-use crate::measure::Measures;
+use crate::measure::Waiting;
 use crate::middleware::Route;
 use crate::sync::{Either, lock, race};
 use crate::trace;
@@ -99,7 +99,7 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
             route: route.clone(),
             state: state.clone(),
             engine: Arc::clone(engine),
-            intake: Intake::new(Measures::of(&names).waiting()),
+            intake: Intake::new(Waiting::of(&names)),
             is_consuming: AtomicBool::new(false),
             closed: Mutex::default(),
             last_error: Mutex::default(),

@@ -14,10 +14,6 @@ impl Measures {
         Self
     }
 
-    pub(crate) const fn waiting(&self) -> Waiting {
-        Waiting
-    }
-
     pub(crate) const fn taken(&self) -> InFlight {
         InFlight
     }
@@ -46,6 +42,10 @@ impl Call {
 pub(crate) struct Waiting;
 
 impl Waiting {
+    pub(crate) const fn of(_queues: &Arc<str>) -> Self {
+        Self
+    }
+
     #[cfg(test)]
     pub(crate) const fn unmeasured() -> Self {
         Self

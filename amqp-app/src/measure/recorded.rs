@@ -103,7 +103,6 @@ fn failed(key: &Key, error: &'static str) -> Key {
 
 /// The metrics of a source.
 pub(crate) struct Measures {
-    queue: Arc<str>,
     process: Arc<Key>,
     in_flight: Arc<Key>,
     consumed: Key,
@@ -123,12 +122,7 @@ impl Measures {
             consumed: of_queue(CONSUMED, &[(OPERATION_NAME, "consume")]),
             ready: of_queue(READY, &[]),
             counters: counters.collect(),
-            queue: Arc::clone(queue),
         }
-    }
-
-    pub(crate) fn waiting(&self) -> Waiting {
-        Waiting(Some(key(WAITING, Arc::clone(&self.queue), &[])))
     }
 
     /// A worker has taken a message, which is in flight until the result is dropped.
@@ -203,6 +197,11 @@ impl Drop for Call {
 pub(crate) struct Waiting(Option<Key>);
 
 impl Waiting {
+    /// Of one queue, or of a group by the names of its queues.
+    pub(crate) fn of(queues: &Arc<str>) -> Self {
+        Self(Some(key(WAITING, Arc::clone(queues), &[])))
+    }
+
     #[cfg(test)]
     pub(crate) const fn unmeasured() -> Self {
         Self(None)
