@@ -32,6 +32,8 @@ pub(super) struct Lanes {
     turns: VecDeque<u16>,
     /// The channels whose `tx.commit` is not answered, and that have queued nothing behind it.
     committing: Vec<u16>,
+    /// The number of channels that have a lane, or are among those: one comparison on the path of each publish.
+    in_use: usize,
     bytes: usize,
     /// The bytes of all `after`, except those that were appended to the last lane since it was counted.
     after_bytes: usize,
@@ -97,8 +99,13 @@ impl Lanes {
     }
 
     /// Whether no channel's frames go to a lane.
-    pub(super) fn is_unused(&self) -> bool {
-        self.lanes.is_empty() && self.committing.is_empty()
+    #[inline]
+    pub(super) const fn is_unused(&self) -> bool {
+        self.in_use == 0
+    }
+
+    fn count_in_use(&mut self) {
+        self.in_use = self.lanes.len() + self.committing.len();
     }
 
     /// Whether a lane may send.
@@ -131,7 +138,7 @@ impl Lanes {
     /// The number of the channel's first publish that is not sent completely, if there is one.
     #[inline]
     pub(super) fn first_seq(&self, channel: u16) -> Option<u64> {
-        if self.lanes.is_empty() {
+        if self.is_unused() {
             return None;
         }
         self.lanes.get(&channel)?.iter().find_map(Item::first_seq)
@@ -156,6 +163,7 @@ impl Lanes {
             VecDeque::new()
         });
         lane.push_back(item);
+        self.count_in_use();
     }
 
     /// Holds back what the channel queues next, until [`release`](Self::release). Its `tx.commit` is queued.
@@ -165,19 +173,23 @@ impl Lanes {
             Some(lane) => lane.push_back(Item::unanswered()),
             None => self.committing.push(channel),
         }
+        self.count_in_use();
     }
 
     /// Begins the lane of a channel that queues something behind its `tx.commit`.
     fn begin_behind_commit(&mut self, channel: u16) {
         if self.forget_commit(channel) {
             self.lanes.insert(channel, VecDeque::from([Item::unanswered()]));
+            self.count_in_use();
         }
     }
 
     /// Returns whether the channel is one of those that have queued nothing behind their commit, which it then is not.
     fn forget_commit(&mut self, channel: u16) -> bool {
         let at = self.committing.iter().position(|it| *it == channel);
-        at.map(|at| self.committing.swap_remove(at)).is_some()
+        let removed = at.map(|at| self.committing.swap_remove(at));
+        self.count_in_use();
+        removed.is_some()
     }
 
     /// Sends what waits behind the first `tx.commit` of the channel: it is answered.
@@ -254,7 +266,10 @@ impl Lanes {
         self.bytes -= before;
         lane.pop_front();
         match lane.front() {
-            None => drop(self.lanes.remove(&channel)),
+            None => {
+                self.lanes.remove(&channel);
+                self.count_in_use();
+            }
             Some(next) if next.is_held() => {}
             Some(_) => self.turns.push_back(channel),
         }
@@ -282,6 +297,7 @@ impl Lanes {
             None => {
                 self.lanes.remove(&channel);
                 self.turns.retain(|turn| *turn != channel);
+                self.count_in_use();
             }
         }
     }
@@ -291,6 +307,7 @@ impl Lanes {
         discarded.extend(items.map(|item| item.body));
         self.turns.clear();
         self.committing.clear();
+        self.in_use = 0;
         self.bytes = 0;
         self.after_bytes = 0;
         self.appended_to = None;
