@@ -7,7 +7,7 @@
 //! If the commit is not confirmed, the message is not in the slot any more. The broker delivers it again, unless it has
 //! carried out the commit.
 
-use amqp_async::{BrokerError, ChannelCause, Error, ReceivedMessage, Tx};
+use amqp_async::{BrokerError, ChannelCause, Delivery, Error, ReceivedMessage, Tx};
 
 use super::conclude::unsent;
 use super::sender::{Unsent, unix_seconds};
@@ -50,6 +50,11 @@ pub(crate) async fn transact<S>(
     messages: &[amqp_async::Message],
 ) -> Transacted {
     let engine = &job.source.engine;
+    // Its channel has closed while it was handled, such as by the consumer timeout: nothing was refused.
+    if job.slot.look(Delivery::is_stale) == Some(true) {
+        drop(job.slot.take(Held::Taken));
+        return Transacted::Lost;
+    }
     // A missing exchange would close the channel, and the message would come again and again.
     for message in messages {
         if let Err(error) = engine.sender.find(&message.exchange).await {

@@ -21,8 +21,19 @@ fn u_9_a_source_is_started_again_after_the_models_consumer_timeout() {
     smol::block_on(slow(at));
 }
 
-/// The broker closes the channel with 406, and delivers the message again.
+#[test]
+fn u_9_a_transactional_source_is_started_again_after_the_models_consumer_timeout() {
+    let at = At::<amqp_smol::Connector>::model();
+    at.model.as_ref().unwrap().set_consumer_timeout(Some(Duration::from_millis(500)));
+    smol::block_on(slow_with(at, |queue| source(queue).transactional()));
+}
+
 async fn slow<P: Make>(at: At<P>) {
+    slow_with(at, |queue| source(queue)).await;
+}
+
+/// The broker closes the channel with 406, and delivers the message again.
+async fn slow_with<P: Make>(at: At<P>, consume: impl FnOnce(&str) -> Consume) {
     let client = at.client().await;
     let queue = client.queue("slow").await;
     let app = at.app();
@@ -42,7 +53,7 @@ async fn slow<P: Make>(at: At<P>) {
             }
         };
     client.send(&queue, "1").await;
-    let report = beside(app.consume(source(queue.as_str()), handler), async |_| {
+    let report = beside(app.consume(consume(&queue), handler), async |_| {
         at.log.reach(2).await;
         client.send(&queue, "2").await;
         until("the end", async || client.ready(&queue).await == 0).await;
