@@ -115,6 +115,11 @@ pub const OUTBOUND_LOW_BYTES: usize = 256 << 10;
 /// sends requests but does not read. It is 1.5 times what publishes may fill.
 pub const OUTBOUND_HARD_BYTES: usize = 3 << 19;
 
+/// The number of bytes that may wait behind `tx.commit`s whose replies have not come, and do not count towards
+/// [`OUTBOUND_HARD_BYTES`]: reading goes on, so that the replies are read. It has space for some 800,000 acks, and bounds what
+/// a peer can cause that does not reply.
+pub const OUTBOUND_HELD_BYTES: usize = 16 << 20;
+
 /// The number of bytes by which a large buffer grows for frames other than publishes. Above half of
 /// [`OUTBOUND_HIGH_BYTES`] the buffer grows by this step instead of doubling.
 pub const OUTBOUND_STEP_BYTES: usize = 128 << 10;

@@ -93,6 +93,11 @@ impl Item {
     }
 }
 
+/// Whether a lane waits for the reply to a `tx.commit`.
+fn is_held(lane: &VecDeque<Item>) -> bool {
+    lane.front().is_some_and(Item::is_held)
+}
+
 impl Lanes {
     pub(super) fn is_empty(&self) -> bool {
         self.lanes.is_empty()
@@ -121,6 +126,30 @@ impl Lanes {
     /// The number of bytes of the messages that wait.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Whether the channel has a lane that waits for the reply to a `tx.commit`.
+    pub(super) fn is_held(&self, channel: u16) -> bool {
+        self.lanes.get(&channel).is_some_and(is_held)
+    }
+
+    /// The number of bytes of the messages that wait in lanes that are held, or in the one of `channel` only.
+    pub(super) fn held_bytes(&self, channel: Option<u16>) -> usize {
+        self.held(channel).flatten().map(Item::bytes).sum()
+    }
+
+    /// The number of bytes of the frames in lanes that are held, including publishes.
+    pub(super) fn held_after_bytes(&self) -> usize {
+        self.held(None).flatten().map(|item| item.after.len()).sum()
+    }
+
+    fn held(&self, channel: Option<u16>) -> impl Iterator<Item = &VecDeque<Item>> {
+        // A lane without a turn is held.
+        let any = self.lanes.len() > self.turns.len();
+        let lanes = self.lanes.iter().filter(move |(number, lane)| {
+            any && channel.is_none_or(|channel| channel == **number) && is_held(lane)
+        });
+        lanes.map(|(_, lane)| lane)
     }
 
     /// The number of bytes of the frames that wait behind messages, including publishes.

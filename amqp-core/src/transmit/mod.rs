@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::limits::{
     COPIED_BODY_BYTES, DEAL_BYTES, IDLE_BUFFER_BYTES, IDLE_POLLS_MAX, OUTBOUND_HARD_BYTES,
-    OUTBOUND_HIGH_BYTES, OUTBOUND_LOW_BYTES, OUTBOUND_STEP_BYTES,
+    OUTBOUND_HELD_BYTES, OUTBOUND_HIGH_BYTES, OUTBOUND_LOW_BYTES, OUTBOUND_STEP_BYTES,
 };
 use crate::message::Body;
 
@@ -58,6 +58,8 @@ pub(crate) struct Outbound {
     refused_flat: bool,
     /// Whether a publish was refused because the lanes were full.
     refused_lanes: bool,
+    /// Whether a publish was refused because much waits behind the `tx.commit` of its channel.
+    refused_held: bool,
     /// Whether a publish had been refused when output was last taken.
     starved: bool,
     sealed: bool,
@@ -78,6 +80,7 @@ impl Outbound {
             body_max: frame_max as usize - FRAME_OVERHEAD,
             refused_flat: false,
             refused_lanes: false,
+            refused_held: false,
             starved: false,
             sealed: false,
             last_ack: None,
@@ -139,6 +142,7 @@ impl Outbound {
     /// The first `tx.commit` of a channel is answered.
     pub(crate) fn release(&mut self, channel: u16) {
         self.lanes.release(channel);
+        self.refused_lanes |= std::mem::take(&mut self.refused_held);
     }
 
     /// Whether a publish of `size` bytes is accepted. If not, a later [`space_freed`](Self::space_freed)
@@ -147,7 +151,13 @@ impl Outbound {
     #[inline]
     pub(crate) fn admit(&mut self, channel: u16, size: usize) -> bool {
         if size > self.body_max || self.lanes.has(channel) {
-            let fits = self.lanes.bytes() < OUTBOUND_HIGH_BYTES;
+            // What waits behind a commit may wait for long, and only its own channel waits for it.
+            if self.lanes.is_held(channel) {
+                let fits = self.lanes.held_bytes(Some(channel)) < OUTBOUND_HIGH_BYTES;
+                self.refused_held |= !fits;
+                return fits;
+            }
+            let fits = self.lane_bytes() < OUTBOUND_HIGH_BYTES;
             self.refused_lanes |= !fits;
             return fits;
         }
@@ -162,10 +172,15 @@ impl Outbound {
         fits
     }
 
+    /// The number of bytes of messages in lanes that may send.
+    fn lane_bytes(&self) -> usize {
+        self.lanes.bytes() - self.lanes.held_bytes(None)
+    }
+
     /// Whether there is buffer space after a refusal. Returns `true` once for each.
     pub(crate) fn space_freed(&mut self) -> bool {
         let flat = self.refused_flat && self.chunk.len() < OUTBOUND_LOW_BYTES;
-        let lanes = self.refused_lanes && self.lanes.bytes() < OUTBOUND_LOW_BYTES;
+        let lanes = self.refused_lanes && self.lane_bytes() < OUTBOUND_LOW_BYTES;
         self.refused_flat &= !flat;
         self.refused_lanes &= !lanes;
         flat || lanes
@@ -241,7 +256,12 @@ impl Outbound {
     /// Whether so many bytes wait to be written that the peer should not be read.
     pub(crate) fn is_overfull(&mut self) -> bool {
         let queued = self.chunk.flat.len() + self.lanes.after_bytes();
-        queued >= OUTBOUND_HARD_BYTES
+        if queued < OUTBOUND_HARD_BYTES {
+            return false;
+        }
+        // What waits behind a commit waits for its reply, which has to be read.
+        let held = self.lanes.held_after_bytes().min(OUTBOUND_HELD_BYTES);
+        queued - held >= OUTBOUND_HARD_BYTES
     }
 
     /// Returns the buffer to which the channel's next frames are appended.
@@ -397,6 +417,7 @@ impl Outbound {
     /// Drops all queued output, because the transport is lost.
     pub(crate) fn clear(&mut self) {
         self.last_ack = None;
+        self.refused_held = false;
         self.discarded.extend(self.chunk.drain_inserts());
         self.chunk.clear();
         self.lanes.clear(&mut self.discarded);

@@ -3,7 +3,7 @@
 
 use amqp_core::proto::method::{basic, channel, connection, tx};
 use amqp_core::requests::{TxCommit, TxSelect};
-use amqp_core::{BasicConsume, BasicQos, Call, ChannelId, CloseCause, ConsumerKey, Publish};
+use amqp_core::{BasicConsume, BasicQos, Call, ChannelId, CloseCause, ConsumerKey, Event, Publish};
 use bytes::Bytes;
 
 use crate::contents::consuming;
@@ -112,4 +112,38 @@ fn closes_wait_for_the_commit() {
     assert_eq!(peer.methods(), frames);
     peer.send(0, &connection::CloseOk::default());
     assert_eq!(peer.cause(), CloseCause::ByClient);
+}
+
+#[test]
+fn what_waits_behind_a_commit_stops_neither_reading_nor_other_channels() {
+    let (mut peer, id, other, consumer) = transactional();
+    let deliveries = 80_000;
+    let mut tags = Vec::new();
+    for number in 1..=deliveries {
+        if number > 2 {
+            peer.deliver(1, number, b"");
+        }
+        tags.push(peer.session.channel(id).next_delivery(consumer).unwrap().tag);
+    }
+    let committing = commit(&mut peer, id);
+    assert_eq!(peer.methods(), ["tx.Commit"]);
+    // Publishes fill the space of the channel, and nacks more than that of all output.
+    let body = Bytes::from(vec![0; 10_000]);
+    let mut publishes = 0;
+    while peer.session.channel(id).publish(&Publish::new("", "q", &body)).is_ok() {
+        publishes += 1;
+    }
+    assert!((100..200).contains(&publishes), "about 1 MiB: {publishes}");
+    for tag in tags {
+        peer.session.channel(id).nack(tag, false, true).unwrap();
+    }
+    assert!(peer.session.wants_input(), "the reply has to be read");
+    peer.session.channel(other).publish(&Publish::new("", "q", &body)).unwrap();
+    assert_eq!(peer.methods(), ["basic.Publish", "Header", "Body", "Body", "Body"]);
+    peer.events();
+    peer.send(1, &tx::CommitOk::default());
+    assert!(peer.session.take_reply(&committing).unwrap().is_ok());
+    assert_eq!(peer.methods().len(), publishes * 5 + deliveries as usize);
+    assert!(peer.events().contains(&Event::BufferSpace), "the channel may publish again");
+    peer.session.channel(id).publish(&Publish::new("", "q", &body)).unwrap();
 }
