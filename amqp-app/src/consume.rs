@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use amqp_async::{FieldTable, FieldValue, QueueBind, QueueDeclare, ReceivedMessage};
 
-use crate::limits::{CHANNEL_ROTATION, HOLDING_PREFETCH};
+use crate::limits::{CHANNEL_ROTATION, HOLDING_PREFETCH, ROTATION_MIN};
 use crate::retry::{LastResort, Retry};
 
 type Key = dyn Fn(&ReceivedMessage) -> Option<String> + Send + Sync;
@@ -174,7 +174,8 @@ impl Consume {
     /// The application then parks the replies, if its policy parks. A transaction of several queues is not atomic if a node of
     /// the broker fails. Copies of messages that failed are sent with confirms all the same.
     ///
-    /// It cannot be used with [`by_key`](Self::by_key).
+    /// It cannot be used with [`by_key`](Self::by_key), nor with [`exclusive`](Self::exclusive) and more than one worker. With a
+    /// [`single_active_consumer`](QueueDeclare::single_active_consumer), one worker alone gets messages.
     pub const fn transactional(mut self) -> Self {
         self.transactional = true;
         self
@@ -182,9 +183,9 @@ impl Consume {
 
     /// Consumes on a new channel each time this period has passed. What was held is given back then
     /// ([`Retry::then_hold`]; without this method after 6 min). Messages in work are acknowledged on their own
-    /// channel.
-    pub const fn rotate_every(mut self, period: Duration) -> Self {
-        self.rotation = Some(period);
+    /// channel. The period is at least 10 ms.
+    pub fn rotate_every(mut self, period: Duration) -> Self {
+        self.rotation = Some(period.max(ROTATION_MIN));
         self
     }
 
@@ -236,7 +237,9 @@ impl Consume {
         let queues = self.queues.len().max(1);
         let consumers = queues * usize::from(self.channels());
         let by_default = match &self.retry.last {
-            LastResort::Hold => consumers * usize::from(HOLDING_PREFETCH),
+            LastResort::Hold => {
+                consumers * usize::from(HOLDING_PREFETCH.saturating_add(self.workers()))
+            }
             _ if self.transactional => consumers,
             _ => concurrency.saturating_mul(queues.max(2)),
         };
@@ -343,6 +346,9 @@ mod tests {
         assert_eq!(each(Consume::many(["a", "b"])), [1; 6]);
         assert_eq!(each(Consume::many(["a", "b"]).prefetch(15)), [3, 3, 3, 2, 2, 2]);
         let holding = Consume::new("a").on_failure(Retry::none().then_hold());
-        assert_eq!(holding.prefetch_of(0), HOLDING_PREFETCH);
+        assert_eq!(holding.clone().prefetch_of(0), HOLDING_PREFETCH + 1);
+        assert_eq!(holding.clone().concurrency(30).prefetch_of(0), HOLDING_PREFETCH + 30);
+        let each = holding.concurrency(30).transactional();
+        assert_eq!((0..30).map(|it| each.prefetch_of(it)).max(), Some(HOLDING_PREFETCH + 1));
     }
 }

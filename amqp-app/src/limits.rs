@@ -140,5 +140,8 @@ pub const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 /// How long a source that holds messages consumes on a channel by default: the time after which they come again.
 pub const CHANNEL_ROTATION: Duration = Duration::from_secs(360);
 
-/// The prefetch of a consumer whose source holds messages, by default: those that are held have space in it.
+/// The shortest time for which a source consumes on a channel: to open one takes a few round trips to the broker.
+pub const ROTATION_MIN: Duration = Duration::from_millis(10);
+
+/// The number of messages that a consumer may hold by default. Its prefetch is this and the number of its workers.
 pub const HOLDING_PREFETCH: u16 = 20;

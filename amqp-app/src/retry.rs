@@ -184,9 +184,12 @@ impl Retry {
     /// After the last attempt, holds the message: it stays unacknowledged until the source consumes on another channel
     /// ([`Consume::rotate_every`](crate::Consume::rotate_every)). Then it goes back into its queue, and is handled again.
     ///
-    /// What is held counts towards the prefetch, which is 20 for each consumer by default. If it leaves no place for the
-    /// workers, a further message that fails goes back into its queue after 1 s, and comes again before those behind it. Delays
+    /// What is held counts towards the prefetch. By default each consumer can hold 20 messages beside those in work. If there
+    /// is no place for one more, it goes back into its queue after 1 s, and comes again before those behind it. Delays
     /// ([`after`](Self::after)) do the same without a limit, and survive the process.
+    ///
+    /// On RabbitMQ before 4.3, a quorum queue counts each time towards its delivery limit, and drops or dead-letters the
+    /// message at that limit (<https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>).
     pub fn then_hold(self) -> Self {
         self.then(LastResort::Hold)
     }

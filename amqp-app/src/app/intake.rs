@@ -85,6 +85,11 @@ impl<F: Feed> Intake<F> {
         lock(&self.state).feed.take()
     }
 
+    /// Takes what waits for its key, or for a worker.
+    pub(crate) fn take_waiting(&self) -> Vec<F::Delivery> {
+        lock(&self.state).keys.take_waiting()
+    }
+
     /// Takes no more deliveries: workers get `None`, and what waits is dropped.
     pub(crate) fn close(&self) {
         let dropped = {

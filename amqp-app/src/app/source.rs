@@ -11,7 +11,7 @@ use amqp_async::futures::ChannelClosed;
 use amqp_async::{BasicConsume, Channel, Delivery, Error as ClientError, Tx};
 
 use super::engine::{Engine, NOW, STOPPING};
-use super::group::Group;
+use super::group::{Arrived, Group};
 use super::health::{SourceHealth, Watch};
 use super::intake::Intake;
 use super::lane::Lane;
@@ -195,7 +195,7 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
     fn release(&self) {
         for (queue, delivery) in std::mem::take(&mut *lock(&self.held)) {
             // On a channel in transaction mode, its close gives it back.
-            if delivery.reject(true).is_ok() {
+            if delivery.nack(true).is_ok() {
                 self.engine.counters.given_back.add(&self.lanes[queue].measures, 1);
             }
         }
@@ -296,8 +296,8 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
         *lock(&self.last_error) = None;
         trace::consumer_started(&self.names);
         *lock(&self.closed) = Some(channel.closed());
-        // What was held on a channel that has closed.
-        lock(&self.held).clear();
+        // What a worker has held since the last channel was left.
+        self.release();
         self.intake.open(group);
         self.is_consuming.store(true, Ordering::Release);
     }
@@ -335,9 +335,15 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
         self.cancel(group).await;
     }
 
-    /// Leaves a channel, on which messages may still be in work.
+    /// Leaves a channel, on which messages may still be in work. What waits for its key goes back before the next consumers
+    /// start: otherwise they would get what is behind it first.
     async fn leave(&self) {
         let group = self.intake.take();
+        for Arrived { delivery, queue, .. } in self.intake.take_waiting() {
+            if delivery.nack(true).is_ok() {
+                self.engine.counters.given_back.add(&self.lanes[queue].measures, 1);
+            }
+        }
         self.cancel(group).await;
     }
 

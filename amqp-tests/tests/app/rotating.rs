@@ -1,7 +1,9 @@
 //! Sources that hold what has failed, and consume on a new channel from time to time.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
+use amqp_app::Health;
 use amqp_app::prelude::*;
 
 use crate::at::{At, Log, Make, beside, on_model, on_rabbitmq, sleep, source, until};
@@ -10,12 +12,14 @@ on_model! {
     gr_6_a_message_that_is_held_comes_again_on_the_next_channel
     gr_6_what_is_held_leaves_places_for_the_workers
     gr_9_gr_10_messages_are_acknowledged_on_their_own_channel
+    gr_9_the_order_of_a_key_outlasts_its_channel
 }
 
 on_rabbitmq! {
     gr_6_a_message_that_is_held_comes_again_on_the_next_channel
     gr_6_what_is_held_leaves_places_for_the_workers
     gr_9_gr_10_messages_are_acknowledged_on_their_own_channel
+    gr_9_the_order_of_a_key_outlasts_its_channel
 }
 
 fn both(queue: &str) -> [Consume; 2] {
@@ -108,4 +112,36 @@ async fn gr_9_gr_10_messages_are_acknowledged_on_their_own_channel<P: Make>(at: 
         assert_eq!((report.handled, report.stale, report.failed), (MESSAGES as u64, 0, 0));
         at.log.take();
     }
+}
+
+/// One message of the key is in work, one waits for it, and the others are with the consumer, or behind.
+async fn gr_9_the_order_of_a_key_outlasts_its_channel<P: Make>(at: At<P>) {
+    const MESSAGES: usize = 12;
+    let client = at.client().await;
+    let queue = client.queue("ordered").await;
+    let health = Arc::new(Mutex::new(None::<Health>));
+    let in_work = Arc::clone(&health);
+    let handler = move |Text(text): Text, State(log): State<Log>| {
+        let in_work = in_work.lock().unwrap().clone();
+        async move {
+            // Longer than a channel is used.
+            sleep(Duration::from_millis(60)).await;
+            let sources = in_work.unwrap().report().unwrap().sources;
+            log.add(format!("{text} {}", sources[0].in_work));
+        }
+    };
+    let consume = source(queue.as_str()).concurrency(2).prefetch(3).by_key(|_| Some("one".into()));
+    let consume = consume.rotate_every(Duration::from_millis(40));
+    let app = at.app().consume(consume, handler);
+    *health.lock().unwrap() = Some(app.health());
+    let report = beside(app, async |_| {
+        for number in 0..MESSAGES {
+            client.send(&queue, number.to_string()).await;
+        }
+        at.log.reach(MESSAGES).await;
+    })
+    .await;
+    let expected: Vec<_> = (0..MESSAGES).map(|it| format!("{it} 1")).collect();
+    assert_eq!(at.log.lines(), expected, "in order, and one at a time");
+    assert_eq!((report.handled, report.stale), (MESSAGES as u64, 0));
 }
