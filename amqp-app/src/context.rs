@@ -63,6 +63,8 @@ pub(crate) enum Held {
     /// The handler has taken it, and acknowledges it itself.
     #[default]
     Taken,
+    /// The application answers it, and sees to what follows.
+    Answered,
     /// The application has given it back, because the handler took too long to end.
     GivenBack,
 }
@@ -88,7 +90,7 @@ impl Slot {
     pub(crate) fn look<T>(&self, look: impl FnOnce(&Delivery) -> T) -> Option<T> {
         match &*lock(&self.0) {
             Held::Here(delivery) => Some(look(delivery)),
-            Held::Taken | Held::GivenBack => None,
+            Held::Taken | Held::Answered | Held::GivenBack => None,
         }
     }
 
@@ -99,6 +101,10 @@ impl Slot {
     /// Puts back what an extractor has taken for a handler that is not called.
     fn put(&self, delivery: Delivery) {
         *lock(&self.0) = Held::Here(delivery);
+    }
+
+    pub(crate) fn is_answered(&self) -> bool {
+        matches!(*lock(&self.0), Held::Answered)
     }
 
     pub(crate) fn was_given_back(&self) -> bool {

@@ -22,7 +22,11 @@ use crate::trace;
 /// If the connection is lost, and it is unknown whether the broker has committed, they finish: a duplicate is better than a
 /// loss. The message may come again, and its outcome is remembered ([`Consume::forget`](crate::Consume::forget)).
 ///
-/// A participant that is dropped without `finish` or `abort` is one of a process that ends: its `Drop` should abort.
+/// A participant is dropped without `finish` or `abort` if the process ends, or if a handler that blocks lets it join after
+/// its timeout: its `Drop` should abort. A handler that takes its [`Delivery`](amqp_async::Delivery) decides by itself, and its
+/// participants abort.
+///
+/// Votes have the timeout of the handler. `finish` and `abort` have none, and the worker waits for them.
 ///
 /// ```
 /// use amqp_app::prelude::*;

@@ -1,7 +1,7 @@
 //! `Engine`: what the sources of a running application share.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use amqp_async::Connection;
 
@@ -27,6 +27,8 @@ pub(crate) struct Engine {
     /// Workers and supervisors that have not ended.
     tasks: AtomicUsize,
     idle: Level,
+    /// Whether a commit was under way when the time for a shutdown expired.
+    commits_late: AtomicBool,
 }
 
 impl Engine {
@@ -40,6 +42,7 @@ impl Engine {
             error: Mutex::default(),
             tasks: AtomicUsize::new(0),
             idle: Level::default(),
+            commits_late: AtomicBool::new(false),
         }
     }
 
@@ -65,6 +68,15 @@ impl Engine {
         if self.tasks.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.idle.raise(1);
         }
+    }
+
+    /// A commit is under way although the time for a shutdown has expired.
+    pub(crate) fn commit_is_late(&self) {
+        self.commits_late.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn commits_late(&self) -> bool {
+        self.commits_late.load(Ordering::Acquire)
     }
 
     /// Waits until all tasks have ended.

@@ -62,17 +62,22 @@ impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
             Either::Second(()) => return Ok(Counters::default().report(shutdown.signal())),
         };
         let sender = Sender::new(runner.clone(), publishing.connection.clone());
-        let engine = Engine::new(runner, consuming.connection.clone(), sender, stop);
+        let engine = Arc::new(Engine::new(runner, consuming.connection.clone(), sender, stop));
         let health = self.health.clone();
-        let app = Running { engine: Arc::new(engine), sources: Vec::new(), health };
+        let app = Running { engine: Arc::clone(&engine), sources: Vec::new(), health };
         let result = app.run(self, shutdown).await;
         for Lease { connection, owned } in [publishing, consuming] {
             if owned {
                 connection.close().await;
             }
         }
+        // The close has ended commits that were under way, and participants see to that.
+        if engine.commits_late() {
+            let last = engine.runner.now().checked_add(ABANDONED_WAIT);
+            engine.runner.until(last, engine.idle()).await;
+        }
         drop(guard);
-        result
+        result.map(|report| engine.counters.report(report.signal))
     }
 
     /// Changes what a configuration changes.
@@ -113,6 +118,10 @@ impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
             }
             if consume.transactional && consume.key.is_some() {
                 let text = "a transactional source cannot keep the order of keys: its workers have channels of their own";
+                return Err(Error::Invalid(text.into()));
+            }
+            if consume.channels() > 1 && consume.exclusive {
+                let text = "an exclusive consumer is one, and a transactional source has one for each worker";
                 return Err(Error::Invalid(text.into()));
             }
             for queue in consume.names() {

@@ -146,13 +146,18 @@ pub(crate) async fn answer<S>(
     counter: &Counter,
     answer: impl FnOnce(Delivery) -> Result<(), AckError>,
 ) -> Answered {
-    let Some(delivery) = job.slot.take(Held::Taken) else { return Answered::NotHere };
-    let mut answered = answer(delivery).is_ok();
-    if answered && let Some(tx) = job.tx {
-        answered = matches!(transaction::commit(tx).await, Transacted::Committed);
-    }
+    let Some(delivery) = job.slot.take(Held::Answered) else { return Answered::NotHere };
+    let answered = answer(delivery).is_ok() && committed(job).await;
     count(job, counter, answered);
     if answered { Answered::Known } else { Answered::Lost }
+}
+
+/// Commits what was answered, in a transaction.
+pub(crate) async fn committed<S>(job: Job<'_, S>) -> bool {
+    match job.tx {
+        Some(tx) => matches!(transaction::commit(tx).await, Transacted::Committed),
+        None => true,
+    }
 }
 
 pub(crate) fn count<S>(Job { source, lane, .. }: Job<'_, S>, counter: &Counter, answered: bool) {

@@ -52,7 +52,7 @@ pub(crate) async fn transact<S>(
     let engine = &job.source.engine;
     // Its channel has closed while it was handled, such as by the consumer timeout: nothing was refused.
     if job.slot.look(Delivery::is_stale) == Some(true) {
-        drop(job.slot.take(Held::Taken));
+        drop(job.slot.take(Held::Answered));
         return Transacted::Lost;
     }
     // A missing exchange would close the channel, and the message would come again and again.
@@ -65,7 +65,7 @@ pub(crate) async fn transact<S>(
     if let Err(failure) = publish(&engine.runner, tx, messages).await {
         return roll_back(tx).await.unwrap_or(Transacted::Failed(failure));
     }
-    let Some(delivery) = job.slot.take(Held::Taken) else {
+    let Some(delivery) = job.slot.take(Held::Answered) else {
         return roll_back(tx).await.unwrap_or(Transacted::GivenBack);
     };
     if delivery.ack().is_err() {

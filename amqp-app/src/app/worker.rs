@@ -12,11 +12,11 @@ use super::group::Arrived;
 use super::lane::Lane;
 use super::settle::{self, Job, Work};
 use super::source::Source;
-use super::transaction;
 use crate::context::{Context, Facts, Held, Slot};
 use crate::copy;
 use crate::decide::{Step, decide};
 use crate::failure::{Failure, FailureCause, Verdict};
+use crate::limits::CONFIRMS_TIMEOUT;
 use crate::outcome::Outcome;
 use crate::retry::LastResort;
 use crate::sync::{Either, catching, race};
@@ -45,7 +45,16 @@ pub(crate) async fn work<S: Clone + Send + Sync + 'static>(source: &Source<S>, w
             // A part of the application that is not the handler, such as the policy's condition.
             Either::First(Err(panic)) => settle::panicked(job, &panic).await,
             // The time for a shutdown has expired: the handler is dropped, and its message is given back.
-            Either::Second(()) => source.abandon_one(queue, &slot, tx.as_ref()),
+            Either::Second(()) => {
+                source.abandon_one(queue, &slot, tx.as_ref());
+                if slot.is_answered() {
+                    // Participants wait for the result of the commit. At the latest, the connection closes.
+                    source.engine.commit_is_late();
+                    let runner = &source.engine.runner;
+                    let deadline = runner.now().checked_add(CONFIRMS_TIMEOUT);
+                    runner.until(deadline, handling).await;
+                }
+            }
         }
         source.end(worker);
         in_flight.end();
@@ -200,12 +209,9 @@ async fn attempt<S: Clone + Send + Sync + 'static>(
     if !slot.is_here() {
         conclude::undo(job, &context).await;
         if !slot.was_given_back() {
-            if let Some(tx) = job.tx {
-                transaction::commit(tx).await;
-            }
             // The handler has acknowledged it.
             let counter = if outcome.is_success() { &counters.handled } else { &counters.failed };
-            counter.add(&lane.measures, 1);
+            settle::count(job, counter, settle::committed(job).await);
         }
         return Attempted::Settled;
     }

@@ -8,6 +8,10 @@ use crate::failure::Failure;
 
 /// The handler takes the delivery, and acks, nacks or rejects it. The retry policy does not apply. What the handler returns
 /// is not sent, and its failure is only counted. A delivery that is dropped goes back into its queue.
+///
+/// In a [transactional](crate::Consume::transactional) source, what the handler has answered when it returns is committed then.
+/// What it answers later is committed with the next message of its worker, which may not come while the delivery takes the
+/// place of the prefetch.
 impl<S> FromContext<S> for Delivery {
     fn from_context(context: &Context<S>) -> Result<Self, Failure> {
         let missing = "the delivery was taken by another argument, or there is none in this test";

@@ -1,19 +1,25 @@
 //! Resources that take part in the commit of a message.
 
 use amqp_app::prelude::*;
+use amqp_testkit::{Direction, Fault, Proxy};
 
-use crate::at::{At, Log, Make, beside, header, on_model, on_rabbitmq, source, text, until};
+use crate::at::{
+    At, Log, Make, beside, header, on_model, on_rabbitmq, sleep, source, text, until, within,
+};
 
 on_model! {
     gr_17_participants_vote_before_anything_is_sent_and_finish_after_it
     gr_17_participants_abort_when_one_of_them_or_the_handler_fails
     gr_17_participants_abort_when_the_broker_cannot_take_what_is_sent
+    gr_17_u_7_a_commit_is_waited_for_at_the_deadline_of_a_shutdown
     gr_19_what_is_meant_for_a_failed_vote_is_sent_instead
+    gr_19_a_vote_may_stop_the_application
 }
 
 on_rabbitmq! {
     gr_17_participants_vote_before_anything_is_sent_and_finish_after_it
     gr_17_participants_abort_when_one_of_them_or_the_handler_fails
+    gr_17_u_7_a_commit_is_waited_for_at_the_deadline_of_a_shutdown
     gr_19_what_is_meant_for_a_failed_vote_is_sent_instead
 }
 
@@ -30,6 +36,7 @@ impl Participant for Resource {
         match self.vote {
             Err("panic") => panic!("of a participant"),
             Err("hang") => std::future::pending().await,
+            Err("stop") => Err(Failure::stop("it cannot go on")),
             vote => Ok(vote?),
         }
     }
@@ -158,4 +165,51 @@ async fn gr_19_what_is_meant_for_a_failed_vote_is_sent_instead<P: Make>(at: At<P
         assert_eq!(at.log.take(), ["it votes", "it aborts"]);
         assert_eq!((report.handled, report.discarded, report.parked), (0, 1, 0));
     }
+}
+
+/// The second signal comes while the commit is under way, and its reply never comes.
+async fn gr_17_u_7_a_commit_is_waited_for_at_the_deadline_of_a_shutdown<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let queue = client.queue("requests").await;
+    let proxy = Proxy::start(at.port()).unwrap();
+    proxy.before(Direction::ToClient, "tx.commit-ok", 1, Fault::Pause);
+    let handler = async |participants: Participants, State(log): State<Log>| {
+        participants.join(Resource { name: "it", log, vote: Ok(()) });
+    };
+    let consume = source(queue.as_str()).transactional();
+    let report = beside(at.app_at(&proxy.uri()).consume(consume, handler), async |stopper| {
+        client.send(&queue, "1").await;
+        until("the commit", async || proxy.faulted().len() == 1).await;
+        stopper.stop();
+        stopper.stop_now();
+        // Long enough to see a commit dropped that should not be.
+        sleep(Duration::from_millis(200)).await;
+        proxy.inject(Direction::ToClient, Fault::Cut);
+        at.log.reach(2).await;
+    })
+    .await;
+    // The broker has committed, or has not: a duplicate is better than a loss.
+    assert_eq!(at.log.take(), ["it votes", "it finishes"]);
+    assert_eq!((report.stale, report.abandoned), (1, 0));
+    assert_eq!(client.ready(&queue).await, 0, "it has");
+}
+
+async fn gr_19_a_vote_may_stop_the_application<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let (queue, answers) = (client.queue("requests").await, client.queue("answers").await);
+    client.send(&queue, "1").await;
+    for consume in both(&queue) {
+        let to = answers.clone();
+        let handler = move |participants: Participants, State(log): State<Log>| {
+            participants.join(Resource { name: "it", log, vote: Err("stop") });
+            let instead = Message::new("not stored").to_queue(&to);
+            std::future::ready(Outcome::success().on_commit_failure([instead]))
+        };
+        let running = at.app().consume(consume, handler).run(Shutdown::never());
+        let error = within("the end", running).await.unwrap_err();
+        assert!(matches!(error, Error::Stopped { .. }), "{error}");
+        assert_eq!(at.log.take(), ["it votes", "it aborts"]);
+        until("the message", async || client.ready(&queue).await == 1).await;
+    }
+    assert_eq!(client.ready(&answers).await, 0);
 }

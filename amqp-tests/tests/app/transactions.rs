@@ -11,7 +11,7 @@ use crate::at::{
 
 on_model! {
     gr_5_gr_15_u_1_replies_and_acknowledgement_are_one_transaction
-    gr_5_a_transactional_source_cannot_order_by_key
+    gr_5_a_transactional_source_has_no_order_by_key_and_no_exclusive_workers
     gr_5_failures_follow_the_policy_in_a_transaction_too
     gr_5_a_handler_that_takes_the_delivery_commits_its_answer
     gr_5_a_transaction_waits_for_the_end_of_an_alarm
@@ -86,11 +86,17 @@ async fn gr_5_gr_15_u_1_replies_and_acknowledgement_are_one_transaction<P: Make>
     assert_eq!(seen, expected);
 }
 
-async fn gr_5_a_transactional_source_cannot_order_by_key<P: Make>(at: At<P>) {
+async fn gr_5_a_transactional_source_has_no_order_by_key_and_no_exclusive_workers<P: Make>(
+    at: At<P>,
+) {
     let consume = transactional("q").by_header("tenant");
     let error = at.app().consume(consume, async || {}).run(Shutdown::never()).await;
     let error = error.unwrap_err().to_string();
     assert!(error.contains("a transactional source cannot keep the order of keys"), "{error}");
+    let consume = transactional("q").concurrency(2).exclusive();
+    let error = at.app().consume(consume, async || {}).run(Shutdown::never()).await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("an exclusive consumer is one"), "{error}");
 }
 
 async fn gr_5_failures_follow_the_policy_in_a_transaction_too<P: Make>(at: At<P>) {
@@ -331,7 +337,7 @@ async fn u_5_f_9_a_reply_that_reaches_no_queue_is_parked_when_its_request_is_gon
     let [queue, answers] = two(&client).await;
     let to = answers.clone();
     let handler = move |Text(text): Text| {
-        let nowhere = Message::new(text.clone()).to("amq.direct", "nobody listens");
+        let nowhere = Message::new(text.clone()).to("amq.direct", "no binding");
         let reply = Message::new("to the requester").reply();
         let sent = Message::new("sent").to_queue(&to);
         std::future::ready(if text == "reply" { vec![reply, sent] } else { vec![nowhere, sent] })
@@ -341,7 +347,7 @@ async fn u_5_f_9_a_reply_that_reaches_no_queue_is_parked_when_its_request_is_gon
         let parked = client.expect(&format!("{queue}.parked")).await;
         assert_eq!(text(&parked), "1");
         assert_eq!(header(&parked, "retry-exchange").as_deref(), Some("amq.direct"));
-        assert_eq!(header(&parked, "retry-routing-key").as_deref(), Some("nobody listens"));
+        assert_eq!(header(&parked, "retry-routing-key").as_deref(), Some("no binding"));
         assert!(header(&parked, "retry-error").unwrap().contains("NO_ROUTE"));
         parked.ack().unwrap();
         assert_eq!(client.bodies(&answers, 1).await, ["sent"]);
