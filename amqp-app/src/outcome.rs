@@ -38,7 +38,8 @@ impl Outcome {
     /// message cannot be sent, or the broker refuses the transaction. Then these are sent, the message is acknowledged, and
     /// the retry policy does not apply.
     ///
-    /// If the connection is lost, the message comes again, and these are not sent.
+    /// If the connection is lost, the message comes again, and these are not sent. Nor are they if a participant votes with
+    /// [`Failure::give_back`] or [`Failure::stop`].
     ///
     /// ```
     /// use amqp_app::prelude::*;

@@ -52,7 +52,7 @@ pub(crate) async fn conclude<S: Clone + Send + Sync + 'static>(
     };
     let Err(failure) = concluded else { return Attempted::Settled };
     participants.abort(&job.lane.queue).await;
-    let is_final = failure.verdict != Verdict::GiveBack;
+    let is_final = !matches!(failure.verdict, Verdict::GiveBack | Verdict::Stop);
     if is_final && !instead.is_empty() && send_instead(job, message, &failure, instead).await {
         return Attempted::Settled;
     }
@@ -90,13 +90,27 @@ pub(crate) async fn recall<S: Clone + Send + Sync + 'static>(
         (Some(Kept::Refused(error, instead)), _) => {
             let failure = Failure::new(Verdict::Permanent, FailureCause::Unsent, error);
             let is_sent =
-                !instead.is_empty() && send_instead(job, message, &failure, instead).await;
-            if is_sent { Recalled::Settled } else { Recalled::Failed(failure) }
+                !instead.is_empty() && send_instead(job, message, &failure, instead.clone()).await;
+            if is_sent {
+                return Recalled::Settled;
+            }
+            // It may not be parked now, and come once more. Without an id it might be another message then.
+            if id(message).is_some() {
+                let kept = Kept::Refused(failure.to_string(), instead);
+                lock(&lane.remembered).keep(runner.now(), mark, kept);
+            }
+            Recalled::Failed(failure)
         }
         (Some(Kept::Sent(sent)), Some(tx)) => {
+            let again = sent.clone();
             match transacted(job, tx, message, &mut Joint::default(), sent, &[]).await {
                 Ok(()) => Recalled::Settled,
-                Err(failure) => Recalled::Failed(failure),
+                Err(failure) => {
+                    if failure.verdict == Verdict::GiveBack {
+                        lock(&lane.remembered).keep(runner.now(), mark, Kept::Sent(again));
+                    }
+                    Recalled::Failed(failure)
+                }
             }
         }
         (Some(Kept::Sent(sent)), None) => {
