@@ -124,7 +124,7 @@ pub const CONFIG_FILE_BYTES: usize = 1 << 20;
 /// The maximum depth of tables and sections in a configuration. The parser of TOML has a limit of this size too.
 pub const CONFIG_DEPTH_MAX: usize = 80;
 
-/// The maximum length of an unknown key in an error, in bytes. What is longer is no slip of a name.
+/// The maximum length of an unknown key in an error, in bytes. What is longer is not a misspelt name.
 pub const CONFIG_NAME_MAX: usize = 64;
 
 /// The maximum size of a file with a password or a URL in bytes: more than a token of OAuth 2 has.

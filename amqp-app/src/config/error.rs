@@ -55,7 +55,7 @@ impl ConfigError {
         }
     }
 
-    /// Returns the column in characters, counted from 1. `None` if there is no line.
+    /// Returns the column in characters, counted from 1. `None` without a line.
     pub fn column(&self) -> Option<usize> {
         match self.0.place {
             Place::At { column, .. } => Some(column),

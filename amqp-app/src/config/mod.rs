@@ -192,7 +192,7 @@ pub enum Format {
     /// The ini files of nucleon: files named `*.ini` and `*.cfg`.
     #[cfg(feature = "compat")]
     Ini,
-    /// The files of gocept.amqprun: files named `*.conf` whose first line that is no comment begins with `<` or `%`.
+    /// The files of gocept.amqprun: files named `*.conf` whose first line that is not a comment begins with `<` or `%`.
     #[cfg(feature = "compat")]
     ZConfig,
 }

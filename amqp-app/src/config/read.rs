@@ -201,7 +201,7 @@ pub(crate) fn meant(name: &str, known: &[impl AsRef<str>]) -> String {
     near.min().map_or_else(String::new, |(_, it)| format!("did you mean {it:?}? "))
 }
 
-/// A name as a message shows it. A text that is no ordinary name may be a value that a slip has made a key.
+/// A name as a message shows it. Other texts than ordinary names may be values that a slip has made a key.
 pub(crate) struct Shown<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Shown<'_> {

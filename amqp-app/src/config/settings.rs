@@ -198,7 +198,7 @@ fn find<'a>(table: &'a BTreeMap<String, Setting>, key: &str) -> Option<&'a Setti
 
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A key that is no name may be a value that a slip has made a key.
+        // A key that is not a name may be a value that a slip has made a key.
         f.debug_set().entries(self.keys().filter(|key| is_name(key))).finish()
     }
 }

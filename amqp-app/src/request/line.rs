@@ -31,7 +31,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Opens a channel, and starts a task that gives each reply to its request, until `stop` is raised.
+    /// Opens a channel, and starts a task that passes each reply to its request, until `stop` is raised.
     pub(super) async fn open(
         connection: Connection,
         table: &Arc<Table<Reply>>,

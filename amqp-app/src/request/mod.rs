@@ -147,7 +147,8 @@ impl<P: Asynchronous> Requester<P> {
     /// before, and to an error if there are none.
     ///
     /// # Errors
-    /// [`RequestError`], if there is no reply. A deadline is an error only if the broker has not confirmed the request.
+    /// [`RequestError`], if no reply has come. A deadline that has passed is an error only if the broker has not confirmed
+    /// the request: otherwise the list is empty.
     ///
     /// # Cancel safety
     /// As for [`request`](Self::request).

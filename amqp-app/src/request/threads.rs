@@ -24,7 +24,8 @@ impl Requester<Connector> {
     /// and an error if there are none.
     ///
     /// # Errors
-    /// [`RequestError`], if there is no reply. A deadline is an error only if the broker has not confirmed the request.
+    /// [`RequestError`], if no reply has come. A deadline that has passed is an error only if the broker has not confirmed
+    /// the request: otherwise the list is empty.
     pub fn request_many(
         &self,
         request: Message,

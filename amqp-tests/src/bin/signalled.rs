@@ -20,7 +20,7 @@ async fn main() -> Result<Report, Box<dyn std::error::Error>> {
     thread::spawn(|| {
         let mut line = String::new();
         let read = io::stdin().read_line(&mut line);
-        // The end of the input is no line.
+        // The end of the input is not a line.
         GO.store(read.is_ok_and(|read| read > 0), Ordering::Release);
     });
     let app = App::new(Connector::new(&uri)?)

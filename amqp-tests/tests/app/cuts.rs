@@ -83,7 +83,7 @@ async fn gr_5_u_1_u_2_u_4_a_cut_at_a_commit_parts_no_replies_from_their_request<
         *counts.entry(reply.properties().unwrap().message_id.unwrap()).or_default() += 1;
     }
     assert_eq!((counts.len(), client.ready(&queue).await), (ROUNDS * REPLIES, 0));
-    // Each of these commits was atomic, so there are no duplicates at all: what comes again was not committed.
+    // Each of these commits was atomic, so nothing is duplicated: what comes again was not committed.
     let duplicates: Vec<_> = counts.iter().filter(|(_, count)| **count != 1).collect();
     assert!(duplicates.is_empty(), "{duplicates:?}");
     assert!(deliveries > ROUNDS, "{deliveries}: none was handled again");
