@@ -226,10 +226,24 @@ impl Lanes {
         if self.forget_commit(channel) {
             return;
         }
-        let front = self.lanes.get_mut(&channel).and_then(VecDeque::front_mut);
-        if let Some(item) = front.filter(|item| item.is_held()) {
-            item.commit = Some(Commit::Answered);
-            self.turns.push_back(channel);
+        self.count_after();
+        let Some(lane) = self.lanes.get_mut(&channel).filter(|lane| is_held(lane)) else { return };
+        match lane.front_mut() {
+            Some(item) if !item.after.is_empty() => item.commit = Some(Commit::Answered),
+            _ => drop(lane.pop_front()),
+        }
+        self.take_turn(channel);
+    }
+
+    /// Gives the channel a turn if its lane may send, and removes the lane if it is empty.
+    fn take_turn(&mut self, channel: u16) {
+        match self.lanes.get(&channel).map(VecDeque::front) {
+            Some(None) => {
+                self.lanes.remove(&channel);
+                self.count_in_use();
+            }
+            Some(Some(next)) if !next.is_held() => self.turns.push_back(channel),
+            _ => {}
         }
     }
 
@@ -294,14 +308,7 @@ impl Lanes {
         self.after_bytes -= item.after_counted;
         self.bytes -= before;
         lane.pop_front();
-        match lane.front() {
-            None => {
-                self.lanes.remove(&channel);
-                self.count_in_use();
-            }
-            Some(next) if next.is_held() => {}
-            Some(_) => self.turns.push_back(channel),
-        }
+        self.take_turn(channel);
     }
 
     pub(super) fn abandon(&mut self, channel: u16, discarded: &mut Vec<Bytes>) {

@@ -3,7 +3,9 @@
 
 use amqp_core::proto::method::{basic, channel, connection, tx};
 use amqp_core::requests::{TxCommit, TxSelect};
-use amqp_core::{BasicConsume, BasicQos, Call, ChannelId, CloseCause, ConsumerKey, Event, Publish};
+use amqp_core::{
+    BasicConsume, BasicQos, Call, ChannelId, CloseCause, ConsumerKey, Event, Publish, Transmit,
+};
 use bytes::Bytes;
 
 use crate::contents::consuming;
@@ -112,6 +114,22 @@ fn closes_wait_for_the_commit() {
     assert_eq!(peer.methods(), frames);
     peer.send(0, &connection::CloseOk::default());
     assert_eq!(peer.cause(), CloseCause::ByClient);
+}
+
+/// The event loop of an application polls the output after each input, and need not poll it twice.
+#[test]
+fn a_close_follows_the_last_commit_at_once() {
+    let (mut peer, id, ..) = transactional();
+    commit(&mut peer, id);
+    commit(&mut peer, id);
+    peer.session.close(peer.now);
+    assert_eq!(peer.methods(), ["tx.Commit"]);
+    peer.send(1, &tx::CommitOk::default());
+    assert_eq!(peer.methods(), ["tx.Commit"]);
+    peer.send(1, &tx::CommitOk::default());
+    let mut out = Transmit::new();
+    assert!(peer.session.poll_transmit(peer.now, &mut out));
+    assert!(!out.is_empty());
 }
 
 #[test]
