@@ -1,6 +1,8 @@
 //! Messages that no handler can handle: each costs itself alone.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use amqp_app::prelude::*;
 use amqp_proto::ShortStr;
@@ -9,8 +11,8 @@ use amqp_testkit::RawConnection;
 use amqp_testkit::raw_connection::nested_headers;
 
 use crate::at::{
-    At, Log, Make, beside, header, on_model, on_rabbitmq, on_tokio_multi_thread, sleep, source,
-    text, unique, until,
+    At, Log, Make, beside, header, on_model, on_rabbitmq, on_tokio_multi_thread, source, text,
+    unique, until,
 };
 
 on_model! {
@@ -137,19 +139,30 @@ async fn ten_thousand<P: Make>(at: At<P>) {
         drop(client.publisher.send(&message).await.unwrap());
     }
     client.publisher.all_confirmed().await.unwrap();
-    let handler = async |Json(number): Json<usize>, Attempt(attempt): Attempt| match number % 100 {
-        5..10 => Err(Failure::permanent("never")),
-        10..15 => panic!("of the handler"),
-        15..20 => std::future::pending().await,
-        20..30 if attempt == 1 => Err(Failure::retry("once more")),
-        _ => Ok(()),
+    let done = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&done);
+    let handler = move |Json(number): Json<usize>, Attempt(attempt): Attempt| {
+        let done = Arc::clone(&counter);
+        async move {
+            match number % 100 {
+                5..10 => Err(Failure::permanent("never")),
+                10..15 => panic!("of the handler"),
+                15..20 => std::future::pending().await,
+                20..30 if attempt == 1 => Err(Failure::retry("once more")),
+                _ => {
+                    done.fetch_add(1, Ordering::SeqCst);
+                    Ok(())
+                }
+            }
+        }
     };
     let policy = Retry::now(1).pause(Duration::from_millis(1));
     let consume = Consume::new(queue.as_str()).concurrency(16).timeout(Duration::from_millis(20));
     let report = beside(at.app().consume(consume.on_failure(policy), handler), async |_| {
         // A bound on time for all, so that a lost worker is seen.
         until("an empty queue", async || client.ready(&queue).await == 0).await;
-        sleep(Duration::from_millis(200)).await;
+        until("all", async || done.load(Ordering::SeqCst) == 8_000).await;
+        until("the parked", async || client.ready(&format!("{queue}.parked")).await == 2_000).await;
     })
     .await;
     let Report { handled, parked, panicked, timed_out, given_back, stale, .. } = report;

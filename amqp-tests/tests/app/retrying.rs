@@ -6,8 +6,7 @@ use amqp_app::prelude::*;
 use amqp_async::Overflow;
 
 use crate::at::{
-    At, Log, Make, beside, header, number, on_model, on_rabbitmq, sleep, source, text, unique,
-    until,
+    At, Log, Make, beside, header, number, on_model, on_rabbitmq, source, text, unique, until,
 };
 
 on_model! {
@@ -123,8 +122,12 @@ async fn gr_18_the_last_resort_is_what_the_policy_says<P: Make>(at: At<P>) {
         queues.push(queue.queue.clone());
         app = app.consume(
             Consume::new(queue).on_failure(policy),
-            async |Redelivered(again): Redelivered| {
-                if again { Ok(()) } else { Err("no\0w") }
+            async |Redelivered(again): Redelivered, State(log): State<Log>| {
+                if !again {
+                    return Err("no\0w");
+                }
+                log.add("again");
+                Ok(())
             },
         );
     }
@@ -144,10 +147,10 @@ async fn gr_18_the_last_resort_is_what_the_policy_says<P: Make>(at: At<P>) {
         assert_eq!(text(&told), "now", "without NUL");
         assert_eq!(told.properties().unwrap().correlation_id.as_deref(), Some("m"));
         assert_eq!(client.bodies(&archive, 1).await, [queues[3].clone()]);
+        at.log.find("again").await;
         for queue in &queues {
             until("nothing", async || client.ready(queue).await == 0).await;
         }
-        sleep(Duration::from_millis(100)).await;
     })
     .await;
     assert_eq!((report.failed, report.parked, report.handled), (5, 1, 1));

@@ -232,15 +232,24 @@ async fn u_7_a_pool_that_closes_ends_its_listeners<P: Make>(at: At<P>) {
     let pool = Pool::new(at.platform.clone(), 1);
     let member = pool.connection().await.unwrap();
     let log = at.log.clone();
+    let (release, released) = smol::channel::bounded::<()>(1);
     let handler = move |Text(text): Text| {
         log.add(text);
-        // Longer than an ended consumer waits before it is started again.
-        sleep(Duration::from_millis(400))
+        let released = released.clone();
+        async move {
+            released.recv().await.unwrap();
+            // Longer than an ended consumer waits before it is started again.
+            sleep(Duration::from_millis(400)).await;
+        }
     };
     let consume = Consume::new(queue.as_str()).on_failure(Retry::none().then_dead_letter());
     let listening = member.consume_with(consume, handler).await.unwrap();
     at.log.reach(1).await;
-    within("the close", pool.close()).await;
+    let others = async {
+        until("the others", async || client.ready(&queue).await == 4).await;
+        release.send(()).await.unwrap();
+    };
+    within("the close", smol::future::zip(pool.close(), others)).await;
     let report = within("the end", listening.ended()).await.unwrap();
     assert_eq!((report.handled, report.abandoned), (1, 0));
     until("the others", async || client.ready(&queue).await == 4).await;
