@@ -44,6 +44,14 @@ pub struct Consume {
     pub(crate) arguments: FieldTable,
     pub(crate) transactional: bool,
     pub(crate) rotation: Option<Duration>,
+    pub(crate) batching: Option<Batching>,
+}
+
+/// When the messages of a batch are enough.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Batching {
+    pub(crate) size: u16,
+    pub(crate) within: Duration,
 }
 
 impl Consume {
@@ -104,7 +112,8 @@ impl Consume {
     }
 
     /// Sets the prefetch: how many messages the broker sends ahead of their acknowledgement. It is at least the concurrency,
-    /// so that no worker waits in vain, and twice the concurrency by default.
+    /// so that no worker waits in vain, and twice the concurrency by default. With [`batches`](Self::batches), both are times
+    /// the size of a batch.
     ///
     /// The queues of a group ([`many`](Self::many)) have equal parts of it, each at least one. By default each has the
     /// concurrency, or its part of twice the concurrency if that is more.
@@ -181,6 +190,44 @@ impl Consume {
         self
     }
 
+    /// Has the handler called for several messages at once, which it takes as a [`Batch`](crate::Batch): up to `size` messages, and
+    /// those that have come within this time after the first one. What it returns counts for all of them, or for each one
+    /// ([`Outcomes`](crate::Outcomes)).
+    ///
+    /// A bad message does not take others with it. Those that cannot be decoded are no part of the batch. If the handler fails,
+    /// the batch is halved, and the handler is called for each half, down to single messages. The retry policy decides
+    /// about messages for which it fails alone. So a batch should be handled as a whole or not at all, such as in a
+    /// transaction of the database. [`Failure::give_back`](crate::Failure::give_back) and
+    /// [`Failure::stop`](crate::Failure::stop) give back all messages of the batch.
+    ///
+    /// [`concurrency`](Self::concurrency) is the number of batches that are handled at the same time, and the
+    /// [`timeout`](Self::timeout) that of a call. The prefetch is enough for the batches of all workers, at least. With
+    /// [`transactional`](Self::transactional) a batch is one transaction. With [`by_key`](Self::by_key) a batch has at most one
+    /// message of each key.
+    ///
+    /// ```
+    /// use amqp_app::prelude::*;
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Order {
+    ///     id: u64,
+    /// }
+    ///
+    /// async fn store(Batch(orders): Batch<Json<Order>>) -> Result<(), Failure> {
+    ///     let ids: Vec<u64> = orders.iter().map(|Json(order)| order.id).collect();
+    ///     println!("one insert for {ids:?}");
+    ///     Ok(())
+    /// }
+    ///
+    /// # fn example<P: amqp_app::Asynchronous>(app: App<P>) -> App<P> {
+    /// app.consume(Consume::new("orders").batches(100, Duration::from_millis(200)), store)
+    /// # }
+    /// ```
+    pub fn batches(mut self, size: u16, within: Duration) -> Self {
+        self.batching = (size > 1).then_some(Batching { size, within });
+        self
+    }
+
     /// Consumes on a new channel each time this period has passed. What was held is given back then
     /// ([`Retry::then_hold`]; without this method after 6 min). Messages in work are acknowledged on their own
     /// channel. The period is at least 10 ms.
@@ -233,19 +280,30 @@ impl Consume {
 
     /// The prefetch of a consumer: its part of that of the source. Consumers are numbered channel by channel.
     pub(crate) fn prefetch_of(&self, number: usize) -> u16 {
-        let concurrency = usize::from(self.concurrency);
+        let batch = self.batch_size();
         let queues = self.queues.len().max(1);
         let consumers = queues * usize::from(self.channels());
+        let in_work = self.in_work_max();
         let by_default = match &self.retry.last {
             LastResort::Hold => {
-                consumers * usize::from(HOLDING_PREFETCH.saturating_add(self.workers()))
+                consumers * (usize::from(HOLDING_PREFETCH) + usize::from(self.workers()) * batch)
             }
-            _ if self.transactional => consumers,
-            _ => concurrency.saturating_mul(queues.max(2)),
+            _ if self.transactional => consumers * batch,
+            _ => in_work.saturating_mul(queues.max(2)),
         };
-        let shared = self.prefetch.map_or(by_default, usize::from).max(concurrency).max(consumers);
+        let least = in_work.max(consumers * batch);
+        let shared = self.prefetch.map_or(by_default, usize::from).max(least);
         let part = shared / consumers + usize::from(number < shared % consumers);
         u16::try_from(part).unwrap_or(u16::MAX)
+    }
+
+    /// The number of messages that its workers may have in work.
+    pub(crate) fn in_work_max(&self) -> usize {
+        usize::from(self.concurrency) * self.batch_size()
+    }
+
+    pub(crate) fn batch_size(&self) -> usize {
+        self.batching.map_or(1, |it| usize::from(it.size))
     }
 
     /// How long it consumes on a channel.
@@ -275,6 +333,7 @@ impl Consume {
             arguments: FieldTable::new(),
             transactional: false,
             rotation: None,
+            batching: None,
         }
     }
 }
@@ -310,6 +369,7 @@ impl fmt::Debug for Consume {
             .field("by_key", &self.key.is_some())
             .field("timeout", &self.timeout)
             .field("transactional", &self.transactional)
+            .field("batching", &self.batching)
             .field("retry", &self.retry)
             .finish_non_exhaustive()
     }
@@ -317,6 +377,8 @@ impl fmt::Debug for Consume {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::Consume;
     use crate::limits::HOLDING_PREFETCH;
     use crate::retry::Retry;
@@ -345,6 +407,15 @@ mod tests {
         };
         assert_eq!(each(Consume::many(["a", "b"])), [1; 6]);
         assert_eq!(each(Consume::many(["a", "b"]).prefetch(15)), [3, 3, 3, 2, 2, 2]);
+        let batches = |size| Consume::new("a").concurrency(3).batches(size, Duration::ZERO);
+        assert_eq!(parts(&batches(10)), [60], "twice what the workers have in work");
+        assert_eq!(parts(&batches(10).prefetch(5)), [30]);
+        assert_eq!(parts(&batches(1)), [6], "no batches");
+        assert_eq!(
+            each(Consume::new("a").batches(10, Duration::ZERO).prefetch(40))[..3],
+            [14, 13, 13]
+        );
+        assert_eq!(each(Consume::many(["a", "b"]).batches(10, Duration::ZERO)), [10; 6]);
         let holding = Consume::new("a").on_failure(Retry::none().then_hold());
         assert_eq!(holding.clone().prefetch_of(0), HOLDING_PREFETCH + 1);
         assert_eq!(holding.clone().concurrency(30).prefetch_of(0), HOLDING_PREFETCH + 30);

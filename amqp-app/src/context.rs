@@ -11,6 +11,7 @@ use amqp_async::{Delivery, FieldTable, Properties, ReceivedMessage};
 use bytes::Bytes;
 
 use crate::copy;
+use crate::failure::Failure;
 use crate::late::Late;
 use crate::message::Message;
 use crate::participants::{Joined, Joint};
@@ -41,6 +42,10 @@ struct Shared {
     participants: Mutex<Joint>,
     /// Where handlers that block run, and which of them run late. `None` without an application.
     blocking: Option<(Runner, Late)>,
+    /// The messages of the batch for which this stands. `None` for a message.
+    batch: Option<Vec<Arc<Self>>>,
+    /// Why this message is not a part of its batch.
+    refused: Mutex<Option<Failure>>,
 }
 
 enum Content {
@@ -130,21 +135,18 @@ impl<S> Context<S> {
         slot: Arc<Slot>,
         state: S,
     ) -> Self {
-        let Facts { queue, in_place, counts_redelivered, deadline, runner, late } = facts;
-        let shared = Shared {
-            queue,
-            content: Content::Received(message),
-            redelivered,
-            in_place,
-            counts_redelivered,
-            deadline,
-            properties: OnceLock::new(),
-            slot,
-            extensions: Mutex::default(),
-            outgoing: Mutex::default(),
-            participants: Mutex::default(),
-            blocking: Some((runner, late)),
-        };
+        Self { shared: Arc::new(Shared::new(facts, message, redelivered, slot)), state }
+    }
+
+    /// Creates the context of a batch. It stands for its first message, and has no delivery.
+    pub(crate) fn batch_of(
+        facts: Facts,
+        first: ReceivedMessage,
+        messages: &[Self],
+        state: S,
+    ) -> Self {
+        let batch = Some(messages.iter().map(|it| Arc::clone(&it.shared)).collect());
+        let shared = Shared { batch, ..Shared::new(facts, first, false, Arc::default()) };
         Self { shared: Arc::new(shared), state }
     }
 
@@ -165,6 +167,8 @@ impl<S> Context<S> {
             outgoing: Mutex::default(),
             participants: Mutex::default(),
             blocking: None,
+            batch: None,
+            refused: Mutex::default(),
         };
         Self { shared: Arc::new(shared), state }
     }
@@ -265,6 +269,27 @@ impl<S> Context<S> {
         }
     }
 
+    /// Takes this message out of its batch.
+    pub(crate) fn refuse(&self, failure: Failure) {
+        lock(&self.shared.refused).get_or_insert(failure);
+    }
+
+    pub(crate) fn is_refused(&self) -> bool {
+        lock(&self.shared.refused).is_some()
+    }
+
+    pub(crate) fn take_refusal(&self) -> Option<Failure> {
+        lock(&self.shared.refused).take()
+    }
+
+    /// Takes over the participants of a message, and what it sends.
+    pub(crate) fn adopt(&self, other: &Self) {
+        if !Arc::ptr_eq(&self.shared, &other.shared) {
+            lock(&self.shared.participants).append(other.take_participants());
+            lock(&self.shared.outgoing).append(&mut other.take_outgoing());
+        }
+    }
+
     pub(crate) fn take_outgoing(&self) -> Vec<Message> {
         std::mem::take(&mut *lock(&self.shared.outgoing))
     }
@@ -301,6 +326,45 @@ impl<S> Context<S> {
                 (exchange.as_str().unwrap_or_default(), key.as_str().unwrap_or_default())
             }
             Content::Built(message) => (&message.exchange, &message.routing_key),
+        }
+    }
+}
+
+impl<S: Clone> Context<S> {
+    /// Returns the messages of the batch for which the handler is called ([`Consume::batches`](crate::Consume::batches)), and
+    /// otherwise this message. The other methods of a batch's context speak of its first message.
+    pub fn batch(&self) -> Vec<Self> {
+        match &self.shared.batch {
+            None => vec![self.clone()],
+            Some(batch) => {
+                let of_message = |shared: &Arc<_>| Self {
+                    shared: Arc::clone(shared),
+                    state: self.state.clone(),
+                };
+                batch.iter().map(of_message).collect()
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn new(facts: Facts, message: ReceivedMessage, redelivered: bool, slot: Arc<Slot>) -> Self {
+        let Facts { queue, in_place, counts_redelivered, deadline, runner, late } = facts;
+        Self {
+            queue,
+            content: Content::Received(message),
+            redelivered,
+            in_place,
+            counts_redelivered,
+            deadline,
+            properties: OnceLock::new(),
+            slot,
+            extensions: Mutex::default(),
+            outgoing: Mutex::default(),
+            participants: Mutex::default(),
+            blocking: Some((runner, late)),
+            batch: None,
+            refused: Mutex::default(),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::context::Context;
-use crate::extract::FromContext;
+use crate::extract::{FromContext, Scope, arguments};
 use crate::failure::{Failure, FailureCause, Verdict};
 use crate::outcome::{IntoOutcome, Outcome};
 use crate::sync::{Promise, panic_text};
@@ -62,15 +62,20 @@ use crate::sync::{Promise, panic_text};
     note = "each argument must be an extractor (`amqp_app::FromContext`): `Json<T>`, `Payload<T>`, `Text`, `Body`, \
             `Properties`, `Headers`, `RoutingKey`, `Exchange`, `MessageId`, `QueueName`, `Redelivered`, `Attempt`, \
             `Deadline`, `State<S>`, `Extension<T>`, `Outgoing`, `Participants`, `Context<S>` or \
-            `Delivery`, or an `Option<_>` or `Result<_, Failure>` of one",
+            `Delivery`, or an `Option<_>`, a `Result<_, Failure>`, a tuple or a `Batch<_>` of these",
     note = "its result must be an outcome (`amqp_app::IntoOutcome`): `()`, `Message`, `Vec<Message>`, `Reply<_>`, \
-            `Result<_, E>` of these with any error, `Failure` or `Outcome`",
+            `Result<_, E>` of these with any error, `Failure`, `Outcome` or `Outcomes<_>`",
     note = "`State<S>` must be the type of the application's state, and the function must be `async`: for a function that \
             blocks, write `blocking(function)`"
 )]
 pub trait Handler<A, S>: Clone + Send + Sync + 'static {
     /// Handles a message. Resolves to its outcome.
     fn call(self, context: Context<S>) -> impl Future<Output = Outcome> + Send;
+
+    /// Whether it can be called for the messages of a batch ([`Context::batch`]) at once. By default it cannot.
+    fn takes_batches() -> bool {
+        false
+    }
 }
 
 /// A function that handles messages, and may block: the arguments and results are those of [`Handler`].
@@ -86,6 +91,11 @@ pub trait Handler<A, S>: Clone + Send + Sync + 'static {
 pub trait ThreadHandler<A, S>: Clone + Send + Sync + 'static {
     /// Handles a message. Returns its outcome.
     fn call(&self, context: Context<S>) -> Outcome;
+
+    /// Whether it can be called for the messages of a batch ([`Context::batch`]) at once. By default it cannot.
+    fn takes_batches() -> bool {
+        false
+    }
 }
 
 /// Makes a handler of a function that blocks, for an asynchronous application. The function runs on a thread where it may
@@ -148,6 +158,10 @@ where
         drop(awaiting);
         outcome
     }
+
+    fn takes_batches() -> bool {
+        F::takes_batches()
+    }
 }
 
 /// Work for another thread, where the span that is current here is current too.
@@ -159,27 +173,6 @@ fn carried<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
         let _attached = current.attach();
         work()
     }
-}
-
-/// Reads the arguments of a handler. If one cannot be read, the others are given back, so that a delivery among them follows
-/// the policy, and the failure is returned.
-macro_rules! arguments {
-    ($context:expr, $($argument:ident)*) => {
-        match ($($argument::from_context($context),)*) {
-            ($(Ok($argument),)*) => Ok(($($argument,)*)),
-            #[allow(unreachable_patterns, reason = "without arguments")]
-            ($($argument,)*) => {
-                let mut failed: Option<Failure> = None;
-                $(
-                    match $argument {
-                        Ok(argument) => argument.give_back($context),
-                        Err(failure) => drop(failed.get_or_insert(failure)),
-                    }
-                )*
-                Err(failed.map_or_else(Outcome::success, Outcome::failure))
-            }
-        }
-    };
 }
 
 macro_rules! handlers {
@@ -197,9 +190,13 @@ macro_rules! handlers {
                 async fn call(self, context: Context<S>) -> Outcome {
                     let handling = match arguments!(&context, $($argument)*) {
                         Ok(($($argument,)*)) => self($($argument),*),
-                        Err(outcome) => return outcome,
+                        Err(failure) => return failure.map_or_else(Outcome::success, Outcome::failure),
                     };
                     handling.await.into_outcome()
+                }
+
+                fn takes_batches() -> bool {
+                    Scope::fit_a_batch(&[$(<$argument as FromContext<S>>::SCOPE),*])
                 }
             }
 
@@ -213,8 +210,12 @@ macro_rules! handlers {
                 fn call(&self, context: Context<S>) -> Outcome {
                     match arguments!(&context, $($argument)*) {
                         Ok(($($argument,)*)) => self($($argument),*).into_outcome(),
-                        Err(outcome) => outcome,
+                        Err(failure) => failure.map_or_else(Outcome::success, Outcome::failure),
                     }
+                }
+
+                fn takes_batches() -> bool {
+                    Scope::fit_a_batch(&[$(<$argument as FromContext<S>>::SCOPE),*])
                 }
             }
         )*

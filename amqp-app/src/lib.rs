@@ -86,8 +86,8 @@ pub use context::Context;
 pub use delay::{DelayError, Delays};
 pub use error::Error;
 pub use extract::{
-    Attempt, Body, Deadline, Exchange, Extension, FromContext, Headers, Json, MessageId, Outgoing,
-    Payload, QueueName, Redelivered, RoutingKey, State, Text,
+    Attempt, Batch, Body, Deadline, Exchange, Extension, FromContext, Headers, Json, MessageId,
+    Outgoing, Payload, QueueName, Redelivered, RoutingKey, Scope, State, Text,
 };
 pub use failure::{BoxError, Failure, FailureCause};
 #[cfg(any(feature = "cbor", feature = "msgpack"))]
@@ -100,7 +100,7 @@ pub use message::Message;
 pub use middleware::ThreadNext;
 pub use middleware::{Next, Route, RouteFuture};
 pub use outbox::{Outbox, Relay, RelayReport};
-pub use outcome::{IntoOutcome, IntoReply, Outcome, Reply};
+pub use outcome::{IntoOutcome, IntoReply, Outcome, Outcomes, Reply};
 pub use participants::{Participant, Participants};
 pub use platform::{Asynchronous, Platform};
 pub use pool::{Listening, Member, Pool, PoolStatus, Pools};

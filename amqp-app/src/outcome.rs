@@ -16,22 +16,24 @@ pub struct Outcome {
     result: Result<Vec<Message>, Failure>,
     /// What is sent instead if the result cannot be committed.
     instead: Vec<Message>,
+    /// What has become of each message of a batch.
+    each: Option<Vec<Self>>,
 }
 
 impl Outcome {
     /// Creates the outcome of a message that is handled; nothing is sent.
     pub const fn success() -> Self {
-        Self { result: Ok(Vec::new()), instead: Vec::new() }
+        Self { result: Ok(Vec::new()), instead: Vec::new(), each: None }
     }
 
     /// Creates the outcome of a message that is handled when these messages are confirmed.
     pub fn send(messages: impl IntoIterator<Item = Message>) -> Self {
-        Self { result: Ok(messages.into_iter().collect()), instead: Vec::new() }
+        Self::from(Ok(messages.into_iter().collect()))
     }
 
     /// Creates the outcome of a message that was not handled.
     pub fn failure(failure: impl Into<Failure>) -> Self {
-        Self { result: Err(failure.into()), instead: Vec::new() }
+        Self::from(Err(failure.into()))
     }
 
     /// Sets what is sent instead if the result cannot be committed: a [participant](crate::Participant) votes against it, a
@@ -54,36 +56,63 @@ impl Outcome {
         self
     }
 
-    /// Returns whether the message is handled.
-    pub const fn is_success(&self) -> bool {
-        self.result.is_ok()
+    /// Returns whether the message is handled; for [`Outcomes`], whether all messages are.
+    pub fn is_success(&self) -> bool {
+        self.as_result().is_ok()
     }
 
-    /// Returns the messages to send, or why the message was not handled.
+    /// Returns the messages to send, or why the message was not handled. For [`Outcomes`], they are none, or it is the first
+    /// failure.
     ///
     /// # Errors
     /// The failure.
     pub fn as_result(&self) -> Result<&[Message], &Failure> {
-        self.result.as_deref()
+        let mut failures = self.each.iter().flatten().filter_map(|it| it.as_result().err());
+        failures.next().map_or_else(|| self.result.as_deref(), Err)
     }
 
-    /// Returns the messages to send, or why the message was not handled, by value.
+    /// Returns the messages to send, or why the message was not handled, by value. For [`Outcomes`], they are the messages of
+    /// all, or it is the first failure.
     ///
     /// # Errors
     /// The failure.
     pub fn into_result(self) -> Result<Vec<Message>, Failure> {
-        self.result
+        let mut messages = self.result?;
+        for outcome in self.each.into_iter().flatten() {
+            messages.append(&mut outcome.into_result()?);
+        }
+        Ok(messages)
     }
 
     /// The result, and what is sent instead if it cannot be committed.
     pub(crate) fn into_parts(self) -> (Result<Vec<Message>, Failure>, Vec<Message>) {
         (self.result, self.instead)
     }
+
+    /// Takes the outcome of each message of a batch, if the handler has told them apart.
+    pub(crate) fn take_each(&mut self) -> Option<Vec<Self>> {
+        self.each.take()
+    }
+
+    /// The outcome of the only message.
+    pub(crate) fn of_one(mut self) -> Self {
+        match self.each.take() {
+            None => self,
+            Some(mut each) => match (each.pop(), each.len()) {
+                (Some(only), 0) => only.of_one(),
+                (last, others) => {
+                    let outcomes = others + usize::from(last.is_some());
+                    let text = format!("the handler returned {outcomes} outcomes for 1 message");
+                    Self::failure(Failure::permanent(text))
+                }
+            },
+        }
+    }
 }
 
 impl From<Result<Vec<Message>, Failure>> for Outcome {
     fn from(result: Result<Vec<Message>, Failure>) -> Self {
-        Self { result, instead: Vec::new() }
+        Self { result, instead: Vec::new(), each: None }
     }
 }
 
@@ -91,7 +120,7 @@ impl From<Result<Vec<Message>, Failure>> for Outcome {
 #[diagnostic::on_unimplemented(
     message = "a handler cannot return `{Self}`",
     note = "a handler may return `()`, `Message`, `[Message; N]`, `Vec<Message>`, `Option<_>` of these, `Reply<_>`, \
-            `Result<_, E>` of these with any error `E`, `Failure` or `Outcome`"
+            `Result<_, E>` of these with any error `E`, `Failure`, `Outcome`, or `Outcomes<_>` for a batch"
 )]
 pub trait IntoOutcome {
     /// Returns the outcome of the handler.
@@ -149,6 +178,35 @@ impl IntoOutcome for Failure {
 impl IntoOutcome for Outcome {
     fn into_outcome(self) -> Self {
         self
+    }
+}
+
+/// The outcomes of the messages of a batch, one for each, in their order: see
+/// [`Consume::batches`](crate::Consume::batches). Those that are handled are acknowledged together, after what they send
+/// is confirmed. What they send has ids from its own request. The retry policy decides about each of the others.
+///
+/// If there are more outcomes than messages, or fewer, none counts: the handler has failed.
+///
+/// ```
+/// use amqp_app::prelude::*;
+/// use amqp_app::Outcomes;
+///
+/// async fn double(Batch(numbers): Batch<Json<u32>>) -> Outcomes<Result<Reply<Json<u32>>, Failure>> {
+///     let double = |Json(number): Json<u32>| {
+///         let double = number.checked_mul(2).ok_or_else(|| Failure::permanent("too large"))?;
+///         Ok(Reply(Json(double)))
+///     };
+///     Outcomes(numbers.into_iter().map(double).collect())
+/// }
+/// ```
+#[derive(Clone, Debug)]
+#[allow(clippy::exhaustive_structs, reason = "it is built by its one field")]
+pub struct Outcomes<T>(pub Vec<T>);
+
+impl<T: IntoOutcome> IntoOutcome for Outcomes<T> {
+    fn into_outcome(self) -> Outcome {
+        let each = self.0.into_iter().map(T::into_outcome).collect();
+        Outcome { each: Some(each), ..Outcome::success() }
     }
 }
 
@@ -226,7 +284,7 @@ impl<T: Serialize> IntoReply for Json<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::{IntoOutcome, Reply};
+    use super::{IntoOutcome, Outcomes, Reply};
     use crate::extract::Json;
     use crate::failure::Failure;
     use crate::message::Message;
@@ -248,6 +306,25 @@ mod tests {
         assert_eq!(sent(Err::<(), _>(std::io::Error::other("down"))), None);
         assert_eq!(sent(Err::<(), _>(Failure::permanent("never"))), None);
         assert_eq!(sent(Failure::retry("again")), None);
+    }
+
+    #[test]
+    fn outcomes_of_a_batch_are_handled_if_all_of_them_are() {
+        let message = || Message::new("m");
+        let outcomes = |each: [Result<Message, Failure>; 2]| Outcomes(each.into()).into_outcome();
+        let all = || outcomes([Ok(message()), Ok(message())]);
+        assert!(all().is_success() && all().as_result().unwrap().is_empty());
+        assert_eq!(sent(all()), Some(2));
+        let one = || outcomes([Ok(message()), Err(Failure::permanent("never"))]);
+        assert_eq!(one().as_result().unwrap_err().to_string(), "never");
+        assert_eq!(sent(one()), None);
+        assert!(!one().is_success());
+        assert_eq!(sent(Outcomes(vec![message()]).into_outcome().of_one()), Some(1));
+        let text = |outcome: Outcomes<()>| {
+            outcome.into_outcome().of_one().into_result().unwrap_err().to_string()
+        };
+        assert_eq!(text(Outcomes(vec![])), "the handler returned 0 outcomes for 1 message");
+        assert_eq!(text(Outcomes(vec![(), ()])), "the handler returned 2 outcomes for 1 message");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::pin::pin;
 
 use crate::context::Context;
-use crate::extract::FromContext;
+use crate::extract::{FromContext, Scope};
 use crate::failure::{Failure, FailureCause, Verdict};
 use crate::runner::BoxFuture;
 use crate::sync::catching;
@@ -92,6 +92,8 @@ impl Participants {
 }
 
 impl<S> FromContext<S> for Participants {
+    const SCOPE: Scope = Scope::Application;
+
     fn from_context(context: &Context<S>) -> Result<Self, Failure> {
         Ok(Self(context.without_state()))
     }
@@ -125,6 +127,10 @@ pub(crate) struct Joint(Vec<Box<dyn Joined>>);
 impl Joint {
     pub(crate) fn add(&mut self, participant: Box<dyn Joined>) {
         self.0.push(participant);
+    }
+
+    pub(crate) fn append(&mut self, mut other: Self) {
+        self.0.append(&mut other.0);
     }
 
     pub(crate) fn is_empty(&self) -> bool {

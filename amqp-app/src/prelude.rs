@@ -10,10 +10,10 @@ pub use amqp_async::{
 #[cfg(feature = "threads")]
 pub use crate::ThreadNext;
 pub use crate::{
-    App, Attempt, Body, Consume, Context, Deadline, Delays, Error, Exchange, Extension, Failure,
-    FromContext, Headers, IntoOutcome, Json, Member, Message, MessageId, Next, Outcome, Outgoing,
-    Participant, Participants, Payload, Platform, Pool, Pools, QueueName, Redelivered, Reply,
-    Report, Requester, Retry, RoutingKey, Shutdown, State, Text, blocking,
+    App, Attempt, Batch, Body, Consume, Context, Deadline, Delays, Error, Exchange, Extension,
+    Failure, FromContext, Headers, IntoOutcome, Json, Member, Message, MessageId, Next, Outcome,
+    Outgoing, Participant, Participants, Payload, Platform, Pool, Pools, QueueName, Redelivered,
+    Reply, Report, Requester, Retry, RoutingKey, Shutdown, State, Text, blocking,
 };
 #[cfg(feature = "config")]
 pub use crate::{Config, Settings};

@@ -46,6 +46,8 @@ pub(crate) enum Kept {
     Sent(Vec<amqp_async::Message>),
     /// Why the broker has refused its transaction, and what is sent instead.
     Refused(String, Vec<Message>),
+    /// The broker has refused the transaction of its batch. Alone it is told apart from the others.
+    Alone,
 }
 
 impl Kept {
@@ -55,6 +57,7 @@ impl Kept {
             Self::Refused(error, instead) => {
                 error.len() + instead.iter().map(|message| message.body().len()).sum::<usize>()
             }
+            Self::Alone => 0,
         }
     }
 }
@@ -62,6 +65,10 @@ impl Kept {
 impl Remembered {
     pub(crate) fn is_empty(&self) -> bool {
         self.outcomes.is_empty()
+    }
+
+    pub(crate) fn knows(&self, mark: &Mark) -> bool {
+        self.outcomes.iter().any(|it| it.mark == *mark)
     }
 
     pub(crate) fn keep(&mut self, now: Instant, mark: Mark, kept: Kept) {
@@ -106,6 +113,8 @@ mod tests {
         remembered.keep(now, Mark::new("m", b"body"), Kept::Sent(vec![Message::new("reply")]));
         assert_eq!(remembered.take(now, &Mark::new("m", b"another body")), None);
         assert_eq!(remembered.take(now, &Mark::new("n", b"body")), None);
+        assert!(remembered.knows(&Mark::new("m", b"body")));
+        assert!(!remembered.knows(&Mark::new("m", b"another body")));
         let kept = remembered.take(now, &Mark::new("m", b"body"));
         assert_eq!(kept, Some(Kept::Sent(vec![Message::new("reply")])));
         assert!(remembered.is_empty() && remembered.bytes == 0);

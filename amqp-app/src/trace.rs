@@ -67,6 +67,22 @@ pub(crate) fn participant(queue: &str, panic: &dyn Display) {
     let _ = (queue, panic);
 }
 
+/// The messages of a batch could not be handled together.
+pub(crate) fn halved(queue: &str, messages: usize, failure: &dyn Display) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(target: TARGET, queue, messages, %failure, "batch failed: its halves are handled");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (queue, messages, failure);
+}
+
+/// A handler has given back all messages of a batch.
+pub(crate) fn batch_given_back(queue: &str, messages: usize, failure: &dyn Display) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(target: TARGET, queue, messages, %failure, "batch failed: it goes back into its queue");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (queue, messages, failure);
+}
+
 /// A source is consumed in transactions.
 pub(crate) fn transactional(queue: &str) {
     #[cfg(feature = "tracing")]

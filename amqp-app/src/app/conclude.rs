@@ -16,9 +16,80 @@ use crate::message::Message;
 use crate::outcome::Outcome;
 use crate::participants::Joint;
 use crate::remember::{Kept, Mark};
-use crate::reply;
+use crate::reply::{self, NoReplyTo};
 use crate::sync::lock;
 use crate::trace;
+
+/// A message whose handler has succeeded.
+pub(crate) struct Handled<'a, S> {
+    pub(crate) job: Job<'a, S>,
+    pub(crate) message: &'a ReceivedMessage,
+}
+
+/// The messages that handlers send, completed with the ids of their requests.
+#[derive(Default)]
+pub(crate) struct Caused {
+    messages: Vec<amqp_async::Message>,
+    /// Whether they are replies to a requester.
+    replies: Vec<bool>,
+    /// The numbers of the messages that have caused them. Without a batch, they are all of the first one.
+    owners: Option<Vec<usize>>,
+}
+
+impl Caused {
+    /// Those of a batch.
+    pub(crate) fn by_several() -> Self {
+        Self { owners: Some(Vec::new()), ..Self::default() }
+    }
+
+    /// Those that were sent before.
+    fn before(messages: Vec<amqp_async::Message>) -> Self {
+        Self { messages, ..Self::default() }
+    }
+
+    /// Adds what a message has caused. Messages of a batch as a whole have no request.
+    ///
+    /// # Errors
+    /// One of them cannot be sent. None is added.
+    pub(crate) fn add(
+        &mut self,
+        owner: usize,
+        request: Option<&Properties>,
+        messages: Vec<Message>,
+    ) -> Result<(), Failure> {
+        let none = Properties::new();
+        let request = request.unwrap_or(&none);
+        let (begin, failed) = (self.messages.len(), |error: NoReplyTo| {
+            Failure::new(Verdict::Permanent, FailureCause::Unsent, error.to_string())
+        });
+        for (index, message) in messages.into_iter().enumerate() {
+            self.replies.push(message.is_reply());
+            self.owners.iter_mut().for_each(|it| it.push(owner));
+            match reply::complete(request, index, message, ids::unique) {
+                Ok(completed) => self.messages.push(completed),
+                Err(error) => {
+                    self.messages.truncate(begin);
+                    self.replies.truncate(begin);
+                    self.owners.iter_mut().for_each(|it| it.truncate(begin));
+                    return Err(failed(error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn owner(&self, index: usize) -> usize {
+        self.owners.as_ref().and_then(|it| it.get(index)).copied().unwrap_or_default()
+    }
+
+    /// What this message has caused.
+    fn of(&self, owner: usize) -> Vec<amqp_async::Message> {
+        let of_owner = |(index, message): (usize, &amqp_async::Message)| {
+            (self.owner(index) == owner).then(|| message.clone())
+        };
+        self.messages.iter().enumerate().filter_map(of_owner).collect()
+    }
+}
 
 /// Carries out the outcome of a handler.
 pub(crate) async fn conclude<S: Clone + Send + Sync + 'static>(
@@ -27,22 +98,25 @@ pub(crate) async fn conclude<S: Clone + Send + Sync + 'static>(
     context: &Context<S>,
     outcome: Outcome,
 ) -> Attempted {
-    let (result, instead) = outcome.into_parts();
+    let (result, instead) = outcome.of_one().into_parts();
     let mut participants = context.take_participants();
     let concluded = match result {
         Ok(mut messages) => {
             messages.append(&mut context.take_outgoing());
-            // The time that its handler has is that of its participants too.
-            let runner = &job.source.engine.runner;
-            match runner.until(context.deadline(), participants.vote()).await {
-                Some(Ok(())) => {
-                    carry_out(job, message, context, &mut participants, messages, &instead).await
+            match vote(job, context, &mut participants).await {
+                Ok(()) => {
+                    let mut caused = Caused::default();
+                    let request =
+                        if messages.is_empty() { None } else { context.properties().ok() };
+                    match caused.add(0, request, messages) {
+                        Ok(()) => {
+                            let handled = [Handled { job, message }];
+                            carry_out(&handled, &mut participants, caused, &instead).await
+                        }
+                        Err(failure) => Err(failure),
+                    }
                 }
-                Some(Err(failure)) => Err(failure),
-                None => {
-                    let text = "a participant did not vote within the timeout of the handler";
-                    Err(Failure::new(Verdict::Retry, FailureCause::TimedOut, text))
-                }
+                Err(failure) => Err(failure),
             }
         }
         Err(failure) => {
@@ -57,6 +131,19 @@ pub(crate) async fn conclude<S: Clone + Send + Sync + 'static>(
         return Attempted::Settled;
     }
     Attempted::Failed(failure, context.attempt())
+}
+
+/// Asks the participants. The time that the handler has is theirs too.
+pub(crate) async fn vote<S>(
+    job: Job<'_, S>,
+    context: &Context<S>,
+    participants: &mut Joint,
+) -> Result<(), Failure> {
+    let voted = job.source.engine.runner.until(context.deadline(), participants.vote()).await;
+    voted.unwrap_or_else(|| {
+        let text = "a participant did not vote within the timeout of the handler";
+        Err(Failure::new(Verdict::Retry, FailureCause::TimedOut, text))
+    })
 }
 
 /// Undoes what participants have done whose handler acknowledges its message itself.
@@ -101,9 +188,11 @@ pub(crate) async fn recall<S: Clone + Send + Sync + 'static>(
             }
             Recalled::Failed(failure)
         }
+        (Some(Kept::Alone), _) => Recalled::Unknown,
         (Some(Kept::Sent(sent)), Some(tx)) => {
-            let again = sent.clone();
-            match transacted(job, tx, message, &mut Joint::default(), sent, &[]).await {
+            let (again, caused) = (sent.clone(), Caused::before(sent));
+            let handled = [Handled { job, message }];
+            match transacted(&handled, tx, &mut Joint::default(), caused, &[]).await {
                 Ok(()) => Recalled::Settled,
                 Err(failure) => {
                     if failure.verdict == Verdict::GiveBack {
@@ -125,29 +214,26 @@ pub(crate) async fn recall<S: Clone + Send + Sync + 'static>(
     }
 }
 
-/// Sends what a handler returned, and acknowledges its message.
+/// Sends what handlers have caused, and acknowledges their messages.
 ///
 /// # Errors
-/// The message is still here, and the participants have not finished.
-async fn carry_out<S: Clone + Send + Sync + 'static>(
-    job: Job<'_, S>,
-    message: &ReceivedMessage,
-    context: &Context<S>,
+/// The messages are still here, and the participants have not finished.
+pub(crate) async fn carry_out<S: Clone + Send + Sync + 'static>(
+    handled: &[Handled<'_, S>],
     participants: &mut Joint,
-    messages: Vec<Message>,
+    caused: Caused,
     instead: &[Message],
 ) -> Result<(), Failure> {
-    let replies: Vec<bool> = messages.iter().map(Message::is_reply).collect();
-    let none = Properties::new();
-    let request = if messages.is_empty() { &none } else { context.properties().unwrap_or(&none) };
-    let completed = complete(request, messages)?;
+    let Some(Handled { job, .. }) = handled.first() else { return Ok(()) };
     if let Some(tx) = job.tx {
-        return transacted(job, tx, message, participants, completed, instead).await;
+        return transacted(handled, tx, participants, caused, instead).await;
     }
-    send(job, message, &completed, &replies).await?;
+    send(handled, &caused).await?;
     participants.finish(&job.lane.queue).await;
-    if settle::acknowledge(job, &job.source.engine.counters.handled).await {
-        remember(job, message, completed);
+    for (number, Handled { job, message }) in handled.iter().enumerate() {
+        if settle::acknowledge(*job, &job.source.engine.counters.handled).await {
+            remember(*job, message, caused.of(number));
+        }
     }
     Ok(())
 }
@@ -160,11 +246,12 @@ async fn send_instead<S: Clone + Send + Sync + 'static>(
     instead: Vec<Message>,
 ) -> bool {
     let counters = &job.source.engine.counters;
-    let replies: Vec<bool> = instead.iter().map(Message::is_reply).collect();
-    let request = message.properties().unwrap_or_default();
-    let Ok(completed) = complete(&request, instead) else { return false };
+    let mut caused = Caused::default();
+    if caused.add(0, message.properties().ok().as_ref(), instead).is_err() {
+        return false;
+    }
     // With confirms in any mode: a transaction has just failed.
-    if send(job, message, &completed, &replies).await.is_err() {
+    if send(&[Handled { job, message }], &caused).await.is_err() {
         return false;
     }
     trace::instead(&job.lane.queue, failure);
@@ -172,72 +259,82 @@ async fn send_instead<S: Clone + Send + Sync + 'static>(
     settle::answer(job, &counters.discarded, amqp_async::Delivery::ack).await != Answered::NotHere
 }
 
-/// Commits what a message causes, and sees to what follows.
+/// Commits what messages cause, and sees to what follows.
 async fn transacted<S: Clone + Send + Sync + 'static>(
-    job: Job<'_, S>,
+    handled: &[Handled<'_, S>],
     tx: &Tx,
-    message: &ReceivedMessage,
     participants: &mut Joint,
-    completed: Vec<amqp_async::Message>,
+    caused: Caused,
     instead: &[Message],
 ) -> Result<(), Failure> {
-    let Job { lane, source, .. } = job;
+    let Some(&Handled { job: first, message }) = handled.first() else { return Ok(()) };
+    let Job { lane, source, .. } = first;
     let counters = &source.engine.counters;
-    match transact(job, tx, &completed).await {
+    let count = |counter, is_answered| {
+        handled.iter().for_each(|it| settle::count(it.job, counter, is_answered));
+    };
+    let failed = || handled.iter().for_each(|it| counters.failed.add(&it.job.lane.measures, 1));
+    match transact(handled, tx, &caused.messages).await {
         Transacted::Failed(failure) => return Err(failure),
         Transacted::GivenBack => participants.abort(&lane.queue).await,
         Transacted::Committed => {
             participants.finish(&lane.queue).await;
-            lane.stored();
-            settle::count(job, &counters.handled, true);
-            transaction::park_returned(job, tx, message).await;
+            handled.iter().for_each(|it| it.job.lane.stored());
+            count(&counters.handled, true);
+            transaction::park_returned(handled, tx).await;
         }
         Transacted::Lost if !participants.is_empty() => {
             participants.abort(&lane.queue).await;
-            settle::count(job, &counters.handled, false);
+            count(&counters.handled, false);
         }
         Transacted::Lost | Transacted::Unknown => {
             participants.finish(&lane.queue).await;
-            settle::count(job, &counters.handled, false);
-            remember(job, message, completed);
+            count(&counters.handled, false);
+            for (number, Handled { job, message }) in handled.iter().enumerate() {
+                remember(*job, message, caused.of(number));
+            }
         }
         Transacted::Refused(error) => {
             participants.abort(&lane.queue).await;
-            counters.failed.add(&lane.measures, 1);
-            settle::count(job, &counters.handled, false);
+            failed();
+            count(&counters.handled, false);
             source.engine.sender.forget();
-            // Otherwise it would come again and again.
-            let text = format!("the broker refused the transaction: {error}");
-            let mark = Mark::new(id(message).unwrap_or_default(), message.body());
-            let kept = Kept::Refused(text, instead.to_vec());
-            lock(&lane.remembered).keep(source.engine.runner.now(), mark, kept);
+            // Otherwise they would come again and again.
+            for Handled { job, message } in handled {
+                let text = || format!("the broker refused the transaction: {error}");
+                let kept = match handled.len() {
+                    1 => Kept::Refused(text(), instead.to_vec()),
+                    _ => Kept::Alone,
+                };
+                let mark = Mark::new(id(message).unwrap_or_default(), message.body());
+                lock(&job.lane.remembered).keep(source.engine.runner.now(), mark, kept);
+            }
         }
         Transacted::Partial(error) => {
             trace::partial(&lane.queue, &error);
-            counters.failed.add(&lane.measures, 1);
-            settle::count(job, &counters.discarded, true);
+            failed();
+            count(&counters.discarded, true);
             let text = format!("the broker committed a part of a transaction: {error}");
-            let request = message.properties().unwrap_or_default();
-            let rest = match complete(&request, instead.to_vec()) {
-                Ok(instead) if !instead.is_empty() => {
+            let mut in_place = Caused::default();
+            let request = message.properties().ok();
+            let rest = match in_place.add(0, request.as_ref(), instead.to_vec()) {
+                Ok(()) if !instead.is_empty() => {
                     participants.abort(&lane.queue).await;
-                    let sent = source.engine.sender.send_all(&instead);
-                    let sent = settle::confirms(job, message, sent).await;
+                    let sent = source.engine.sender.send_all(&in_place.messages);
+                    let is_counted = || settle::is_counted(lane, message);
+                    let sent = settle::confirms(first, is_counted, sent).await;
                     let sent = sent.unwrap_or_default().into_iter();
                     let unsent = sent.map(|it| it.is_err()).chain(std::iter::repeat(true));
-                    instead
-                        .into_iter()
-                        .zip(unsent)
-                        .filter_map(|(it, un)| un.then_some(it))
-                        .collect()
+                    let messages = in_place.messages.into_iter().zip(unsent);
+                    messages.filter_map(|(it, unsent)| unsent.then_some(it)).collect()
                 }
                 _ => {
                     participants.finish(&lane.queue).await;
-                    completed
+                    caused.messages
                 }
             };
             for message in rest {
-                transaction::park(job, &message, &text).await;
+                transaction::park(first, &message, &text).await;
             }
         }
     }
@@ -245,28 +342,26 @@ async fn transacted<S: Clone + Send + Sync + 'static>(
 }
 
 /// Sends messages, and waits until they are confirmed.
-async fn send<S>(
-    job: Job<'_, S>,
-    received: &ReceivedMessage,
-    messages: &[amqp_async::Message],
-    replies: &[bool],
-) -> Result<(), Failure> {
-    if messages.is_empty() {
+async fn send<S>(handled: &[Handled<'_, S>], caused: &Caused) -> Result<(), Failure> {
+    let Some(Handled { job, .. }) = handled.first() else { return Ok(()) };
+    if caused.messages.is_empty() {
         return Ok(());
     }
     let engine = &job.source.engine;
-    let sending = engine.sender.send_all(messages);
-    let Some(results) = settle::confirms(job, received, sending).await else {
+    let sending = engine.sender.send_all(&caused.messages);
+    let is_counted = || handled.iter().any(|it| settle::is_counted(it.job.lane, it.message));
+    let Some(results) = settle::confirms(*job, is_counted, sending).await else {
         job.lane.unstored();
         let text = format!("not confirmed within {} s", CONFIRMS_TIMEOUT.as_secs());
         return Err(Failure::new(Verdict::GiveBack, FailureCause::Unsent, text));
     };
     let mut first = None;
-    for (result, is_reply) in results.into_iter().zip(replies) {
+    for (index, result) in results.into_iter().enumerate() {
         let Err(error) = result else { continue };
         if matches!(error, Unsent::Unroutable { .. }) {
-            engine.counters.unroutable.add(&job.lane.measures, 1);
-            if *is_reply {
+            let of = handled.get(caused.owner(index)).map_or(*job, |it| it.job);
+            engine.counters.unroutable.add(&of.lane.measures, 1);
+            if caused.replies[index] {
                 // Requesters come and go.
                 continue;
             }
@@ -274,19 +369,6 @@ async fn send<S>(
         first.get_or_insert_with(|| unsent(&error));
     }
     first.map_or(Ok(()), Err)
-}
-
-/// Completes what a handler returned with the ids of its request.
-fn complete(
-    request: &Properties,
-    messages: Vec<Message>,
-) -> Result<Vec<amqp_async::Message>, Failure> {
-    let complete = |(index, message)| {
-        reply::complete(request, index, message, ids::unique).map_err(|error| {
-            Failure::new(Verdict::Permanent, FailureCause::Unsent, error.to_string())
-        })
-    };
-    messages.into_iter().enumerate().map(complete).collect()
 }
 
 /// The failure of a message whose handler returned one that cannot be sent.
@@ -306,6 +388,13 @@ fn remember<S>(job: Job<'_, S>, message: &ReceivedMessage, sent: Vec<amqp_async:
     if let Some(mark) = mark(job.source, message) {
         lock(&job.lane.remembered).keep(job.source.engine.runner.now(), mark, Kept::Sent(sent));
     }
+}
+
+/// Whether something is known of a message that was delivered before.
+pub(crate) fn is_known<S>(job: Job<'_, S>, message: &ReceivedMessage) -> bool {
+    let remembered = lock(&job.lane.remembered);
+    let mark = || Mark::new(id(message).unwrap_or_default(), message.body());
+    !remembered.is_empty() && remembered.knows(&mark())
 }
 
 /// What a message is recognised by when it comes again. `None` without a message id.

@@ -15,6 +15,8 @@ pub(crate) struct Group {
     turn: usize,
     /// The transaction mode of their channel, if it is in it.
     tx: Option<Tx>,
+    /// The number of their channel among those of the source.
+    number: u64,
 }
 
 /// A delivery, and where it comes from.
@@ -25,11 +27,13 @@ pub(crate) struct Arrived {
     pub(crate) queue: usize,
     /// The transaction mode of its channel.
     pub(crate) tx: Option<Tx>,
+    /// The number of its channel among those of the source.
+    pub(crate) channel: u64,
 }
 
 impl Group {
-    pub(crate) const fn of(consumers: Vec<Consumer>, tx: Option<Tx>) -> Self {
-        Self { consumers, turn: 0, tx }
+    pub(crate) const fn of(consumers: Vec<Consumer>, tx: Option<Tx>, number: u64) -> Self {
+        Self { consumers, turn: 0, tx, number }
     }
 
     /// Cancels the consumers, and requeues what was not taken from them. `requeued` gets the number of a queue, and how many
@@ -56,7 +60,8 @@ impl Feed for Group {
                 Poll::Pending => {}
                 Poll::Ready(Some(Ok(delivery))) => {
                     self.turn = (queue + 1) % count;
-                    return Poll::Ready(Some(Ok(Arrived { delivery, queue, tx: self.tx.clone() })));
+                    let (tx, channel) = (self.tx.clone(), self.number);
+                    return Poll::Ready(Some(Ok(Arrived { delivery, queue, tx, channel })));
                 }
                 Poll::Ready(end) => return Poll::Ready(end.and_then(Result::err).map(Err)),
             }

@@ -101,13 +101,16 @@ impl<F: Feed> Intake<F> {
         self.bell.ring_all();
     }
 
-    /// Waits for the next message. Resolves to `None` when the intake is closed.
+    /// Waits for the next message. Resolves to `None` when the intake is closed. No message is lost if the future is dropped.
     pub(crate) async fn next(
         &self,
         worker: usize,
         key: impl Fn(&F::Delivery) -> Option<String>,
     ) -> Option<Next<F::Delivery>> {
-        poll_fn(|cx| self.poll_next(cx, worker, &key)).await
+        let mut leaving = Leaving { bell: &self.bell, worker, gives_up: true };
+        let next = poll_fn(|cx| self.poll_next(cx, worker, &key)).await;
+        leaving.gives_up = false;
+        next
     }
 
     /// Finishes the message with this key.
@@ -239,6 +242,19 @@ impl Bell {
         lock(&self.0).retain(|(other, _)| *other != worker);
     }
 
+    /// If the bell has rung for a worker that does not look any more, it rings for the next one.
+    fn give_up(&self, worker: usize) {
+        let mut waiting = lock(&self.0);
+        let present = waiting.iter().position(|(other, _)| *other == worker);
+        match present {
+            Some(index) => drop(waiting.remove(index)),
+            None => {
+                drop(waiting);
+                self.ring();
+            }
+        }
+    }
+
     fn ring(&self) {
         let first = lock(&self.0).pop_front();
         first.into_iter().for_each(|(_, waker)| waker.wake());
@@ -247,6 +263,21 @@ impl Bell {
     fn ring_all(&self) {
         let all = std::mem::take(&mut *lock(&self.0));
         all.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+}
+
+/// A worker that waits, or gives that up.
+struct Leaving<'a> {
+    bell: &'a Bell,
+    worker: usize,
+    gives_up: bool,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if self.gives_up {
+            self.bell.give_up(self.worker);
+        }
     }
 }
 
@@ -363,6 +394,30 @@ mod tests {
         // The others are at work: they are not woken in place of the one that waits.
         feed.add("3");
         assert_eq!([0, 1, 2].map(|it| woken[it].take()), [0, 0, 1]);
+    }
+
+    #[test]
+    fn a_worker_that_gives_up_is_not_woken_in_place_of_another() {
+        let (intake, feed, woken) = opened();
+        {
+            let mut giving_up = pin!(intake.next(0, |_| None));
+            let waker = Waker::from(Arc::clone(&woken[0]));
+            assert!(giving_up.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            assert!(poll(&intake, 1, &woken[1]).is_pending());
+            feed.add("1");
+            assert_eq!([0, 1].map(|it| woken[it].take()), [1, 0]);
+        }
+        assert_eq!(woken[1].take(), 1, "the other one in its place");
+        assert_eq!(poll(&intake, 1, &woken[1]), got("1", None));
+        {
+            let mut giving_up = pin!(intake.next(0, |_| None));
+            let waker = Waker::from(Arc::clone(&woken[0]));
+            assert!(giving_up.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        assert!(poll(&intake, 1, &woken[1]).is_pending());
+        woken[1].take();
+        feed.add("2");
+        assert_eq!([0, 1].map(|it| woken[it].take()), [0, 1]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `App`: sources of messages, their handlers, and what is around them. `run` starts and ends it.
 
+mod batch;
 mod conclude;
 pub(crate) mod engine;
 mod group;

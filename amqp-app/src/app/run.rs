@@ -112,7 +112,7 @@ impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
 
     fn check(&self) -> Result<(), Error> {
         let mut queues = HashSet::new();
-        for (consume, _) in &self.sources {
+        for (consume, route) in &self.sources {
             if consume.queues.is_empty() {
                 return Err(Error::Invalid("a group of queues is empty".into()));
             }
@@ -122,6 +122,15 @@ impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
             }
             if consume.channels() > 1 && consume.exclusive {
                 let text = "an exclusive consumer is one, and a transactional source has one for each worker";
+                return Err(Error::Invalid(text.into()));
+            }
+            if consume.batching.is_some() && !route.takes_batches() {
+                let text = "the handler of a source with batches takes its messages as a Batch, and no other argument of it \
+                            reads a message";
+                return Err(Error::Invalid(text.into()));
+            }
+            if consume.in_work_max() > usize::from(u16::MAX) {
+                let text = "a source has more than 65,535 messages in work: the size of its batches, times its concurrency";
                 return Err(Error::Invalid(text.into()));
             }
             for queue in consume.names() {

@@ -31,6 +31,8 @@ pub(crate) struct Job<'a, S> {
     pub(crate) source: &'a Source<S>,
     /// Its queue.
     pub(crate) lane: &'a Lane,
+    /// The number of that.
+    pub(crate) queue: usize,
     pub(crate) slot: &'a Arc<Slot>,
     /// The number of its worker.
     pub(crate) worker: usize,
@@ -174,15 +176,31 @@ async fn reject<S>(work: Work<'_, S>) {
     answer(work.job, rejected, |delivery| delivery.reject(false)).await;
 }
 
-/// Gives back a message, because a function of the application has panicked that is not its handler.
-pub(crate) async fn panicked<S: Clone + Send + Sync + 'static>(job: Job<'_, S>, panic: &BoxError) {
-    let Job { source, lane, .. } = job;
-    let counters = &source.engine.counters;
-    counters.failed.add(&lane.measures, 1);
-    counters.panicked.add(&lane.measures, 1);
-    trace::panicked(&lane.queue, panic);
-    source.pause(GIVE_BACK_PAUSE).await;
-    answer(job, &counters.given_back, |delivery| delivery.nack(true)).await;
+/// Gives back messages, because a function of the application has panicked that is not their handler.
+pub(crate) async fn panicked<S: Clone + Send + Sync + 'static>(
+    jobs: &[Job<'_, S>],
+    panic: &BoxError,
+) {
+    for Job { source, lane, slot, .. } in jobs {
+        if slot.is_here() {
+            let counters = &source.engine.counters;
+            counters.failed.add(&lane.measures, 1);
+            counters.panicked.add(&lane.measures, 1);
+            trace::panicked(&lane.queue, panic);
+        }
+    }
+    give_back_all(jobs).await;
+}
+
+/// Gives back those messages that are here, after a pause for all of them.
+pub(crate) async fn give_back_all<S: Clone + Send + Sync + 'static>(jobs: &[Job<'_, S>]) {
+    if let Some(job) = jobs.iter().find(|job| job.slot.is_here()) {
+        job.source.pause(GIVE_BACK_PAUSE).await;
+    }
+    for job in jobs {
+        let given_back = &job.source.engine.counters.given_back;
+        answer(*job, given_back, |delivery| delivery.nack(true)).await;
+    }
 }
 
 /// A copy could not be stored. After a pause, because what could not be sent or confirmed cannot be sent the next moment.
@@ -233,7 +251,7 @@ async fn without_body<S: Clone + Send + Sync + 'static>(work: Work<'_, S>, fault
 
 /// Whether the queue counts how often the message is given back. A quorum queue of RabbitMQ before 4.3 does, and drops a
 /// message at its delivery limit (<https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>).
-fn is_counted(lane: &Lane, message: &ReceivedMessage) -> bool {
+pub(crate) fn is_counted(lane: &Lane, message: &ReceivedMessage) -> bool {
     lane.is_quorum || message.headers().is_ok_and(|headers| copy::deliveries_before(&headers) > 0)
 }
 
@@ -241,7 +259,7 @@ fn is_counted(lane: &Lane, message: &ReceivedMessage) -> bool {
 /// is given back. One that its queue counts is kept instead, and the health counts that.
 pub(crate) async fn confirms<S, F: Future>(
     Job { source, lane, .. }: Job<'_, S>,
-    message: &ReceivedMessage,
+    is_counted: impl Fn() -> bool,
     sending: F,
 ) -> Option<F::Output> {
     let runner = &source.engine.runner;
@@ -249,7 +267,7 @@ pub(crate) async fn confirms<S, F: Future>(
     loop {
         let deadline = runner.now().checked_add(CONFIRMS_TIMEOUT);
         let sent = runner.until(deadline, sending.as_mut()).await;
-        if sent.is_some() || !is_counted(lane, message) {
+        if sent.is_some() || !is_counted() {
             return sent;
         }
         trace::kept(&lane.queue, &Unstored::TimedOut);
@@ -310,8 +328,9 @@ async fn confirmed<S: Clone + Send + Sync + 'static>(
 ) -> Result<(), Unstored> {
     let Job { source, lane, slot, .. } = work.job;
     let engine = &source.engine;
+    let is_counted = || is_counted(lane, work.message);
     loop {
-        let unstored = match confirms(work.job, work.message, engine.sender.send(message)).await {
+        let unstored = match confirms(work.job, is_counted, engine.sender.send(message)).await {
             Some(Ok(())) => {
                 lane.stored();
                 return Ok(());
@@ -322,7 +341,7 @@ async fn confirmed<S: Clone + Send + Sync + 'static>(
             None => Unstored::TimedOut,
         };
         let is_held = slot.look(Delivery::is_stale) == Some(false);
-        if !is_counted(lane, work.message) || !is_held || engine.is_stopping() {
+        if !is_counted() || !is_held || engine.is_stopping() {
             return Err(unstored);
         }
         trace::kept(&lane.queue, &unstored);

@@ -2,8 +2,7 @@
 
 use std::fmt::Display;
 use std::pin::pin;
-use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -30,8 +29,8 @@ use crate::trace;
 /// What a worker does.
 #[derive(Default)]
 struct Place {
-    /// The message in work.
-    slot: Option<Arc<Slot>>,
+    /// The messages in work, and the numbers of their queues.
+    messages: Vec<(usize, Arc<Slot>)>,
     /// The transaction mode of its channel.
     tx: Option<Tx>,
     /// The number of its queue, or of that of the last message.
@@ -59,6 +58,8 @@ pub(crate) struct Source<S> {
     places: Mutex<Vec<Place>>,
     /// What stays unacknowledged until its channel is replaced, and the numbers of its queues.
     held: Mutex<Vec<(usize, Delivery)>>,
+    /// The number of groups so far.
+    groups: AtomicU64,
     is_consuming: AtomicBool,
     /// Resolves when the channel of the consumer has closed.
     closed: Mutex<Option<ChannelClosed>>,
@@ -100,6 +101,7 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
             state: state.clone(),
             engine: Arc::clone(engine),
             intake: Intake::new(Waiting::of(&names)),
+            groups: AtomicU64::new(0),
             is_consuming: AtomicBool::new(false),
             closed: Mutex::default(),
             last_error: Mutex::default(),
@@ -132,9 +134,12 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
         self.is_consuming.load(Ordering::Acquire)
     }
 
-    pub(crate) fn begin(&self, worker: usize, queue: usize, slot: &Arc<Slot>, tx: Option<&Tx>) {
-        let place = Place { slot: Some(Arc::clone(slot)), tx: tx.cloned(), queue, deadline: None };
-        lock(&self.places)[worker] = place;
+    /// Begins messages that came from the same channel.
+    pub(crate) fn begin(&self, jobs: &[Job<'_, S>]) {
+        let Some(first) = jobs.first() else { return };
+        let place = &mut lock(&self.places)[first.worker];
+        (place.queue, place.tx, place.deadline) = (first.queue, first.tx.cloned(), None);
+        place.messages.extend(jobs.iter().map(|job| (job.queue, Arc::clone(job.slot))));
     }
 
     /// Sets when the handler's attempt is overdue; `None` when it has returned.
@@ -146,16 +151,17 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
 
     pub(crate) fn end(&self, worker: usize) {
         let place = &mut lock(&self.places)[worker];
-        (place.slot, place.tx, place.deadline) = (None, None, None);
+        place.messages.clear();
+        (place.tx, place.deadline) = (None, None);
     }
 
     /// Gives back what is in work, because the time for it has expired.
     pub(crate) fn abandon(&self) {
-        let take = |it: &mut Place| Some((it.queue, it.slot.take()?, it.tx.take()));
-        let in_work: Vec<_> = lock(&self.places).iter_mut().filter_map(take).collect();
-        in_work
-            .into_iter()
-            .for_each(|(queue, slot, tx)| self.abandon_one(queue, &slot, tx.as_ref()));
+        let take = |it: &mut Place| (std::mem::take(&mut it.messages), it.tx.take());
+        let in_work: Vec<_> = lock(&self.places).iter_mut().map(take).collect();
+        for (messages, tx) in in_work {
+            messages.iter().for_each(|(queue, slot)| self.abandon_one(*queue, slot, tx.as_ref()));
+        }
     }
 
     /// Gives back a message that is still in work. What its handler returns later is ignored.
@@ -176,11 +182,11 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
     /// Keeps a message unacknowledged until its channel is replaced, if that leaves places of the prefetch for the workers.
     /// Otherwise it goes back into its queue after a pause.
     pub(crate) async fn hold(&self, job: Job<'_, S>) {
-        let queue = self.lanes.iter().position(|it| ptr::eq(it, job.lane)).unwrap_or_default();
+        let queue = job.queue;
         {
             let mut held = lock(&self.held);
-            let places =
-                usize::from(self.prefetch_of(queue).saturating_sub(self.consume.workers()));
+            let in_work = usize::from(self.consume.workers()) * self.consume.batch_size();
+            let places = usize::from(self.prefetch_of(queue)).saturating_sub(in_work);
             if held.iter().filter(|(of, _)| *of == queue).count() < places {
                 held.extend(job.slot.take(Held::Taken).map(|delivery| (queue, delivery)));
                 return;
@@ -325,7 +331,8 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
                 Error::Setup { what, error }
             })?);
         }
-        Ok((Group::of(consumers, tx), channel))
+        let number = self.groups.fetch_add(1, Ordering::Relaxed);
+        Ok((Group::of(consumers, tx, number), channel))
     }
 
     /// Takes no more messages, and gives back what no worker has begun.
@@ -369,11 +376,12 @@ impl<S: Send + Sync> Watch for Source<S> {
         let is_overdue = |it: &Place| it.deadline.is_some_and(|deadline| deadline < now);
         let of_lane = |(number, lane): (usize, &Lane)| {
             let workers = || places.iter().zip(&self.late).filter(|(it, _)| it.queue == number);
+            let in_work = places.iter().flat_map(|it| &it.messages);
             let overdue = |(it, late): &(&Place, &Late)| late.count() > 0 || is_overdue(it);
             SourceHealth {
                 queue: lane.queue.to_string(),
                 consuming: self.is_consuming.load(Ordering::Acquire),
-                in_work: workers().filter(|(it, _)| it.slot.is_some()).count(),
+                in_work: in_work.clone().filter(|(of, _)| *of == number).count(),
                 overdue: workers().filter(overdue).count(),
                 unstored: lane.times_unstored(),
                 last_error: lock(&self.last_error).clone(),

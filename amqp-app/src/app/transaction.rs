@@ -9,7 +9,7 @@
 
 use amqp_async::{BrokerError, ChannelCause, Delivery, Error, ReceivedMessage, Tx};
 
-use super::conclude::unsent;
+use super::conclude::{Handled, unsent};
 use super::sender::{Unsent, unix_seconds};
 use super::settle::{Job, PARKED, original};
 use crate::context::Held;
@@ -43,16 +43,19 @@ pub(crate) enum Transacted {
     Partial(BrokerError),
 }
 
-/// Publishes messages and acknowledges the message of the job, in one transaction.
+/// Publishes messages and acknowledges those that have caused them, in one transaction.
 pub(crate) async fn transact<S>(
-    job: Job<'_, S>,
+    handled: &[Handled<'_, S>],
     tx: &Tx,
     messages: &[amqp_async::Message],
 ) -> Transacted {
+    let Some(Handled { job, .. }) = handled.first() else { return Transacted::Committed };
     let engine = &job.source.engine;
     // Its channel has closed while it was handled, such as by the consumer timeout: nothing was refused.
     if job.slot.look(Delivery::is_stale) == Some(true) {
-        drop(job.slot.take(Held::Answered));
+        for Handled { job, .. } in handled {
+            drop(job.slot.take(Held::Answered));
+        }
         return Transacted::Lost;
     }
     // A missing exchange would close the channel, and the message would come again and again.
@@ -65,11 +68,13 @@ pub(crate) async fn transact<S>(
     if let Err(failure) = publish(&engine.runner, tx, messages).await {
         return roll_back(tx).await.unwrap_or(Transacted::Failed(failure));
     }
-    let Some(delivery) = job.slot.take(Held::Answered) else {
-        return roll_back(tx).await.unwrap_or(Transacted::GivenBack);
-    };
-    if delivery.ack().is_err() {
-        return roll_back(tx).await.unwrap_or(Transacted::Lost);
+    for Handled { job, .. } in handled {
+        let Some(delivery) = job.slot.take(Held::Answered) else {
+            return roll_back(tx).await.unwrap_or(Transacted::GivenBack);
+        };
+        if delivery.ack().is_err() {
+            return roll_back(tx).await.unwrap_or(Transacted::Lost);
+        }
     }
     let committed = commit(tx).await;
     if matches!(committed, Transacted::Committed) {
@@ -145,15 +150,18 @@ async fn close_if_silent(tx: &Tx, error: &Error) {
 }
 
 /// Parks messages of a transaction that reached no queue, although their request is acknowledged.
-pub(crate) async fn park_returned<S>(job: Job<'_, S>, tx: &Tx, request: &ReceivedMessage) {
+pub(crate) async fn park_returned<S>(handled: &[Handled<'_, S>], tx: &Tx) {
+    let Some(&Handled { job, .. }) = handled.first() else { return };
     let channel = tx.channel();
     while let Some(returned) = channel.take_returned() {
         job.source.engine.counters.unroutable.add(&job.lane.measures, 1);
-        let is_reply = || {
+        let answers = |request: &ReceivedMessage| {
             let reply_to = request.properties().ok().and_then(|it| it.reply_to);
+            reply_to.is_some_and(|it| it.as_bytes() == returned.message.routing_key().as_bytes())
+        };
+        let is_reply = || {
             returned.message.exchange().as_bytes().is_empty()
-                && reply_to
-                    .is_some_and(|it| it.as_bytes() == returned.message.routing_key().as_bytes())
+                && handled.iter().any(|it| answers(it.message))
         };
         // Requesters come and go.
         if !is_reply() {

@@ -1,11 +1,12 @@
-//! A worker: takes messages of a source, has the handler called, and sees to what becomes of each.
+//! A worker: takes messages of a source, one at a time or in batches, has the handler called, and sees to what becomes of each.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 
-use amqp_async::ReceivedMessage;
+use amqp_async::{ReceivedMessage, Tx};
 
+use super::batch;
 use super::conclude::{self, Recalled, conclude, recall};
 use super::engine::{NOW, STOPPING};
 use super::group::Arrived;
@@ -19,7 +20,7 @@ use crate::failure::{Failure, FailureCause, Verdict};
 use crate::limits::CONFIRMS_TIMEOUT;
 use crate::outcome::Outcome;
 use crate::retry::LastResort;
-use crate::sync::{Either, catching, race};
+use crate::sync::{Either, Reached, catching, race};
 use crate::trace;
 
 pub(crate) async fn work<S: Clone + Send + Sync + 'static>(source: &Source<S>, worker: usize) {
@@ -29,64 +30,114 @@ pub(crate) async fn work<S: Clone + Send + Sync + 'static>(source: &Source<S>, w
         // The panic hook reports it.
         catch_unwind(AssertUnwindSafe(|| key(arrived.delivery.message()))).unwrap_or_default()
     };
+    let mut first_of_next = None;
     // A handler may have stopped the application: its message is the last one.
     while !source.engine.is_stopping() {
-        let mut next = pin!(source.intake.next(worker, key));
-        let Either::First(Some((arrived, key))) = race(&mut next, &mut now).await else { return };
-        let Arrived { delivery, queue, tx } = arrived;
-        let slot = Arc::new(Slot::holding(delivery));
-        let job = Job { source, lane: &source.lanes[queue], slot: &slot, worker, tx: tx.as_ref() };
-        let in_flight = job.lane.measures.taken();
-        source.begin(worker, queue, &slot, tx.as_ref());
-        let handling = pin!(handle(job));
-        let mut handling = pin!(catching(handling));
-        match race(&mut handling, &mut now).await {
-            Either::First(Ok(())) => {}
-            // A part of the application that is not the handler, such as the policy's condition.
-            Either::First(Err(panic)) => settle::panicked(job, &panic).await,
-            // The time for a shutdown has expired: the handler is dropped, and its message is given back.
-            Either::Second(()) => {
-                source.abandon_one(queue, &slot, tx.as_ref());
-                if slot.is_answered() {
-                    // Participants wait for the result of the commit. At the latest, the connection closes.
-                    source.engine.commit_is_late();
-                    let runner = &source.engine.runner;
-                    let deadline = runner.now().checked_add(CONFIRMS_TIMEOUT);
-                    runner.until(deadline, handling).await;
-                }
+        let next = match first_of_next.take() {
+            Some(next) => next,
+            None => {
+                let mut next = pin!(source.intake.next(worker, key));
+                let Either::First(Some(next)) = race(&mut next, &mut now).await else { return };
+                next
+            }
+        };
+        if let Some(batching) = source.consume.batching {
+            let gathered = batch::gather(source, worker, next, batching, key).await;
+            first_of_next = gathered.next;
+            let Some((arrived, keys)) = gathered.batch else { return };
+            let tx = arrived.first().and_then(|it| it.tx.clone());
+            let slot = |it: Arrived| (it.queue, Arc::new(Slot::holding(it.delivery)));
+            let slots: Vec<_> = arrived.into_iter().map(slot).collect();
+            let jobs = slots.iter().map(|it| job(source, worker, it.0, &it.1, tx.as_ref()));
+            let jobs: Vec<_> = jobs.collect();
+            let in_flight: Vec<_> = jobs.iter().map(|job| job.lane.measures.taken()).collect();
+            finish(&jobs, batch::handle(&jobs), in_flight, &mut now).await;
+            keys.into_iter().for_each(|key| source.intake.finish(Some(key)));
+        } else {
+            let (Arrived { delivery, queue, tx, .. }, key) = next;
+            let slot = Arc::new(Slot::holding(delivery));
+            let job = job(source, worker, queue, &slot, tx.as_ref());
+            finish(&[job], handle(job), job.lane.measures.taken(), &mut now).await;
+            source.intake.finish(key);
+        }
+    }
+}
+
+fn job<'a, S>(
+    source: &'a Source<S>,
+    worker: usize,
+    queue: usize,
+    slot: &'a Arc<Slot>,
+    tx: Option<&'a Tx>,
+) -> Job<'a, S> {
+    Job { source, lane: &source.lanes[queue], queue, slot, worker, tx }
+}
+
+/// Sees to messages until they are acknowledged, or given back, and the worker may take others.
+async fn finish<S: Clone + Send + Sync + 'static>(
+    jobs: &[Job<'_, S>],
+    handling: impl Future<Output = ()>,
+    in_flight: impl Sized,
+    now: &mut Reached<'_>,
+) {
+    let Some(&Job { source, worker, .. }) = jobs.first() else { return };
+    source.begin(jobs);
+    let handling = pin!(handling);
+    let mut handling = pin!(catching(handling));
+    match race(&mut handling, now).await {
+        Either::First(Ok(())) => {}
+        // A part of the application that is not the handler, such as the policy's condition.
+        Either::First(Err(panic)) => settle::panicked(jobs, &panic).await,
+        // The time for a shutdown has expired: the handler is dropped, and its messages are given back.
+        Either::Second(()) => {
+            jobs.iter().for_each(|job| source.abandon_one(job.queue, job.slot, job.tx));
+            if jobs.iter().any(|job| job.slot.is_answered()) {
+                // Participants wait for the result of the commit. At the latest, the connection closes.
+                source.engine.commit_is_late();
+                let runner = &source.engine.runner;
+                let deadline = runner.now().checked_add(CONFIRMS_TIMEOUT);
+                runner.until(deadline, handling).await;
             }
         }
-        source.end(worker);
-        in_flight.end();
-        // Otherwise handlers that block for longer than their timeout would take more and more threads, and the next message
-        // with the key would be handled beside this one.
-        let mut none = pin!(source.late[worker].none());
-        race(&mut none, &mut source.engine.stop.reached(STOPPING)).await;
-        source.intake.finish(key);
     }
+    source.end(worker);
+    drop(in_flight);
+    // Otherwise handlers that block for longer than their timeout would take more and more threads, and the next message
+    // with the key would be handled beside this one.
+    let mut none = pin!(source.late[worker].none());
+    race(&mut none, &mut source.engine.stop.reached(STOPPING)).await;
 }
 
 /// Handles a message until it is acknowledged, or given back.
 async fn handle<S: Clone + Send + Sync + 'static>(job: Job<'_, S>) {
-    let Job { source, lane, slot, worker, .. } = job;
-    let (counters, measures) = (&source.engine.counters, &lane.measures);
-    let Some(seen) = slot.look(|delivery| Seen {
-        message: delivery.message().clone(),
-        redelivered: delivery.redelivered(),
-        fault: delivery
-            .fault()
-            .map(|fault| Failure::new(Verdict::Permanent, FailureCause::Malformed, fault)),
-        is_stale: delivery.is_stale(),
-    }) else {
-        return;
-    };
-    if seen.is_stale {
-        trace::stale(&lane.queue);
-        counters.stale.add(measures, 1);
-        drop(slot.take(Held::Taken));
-        return;
+    if let Some(seen) = look(job) {
+        handle_alone(job, seen).await;
     }
-    let Seen { message, redelivered, fault, .. } = seen;
+}
+
+/// Looks at a message that has come. `None` if it is not here any more, or the broker delivers it again.
+pub(crate) fn look<S>(job: Job<'_, S>) -> Option<Seen> {
+    let Job { source, lane, slot, .. } = job;
+    let seen = slot.look(|delivery| {
+        (!delivery.is_stale()).then(|| Seen {
+            message: delivery.message().clone(),
+            redelivered: delivery.redelivered(),
+            fault: delivery
+                .fault()
+                .map(|fault| Failure::new(Verdict::Permanent, FailureCause::Malformed, fault)),
+        })
+    })?;
+    if seen.is_none() {
+        trace::stale(&lane.queue);
+        source.engine.counters.stale.add(&lane.measures, 1);
+        drop(slot.take(Held::Taken));
+    }
+    seen
+}
+
+/// Handles a message that is not a part of a batch.
+pub(crate) async fn handle_alone<S: Clone + Send + Sync + 'static>(job: Job<'_, S>, seen: Seen) {
+    let Seen { message, redelivered, fault } = seen;
     let recalled = match redelivered && fault.is_none() {
         true => recall(job, &message).await,
         false => Recalled::Unknown,
@@ -96,13 +147,27 @@ async fn handle<S: Clone + Send + Sync + 'static>(job: Job<'_, S>) {
         Recalled::Failed(failure) => Some(failure),
         Recalled::Unknown => None,
     };
-    let too_often = || too_often(source, &message, redelivered);
-    let mut first = fault.or(refused).or_else(too_often);
+    let too_often = || too_often(job.source, &message, redelivered);
+    let first = fault.or(refused).or_else(too_often);
+    let first =
+        first.map(|failure| (failure, attempts_before(job.lane, &message).saturating_add(1)));
+    follow(job, &message, redelivered, first).await;
+}
+
+/// Does what the policy says about a failure of a message, if it has failed, and calls the handler as often as it says.
+pub(crate) async fn follow<S: Clone + Send + Sync + 'static>(
+    job: Job<'_, S>,
+    message: &ReceivedMessage,
+    redelivered: bool,
+    mut first: Option<(Failure, u32)>,
+) {
+    let Job { source, lane, worker, .. } = job;
+    let (counters, measures) = (&source.engine.counters, &lane.measures);
     let mut in_place = 0;
     loop {
         let (failure, attempt) = match first.take() {
-            Some(failure) => (failure, attempts_before(lane, &message).saturating_add(1)),
-            None => match attempt(job, &message, redelivered, in_place).await {
+            Some(failed) => failed,
+            None => match attempt(job, message, redelivered, in_place).await {
                 Attempted::Settled => return,
                 Attempted::Failed(failure, attempt) => (failure, attempt),
             },
@@ -123,18 +188,29 @@ async fn handle<S: Clone + Send + Sync + 'static>(job: Job<'_, S>) {
                 source.late[worker].none().await;
             }
             step => {
-                let work = Work { job, message: &message, attempt };
+                let work = Work { job, message, attempt };
                 return settle::settle(work, failure, step).await;
             }
         }
     }
 }
 
-struct Seen {
-    message: ReceivedMessage,
-    redelivered: bool,
+/// What is seen of a message when it comes.
+pub(crate) struct Seen {
+    pub(crate) message: ReceivedMessage,
+    pub(crate) redelivered: bool,
     fault: Option<Failure>,
-    is_stale: bool,
+}
+
+impl Seen {
+    /// Whether it cannot be handled in a batch: it is malformed, or something is known of an earlier delivery.
+    pub(crate) fn is_alone<S>(&self, job: Job<'_, S>) -> bool {
+        let comes_again = || {
+            conclude::is_known(job, &self.message)
+                || too_often(job.source, &self.message, true).is_some()
+        };
+        self.fault.is_some() || (self.redelivered && comes_again())
+    }
 }
 
 pub(crate) enum Attempted {
@@ -173,20 +249,45 @@ async fn attempt<S: Clone + Send + Sync + 'static>(
     redelivered: bool,
     in_place: u32,
 ) -> Attempted {
-    let Job { source, lane, slot, worker, .. } = job;
+    let Job { source, slot, .. } = job;
+    let (state, held) = (source.state.clone(), Arc::clone(slot));
+    let context = Context::new(facts(job, in_place), message.clone(), redelivered, held, state);
+    let outcome = call(job, &context).await;
+    let counters = &source.engine.counters;
+    if !slot.is_here() {
+        conclude::undo(job, &context).await;
+        if !slot.was_given_back() {
+            // The handler has acknowledged it.
+            let counter = if outcome.is_success() { &counters.handled } else { &counters.failed };
+            settle::count(job, counter, settle::committed(job).await);
+        }
+        return Attempted::Settled;
+    }
+    conclude(job, message, &context, outcome).await
+}
+
+/// What a handler is told, beside the message.
+pub(crate) fn facts<S>(job: Job<'_, S>, in_place: u32) -> Facts {
+    let Job { source, lane, worker, .. } = job;
     let runner = &source.engine.runner;
-    let facts = Facts {
+    Facts {
         queue: Arc::clone(&lane.queue),
         in_place,
         counts_redelivered: source.consume.retry.counts_redelivered,
         deadline: source.consume.timeout.and_then(|timeout| runner.now().checked_add(timeout)),
         runner: runner.clone(),
         late: source.late[worker].clone(),
-    };
-    let deadline = facts.deadline;
-    let (state, held) = (source.state.clone(), Arc::clone(slot));
-    let context = Context::new(facts, message.clone(), redelivered, held, state);
+    }
+}
 
+/// Calls the handler of a message, or of a batch. A panic and the end of its time are failures.
+pub(crate) async fn call<S: Clone + Send + Sync + 'static>(
+    job: Job<'_, S>,
+    context: &Context<S>,
+) -> Outcome {
+    let Job { source, lane, worker, .. } = job;
+    let runner = &source.engine.runner;
+    let deadline = context.deadline();
     source.expect_by(worker, deadline);
     let called = context.clone();
     let call = lane.measures.call(runner);
@@ -202,18 +303,7 @@ async fn attempt<S: Clone + Send + Sync + 'static>(
             Outcome::failure(Failure::new(Verdict::Retry, FailureCause::TimedOut, text))
         }
     };
-
     call.end(&outcome);
     source.expect_by(worker, None);
-    let counters = &source.engine.counters;
-    if !slot.is_here() {
-        conclude::undo(job, &context).await;
-        if !slot.was_given_back() {
-            // The handler has acknowledged it.
-            let counter = if outcome.is_success() { &counters.handled } else { &counters.failed };
-            settle::count(job, counter, settle::committed(job).await);
-        }
-        return Attempted::Settled;
-    }
-    conclude(job, message, &context, outcome).await
+    outcome
 }

@@ -11,7 +11,7 @@ use super::document::{Node, Table, Value};
 use super::error::{ConfigError, Place};
 use super::read::{is_name, meant};
 use crate::context::Context;
-use crate::extract::FromContext;
+use crate::extract::{FromContext, Scope};
 use crate::failure::Failure;
 
 /// The application's own values: the section `[settings]` of a [`Config`](super::Config).
@@ -206,6 +206,8 @@ impl fmt::Debug for Settings {
 /// The settings of the configuration of the application. Without one, the message is not tried again: the last resort of
 /// the policy follows.
 impl<S> FromContext<S> for Settings {
+    const SCOPE: Scope = Scope::Application;
+
     fn from_context(context: &Context<S>) -> Result<Self, Failure> {
         let missing = "no settings: the application is not configured (App::configured)";
         context.extension().ok_or_else(|| Failure::permanent(missing))

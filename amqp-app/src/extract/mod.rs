@@ -1,10 +1,12 @@
 //! Extractors: the arguments of handlers, each of which reads a part of the message. Their order does not matter.
 
+mod batch;
 mod delivery;
 mod parts;
 mod payload;
 mod state;
 
+pub use batch::{Batch, Scope};
 pub use parts::{
     Attempt, Deadline, Exchange, Headers, MessageId, QueueName, Redelivered, RoutingKey,
 };
@@ -13,6 +15,29 @@ pub use state::{Extension, Outgoing, State};
 
 use crate::context::Context;
 use crate::failure::Failure;
+
+/// Reads several arguments of a message. If one cannot be read, the others are given back, so that a delivery among them
+/// follows the policy. The error is `None` only without arguments.
+macro_rules! arguments {
+    ($context:expr, $($argument:ident)*) => {
+        match ($($argument::from_context($context),)*) {
+            ($(Ok($argument),)*) => Ok(($($argument,)*)),
+            #[allow(unreachable_patterns, reason = "without arguments")]
+            ($($argument,)*) => {
+                let mut failed: Option<Failure> = None;
+                $(
+                    match $argument {
+                        Ok(argument) => argument.give_back($context),
+                        Err(failure) => drop(failed.get_or_insert(failure)),
+                    }
+                )*
+                Err(failed)
+            }
+        }
+    };
+}
+
+pub(crate) use arguments;
 
 /// An argument of a handler.
 ///
@@ -38,9 +63,13 @@ use crate::failure::Failure;
     message = "`{Self}` cannot be an argument of a handler",
     note = "arguments are `Json<T>`, `Payload<T>`, `Text`, `Body`, `Properties`, `Headers`, `RoutingKey`, `Exchange`, \
             `MessageId`, `QueueName`, `Redelivered`, `Attempt`, `Deadline`, `State<S>`, `Extension<T>`, `Outgoing`, \
-            `Participants`, `Context<S>`, `Delivery`, and `Option<_>` and `Result<_, Failure>` of these"
+            `Participants`, `Context<S>`, `Delivery`, `Batch<_>`, and `Option<_>`, `Result<_, Failure>` and tuples of these"
 )]
 pub trait FromContext<S>: Sized {
+    /// What it reads. One that reads a single message, as most do, is taken in a [`Batch`] where the handler is called for
+    /// [several](crate::Consume::batches).
+    const SCOPE: Scope = Scope::Message;
+
     /// Reads the argument from the message that is being handled.
     ///
     /// # Errors
@@ -55,6 +84,8 @@ pub trait FromContext<S>: Sized {
 
 /// `None` if the argument cannot be read.
 impl<S, T: FromContext<S>> FromContext<S> for Option<T> {
+    const SCOPE: Scope = T::SCOPE;
+
     fn from_context(context: &Context<S>) -> Result<Self, Failure> {
         Ok(T::from_context(context).ok())
     }
@@ -68,6 +99,8 @@ impl<S, T: FromContext<S>> FromContext<S> for Option<T> {
 
 /// The handler decides what it means that the argument cannot be read.
 impl<S, T: FromContext<S>> FromContext<S> for Result<T, Failure> {
+    const SCOPE: Scope = T::SCOPE;
+
     fn from_context(context: &Context<S>) -> Result<Self, Failure> {
         Ok(T::from_context(context))
     }
@@ -80,6 +113,8 @@ impl<S, T: FromContext<S>> FromContext<S> for Result<T, Failure> {
 }
 
 impl<S: Clone> FromContext<S> for Context<S> {
+    const SCOPE: Scope = Scope::Application;
+
     fn from_context(context: &Self) -> Result<Self, Failure> {
         Ok(context.clone())
     }

@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use amqp_async::{FieldTable, Properties};
 
-use super::FromContext;
+use super::{FromContext, Scope};
 use crate::context::Context;
 use crate::failure::Failure;
 
-/// Arguments with one field, which is read from the context.
+/// Arguments with one field, which is read from the context, and what they read.
 macro_rules! parts {
-    ($($(#[$doc:meta])* $name:ident($type:ty): $read:expr;)*) => {
+    ($($(#[$doc:meta])* $scope:ident $name:ident($type:ty): $read:expr;)*) => {
         $(
             $(#[$doc])*
             #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +18,8 @@ macro_rules! parts {
             pub struct $name(pub $type);
 
             impl<S> FromContext<S> for $name {
+                const SCOPE: Scope = Scope::$scope;
+
                 fn from_context(context: &Context<S>) -> Result<Self, Failure> {
                     let read: fn(&Context<S>) -> $type = $read;
                     Ok(Self(read(context)))
@@ -29,21 +31,21 @@ macro_rules! parts {
 
 parts! {
     /// The headers. The table is empty if there are none.
-    Headers(FieldTable): |context| context.headers().cloned().unwrap_or_default();
+    Message Headers(FieldTable): |context| context.headers().cloned().unwrap_or_default();
     /// The routing key with which the message was published first.
-    RoutingKey(String): |context| context.routing_key().to_owned();
+    Message RoutingKey(String): |context| context.routing_key().to_owned();
     /// The exchange to which the message was published first.
-    Exchange(String): |context| context.exchange().to_owned();
+    Message Exchange(String): |context| context.exchange().to_owned();
     /// The queue that the message came from.
-    QueueName(String): |context| context.queue().to_owned();
+    Message QueueName(String): |context| context.queue().to_owned();
     /// The message id, `None` if there is none.
-    MessageId(Option<String>): |context| context.properties().ok().and_then(|it| it.message_id.clone());
+    Message MessageId(Option<String>): |context| context.properties().ok().and_then(|it| it.message_id.clone());
     /// Whether the broker may have delivered the message before.
-    Redelivered(bool): |context| context.redelivered();
+    Message Redelivered(bool): |context| context.redelivered();
     /// The number of this attempt, from 1: see [`Context::attempt`].
-    Attempt(u32): |context| context.attempt();
+    Message Attempt(u32): |context| context.attempt();
     /// When the timeout of the source expires, `None` without one.
-    Deadline(Option<Instant>): |context| context.deadline();
+    Application Deadline(Option<Instant>): |context| context.deadline();
 }
 
 impl<S> FromContext<S> for Properties {

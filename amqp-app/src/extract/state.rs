@@ -1,6 +1,6 @@
 //! Arguments that do not come from the message: the state of the application, values of middleware, what is sent later.
 
-use super::FromContext;
+use super::{FromContext, Scope};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::message::Message;
@@ -11,6 +11,8 @@ use crate::message::Message;
 pub struct State<S>(pub S);
 
 impl<S: Clone> FromContext<S> for State<S> {
+    const SCOPE: Scope = Scope::Application;
+
     fn from_context(context: &Context<S>) -> Result<Self, Failure> {
         Ok(Self(context.state().clone()))
     }
@@ -23,6 +25,8 @@ impl<S: Clone> FromContext<S> for State<S> {
 pub struct Extension<T>(pub T);
 
 impl<S, T: Clone + Send + Sync + 'static> FromContext<S> for Extension<T> {
+    const SCOPE: Scope = Scope::Application;
+
     fn from_context(context: &Context<S>) -> Result<Self, Failure> {
         let missing = || {
             let name = std::any::type_name::<T>();
@@ -45,6 +49,8 @@ impl Outgoing {
 }
 
 impl<S> FromContext<S> for Outgoing {
+    const SCOPE: Scope = Scope::Application;
+
     fn from_context(context: &Context<S>) -> Result<Self, Failure> {
         Ok(Self(context.without_state()))
     }

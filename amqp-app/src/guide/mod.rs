@@ -6,6 +6,7 @@
 //! | [`retry_policies`] | how to choose a retry policy, what it declares, how to replay parked messages |
 //! | [`delays`] | messages that arrive later |
 //! | [`transactions`] | confirms or transactions, other resources that take part, messages that are held |
+//! | [`batches`] | a handler that is called for several messages at once |
 //! | [`observing`] | logs, metrics, traces and health of an application |
 //! | [`configuration`] | a file for connection, pools, workers, retries and topology; environments, variables, secrets |
 //! | [`outbox`] | messages that are stored with the data of an application, and sent later |
@@ -27,6 +28,10 @@ pub mod retry_policies {}
 /// Confirms or transactions, other resources that take part, messages that are held.
 #[doc = include_str!("transactions.md")]
 pub mod transactions {}
+
+/// A handler that is called for several messages at once.
+#[doc = include_str!("batches.md")]
+pub mod batches {}
 
 /// Logs, metrics, traces and health of an application.
 #[doc = include_str!("observing.md")]
@@ -56,6 +61,7 @@ pub mod delays {}
 /// Messages that are stored with the data of an application, and sent later.
 #[doc = include_str!("outbox.md")]
 pub mod outbox {}
+
 /// Programs on nucleon and on gocept.amqprun, translated line by line.
 #[doc = include_str!("coming_from.md")]
 pub mod coming_from {}

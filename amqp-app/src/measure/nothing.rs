@@ -29,10 +29,6 @@ impl Measures {
 
 pub(crate) struct InFlight;
 
-impl InFlight {
-    pub(crate) const fn end(self) {}
-}
-
 pub(crate) struct Call;
 
 impl Call {

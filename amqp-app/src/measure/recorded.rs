@@ -158,10 +158,6 @@ impl Drop for Measures {
 /// A message in work. A task that is dropped has none any more.
 pub(crate) struct InFlight(Arc<Key>);
 
-impl InFlight {
-    pub(crate) fn end(self) {}
-}
-
 impl Drop for InFlight {
     fn drop(&mut self) {
         add(&self.0, -1.0);

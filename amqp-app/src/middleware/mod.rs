@@ -43,10 +43,15 @@ impl<S> fmt::Debug for Next<S> {
     }
 }
 
-pub(crate) fn route<A: 'static, S: Send + Sync + 'static>(handler: impl Handler<A, S>) -> Route<S> {
+pub(crate) fn route<A, S, H>(handler: H) -> Route<S>
+where
+    A: 'static,
+    S: Send + Sync + 'static,
+    H: Handler<A, S>,
+{
     let call =
         move |context| -> BoxFuture<'static, Outcome> { Box::pin(handler.clone().call(context)) };
-    Route::new(Called(call))
+    Route::of_handler(Called(call), H::takes_batches())
 }
 
 pub(crate) fn wrapped<S, F, Fut>(wrap: Arc<F>, inner: Route<S>) -> Route<S>

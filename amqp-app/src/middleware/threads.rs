@@ -30,14 +30,17 @@ impl<S> fmt::Debug for ThreadNext<S> {
     }
 }
 
-pub(crate) fn thread_route<A: 'static, S: Send + Sync + 'static>(
-    handler: impl ThreadHandler<A, S>,
-) -> Route<S> {
+pub(crate) fn thread_route<A, S, H>(handler: H) -> Route<S>
+where
+    A: 'static,
+    S: Send + Sync + 'static,
+    H: ThreadHandler<A, S>,
+{
     let call = move |context| -> BoxFuture<'static, Outcome> {
         let handler = handler.clone();
         Box::pin(async move { handler.call(context) })
     };
-    Route::new(Called(call))
+    Route::of_handler(Called(call), H::takes_batches())
 }
 
 pub(crate) fn thread_wrapped<S, F>(wrap: Arc<F>, inner: Route<S>) -> Route<S>

@@ -18,21 +18,33 @@ use crate::runner::BoxFuture;
 use crate::sync::lock;
 
 /// The handler of a source as a [`Service`], for layers of tower: see [`App::layer`](crate::App::layer).
-pub struct Route<S>(Arc<dyn Endpoint<S>>);
+pub struct Route<S> {
+    endpoint: Arc<dyn Endpoint<S>>,
+    takes_batches: bool,
+}
 
 impl<S> Route<S> {
     pub(crate) fn new(endpoint: impl Endpoint<S> + 'static) -> Self {
-        Self(Arc::new(endpoint))
+        Self { endpoint: Arc::new(endpoint), takes_batches: true }
+    }
+
+    /// One that begins at a handler.
+    pub(crate) fn of_handler(endpoint: impl Endpoint<S> + 'static, takes_batches: bool) -> Self {
+        Self { takes_batches, ..Self::new(endpoint) }
     }
 
     pub(crate) fn endpoint(&self) -> &dyn Endpoint<S> {
-        &*self.0
+        &*self.endpoint
+    }
+
+    pub(crate) const fn takes_batches(&self) -> bool {
+        self.takes_batches
     }
 }
 
 impl<S> Clone for Route<S> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        Self { endpoint: Arc::clone(&self.endpoint), ..*self }
     }
 }
 
@@ -52,7 +64,7 @@ impl<S> Service<Context<S>> for Route<S> {
     }
 
     fn call(&mut self, context: Context<S>) -> RouteFuture {
-        RouteFuture(self.0.call(context))
+        RouteFuture(self.endpoint.call(context))
     }
 }
 

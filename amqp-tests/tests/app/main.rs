@@ -1,6 +1,7 @@
 //! Applications on every runtime: what becomes of messages, on the model broker and on RabbitMQ.
 
 mod at;
+mod batching;
 mod configured;
 mod consuming;
 mod cuts;

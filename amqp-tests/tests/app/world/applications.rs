@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use amqp_app::prelude::*;
 use amqp_tests::world::World;
@@ -94,7 +94,63 @@ fn u_8_nothing_is_lost_at_random_faults() {
     play(0..100, &anything_fails);
 }
 
+#[test]
+fn u_8_nothing_is_lost_in_batches_at_random_faults() {
+    play(0..100, &batches_fail);
+}
+
 async fn anything_fails(world: &World) {
+    let clock = world.clone();
+    let handler = move |Json(number): Json<usize>, Attempt(attempt): Attempt| {
+        let clock = clock.clone();
+        async move {
+            clock.sleep(Duration::from_millis(clock.below(3_000) as u64)).await;
+            one(number, attempt)
+        }
+    };
+    let workers = 1 + world.below(8) as u16;
+    let consume = |consume: Consume| consume.concurrency(workers);
+    lose(world, |app, it| app.consume(consume(it), handler)).await;
+}
+
+/// Messages are handled in batches, with confirms or in transactions. Some calls fail as a whole.
+async fn batches_fail(world: &World) {
+    let clock = world.clone();
+    let handler = move |Batch(messages): Batch<(Json<usize>, Attempt)>| {
+        let clock = clock.clone();
+        async move {
+            clock.sleep(Duration::from_millis(clock.below(3_000) as u64)).await;
+            if messages.len() > 1 && clock.below(4) == 0 {
+                return Err(Failure::retry("the batch"));
+            }
+            let each = messages.into_iter().map(|(Json(number), Attempt(it))| one(number, it));
+            Ok::<_, Failure>(amqp_app::Outcomes(each.collect()))
+        }
+    };
+    let (size, workers) = (2 + world.below(8) as u16, 1 + world.below(3) as u16);
+    let within = Duration::from_millis(world.below(2_000) as u64);
+    let transactional = world.below(2) == 0;
+    let consume = |consume: Consume| {
+        let consume = consume.batches(size, within).concurrency(workers);
+        if transactional { consume.transactional() } else { consume }
+    };
+    lose(world, |app, it| app.consume(consume(it), handler)).await;
+}
+
+/// What a handler makes of a message.
+fn one(number: usize, attempt: u32) -> Result<Message, Failure> {
+    match number % 5 {
+        0 => Err(Failure::permanent("never")),
+        1 => Err(Failure::retry("always")),
+        2 if attempt < 3 => Err(Failure::retry("at first")),
+        _ => Ok(Message::new(number.to_string()).to_queue("answers")),
+    }
+}
+
+type Applied = App<amqp_async::Connector<World>>;
+
+/// Loses connections while an application works, and looks for each message at its end.
+async fn lose(world: &World, consume: impl FnOnce(Applied, Consume) -> Applied) {
     const MESSAGES: usize = 60;
     let connection = connect(world).await;
     let channel = connection.open_channel().await.unwrap();
@@ -109,27 +165,11 @@ async fn anything_fails(world: &World) {
     }
     connection.close().await;
 
-    let (clock, attempts) = (world.clone(), Arc::new(Mutex::new(BTreeMap::new())));
-    let counted = Arc::clone(&attempts);
-    let handler = move |Json(number): Json<usize>, Attempt(attempt): Attempt| {
-        let (clock, counted) = (clock.clone(), Arc::clone(&counted));
-        async move {
-            *counted.lock().unwrap().entry(number).or_insert(0_u32) += 1;
-            clock.sleep(Duration::from_millis(clock.below(3_000) as u64)).await;
-            match number % 5 {
-                0 => Err(Failure::permanent("never")),
-                1 => Err(Failure::retry("always")),
-                2 if attempt < 3 => Err(Failure::retry("at first")),
-                _ => Ok(Message::new(number.to_string()).to_queue("answers")),
-            }
-        }
-    };
     let policy = Retry::now(world.below(2) as u32).and_after([1, 5, 5].map(Duration::from_secs));
-    let consume = Consume::new(declare).concurrency(1 + world.below(8) as u16).on_failure(policy);
     let (stopper, shutdown) = Shutdown::manual();
     let connector =
         world.connector().recovery(recovering()).heartbeat(amqp_async::Heartbeat::Seconds(10));
-    let app = App::new(connector).consume(consume, handler);
+    let app = consume(App::new(connector), Consume::new(declare).on_failure(policy));
     let health = app.health();
     let script = async {
         // A loss at the start would end it.
