@@ -39,7 +39,7 @@ async fn store(
 ) -> Result<(), Failure> {
     let orders: Vec<Order> = orders.into_iter().map(|Json(order)| order).collect();
     let stored = database.insert_all(&orders);
-    println!("{} orders: {}", orders.len(), if stored.is_ok() { "stored" } else { "refused" });
+    println!("a batch of {}: {}", orders.len(), if stored.is_ok() { "stored" } else { "refused" });
     Ok(stored?)
 }
 

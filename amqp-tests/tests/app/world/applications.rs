@@ -1,8 +1,8 @@
 //! Applications in virtual time. The faults of a seed hit them at any point.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use amqp_app::prelude::*;
 use amqp_tests::world::World;
