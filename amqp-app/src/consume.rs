@@ -8,8 +8,7 @@ use amqp_async::{FieldTable, FieldValue, QueueBind, QueueDeclare, ReceivedMessag
 
 use crate::limits::{CHANNEL_ROTATION, HOLDING_PREFETCH, ROTATION_MIN};
 use crate::retry::{LastResort, Retry};
-
-type Key = dyn Fn(&ReceivedMessage) -> Option<String> + Send + Sync;
+use crate::seen::{Deduplication, KeyOf, Seen};
 
 /// A queue that an application consumes from, and the rules for its messages.
 ///
@@ -36,7 +35,8 @@ pub struct Consume {
     /// Whether the concurrency was set by code.
     pub(crate) sets_concurrency: bool,
     pub(crate) prefetch: Option<u16>,
-    pub(crate) key: Option<Arc<Key>>,
+    pub(crate) key: Option<Arc<KeyOf>>,
+    pub(crate) deduplication: Option<Deduplication>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) retry: Retry,
     pub(crate) exclusive: bool,
@@ -252,6 +252,39 @@ impl Consume {
         self
     }
 
+    /// Calls the handler once for messages with the same message id, as a store of the application says ([`Seen`]). A duplicate
+    /// is answered with the replies of the first, which have the same ids, and is acknowledged.
+    ///
+    /// Messages without a message id are handled as usual. The guide's page [`deduplication`](crate::guide::deduplication) says
+    /// what is promised.
+    ///
+    /// ```
+    /// use amqp_app::prelude::*;
+    /// use amqp_app::Seen;
+    ///
+    /// # async fn bill(Text(order): Text) -> Message { Message::new(order).to("amq.topic", "bill") }
+    /// # fn example<P: amqp_app::Asynchronous>(app: App<P>, table: impl Seen) -> App<P> {
+    /// app.consume(Consume::new("orders").deduplicate(table), bill)
+    /// # }
+    /// ```
+    pub fn deduplicate(self, store: impl Seen) -> Self {
+        self.deduplicate_by(store, |message| {
+            let id = message.properties_ref().ok()?.message_id?.as_str().ok()?;
+            Some(id).filter(|id| !id.is_empty()).map(ToOwned::to_owned)
+        })
+    }
+
+    /// Calls the handler once for messages with the same key: see [`deduplicate`](Self::deduplicate). Messages without a key
+    /// (`None`, or the function panics) are handled as usual.
+    pub fn deduplicate_by(
+        mut self,
+        store: impl Seen,
+        key: impl Fn(&ReceivedMessage) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.deduplication = Some(Deduplication { store: Arc::new(store), key: Arc::new(key) });
+        self
+    }
+
     /// Sets an argument of the consumer, such as `x-priority`.
     pub fn argument(mut self, name: &str, value: impl Into<FieldValue>) -> Self {
         self.arguments.insert(name, value);
@@ -326,6 +359,7 @@ impl Consume {
             sets_concurrency: false,
             prefetch: None,
             key: None,
+            deduplication: None,
             timeout: None,
             retry: Retry::default(),
             exclusive: false,
@@ -367,6 +401,7 @@ impl fmt::Debug for Consume {
             .field("concurrency", &self.concurrency)
             .field("prefetch", &self.prefetch)
             .field("by_key", &self.key.is_some())
+            .field("deduplicates", &self.deduplication.is_some())
             .field("timeout", &self.timeout)
             .field("transactional", &self.transactional)
             .field("batching", &self.batching)

@@ -34,6 +34,7 @@ struct Shared {
     /// The attempts on this delivery before this one.
     in_place: u32,
     counts_redelivered: bool,
+    deduplicates: bool,
     deadline: Option<Instant>,
     properties: OnceLock<Result<Properties, Malformed>>,
     slot: Arc<Slot>,
@@ -122,6 +123,7 @@ pub(crate) struct Facts {
     pub(crate) queue: Arc<str>,
     pub(crate) in_place: u32,
     pub(crate) counts_redelivered: bool,
+    pub(crate) deduplicates: bool,
     pub(crate) deadline: Option<Instant>,
     pub(crate) runner: Runner,
     pub(crate) late: Late,
@@ -161,6 +163,7 @@ impl<S> Context<S> {
             redelivered: false,
             in_place: 0,
             counts_redelivered: false,
+            deduplicates: false,
             deadline: None,
             slot: Arc::default(),
             extensions: Mutex::default(),
@@ -302,6 +305,15 @@ impl<S> Context<S> {
         std::mem::take(&mut *lock(&self.shared.participants))
     }
 
+    pub(crate) fn has_participants(&self) -> bool {
+        !lock(&self.shared.participants).is_empty()
+    }
+
+    /// Whether the source answers duplicates by itself.
+    pub(crate) fn deduplicates(&self) -> bool {
+        self.shared.deduplicates
+    }
+
     pub(crate) fn take_delivery(&self) -> Option<Delivery> {
         self.shared.slot.take(Held::Taken)
     }
@@ -349,13 +361,15 @@ impl<S: Clone> Context<S> {
 
 impl Shared {
     fn new(facts: Facts, message: ReceivedMessage, redelivered: bool, slot: Arc<Slot>) -> Self {
-        let Facts { queue, in_place, counts_redelivered, deadline, runner, late } = facts;
+        let Facts { queue, in_place, counts_redelivered, deduplicates, deadline, runner, late } =
+            facts;
         Self {
             queue,
             content: Content::Received(message),
             redelivered,
             in_place,
             counts_redelivered,
+            deduplicates,
             deadline,
             properties: OnceLock::new(),
             slot,

@@ -62,6 +62,9 @@ pub const EXCHANGE_KNOWN: Duration = Duration::from_secs(30);
 /// again.
 pub const EXCHANGES_KNOWN_MAX: usize = 1_000;
 
+/// How long the store of a source that deduplicates may take to remove a mark. It expires anyway.
+pub const SEEN_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The first delay before a consumer that has ended is started again. It doubles up to [`RESTART_DELAY_MAX`].
 pub const RESTART_DELAY: Duration = Duration::from_millis(200);
 

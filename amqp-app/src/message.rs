@@ -26,9 +26,13 @@ use crate::formats;
 /// assert!(message.is_mandatory());
 /// assert_eq!(message.properties().expiration.as_deref(), Some("60000"));
 /// ```
+///
+/// With the feature `serde` it is stored in any format of serde, with the exact types of its properties and headers.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Message {
     message: amqp_async::Message,
+    #[cfg_attr(feature = "serde", serde(default))]
     is_reply: bool,
 }
 
@@ -243,6 +247,15 @@ mod tests {
         assert_eq!(other.properties().priority, Some(3));
         let plain: amqp_async::Message = other.clone().into();
         assert_eq!(Message::from(plain), other);
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn a_message_is_stored_with_its_exact_types() {
+        let message = Message::new(&b"\xff\0body"[..]).to("amq.topic", "key").header("a", 1_u8);
+        let message = message.header("b", -1_i64).header("c", 0.5_f32).reply().message_id("id");
+        let text = serde_json::to_string(&message).unwrap();
+        assert_eq!(serde_json::from_str::<Message>(&text).unwrap(), message, "{text}");
     }
 
     #[test]

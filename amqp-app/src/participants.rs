@@ -4,10 +4,13 @@
 //! have agreed already.
 
 use std::pin::pin;
+use std::time::Instant;
 
+use crate::app::claim::Claim;
 use crate::context::Context;
 use crate::extract::{FromContext, Scope};
 use crate::failure::{Failure, FailureCause, Verdict};
+use crate::message::Message;
 use crate::runner::BoxFuture;
 use crate::sync::catching;
 use crate::trace;
@@ -120,26 +123,51 @@ impl<P: Participant> Joined for P {
     }
 }
 
-/// Those of one message.
+/// Those of one message, or of a batch, and the claim to the message of a source that deduplicates.
 #[derive(Default)]
-pub(crate) struct Joint(Vec<Box<dyn Joined>>);
+pub(crate) struct Joint {
+    participants: Vec<Box<dyn Joined>>,
+    claim: Option<Claim>,
+}
 
 impl Joint {
     pub(crate) fn add(&mut self, participant: Box<dyn Joined>) {
-        self.0.push(participant);
+        self.participants.push(participant);
     }
 
     pub(crate) fn append(&mut self, mut other: Self) {
-        self.0.append(&mut other.0);
+        self.participants.append(&mut other.participants);
     }
 
+    pub(crate) fn with(self, claim: Option<Claim>) -> Self {
+        Self { claim, ..self }
+    }
+
+    /// Whether there are no participants.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.participants.is_empty()
+    }
+
+    /// Stores what is sent, before it is sent. With participants it is stored when they have committed: an outcome must not be
+    /// known before its effects are.
+    pub(crate) async fn record(
+        &mut self,
+        replies: impl FnOnce() -> Vec<Message>,
+        deadline: Option<Instant>,
+    ) -> Result<(), Failure> {
+        match &mut self.claim {
+            None => Ok(()),
+            Some(claim) if self.participants.is_empty() => claim.done(&replies(), deadline).await,
+            Some(claim) => {
+                claim.keep(replies());
+                Ok(())
+            }
+        }
     }
 
     /// Asks all, one after the other. The first that does not agree ends it.
     pub(crate) async fn vote(&mut self) -> Result<(), Failure> {
-        for participant in &mut self.0 {
+        for participant in &mut self.participants {
             let voting = pin!(participant.vote());
             let panicked = |panic| Failure::new(Verdict::Retry, FailureCause::Panic, panic);
             catching(voting).await.map_err(panicked)??;
@@ -149,21 +177,27 @@ impl Joint {
 
     /// Has all commit.
     pub(crate) async fn finish(&mut self, queue: &str) {
-        for participant in &mut self.0 {
+        for participant in &mut self.participants {
             let finishing = pin!(participant.finish());
             if let Err(panic) = catching(finishing).await {
                 trace::participant(queue, &panic);
             }
         }
+        if let Some(claim) = &mut self.claim {
+            claim.finish().await;
+        }
     }
 
     /// Has all undo what they have done.
     pub(crate) async fn abort(&mut self, queue: &str) {
-        for participant in &mut self.0 {
+        for participant in &mut self.participants {
             let aborting = pin!(participant.abort());
             if let Err(panic) = catching(aborting).await {
                 trace::participant(queue, &panic);
             }
+        }
+        if let Some(claim) = &mut self.claim {
+            claim.failed().await;
         }
     }
 }

@@ -83,6 +83,22 @@ pub(crate) fn batch_given_back(queue: &str, messages: usize, failure: &dyn Displ
     let _ = (queue, messages, failure);
 }
 
+/// A message was handled before, as the store of its source says.
+pub(crate) fn duplicate(queue: &str) {
+    #[cfg(feature = "tracing")]
+    tracing::info!(target: TARGET, queue, "duplicate: its replies are sent again");
+    #[cfg(not(feature = "tracing"))]
+    let _ = queue;
+}
+
+/// The mark of a message in the store of its source is not what it should be.
+pub(crate) fn unmarked(id: &dyn Display, error: &dyn Display) {
+    #[cfg(feature = "tracing")]
+    tracing::error!(target: TARGET, %id, %error, "store of duplicates failed");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (id, error);
+}
+
 /// A source is consumed in transactions.
 pub(crate) fn transactional(queue: &str) {
     #[cfg(feature = "tracing")]

@@ -6,7 +6,7 @@ use crate::package::selected;
 use crate::{is_installed, run, run_command};
 
 /// The features of `amqp-app`, each of which must compile without the others.
-const ALONE: [&str; 13] = [
+const ALONE: [&str; 14] = [
     "",
     "cbor",
     "compat",
@@ -15,6 +15,7 @@ const ALONE: [&str; 13] = [
     "metrics",
     "msgpack",
     "opentelemetry",
+    "serde",
     "signals",
     "systemd",
     "testing",

@@ -122,7 +122,7 @@ async fn together<S: Clone + Send + Sync + 'static>(part: &[Member<'_, S>]) -> R
         context.adopt(of_message);
     }
     if part.iter().any(|it| !it.job.slot.is_here()) {
-        conclude::undo(first.job, &context).await;
+        conclude::undo(first.job, &context, None).await;
         by_the_handler(part, &contexts, &outcome).await;
         return Ok(());
     }

@@ -3,6 +3,7 @@
 
 use amqp_async::{Properties, ReceivedMessage, Tx};
 
+use super::claim::Claim;
 use super::sender::Unsent;
 use super::settle::{self, Answered, Job};
 use super::source::Source;
@@ -37,6 +38,14 @@ pub(crate) struct Caused {
 }
 
 impl Caused {
+    /// Those of a message.
+    fn by_one<S>(context: &Context<S>, messages: Vec<Message>) -> Result<Self, Failure> {
+        let mut caused = Self::default();
+        let request = if messages.is_empty() { None } else { context.properties().ok() };
+        caused.add(0, request, messages)?;
+        Ok(caused)
+    }
+
     /// Those of a batch.
     pub(crate) fn by_several() -> Self {
         Self { owners: Some(Vec::new()), ..Self::default() }
@@ -78,6 +87,15 @@ impl Caused {
         Ok(())
     }
 
+    /// What a store keeps of them. Completed once more, they are the same.
+    fn stored(&self) -> Vec<Message> {
+        let stored = |(message, is_reply): (&amqp_async::Message, &bool)| {
+            let message = Message::from(message.clone());
+            if *is_reply { message.reply() } else { message }
+        };
+        self.messages.iter().zip(&self.replies).map(stored).collect()
+    }
+
     fn owner(&self, index: usize) -> usize {
         self.owners.as_ref().and_then(|it| it.get(index)).copied().unwrap_or_default()
     }
@@ -96,26 +114,28 @@ pub(crate) async fn conclude<S: Clone + Send + Sync + 'static>(
     job: Job<'_, S>,
     message: &ReceivedMessage,
     context: &Context<S>,
+    claim: Option<Claim>,
     outcome: Outcome,
 ) -> Attempted {
     let (result, instead) = outcome.of_one().into_parts();
-    let mut participants = context.take_participants();
+    let mut participants = context.take_participants().with(claim);
     let concluded = match result {
         Ok(mut messages) => {
             messages.append(&mut context.take_outgoing());
             match vote(job, context, &mut participants).await {
-                Ok(()) => {
-                    let mut caused = Caused::default();
-                    let request =
-                        if messages.is_empty() { None } else { context.properties().ok() };
-                    match caused.add(0, request, messages) {
-                        Ok(()) => {
-                            let handled = [Handled { job, message }];
-                            carry_out(&handled, &mut participants, caused, &instead).await
+                Ok(()) => match Caused::by_one(context, messages) {
+                    Ok(caused) => {
+                        let stored = || caused.stored();
+                        if let Err(failure) = participants.record(stored, context.deadline()).await
+                        {
+                            participants.abort(&job.lane.queue).await;
+                            return Attempted::Failed(failure, context.attempt());
                         }
-                        Err(failure) => Err(failure),
+                        let handled = [Handled { job, message }];
+                        carry_out(&handled, &mut participants, caused, &instead).await
                     }
-                }
+                    Err(failure) => Err(failure),
+                },
                 Err(failure) => Err(failure),
             }
         }
@@ -147,8 +167,21 @@ pub(crate) async fn vote<S>(
 }
 
 /// Undoes what participants have done whose handler acknowledges its message itself.
-pub(crate) async fn undo<S>(job: Job<'_, S>, context: &Context<S>) {
-    context.take_participants().abort(&job.lane.queue).await;
+pub(crate) async fn undo<S>(job: Job<'_, S>, context: &Context<S>, claim: Option<Claim>) {
+    context.take_participants().with(claim).abort(&job.lane.queue).await;
+}
+
+/// Stores the outcome of a handler that has succeeded although its message was given back meanwhile: the next delivery gets the
+/// same replies. Other resources abort, and what they have not committed has to be done again.
+pub(crate) async fn store_late<S>(context: &Context<S>, claim: &mut Claim, outcome: Outcome) {
+    let Ok(mut messages) = outcome.of_one().into_result() else { return };
+    messages.append(&mut context.take_outgoing());
+    if !context.has_participants()
+        && let Ok(caused) = Caused::by_one(context, messages)
+    {
+        claim.keep(caused.stored());
+        claim.finish().await;
+    }
 }
 
 /// What is known of a message that was delivered before.

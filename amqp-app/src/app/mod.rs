@@ -1,6 +1,7 @@
 //! `App`: sources of messages, their handlers, and what is around them. `run` starts and ends it.
 
 mod batch;
+pub(crate) mod claim;
 mod conclude;
 pub(crate) mod engine;
 mod group;

@@ -129,6 +129,10 @@ impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
                             reads a message";
                 return Err(Error::Invalid(text.into()));
             }
+            if consume.batching.is_some() && consume.deduplication.is_some() {
+                let text = "a source with batches cannot deduplicate: a batch has one outcome, and each message has its own mark";
+                return Err(Error::Invalid(text.into()));
+            }
             if consume.in_work_max() > usize::from(u16::MAX) {
                 let text = "a source has more than 65,535 messages in work: the size of its batches, times its concurrency";
                 return Err(Error::Invalid(text.into()));

@@ -68,7 +68,7 @@ pub(crate) struct Source<S> {
 }
 
 /// A task of a running application, which ends when this is dropped.
-struct Task(Arc<Engine>);
+pub(crate) struct Task(pub(crate) Arc<Engine>);
 
 impl Drop for Task {
     fn drop(&mut self) {

@@ -4,9 +4,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 
-use amqp_async::{ReceivedMessage, Tx};
+use amqp_async::{Delivery, ReceivedMessage, Tx};
 
 use super::batch;
+use super::claim::{Claim, Claimed};
 use super::conclude::{self, Recalled, conclude, recall};
 use super::engine::{NOW, STOPPING};
 use super::group::Arrived;
@@ -17,7 +18,7 @@ use crate::context::{Context, Facts, Held, Slot};
 use crate::copy;
 use crate::decide::{Step, decide};
 use crate::failure::{Failure, FailureCause, Verdict};
-use crate::limits::CONFIRMS_TIMEOUT;
+use crate::limits::{CONFIRMS_TIMEOUT, GIVE_BACK_PAUSE};
 use crate::outcome::Outcome;
 use crate::retry::LastResort;
 use crate::sync::{Either, Reached, catching, race};
@@ -161,7 +162,7 @@ pub(crate) async fn follow<S: Clone + Send + Sync + 'static>(
     redelivered: bool,
     mut first: Option<(Failure, u32)>,
 ) {
-    let Job { source, lane, worker, .. } = job;
+    let Job { source, lane, worker, slot, .. } = job;
     let (counters, measures) = (&source.engine.counters, &lane.measures);
     let mut in_place = 0;
     loop {
@@ -169,6 +170,19 @@ pub(crate) async fn follow<S: Clone + Send + Sync + 'static>(
             Some(failed) => failed,
             None => match attempt(job, message, redelivered, in_place).await {
                 Attempted::Settled => return,
+                Attempted::Elsewhere => {
+                    source.pause(GIVE_BACK_PAUSE).await;
+                    // Its queue may count how often it is given back, and drop it in the end. Nor must the attempts in
+                    // place begin anew.
+                    let is_held = slot.look(Delivery::is_stale) == Some(false);
+                    let is_kept = in_place > 0 || settle::is_counted(lane, message);
+                    if is_held && is_kept && !source.engine.is_stopping() {
+                        continue;
+                    }
+                    let nack = |delivery: Delivery| delivery.nack(true);
+                    settle::answer(job, &counters.given_back, nack).await;
+                    return;
+                }
                 Attempted::Failed(failure, attempt) => (failure, attempt),
             },
         };
@@ -216,6 +230,8 @@ impl Seen {
 pub(crate) enum Attempted {
     /// There is nothing more to do.
     Settled,
+    /// It is being handled elsewhere.
+    Elsewhere,
     /// The number of the attempt.
     Failed(Failure, u32),
 }
@@ -249,21 +265,41 @@ async fn attempt<S: Clone + Send + Sync + 'static>(
     redelivered: bool,
     in_place: u32,
 ) -> Attempted {
-    let Job { source, slot, .. } = job;
+    let Job { source, slot, worker, .. } = job;
     let (state, held) = (source.state.clone(), Arc::clone(slot));
     let context = Context::new(facts(job, in_place), message.clone(), redelivered, held, state);
+    source.expect_by(worker, context.deadline());
+    let claimed = Claim::begin(job, message, context.deadline()).await;
+    source.expect_by(worker, None);
+    let mut claim = match claimed {
+        Claimed::Handle(claim) if slot.is_here() => claim,
+        // A shutdown has given it back meanwhile.
+        Claimed::Handle(claim) => {
+            conclude::undo(job, &context, claim).await;
+            return Attempted::Settled;
+        }
+        Claimed::Done(replies) => {
+            return conclude(job, message, &context, None, Outcome::send(replies)).await;
+        }
+        Claimed::Failed(failure) => return Attempted::Failed(failure, context.attempt()),
+        Claimed::Running => return Attempted::Elsewhere,
+    };
     let outcome = call(job, &context).await;
     let counters = &source.engine.counters;
     if !slot.is_here() {
-        conclude::undo(job, &context).await;
-        if !slot.was_given_back() {
+        let (was_given_back, is_success) = (slot.was_given_back(), outcome.is_success());
+        if was_given_back && let Some(claim) = &mut claim {
+            conclude::store_late(&context, claim, outcome).await;
+        }
+        conclude::undo(job, &context, claim).await;
+        if !was_given_back {
             // The handler has acknowledged it.
-            let counter = if outcome.is_success() { &counters.handled } else { &counters.failed };
+            let counter = if is_success { &counters.handled } else { &counters.failed };
             settle::count(job, counter, settle::committed(job).await);
         }
         return Attempted::Settled;
     }
-    conclude(job, message, &context, outcome).await
+    conclude(job, message, &context, claim, outcome).await
 }
 
 /// What a handler is told, beside the message.
@@ -274,6 +310,7 @@ pub(crate) fn facts<S>(job: Job<'_, S>, in_place: u32) -> Facts {
         queue: Arc::clone(&lane.queue),
         in_place,
         counts_redelivered: source.consume.retry.counts_redelivered,
+        deduplicates: source.consume.deduplication.is_some(),
         deadline: source.consume.timeout.and_then(|timeout| runner.now().checked_add(timeout)),
         runner: runner.clone(),
         late: source.late[worker].clone(),

@@ -12,8 +12,15 @@ use crate::failure::Failure;
 /// In a [transactional](crate::Consume::transactional) source, what the handler has answered when it returns is committed then.
 /// What it answers later is committed with the next message of its worker, which may not come while the delivery takes the
 /// place of the prefetch.
+///
+/// A source that [deduplicates](crate::Consume::deduplicate) has to know what became of a message: there this argument ends the
+/// application, and the message goes back into its queue.
 impl<S> FromContext<S> for Delivery {
     fn from_context(context: &Context<S>) -> Result<Self, Failure> {
+        if context.deduplicates() {
+            let text = "a source that deduplicates acknowledges its messages itself, and its handler cannot take the delivery";
+            return Err(Failure::stop(text));
+        }
         let missing = "the delivery was taken by another argument, or there is none in this test";
         context.take_delivery().ok_or_else(|| Failure::permanent(missing))
     }

@@ -10,6 +10,7 @@
 //! | [`observing`] | logs, metrics, traces and health of an application |
 //! | [`configuration`] | a file for connection, pools, workers, retries and topology; environments, variables, secrets |
 //! | [`outbox`] | messages that are stored with the data of an application, and sent later |
+//! | [`deduplication`] | handlers that are called once for a message, by a store of the application |
 //! | [`payloads`] | bodies: JSON, CBOR and MessagePack by content type |
 //! | [`pools`] | shared connections: publishing, listeners, one message |
 //! | [`requests`] | requests and their replies (RPC) |
@@ -61,6 +62,10 @@ pub mod delays {}
 /// Messages that are stored with the data of an application, and sent later.
 #[doc = include_str!("outbox.md")]
 pub mod outbox {}
+
+/// Handlers that are called once for a message, by a store of the application.
+#[doc = include_str!("deduplication.md")]
+pub mod deduplication {}
 
 /// Programs on nucleon and on gocept.amqprun, translated line by line.
 #[doc = include_str!("coming_from.md")]

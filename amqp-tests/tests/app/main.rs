@@ -23,6 +23,7 @@ mod requesting;
 mod resorts;
 mod retrying;
 mod rotating;
+mod seeing;
 mod signals;
 mod stopping;
 mod surviving;
