@@ -47,6 +47,8 @@ mod error;
 mod exchanges;
 mod extract;
 mod failure;
+#[cfg(feature = "files")]
+pub mod files;
 mod formats;
 pub mod guide;
 mod handler;

@@ -148,3 +148,39 @@ pub const ROTATION_MIN: Duration = Duration::from_millis(10);
 
 /// The number of messages that a consumer may hold by default. Its prefetch is this and the number of its workers.
 pub const HOLDING_PREFETCH: u16 = 20;
+
+#[cfg(feature = "files")]
+/// The maximum length of a file's name in bytes. File systems have 255. The name of the file with the header has 7 more, and what
+/// distinguishes others from it takes 4.
+pub const NAME_BYTES: usize = 244;
+
+#[cfg(feature = "files")]
+/// The bytes that a value needs at least when it is cut, because the name of a file would be too long: a mark, and a hash of 64
+/// bits in hexadecimal digits.
+pub const SHORTENED_BYTES: usize = 17;
+
+#[cfg(feature = "files")]
+/// The bytes of a date in the name of a file. The last second that a timestamp can name has a year of 12 digits.
+pub const DATE_BYTES: usize = 18;
+
+#[cfg(feature = "files")]
+/// The bytes of the unique part of a file's name: microseconds, a number of the process, and a counter, the longest of each.
+pub const UNIQUE_BYTES: usize = 64;
+
+#[cfg(feature = "files")]
+/// The maximum size of a file that is sent, in bytes, unless [`Reader::max_bytes`](crate::files::Reader::max_bytes) says
+/// otherwise: that of a message on RabbitMQ 4 without a configuration.
+pub const FILE_BYTES: usize = 16 << 20;
+
+#[cfg(feature = "files")]
+/// The bytes of files that are in memory at a time while they are sent. One file may be larger.
+pub const FILES_TAKEN_BYTES: usize = 16 << 20;
+
+#[cfg(feature = "files")]
+/// How old a temporary file must be to be removed: far older than any that is still written, also by another process.
+pub const TEMPORARY_KEPT: Duration = Duration::from_secs(86_400);
+
+#[cfg(feature = "files")]
+/// The number of directories that a [`Writer`](crate::files::Writer) knows to exist and to be free of old temporary files.
+/// Patterns have one for each day, or one for each routing key.
+pub const DIRECTORIES_MAX: usize = 64;

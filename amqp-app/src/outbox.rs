@@ -65,6 +65,12 @@ pub trait Outbox: Send + 'static {
     /// # Errors
     /// The relay logs an error or a panic, and repeats the call after a delay.
     fn sent(&mut self, ids: &[Self::Id]) -> impl Future<Output = Result<(), BoxError>> + Send;
+
+    /// Returns why messages were left out of what [`take`](Self::take) has returned, each of them once. The relay logs and counts
+    /// them ([`RelayReport::left_out`]). By default there are none.
+    fn left_out(&mut self) -> Vec<BoxError> {
+        Vec::new()
+    }
 }
 
 /// Publishes the messages of an [`Outbox`], and marks them as sent when they are confirmed.
@@ -91,6 +97,8 @@ pub struct RelayReport {
     pub sent: u64,
     /// How many times the relay waited before it tried again: because a message was not confirmed, or the outbox failed.
     pub failed: u64,
+    /// Messages that the outbox has left out, such as files that cannot be read.
+    pub left_out: u64,
     /// The last of these errors.
     pub last_error: Option<String>,
 }
@@ -107,7 +115,7 @@ impl<O: Outbox, P: Platform> Relay<O, P> {
         Self { every: time, ..self }
     }
 
-    async fn run_to_the_end(self, mut shutdown: Shutdown) -> Result<RelayReport, Error> {
+    async fn run_to_the_end(self, end: End, mut shutdown: Shutdown) -> Result<RelayReport, Error> {
         if let Some(error) = shutdown.error.take() {
             return Err(Error::Signals(error));
         }
@@ -115,8 +123,14 @@ impl<O: Outbox, P: Platform> Relay<O, P> {
         let (stop, within) = (shutdown.stop.clone(), shutdown.within_or(None));
         let runner = pool.runner().clone();
         let report = Mutex::default();
-        let relaying =
-            Relaying { pool, every, runner: runner.clone(), stop: stop.clone(), report: &report };
+        let relaying = Relaying {
+            pool,
+            every,
+            end,
+            runner: runner.clone(),
+            stop: stop.clone(),
+            report: &report,
+        };
         let mut relaying = Box::pin(relaying.run(outbox));
         let mut ending = Box::pin(async {
             match shutdown.when.take() {
@@ -147,7 +161,19 @@ impl<O: Outbox, P: Asynchronous> Relay<O, P> {
     /// # Cancel safety
     /// If the future is dropped, messages may be published and not marked: the next relay publishes them again.
     pub async fn run(self, shutdown: Shutdown) -> Result<RelayReport, Error> {
-        self.run_to_the_end(shutdown).await
+        self.run_to_the_end(End::Shutdown, shutdown).await
+    }
+
+    /// Publishes what is in the outbox, until the outbox is empty, or until the shutdown. Resolves to what it has done: if
+    /// `last_error` is set, the outbox may not be empty, or has left messages out.
+    ///
+    /// # Errors
+    /// [`Error::Signals`] if the system refuses to report signals.
+    ///
+    /// # Cancel safety
+    /// As that of [`run`](Self::run).
+    pub async fn run_until_empty(self, shutdown: Shutdown) -> Result<RelayReport, Error> {
+        self.run_to_the_end(End::Empty, shutdown).await
     }
 }
 
@@ -159,13 +185,31 @@ impl<O: Outbox> Relay<O, amqp_blocking::Connector> {
     /// # Errors
     /// [`Error::Signals`] if the system refuses to report signals.
     pub fn run(self, shutdown: Shutdown) -> Result<RelayReport, Error> {
-        amqp_blocking::runtime::Threads.block_on(self.run_to_the_end(shutdown))
+        amqp_blocking::runtime::Threads.block_on(self.run_to_the_end(End::Shutdown, shutdown))
     }
+
+    /// Publishes what is in the outbox, until the outbox is empty, or until the shutdown. Returns what it has done: if
+    /// `last_error` is set, the outbox may not be empty, or has left messages out.
+    ///
+    /// # Errors
+    /// [`Error::Signals`] if the system refuses to report signals.
+    pub fn run_until_empty(self, shutdown: Shutdown) -> Result<RelayReport, Error> {
+        amqp_blocking::runtime::Threads.block_on(self.run_to_the_end(End::Empty, shutdown))
+    }
+}
+
+/// When a relay ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Shutdown,
+    /// Also when there is nothing to publish.
+    Empty,
 }
 
 struct Relaying<'a, P: Platform> {
     pool: Pool<P>,
     every: Duration,
+    end: End,
     runner: Runner,
     stop: Level,
     report: &'a Mutex<RelayReport>,
@@ -177,7 +221,10 @@ impl<P: Platform> Relaying<'_, P> {
         let (mut delay, mut most) = (RESTART_DELAY, RELAYED_MAX);
         while self.stop.get() < STOPPING {
             let taken = catching(Box::pin(async { outbox.take(most).await })).await;
+            let left_out = catching(Box::pin(async { outbox.left_out() })).await;
+            left_out.unwrap_or_else(|panic| vec![panic]).iter().for_each(|it| self.left_out(it));
             let (ids, messages) = match taken.and_then(|taken| taken) {
+                Ok(taken) if taken.is_empty() && self.end == End::Empty => break,
                 Ok(taken) if taken.is_empty() => {
                     delay = RESTART_DELAY;
                     self.wait(self.every).await;
@@ -257,6 +304,13 @@ impl<P: Platform> Relaying<'_, P> {
         let mut report = lock(self.report);
         report.failed += 1;
         report.last_error = Some(format!("{what}: {error}"));
+    }
+
+    fn left_out(&self, error: &BoxError) {
+        trace::left_out(error);
+        let mut report = lock(self.report);
+        report.left_out += 1;
+        report.last_error = Some(format!("outbox: message left out: {error}"));
     }
 
     /// Waits, until the shutdown begins at most.

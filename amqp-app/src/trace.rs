@@ -157,6 +157,23 @@ pub(crate) fn not_relayed(what: &str, error: &dyn Display) {
     let _ = (what, error);
 }
 
+/// An outbox has left a message out.
+pub(crate) fn left_out(error: &dyn Display) {
+    #[cfg(feature = "tracing")]
+    tracing::error!(target: TARGET, %error, "outbox: message left out");
+    #[cfg(not(feature = "tracing"))]
+    let _ = error;
+}
+
+/// Files of a message that was not handled could not be removed.
+#[cfg(feature = "files")]
+pub(crate) fn not_removed(path: &std::path::Path, error: &dyn Display) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(target: TARGET, path = %path.display(), %error, "file not removed");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (path, error);
+}
+
 /// A shutdown has begun.
 pub(crate) fn stopping() {
     #[cfg(feature = "tracing")]

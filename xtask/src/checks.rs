@@ -6,11 +6,12 @@ use crate::package::selected;
 use crate::{is_installed, run, run_command};
 
 /// The features of `amqp-app`, each of which must compile without the others.
-const ALONE: [&str; 14] = [
+const ALONE: [&str; 15] = [
     "",
     "cbor",
     "compat",
     "config",
+    "files",
     "http",
     "metrics",
     "msgpack",

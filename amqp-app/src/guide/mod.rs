@@ -11,6 +11,7 @@
 //! | [`configuration`] | a file for connection, pools, workers, retries and topology; environments, variables, secrets |
 //! | [`outbox`] | messages that are stored with the data of an application, and sent later |
 //! | [`deduplication`] | handlers that are called once for a message, by a store of the application |
+//! | [`files`] | files that are sent as messages, and messages that are stored as files |
 //! | [`payloads`] | bodies: JSON, CBOR and MessagePack by content type |
 //! | [`pools`] | shared connections: publishing, listeners, one message |
 //! | [`requests`] | requests and their replies (RPC) |
@@ -66,6 +67,11 @@ pub mod outbox {}
 /// Handlers that are called once for a message, by a store of the application.
 #[doc = include_str!("deduplication.md")]
 pub mod deduplication {}
+
+/// Files that are sent as messages, and messages that are stored as files.
+#[cfg_attr(feature = "files", doc = include_str!("files.md"))]
+#[cfg_attr(not(feature = "files"), doc = "\n\nThis page is about the feature `files`.")]
+pub mod files {}
 
 /// Programs on nucleon and on gocept.amqprun, translated line by line.
 #[doc = include_str!("coming_from.md")]

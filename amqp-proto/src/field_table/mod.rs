@@ -176,9 +176,9 @@ pub enum FieldValue {
     /// [`I64`](Self::I64), and decoding never returns this.
     U64(u64),
     /// `f`. To send an infinite number or NaN is an error.
-    F32(f32),
+    F32(#[cfg_attr(feature = "serde", serde(with = "serialized::float"))] f32),
     /// `d`. To send an infinite number or NaN is an error.
-    F64(f64),
+    F64(#[cfg_attr(feature = "serde", serde(with = "serialized::double"))] f64),
     /// `D`
     Decimal(Decimal),
     /// `S`: text by convention, but any bytes are allowed.

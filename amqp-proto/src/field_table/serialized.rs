@@ -3,7 +3,7 @@
 //! A table is a map, and a value is tagged with its type: `{"x-max-length": {"i32": 10}}`. A long string is
 //! text where it is UTF-8, and bytes where it is not.
 
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -45,6 +45,51 @@ impl<'de> Deserialize<'de> for FieldTable {
 
         deserializer.deserialize_map(Fields)
     }
+}
+
+/// Numbers, of which text formats such as JSON write only those that are finite. The others are text there.
+macro_rules! numbers {
+    ($($name:ident $type:ident $serialize:ident;)*) => {
+        $(
+            pub(super) mod $name {
+                use super::{Deserialize, Deserializer, Error, Number, Serializer, ToString};
+
+                pub(in crate::field_table) fn serialize<S: Serializer>(
+                    number: &$type,
+                    serializer: S,
+                ) -> Result<S::Ok, S::Error> {
+                    if number.is_finite() || !serializer.is_human_readable() {
+                        return serializer.$serialize(*number);
+                    }
+                    serializer.serialize_str(&number.to_string())
+                }
+
+                pub(in crate::field_table) fn deserialize<'de, D: Deserializer<'de>>(
+                    deserializer: D,
+                ) -> Result<$type, D::Error> {
+                    if !deserializer.is_human_readable() {
+                        return $type::deserialize(deserializer);
+                    }
+                    match Number::deserialize(deserializer)? {
+                        Number::Finite(number) => Ok(number),
+                        Number::Text(text) => text.parse().map_err(D::Error::custom),
+                    }
+                }
+            }
+        )*
+    };
+}
+
+numbers! {
+    float f32 serialize_f32;
+    double f64 serialize_f64;
+}
+
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Number<T> {
+    Finite(T),
+    Text(String),
 }
 
 /// Bytes, which some formats write as a sequence of numbers.

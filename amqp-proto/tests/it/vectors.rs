@@ -329,6 +329,28 @@ fn tables_in_json_keep_their_types() {
     assert!(serde_json::from_str::<FieldTable>(r#"{"number":10}"#).is_err());
 }
 
+/// JSON has no infinite numbers. Decoded tables may.
+#[cfg(feature = "serde")]
+#[test]
+fn numbers_that_are_not_finite_are_text_in_json() {
+    for (value, json) in [
+        (f64::INFINITY.into(), r#"{"f64":"inf"}"#),
+        (f32::NEG_INFINITY.into(), r#"{"f32":"-inf"}"#),
+        (FieldValue::from(1.0_f32), r#"{"f32":1.0}"#),
+        (FieldValue::from(0.1_f32), r#"{"f32":0.1}"#),
+        (FieldValue::from(f64::MIN_POSITIVE), r#"{"f64":2.2250738585072014e-308}"#),
+    ] {
+        assert_eq!(serde_json::to_string(&value).unwrap(), json);
+        assert_eq!(serde_json::from_str::<FieldValue>(json).unwrap(), value);
+        let bytes = postcard::to_allocvec(&value).unwrap();
+        assert_eq!(postcard::from_bytes::<FieldValue>(&bytes).unwrap(), value);
+    }
+    let json = serde_json::to_string(&FieldValue::F64(f64::NAN)).unwrap();
+    let read = serde_json::from_str(&json).unwrap();
+    assert!(matches!(read, FieldValue::F64(number) if number.is_nan()), "{json}");
+    assert!(serde_json::from_str::<FieldValue>(r#"{"f64":"one"}"#).is_err());
+}
+
 /// Fields of many types in one table.
 #[test]
 fn a_large_table() {

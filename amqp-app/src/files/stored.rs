@@ -1,0 +1,235 @@
+//! The two files of a message, from their temporary names until the message is committed, or undone.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::error::FileError;
+use super::header::Header;
+use super::sync_directory;
+use super::writer::{Claim, temporary};
+use crate::trace;
+
+/// A message that a [`Writer`](crate::files::Writer) has stored.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub(super) name: String,
+    pub(super) path: PathBuf,
+    pub(super) header_path: PathBuf,
+    pub(super) header: Header,
+    pub(super) body: Bytes,
+}
+
+impl Stored {
+    /// Returns the file with the body.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the file with the header.
+    pub fn header_path(&self) -> &Path {
+        &self.header_path
+    }
+
+    /// Returns the name of the file with the body, as the pattern has made it: below the directory of the writer, with `/`
+    /// between the names of directories.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns what is known of the message beside its body.
+    pub const fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Returns the body.
+    pub const fn body(&self) -> &Bytes {
+        &self.body
+    }
+}
+
+/// Both files. Without a commit, they are removed when this is dropped.
+pub(super) struct Pair {
+    pub(super) stored: Arc<Stored>,
+    /// That of the header first: a program that sees the body finds the header beside it.
+    files: [Written; 2],
+    stage: Stage,
+    /// That no other message has this name meanwhile.
+    claim: Option<Claim>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// With temporary names.
+    Hidden,
+    /// With their own names.
+    Visible,
+    /// The message is handled: they stay.
+    Committed,
+    /// They are removed.
+    Undone,
+}
+
+struct Written {
+    path: PathBuf,
+    place: Place,
+}
+
+/// Where the content of a file is.
+enum Place {
+    Temporary(PathBuf),
+    /// With its own name. What had that name before is kept in another file.
+    Own {
+        before: Option<PathBuf>,
+    },
+    Removed,
+}
+
+impl Pair {
+    /// Writes both files with temporary names in the directory of their own names.
+    pub(super) fn write(stored: Stored) -> Result<Self, FileError> {
+        let json = stored.header.to_json();
+        let json = json.map_err(io::Error::from);
+        let json = json.map_err(FileError::io("write", &stored.header_path))?;
+        let hidden = |path: &PathBuf| Written {
+            path: path.clone(),
+            place: Place::Temporary(temporary(path.parent().unwrap_or(path))),
+        };
+        let files = [&stored.header_path, &stored.path].map(hidden);
+        let body = stored.body.clone();
+        // Before the first byte is written, so that a failure removes what is there.
+        let pair = Self { stored: Arc::new(stored), files, stage: Stage::Hidden, claim: None };
+        for (file, content) in pair.files.iter().zip([&json[..], &body[..]]) {
+            let Place::Temporary(path) = &file.place else { continue };
+            write(path, content).map_err(FileError::io("write", path))?;
+        }
+        Ok(pair)
+    }
+
+    /// Gives the files their names. If that fails, none has its name.
+    pub(super) fn show(&mut self, claim: Claim) -> Result<(), FileError> {
+        if self.stage != Stage::Hidden {
+            return Err(FileError::io("write", &self.stored.path)(io::Error::other(
+                "the message was given back meanwhile",
+            )));
+        }
+        self.stage = Stage::Visible;
+        self.claim = Some(claim);
+        let shown = self.files.iter_mut().try_for_each(Written::show).and_then(|()| {
+            let directory = self.directory();
+            sync_directory(directory).map_err(FileError::io("write", directory))
+        });
+        if shown.is_err() {
+            self.undo();
+        }
+        shown
+    }
+
+    /// Whether [`commit`](Self::commit) has files to remove.
+    pub(super) fn has_replaced(&self) -> bool {
+        self.files.iter().any(|file| matches!(file.place, Place::Own { before: Some(_) }))
+    }
+
+    /// Lets the files stay.
+    pub(super) fn commit(&mut self) {
+        if self.stage != Stage::Visible {
+            return;
+        }
+        self.stage = Stage::Committed;
+        for file in &mut self.files {
+            if let Place::Own { before } = &mut file.place
+                && let Some(before) = before.take()
+            {
+                remove(&before);
+            }
+        }
+        self.claim = None;
+    }
+
+    /// Removes the files, and gives what they have replaced its name again.
+    pub(super) fn undo(&mut self) {
+        if matches!(self.stage, Stage::Committed | Stage::Undone) {
+            return;
+        }
+        self.stage = Stage::Undone;
+        // That of the body first: a body without a header would be an incomplete message.
+        for file in self.files.iter_mut().rev() {
+            file.undo();
+        }
+        let _ = sync_directory(self.directory());
+        self.claim = None;
+    }
+
+    fn directory(&self) -> &Path {
+        self.stored.path.parent().unwrap_or(&self.stored.path)
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        self.undo();
+    }
+}
+
+impl Written {
+    fn show(&mut self) -> Result<(), FileError> {
+        let Place::Temporary(temporary_path) = &self.place else { return Ok(()) };
+        let error = |action| FileError::io(action, &self.path);
+        let before = keep(&self.path).map_err(error("replace"))?;
+        if let Err(cause) = fs::rename(temporary_path, &self.path) {
+            before.iter().for_each(|before| remove(before));
+            return Err(error("write")(cause));
+        }
+        self.place = Place::Own { before };
+        Ok(())
+    }
+
+    fn undo(&mut self) {
+        match std::mem::replace(&mut self.place, Place::Removed) {
+            Place::Temporary(path) => remove(&path),
+            Place::Own { before: None } => remove(&self.path),
+            Place::Own { before: Some(before) } => {
+                if let Err(error) = fs::rename(&before, &self.path) {
+                    trace::not_removed(&self.path, &error);
+                }
+            }
+            Place::Removed => {}
+        }
+    }
+}
+
+/// Writes a file that does not exist, and waits until the disk has it.
+fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = File::create_new(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+/// Keeps the file that has this name, if there is one, by another name: it may be needed again.
+fn keep(path: &Path) -> io::Result<Option<PathBuf>> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Ok(metadata) if metadata.is_dir() => {
+            return Err(io::Error::from(ErrorKind::IsADirectory));
+        }
+        found => {
+            found?;
+        }
+    }
+    let kept = temporary(path.parent().unwrap_or(path));
+    // Some file systems have no links.
+    if fs::hard_link(path, &kept).is_err() {
+        fs::copy(path, &kept)?;
+    }
+    Ok(Some(kept))
+}
+
+fn remove(path: &Path) {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => trace::not_removed(path, &error),
+        _ => {}
+    }
+}

@@ -1,0 +1,283 @@
+//! `Writer`: messages as files.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use event_listener::Event;
+
+use super::caught;
+use super::error::{FileError, PatternError};
+use super::header::Header;
+use super::name::{Pattern, header_name};
+use super::stored::{Pair, Stored};
+use super::sync_directory;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::handler::{Handler, ThreadHandler, blocking};
+use crate::ids;
+use crate::limits::{CONFIRMS_TIMEOUT, DIRECTORIES_MAX, TEMPORARY_KEPT};
+use crate::outcome::Outcome;
+use crate::participants::Participant;
+use crate::runner::Runner;
+use crate::sync::{Promise, lock};
+use crate::trace;
+
+/// A handler that stores each message in two files: its body in one, and its [`Header`] in JSON in the other.
+///
+/// The name of the file with the body comes from a [pattern](Self::pattern), and [`header_name`] is the name of the other. Missing
+/// directories are created.
+///
+/// The files take part in the commit of the message, as a [`Participant`]. They are written with temporary names, and both get
+/// their names at the vote, before the message is acknowledged. When the commit fails, they are removed. So there are two files for
+/// each message that is acknowledged, on the disk, and none for others. If the process or the connection ends between the vote and the
+/// acknowledgement, the message comes again: then there are two more files, with the same message id, and the `redelivered` of the
+/// latter header is set.
+///
+/// A file that has the name already is replaced. It comes back when the commit fails. Two messages with one name are stored one after
+/// the other. A pattern with `${unique}` never has the name of another file.
+///
+/// A process that is killed leaves temporary files, whose names begin with `.amqp-app-`. A writer removes those of its directories
+/// that are older than a day ([`TEMPORARY_KEPT`]).
+///
+/// ```
+/// use amqp_app::files::Writer;
+/// use amqp_app::prelude::*;
+///
+/// # fn example<P: amqp_app::Asynchronous>(app: App<P>) -> Result<App<P>, Box<dyn std::error::Error>> {
+/// let writer = Writer::new("/var/spool/orders")
+///     .pattern("${date}/${routing_key}-${unique}.xml")?
+///     .on_stored(|stored| println!("{}", stored.path().display()));
+/// let app = app.consume(Consume::topic("orders-to-files", ["order.*"]), writer);
+/// # Ok(app)
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Writer {
+    directory: PathBuf,
+    pattern: Pattern,
+    on_stored: Option<OnStored>,
+    shared: Arc<Shared>,
+}
+
+/// A function that is called for each message.
+type OnStored = Arc<dyn Fn(&Stored) + Send + Sync>;
+
+/// What the handlers of [`Writer`]s have in place of arguments.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Storing;
+
+#[derive(Default)]
+struct Shared {
+    /// The files of messages between their vote and their commit.
+    busy: Mutex<HashSet<PathBuf>>,
+    free: Event,
+    /// Directories that exist, and have no old temporary files.
+    known: Mutex<HashSet<PathBuf>>,
+}
+
+/// The name of a file, until this is dropped.
+pub(super) struct Claim {
+    shared: Arc<Shared>,
+    path: PathBuf,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        lock(&self.shared.busy).remove(&self.path);
+        self.shared.free.notify(usize::MAX);
+    }
+}
+
+impl Shared {
+    /// Waits until no other message has this name.
+    async fn claim(self: &Arc<Self>, path: &Path) -> Claim {
+        loop {
+            let free = self.free.listen();
+            if lock(&self.busy).insert(path.to_owned()) {
+                return Claim { shared: Arc::clone(self), path: path.to_owned() };
+            }
+            free.await;
+        }
+    }
+}
+
+impl Writer {
+    /// Creates a writer below a directory. The pattern is `${routing_key}-${unique}`.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            pattern: Pattern::default(),
+            on_stored: None,
+            shared: Arc::default(),
+        }
+    }
+
+    /// Sets the pattern of the names: see [`file_name`](crate::files::file_name).
+    ///
+    /// # Errors
+    /// [`PatternError`] if the pattern cannot be used.
+    pub fn pattern(self, pattern: &str) -> Result<Self, PatternError> {
+        Ok(Self { pattern: Pattern::parse(pattern)?, ..self })
+    }
+
+    /// Calls a function for each message that is stored, after the commit, and with confirms before the acknowledgement. It may
+    /// block. If it panics, the message is stored nevertheless.
+    #[must_use]
+    pub fn on_stored(self, function: impl Fn(&Stored) + Send + Sync + 'static) -> Self {
+        Self { on_stored: Some(Arc::new(function)), ..self }
+    }
+
+    /// Writes the files of a message from a handler that does more than that. They get their names when the message is committed.
+    /// It blocks: see [`blocking`].
+    ///
+    /// # Errors
+    /// A failure that is retried as the policy says, with a [`FileError`].
+    pub fn store<S>(&self, context: &Context<S>) -> Result<(), Failure> {
+        let header = Header::of(context).map_err(Failure::undecodable)?;
+        let name = self.pattern.name(&header.routing_key, &header.properties);
+        let path = self.directory.join(&name);
+        let header_path = self.directory.join(header_name(&name));
+        self.prepare(path.parent().unwrap_or(&self.directory))?;
+        let body = context.shared_body();
+        let pair = Pair::write(Stored { name, path, header_path, header, body })?;
+        context.join(Box::new(Files {
+            stored: Arc::clone(&pair.stored),
+            pair: Arc::new(Mutex::new(pair)),
+            on_stored: self.on_stored.clone(),
+            shared: Arc::clone(&self.shared),
+            runner: context.blocking().map(|(runner, _)| runner.clone()),
+        }));
+        Ok(())
+    }
+
+    /// Creates a directory if it is missing. If it was not used before, removes old temporary files.
+    fn prepare(&self, directory: &Path) -> Result<(), FileError> {
+        fs::create_dir_all(directory).map_err(FileError::io("create", directory))?;
+        if lock(&self.shared.known).contains(directory) {
+            return Ok(());
+        }
+        // Up to that of the writer, each may be new in the one above it.
+        for created in directory.ancestors().take_while(|it| it.starts_with(&self.directory)) {
+            if let Some(above) = created.parent().filter(|above| !above.as_os_str().is_empty()) {
+                // One above the writer's directory may be unreadable.
+                let _ = sync_directory(above);
+            }
+        }
+        remove_old(directory);
+        let mut known = lock(&self.shared.known);
+        if known.len() >= DIRECTORIES_MAX {
+            known.clear();
+        }
+        known.insert(directory.to_owned());
+        drop(known);
+        Ok(())
+    }
+}
+
+impl<S> ThreadHandler<Storing, S> for Writer {
+    fn call(&self, context: Context<S>) -> Outcome {
+        self.store(&context).map_or_else(Outcome::failure, |()| Outcome::success())
+    }
+}
+
+impl<S: Send + Sync + 'static> Handler<Storing, S> for Writer {
+    async fn call(self, context: Context<S>) -> Outcome {
+        Handler::call(blocking(self), context).await
+    }
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
+const PREFIX: &str = ".amqp-app-";
+
+/// A name that no file has.
+pub(super) fn temporary(directory: &Path) -> PathBuf {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    directory.join(format!("{PREFIX}{}.tmp", ids::unique_at(since.as_micros())))
+}
+
+/// Removes what writers in processes that were killed have left behind.
+fn remove_old(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_temporary =
+            name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(".tmp"));
+        let age = || SystemTime::now().duration_since(entry.metadata().ok()?.modified().ok()?).ok();
+        if is_temporary
+            && age().is_some_and(|age| age > TEMPORARY_KEPT)
+            && let Err(error) = fs::remove_file(entry.path())
+        {
+            trace::not_removed(&entry.path(), &error);
+        }
+    }
+}
+
+/// The files of a message as a participant.
+struct Files {
+    stored: Arc<Stored>,
+    /// Shared with the threads that work on it: a vote may go on when its timeout has expired, and what follows waits for it.
+    pair: Arc<Mutex<Pair>>,
+    on_stored: Option<OnStored>,
+    shared: Arc<Shared>,
+    /// `None` without an application.
+    runner: Option<Runner>,
+}
+
+impl Files {
+    /// Works on the files where that may block.
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Pair) -> T + Send + 'static,
+    ) -> T {
+        let pair = Arc::clone(&self.pair);
+        let Some(runner) = &self.runner else { return work(&mut lock(&pair)) };
+        let promise = Promise::new();
+        let kept = promise.other();
+        runner.spawn_blocking(move || kept.keep(caught(move || work(&mut lock(&pair)))));
+        promise.wait().await.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+impl Participant for Files {
+    async fn vote(&mut self) -> Result<(), Failure> {
+        let claiming = self.shared.claim(&self.stored.path);
+        let claimed = match &self.runner {
+            Some(runner) => {
+                runner.until(runner.now().checked_add(CONFIRMS_TIMEOUT), claiming).await
+            }
+            None => Some(claiming.await),
+        };
+        let Some(claim) = claimed else {
+            let text = "a message whose file has the same name is not committed";
+            return Err(Failure::retry(format!("{}: {text}", self.stored.path.display())));
+        };
+        Ok(self.with(move |pair| pair.show(claim)).await?)
+    }
+
+    async fn finish(&mut self) {
+        if self.on_stored.is_none() && !lock(&self.pair).has_replaced() {
+            return lock(&self.pair).commit();
+        }
+        let (stored, on_stored) = (Arc::clone(&self.stored), self.on_stored.clone());
+        let commit = move |pair: &mut Pair| {
+            pair.commit();
+            if let Some(on_stored) = on_stored {
+                on_stored(&stored);
+            }
+        };
+        self.with(commit).await;
+    }
+
+    async fn abort(&mut self) {
+        self.with(Pair::undo).await;
+    }
+}
