@@ -39,6 +39,14 @@ pub(crate) enum Client {
     App1,
     /// The same with 16 workers.
     App16,
+    /// One worker that commits each message in a transaction.
+    AppTx1,
+    /// The same with 16 workers.
+    AppTx16,
+    /// One worker that handles 100 messages at once.
+    AppBatch,
+    /// The same, which commits them in a transaction.
+    AppTxBatch,
     /// lapin as in its examples.
     Lapin,
     /// lapin with 256 futures in flight.
@@ -56,7 +64,7 @@ pub(crate) enum Flavour {
     CurrentThread,
 }
 
-const NAMES: [(Client, &str); 14] = [
+const NAMES: [(Client, &str); 18] = [
     (Client::TokioMt, "tokio-mt"),
     (Client::TokioCt, "tokio-ct"),
     (Client::Smol, "smol"),
@@ -64,6 +72,10 @@ const NAMES: [(Client, &str); 14] = [
     (Client::Blocking, "blocking"),
     (Client::App1, "app-1"),
     (Client::App16, "app-16"),
+    (Client::AppTx1, "app-tx-1"),
+    (Client::AppTx16, "app-tx-16"),
+    (Client::AppBatch, "app-batch"),
+    (Client::AppTxBatch, "app-tx-batch"),
     (Client::Bound, "bound"),
     (Client::OneByOne, "one-by-one"),
     (Client::Lapin, "lapin"),
@@ -101,17 +113,32 @@ impl Client {
         !self.is_ours() && !self.is_app() && !matches!(self, Self::Bound | Self::OneByOne)
     }
 
-    /// Whether it is an application, which only consumes with acknowledgements.
+    /// The rules of an application, which only consumes with acknowledgements, and answers.
+    const fn app(self) -> Option<app::Rules> {
+        let (workers, transactional, batches) = match self {
+            Self::App1 => (1, false, false),
+            Self::App16 => (16, false, false),
+            Self::AppTx1 => (1, true, false),
+            Self::AppTx16 => (16, true, false),
+            Self::AppBatch => (1, false, true),
+            Self::AppTxBatch => (1, true, true),
+            _ => return None,
+        };
+        Some(app::Rules { workers, transactional, batches })
+    }
+
     const fn is_app(self) -> bool {
-        matches!(self, Self::App1 | Self::App16)
+        self.app().is_some()
     }
 
     /// Whether it is shown with this task.
     pub(crate) const fn is_shown(self, task: Task) -> bool {
         match self {
             Self::OneByOne => task.is_recovery(),
-            Self::App1 | Self::App16 => matches!(task, Task::Consume { prefetch: Some(_), .. }),
-            _ => true,
+            Self::App1 | Self::App16 => {
+                matches!(task, Task::Consume { prefetch: Some(_), .. } | Task::Answer)
+            }
+            _ => self.is_app() == matches!(task, Task::Answer),
         }
     }
 
@@ -127,7 +154,8 @@ impl Client {
             (Self::Bound | Self::RabbitmqC, Task::PublishInFlood) => Some("one thread"),
             (Self::Bound, Task::Idle) => Some("keeps nothing"),
             (Self::OneByOne, task) if !task.is_recovery() => Some("recovers only"),
-            (Self::App1 | Self::App16, task) if !self.is_shown(task) => Some("acknowledges only"),
+            (it, task) if it.is_app() && !it.is_shown(task) => Some("acknowledges only"),
+            (it, Task::Answer) if !it.is_app() => Some("no application"),
             (Self::AmqprsMt | Self::AmqprsCt | Self::RabbitmqC, Task::Recover(_)) => {
                 Some("does not recover")
             }
@@ -157,6 +185,9 @@ impl Client {
             return Err(reason.into());
         }
         let task = workload.task;
+        if let Some(rules) = self.app() {
+            return Flavour::CurrentThread.block_on(app::run(uri.to_owned(), task, count, rules));
+        }
         match self {
             Self::Bound => bound::run(uri, task, count),
             Self::OneByOne => bound::run_one_by_one(uri, task, count),
@@ -176,10 +207,6 @@ impl Client {
                 async_std::task::block_on(work)
             }
             Self::Blocking => blocking::run(uri, task, count),
-            Self::App1 => Flavour::CurrentThread.block_on(app::run(uri.to_owned(), task, count, 1)),
-            Self::App16 => {
-                Flavour::CurrentThread.block_on(app::run(uri.to_owned(), task, count, 16))
-            }
             #[cfg(feature = "peers")]
             Self::Lapin => {
                 Flavour::MultiThread.block_on(lapin::run(uri.to_owned(), task, count, 1))

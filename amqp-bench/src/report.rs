@@ -66,7 +66,7 @@ impl Row {
 impl Figure {
     pub(crate) const fn of(task: Task) -> Self {
         match task {
-            Task::Publish { .. } | Task::Consume { pauses: false, .. } => Self::Rate,
+            Task::Publish { .. } | Task::Answer | Task::Consume { pauses: false, .. } => Self::Rate,
             Task::PublishAndWait | Task::RoundTrip | Task::Connect | Task::Recover(_) => Self::P50,
             Task::PublishInFlood => Self::P99,
             Task::Consume { pauses: true, .. } => Self::PeakMemory,

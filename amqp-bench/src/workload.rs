@@ -29,6 +29,9 @@ pub(crate) enum Task {
     /// Consumes, with an acknowledgement of each if there is a prefetch; a consumer that pauses sleeps
     /// 1 ms per 1,000 messages.
     Consume { size: usize, prefetch: Option<u16>, pauses: bool },
+    /// Consumes requests, publishes a reply to each, and acknowledges it when the reply is confirmed, or committed with the
+    /// acknowledgement. The replies reach no queue.
+    Answer,
     /// `basic.qos`, one after another: a latency.
     RoundTrip,
     /// A connection and a channel, one after another: a latency.
@@ -135,6 +138,7 @@ pub(crate) static WORKLOADS: &[Workload] = workloads! {
         [300_000, 300_000, 40_000], 4_000;
     "w3r" "RabbitMQ, publish and wait" Task::PublishAndWait, RabbitMqQueue, [5_000; 3], 500;
     "w5r" "RabbitMQ, consume, prefetch 1,000, ack each" ACKED, RabbitMqFilled, [200_000, 200_000, 20_000], 4_000;
+    "w11" "RabbitMQ, answer requests" Task::Answer, RabbitMqFilled, [40_000, 20_000, 20_000], 2_000;
     "w10" "RabbitMQ, recover 1,000 queues, 1,000 bindings, 100 channels, 100 consumers" RECOVERY, RabbitMqOwn, [5; 3], 2;
 };
 
@@ -197,7 +201,9 @@ impl Task {
     /// How many messages are published if it is done `count` times.
     pub(crate) const fn published(self, count: u64) -> u64 {
         match self {
-            Self::Publish { .. } | Self::PublishAndWait | Self::PublishInFlood => count,
+            Self::Publish { .. } | Self::PublishAndWait | Self::PublishInFlood | Self::Answer => {
+                count
+            }
             _ => 0,
         }
     }
@@ -205,7 +211,7 @@ impl Task {
     /// How many deliveries are acknowledged if it is done `count` times.
     pub(crate) const fn acked(self, count: u64) -> u64 {
         match self {
-            Self::Consume { prefetch: Some(_), .. } => count,
+            Self::Consume { prefetch: Some(_), .. } | Self::Answer => count,
             _ => 0,
         }
     }
@@ -213,7 +219,7 @@ impl Task {
     /// How many messages its source has for each consumer.
     pub(crate) const fn deliveries(self, count: u64) -> u64 {
         match self {
-            Self::Consume { .. } => count,
+            Self::Consume { .. } | Self::Answer => count,
             _ => ENDLESS,
         }
     }

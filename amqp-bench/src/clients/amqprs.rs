@@ -53,7 +53,9 @@ pub(crate) async fn run(uri: String, task: Task, count: u64) -> Result<Measured,
             }
             Ok(laps.stop())
         }
-        Task::Connect | Task::Idle | Task::Recover(_) => Err("is done without a connection".into()),
+        Task::Connect | Task::Idle | Task::Recover(_) | Task::Answer => {
+            Err("is done elsewhere".into())
+        }
     }?;
     Ok(measured)
 }

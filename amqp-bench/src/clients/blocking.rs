@@ -46,7 +46,9 @@ pub(crate) fn run(uri: &str, task: Task, count: u64) -> Result<Measured, Failure
             }
             Ok(laps.stop())
         }
-        Task::Connect | Task::Idle | Task::Recover(_) => Err("is done without a connection".into()),
+        Task::Connect | Task::Idle | Task::Recover(_) | Task::Answer => {
+            Err("is done elsewhere".into())
+        }
     };
     connection.close();
     result

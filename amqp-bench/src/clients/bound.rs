@@ -49,7 +49,7 @@ pub(crate) fn run(uri: &str, task: Task, count: u64) -> Result<Measured, Failure
             consume(&mut wire, count, size, prefetch, pauses)
         }
         Task::RoundTrip => timed(count, || wire.call(&wire::qos(1), wire::QOS_OK)),
-        Task::Connect | Task::PublishInFlood | Task::Idle | Task::Recover(_) => {
+        Task::Connect | Task::PublishInFlood | Task::Idle | Task::Recover(_) | Task::Answer => {
             Err("cannot do it".into())
         }
     }

@@ -68,7 +68,9 @@ pub(crate) async fn run(
             }
             Ok(laps.stop())
         }
-        Task::Connect | Task::Idle | Task::Recover(_) => Err("is done without a connection".into()),
+        Task::Connect | Task::Idle | Task::Recover(_) | Task::Answer => {
+            Err("is done elsewhere".into())
+        }
     }?;
     Ok(measured)
 }

@@ -56,7 +56,9 @@ pub(crate) async fn run<R: Runtime + Default>(
             }
             Ok(laps.stop())
         }
-        Task::Connect | Task::Idle | Task::Recover(_) => Err("is done without a connection".into()),
+        Task::Connect | Task::Idle | Task::Recover(_) | Task::Answer => {
+            Err("is done elsewhere".into())
+        }
     };
     connection.close().await;
     result
