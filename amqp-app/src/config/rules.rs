@@ -134,6 +134,9 @@ fn override_by(consume: &mut Consume, rules: &SourceRules) {
     }
     consume.prefetch = rules.prefetch.or(consume.prefetch);
     consume.timeout = rules.timeout.or(consume.timeout);
+    if let Some(batch) = rules.batch {
+        consume.batching = (batch.size > 1).then_some(batch);
+    }
     let retry = &mut consume.retry;
     if let Some(now) = rules.now {
         retry.now = now;

@@ -12,6 +12,7 @@ use super::error::{ConfigError, Place};
 use super::read::{Section, Shown, below, list, listed, meant, named, number, one_of, time, wrong};
 use super::settings::{self, Setting};
 use super::topology::{self, Topology};
+use crate::consume::Batching;
 use crate::limits::POOL_CONNECTIONS;
 use crate::retry::LastResort;
 
@@ -74,6 +75,7 @@ pub(crate) struct SourceRules {
     pub(crate) at: Place,
     pub(crate) concurrency: Option<u16>,
     pub(crate) prefetch: Option<u16>,
+    pub(crate) batch: Option<Batching>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) now: Option<u32>,
     pub(crate) after: Option<Vec<Duration>>,
@@ -185,7 +187,8 @@ fn worker(node: Node) -> Result<WorkerRules, ConfigError> {
 }
 
 fn source(name: &str, node: Node) -> Result<SourceRules, ConfigError> {
-    let mut section = Section::open(name, node, &["concurrency", "prefetch", "retry", "timeout"])?;
+    let keys = ["batch", "concurrency", "prefetch", "retry", "timeout"];
+    let mut section = Section::open(name, node, &keys)?;
     let mut rules = SourceRules {
         at: section.at.clone(),
         concurrency: section.read("concurrency", number(1, u16::MAX))?,
@@ -193,6 +196,9 @@ fn source(name: &str, node: Node) -> Result<SourceRules, ConfigError> {
         timeout: section.read("timeout", time(Duration::from_millis(1)))?,
         ..SourceRules::default()
     };
+    if let Some(batch) = section.take("batch") {
+        rules.batch = Some(batching(&section.key("batch"), batch)?);
+    }
     let Some(retry) = section.take("retry") else { return Ok(rules) };
     let mut retry = Section::open(&section.key("retry"), retry, &["after", "now", "then"])?;
     rules.now = retry.read("now", number(0, u32::MAX))?;
@@ -209,6 +215,17 @@ fn source(name: &str, node: Node) -> Result<SourceRules, ConfigError> {
     ];
     rules.then = retry.read("then", one_of(&resorts))?;
     Ok(rules)
+}
+
+fn batching(name: &str, node: Node) -> Result<Batching, ConfigError> {
+    let mut section = Section::open(name, node, &["size", "within"])?;
+    let at = section.at.clone();
+    let size = section.read("size", number(1, u16::MAX))?;
+    let within = section.read("within", time(Duration::from_millis(1)))?;
+    match (size, within) {
+        (Some(size), Some(within)) => Ok(Batching { size, within }),
+        _ => Err(ConfigError::new(&at, format!("[{name}] needs both \"size\" and \"within\""))),
+    }
 }
 
 fn socket(node: &Node, key: &str) -> Result<SocketAddr, ConfigError> {

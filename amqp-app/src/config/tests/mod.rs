@@ -220,16 +220,23 @@ fn gr_20_the_file_takes_precedence_over_the_code_source_by_source() {
         "[worker]\namount = 10\nprefetch = 50\ncommit = \"confirm\"\n\
          [consume.a]\nconcurrency = 4\nprefetch = 9\ntimeout = \"30s\"\n\
          retry.now = 2\nretry.after = [\"10s\", \"1m\"]\nretry.then = \"dead_letter\"\n\
-         [consume.b]\nretry.then = \"stop\"\n",
+         batch.size = 20\nbatch.within = \"2s\"\n\
+         [consume.b]\nretry.then = \"stop\"\nbatch = { size = 1, within = \"1s\" }\n",
     );
     let code = |queue: &str| {
         let policy = Retry::now(7).and_after([Duration::from_secs(1)]);
-        Consume::new(queue).concurrency(3).timeout(Duration::from_secs(1)).on_failure(policy)
+        let consume = Consume::new(queue).concurrency(3).timeout(Duration::from_secs(1));
+        consume.on_failure(policy).batches(5, Duration::from_secs(1))
     };
     let mut sources = [(code("a"), ()), (code("b"), ()), (Consume::new("c"), ())];
     config.change(&mut sources).unwrap();
     let [a, b, c] = sources.map(|(consume, ())| consume);
-    assert_eq!((a.concurrency, a.prefetch_of(0), a.timeout), (4, 9, Some(Duration::from_secs(30))));
+    let batch = |it: &Consume| it.batching.map(|it| (it.size, it.within.as_secs()));
+    assert_eq!([batch(&a), batch(&b), batch(&c)], [Some((20, 2)), None, None]);
+    assert_eq!(
+        (a.concurrency, a.prefetch_of(0), a.timeout),
+        (4, 80, Some(Duration::from_secs(30)))
+    );
     assert_eq!((a.retry.now, &a.retry.delays[..]), (2, &[10, 60].map(Duration::from_secs)[..]));
     assert_eq!(a.retry.last, LastResort::DeadLetter);
     assert_eq!((b.concurrency, b.prefetch_of(0), b.timeout), (3, 50, Some(Duration::from_secs(1))));
