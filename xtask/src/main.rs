@@ -3,7 +3,8 @@
 //! instructions and allocations a message. `cargo xtask sim --seeds N [--first S]` plays seeds of the simulation in a
 //! release build, and `sim --seed S` replays one with everything that happens in it. `cargo xtask soak` loses the
 //! connections of a load on a private RabbitMQ 200 times, or `--faults N` times; `--seed S` repeats the faults, and `--cluster`
-//! kills nodes of three. `cargo xtask soak --app` kills the connections, the process and the node of an application. `features`, `oldest-rust`, `deny`
+//! kills nodes of three. `cargo xtask soak --app` kills the connections, the process and the node of an application, and with `--transactional`
+//! the process between the steps of its transactions. `features`, `oldest-rust`, `deny`
 //! and `package` check what is published. `cargo xtask fuzz TARGET [SECONDS]` looks for inputs that break the codec or the state machine,
 //! and `minimise TARGET` commits those that reach new code.
 
@@ -18,7 +19,7 @@ use std::process::{Command, ExitCode};
 
 const USAGE: &str =
     "usage: cargo xtask test | counts [--write] | features | oldest-rust | deny | package
-     | sim --seeds N [--first S] | sim --seed S | soak [--app | --cluster] [--faults N] [--seed S]
+     | sim --seeds N [--first S] | sim --seed S | soak [--app [--transactional] | --cluster] [--faults N] [--seed S]
      | fuzz TARGET [SECONDS] | minimise TARGET
 targets: connection_bytes frame method properties table uri";
 

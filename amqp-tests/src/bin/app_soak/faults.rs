@@ -10,8 +10,8 @@ pub(crate) enum Kind {
     Connection(Loss),
     /// The process is killed at any moment, and started again.
     Process,
-    /// The process is killed while its acknowledgement is under way, and started again.
-    ProcessBeforeAck,
+    /// The process is killed while the frame of a method is under way, and started again.
+    ProcessBefore(Direction, &'static str),
     Node,
 }
 
@@ -35,6 +35,13 @@ const POINTS: [(Direction, &str, &str); 4] = [
     (Direction::ToClient, "basic.ack", "connection lost before a confirm"),
     (Direction::ToBroker, "basic.ack", "connection lost before an ack"),
 ];
+/// What is under way when the process of an application is killed.
+const AT_KILLS: [(Direction, &str, &str); 4] = [
+    (Direction::ToBroker, "basic.ack", "process killed before an ack"),
+    (Direction::ToBroker, "basic.publish", "process killed before a publish"),
+    (Direction::ToBroker, "tx.commit", "process killed before a commit"),
+    (Direction::ToClient, "tx.commit-ok", "process killed before the end of a commit"),
+];
 /// The largest number of frames of a method that pass before the fault.
 const FRAMES: usize = 30;
 /// Enough for the handshake, the recovery and some messages.
@@ -46,10 +53,21 @@ pub(crate) fn choose(random: &mut fastrand::Rng, count: usize) -> Vec<Kind> {
         .map(|number| match number % 6 {
             0 => Kind::Node,
             1 => Kind::Process,
-            2 => Kind::ProcessBeforeAck,
+            2 => Kind::ProcessBefore(Direction::ToBroker, "basic.ack"),
             _ => Kind::Connection(loss(random)),
         })
         .collect();
+    random.shuffle(&mut kinds);
+    kinds
+}
+
+/// Chooses kills of the process: of five, one at any moment, and four at the steps of a transaction.
+pub(crate) fn choose_kills(random: &mut fastrand::Rng, count: usize) -> Vec<Kind> {
+    let kinds = (0..count).map(|number| match AT_KILLS.get(number % 5) {
+        Some((direction, method, _)) => Kind::ProcessBefore(*direction, method),
+        None => Kind::Process,
+    });
+    let mut kinds: Vec<Kind> = kinds.collect();
     random.shuffle(&mut kinds);
     kinds
 }
@@ -83,7 +101,10 @@ impl Kind {
                 POINTS.iter().find(of).map_or(method, |(.., name)| name)
             }
             Self::Process => "process killed",
-            Self::ProcessBeforeAck => "process killed before an ack",
+            Self::ProcessBefore(direction, method) => {
+                let of = |it: &&(Direction, &str, &str)| (it.0, it.1) == (direction, method);
+                AT_KILLS.iter().find(of).map_or(method, |(.., name)| name)
+            }
             Self::Node => "node killed",
         }
     }
@@ -96,7 +117,9 @@ pub(crate) fn moment(random: &mut fastrand::Rng) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::{Kind, choose};
+    use std::collections::BTreeSet;
+
+    use super::{Kind, choose, choose_kills};
 
     #[test]
     fn a_seed_chooses_the_same_faults_of_all_kinds() {
@@ -105,7 +128,10 @@ mod tests {
         assert_ne!(chosen(1), chosen(2));
         let count = |is: fn(&Kind) -> bool| chosen(1).iter().filter(|it| is(it)).count();
         assert_eq!(count(|it| matches!(it, Kind::Connection(_))), 6);
-        assert_eq!(count(|it| matches!(it, Kind::Process | Kind::ProcessBeforeAck)), 4);
+        assert_eq!(count(|it| matches!(it, Kind::Process | Kind::ProcessBefore(..))), 4);
         assert_eq!(count(|it| *it == Kind::Node), 2);
+        let names =
+            |seed| choose_kills(&mut fastrand::Rng::with_seed(seed), 5).into_iter().map(Kind::name);
+        assert_eq!(names(1).collect::<BTreeSet<_>>().len(), 5);
     }
 }

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use crate::producer;
-use crate::worker::{NEVER, is_parked};
+use crate::worker::{Mode, NEVER, is_parked, is_retried};
 
 /// The messages that were found, by number: how often.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Ledger {
-    answered: BTreeMap<u64, u64>,
+    mode: Mode,
+    /// How often each of the replies was found.
+    answered: BTreeMap<u64, Vec<u64>>,
     parked: BTreeMap<u64, u64>,
 }
 
@@ -22,16 +24,22 @@ pub(crate) struct Balance {
 }
 
 impl Ledger {
+    pub(crate) const fn new(mode: Mode) -> Self {
+        Self { mode, answered: BTreeMap::new(), parked: BTreeMap::new() }
+    }
+
     /// Notes an answer by its message id and body.
     ///
     /// # Errors
     /// If it is not an answer to a message of the producer, or cannot be recognised when it comes twice.
     pub(crate) fn answer(&mut self, id: &str, body: &str) -> Result<(), String> {
         let number = number(body)?;
-        if id != format!("{}#0", producer::id(number)) {
+        let replies = self.mode.replies();
+        let of_id = |index: &usize| id == format!("{}#{index}", producer::id(number));
+        let Some(index) = (0..replies).find(of_id) else {
             return Err(format!("the answer {body:?} has the id {id:?}"));
-        }
-        *self.answered.entry(number).or_default() += 1;
+        };
+        self.answered.entry(number).or_insert_with(|| vec![0; replies])[index] += 1;
         Ok(())
     }
 
@@ -66,16 +74,26 @@ impl Ledger {
             if places == [false, false] {
                 return Err(format!("message {number} is lost"));
             }
+            let counts = self.answered.get(&number).map_or(&[][..], Vec::as_slice);
+            if counts.iter().any(|count| *count != counts[0]) {
+                return Err(format!("message {number} has a part of its replies: {counts:?}"));
+            }
+            // Only the copy of a message that waits for its second attempt may be there twice.
+            let may_repeat = self.mode == Mode::Confirms || is_retried(number);
+            if counts.iter().any(|count| *count > 1) && !may_repeat {
+                return Err(format!("message {number} was committed more than once: {counts:?}"));
+            }
             if places != expected {
                 let error = "answered, parked";
                 return Err(format!("message {number} ({error}): {places:?}, not {expected:?}"));
             }
         }
-        let beyond = |found: &BTreeMap<u64, u64>| found.values().map(|count| count - 1).sum();
+        let answers = self.answered.values().map(|counts| counts[0] - 1).sum();
+        let parked = self.parked.values().map(|count| count - 1).sum();
         Ok(Balance {
             answered: self.answered.len(),
             parked: self.parked.len(),
-            duplicates: [beyond(&self.answered), beyond(&self.parked)],
+            duplicates: [answers, parked],
         })
     }
 }
@@ -87,9 +105,10 @@ fn number(body: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::{Balance, Ledger};
+    use crate::worker::Mode;
 
     fn ledger(answers: &[u64], parked: &[u64]) -> Ledger {
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new(Mode::Confirms);
         for number in answers {
             ledger.answer(&format!("m{number}#0"), &number.to_string()).unwrap();
         }
@@ -116,10 +135,32 @@ mod tests {
         ] {
             assert_eq!(ledger(answers, parked).balance(3).unwrap_err(), expected);
         }
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new(Mode::Confirms);
         assert!(ledger.answer("m1#1", "1").is_err(), "another id");
         assert!(ledger.answer("m1#0", "x").is_err(), "another body");
         assert!(ledger.park("1", "1", "never").is_err(), "another id");
         assert!(ledger.park("m1", "1", "delivered 10 times").is_err(), "another reason");
+    }
+
+    #[test]
+    fn a_transaction_has_all_of_its_replies_or_none() {
+        let balance = |numbers: &[(u64, usize)]| {
+            let mut ledger = Ledger::new(Mode::Transactions);
+            ledger.park("m0", "0", "never").unwrap();
+            for (number, index) in numbers {
+                ledger.answer(&format!("m{number}#{index}"), &number.to_string()).unwrap();
+            }
+            ledger.balance(3)
+        };
+        let all = |number| (0..3).map(move |index| (number, index));
+        let whole: Vec<_> = all(1).chain(all(1)).chain(all(2)).collect();
+        assert_eq!(balance(&whole).unwrap().duplicates, [1, 0], "message 1 has waited");
+        let part = balance(&whole[1..]).unwrap_err();
+        assert_eq!(part, "message 1 has a part of its replies: [1, 2, 2]");
+        let twice: Vec<_> = whole.iter().copied().chain(all(2)).collect();
+        let twice = balance(&twice).unwrap_err();
+        assert_eq!(twice, "message 2 was committed more than once: [2, 2, 2]");
+        let mut ledger = Ledger::new(Mode::Transactions);
+        assert!(ledger.answer("m1#3", "1").is_err(), "one reply too many");
     }
 }

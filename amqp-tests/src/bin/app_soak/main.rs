@@ -1,9 +1,13 @@
 //! Kills the connections, the process and the node of an application, for as long as is asked for, and keeps a ledger of its
-//! messages: `app_soak [--seed S] [--faults N]`. A seed repeats the choice of the faults.
+//! messages: `app_soak [--transactional] [--seed S] [--faults N]`. A seed repeats the choice of the
+//! faults.
 //!
 //! A producer publishes with confirms, and publishes again what was not confirmed. The application is a process of its own:
-//! this program with `--worker URI QUEUE ANSWERS`. At the end everything is drained. Each message that was confirmed must have
+//! this program with `--worker URI QUEUE ANSWERS [--transactional]`. At the end everything is drained. Each message that was confirmed must have
 //! been answered or parked, as its number says, and each duplicate must have the same id.
+//!
+//! With `--transactional`, a message and its three replies are one transaction, and the process alone is killed: of a
+//! transaction over several queues, a node that is killed may keep a part. All replies of a message must be there, or none.
 
 mod faults;
 mod ledger;
@@ -16,23 +20,33 @@ use std::fmt::Display;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-const USAGE: &str = "usage: app_soak [--seed S] [--faults N] | --worker URI QUEUE ANSWERS";
+use crate::worker::Mode;
+
+const USAGE: &str = "usage: app_soak [--transactional] [--seed S] [--faults N]
+     | --worker URI QUEUE ANSWERS [--transactional]";
+const TRANSACTIONAL: &str = "--transactional";
 /// The number of faults, if no other is asked for.
 const FAULTS: usize = 200;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [mode, uri, queue, answers] = arguments.as_slice()
-        && mode == "--worker"
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let before = arguments.len();
+    arguments.retain(|argument| argument != TRANSACTIONAL);
+    let mode = if arguments.len() < before { Mode::Transactions } else { Mode::Confirms };
+    if let [role, uri, queue, answers] = arguments.as_slice()
+        && role == "--worker"
     {
-        return exit(worker::run(uri, queue, answers).await.map(drop), "");
+        return exit(worker::run(uri, queue, answers, mode).await.map(drop), "");
     }
     let Some((seed, faults)) = numbers(&arguments) else {
         return exit(Err(USAGE), "");
     };
     println!("seed {seed}");
-    exit(soak::run(seed, faults).await, &format!("; --seed {seed} --faults {faults}"))
+    exit(
+        soak::run(mode, seed, faults).await,
+        &format!("; {mode:?}, --seed {seed} --faults {faults}"),
+    )
 }
 
 fn numbers(arguments: &[String]) -> Option<(u64, usize)> {

@@ -3,13 +3,19 @@
 use std::io;
 use std::process::{Child, Command, ExitStatus};
 
+use crate::TRANSACTIONAL;
+use crate::worker::Mode;
+
 /// A process that is killed when it is dropped.
 pub(crate) struct Process(Child);
 
 impl Process {
     /// Starts this program as the application.
-    pub(crate) fn start(uri: &str, queue: &str, answers: &str) -> io::Result<Self> {
+    pub(crate) fn start(uri: &str, queue: &str, answers: &str, mode: Mode) -> io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
+        if mode == Mode::Transactions {
+            command.arg(TRANSACTIONAL);
+        }
         Ok(Self(command.args(["--worker", uri, queue, answers]).spawn()?))
     }
 

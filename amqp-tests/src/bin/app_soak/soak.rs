@@ -13,6 +13,7 @@ use crate::faults::{self, Kind, Loss};
 use crate::ledger::Ledger;
 use crate::process::Process;
 use crate::producer::Producer;
+use crate::worker::Mode;
 
 const QUEUE: &str = "soaked";
 const WAITING: &str = "soaked.retry.100ms";
@@ -31,12 +32,16 @@ const POLL: Duration = Duration::from_millis(20);
 /// The number of messages that are done after a fault before the next one.
 const BETWEEN: u64 = 30;
 
-pub(crate) async fn run(seed: u64, count: usize) -> Result<(), String> {
+pub(crate) async fn run(mode: Mode, seed: u64, count: usize) -> Result<(), String> {
     let begun = Instant::now();
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut soak = Soak::start().await?;
+    let mut soak = Soak::start(mode).await?;
     let mut table = BTreeMap::<&'static str, Vec<Duration>>::new();
-    for (number, kind) in faults::choose(&mut random, count).into_iter().enumerate() {
+    let kinds = match mode {
+        Mode::Confirms => faults::choose(&mut random, count),
+        Mode::Transactions => faults::choose_kills(&mut random, count),
+    };
+    for (number, kind) in kinds.into_iter().enumerate() {
         soak.goes_on(random.u64(1..BETWEEN)).await?;
         let caused = Instant::now();
         soak.cause(kind, &mut random).await?;
@@ -58,6 +63,7 @@ pub(crate) async fn run(seed: u64, count: usize) -> Result<(), String> {
 }
 
 struct Soak {
+    mode: Mode,
     node: RabbitMq,
     /// Between the application and its node, and between the producer and the node.
     proxies: [Proxy; 2],
@@ -69,7 +75,7 @@ struct Soak {
 }
 
 impl Soak {
-    async fn start() -> Result<Self, String> {
+    async fn start(mode: Mode) -> Result<Self, String> {
         let node = RabbitMq::start().map_err(text)?;
         let proxy = || Proxy::start(node.port()).map_err(text);
         let proxies = [proxy()?, proxy()?];
@@ -80,8 +86,8 @@ impl Soak {
         }
         let producing = connect(&proxies[1].uri()).await?;
         let producer = Producer::start(&producing, QUEUE);
-        let application = start(&proxies[0])?;
-        let mut soak = Self { node, proxies, application, producer, watching, starts: 1 };
+        let application = start(&proxies[0], mode)?;
+        let mut soak = Self { mode, node, proxies, application, producer, watching, starts: 1 };
         soak.goes_on(1).await?;
         soak.node.ctl(&["eval", WRITE_DEFINITIONS]).map_err(text)?;
         Ok(soak)
@@ -96,7 +102,7 @@ impl Soak {
             if let (Some(answers), Some(parked)) =
                 (self.ready(ANSWERS).await, self.ready(PARKED).await)
             {
-                let done = u64::from(answers) + u64::from(parked);
+                let done = u64::from(answers) / self.mode.replies() as u64 + u64::from(parked);
                 self.producer.done(done);
                 if done >= *aim.get_or_insert(done + count) {
                     return Ok(done);
@@ -136,11 +142,11 @@ impl Soak {
                 sleep(faults::moment(random)).await;
                 self.start_again()
             }
-            Kind::ProcessBeforeAck => {
+            Kind::ProcessBefore(direction, method) => {
                 let proxy = &self.proxies[0];
                 let before = proxy.faulted().len();
-                proxy.before(Direction::ToBroker, "basic.ack", random.usize(1..30), Fault::Pause);
-                until("an ack", || proxy.faulted().len() > before).await?;
+                proxy.before(direction, method, random.usize(1..30), Fault::Pause);
+                until(method, || proxy.faulted().len() > before).await?;
                 self.application.kill().map_err(text)?;
                 // What was held up never reaches the broker.
                 proxy.inject(Direction::ToBroker, Fault::Cut);
@@ -178,7 +184,7 @@ impl Soak {
     }
 
     fn start_again(&mut self) -> Result<(), String> {
-        self.application = start(&self.proxies[0])?;
+        self.application = start(&self.proxies[0], self.mode)?;
         self.starts += 1;
         Ok(())
     }
@@ -222,7 +228,7 @@ impl Soak {
     /// Drains everything, and compares it with what was confirmed.
     async fn close(mut self, confirmed: u64, again: u64) -> Result<String, String> {
         self.finish().await?;
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new(self.mode);
         let channel = self.watching.open_channel().await.map_err(text)?;
         for queue in [ANSWERS, PARKED, QUEUE, WAITING] {
             while let Some(delivery) = channel.basic_get(queue).await.map_err(text)? {
@@ -242,10 +248,11 @@ impl Soak {
         let balance = ledger.balance(confirmed)?;
         let [answers, parked] = balance.duplicates;
         Ok(format!(
-            "{confirmed} messages confirmed ({again} publishes repeated) = {} answered + {} parked + {} lost\n\
+            "{confirmed} messages confirmed ({again} publishes repeated) = {} answered ({} replies each) + {} parked + {} lost\n\
              duplicates, each with the id of the first: {answers} answers, {parked} parked\n\
              {} processes, {} connections of the application",
             balance.answered,
+            self.mode.replies(),
             balance.parked,
             confirmed - (balance.answered + balance.parked) as u64,
             self.starts,
@@ -254,9 +261,9 @@ impl Soak {
     }
 }
 
-fn start(proxy: &Proxy) -> Result<Process, String> {
+fn start(proxy: &Proxy, mode: Mode) -> Result<Process, String> {
     // Short, so that silence is noticed soon.
-    Process::start(&format!("{}?heartbeat=2", proxy.uri()), QUEUE, ANSWERS).map_err(text)
+    Process::start(&format!("{}?heartbeat=2", proxy.uri()), QUEUE, ANSWERS, mode).map_err(text)
 }
 
 /// What the broker has, for an error.
