@@ -88,6 +88,9 @@ pub const REMEMBERED_TIME: Duration = Duration::from_secs(600);
 /// How long a step of a test waits for what it expects: a busy machine may be slow.
 pub const TEST_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often a step of a test looks for what it expects.
+pub const TEST_POLL: Duration = Duration::from_millis(1);
+
 /// How long tasks have to end when their messages were given back. Only a thread whose handler does not return needs longer.
 pub const ABANDONED_WAIT: Duration = Duration::from_millis(500);
 

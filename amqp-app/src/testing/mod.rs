@@ -1,10 +1,16 @@
 //! For tests of handlers and of applications.
 
 #[cfg(feature = "testing")]
+mod fixture;
+#[cfg(feature = "testing")]
 mod test;
+#[cfg(feature = "testing")]
+mod vhost;
 
 #[cfg(feature = "testing")]
 pub use test::Test;
+#[cfg(feature = "testing")]
+pub use vhost::Vhost;
 
 use crate::context::Context;
 use crate::handler::Handler;

@@ -1,20 +1,18 @@
 //! `Test`: a whole application on a model broker.
 
-use std::sync::Mutex;
 use std::time::Duration;
 
-use amqp_async::{Channel, Delivery, Publisher, QueueBind, QueueDeclare};
+use amqp_async::Delivery;
 use amqp_testkit::ModelBroker;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::app::{App, report::Report, shutdown::Shutdown, shutdown::Stopper};
-use crate::error::Error;
-use crate::limits::TEST_PATIENCE;
+use super::fixture::{Fixture, methods};
+use crate::app::{App, report::Report};
+use crate::limits::TEST_POLL;
 use crate::message::Message;
 use crate::platform::Asynchronous;
-use crate::runner::Runner;
-use crate::sync::{Either, Level, Promise, lock, race};
+use crate::sync::lock;
 
 /// A whole application on a model broker of its own, whose clock the test advances: a retry policy of ten minutes is tested in
 /// milliseconds.
@@ -46,19 +44,7 @@ use crate::sync::{Either, Level, Promise, lock, race};
 #[derive(Debug)]
 pub struct Test<P> {
     broker: ModelBroker,
-    platform: P,
-    runner: Runner,
-    channel: Channel,
-    publisher: Publisher,
-    running: Mutex<Vec<Running>>,
-}
-
-/// An application that runs.
-#[derive(Debug)]
-struct Running {
-    queues: Vec<String>,
-    stopper: Stopper,
-    ended: Promise<Result<Report, Error>>,
+    fixture: Fixture<P>,
 }
 
 impl<P: Asynchronous> Test<P> {
@@ -66,17 +52,8 @@ impl<P: Asynchronous> Test<P> {
     /// `amqp_tokio::Connector::new`.
     pub async fn start<E: std::fmt::Debug>(connect: impl Fn(&str) -> Result<P, E>) -> Self {
         let broker = ModelBroker::start_with_stopped_clock().expect("a free port");
-        let platform = connect(&broker.uri()).expect("a connector for the URI of the model broker");
-        let runner = Runner::new(platform.executor());
-        let connection = platform.connect().await.expect("a connection to the model broker");
-        let channel = connection.open_channel().await.expect("a channel");
-        let publisher = connection.publisher().await.expect("a channel");
-        Self { broker, platform, runner, channel, publisher, running: Mutex::default() }
-    }
-
-    /// Returns the platform of the application: its connections go to the model broker.
-    pub fn platform(&self) -> P {
-        self.platform.clone()
+        let fixture = Fixture::connect(connect, &broker.uri()).await;
+        Self { broker, fixture }
     }
 
     /// Returns the model broker.
@@ -84,87 +61,21 @@ impl<P: Asynchronous> Test<P> {
         &self.broker
     }
 
-    /// Declares a durable queue.
-    pub async fn queue(&self, name: &str) {
-        let declared = self.channel.queue_declare(QueueDeclare::classic(name)).await;
-        declared.unwrap_or_else(|error| panic!("queue {name:?}: {error}"));
-    }
-
-    /// Binds a queue to an exchange.
-    pub async fn bind(&self, queue: &str, exchange: &str, routing_key: &str) {
-        let bound = self.channel.queue_bind(QueueBind::new(queue, exchange, routing_key)).await;
-        bound.unwrap_or_else(|error| panic!("queue {queue:?}: {error}"));
-    }
-
-    /// Runs an application as a task. Resolves when it consumes from all of its queues.
-    pub async fn run<S: Clone + Send + Sync + 'static>(&self, app: App<P, S>) {
-        let (stopper, shutdown) = Shutdown::manual();
-        let queues = app.queues();
-        let started = Level::default();
-        let promise = Promise::new();
-        let (ended, raise) = (promise.other(), started.clone());
-        self.runner.spawn(async move {
-            let result = app.on_start(raise.clone()).run(shutdown).await;
-            ended.keep(result);
-            raise.raise(1);
-        });
-        self.within("the start of the application", started.reached(1)).await;
-        if let Some(ended) = promise.kept() {
-            panic!("the application has not started: {ended:?}");
-        }
-        lock(&self.running).push(Running { queues, stopper, ended: promise });
-    }
-
-    /// Sends a value in JSON to a queue.
-    pub async fn send(&self, queue: &str, value: &impl Serialize) {
-        let message = Message::json(value).unwrap_or_else(|error| panic!("not sent: {error}"));
-        self.send_message(message.to_queue(queue)).await;
-    }
-
-    /// Sends a message. It must reach a queue, unless it is [optional](Message::optional).
-    pub async fn send_message(&self, message: Message) {
-        let sent = self.publisher.publish(&message).await;
-        sent.unwrap_or_else(|error| panic!("not sent: {error}"));
-    }
-
-    /// Takes the next message of a queue, acknowledges it, and resolves to its body, a value in JSON.
-    pub async fn expect<T: DeserializeOwned>(&self, queue: &str) -> T {
-        let delivery = self.expect_delivery(queue).await;
-        let value = serde_json::from_slice(delivery.body());
-        let value = value.unwrap_or_else(|error| panic!("a message in queue {queue:?}: {error}"));
-        delivery.ack().expect("a delivery that is not acknowledged");
-        value
-    }
-
-    /// Takes the next message of a queue. Resolves to its delivery.
-    pub async fn expect_delivery(&self, queue: &str) -> Delivery {
-        let taken = async {
-            loop {
-                // A queue that the application has not declared would close the channel.
-                if self.broker.ready(queue).is_some_and(|ready| ready > 0)
-                    && let Ok(Some(delivery)) = self.channel.basic_get(queue).await
-                {
-                    return delivery;
-                }
-                self.runner.sleep(Duration::from_millis(1)).await;
-            }
-        };
-        self.within(&format!("a message in queue {queue:?}"), taken).await
-    }
+    methods!();
 
     /// Waits until the applications have handled everything that is in their queues.
     pub async fn all_handled(&self) {
         let are_handled = || {
-            let running = lock(&self.running);
+            let running = lock(&self.fixture.running);
             let mut queues = running.iter().flat_map(|it| &it.queues);
             queues.all(|queue| self.broker.messages(queue).is_empty())
         };
         let handled = async {
             while !are_handled() {
-                self.runner.sleep(Duration::from_millis(1)).await;
+                self.fixture.runner.sleep(TEST_POLL).await;
             }
         };
-        self.within("the end of all work", handled).await;
+        self.fixture.within("the end of all work", handled).await;
     }
 
     /// Waits until the applications have handled everything that is in their queues, then advances the broker's clock, and
@@ -177,23 +88,7 @@ impl<P: Asynchronous> Test<P> {
         self.all_handled().await;
     }
 
-    /// Stops the application, and resolves to what it has done. If there are several, it is the one that was started first.
-    pub async fn stop(&self) -> Report {
-        let running = {
-            let mut running = lock(&self.running);
-            assert!(!running.is_empty(), "no application runs");
-            running.remove(0)
-        };
-        running.stopper.stop();
-        let ended = self.within("the end of the application", running.ended.wait()).await;
-        ended.unwrap_or_else(|error| panic!("the application has ended: {error}"))
-    }
-
-    async fn within<T>(&self, what: &str, future: impl Future<Output = T>) -> T {
-        let (mut future, mut late) = (Box::pin(future), Box::pin(self.runner.sleep(TEST_PATIENCE)));
-        match race(&mut future, &mut late).await {
-            Either::First(output) => output,
-            Either::Second(()) => panic!("{what}: nothing within {TEST_PATIENCE:?}"),
-        }
+    async fn has_one(&self, queue: &str) -> bool {
+        self.broker.ready(queue).is_some_and(|ready| ready > 0)
     }
 }

@@ -2,6 +2,7 @@
 
 mod at;
 mod batching;
+mod blocked;
 mod configured;
 mod consuming;
 mod cuts;
@@ -9,6 +10,7 @@ mod delaying;
 mod extracting;
 mod files;
 mod groups;
+mod helping;
 mod hooks;
 mod kills;
 mod losing;

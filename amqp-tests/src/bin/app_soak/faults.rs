@@ -40,7 +40,7 @@ const AT_KILLS: [(Direction, &str, &str); 4] = [
     (Direction::ToBroker, "basic.ack", "process killed before an ack"),
     (Direction::ToBroker, "basic.publish", "process killed before a publish"),
     (Direction::ToBroker, "tx.commit", "process killed before a commit"),
-    (Direction::ToClient, "tx.commit-ok", "process killed before the end of a commit"),
+    (Direction::ToClient, "tx.commit-ok", "process killed before a commit-ok"),
 ];
 /// The largest number of frames of a method that pass before the fault.
 const FRAMES: usize = 30;
