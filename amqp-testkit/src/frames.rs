@@ -22,6 +22,16 @@ pub(crate) struct Frames {
     asked: bool,
 }
 
+/// What a frame is that begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begun {
+    Method(MethodId),
+    /// The header of a content.
+    Header,
+    /// A part of the body of a content.
+    Body,
+}
+
 /// Why a scan has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
@@ -39,29 +49,36 @@ impl Frames {
         Self { left: PROTOCOL_HEADER.len(), ..Self::default() }
     }
 
-    /// Passes over `bytes`, up to the first frame for whose method `stops` is true. Each frame is asked about once.
+    /// Passes over `bytes`, up to the first frame for which `stops` is true. Each frame but heartbeats is asked about once.
     ///
     /// Returns how many bytes were passed over, and why no more.
     pub(crate) fn scan(
         &mut self,
         bytes: &[u8],
-        mut stops: impl FnMut(MethodId) -> bool,
+        mut stops: impl FnMut(Begun) -> bool,
     ) -> (usize, Stop) {
         let mut passed = 0;
         while passed < bytes.len() {
             let rest = &bytes[passed..];
             if self.left == 0 && self.head.is_empty() && !self.asked {
-                let is_method = match FrameHead::parse(rest, ANY_SIZE) {
+                let begun = match FrameHead::parse(rest, ANY_SIZE) {
                     Ok(None) => return (passed, Stop::Unknown),
-                    Ok(Some(head)) => head.kind == FrameKind::Method,
-                    Err(_) => false,
+                    Ok(Some(head)) => match head.kind {
+                        FrameKind::Method if rest.len() < METHOD_BYTES => {
+                            return (passed, Stop::Unknown);
+                        }
+                        FrameKind::Method => {
+                            let split = MethodId::split(&rest[HEAD_BYTES..]);
+                            split.ok().map(|(id, _)| Begun::Method(id))
+                        }
+                        FrameKind::Header => Some(Begun::Header),
+                        FrameKind::Body => Some(Begun::Body),
+                        FrameKind::Heartbeat => None,
+                    },
+                    Err(_) => None,
                 };
-                if is_method && rest.len() < METHOD_BYTES {
-                    return (passed, Stop::Unknown);
-                }
                 self.asked = true;
-                if is_method && MethodId::split(&rest[HEAD_BYTES..]).is_ok_and(|(id, _)| stops(id))
-                {
+                if begun.is_some_and(&mut stops) {
                     return (passed, Stop::Here);
                 }
             }
@@ -105,7 +122,7 @@ impl Frames {
 mod tests {
     use amqp_proto::method::{WireMethod, basic};
 
-    use super::{Frames, Stop};
+    use super::{Begun, Frames, Stop};
 
     fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
         let size = (payload.len() as u32).to_be_bytes();
@@ -129,7 +146,7 @@ mod tests {
         let (stream, at) = stream();
         for cut in 0..stream.len() {
             let mut frames = Frames::of_client();
-            let mut stops = |id| id == basic::Ack::ID;
+            let mut stops = |begun| begun == Begun::Method(basic::Ack::ID);
             let (first, stop) = frames.scan(&stream[..cut], &mut stops);
             if stop == Stop::Here {
                 assert_eq!(first, at);
@@ -153,9 +170,23 @@ mod tests {
             asked += 1;
             true
         };
-        assert_eq!(frames.scan(&stream, &mut stops), (at, Stop::Here));
+        let body = at - ack().len() - 8;
+        assert_eq!(frames.scan(&stream, &mut stops), (body, Stop::Here));
+        assert_eq!(frames.scan(&stream[body..], &mut stops), (at - body, Stop::Here));
         assert_eq!(frames.scan(&stream[at..], &mut stops), (stream.len() - at, Stop::End));
-        assert_eq!(asked, 1);
+        assert_eq!(asked, 2, "not about heartbeats");
+    }
+
+    #[test]
+    fn frames_of_contents_are_told_apart() {
+        let stream = [frame(2, b"header"), frame(3, b"body"), frame(3, b"more")].concat();
+        let mut frames = Frames::default();
+        let mut begun = Vec::new();
+        frames.scan(&stream, |it| {
+            begun.push(it);
+            false
+        });
+        assert_eq!(begun, [Begun::Header, Begun::Body, Begun::Body]);
     }
 
     #[test]
@@ -163,7 +194,8 @@ mod tests {
         let (stream, at) = stream();
         let mut frames = Frames::of_client();
         stream[..at].chunks(1).for_each(|byte| frames.skip(byte));
-        assert_eq!(frames.scan(&stream[at..], |id| id == basic::Ack::ID), (0, Stop::Here));
+        let is_ack = |begun| begun == Begun::Method(basic::Ack::ID);
+        assert_eq!(frames.scan(&stream[at..], is_ack), (0, Stop::Here));
         // A head of which a part has passed cannot be stopped at.
         frames.skip(&stream[at..at + 3]);
         assert_eq!(frames.scan(&stream[at + 3..], |_| true), (stream.len() - at - 3, Stop::End));

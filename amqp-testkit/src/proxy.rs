@@ -12,9 +12,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use amqp_proto::method::{MethodId, TABLE};
+use amqp_proto::method::TABLE;
 
-use crate::frames::{Frames, Stop};
+use crate::frames::{Begun, Frames, Stop};
 
 /// The maximum number of pieces under way in one direction. More than that wait in the sockets, as on a slow network.
 const PIECES_MAX: usize = 256;
@@ -84,18 +84,18 @@ struct Settings {
     script: Vec<(Direction, u64, Fault)>,
     links: Vec<Weak<Link>>,
     accepted: usize,
-    /// The faults before methods that are still to happen.
+    /// The faults before frames that are still to happen.
     awaited: Vec<Awaited>,
-    /// The connections on which faults before methods have happened.
+    /// The connections on which faults before frames have happened.
     faulted: Vec<usize>,
 }
 
-/// A fault that happens before a method.
+/// A fault that happens before a frame.
 #[derive(Clone, Copy, Debug)]
 struct Awaited {
     direction: Direction,
-    method: MethodId,
-    /// The number of frames of this method that are still to come, this one included.
+    frame: Begun,
+    /// The number of such frames that are still to come, this one included.
     number: usize,
     fault: Fault,
 }
@@ -179,11 +179,12 @@ impl Proxy {
         self.inner.settings().script.push((direction, offset, fault));
     }
 
-    /// Schedules a fault, once, at a point of the protocol: before the frame of a method passes in `direction`. What was sent
-    /// before it passes, and nothing of the frame does. `number` counts the frames of this method from here on, from 1, on
+    /// Schedules a fault, once, at a point of the protocol: before a frame passes in `direction`. What was sent before it
+    /// passes, and nothing of the frame does. `number` counts the frames of this method from here on, from 1, on
     /// all connections together, also on those that are open.
     ///
-    /// The method has its name in the protocol, such as `basic.ack` or `queue.declare-ok`. Connections must not be encrypted.
+    /// The method has its name in the protocol, such as `basic.ack` or `queue.declare-ok`. The frames of contents are `header`
+    /// and `body`. Connections must not be encrypted.
     ///
     /// ```
     /// use amqp_testkit::{Direction, Fault, ModelBroker, Proxy};
@@ -199,9 +200,16 @@ impl Proxy {
     /// If no method has this name.
     pub fn before(&self, direction: Direction, method: &str, number: usize, fault: Fault) {
         let plain = |name: &str| name.to_lowercase().replace('-', "");
-        let spec = TABLE.iter().find(|spec| plain(&format!("{:?}", spec.id)) == plain(method));
-        let method = spec.unwrap_or_else(|| panic!("no method is called {method:?}")).id;
-        self.inner.settings().awaited.push(Awaited { direction, method, number, fault });
+        let id = || {
+            let spec = TABLE.iter().find(|spec| plain(&format!("{:?}", spec.id)) == plain(method));
+            spec.unwrap_or_else(|| panic!("no method is called {method:?}")).id
+        };
+        let frame = match method {
+            "header" => Begun::Header,
+            "body" => Begun::Body,
+            _ => Begun::Method(id()),
+        };
+        self.inner.settings().awaited.push(Awaited { direction, frame, number, fault });
     }
 
     /// Returns the connections on which faults of [`before`](Self::before) have happened, in their order. Each is a number in
@@ -306,11 +314,11 @@ impl Inner {
     }
 
     /// Counts a frame that is about to pass. Returns the fault that happens before it.
-    fn meet(&self, direction: Direction, method: MethodId) -> Option<Fault> {
+    fn meet(&self, direction: Direction, frame: Begun) -> Option<Fault> {
         let awaited = &mut self.settings().awaited;
         let mut due = None;
         for (index, it) in awaited.iter_mut().enumerate() {
-            if it.direction == direction && it.method == method {
+            if it.direction == direction && it.frame == frame {
                 it.number = it.number.saturating_sub(1);
                 if it.number == 0 {
                     due.get_or_insert(index);
@@ -400,7 +408,7 @@ impl Link {
         }
     }
 
-    /// Writes the bytes as far as the faults allow, also those before methods. Returns how many have passed: all, up to a
+    /// Writes the bytes as far as the faults allow, also those before frames. Returns how many have passed: all, up to a
     /// frame whose method is not known yet. Returns `None` if nothing more is to be written.
     fn pass_frames(
         &self,
@@ -418,8 +426,8 @@ impl Link {
                 return Some(bytes.len());
             }
             let mut fault = None;
-            let (count, stop) = frames.scan(rest, |method| {
-                fault = inner.meet(direction, method);
+            let (count, stop) = frames.scan(rest, |frame| {
+                fault = inner.meet(direction, frame);
                 fault.is_some()
             });
             self.pass(direction, &rest[..count])?;

@@ -20,12 +20,20 @@ on_rabbitmq! {
 const ROUNDS: usize = 100;
 const REPLIES: usize = 3;
 
-/// The frames of a transaction before which the connection is lost.
-const POINTS: [(Direction, &str, usize); 7] = [
+/// The frames of a transaction, all of them, before which the connection is lost.
+const POINTS: [(Direction, &str, usize); 15] = [
     (Direction::ToClient, "basic.deliver", 1),
+    (Direction::ToClient, "header", 1),
+    (Direction::ToClient, "body", 1),
     (Direction::ToBroker, "basic.publish", 1),
+    (Direction::ToBroker, "header", 1),
+    (Direction::ToBroker, "body", 1),
     (Direction::ToBroker, "basic.publish", 2),
+    (Direction::ToBroker, "header", 2),
+    (Direction::ToBroker, "body", 2),
     (Direction::ToBroker, "basic.publish", 3),
+    (Direction::ToBroker, "header", 3),
+    (Direction::ToBroker, "body", 3),
     (Direction::ToBroker, "basic.ack", 1),
     (Direction::ToBroker, "tx.commit", 1),
     (Direction::ToClient, "tx.commit-ok", 1),
