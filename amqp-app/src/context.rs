@@ -109,6 +109,14 @@ impl Slot {
         *lock(&self.0) = Held::Here(delivery);
     }
 
+    /// What follows from the answer is done too.
+    pub(crate) fn settled(&self) {
+        let mut held = lock(&self.0);
+        if matches!(*held, Held::Answered) {
+            *held = Held::Taken;
+        }
+    }
+
     pub(crate) fn is_answered(&self) -> bool {
         matches!(*lock(&self.0), Held::Answered)
     }
@@ -283,14 +291,6 @@ impl<S> Context<S> {
 
     pub(crate) fn take_refusal(&self) -> Option<Failure> {
         lock(&self.shared.refused).take()
-    }
-
-    /// Takes over the participants of a message, and what it sends.
-    pub(crate) fn adopt(&self, other: &Self) {
-        if !Arc::ptr_eq(&self.shared, &other.shared) {
-            lock(&self.shared.participants).append(other.take_participants());
-            lock(&self.shared.outgoing).append(&mut other.take_outgoing());
-        }
     }
 
     pub(crate) fn take_outgoing(&self) -> Vec<Message> {

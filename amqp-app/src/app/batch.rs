@@ -23,6 +23,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::failure::{Failure, Verdict};
 use crate::outcome::Outcome;
+use crate::participants::Joint;
 use crate::sync::{Either, race};
 use crate::trace;
 
@@ -85,16 +86,18 @@ pub(crate) async fn handle<S: Clone + Send + Sync + 'static>(jobs: &[Job<'_, S>]
     let mut members = Vec::with_capacity(jobs.len());
     for job in jobs {
         match worker::look(*job) {
-            Some(seen) if seen.is_alone(*job) => worker::handle_alone(*job, seen).await,
+            Some(seen) if seen.is_alone(*job) => alone(*job, seen).await,
             Some(seen) => members.push(Member { job: *job, seen }),
             None => {}
         }
     }
     let mut parts = vec![members];
     while let Some(mut part) = parts.pop() {
+        // A shutdown may have given them back, or their connection is lost.
+        part.retain(|it| worker::is_here(it.job));
         if part.len() < 2 {
             for Member { job, seen } in part {
-                worker::handle_alone(job, seen).await;
+                alone(job, seen).await;
             }
             continue;
         }
@@ -107,6 +110,11 @@ pub(crate) async fn handle<S: Clone + Send + Sync + 'static>(jobs: &[Job<'_, S>]
     }
 }
 
+async fn alone<S: Clone + Send + Sync + 'static>(job: Job<'_, S>, seen: Seen) {
+    worker::handle_alone(job, seen).await;
+    job.slot.settled();
+}
+
 /// Handles messages together.
 ///
 /// # Errors
@@ -117,40 +125,26 @@ async fn together<S: Clone + Send + Sync + 'static>(part: &[Member<'_, S>]) -> R
     let facts = worker::facts(first.job, 0);
     let (message, state) = (first.seen.message.clone(), first.job.source.state.clone());
     let context = Context::batch_of(facts, message, &contexts, state);
-    let mut outcome = worker::call(first.job, &context).await;
-    for of_message in &contexts {
-        context.adopt(of_message);
-    }
+    let outcome = worker::call(first.job, &context).await;
+    let mut participants = context.take_participants();
     if part.iter().any(|it| !it.job.slot.is_here()) {
-        conclude::undo(first.job, &context, None).await;
+        contexts.iter().for_each(|it| participants.append(it.take_participants()));
+        participants.abort(&first.job.lane.queue).await;
         by_the_handler(part, &contexts, &outcome).await;
         return Ok(());
     }
-    let each = outcome.take_each();
-    let mut participants = context.take_participants();
-    let attempted = async {
-        let messages = outcome.into_result()?;
-        let mut caused = Caused::by_several();
-        let (handled, failed) = divide(part, &contexts, each, &mut caused)?;
-        let mut of_all = messages;
-        of_all.append(&mut context.take_outgoing());
-        caused.add(0, None, of_all)?;
-        if !handled.is_empty() {
-            conclude::vote(first.job, &context, &mut participants).await?;
-            carry_out(&handled, &mut participants, caused, &[]).await?;
-        }
-        Ok::<_, Failure>(failed)
-    };
-    match attempted.await {
+    match conclude_all(part, &context, &contexts, &mut participants, outcome).await {
         Ok(failed) => {
             for (index, failure) in failed {
                 let Member { job, seen } = &part[index];
                 let first = Some((failure, contexts[index].attempt()));
                 worker::follow(*job, &seen.message, seen.redelivered, first).await;
+                job.slot.settled();
             }
             Ok(())
         }
         Err(failure) => {
+            contexts.iter().for_each(|it| participants.append(it.take_participants()));
             participants.abort(&first.job.lane.queue).await;
             match failure.verdict {
                 Verdict::GiveBack | Verdict::Stop => {
@@ -161,6 +155,41 @@ async fn together<S: Clone + Send + Sync + 'static>(part: &[Member<'_, S>]) -> R
             }
         }
     }
+}
+
+/// Carries out what a handler has returned for a batch. Resolves to the numbers of the messages that it has not handled, and the
+/// reasons.
+///
+/// # Errors
+/// All messages are still here, and nothing was sent. No participant has finished or aborted.
+async fn conclude_all<S: Clone + Send + Sync + 'static>(
+    part: &[Member<'_, S>],
+    context: &Context<S>,
+    contexts: &[Context<S>],
+    participants: &mut Joint,
+    mut outcome: Outcome,
+) -> Result<Vec<(usize, Failure)>, Failure> {
+    let first = part[0].job;
+    let each = outcome.take_each();
+    let mut of_all = outcome.into_result()?;
+    let mut caused = Caused::by_several();
+    let (handled, failed) = divide(part, contexts, each, &mut caused)?;
+    if handled.is_empty() {
+        contexts.iter().for_each(|it| participants.append(it.take_participants()));
+        participants.abort(&first.lane.queue).await;
+        return Ok(failed);
+    }
+    of_all.append(&mut context.take_outgoing());
+    caused.add(None, None, of_all)?;
+    // Those of messages that have failed take no part.
+    for (index, _) in &failed {
+        contexts[*index].take_participants().abort(&first.lane.queue).await;
+    }
+    contexts.iter().for_each(|it| participants.append(it.take_participants()));
+    conclude::vote(first, context, participants).await?;
+    carry_out(&handled, participants, caused, &[]).await?;
+    handled.iter().for_each(|it| it.job.slot.settled());
+    Ok(failed)
 }
 
 impl<S: Clone> Member<'_, S> {
@@ -200,10 +229,15 @@ fn divide<'a, S>(
         }
         let outcome = outcomes.as_mut().and_then(Iterator::next);
         match outcome.map_or_else(|| Ok(Vec::new()), |it| it.of_one().into_result()) {
-            Ok(messages) => match caused.add(handled.len(), context.properties().ok(), messages) {
-                Ok(()) => handled.push(Handled { job: member.job, message: &member.seen.message }),
-                Err(failure) => failed.push((index, failure)),
-            },
+            Ok(mut messages) => {
+                messages.append(&mut context.take_outgoing());
+                match caused.add(Some(handled.len()), context.properties().ok(), messages) {
+                    Ok(()) => {
+                        handled.push(Handled { job: member.job, message: &member.seen.message });
+                    }
+                    Err(failure) => failed.push((index, failure)),
+                }
+            }
             Err(failure) => failed.push((index, failure)),
         }
     }

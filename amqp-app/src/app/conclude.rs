@@ -34,7 +34,7 @@ pub(crate) struct Caused {
     /// Whether they are replies to a requester.
     replies: Vec<bool>,
     /// The numbers of the messages that have caused them. Without a batch, they are all of the first one.
-    owners: Option<Vec<usize>>,
+    owners: Option<Vec<Option<usize>>>,
 }
 
 impl Caused {
@@ -42,7 +42,7 @@ impl Caused {
     fn by_one<S>(context: &Context<S>, messages: Vec<Message>) -> Result<Self, Failure> {
         let mut caused = Self::default();
         let request = if messages.is_empty() { None } else { context.properties().ok() };
-        caused.add(0, request, messages)?;
+        caused.add(Some(0), request, messages)?;
         Ok(caused)
     }
 
@@ -62,7 +62,7 @@ impl Caused {
     /// One of them cannot be sent. None is added.
     pub(crate) fn add(
         &mut self,
-        owner: usize,
+        owner: Option<usize>,
         request: Option<&Properties>,
         messages: Vec<Message>,
     ) -> Result<(), Failure> {
@@ -96,14 +96,31 @@ impl Caused {
         self.messages.iter().zip(&self.replies).map(stored).collect()
     }
 
-    fn owner(&self, index: usize) -> usize {
-        self.owners.as_ref().and_then(|it| it.get(index)).copied().unwrap_or_default()
+    /// The number of the message that has caused this one, `None` if a batch as a whole has.
+    fn owner(&self, index: usize) -> Option<usize> {
+        self.owners.as_ref().map_or(Some(0), |it| it.get(index).copied().flatten())
+    }
+
+    /// Whether a batch as a whole has caused something.
+    fn is_of_all(&self) -> bool {
+        self.owners.iter().flatten().any(Option::is_none)
+    }
+
+    /// The job of the message that has caused this one, for a batch as a whole that of its first message.
+    fn job<'a, S>(&self, index: usize, handled: &[Handled<'a, S>]) -> Option<Job<'a, S>> {
+        handled.get(self.owner(index).unwrap_or_default()).map(|it| it.job)
+    }
+
+    /// What was caused, each with its job.
+    fn by_job<'a, S>(self, handled: &[Handled<'a, S>]) -> Vec<(Job<'a, S>, amqp_async::Message)> {
+        let jobs: Vec<_> = (0..self.messages.len()).map(|it| self.job(it, handled)).collect();
+        jobs.into_iter().zip(self.messages).filter_map(|(job, it)| Some((job?, it))).collect()
     }
 
     /// What this message has caused.
     fn of(&self, owner: usize) -> Vec<amqp_async::Message> {
         let of_owner = |(index, message): (usize, &amqp_async::Message)| {
-            (self.owner(index) == owner).then(|| message.clone())
+            (self.owner(index) == Some(owner)).then(|| message.clone())
         };
         self.messages.iter().enumerate().filter_map(of_owner).collect()
     }
@@ -280,7 +297,7 @@ async fn send_instead<S: Clone + Send + Sync + 'static>(
 ) -> bool {
     let counters = &job.source.engine.counters;
     let mut caused = Caused::default();
-    if caused.add(0, message.properties().ok().as_ref(), instead).is_err() {
+    if caused.add(Some(0), message.properties().ok().as_ref(), instead).is_err() {
         return false;
     }
     // With confirms in any mode: a transaction has just failed.
@@ -323,8 +340,11 @@ async fn transacted<S: Clone + Send + Sync + 'static>(
         Transacted::Lost | Transacted::Unknown => {
             participants.finish(&lane.queue).await;
             count(&counters.handled, false);
-            for (number, Handled { job, message }) in handled.iter().enumerate() {
-                remember(*job, message, caused.of(number));
+            // What a batch as a whole has caused would come with none of its messages.
+            if !caused.is_of_all() {
+                for (number, Handled { job, message }) in handled.iter().enumerate() {
+                    remember(*job, message, caused.of(number));
+                }
             }
         }
         Transacted::Refused(error) => {
@@ -350,7 +370,7 @@ async fn transacted<S: Clone + Send + Sync + 'static>(
             let text = format!("the broker committed a part of a transaction: {error}");
             let mut in_place = Caused::default();
             let request = message.properties().ok();
-            let rest = match in_place.add(0, request.as_ref(), instead.to_vec()) {
+            let rest: Vec<_> = match in_place.add(Some(0), request.as_ref(), instead.to_vec()) {
                 Ok(()) if !instead.is_empty() => {
                     participants.abort(&lane.queue).await;
                     let sent = source.engine.sender.send_all(&in_place.messages);
@@ -359,15 +379,15 @@ async fn transacted<S: Clone + Send + Sync + 'static>(
                     let sent = sent.unwrap_or_default().into_iter();
                     let unsent = sent.map(|it| it.is_err()).chain(std::iter::repeat(true));
                     let messages = in_place.messages.into_iter().zip(unsent);
-                    messages.filter_map(|(it, unsent)| unsent.then_some(it)).collect()
+                    messages.filter_map(|(it, unsent)| unsent.then_some((first, it))).collect()
                 }
                 _ => {
                     participants.finish(&lane.queue).await;
-                    caused.messages
+                    caused.by_job(handled)
                 }
             };
-            for message in rest {
-                transaction::park(first, &message, &text).await;
+            for (job, message) in rest {
+                transaction::park(job, &message, &text).await;
             }
         }
     }
@@ -392,7 +412,7 @@ async fn send<S>(handled: &[Handled<'_, S>], caused: &Caused) -> Result<(), Fail
     for (index, result) in results.into_iter().enumerate() {
         let Err(error) = result else { continue };
         if matches!(error, Unsent::Unroutable { .. }) {
-            let of = handled.get(caused.owner(index)).map_or(*job, |it| it.job);
+            let of = caused.job(index, handled).unwrap_or(*job);
             engine.counters.unroutable.add(&of.lane.measures, 1);
             if caused.replies[index] {
                 // Requesters come and go.

@@ -52,7 +52,8 @@ pub(crate) async fn work<S: Clone + Send + Sync + 'static>(source: &Source<S>, w
             let jobs = slots.iter().map(|it| job(source, worker, it.0, &it.1, tx.as_ref()));
             let jobs: Vec<_> = jobs.collect();
             let in_flight: Vec<_> = jobs.iter().map(|job| job.lane.measures.taken()).collect();
-            finish(&jobs, batch::handle(&jobs), in_flight, &mut now).await;
+            // In a box of its own, so that it does not make the tasks of all workers larger.
+            finish(&jobs, Box::pin(batch::handle(&jobs)), in_flight, &mut now).await;
             keys.into_iter().for_each(|key| source.intake.finish(Some(key)));
         } else {
             let (Arrived { delivery, queue, tx, .. }, key) = next;
@@ -118,22 +119,28 @@ async fn handle<S: Clone + Send + Sync + 'static>(job: Job<'_, S>) {
 
 /// Looks at a message that has come. `None` if it is not here any more, or the broker delivers it again.
 pub(crate) fn look<S>(job: Job<'_, S>) -> Option<Seen> {
+    if !is_here(job) {
+        return None;
+    }
+    job.slot.look(|delivery| Seen {
+        message: delivery.message().clone(),
+        redelivered: delivery.redelivered(),
+        fault: delivery
+            .fault()
+            .map(|fault| Failure::new(Verdict::Permanent, FailureCause::Malformed, fault)),
+    })
+}
+
+/// Whether a message is here, and the broker does not deliver it again.
+pub(crate) fn is_here<S>(job: Job<'_, S>) -> bool {
     let Job { source, lane, slot, .. } = job;
-    let seen = slot.look(|delivery| {
-        (!delivery.is_stale()).then(|| Seen {
-            message: delivery.message().clone(),
-            redelivered: delivery.redelivered(),
-            fault: delivery
-                .fault()
-                .map(|fault| Failure::new(Verdict::Permanent, FailureCause::Malformed, fault)),
-        })
-    })?;
-    if seen.is_none() {
+    let is_stale = slot.look(Delivery::is_stale);
+    if is_stale == Some(true) {
         trace::stale(&lane.queue);
         source.engine.counters.stale.add(&lane.measures, 1);
         drop(slot.take(Held::Taken));
     }
-    seen
+    is_stale == Some(false)
 }
 
 /// Handles a message that is not a part of a batch.
@@ -200,6 +207,9 @@ pub(crate) async fn follow<S: Clone + Send + Sync + 'static>(
                 in_place += 1;
                 source.pause(pause).await;
                 source.late[worker].none().await;
+                if !is_here(job) {
+                    return;
+                }
             }
             step => {
                 let work = Work { job, message, attempt };
@@ -217,12 +227,14 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Whether it cannot be handled in a batch: it is malformed, or something is known of an earlier delivery.
+    /// Whether it cannot be handled in a batch: it is malformed, something is known of an earlier delivery, or it may be what
+    /// has killed the process again and again.
     pub(crate) fn is_alone<S>(&self, job: Job<'_, S>) -> bool {
-        let comes_again = || {
-            conclude::is_known(job, &self.message)
-                || too_often(job.source, &self.message, true).is_some()
+        let is_suspect = || {
+            let deliveries = self.message.headers().map_or(0, |it| copy::deliveries_before(&it));
+            deliveries >= job.source.consume.retry.max_deliveries / 2
         };
+        let comes_again = || conclude::is_known(job, &self.message) || is_suspect();
         self.fault.is_some() || (self.redelivered && comes_again())
     }
 }

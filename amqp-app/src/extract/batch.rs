@@ -20,8 +20,9 @@ pub enum Scope {
 /// without batches it has one.
 ///
 /// Messages for which it cannot be read are no part of the batch, and follow the policy. For several arguments of each message,
-/// there are tuples: `Batch<(Json<Order>, MessageId)>`. A handler of batches has one `Batch` at most, and beside it only
-/// arguments that do not read a message, such as the state.
+/// there are tuples: `Batch<(Json<Order>, MessageId)>`. A handler of batches has one `Batch`, and beside it only arguments that
+/// do not read a message, such as the state. `Batch<Context>` has everything of each message: what a message sends or lets
+/// join by its own context is sent or committed only if this message is handled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs, reason = "handlers take it apart")]
 pub struct Batch<T>(pub Vec<T>);
@@ -99,9 +100,10 @@ impl Scope {
         all
     }
 
-    /// Whether a handler with these arguments can be called for a batch. Two of them would not have the same messages.
+    /// Whether a handler with these arguments can be called for a batch: one of them is the batch. Two would not have the
+    /// same messages.
     pub(crate) fn fit_a_batch(scopes: &[Self]) -> bool {
         let batches = scopes.iter().filter(|scope| **scope == Self::Batch).count();
-        batches <= 1 && !scopes.contains(&Self::Message)
+        batches == 1 && !scopes.contains(&Self::Message)
     }
 }

@@ -113,8 +113,6 @@ impl<S, T: FromContext<S>> FromContext<S> for Result<T, Failure> {
 }
 
 impl<S: Clone> FromContext<S> for Context<S> {
-    const SCOPE: Scope = Scope::Application;
-
     fn from_context(context: &Self) -> Result<Self, Failure> {
         Ok(context.clone())
     }

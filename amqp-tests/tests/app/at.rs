@@ -212,14 +212,16 @@ pub(crate) async fn beside<P: Make, S: Clone + Send + Sync + 'static>(
 ) -> Report {
     let (stopper, shutdown) = Shutdown::manual();
     let running = async {
-        let ended = app.run(shutdown).await;
+        // In a box: a runtime copies what it blocks on from frame to frame, and a test has a small stack.
+        let ended = Box::pin(app.run(shutdown)).await;
         ended.unwrap_or_else(|error| panic!("the application has ended: {error}"))
     };
     let script = async {
-        script(&stopper).await;
+        Box::pin(script(&stopper)).await;
         stopper.stop();
     };
-    let (report, ()) = within("the application", smol::future::zip(running, script)).await;
+    let both = Box::pin(smol::future::zip(running, script));
+    let (report, ()) = within("the application", both).await;
     report
 }
 

@@ -1,7 +1,9 @@
 //! Sources whose handler is called for several messages at once.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use amqp_app::limits::CONFIRMS_TIMEOUT;
 use amqp_app::prelude::*;
 use amqp_app::{Error, Outcomes, Scope};
 use amqp_testkit::{Direction, Fault, Proxy};
@@ -23,6 +25,9 @@ on_model! {
     an_outcome_of_a_batch_whose_acks_are_lost_is_recognised
     u_1_a_batch_is_one_transaction
     u_1_a_refused_transaction_of_a_batch_parks_its_bad_message_alone
+    u_1_a_lost_commit_of_a_batch_loses_nothing_that_it_sends_as_a_whole
+    u_7_the_rest_of_a_batch_goes_back_when_the_time_for_a_shutdown_expires
+    what_a_message_of_a_batch_sends_and_lets_join_shares_its_fate
     a_batch_has_one_message_of_a_key
     a_handler_of_single_messages_takes_no_batches
 }
@@ -37,6 +42,9 @@ on_rabbitmq! {
     an_outcome_of_a_batch_whose_acks_are_lost_is_recognised
     u_1_a_batch_is_one_transaction
     u_1_a_refused_transaction_of_a_batch_parks_its_bad_message_alone
+    u_1_a_lost_commit_of_a_batch_loses_nothing_that_it_sends_as_a_whole
+    u_7_the_rest_of_a_batch_goes_back_when_the_time_for_a_shutdown_expires
+    what_a_message_of_a_batch_sends_and_lets_join_shares_its_fate
 }
 
 /// No batch of a test ends by this time.
@@ -263,7 +271,7 @@ async fn a_batch_that_takes_too_long_is_halved<P: Make>(at: At<P>) {
         }
         assert!(texts.iter().all(|it| it != "panic"), "of the handler");
     };
-    let consume = source(queue.as_str()).batches(4, NEVER).timeout(Duration::from_millis(100));
+    let consume = source(queue.as_str()).batches(4, NEVER).timeout(Duration::from_secs(1));
     let report = beside(at.app().consume(consume, handler), async |_| {
         let parked = client.bodies(&format!("{queue}.parked"), 2).await;
         assert_eq!(parked, ["hang", "panic"]);
@@ -349,11 +357,11 @@ async fn u_1_a_batch_is_one_transaction<P: Make>(at: At<P>) {
         let bodies = client.bodies(&answers, 5).await;
         assert_eq!(bodies, ["0", "1", "2", "3", "4 together"]);
         let bodies = client.bodies(&answers, 5).await;
-        assert_eq!(bodies, ["4", "4 together", "5", "6", "7"], "remembered, and each once");
+        assert_eq!(bodies, ["4", "5", "6", "7", "4 together"], "each once");
         until("the commits", async || client.ready(&queue).await == 0).await;
     })
     .await;
-    assert_eq!(at.log.lines(), ["4", "4"]);
+    assert_eq!(at.log.lines(), ["4", "4", "4"]);
     assert_eq!((report.handled, report.failed, report.stale), (8, 0, 4));
     assert_eq!((client.ready(&queue).await, client.ready(&answers).await), (0, 0));
 }
@@ -370,36 +378,158 @@ async fn u_1_a_refused_transaction_of_a_batch_parks_its_bad_message_alone<P: Mak
         async move {
             let texts: Vec<String> = texts.into_iter().map(|Text(text)| text).collect();
             log.add(texts.join(" "));
-            if texts.iter().any(|it| it == "first") {
-                return Ok(Outcomes(vec![Message::new("first").to(&exchange, "").optional()]));
-            }
-            if texts.len() > 1 {
-                // The first message has found it a moment ago.
+            if texts == ["1", "bad", "3"] {
+                // The messages before have found it a moment ago.
                 channel.exchange_delete(ExchangeDelete::new(&exchange)).await?;
             }
             let reply = |text: String| match &*text {
-                "bad" => Message::new(text).to(&exchange, "").optional(),
+                "bad" | "good" => Message::new(text).to(&exchange, "").optional(),
                 _ => Message::new(text).to_queue(&to),
             };
             Ok::<_, Failure>(Outcomes(texts.into_iter().map(reply).collect()))
         }
     };
-    let consume = source(queue.as_str()).transactional().batches(3, Duration::from_millis(300));
+    for text in ["good", "good", "good", "1", "bad", "3"] {
+        client.send(&queue, text).await;
+    }
+    let consume = source(queue.as_str()).transactional().batches(3, NEVER);
     let report = beside(at.app().consume(consume, handler), async |_| {
-        client.send(&queue, "first").await;
-        at.log.find("first").await;
-        until("its commit", async || client.ready(&queue).await == 0).await;
-        for text in ["1", "bad", "3"] {
-            client.send(&queue, text).await;
-        }
         assert_eq!(client.bodies(&format!("{queue}.parked"), 1).await, ["bad"]);
-        let mut bodies = client.bodies(&answers, 2).await;
-        bodies.sort();
-        assert_eq!(bodies, ["1", "3"], "each once");
+        assert_eq!(client.bodies(&answers, 2).await, ["1", "3"], "each once");
     })
     .await;
-    assert_eq!((report.handled, report.parked), (3, 1));
+    let calls = ["good good good", "1 bad 3", "1", "bad", "3"];
+    assert_eq!(at.log.lines(), calls);
+    assert_eq!((report.handled, report.parked), (5, 1));
     assert_eq!((client.ready(&queue).await, client.ready(&answers).await), (0, 0));
+}
+
+/// What a batch as a whole sends belongs to none of its messages.
+async fn u_1_a_lost_commit_of_a_batch_loses_nothing_that_it_sends_as_a_whole<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let [queue, answers] = [client.queue("requests").await, client.queue("answers").await];
+    for number in 0..3 {
+        // The first one has no id.
+        let request = Message::new(number.to_string());
+        let request = if number == 0 { request } else { request.message_id(number.to_string()) };
+        client.publish(request.to_queue(&queue)).await;
+    }
+    let proxy = Proxy::start(at.port()).unwrap();
+    proxy.before(Direction::ToBroker, "tx.commit", 1, Fault::Cut);
+    let to = answers.clone();
+    let handler = move |Batch(texts): Batch<Text>| {
+        let texts: Vec<String> = texts.into_iter().map(|Text(text)| text).collect();
+        std::future::ready(Message::new(texts.join(" ")).to_queue(&to))
+    };
+    let consume = source(queue.as_str()).transactional().batches(3, NEVER);
+    let report = beside(at.app_at(&proxy.uri()).consume(consume, handler), async |_| {
+        assert_eq!(client.bodies(&answers, 1).await, ["0 1 2"]);
+        until("the commit", async || client.ready(&queue).await == 0).await;
+    })
+    .await;
+    assert_eq!((report.handled, report.stale, report.failed), (3, 3, 0));
+}
+
+/// A participant that logs what it is asked.
+struct Logged(String, Log);
+
+impl Participant for Logged {
+    async fn vote(&mut self) -> Result<(), Failure> {
+        self.1.add(format!("{} votes", self.0));
+        Ok(())
+    }
+
+    async fn finish(&mut self) {
+        self.1.add(format!("{} finishes", self.0));
+    }
+
+    async fn abort(&mut self) {
+        self.1.add(format!("{} aborts", self.0));
+    }
+}
+
+async fn what_a_message_of_a_batch_sends_and_lets_join_shares_its_fate<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let [queue, answers] = [client.queue("fates").await, client.queue("answers").await];
+    type Each = (Context<Log>, Participants, Text);
+    let to = answers.clone();
+    let handler = move |all: Participants, Batch(messages): Batch<Each>, State(log): State<Log>| {
+        all.join(Logged("all".into(), log.clone()));
+        let one = |(context, participants, Text(text)): Each| {
+            context.send(Message::new(text.clone()).to_queue(&to));
+            let is_good = text != "bad";
+            participants.join(Logged(text, log.clone()));
+            if is_good { Ok(()) } else { Err("it is bad") }
+        };
+        std::future::ready(Outcomes(messages.into_iter().map(one).collect()))
+    };
+    for consume in [source(queue.as_str()), source(queue.as_str()).transactional()] {
+        for text in ["1", "bad"] {
+            client.publish(Message::new(text).message_id(text).to_queue(&queue)).await;
+        }
+        let parking = format!("{queue}.parked");
+        let app = at.app().consume(consume.batches(2, NEVER), handler.clone());
+        let report = beside(app, async |_| {
+            let sent = client.expect(&answers).await;
+            assert_eq!(sent.properties().unwrap().message_id.as_deref(), Some("1#0"));
+            sent.ack().unwrap();
+            assert_eq!(client.bodies(&parking, 1).await, ["bad"]);
+            for _ in 0..2 {
+                client.send(&queue, "bad").await;
+            }
+            assert_eq!(client.bodies(&parking, 2).await, ["bad", "bad"]);
+        })
+        .await;
+        let both = ["bad aborts", "all votes", "1 votes", "all finishes", "1 finishes"];
+        assert_eq!(
+            at.log.take(),
+            [&both[..], &["all aborts", "bad aborts", "bad aborts"]].concat()
+        );
+        assert_eq!((report.handled, report.parked), (1, 3));
+        assert_eq!(client.ready(&answers).await, 0, "nothing of what has failed");
+    }
+}
+
+async fn u_7_the_rest_of_a_batch_goes_back_when_the_time_for_a_shutdown_expires<P: Make>(
+    at: At<P>,
+) {
+    let client = at.client().await;
+    let queue = client.queue("expired").await;
+    for text in ["1", "2", "hang", "4"] {
+        client.send(&queue, text).await;
+    }
+    let handler = async |Batch(texts): Batch<Text>, State(log): State<Log>| {
+        let texts: Vec<String> = texts.into_iter().map(|Text(text)| text).collect();
+        log.add(texts.join(" "));
+        match &*texts.join(" ") {
+            "1 2 hang 4" => Err("not together"),
+            "1 2" => Ok(()),
+            _ => std::future::pending().await,
+        }
+    };
+    for consume in [source(queue.as_str()), source(queue.as_str()).transactional()] {
+        let app = at.app().consume(consume.batches(4, NEVER), handler);
+        let begun = Instant::now();
+        let report = beside(app, async |stopper| {
+            at.log.find("hang 4").await;
+            stopper.stop();
+            stopper.stop_now();
+        })
+        .await;
+        assert!(begun.elapsed() < CONFIRMS_TIMEOUT, "it waits for no commit");
+        assert_eq!(at.log.take(), ["1 2 hang 4", "1 2", "hang 4"]);
+        assert_eq!((report.handled, report.abandoned, report.failed), (2, 2, 0));
+        until("the rest", async || client.ready(&queue).await == 2).await;
+        for text in ["1", "2"] {
+            client.send(&queue, text).await;
+        }
+        let mut bodies = client.bodies(&queue, 4).await;
+        bodies.sort();
+        assert_eq!(bodies, ["1", "2", "4", "hang"]);
+        for text in ["1", "2", "hang", "4"] {
+            client.send(&queue, text).await;
+        }
+    }
 }
 
 async fn a_batch_has_one_message_of_a_key<P: Make>(at: At<P>) {
@@ -411,7 +541,7 @@ async fn a_batch_has_one_message_of_a_key<P: Make>(at: At<P>) {
     let key = |message: &amqp_async::ReceivedMessage| {
         Some(char::from(*message.body().first()?).to_string())
     };
-    let consume = source(queue.as_str()).by_key(key).batches(2, NEVER).concurrency(2);
+    let consume = source(queue.as_str()).by_key(key).batches(2, NEVER);
     let report = beside(at.app().consume(consume, log_all), async |_| {
         at.log.reach(2).await;
     })
@@ -444,6 +574,9 @@ async fn a_handler_of_single_messages_takes_no_batches<P: Make>(at: At<P>) {
     invalid(at.app().consume(batches(), async |_: Batch<Text>, _: Attempt| ())).await;
     invalid(at.app().consume(batches(), async |_: Batch<Text>, _: Batch<Body>| ())).await;
     invalid(at.app().consume(batches(), async |_: Option<Delivery>| ())).await;
+    // Those would handle one message, or none, and all would be acknowledged.
+    invalid(at.app().consume(batches(), async |_: Context<Log>| ())).await;
+    invalid(at.app().consume(batches(), async |_: State<Log>| ())).await;
     let text = invalid(
         at.app()
             .consume(batches().batches(u16::MAX, NEVER).concurrency(2), async |_: Batch<Text>| ()),
