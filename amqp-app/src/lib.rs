@@ -107,6 +107,8 @@ pub use outcome::{IntoOutcome, IntoReply, Outcome, Outcomes, Reply};
 pub use participants::{Participant, Participants};
 pub use platform::{Asynchronous, Platform};
 pub use pool::{Listening, Member, Pool, PoolStatus, Pools};
+#[cfg(feature = "transaction-pool")]
+pub use pool::{Transaction, TransactionError};
 pub use request::{Blame, RequestError, Requester, RequesterStats, Response};
 pub use retry::Retry;
 pub use seen::{Begun, Seen, SeenId};

@@ -139,6 +139,10 @@ pub const SECRET_FILE_BYTES: usize = 1 << 16;
 /// The maximum delay before a lost connection is recovered that a configuration can set: that of the client's settings.
 pub const RECOVER_AFTER_MAX: Duration = Duration::from_secs(86_400);
 
+/// The number of transactions of a pool that are open at a time. Each has a channel, of which a connection has 2,047 by default,
+/// and the broker keeps what is not committed in its memory.
+pub const TRANSACTIONS_MAX: usize = 16;
+
 /// How long a pool waits after an attempt that failed before it opens a connection in the same place, so that a broker that
 /// is down is not asked in a loop.
 pub const REOPEN_PAUSE: Duration = Duration::from_secs(1);

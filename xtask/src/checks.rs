@@ -6,7 +6,7 @@ use crate::package::selected;
 use crate::{is_installed, run, run_command};
 
 /// The features of `amqp-app`, each of which must compile without the others.
-const ALONE: [&str; 15] = [
+const ALONE: [&str; 16] = [
     "",
     "cbor",
     "compat",
@@ -22,6 +22,7 @@ const ALONE: [&str; 15] = [
     "testing",
     "threads",
     "tracing",
+    "transaction-pool",
 ];
 
 /// Lints and documents the published packages with every feature, and lints `amqp-app` with each of its features alone.

@@ -34,6 +34,8 @@ use self::hooks::Hooks;
 use self::report::Report;
 use self::shutdown::Shutdown;
 use self::systemd::Systemd;
+#[cfg(feature = "transaction-pool")]
+pub(crate) use self::transaction::is_partial;
 #[cfg(feature = "config")]
 use crate::config::Config;
 use crate::connections::{Connections, Dialled};

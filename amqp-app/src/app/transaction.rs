@@ -83,11 +83,16 @@ pub(crate) async fn transact<S>(
     committed
 }
 
+/// Whether the broker has committed a part of a transaction, and refused the others.
+pub(crate) fn is_partial(error: &BrokerError) -> bool {
+    error.text.contains(PARTIAL)
+}
+
 /// Commits what is acknowledged, or given back.
 pub(crate) async fn commit(tx: &Tx) -> Transacted {
     match tx.commit().await {
         Ok(()) => Transacted::Committed,
-        Err(Error::Channel(ChannelCause::ByBroker(error))) => match error.text.contains(PARTIAL) {
+        Err(Error::Channel(ChannelCause::ByBroker(error))) => match is_partial(&error) {
             true => Transacted::Partial(error),
             false => Transacted::Refused(error),
         },

@@ -11,6 +11,8 @@ mod named;
 mod slots;
 #[cfg(feature = "threads")]
 mod threads;
+#[cfg(feature = "transaction-pool")]
+mod transaction;
 
 use std::fmt;
 use std::pin::pin;
@@ -23,6 +25,8 @@ use event_listener::Event;
 pub use listening::Listening;
 pub use member::Member;
 pub use named::Pools;
+#[cfg(feature = "transaction-pool")]
+pub use transaction::{Transaction, TransactionError};
 
 use crate::connections::{Connections, Lease};
 use crate::error::Error;
@@ -86,6 +90,8 @@ struct Shared<P: Platform> {
     state: Mutex<State<P>>,
     /// Notified of everything for which a borrower, an attempt or a close waits.
     changed: Event,
+    #[cfg(feature = "transaction-pool")]
+    transactions: transaction::Transactions<P>,
 }
 
 struct State<P: Platform> {
@@ -153,6 +159,8 @@ impl<P: Platform> Pool<P> {
             size,
             state: Mutex::new(State { slots: Slots::new(size), failure: None, closes: 0 }),
             changed: Event::new(),
+            #[cfg(feature = "transaction-pool")]
+            transactions: transaction::Transactions::default(),
         }))
     }
 

@@ -3,6 +3,7 @@
 mod at;
 mod batching;
 mod blocked;
+mod committing;
 mod configured;
 mod consuming;
 mod cuts;

@@ -282,6 +282,7 @@ fn dependencies_point_down() {
                 "async-lock",
                 "bytes",
                 "ciborium",
+                "deadpool",
                 "event-listener",
                 "httparse",
                 "metrics",
