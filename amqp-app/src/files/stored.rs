@@ -53,12 +53,61 @@ impl Stored {
 
 /// Both files. Without a commit, they are removed when this is dropped.
 pub(super) struct Pair {
-    pub(super) stored: Arc<Stored>,
+    stored: Arc<Stored>,
     /// That of the header first: a program that sees the body finds the header beside it.
     files: [Written; 2],
     stage: Stage,
-    /// That no other message has this name meanwhile.
-    claim: Option<Claim>,
+}
+
+/// Those of the messages that are committed together. Without a commit, they are removed when this is dropped.
+pub(super) struct Pairs {
+    pairs: Vec<Pair>,
+    /// That no others have these names meanwhile.
+    claims: Vec<Claim>,
+}
+
+impl Pairs {
+    pub(super) const fn new(pairs: Vec<Pair>) -> Self {
+        Self { pairs, claims: Vec::new() }
+    }
+
+    pub(super) fn stored(&self) -> Vec<Arc<Stored>> {
+        self.pairs.iter().map(|pair| Arc::clone(&pair.stored)).collect()
+    }
+
+    /// Gives the files their names. If that fails, none has its name.
+    pub(super) fn show(&mut self, claims: Vec<Claim>) -> Result<(), FileError> {
+        self.claims = claims;
+        let shown = self.pairs.iter_mut().try_for_each(Pair::show);
+        if shown.is_err() {
+            self.undo();
+        }
+        shown
+    }
+
+    /// Whether [`commit`](Self::commit) has files to remove.
+    pub(super) fn has_replaced(&self) -> bool {
+        self.pairs.iter().any(Pair::has_replaced)
+    }
+
+    /// Lets the files stay.
+    pub(super) fn commit(&mut self) {
+        self.pairs.iter_mut().for_each(Pair::commit);
+        self.claims.clear();
+    }
+
+    /// Removes the files, and gives what they have replaced its name again. The last ones first: they may have replaced others of
+    /// these.
+    pub(super) fn undo(&mut self) {
+        self.pairs.iter_mut().rev().for_each(Pair::undo);
+        self.claims.clear();
+    }
+}
+
+impl Drop for Pairs {
+    fn drop(&mut self) {
+        self.undo();
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +150,7 @@ impl Pair {
         let files = [&stored.header_path, &stored.path].map(hidden);
         let body = stored.body.clone();
         // Before the first byte is written, so that a failure removes what is there.
-        let pair = Self { stored: Arc::new(stored), files, stage: Stage::Hidden, claim: None };
+        let pair = Self { stored: Arc::new(stored), files, stage: Stage::Hidden };
         for (file, content) in pair.files.iter().zip([&json[..], &body[..]]) {
             let Place::Temporary(path) = &file.place else { continue };
             write(path, content).map_err(FileError::io("write", path))?;
@@ -110,14 +159,13 @@ impl Pair {
     }
 
     /// Gives the files their names. If that fails, none has its name.
-    pub(super) fn show(&mut self, claim: Claim) -> Result<(), FileError> {
+    fn show(&mut self) -> Result<(), FileError> {
         if self.stage != Stage::Hidden {
             return Err(FileError::io("write", &self.stored.path)(io::Error::other(
                 "the message was given back meanwhile",
             )));
         }
         self.stage = Stage::Visible;
-        self.claim = Some(claim);
         let shown = self.files.iter_mut().try_for_each(Written::show).and_then(|()| {
             let directory = self.directory();
             sync_directory(directory).map_err(FileError::io("write", directory))
@@ -128,13 +176,12 @@ impl Pair {
         shown
     }
 
-    /// Whether [`commit`](Self::commit) has files to remove.
-    pub(super) fn has_replaced(&self) -> bool {
+    fn has_replaced(&self) -> bool {
         self.files.iter().any(|file| matches!(file.place, Place::Own { before: Some(_) }))
     }
 
     /// Lets the files stay.
-    pub(super) fn commit(&mut self) {
+    fn commit(&mut self) {
         if self.stage != Stage::Visible {
             return;
         }
@@ -146,11 +193,10 @@ impl Pair {
                 remove(&before);
             }
         }
-        self.claim = None;
     }
 
     /// Removes the files, and gives what they have replaced its name again.
-    pub(super) fn undo(&mut self) {
+    fn undo(&mut self) {
         if matches!(self.stage, Stage::Committed | Stage::Undone) {
             return;
         }
@@ -160,7 +206,6 @@ impl Pair {
             file.undo();
         }
         let _ = sync_directory(self.directory());
-        self.claim = None;
     }
 
     fn directory(&self) -> &Path {

@@ -1,6 +1,6 @@
 //! `Writer`: messages as files.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::caught;
 use super::error::{FileError, PatternError};
 use super::header::Header;
 use super::name::{Pattern, header_name};
-use super::stored::{Pair, Stored};
+use super::stored::{Pair, Pairs, Stored};
 use super::sync_directory;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -133,26 +133,32 @@ impl Writer {
     }
 
     /// Writes the files of a message from a handler that does more than that. They get their names when the message is committed.
-    /// It blocks: see [`blocking`].
+    /// It blocks: see [`blocking`]. For a [batch](crate::Consume::batches), it writes those of each of its messages.
     ///
     /// # Errors
     /// A failure that is retried as the policy says, with a [`FileError`].
     pub fn store<S>(&self, context: &Context<S>) -> Result<(), Failure> {
+        let messages = context.without_state().batch();
+        let written = messages.iter().filter(|it| !it.is_refused()).map(|it| self.write(it));
+        let pairs = Pairs::new(written.collect::<Result<_, _>>()?);
+        context.join(Box::new(Files {
+            stored: pairs.stored(),
+            pairs: Arc::new(Mutex::new(pairs)),
+            on_stored: self.on_stored.clone(),
+            shared: Arc::clone(&self.shared),
+            runner: context.blocking().map(|(runner, _)| runner.clone()),
+        }));
+        Ok(())
+    }
+
+    fn write(&self, context: &Context<()>) -> Result<Pair, Failure> {
         let header = Header::of(context).map_err(Failure::undecodable)?;
         let name = self.pattern.name(&header.routing_key, &header.properties);
         let path = self.directory.join(&name);
         let header_path = self.directory.join(header_name(&name));
         self.prepare(path.parent().unwrap_or(&self.directory))?;
         let body = context.shared_body();
-        let pair = Pair::write(Stored { name, path, header_path, header, body })?;
-        context.join(Box::new(Files {
-            stored: Arc::clone(&pair.stored),
-            pair: Arc::new(Mutex::new(pair)),
-            on_stored: self.on_stored.clone(),
-            shared: Arc::clone(&self.shared),
-            runner: context.blocking().map(|(runner, _)| runner.clone()),
-        }));
-        Ok(())
+        Ok(Pair::write(Stored { name, path, header_path, header, body })?)
     }
 
     /// Creates a directory if it is missing. If it was not used before, removes old temporary files.
@@ -221,11 +227,11 @@ fn remove_old(directory: &Path) {
     }
 }
 
-/// The files of a message as a participant.
+/// The files of messages that are committed together, as a participant.
 struct Files {
-    stored: Arc<Stored>,
+    stored: Vec<Arc<Stored>>,
     /// Shared with the threads that work on it: a vote may go on when its timeout has expired, and what follows waits for it.
-    pair: Arc<Mutex<Pair>>,
+    pairs: Arc<Mutex<Pairs>>,
     on_stored: Option<OnStored>,
     shared: Arc<Shared>,
     /// `None` without an application.
@@ -236,48 +242,58 @@ impl Files {
     /// Works on the files where that may block.
     async fn with<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Pair) -> T + Send + 'static,
+        work: impl FnOnce(&mut Pairs) -> T + Send + 'static,
     ) -> T {
-        let pair = Arc::clone(&self.pair);
-        let Some(runner) = &self.runner else { return work(&mut lock(&pair)) };
+        let pairs = Arc::clone(&self.pairs);
+        let Some(runner) = &self.runner else { return work(&mut lock(&pairs)) };
         let promise = Promise::new();
         let kept = promise.other();
-        runner.spawn_blocking(move || kept.keep(caught(move || work(&mut lock(&pair)))));
+        runner.spawn_blocking(move || kept.keep(caught(move || work(&mut lock(&pairs)))));
         promise.wait().await.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Waits until no other messages have these names. All ask in the same order, so that they do not wait for each other.
+    async fn claim(&self) -> Result<Vec<Claim>, Failure> {
+        let paths: BTreeSet<_> = self.stored.iter().map(|stored| stored.path()).collect();
+        let mut claims = Vec::new();
+        for path in paths {
+            let claiming = self.shared.claim(path);
+            let claimed = match &self.runner {
+                Some(runner) => {
+                    runner.until(runner.now().checked_add(CONFIRMS_TIMEOUT), claiming).await
+                }
+                None => Some(claiming.await),
+            };
+            claims.push(claimed.ok_or_else(|| {
+                let text = "a message whose file has the same name is not committed";
+                Failure::retry(format!("{}: {text}", path.display()))
+            })?);
+        }
+        Ok(claims)
     }
 }
 
 impl Participant for Files {
     async fn vote(&mut self) -> Result<(), Failure> {
-        let claiming = self.shared.claim(&self.stored.path);
-        let claimed = match &self.runner {
-            Some(runner) => {
-                runner.until(runner.now().checked_add(CONFIRMS_TIMEOUT), claiming).await
-            }
-            None => Some(claiming.await),
-        };
-        let Some(claim) = claimed else {
-            let text = "a message whose file has the same name is not committed";
-            return Err(Failure::retry(format!("{}: {text}", self.stored.path.display())));
-        };
-        Ok(self.with(move |pair| pair.show(claim)).await?)
+        let claims = self.claim().await?;
+        Ok(self.with(move |pairs| pairs.show(claims)).await?)
     }
 
     async fn finish(&mut self) {
-        if self.on_stored.is_none() && !lock(&self.pair).has_replaced() {
-            return lock(&self.pair).commit();
+        if self.on_stored.is_none() && !lock(&self.pairs).has_replaced() {
+            return lock(&self.pairs).commit();
         }
-        let (stored, on_stored) = (Arc::clone(&self.stored), self.on_stored.clone());
-        let commit = move |pair: &mut Pair| {
-            pair.commit();
+        let (stored, on_stored) = (std::mem::take(&mut self.stored), self.on_stored.clone());
+        let commit = move |pairs: &mut Pairs| {
+            pairs.commit();
             if let Some(on_stored) = on_stored {
-                on_stored(&stored);
+                stored.iter().for_each(|stored| on_stored(stored));
             }
         };
         self.with(commit).await;
     }
 
     async fn abort(&mut self) {
-        self.with(Pair::undo).await;
+        self.with(Pairs::undo).await;
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::sync::{Mutex, mpsc};
 use std::time::SystemTime;
 
 use amqp_app::files::{Header, Writer, file_name, header_name, is_header_name};
@@ -12,6 +13,8 @@ use crate::at::{At, Log, Make, beside, on_model, on_rabbitmq, source, until, wit
 use crate::files::Directory;
 
 on_model! {
+    gr_26_a_function_of_a_writer_may_block
+    gr_26_a_batch_is_two_files_for_each_message
     gr_26_a_message_is_two_files
     gr_26_a_message_that_is_not_committed_is_no_file
     gr_26_a_connection_that_is_lost_before_the_commit_leaves_no_file
@@ -22,6 +25,7 @@ on_model! {
 }
 
 on_rabbitmq! {
+    gr_26_a_batch_is_two_files_for_each_message
     gr_26_a_message_is_two_files
     gr_26_a_message_that_is_not_committed_is_no_file
     gr_26_a_connection_that_is_lost_before_the_commit_leaves_no_file
@@ -290,6 +294,62 @@ async fn gr_26_a_file_of_the_same_name_is_replaced_at_the_commit_only<P: Make>(a
         let files = directory.files();
         assert_eq!(directory.names(), ["last.header.xml", "last.xml"]);
         assert!(files["last.xml"].parse::<u32>().is_ok_and(|it| it % 2 == 1), "{files:?}");
+    }
+}
+
+/// It waits for what another task of the runtime does.
+async fn gr_26_a_function_of_a_writer_may_block<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let queue = client.queue("stored").await;
+    let directory = Directory::new();
+    let (go_on, waits) = mpsc::channel();
+    let (log, waits) = (at.log.clone(), Mutex::new(waits));
+    let writer = Writer::new(&directory.0).on_stored(move |stored| {
+        log.add(format!("{} waits", stored.header().properties.message_id.as_deref().unwrap()));
+        waits.lock().unwrap().recv().unwrap();
+    });
+    let report = beside(at.app().consume(source(queue.as_str()), writer), async |_| {
+        for id in ["1", "2"] {
+            client.publish(Message::new("").message_id(id).to_queue(&queue)).await;
+            within("the function", at.log.find(&format!("{id} waits"))).await;
+            go_on.send(()).unwrap();
+        }
+    })
+    .await;
+    assert_eq!(report.handled, 2);
+}
+
+async fn gr_26_a_batch_is_two_files_for_each_message<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let queue = client.queue("stored").await;
+    for consume in both(&queue) {
+        let directory = Directory::new();
+        let log = at.log.clone();
+        let writer = Writer::new(&directory.0).pattern("{msgid}.xml").unwrap();
+        let writer = writer.on_stored(move |stored| {
+            log.add(stored.name());
+        });
+        let handler = move |context: Context<Log>, participants: Participants| {
+            let stored = writer.store(&context);
+            let refuses = context.batch().iter().any(|message| message.body() == b"refused");
+            participants.join(Refusing(refuses));
+            std::future::ready(stored)
+        };
+        // Two have one name, and one is refused, with its batch at first.
+        for (id, body) in [("a", "1"), ("b", "2"), ("a", "3"), ("c", "refused")] {
+            client.publish(Message::new(body).message_id(id).to_queue(&queue)).await;
+        }
+        let consume = consume.batches(4, Duration::from_secs(60));
+        let report = beside(at.app().consume(consume, handler), async |_| {
+            assert_eq!(client.bodies(&format!("{queue}.parked"), 1).await, ["refused"]);
+            at.log.reach(3).await;
+        })
+        .await;
+        assert_eq!((report.handled, report.parked), (3, 1));
+        assert_eq!(directory.names(), ["a.header.xml", "a.xml", "b.header.xml", "b.xml"]);
+        let files = directory.files();
+        assert_eq!((&*files["a.xml"], &*files["b.xml"]), ("3", "2"));
+        at.log.take();
     }
 }
 

@@ -28,7 +28,7 @@ macro_rules! examples {
                 for url in [None, Some(rabbitmq().uri())] {
                     let name = stringify!($name);
                     let ids =
-                        ["na_39_", "pk_115_", "na_4_", "na_5_", "na_6_", "np_12_", "pk_90_", "pk_91_", "pu_5_"];
+                        ["gr_24_", "na_39_", "pk_115_", "na_4_", "na_5_", "na_6_", "np_12_", "pk_90_", "pk_91_", "pu_5_"];
                     let name = ids
                         .iter()
                         .fold(name, |name, id| name.trim_start_matches(id));
@@ -64,6 +64,10 @@ const FAILOVER: &str = "node 1 is down: served by node 0\nnode 0 is down: served
                         node 1 is down: served by node 0\nnode 0 is down: served by node 1\n";
 const NUCLEON: &str = "WithHello2 sent: Ok(())\nWithHello3 sent: Ok(())\ntaken: WithHello1\n\
                        received: WithHello2\nreceived: WithHello3\nlistening\nstopping\n10 handled\n";
+const FILES: &str = "2 files sent\n\
+                     stored: example.files/first.xml (text/xml): <order id='1'/>\n\
+                     stored: example.files/second.xml (text/xml): <order id='2'/>\n\
+                     2 messages stored\n";
 const REQUESTS: &str = "100 prices add up to 600950 cents\n\
                         the request reached no queue (exchange \"\", routing key \"example-no-service\")\n\
                         0 requests wait\n";
@@ -103,6 +107,7 @@ examples! {
     fn async_std() -> "one\ntwo\nthree\n";
     fn np_12_nucleon() -> NUCLEON;
     fn outbox() -> "placed: order 1\nplaced: order 2\nplaced: order 3\n3 sent, 0 left\n";
+    fn gr_24_files() -> FILES;
     fn requests() -> REQUESTS;
     fn pu_5_own_event_loop() -> "100 deliveries acknowledged from elsewhere; they add up to 4950\n";
 }
