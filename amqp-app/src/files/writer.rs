@@ -133,7 +133,8 @@ impl Writer {
     }
 
     /// Writes the files of a message from a handler that does more than that. They get their names when the message is committed.
-    /// It blocks: see [`blocking`]. For a [batch](crate::Consume::batches), it writes those of each of its messages.
+    /// It blocks: see [`blocking`]. A handler of [batches](crate::Consume::batches) takes a `Batch<Context>`, and calls this for each
+    /// of its messages. Around such a handler, in middleware, it writes the files of all of them.
     ///
     /// # Errors
     /// A failure that is retried as the policy says, with a [`FileError`].
