@@ -194,7 +194,7 @@ impl Consume {
     /// those that have come within this time after the first one. What it returns counts for all of them, or for each one
     /// ([`Outcomes`](crate::Outcomes)).
     ///
-    /// A bad message does not take others with it. Those that cannot be decoded are no part of the batch. If the handler fails,
+    /// A bad message does not take others with it. Those that cannot be decoded are left out. If the handler fails,
     /// the batch is halved, and the handler is called for each half, down to single messages. The retry policy decides
     /// about messages for which it fails alone. So a batch should be handled as a whole or not at all, such as in a
     /// transaction of the database. [`Failure::give_back`](crate::Failure::give_back) and

@@ -45,7 +45,7 @@ struct Shared {
     blocking: Option<(Runner, Late)>,
     /// The messages of the batch for which this stands. `None` for a message.
     batch: Option<Vec<Arc<Self>>>,
-    /// Why this message is not a part of its batch.
+    /// Why this message is left out of its batch.
     refused: Mutex<Option<Failure>>,
 }
 

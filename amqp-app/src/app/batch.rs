@@ -4,7 +4,7 @@
 //! transaction. If that fails, for any reason, it is halved, and each half is a batch. A single message is handled as in a
 //! source without batches, so everything that a policy decides, it decides about single messages.
 //!
-//! A message is no part of a batch if it cannot be decoded, is malformed, or has come before and something is known of that
+//! A message is left out of a batch if it cannot be decoded, is malformed, or has come before and something is known of that
 //! delivery.
 
 use std::pin::pin;

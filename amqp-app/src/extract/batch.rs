@@ -19,7 +19,7 @@ pub enum Scope {
 /// An argument for each message for which the handler is called: see [`Consume::batches`](crate::Consume::batches). In a source
 /// without batches it has one.
 ///
-/// Messages for which it cannot be read are no part of the batch, and follow the policy. For several arguments of each message,
+/// Messages for which it cannot be read are left out of the batch, and follow the policy. For several arguments of each message,
 /// there are tuples: `Batch<(Json<Order>, MessageId)>`. A handler of batches has one `Batch`, and beside it only arguments that
 /// do not read a message, such as the state. `Batch<Context>` has everything of each message: what a message sends or lets
 /// join by its own context is sent or committed only if this message is handled.

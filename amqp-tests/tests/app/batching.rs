@@ -16,7 +16,7 @@ use crate::at::{
 on_model! {
     messages_are_handled_in_batches_of_a_size_or_a_time
     a_bad_message_of_a_batch_is_told_apart_from_the_others
-    messages_that_cannot_be_read_are_no_part_of_a_batch
+    messages_that_cannot_be_read_are_left_out_of_a_batch
     each_message_of_a_batch_has_its_own_outcome_and_replies
     a_handler_that_takes_the_deliveries_of_a_batch_acknowledges_them
     a_batch_is_given_back_as_a_whole
@@ -35,7 +35,7 @@ on_model! {
 on_rabbitmq! {
     messages_are_handled_in_batches_of_a_size_or_a_time
     a_bad_message_of_a_batch_is_told_apart_from_the_others
-    messages_that_cannot_be_read_are_no_part_of_a_batch
+    messages_that_cannot_be_read_are_left_out_of_a_batch
     each_message_of_a_batch_has_its_own_outcome_and_replies
     a_handler_that_takes_the_deliveries_of_a_batch_acknowledges_them
     what_is_gathered_at_a_shutdown_goes_back
@@ -106,7 +106,7 @@ async fn a_bad_message_of_a_batch_is_told_apart_from_the_others<P: Make>(at: At<
     assert_eq!(client.ready(&queue).await, 0);
 }
 
-async fn messages_that_cannot_be_read_are_no_part_of_a_batch<P: Make>(at: At<P>) {
+async fn messages_that_cannot_be_read_are_left_out_of_a_batch<P: Make>(at: At<P>) {
     let client = at.client().await;
     let queue = client.queue("unreadable").await;
     for text in ["1", "nonsense", "3", "4"] {
