@@ -62,7 +62,8 @@ pub const EXCHANGE_KNOWN: Duration = Duration::from_secs(30);
 /// again.
 pub const EXCHANGES_KNOWN_MAX: usize = 1_000;
 
-/// How long the store of a source that deduplicates may take to remove a mark. It expires anyway.
+/// How long the store of a source that deduplicates may take to remove a mark, or to store an outcome when participants have
+/// committed. The mark expires anyway, and a store that hangs must not hold a worker.
 pub const SEEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The first delay before a consumer that has ended is started again. It doubles up to [`RESTART_DELAY_MAX`].

@@ -74,7 +74,8 @@ pub trait Seen: Send + Sync + 'static {
     /// are sent and the message is acknowledged. They have all their ids.
     ///
     /// # Errors
-    /// The attempt has failed: nothing is sent, and the retry policy decides.
+    /// The attempt has failed: nothing is sent, and the retry policy decides. With [`Participants`](crate::Participants), which
+    /// have committed before, the application logs the error and acknowledges the message. A duplicate is handled again.
     fn done(
         &self,
         id: &SeenId,

@@ -99,7 +99,9 @@ impl Claim {
             return;
         }
         let replies = std::mem::take(&mut self.replies);
-        if let Err(failure) = self.done(&replies, None).await {
+        // The timeout of the handler may have expired while others committed.
+        let deadline = self.engine.runner.now().checked_add(SEEN_TIMEOUT);
+        if let Err(failure) = self.done(&replies, deadline).await {
             trace::unmarked(&self.id, &failure);
             self.failed().await;
         }
@@ -148,6 +150,6 @@ fn failure(error: &BoxError) -> Failure {
 }
 
 fn too_late() -> Failure {
-    let text = "the store of duplicates did not answer within the timeout of the handler";
+    let text = "the store of duplicates did not answer before the deadline";
     Failure::new(Verdict::Retry, FailureCause::TimedOut, text)
 }

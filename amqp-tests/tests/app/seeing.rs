@@ -8,6 +8,7 @@ use std::thread;
 use amqp_app::prelude::*;
 use amqp_app::{Begun, BoxError, Seen, SeenId};
 use amqp_testkit::{Direction, Fault, ModelBroker, Proxy};
+use amqp_tests::world::World;
 
 use crate::at::{
     At, Log, Make, beside, on_model, on_rabbitmq, on_tokio_multi_thread, sleep, source, text,
@@ -44,6 +45,8 @@ struct Table {
     calls: Arc<AtomicUsize>,
     /// Whether each third call is an error, and each seventh panics.
     fails: bool,
+    /// Whether no outcome is ever stored, and nothing says so.
+    hangs: bool,
 }
 
 impl Table {
@@ -89,6 +92,10 @@ impl Seen for Table {
     }
 
     async fn done(&self, id: &SeenId, replies: &[Message]) -> Result<(), BoxError> {
+        if self.hangs {
+            self.call("done", id)?;
+            return std::future::pending().await;
+        }
         // Stored, although the caller may not know it.
         self.rows.lock().unwrap().insert(id.clone(), Some(replies.to_vec()));
         self.call("done", id)
@@ -224,31 +231,35 @@ async fn what_is_being_handled_elsewhere_waits_and_counts_as_no_attempt<P: Make>
 async fn an_attempt_that_fails_removes_its_mark<P: Make>(at: At<P>) {
     let client = at.client().await;
     let queue = client.queue("requests").await;
-    for consume in both(&queue) {
-        let table = Table::new(&at.log);
-        let handler = async |Text(how): Text, State(log): State<Log>| {
-            log.add("called");
-            match how.as_str() {
-                "panic" => panic!("of the handler"),
-                "hang" => std::future::pending().await,
-                _ => Err::<(), _>("it failed"),
-            }
-        };
-        let policy = Retry::now(1).pause(Duration::from_millis(1));
-        let consume = consume.timeout(Duration::from_millis(100)).on_failure(policy);
-        let app = at.app().consume(consume.deduplicate(table.clone()), handler);
-        let report = beside(app, async |_| {
-            for how in ["fail", "panic", "hang"] {
+    for (how, panicked, timed_out) in [("fail", 0, 0), ("panic", 2, 0), ("hang", 0, 2)] {
+        for consume in both(&queue) {
+            let table = Table::new(&at.log);
+            let handler = async |Text(how): Text, State(log): State<Log>| {
+                log.add("called");
+                match how.as_str() {
+                    "panic" => panic!("of the handler"),
+                    "hang" => std::future::pending().await,
+                    _ => Err::<(), _>("it failed"),
+                }
+            };
+            let policy = Retry::now(1).pause(Duration::from_millis(1));
+            let consume = consume.on_failure(policy).deduplicate(table.clone());
+            // The others must not be late on a machine that is busy.
+            let consume = match how {
+                "hang" => consume.timeout(Duration::from_millis(50)),
+                _ => consume,
+            };
+            let report = beside(at.app().consume(consume, handler), async |_| {
                 client.publish(identified(how, &queue)).await;
                 client.expect(&format!("{queue}.parked")).await.ack().unwrap();
-                let attempt = [format!("begin {how}"), "called".into(), format!("failed {how}")];
-                assert_eq!(at.log.take(), [attempt.clone(), attempt].concat());
-                assert_eq!(table.rows.lock().unwrap().len(), 0);
-            }
-        })
-        .await;
-        assert_eq!((report.failed, report.parked), (6, 3), "{report:?}");
-        assert_eq!((report.panicked, report.timed_out), (2, 2), "{report:?}");
+            })
+            .await;
+            let attempt = [format!("begin {how}"), "called".into(), format!("failed {how}")];
+            assert_eq!(at.log.take(), [attempt.clone(), attempt].concat());
+            assert_eq!(table.rows.lock().unwrap().len(), 0);
+            assert_eq!((report.failed, report.parked), (2, 1), "{report:?}");
+            assert_eq!((report.panicked, report.timed_out), (panicked, timed_out), "{report:?}");
+        }
     }
 }
 
@@ -423,6 +434,48 @@ async fn participants_commit_before_a_message_is_done<P: Make>(at: At<P>) {
     }
 }
 
+/// In virtual time. The message is sent then, and its worker handles the next one.
+#[test]
+fn a_store_that_hangs_after_participants_have_committed_holds_no_worker() {
+    let world = World::new(1);
+    world.block_on(async {
+        let channel = world.connector().connect().await.unwrap().open_channel().await.unwrap();
+        channel.queue_declare(QueueDeclare::classic("requests")).await.unwrap();
+        for consume in both("requests") {
+            let log = Log::default();
+            let table = Table { hangs: true, ..Table::new(&log) };
+            let handler = async |participants: Participants, State(log): State<Log>| {
+                participants.join(Resource(log, true));
+            };
+            let consume = consume.concurrency(1).deduplicate(table.clone());
+            let app = App::with_state(world.connector(), log.clone()).consume(consume, handler);
+            let (stopper, shutdown) = Shutdown::manual();
+            let script = async {
+                for id in ["a", "b"] {
+                    channel.basic_publish(&identified(id, "requests")).await.unwrap();
+                }
+                let late = world.elapsed() + Duration::from_secs(600);
+                while log.lines().len() < 10 {
+                    assert!(world.elapsed() < late, "{:?}", log.lines());
+                    world.sleep(Duration::from_secs(1)).await;
+                }
+                stopper.stop();
+            };
+            let (report, ()) = smol::future::zip(app.run(shutdown), script).await;
+            let lines = ["a", "b"].map(|id| {
+                let (begin, done, failed) =
+                    (format!("begin {id}"), format!("done {id}"), format!("failed {id}"));
+                [begin, "votes".into(), "finishes".into(), done, failed]
+            });
+            assert_eq!(log.take(), lines.concat());
+            let report = report.unwrap();
+            assert_eq!((report.handled, report.failed), (2, 0), "{report:?}");
+            assert!(table.rows.lock().unwrap().is_empty());
+            assert_eq!(world.broker(|broker| broker.messages("requests").len()), 0);
+        }
+    });
+}
+
 async fn a_handler_that_takes_the_delivery_cannot_be_deduplicated<P: Make>(at: At<P>) {
     let client = at.client().await;
     let queue = client.queue("requests").await;
@@ -479,7 +532,12 @@ fn a_handler_that_blocks_longer_than_its_timeout_keeps_its_mark_until_it_returns
         beside(app, async |_| {
             client.publish(identified("r", &queue)).await;
             client.expect(&format!("{queue}.parked")).await.ack().unwrap();
-            assert_eq!((at.log.lines().len(), table.running()), (2, 1), "{:?}", at.log.lines());
+            // Its thread may begin after the timeout.
+            within("the call", at.log.find("called")).await;
+            assert_eq!(
+                (at.log.lines(), table.running()),
+                (vec!["begin r".into(), "called".into()], 1)
+            );
             open.store(true, Ordering::Relaxed);
             at.log.reach(4).await;
         })
