@@ -19,8 +19,10 @@ pub use stored::Stored;
 pub use writer::{Storing, Writer};
 
 use std::any::Any;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
+#[cfg(unix)]
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -30,6 +32,35 @@ type Panicked = Box<dyn Any + Send>;
 /// Catches a panic on another thread, so that the task that waits for its result has it.
 fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(work))
+}
+
+/// What tells a file from another one that has its name later: its device, its inode, and a time, as the number of a removed file
+/// is used again. Systems other than Unix do not say it: there, all files of a name are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Identity([u64; 2], [i64; 2]);
+
+#[cfg(unix)]
+impl Identity {
+    /// Of a file that may be renamed.
+    fn of_content(metadata: &Metadata) -> Self {
+        Self([metadata.dev(), metadata.ino()], [metadata.mtime(), metadata.mtime_nsec()])
+    }
+
+    /// Of a file that nothing has happened to.
+    fn of_state(metadata: &Metadata) -> Self {
+        Self([metadata.dev(), metadata.ino()], [metadata.ctime(), metadata.ctime_nsec()])
+    }
+}
+
+#[cfg(not(unix))]
+impl Identity {
+    fn of_content(_: &Metadata) -> Self {
+        Self::default()
+    }
+
+    fn of_state(_: &Metadata) -> Self {
+        Self::default()
+    }
 }
 
 /// Makes renames in a directory durable. Only Unix can, and elsewhere the system sees to it.

@@ -14,7 +14,7 @@ use amqp_async::FieldValue;
 
 use super::error::FileError;
 use super::name::{X_FILENAME, hash, shorten};
-use super::{caught, sync_directory};
+use super::{Identity, caught, sync_directory};
 use crate::failure::BoxError;
 use crate::ids;
 use crate::limits::{FILE_BYTES, FILES_TAKEN_BYTES, NAME_BYTES};
@@ -90,12 +90,14 @@ struct State {
     name: OsString,
     modified: Option<SystemTime>,
     bytes: u64,
+    identity: Identity,
 }
 
 impl State {
     fn new(name: &OsStr, metadata: &Metadata) -> Self {
         let modified = metadata.modified().ok();
-        Self { name: name.to_owned(), modified, bytes: metadata.len() }
+        let identity = Identity::of_state(metadata);
+        Self { name: name.to_owned(), modified, bytes: metadata.len(), identity }
     }
 }
 
@@ -315,8 +317,17 @@ fn read(path: &Path, listed: &State, most: usize) -> Result<Option<(FileId, Vec<
     }
     let mut body = Vec::new();
     let mut reading = || {
+        // To open a pipe would block, and a link leads elsewhere.
+        let found = fs::symlink_metadata(path)?;
+        if !found.is_file() {
+            return Err(ErrorKind::NotFound.into());
+        }
         let mut file = File::open(path)?;
-        Read::by_ref(&mut file).take(most as u64 + 1).read_to_end(&mut body)?;
+        if State::new(&listed.name, &file.metadata()?) != State::new(&listed.name, &found) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        let most = (most as u64).saturating_add(1);
+        Read::by_ref(&mut file).take(most).read_to_end(&mut body)?;
         file.metadata()
     };
     match reading() {

@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use super::error::FileError;
 use super::header::Header;
-use super::sync_directory;
 use super::writer::{Claim, temporary};
+use super::{Identity, sync_directory};
 use crate::trace;
 
 /// A message that a [`Writer`](crate::files::Writer) has stored.
@@ -21,6 +21,8 @@ pub struct Stored {
     pub(super) header_path: PathBuf,
     pub(super) header: Header,
     pub(super) body: Bytes,
+    /// What other messages with this name ask for too.
+    pub(super) claim: PathBuf,
 }
 
 impl Stored {
@@ -125,6 +127,8 @@ enum Stage {
 struct Written {
     path: PathBuf,
     place: Place,
+    /// `None` until it is written.
+    identity: Option<Identity>,
 }
 
 /// Where the content of a file is.
@@ -146,14 +150,15 @@ impl Pair {
         let hidden = |path: &PathBuf| Written {
             path: path.clone(),
             place: Place::Temporary(temporary(path.parent().unwrap_or(path))),
+            identity: None,
         };
         let files = [&stored.header_path, &stored.path].map(hidden);
         let body = stored.body.clone();
         // Before the first byte is written, so that a failure removes what is there.
-        let pair = Self { stored: Arc::new(stored), files, stage: Stage::Hidden };
-        for (file, content) in pair.files.iter().zip([&json[..], &body[..]]) {
+        let mut pair = Self { stored: Arc::new(stored), files, stage: Stage::Hidden };
+        for (file, content) in pair.files.iter_mut().zip([&json[..], &body[..]]) {
             let Place::Temporary(path) = &file.place else { continue };
-            write(path, content).map_err(FileError::io("write", path))?;
+            file.identity = Some(write(path, content).map_err(FileError::io("write", path))?);
         }
         Ok(pair)
     }
@@ -235,6 +240,8 @@ impl Written {
     fn undo(&mut self) {
         match std::mem::replace(&mut self.place, Place::Removed) {
             Place::Temporary(path) => remove(&path),
+            // What another program has put there stays.
+            Place::Own { before } if self.is_replaced() => before.iter().for_each(|it| remove(it)),
             Place::Own { before: None } => remove(&self.path),
             Place::Own { before: Some(before) } => {
                 if let Err(error) = fs::rename(&before, &self.path) {
@@ -244,13 +251,20 @@ impl Written {
             Place::Removed => {}
         }
     }
+
+    /// Whether another file has the name.
+    fn is_replaced(&self) -> bool {
+        let found = fs::symlink_metadata(&self.path).ok();
+        found.is_some_and(|it| self.identity != Some(Identity::of_content(&it)))
+    }
 }
 
 /// Writes a file that does not exist, and waits until the disk has it.
-fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+fn write(path: &Path, content: &[u8]) -> io::Result<Identity> {
     let mut file = File::create_new(path)?;
     file.write_all(content)?;
-    file.sync_all()
+    file.sync_all()?;
+    Ok(Identity::of_content(&file.metadata()?))
 }
 
 /// Keeps the file that has this name, if there is one, by another name: it may be needed again.

@@ -1,11 +1,11 @@
 //! `Writer`: messages as files.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use event_listener::Event;
 
@@ -38,7 +38,8 @@ use crate::trace;
 /// latter header is set.
 ///
 /// A file that has the name already is replaced. It comes back when the commit fails. Two messages with one name are stored one after
-/// the other. A pattern with `${unique}` never has the name of another file.
+/// the other, also by different writers of the process. Writers in several processes do not wait for each other: they need a pattern
+/// with `${unique}`, which never has the name of another file.
 ///
 /// A process that is killed leaves temporary files, whose names begin with `.amqp-app-`. A writer removes those of its directories
 /// that are older than a day ([`TEMPORARY_KEPT`]).
@@ -73,36 +74,40 @@ pub struct Storing;
 
 #[derive(Default)]
 struct Shared {
-    /// The files of messages between their vote and their commit.
-    busy: Mutex<HashSet<PathBuf>>,
-    free: Event,
-    /// Directories that exist, and have no old temporary files.
-    known: Mutex<HashSet<PathBuf>>,
+    /// Directories that exist, and have no old temporary files, with their paths without links.
+    known: Mutex<HashMap<PathBuf, PathBuf>>,
 }
 
+/// The files of messages between their vote and their commit, of all writers of the process.
+static BUSY: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+static FREE: Event = Event::new();
+
 /// The name of a file, until this is dropped.
-pub(super) struct Claim {
-    shared: Arc<Shared>,
-    path: PathBuf,
+pub(super) struct Claim(PathBuf);
+
+impl Claim {
+    /// Waits until no other message has this name.
+    async fn new(path: &Path) -> Self {
+        loop {
+            let free = FREE.listen();
+            if lock(&BUSY).insert(path.to_owned()) {
+                return Self(path.to_owned());
+            }
+            free.await;
+        }
+    }
+
+    /// What is the same for all paths of a file, also if the file system ignores case.
+    fn key(directory: &Path, path: &Path) -> PathBuf {
+        let name = path.file_name().unwrap_or_default();
+        directory.join(name.to_string_lossy().to_lowercase())
+    }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        lock(&self.shared.busy).remove(&self.path);
-        self.shared.free.notify(usize::MAX);
-    }
-}
-
-impl Shared {
-    /// Waits until no other message has this name.
-    async fn claim(self: &Arc<Self>, path: &Path) -> Claim {
-        loop {
-            let free = self.free.listen();
-            if lock(&self.busy).insert(path.to_owned()) {
-                return Claim { shared: Arc::clone(self), path: path.to_owned() };
-            }
-            free.await;
-        }
+        lock(&BUSY).remove(&self.0);
+        FREE.notify(usize::MAX);
     }
 }
 
@@ -146,7 +151,6 @@ impl Writer {
             stored: pairs.stored(),
             pairs: Arc::new(Mutex::new(pairs)),
             on_stored: self.on_stored.clone(),
-            shared: Arc::clone(&self.shared),
             runner: context.blocking().map(|(runner, _)| runner.clone()),
         }));
         Ok(())
@@ -157,32 +161,42 @@ impl Writer {
         let name = self.pattern.name(&header.routing_key, &header.properties);
         let path = self.directory.join(&name);
         let header_path = self.directory.join(header_name(&name));
-        self.prepare(path.parent().unwrap_or(&self.directory))?;
+        let directory = self.prepare(path.parent().unwrap_or(&self.directory))?;
+        let claim = Claim::key(&directory, &path);
         let body = context.shared_body();
-        Ok(Pair::write(Stored { name, path, header_path, header, body })?)
+        Ok(Pair::write(Stored { name, path, header_path, header, body, claim })?)
     }
 
-    /// Creates a directory if it is missing. If it was not used before, removes old temporary files.
-    fn prepare(&self, directory: &Path) -> Result<(), FileError> {
-        fs::create_dir_all(directory).map_err(FileError::io("create", directory))?;
-        if lock(&self.shared.known).contains(directory) {
-            return Ok(());
+    /// Creates a directory if it is missing. If it was not used before, removes old temporary files. Returns its path without links.
+    fn prepare(&self, directory: &Path) -> Result<PathBuf, FileError> {
+        if let Some(real) = lock(&self.shared.known).get(directory)
+            && directory.is_dir()
+        {
+            return Ok(real.clone());
         }
-        // Up to that of the writer, each may be new in the one above it.
-        for created in directory.ancestors().take_while(|it| it.starts_with(&self.directory)) {
-            if let Some(above) = created.parent().filter(|above| !above.as_os_str().is_empty()) {
+        let is_missing = |it: &Path| !it.as_os_str().is_empty() && !it.exists();
+        let missing = directory.ancestors().take_while(|it| is_missing(it)).count();
+        fs::create_dir_all(directory).map_err(FileError::io("create", directory))?;
+        // Up to that of the writer, each may be new in the one above it: another writer may have created it a moment ago.
+        for (depth, created) in directory.ancestors().enumerate() {
+            if depth >= missing && !created.starts_with(&self.directory) {
+                break;
+            }
+            if let Some(above) = created.parent() {
                 // One above the writer's directory may be unreadable.
-                let _ = sync_directory(above);
+                let _ = sync_directory(or_current(above));
             }
         }
         remove_old(directory);
+        let real = fs::canonicalize(or_current(directory));
+        let real = real.map_err(FileError::io("find", directory))?;
         let mut known = lock(&self.shared.known);
         if known.len() >= DIRECTORIES_MAX {
             known.clear();
         }
-        known.insert(directory.to_owned());
+        known.insert(directory.to_owned(), real.clone());
         drop(known);
-        Ok(())
+        Ok(real)
     }
 }
 
@@ -212,15 +226,30 @@ pub(super) fn temporary(directory: &Path) -> PathBuf {
     directory.join(format!("{PREFIX}{}.tmp", ids::unique_at(since.as_micros())))
 }
 
+/// The empty path is that of the current directory.
+fn or_current(directory: &Path) -> &Path {
+    if directory.as_os_str().is_empty() { Path::new(".") } else { directory }
+}
+
+/// When a temporary file got its name. What it has kept of a file that was replaced is older.
+fn named(name: &str) -> Option<SystemTime> {
+    let micros = name.strip_prefix(PREFIX)?.split('-').next()?.parse().ok()?;
+    UNIX_EPOCH.checked_add(Duration::from_micros(micros))
+}
+
 /// Removes what writers in processes that were killed have left behind.
 fn remove_old(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let is_temporary =
-            name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(".tmp"));
-        let age = || SystemTime::now().duration_since(entry.metadata().ok()?.modified().ok()?).ok();
+        let Some(name) = name.to_str() else { continue };
+        let is_temporary = name.starts_with(PREFIX) && name.ends_with(".tmp");
+        let is_old = |since: Option<SystemTime>| {
+            let age = since.and_then(|since| SystemTime::now().duration_since(since).ok());
+            age.is_some_and(|age| age > TEMPORARY_KEPT)
+        };
         if is_temporary
-            && age().is_some_and(|age| age > TEMPORARY_KEPT)
+            && named(name).is_none_or(|named| is_old(Some(named)))
+            && is_old(entry.metadata().ok().and_then(|it| it.modified().ok()))
             && let Err(error) = fs::remove_file(entry.path())
         {
             trace::not_removed(&entry.path(), &error);
@@ -234,7 +263,6 @@ struct Files {
     /// Shared with the threads that work on it: a vote may go on when its timeout has expired, and what follows waits for it.
     pairs: Arc<Mutex<Pairs>>,
     on_stored: Option<OnStored>,
-    shared: Arc<Shared>,
     /// `None` without an application.
     runner: Option<Runner>,
 }
@@ -255,10 +283,10 @@ impl Files {
 
     /// Waits until no other messages have these names. All ask in the same order, so that they do not wait for each other.
     async fn claim(&self) -> Result<Vec<Claim>, Failure> {
-        let paths: BTreeSet<_> = self.stored.iter().map(|stored| stored.path()).collect();
+        let paths: BTreeSet<_> = self.stored.iter().map(|stored| &*stored.claim).collect();
         let mut claims = Vec::new();
         for path in paths {
-            let claiming = self.shared.claim(path);
+            let claiming = Claim::new(path);
             let claimed = match &self.runner {
                 Some(runner) => {
                     runner.until(runner.now().checked_add(CONFIRMS_TIMEOUT), claiming).await

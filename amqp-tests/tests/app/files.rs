@@ -2,7 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+#[cfg(unix)]
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+#[cfg(unix)]
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
@@ -175,6 +179,10 @@ impl Outbox for Counting {
     async fn sent(&mut self, ids: &[FileId]) -> Result<(), BoxError> {
         self.reader.sent(ids).await
     }
+
+    fn left_out(&mut self) -> Vec<BoxError> {
+        self.reader.left_out()
+    }
 }
 
 async fn gr_25_a_file_that_reaches_no_queue_stays_until_it_does<P: Make>(at: At<P>) {
@@ -287,6 +295,43 @@ fn gr_25_a_file_that_was_not_moved_has_the_same_id_in_the_next_process() {
         let other = taken(&mut second).await;
         assert_eq!((other.len(), other[0].2.body().as_ref()), (1, &b"other"[..]));
         assert_ne!(other[0].0, after[0].0);
+    });
+}
+
+/// Of the same name, size and time.
+#[cfg(unix)]
+#[test]
+fn gr_25_a_file_that_looks_like_one_that_was_sent_is_another_one() {
+    smol::block_on(async {
+        let spool = Directory::spool(&[("a", "first")]);
+        let mut reader = Reader::new(&spool.0, "key").unwrap();
+        let new = spool.0.join("new").join("a");
+        let modified = fs::metadata(&new).unwrap().modified().unwrap();
+        let sent: Vec<_> = reader.take(1).await.unwrap().into_iter().map(|it| it.0).collect();
+        spool.put("a", "other", 0);
+        fs::File::options().write(true).open(&new).unwrap().set_modified(modified).unwrap();
+        reader.sent(&sent).await.unwrap();
+        assert_eq!(spool.files(), [("new/a".to_owned(), "other".to_owned())].into());
+    });
+}
+
+/// What is put in the place of a file when the directory was listed already.
+#[cfg(unix)]
+#[test]
+fn gr_25_links_and_pipes_are_no_files() {
+    smol::block_on(async {
+        let spool = Directory::spool(&[("1", "first"), ("2", "second"), ("3", "third")]);
+        let mut reader = Reader::new(&spool.0, "key").unwrap().max_bytes(usize::MAX);
+        let sent: Vec<_> = reader.take(1).await.unwrap().into_iter().map(|it| it.0).collect();
+        assert_eq!(sent.len(), 1);
+        reader.sent(&sent).await.unwrap();
+        let [link, pipe] = ["2", "3"].map(|name| spool.0.join("new").join(name));
+        fs::remove_file(&link).unwrap();
+        fs::remove_file(&pipe).unwrap();
+        symlink(spool.0.join("cur").join("1"), link).unwrap();
+        assert!(Command::new("mkfifo").arg(pipe).status().unwrap().success());
+        let taken = within("files to be read", reader.take(10)).await.unwrap();
+        assert!(taken.is_empty() && reader.left_out().is_empty());
     });
 }
 

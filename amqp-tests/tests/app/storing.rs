@@ -20,6 +20,8 @@ on_model! {
     gr_26_a_connection_that_is_lost_before_the_commit_leaves_no_file
     gr_26_a_cut_at_the_commit_loses_no_file_of_a_message
     gr_26_a_file_of_the_same_name_is_replaced_at_the_commit_only
+    gr_26_a_message_that_is_not_committed_undoes_nothing_of_others
+    gr_26_two_writers_store_one_name_one_after_the_other
     gr_26_what_a_message_says_stays_in_the_directory
     gr_26_a_directory_that_cannot_be_written_parks_the_message
 }
@@ -298,6 +300,100 @@ async fn gr_26_a_file_of_the_same_name_is_replaced_at_the_commit_only<P: Make>(a
         assert_eq!(directory.names(), ["last.header.xml", "last.xml"]);
         assert!(files["last.xml"].parse::<u32>().is_ok_and(|it| it % 2 == 1), "{files:?}");
     }
+}
+
+/// While the files are visible, another writer begins, and another program replaces one of them.
+async fn gr_26_a_message_that_is_not_committed_undoes_nothing_of_others<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let [refused, stored] = [client.queue("refused").await, client.queue("stored").await];
+    let directory = Directory::new();
+    let path = |name: &str| directory.0.join(name);
+    for name in ["it", "it.header"] {
+        fs::write(path(name), "old").unwrap();
+        let old = SystemTime::now() - Duration::from_secs(2 * 86_400);
+        fs::File::options().write(true).open(path(name)).unwrap().set_modified(old).unwrap();
+    }
+    let writer = Writer::new(&directory.0).pattern("it").unwrap();
+    let handler =
+        move |context: Context<Log>, participants: Participants, State(log): State<Log>| {
+            let stored = writer.store(&context);
+            participants.join(Waiting(log));
+            participants.join(Refusing(true));
+            std::future::ready(stored)
+        };
+    let other = Writer::new(&directory.0).pattern("other").unwrap();
+    let app = at.app().consume(source(&*refused), handler).consume(source(&*stored), other);
+    beside(app, async |_| {
+        client.send(&refused, "new").await;
+        within("the vote", at.log.find("voting")).await;
+        assert_eq!(directory.files()["it"], "new");
+        client.send(&stored, "other").await;
+        until("the other file", async || path("other").exists()).await;
+        fs::write(path("written"), "by a program").unwrap();
+        fs::rename(path("written"), path("it")).unwrap();
+        at.log.add("go on");
+        client.expect(&format!("{refused}.parked")).await.ack().unwrap();
+    })
+    .await;
+    let files = directory.files();
+    assert_eq!(directory.names(), ["it", "it.header", "other", "other.header"]);
+    assert_eq!((&*files["it"], &*files["it.header"]), ("by a program", "old"));
+}
+
+/// With another path of the same directory.
+async fn gr_26_two_writers_store_one_name_one_after_the_other<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let [first, second] = [client.queue("first").await, client.queue("second").await];
+    let directory = Directory::new();
+    fs::create_dir(directory.0.join("below")).unwrap();
+    let writer = Writer::new(&directory.0).pattern("it").unwrap();
+    let waiting =
+        move |context: Context<Log>, participants: Participants, State(log): State<Log>| {
+            let stored = writer.store(&context);
+            participants.join(Waiting(log));
+            std::future::ready(stored)
+        };
+    let writer = Writer::new(directory.0.join("below").join("..")).pattern("{msgid}").unwrap();
+    let other = move |context: Context<Log>, participants: Participants, State(log): State<Log>| {
+        let stored = writer.store(&context);
+        let id = String::from_utf8(context.body().to_vec()).unwrap();
+        log.add(format!("{id} is called"));
+        participants.join(Voting(log, id));
+        std::future::ready(stored)
+    };
+    let app = at.app().consume(source(&*first), waiting);
+    let app = app.consume(source(&*second).concurrency(2), other);
+    beside(app, async |_| {
+        client.send(&first, "first").await;
+        within("the vote", at.log.find("voting")).await;
+        for id in ["it", "another"] {
+            client.publish(Message::new(id).message_id(id).to_queue(&second)).await;
+            within("the handler", at.log.find(&format!("{id} is called"))).await;
+        }
+        within("the vote", at.log.find("another votes")).await;
+        assert_eq!(directory.files()["it"], "first");
+        at.log.add("go on");
+        within("the vote", at.log.find("it votes")).await;
+    })
+    .await;
+    let lines = at.log.take();
+    let place = |text: &str| lines.iter().position(|line| line == text).unwrap();
+    assert!(place("go on") < place("it votes"), "{lines:?}");
+    assert_eq!(directory.files()["it"], "it");
+}
+
+/// A participant that logs its vote.
+struct Voting(Log, String);
+
+impl Participant for Voting {
+    async fn vote(&mut self) -> Result<(), Failure> {
+        self.0.add(format!("{} votes", self.1));
+        Ok(())
+    }
+
+    async fn finish(&mut self) {}
+
+    async fn abort(&mut self) {}
 }
 
 /// It waits for what another task of the runtime does.
