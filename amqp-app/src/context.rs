@@ -47,6 +47,9 @@ struct Shared {
     batch: Option<Vec<Arc<Self>>>,
     /// Why this message is left out of its batch.
     refused: Mutex<Option<Failure>>,
+    /// The same for all messages that are committed together.
+    #[cfg(feature = "files")]
+    commit: OnceLock<Arc<()>>,
 }
 
 enum Content {
@@ -157,6 +160,10 @@ impl<S> Context<S> {
     ) -> Self {
         let batch = Some(messages.iter().map(|it| Arc::clone(&it.shared)).collect());
         let shared = Shared { batch, ..Shared::new(facts, first, false, Arc::default()) };
+        #[cfg(feature = "files")]
+        for message in messages {
+            let _ = message.shared.commit.set(Arc::clone(shared.commit.get_or_init(Arc::default)));
+        }
         Self { shared: Arc::new(shared), state }
     }
 
@@ -180,6 +187,8 @@ impl<S> Context<S> {
             blocking: None,
             batch: None,
             refused: Mutex::default(),
+            #[cfg(feature = "files")]
+            commit: OnceLock::new(),
         };
         Self { shared: Arc::new(shared), state }
     }
@@ -301,6 +310,12 @@ impl<S> Context<S> {
         lock(&self.shared.participants).add(participant);
     }
 
+    /// What is the same for all messages that are committed together, and for no others.
+    #[cfg(feature = "files")]
+    pub(crate) fn commit(&self) -> &Arc<()> {
+        self.shared.commit.get_or_init(Arc::default)
+    }
+
     pub(crate) fn take_participants(&self) -> Joint {
         std::mem::take(&mut *lock(&self.shared.participants))
     }
@@ -379,6 +394,8 @@ impl Shared {
             blocking: Some((runner, late)),
             batch: None,
             refused: Mutex::default(),
+            #[cfg(feature = "files")]
+            commit: OnceLock::new(),
         }
     }
 }

@@ -97,7 +97,7 @@ pub struct RelayReport {
     pub sent: u64,
     /// How many times the relay waited before it tried again: because a message was not confirmed, or the outbox failed.
     pub failed: u64,
-    /// Messages that the outbox has left out, such as files that cannot be read.
+    /// Messages that the outbox has left out, such as files that cannot be read, or moved after they were sent.
     pub left_out: u64,
     /// The last of these errors.
     pub last_error: Option<String>,

@@ -25,6 +25,12 @@ pub enum FileError {
         /// What is wrong in it.
         error: serde_json::Error,
     },
+    /// Another file that is committed together with it has the same name.
+    #[error("{} is the file of two messages of one batch, or is stored twice for one", path.display())]
+    Twice {
+        /// The file.
+        path: PathBuf,
+    },
     /// It is larger than the limit of its [`Reader`](crate::files::Reader).
     #[error("{} has {bytes} bytes, more than {most}: see `Reader::max_bytes`", path.display())]
     TooLarge {

@@ -20,7 +20,7 @@ pub use writer::{Storing, Writer};
 
 use std::any::Any;
 use std::fs::{File, Metadata};
-use std::io;
+use std::io::{self, ErrorKind};
 #[cfg(unix)]
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -63,7 +63,15 @@ impl Identity {
     }
 }
 
-/// Makes renames in a directory durable. Only Unix can, and elsewhere the system sees to it.
+/// Makes renames in a directory durable. Only Unix can, and elsewhere the system sees to it, as do some file systems.
 fn sync_directory(directory: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
+    if !cfg!(unix) {
+        return Ok(());
+    }
+    match File::open(directory)?.sync_all() {
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
+            Ok(())
+        }
+        synced => synced,
+    }
 }

@@ -14,6 +14,7 @@ use amqp_async::FieldValue;
 
 use super::error::FileError;
 use super::name::{X_FILENAME, hash, shorten};
+use super::writer::temporary;
 use super::{Identity, caught, sync_directory};
 use crate::failure::BoxError;
 use crate::ids;
@@ -36,6 +37,9 @@ use crate::sync::{Promise, lock};
 /// A file that cannot be read, or that is too large ([`max_bytes`](Self::max_bytes)), stays in `new`, and is tried again. Others are
 /// sent in the meantime. [`RelayReport::left_out`](crate::RelayReport::left_out) counts them. A file that is not confirmed, because
 /// no queue is bound for its routing key, stays too, and those behind it wait: they have the same routing key.
+///
+/// A file that was sent and cannot be moved stays in `new` too. The reader reports it with those that were left out, does not send it
+/// again, and tries to move it when it lists the directory. The next process sends it again. If no file can be moved, the relay waits.
 ///
 /// One reader serves a directory. It reads on threads of its own, and never blocks an asynchronous runtime.
 ///
@@ -105,7 +109,7 @@ impl Reader {
     /// Creates a reader of a maildir, whose files are sent to the exchange `amq.topic` with a routing key. It blocks.
     ///
     /// # Errors
-    /// [`FileError::Io`] if a directory is missing and cannot be created.
+    /// [`FileError::Io`] if a directory is missing and cannot be created, or if files of `new` cannot be moved to `cur`.
     pub fn new(
         directory: impl Into<PathBuf>,
         routing_key: impl Into<String>,
@@ -118,9 +122,11 @@ impl Reader {
             most: FILE_BYTES,
             listed: VecDeque::new(),
             faulty: HashMap::new(),
+            unmoved: HashMap::new(),
             faults: Vec::new(),
         };
         spool.prepare()?;
+        spool.try_to_move()?;
         Ok(Self { spool: Arc::new(Mutex::new(spool)) })
     }
 
@@ -195,6 +201,8 @@ struct Spool {
     listed: VecDeque<State>,
     /// Those that could not be sent, so that each is reported once.
     faulty: HashMap<OsString, State>,
+    /// Those that were sent, and could not be moved.
+    unmoved: HashMap<OsString, State>,
     /// What is to be reported.
     faults: Vec<FileError>,
 }
@@ -238,6 +246,17 @@ impl Spool {
             }
         }
         listed.sort_unstable_by(|a, b| (a.modified, &a.name).cmp(&(b.modified, &b.name)));
+        let unmoved = std::mem::take(&mut self.unmoved);
+        let cur = self.directory.join("cur");
+        listed.retain(|state| {
+            if unmoved.get(&state.name) != Some(state) {
+                return true;
+            }
+            if move_sent(&new.join(&state.name), state, &cur).is_err() {
+                self.unmoved.insert(state.name.clone(), state.clone());
+            }
+            false
+        });
         let names: HashSet<_> = listed.iter().map(|state| &state.name).collect();
         self.faulty.retain(|name, _| names.contains(name));
         self.listed = listed.into();
@@ -287,6 +306,28 @@ impl Spool {
             .header(X_FILENAME, name)
     }
 
+    /// Creates a file, and moves it from `new` to `cur`.
+    fn try_to_move(&self) -> Result<(), FileError> {
+        let [new, cur] = ["new", "cur"].map(|name| self.directory.join(name));
+        let (from, to) = (temporary(&new), temporary(&cur));
+        let moved = File::create_new(&from).and_then(|_| fs::rename(&from, &to));
+        for path in [&from, &to] {
+            // One of them is not there.
+            let _ = fs::remove_file(path);
+        }
+        moved.map_err(FileError::io("move files to", &cur))
+    }
+
+    /// Remembers a file that was sent and cannot be moved. If no other can be moved either, it returns the error.
+    fn not_moved(&mut self, sent: &State, error: FileError) -> Result<(), FileError> {
+        if self.try_to_move().is_err() {
+            return Err(error);
+        }
+        self.unmoved.insert(sent.name.clone(), sent.clone());
+        self.faults.push(error);
+        Ok(())
+    }
+
     /// Moves files, and tries all of them before it returns an error.
     fn sent(&mut self, sent: &[State]) -> Result<(), FileError> {
         let [new, cur] = ["new", "cur"].map(|name| self.directory.join(name));
@@ -296,8 +337,10 @@ impl Spool {
                 self.listed.pop_front();
             }
             let path = new.join(&state.name);
-            let moved = move_sent(&path, state, &cur).map_err(FileError::io("move", &path));
-            first = first.and(moved);
+            if let Err(cause) = move_sent(&path, state, &cur) {
+                let remembered = self.not_moved(state, FileError::io("move", &path)(cause));
+                first = first.and(remembered);
+            }
         }
         for directory in [&cur, &new] {
             // Otherwise they may be in `new` again after a failure of the machine.
@@ -367,5 +410,38 @@ fn move_sent(path: &Path, sent: &State, cur: &Path) -> io::Result<()> {
     match fs::rename(path, target) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         renamed => renamed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+    use std::process;
+
+    use super::*;
+
+    /// Such as one of another owner, in a directory with the sticky bit.
+    #[test]
+    fn a_file_that_cannot_be_moved_is_sent_once_and_stops_no_other() {
+        let directory = env::temp_dir().join(format!("amqp-app-unmoved-{}", process::id()));
+        let reader = Reader::new(&directory, "key").unwrap();
+        let mut spool = lock(&reader.spool);
+        let [new, cur] = ["new", "cur"].map(|name| directory.join(name));
+        fs::write(new.join("a"), "first").unwrap();
+        let taken = spool.take(10).unwrap();
+        let state = &taken[0].0.state;
+        let error = || FileError::io("move", &new.join("a"))(ErrorKind::PermissionDenied.into());
+        spool.not_moved(state, error()).unwrap();
+        assert_eq!(spool.faults.len(), 1);
+        spool.listed.clear();
+        fs::write(new.join("b"), "second").unwrap();
+        let taken = spool.take(10).unwrap();
+        assert_eq!((taken.len(), taken[0].0.name()), (1, OsStr::new("b")));
+        // What can be moved in the meantime is moved.
+        assert!(cur.join("a").exists() && !new.join("a").exists());
+        fs::remove_dir_all(&cur).unwrap();
+        spool.not_moved(&taken[0].0.state, error()).unwrap_err();
+        assert!(spool.unmoved.is_empty());
+        fs::remove_dir_all(&directory).unwrap();
     }
 }

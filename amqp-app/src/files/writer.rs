@@ -1,6 +1,7 @@
 //! `Writer`: messages as files.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -78,20 +79,27 @@ struct Shared {
     known: Mutex<HashMap<PathBuf, PathBuf>>,
 }
 
-/// The files of messages between their vote and their commit, of all writers of the process.
-static BUSY: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+/// The files of messages between their vote and their commit, of all writers of the process, with what is the same for all messages
+/// that are committed together.
+static BUSY: Mutex<BTreeMap<PathBuf, Arc<()>>> = Mutex::new(BTreeMap::new());
 static FREE: Event = Event::new();
 
 /// The name of a file, until this is dropped.
 pub(super) struct Claim(PathBuf);
 
 impl Claim {
-    /// Waits until no other message has this name.
-    async fn new(path: &Path) -> Self {
+    /// Waits until no other message has this name. `None` if it would wait for a message that waits for this one: both have the same
+    /// commit.
+    async fn new(path: &Path, commit: &Arc<()>) -> Option<Self> {
         loop {
             let free = FREE.listen();
-            if lock(&BUSY).insert(path.to_owned()) {
-                return Self(path.to_owned());
+            match lock(&BUSY).entry(path.to_owned()) {
+                Entry::Vacant(entry) => {
+                    entry.insert(Arc::clone(commit));
+                    return Some(Self(path.to_owned()));
+                }
+                Entry::Occupied(entry) if Arc::ptr_eq(entry.get(), commit) => return None,
+                Entry::Occupied(_) => {}
             }
             free.await;
         }
@@ -142,7 +150,8 @@ impl Writer {
     /// of its messages. Around such a handler, in middleware, it writes the files of all of them.
     ///
     /// # Errors
-    /// A failure that is retried as the policy says, with a [`FileError`].
+    /// A failure that is retried as the policy says, with a [`FileError`]. If two messages of a batch have the same name, or one
+    /// message is stored twice with it, the vote fails with [`FileError::Twice`]. Messages of a batch are handled apart then.
     pub fn store<S>(&self, context: &Context<S>) -> Result<(), Failure> {
         let messages = context.without_state().batch();
         let written = messages.iter().filter(|it| !it.is_refused()).map(|it| self.write(it));
@@ -151,6 +160,7 @@ impl Writer {
             stored: pairs.stored(),
             pairs: Arc::new(Mutex::new(pairs)),
             on_stored: self.on_stored.clone(),
+            commit: Arc::clone(context.commit()),
             runner: context.blocking().map(|(runner, _)| runner.clone()),
         }));
         Ok(())
@@ -263,6 +273,7 @@ struct Files {
     /// Shared with the threads that work on it: a vote may go on when its timeout has expired, and what follows waits for it.
     pairs: Arc<Mutex<Pairs>>,
     on_stored: Option<OnStored>,
+    commit: Arc<()>,
     /// `None` without an application.
     runner: Option<Runner>,
 }
@@ -286,17 +297,18 @@ impl Files {
         let paths: BTreeSet<_> = self.stored.iter().map(|stored| &*stored.claim).collect();
         let mut claims = Vec::new();
         for path in paths {
-            let claiming = Claim::new(path);
+            let claiming = Claim::new(path, &self.commit);
             let claimed = match &self.runner {
                 Some(runner) => {
                     runner.until(runner.now().checked_add(CONFIRMS_TIMEOUT), claiming).await
                 }
                 None => Some(claiming.await),
             };
-            claims.push(claimed.ok_or_else(|| {
+            let claimed = claimed.ok_or_else(|| {
                 let text = "a message whose file has the same name is not committed";
                 Failure::retry(format!("{}: {text}", path.display()))
-            })?);
+            })?;
+            claims.push(claimed.ok_or_else(|| FileError::Twice { path: path.to_owned() })?);
         }
         Ok(claims)
     }

@@ -335,6 +335,17 @@ fn gr_25_links_and_pipes_are_no_files() {
     });
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn gr_25_a_directory_to_which_no_file_can_be_moved_is_an_error() {
+    let spool = Directory::spool(&[("a", "first")]);
+    symlink("/proc/self", spool.0.join("cur")).unwrap();
+    let error = Reader::new(&spool.0, "key").unwrap_err().to_string();
+    assert!(error.contains("cannot move files to"), "{error}");
+    fs::remove_file(spool.0.join("cur")).unwrap();
+    assert_eq!(spool.names(), ["new/a"]);
+}
+
 #[test]
 fn gr_25_many_files_are_taken_in_order_and_in_parts() {
     smol::block_on(async {

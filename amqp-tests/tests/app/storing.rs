@@ -22,6 +22,7 @@ on_model! {
     gr_26_a_file_of_the_same_name_is_replaced_at_the_commit_only
     gr_26_a_message_that_is_not_committed_undoes_nothing_of_others
     gr_26_two_writers_store_one_name_one_after_the_other
+    gr_26_messages_of_a_batch_with_one_name_are_handled_apart
     gr_26_what_a_message_says_stays_in_the_directory
     gr_26_a_directory_that_cannot_be_written_parks_the_message
 }
@@ -453,6 +454,51 @@ async fn gr_26_a_batch_is_two_files_for_each_message<P: Make>(at: At<P>) {
         assert_eq!([&*files["a.xml"], &*files["b.xml"], &*files["d.xml"]], ["1", "2", "3"]);
         at.log.take();
     }
+}
+
+/// The latter one waits for no commit, as that of the former one waits for it.
+async fn gr_26_messages_of_a_batch_with_one_name_are_handled_apart<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let queue = client.queue("stored").await;
+    let directory = Directory::new();
+    let writer = Writer::new(&directory.0).pattern("it").unwrap();
+    let twice = writer.clone();
+    let handler = move |Batch(messages): Batch<Context<Log>>, State(log): State<Log>| {
+        log.add(format!("{} messages", messages.len()));
+        let stored = messages.iter().try_for_each(|message| {
+            writer.store(message)?;
+            Participants::from_context(message)?.join(Voting(log.clone(), "one".to_owned()));
+            Ok::<_, Failure>(())
+        });
+        std::future::ready(stored)
+    };
+    for body in ["1", "2"] {
+        client.send(&queue, body).await;
+    }
+    let consume = source(&*queue).batches(2, Duration::from_secs(60));
+    let report = beside(at.app().consume(consume, handler), async |_| {
+        at.log.reach(6).await;
+    })
+    .await;
+    assert_eq!((report.handled, report.parked), (2, 0));
+    let lines = at.log.take();
+    let expected =
+        ["2 messages", "one votes", "1 messages", "one votes", "1 messages", "one votes"];
+    assert_eq!(lines, expected);
+    assert_eq!(directory.files()["it"], "2");
+
+    let handler = move |context: Context<Log>| {
+        std::future::ready(twice.store(&context).and_then(|()| twice.store(&context)))
+    };
+    beside(at.app().consume(source(&*queue), handler), async |_| {
+        client.send(&queue, "twice").await;
+        let parked = client.expect(&format!("{queue}.parked")).await;
+        let error = crate::at::header(&parked, "retry-error").unwrap();
+        assert!(error.contains("is stored twice"), "{error}");
+        parked.ack().unwrap();
+    })
+    .await;
+    assert_eq!(directory.files()["it"], "2");
 }
 
 async fn gr_26_what_a_message_says_stays_in_the_directory<P: Make>(at: At<P>) {
