@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -60,6 +60,8 @@ pub(crate) struct Source<S> {
     held: Mutex<Vec<(usize, Delivery)>>,
     /// The number of groups so far.
     groups: AtomicU64,
+    /// How many times the connection had been lost when the transaction of the channel was begun.
+    losses: AtomicU32,
     is_consuming: AtomicBool,
     /// Resolves when the channel of the consumer has closed.
     closed: Mutex<Option<ChannelClosed>>,
@@ -102,6 +104,7 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
             engine: Arc::clone(engine),
             intake: Intake::new(Waiting::of(&names)),
             groups: AtomicU64::new(0),
+            losses: AtomicU32::new(0),
             is_consuming: AtomicBool::new(false),
             closed: Mutex::default(),
             last_error: Mutex::default(),
@@ -140,6 +143,17 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
         let place = &mut lock(&self.places)[first.worker];
         (place.queue, place.tx, place.deadline) = (first.queue, first.tx.cloned(), None);
         place.messages.extend(jobs.iter().map(|job| (job.queue, Arc::clone(job.slot))));
+    }
+
+    /// Ends what is left of a transaction that was open when the connection was lost. Otherwise the client refuses the next
+    /// commit, and its messages, which came after the loss, would stay unacknowledged.
+    pub(crate) async fn begin_transaction(&self, jobs: &[Job<'_, S>]) {
+        let Some(tx) = jobs.first().and_then(|job| job.tx) else { return };
+        let losses = self.engine.sender.connection().losses();
+        // An error: the channel has closed, and what came on it comes again.
+        if self.losses.load(Ordering::Relaxed) != losses && tx.rollback().await.is_ok() {
+            self.losses.store(losses, Ordering::Relaxed);
+        }
     }
 
     /// Sets when the handler's attempt is overdue; `None` when it has returned.
@@ -315,6 +329,7 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
             true => self.engine.sender.connection(),
             false => &self.engine.consuming,
         };
+        self.losses.store(connection.losses(), Ordering::Relaxed);
         let channel = connection.open_channel().await?;
         setup::declare_queues(&channel, &self.consume).await?;
         let tx = if self.consume.transactional { Some(channel.tx_select().await?) } else { None };

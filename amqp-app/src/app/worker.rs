@@ -84,7 +84,10 @@ async fn finish<S: Clone + Send + Sync + 'static>(
 ) {
     let Some(&Job { source, worker, .. }) = jobs.first() else { return };
     source.begin(jobs);
-    let handling = pin!(handling);
+    let handling = pin!(async {
+        source.begin_transaction(jobs).await;
+        handling.await;
+    });
     let mut handling = pin!(catching(handling));
     match race(&mut handling, now).await {
         Either::First(Ok(())) => {}

@@ -108,8 +108,11 @@ async fn anything_fails(world: &World) {
             one(number, attempt)
         }
     };
-    let workers = 1 + world.below(8) as u16;
-    let consume = |consume: Consume| consume.concurrency(workers);
+    let (workers, transactional) = (1 + world.below(8) as u16, world.below(2) == 0);
+    let consume = |consume: Consume| {
+        let consume = consume.concurrency(workers);
+        if transactional { consume.transactional() } else { consume }
+    };
     lose(world, |app, it| app.consume(consume(it), handler)).await;
 }
 
