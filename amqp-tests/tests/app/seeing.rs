@@ -364,8 +364,12 @@ async fn a_connection_that_is_lost_parts_no_replies_from_a_message_that_is_done<
                 let mut counts = BTreeMap::<String, usize>::new();
                 while counts.len() < 2 {
                     let answer = client.expect(&answers).await;
-                    *counts.entry(id_of(&answer)).or_default() += 1;
+                    let of = id_of(&answer);
                     answer.ack().unwrap();
+                    // Without transactions, a duplicate for the message before may come late.
+                    if is_transactional || of.starts_with(&format!("{id}#")) {
+                        *counts.entry(of).or_default() += 1;
+                    }
                 }
                 until("the acknowledgement", async || client.ready(&queue).await == 0).await;
                 let expected = [0, 1].map(|it| format!("{id}#{it}"));
