@@ -11,6 +11,7 @@ use amqp_testkit::{Direction, Fault, ModelBroker, Proxy};
 use crate::at::{At, Make, on_model, on_rabbitmq, rabbitmq, unique, until, within};
 
 on_model! {
+    gr_16_a_transaction_that_begins_after_a_loss_is_committed
     gr_16_a_transaction_of_a_pool_is_published_as_a_whole_or_not_at_all
     gr_16_channels_of_transactions_are_kept_and_bounded
     gr_16_a_transaction_says_what_the_broker_has_refused_or_returned
@@ -19,6 +20,7 @@ on_model! {
 }
 
 on_rabbitmq! {
+    gr_16_a_transaction_that_begins_after_a_loss_is_committed
     gr_16_a_transaction_of_a_pool_is_published_as_a_whole_or_not_at_all
     gr_16_channels_of_transactions_are_kept_and_bounded
     gr_16_a_transaction_says_what_the_broker_has_refused_or_returned
@@ -176,6 +178,29 @@ async fn gr_16_a_transaction_whose_connection_is_lost_is_not_committed_in_part<P
         assert_eq!(client.bodies(&queue, expected.len()).await, expected);
         assert_eq!(client.ready(&queue).await, 0);
     }
+    pool.close().await;
+}
+
+/// The client refuses to commit what began before the loss, and its channel is kept.
+async fn gr_16_a_transaction_that_begins_after_a_loss_is_committed<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let queue = client.queue("committed").await;
+    let proxy = Proxy::start(at.port()).unwrap();
+    let pool = pool::<P>(&proxy.uri(), 1).await;
+    let message = Message::new("it").to_queue(&queue);
+    let commit = async || {
+        let transaction = pool.transaction().await.unwrap();
+        transaction.publish(&message).await.unwrap();
+        transaction.commit().await
+    };
+    commit().await.unwrap();
+    let member = pool.connection().await.unwrap();
+    // Another channel of the connection publishes before the loss.
+    member.publish(&message).await.unwrap();
+    proxy.inject(Direction::ToClient, Fault::Cut);
+    until("the recovery", async || proxy.accepted() == 2 && pool.status().open == 1).await;
+    commit().await.unwrap();
+    assert_eq!(client.bodies(&queue, 3).await, ["it"; 3]);
     pool.close().await;
 }
 
