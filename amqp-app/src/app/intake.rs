@@ -364,7 +364,8 @@ mod tests {
             delivery.starts_with(char::is_alphabetic).then(|| delivery[..1].into())
         };
         let waker = Waker::from(Arc::clone(woken));
-        pin!(intake.next(worker, key)).poll(&mut Context::from_waker(&waker))
+        // Not by a future that is dropped: the worker would give up.
+        intake.poll_next(&mut Context::from_waker(&waker), worker, &key)
     }
 
     fn opened() -> (Intake<Played>, Played, [Arc<Woken>; 3]) {
