@@ -136,9 +136,7 @@ impl Participant for Refusing {
     async fn vote(&mut self) -> Result<(), Failure> {
         if self.0 { Err(Failure::permanent("it does not agree")) } else { Ok(()) }
     }
-
     async fn finish(&mut self) {}
-
     async fn abort(&mut self) {}
 }
 
@@ -391,9 +389,7 @@ impl Participant for Voting {
         self.0.add(format!("{} votes", self.1));
         Ok(())
     }
-
     async fn finish(&mut self) {}
-
     async fn abort(&mut self) {}
 }
 
