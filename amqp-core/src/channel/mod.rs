@@ -185,6 +185,9 @@ pub(crate) enum Gate {
     LostPublishes(u64),
     /// Everything is accepted, and publishes are stored to be sent again after a loss.
     Storing,
+    /// Everything is accepted, and nothing is published in the open transaction. The next publish changes that: so publishes
+    /// of all other channels need no check for it.
+    EmptyTransaction,
     /// The channel is closed or closing, for this reason.
     Closed(ChannelCause),
 }
@@ -213,9 +216,6 @@ pub(crate) enum Mode {
 /// The transaction that is open on a channel.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Transaction {
-    /// How much the connection had published when it began, modulo 2^32. If that is more when the transport is lost, a part of the
-    /// transaction may be lost. To count the publishes of each channel would cost every publish.
-    published: u32,
     /// Whether a part of it was lost with a transport.
     pub(crate) poisoned: bool,
 }
@@ -283,8 +283,7 @@ impl ChannelState {
     /// Whether verbs are accepted: the channel is open, and neither it nor its connection is closing.
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
-        self.wire.phase == Phase::Open
-            && matches!(self.gate, Gate::Open | Gate::LostPublishes(_) | Gate::Storing)
+        self.wire.phase == Phase::Open && !matches!(self.gate, Gate::Recovering | Gate::Closed(_))
     }
 
     /// Whether acks of the present transport are accepted: also before the gate opens.
@@ -302,7 +301,7 @@ impl ChannelState {
     pub(crate) fn lose_publishes(&mut self, unsent: u64) {
         let before = match std::mem::replace(&mut self.gate, Gate::Recovering) {
             Gate::LostPublishes(before) => before,
-            Gate::Open | Gate::Recovering | Gate::Storing | Gate::Closed(_) => 0,
+            _ => 0,
         };
         if let Some(restoring) = &mut self.restoring {
             restoring.lost_publishes += before;
@@ -332,9 +331,10 @@ impl ChannelState {
     }
 
     fn accepting(&self) -> Gate {
-        match self.mode.confirms() {
-            Some(confirms) if confirms.has_outbox() => Gate::Storing,
-            _ => Gate::Open,
+        match &self.mode {
+            Mode::Confirm(confirms) if confirms.has_outbox() => Gate::Storing,
+            Mode::Tx(_) => Gate::EmptyTransaction,
+            Mode::Confirm(_) | Mode::Plain => Gate::Open,
         }
     }
 
@@ -362,7 +362,7 @@ impl ChannelState {
     pub(crate) const fn cause(&self) -> Option<&ChannelCause> {
         match &self.gate {
             Gate::Closed(cause) => Some(cause),
-            Gate::Open | Gate::Recovering | Gate::LostPublishes(_) | Gate::Storing => None,
+            _ => None,
         }
     }
 
@@ -458,6 +458,7 @@ impl ChannelState {
             Pending::TxSelect => {
                 if !self.mode.is_tx() {
                     self.mode = Mode::Tx(Transaction::default());
+                    self.begin_transaction();
                 }
                 Ok(())
             }
@@ -488,23 +489,27 @@ impl ChannelState {
         }
     }
 
-    /// A call begins a transaction, or ends one and begins the next. The connection has published this much before.
-    pub(crate) const fn begin_transaction(&mut self, pending: Pending, published: u64) {
-        if let (
-            Pending::TxSelect | Pending::TxCommit | Pending::TxRollback,
-            Mode::Tx(transaction),
-        ) = (pending, &mut self.mode)
+    /// A call ends the open transaction, if it does, and begins the next.
+    pub(crate) fn end_transaction(&mut self, pending: Pending) {
+        if let (Pending::TxCommit | Pending::TxRollback, Mode::Tx(transaction)) =
+            (pending, &mut self.mode)
         {
-            *transaction = Transaction { published: published as u32, poisoned: false };
+            transaction.poisoned = false;
+            self.begin_transaction();
+        }
+    }
+
+    fn begin_transaction(&mut self) {
+        if matches!(self.gate, Gate::Open) {
+            self.gate = Gate::EmptyTransaction;
         }
     }
 
     /// The transport is lost, and with it what the open transaction had sent.
-    pub(crate) fn poison_transaction(&mut self, published: u64) {
+    pub(crate) fn poison_transaction(&mut self) {
         let acked = self.wire.unacked.as_ref().is_some_and(|unacked| unacked.has_uncommitted());
         if let Mode::Tx(transaction) = &mut self.mode {
-            transaction.poisoned |= acked || published as u32 != transaction.published;
-            transaction.published = published as u32;
+            transaction.poisoned |= acked || matches!(self.gate, Gate::Open);
         }
     }
 

@@ -50,7 +50,7 @@ impl Connection {
             }
             (Phase::Opening | Phase::Open, Origin::User) => {}
         }
-        state.poison_transaction(self.counters.published);
+        state.poison_transaction();
         let mut wire = self.detach_wire(id);
         let unsent = self.unsent_of(wire.number);
         self.detached.insert(wire.number, id);

@@ -51,13 +51,12 @@ impl<'c> Channel<'c> {
         self.check_calls()?;
         let pending = request.pending();
         let encode = |number, out: &mut Vec<u8>| request.encode(number, false, out);
-        let published = self.connection.counters.published;
         let Some(state) = self.state() else { return Err(self.closed()) };
         let origin = state.origin;
         if pending == Pending::TxCommit && state.is_poisoned() {
             return Err(self.interrupt_transaction(now));
         }
-        state.begin_transaction(pending, published);
+        state.end_transaction(pending);
         let call = if state.is_recovering() {
             state.begin_later(pending)?;
             self.wait_with_frame(now, pending, encode)?

@@ -133,12 +133,23 @@ impl Channel<'_> {
         Ok(PublishSeq(seq))
     }
 
-    /// A publish that is stored, or not accepted.
+    /// A publish that is stored, the first one of a transaction, or not accepted.
     #[cold]
     fn publish_unless_refused(
         &mut self,
         publish: &Publish<'_>,
     ) -> Result<PublishSeq, PublishRefused> {
+        if let Some(state) = self.state()
+            && state.is_open()
+            && matches!(state.gate, Gate::EmptyTransaction)
+        {
+            state.gate = Gate::Open;
+            let published = self.publish_as::<false>(publish);
+            if let (Err(_), Some(state)) = (&published, self.state()) {
+                state.gate = Gate::EmptyTransaction;
+            }
+            return published;
+        }
         let cause = self.connection.lost_cause();
         let Some(state) = self.state() else { return Err(self.closed().into()) };
         if let Some(count) = state.take_lost_publishes() {

@@ -256,6 +256,47 @@ fn a_transaction_that_was_begun_cannot_be_committed() {
     assert!(peer.session.channel(other).is_open());
 }
 
+/// Its commit would be refused otherwise, and what was acked in it after the loss would stay unacknowledged.
+#[test]
+fn what_other_channels_publish_is_not_in_a_transaction() {
+    let (mut peer, id) = transactional();
+    let other = peer.channel(2);
+    for commits in [false, true] {
+        if commits {
+            let commit = peer.session.channel(id).call(peer.now, &TxCommit::default()).unwrap();
+            peer.send(1, &tx::CommitOk::default());
+            assert_eq!(peer.session.take_reply(&commit), Some(Ok(())));
+        }
+        publish(&mut peer, other).unwrap();
+        // This one is refused, and nothing of it is sent.
+        let long = "k".repeat(256);
+        peer.session.channel(id).publish(&Publish::new("", &long, b"")).unwrap_err();
+        wire(&mut peer);
+        peer.lose();
+        recover(&mut peer);
+        let commit = peer.session.channel(id).call(peer.now, &TxCommit::default()).unwrap();
+        assert_eq!(wire(&mut peer), ["1 tx.Commit"]);
+        peer.send(1, &tx::CommitOk::default());
+        assert_eq!(peer.session.take_reply(&commit), Some(Ok(())));
+    }
+}
+
+/// It has no effect on the broker, which would commit the rest.
+#[test]
+fn a_second_select_does_not_hide_what_a_transaction_has_lost() {
+    let (mut peer, id) = transactional();
+    publish(&mut peer, id).unwrap();
+    wire(&mut peer);
+    peer.lose();
+    recover(&mut peer);
+    publish(&mut peer, id).unwrap();
+    let select = peer.session.channel(id).call(peer.now, &TxSelect::default()).unwrap();
+    peer.send(1, &tx::SelectOk::default());
+    peer.session.take_reply(&select).unwrap().unwrap();
+    let refused = peer.session.channel(id).call(peer.now, &TxCommit::default()).unwrap_err();
+    assert_eq!(refused, Error::Interrupted { cause: cause(), maybe_executed: false });
+}
+
 /// Its transaction was sent on the transport that is lost.
 #[test]
 fn a_commit_that_was_not_sent_is_not_sent_for_another_transaction() {
