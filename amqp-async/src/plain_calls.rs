@@ -70,6 +70,12 @@ macro_rules! plain_calls {
             /// Commits the transaction (`tx.commit`; AMQP 0-9-1, 1.9.2.3): publishes and acknowledgements
             /// since the last commit take effect.
             ///
+            /// If the connection was lost meanwhile, and publishes or acknowledgements of the transaction with it, the rest is
+            /// not committed: this resolves to [`Error::Interrupted`](crate::Error::Interrupted), and the rest is
+            /// rolled back. Deliveries that were acknowledged before the loss come again. Those after it do not: they stay
+            /// unacknowledged until the channel closes, or
+            /// [`basic_recover`](crate::Channel::basic_recover) requeues them.
+            ///
             /// Messages that reached no queue are returned before the reply: see
             /// [`Channel::take_returned`](crate::Channel::take_returned).
             commit() -> () = TxCommit, TxCommit::default();

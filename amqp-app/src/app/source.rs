@@ -145,8 +145,9 @@ impl<S: Clone + Send + Sync + 'static> Source<S> {
         place.messages.extend(jobs.iter().map(|job| (job.queue, Arc::clone(job.slot))));
     }
 
-    /// Ends what is left of a transaction that was open when the connection was lost. Otherwise the client refuses the next
-    /// commit, and its messages, which came after the loss, would stay unacknowledged.
+    /// Ends what is left of a transaction that was open when the connection was lost, such as what a handler has answered after it
+    /// had returned. Otherwise the client refuses the next commit, and its messages, which came after the loss, stay
+    /// unacknowledged.
     pub(crate) async fn begin_transaction(&self, jobs: &[Job<'_, S>]) {
         let Some(tx) = jobs.first().and_then(|job| job.tx) else { return };
         let losses = self.engine.sender.connection().losses();

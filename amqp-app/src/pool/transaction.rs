@@ -6,12 +6,12 @@
 
 use std::fmt;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
 
 use amqp_async::errors::InvalidArgument;
-use amqp_async::{BrokerError, ChannelCause, Connection, ReturnedMessage, Tx};
+use amqp_async::{BrokerError, ChannelCause, ReturnedMessage, Tx};
 use deadpool::managed::{self, Metrics, Object, PoolError, RecycleError, RecycleResult};
 
 use super::{Pool, Shared};
@@ -116,9 +116,6 @@ impl<P: Platform> Pool<P> {
 /// A channel in transaction mode.
 struct Lane {
     tx: Tx,
-    connection: Connection,
-    /// How many times the connection had been lost when the transaction was begun.
-    losses: AtomicU32,
     /// How often the pool had been closed.
     closes: u64,
     /// Whether something is published, and neither committed nor rolled back.
@@ -128,15 +125,11 @@ struct Lane {
 impl Lane {
     /// Makes the channel as new, or fails.
     async fn clean(&self) -> Result<(), amqp_async::Error> {
-        // The client refuses a commit if its transaction began before a loss, also an empty one.
-        let losses = self.connection.losses();
-        let was_lost = self.losses.load(Ordering::Relaxed) != losses;
-        if was_lost || self.is_dirty.load(Ordering::Acquire) {
+        if self.is_dirty.load(Ordering::Acquire) {
             if let Err(error) = self.tx.rollback().await {
                 drop(self.tx.channel().close().await);
                 return Err(error);
             }
-            self.losses.store(losses, Ordering::Relaxed);
             self.is_dirty.store(false, Ordering::Release);
         }
         while self.tx.channel().take_returned().is_some() {}
@@ -156,10 +149,8 @@ impl<P: Platform> managed::Manager for Channels<P> {
         let pool = Pool(shared);
         let closes = pool.0.lock().closes;
         let member = pool.lend().await?;
-        let connection = member.lent().connection().clone();
-        let losses = AtomicU32::new(connection.losses());
-        let tx = connection.open_channel().await?.tx_select().await?;
-        Ok(Lane { tx, connection, losses, closes, is_dirty: AtomicBool::new(false) })
+        let tx = member.lent().connection().open_channel().await?.tx_select().await?;
+        Ok(Lane { tx, closes, is_dirty: AtomicBool::new(false) })
     }
 
     async fn recycle(&self, lane: &mut Lane, _: &Metrics) -> RecycleResult<Error> {

@@ -181,7 +181,7 @@ async fn gr_16_a_transaction_whose_connection_is_lost_is_not_committed_in_part<P
     pool.close().await;
 }
 
-/// The client refuses to commit what began before the loss, and its channel is kept.
+/// Its channel was kept, and nothing of it is lost.
 async fn gr_16_a_transaction_that_begins_after_a_loss_is_committed<P: Make>(at: At<P>) {
     let client = at.client().await;
     let queue = client.queue("committed").await;

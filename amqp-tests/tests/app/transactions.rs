@@ -15,6 +15,7 @@ on_model! {
     gr_5_a_transactional_source_has_no_order_by_key_and_no_exclusive_workers
     gr_5_failures_follow_the_policy_in_a_transaction_too
     gr_5_a_handler_that_takes_the_delivery_commits_its_answer
+    gr_5_a_late_answer_that_is_lost_holds_no_worker_up
     gr_5_a_transaction_waits_for_the_end_of_an_alarm
     gr_7_a_refused_commit_costs_no_worker_and_parks_its_message
     gr_16_gr_18_what_is_sent_deep_down_and_reports_go_with_the_transaction
@@ -30,6 +31,7 @@ on_rabbitmq! {
     gr_5_gr_15_u_1_replies_and_acknowledgement_are_one_transaction
     gr_5_failures_follow_the_policy_in_a_transaction_too
     gr_5_a_handler_that_takes_the_delivery_commits_its_answer
+    gr_5_a_late_answer_that_is_lost_holds_no_worker_up
     gr_7_a_refused_commit_costs_no_worker_and_parks_its_message
     gr_16_gr_18_what_is_sent_deep_down_and_reports_go_with_the_transaction
     gr_19_what_is_meant_for_a_failed_commit_is_sent_instead
@@ -151,6 +153,42 @@ async fn gr_5_a_handler_that_takes_the_delivery_commits_its_answer<P: Make>(at: 
     .await;
     assert_eq!(at.log.lines(), ["redelivered: false", "redelivered: true"]);
     assert_eq!((report.handled, client.ready(&queue).await), (2, 0));
+}
+
+/// Its transaction was begun before the loss, and cannot be committed.
+async fn gr_5_a_late_answer_that_is_lost_holds_no_worker_up<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let queue = client.queue("late").await;
+    client.send(&queue, "1").await;
+    let proxy = Proxy::start(at.port()).unwrap();
+    let (sender, taken) = smol::channel::unbounded();
+    let handler = move |delivery: Delivery, State(log): State<Log>| {
+        log.add(text(&delivery));
+        // The first one is answered when its handler has returned, and is committed with the next one.
+        let first = !delivery.redelivered();
+        let answered = if first {
+            sender.try_send(delivery).map_err(|_| "ended")
+        } else {
+            Ok(drop(delivery.ack()))
+        };
+        std::future::ready(answered)
+    };
+    let consume = transactional(&queue).prefetch(2);
+    let app = at.app_at(&proxy.uri()).consume(consume, handler);
+    let health = app.health();
+    let report = beside(app, async |_| {
+        let late = taken.recv().await.unwrap();
+        until("the worker", async || health.report().unwrap().sources[0].in_work == 0).await;
+        late.ack().unwrap();
+        let before = proxy.accepted();
+        proxy.inject(Direction::ToClient, Fault::Cut);
+        at.log.reach(2).await;
+        assert!(proxy.accepted() > before);
+        until("the worker", async || health.report().unwrap().sources[0].in_work == 0).await;
+    })
+    .await;
+    assert_eq!((report.handled, report.stale), (2, 0));
+    assert_eq!(client.ready(&queue).await, 0, "the answer is committed");
 }
 
 /// The broker blocks a connection when it publishes for the first time.
