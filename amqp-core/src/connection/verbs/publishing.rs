@@ -144,7 +144,7 @@ impl Channel<'_> {
             && matches!(state.gate, Gate::EmptyTransaction)
         {
             state.gate = Gate::Open;
-            let published = self.publish_as::<false>(publish);
+            let published = self.publish(publish);
             if let (Err(_), Some(state)) = (&published, self.state()) {
                 state.gate = Gate::EmptyTransaction;
             }
