@@ -47,7 +47,7 @@ fn memory_and_threads() {
         blocked(&broker).await;
     });
     losses::on_every_adapter();
-    applications::ten_thousand();
+    applications::twenty_thousand();
 }
 
 fn runtime() -> tokio::runtime::Runtime {
