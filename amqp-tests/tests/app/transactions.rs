@@ -169,7 +169,8 @@ async fn gr_5_a_late_answer_that_is_lost_holds_no_worker_up<P: Make>(at: At<P>) 
         let answered = if first {
             sender.try_send(delivery).map_err(|_| "ended")
         } else {
-            Ok(drop(delivery.ack()))
+            drop(delivery.ack());
+            Ok(())
         };
         std::future::ready(answered)
     };
