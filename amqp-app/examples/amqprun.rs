@@ -1,16 +1,17 @@
 //! What programs on gocept.amqprun do: a handler that is bound to a routing key of `amq.topic`, whose answers and
 //! acknowledgement are one transaction, ten workers on threads, and the original's configuration file.
 //!
-//! `cargo run -p amqp-app --features compat,threads --example amqprun` runs it on the broker that `AMQP_URL` names, or on a
-//! model broker, until a signal. With the argument `demo` it sends itself some messages, and stops.
+//! `cargo run -p amqp-app --features compat,threads,tracing --example amqprun` runs it on the broker that `AMQP_URL` names, or
+//! on a model broker, until a signal. With the argument `demo` it sends itself some messages, and stops.
 
 use std::error::Error;
-use std::thread;
+use std::{io, thread};
 
 use amqp_app::config::{ConfigOptions, Format, Settings};
 use amqp_app::prelude::*;
 use amqp_blocking::{BasicConsume, Connection, Connector};
 use amqp_testkit::EnvBroker;
+use tracing_subscriber::filter::LevelFilter;
 
 #[allow(clippy::needless_pass_by_value, reason = "handlers take their arguments by value")]
 fn log_message_body(Text(body): Text, settings: Settings) -> Result<Vec<Message>, Failure> {
@@ -25,6 +26,8 @@ fn main() -> Result<Report, Box<dyn Error>> {
     let url = [("AMQP_APP__CONNECTION__URL", broker.uri.as_str())];
     let options = ConfigOptions::new().variables(url);
     let config = options.parse(Format::ZConfig, include_str!("amqprun.conf"))?;
+    let level = config.log_level().map_or(LevelFilter::WARN, LevelFilter::from);
+    tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).init();
     let (stopper, manual) = Shutdown::manual();
     let demo_asked = std::env::args().nth(1).as_deref() == Some("demo");
     let shutdown = if demo_asked { manual } else { Shutdown::on_signals() };

@@ -191,19 +191,43 @@ fn gr_24_a_program_on_gocept_amqprun_runs_with_its_own_configuration_file() {
     let thanks = ["Thank you for your message."; 3];
     let expected = [&["3 handled"], &thanks[..], &["first", "second", "third"]].concat();
     for url in [None, Some(rabbitmq().uri())] {
-        demonstrates("amqprun", url.as_deref(), &expected);
+        let log = demonstrates("amqprun", url.as_deref(), &expected);
+        // The level of the file is INFO.
+        assert!(log.contains("INFO amqp_app") && !log.contains("DEBUG"), "{log}");
     }
 }
 
-/// Runs an example with the argument `demo`. `expected` is what it prints, sorted.
-fn demonstrates(name: &str, url: Option<&str>, expected: &[&str]) {
+/// How many calls it takes depends on how many orders come within the time of a batch.
+#[test]
+fn batches_store_all_orders_but_the_bad_one() {
+    for url in [None, Some(rabbitmq().uri())] {
+        let output = example("batch", url.as_deref()).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+        let (calls, last) = text.trim_end().rsplit_once('\n').unwrap();
+        assert_eq!(last, "99 handled, 1 parked");
+        let stored = calls.lines().filter_map(|line| line.strip_suffix(": stored"));
+        let sizes = stored.map(|line| line.strip_prefix("a batch of ").unwrap().parse::<u32>());
+        assert_eq!(sizes.map(Result::unwrap).sum::<u32>(), 99, "{text}");
+        assert_eq!(
+            calls.lines().filter(|line| *line == "a batch of 1: refused").count(),
+            1,
+            "{text}"
+        );
+    }
+}
+
+/// Runs an example with the argument `demo`. `expected` is what it prints, sorted. Returns its log.
+fn demonstrates(name: &str, url: Option<&str>, expected: &[&str]) -> String {
     let output = example(name, url).arg("demo").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{text}\n{log}");
     // The application and the demonstration print at the same time.
     let mut lines: Vec<&str> = text.lines().collect();
     lines.sort_unstable();
     assert_eq!(lines, expected, "{name}");
+    log
 }
 
 #[test]
