@@ -46,7 +46,7 @@ pub(crate) enum Kept {
     Sent(Vec<amqp_async::Message>),
     /// Why the broker has refused its transaction, and what is sent instead.
     Refused(String, Vec<Message>),
-    /// The broker has refused the transaction of its batch. Alone it is told apart from the others.
+    /// The broker has refused the transaction of its batch. It is handled alone, to find out which message is refused.
     Alone,
 }
 

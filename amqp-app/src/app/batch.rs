@@ -35,7 +35,7 @@ pub(crate) struct Gathered {
     pub(crate) next: Option<Next<Arrived>>,
 }
 
-/// Waits for the messages of a batch behind the first one, until there are enough, or its time is over.
+/// Waits for the messages of a batch behind the first one, until it is full or its time has passed.
 pub(crate) async fn gather<S: Clone + Send + Sync + 'static>(
     source: &Source<S>,
     worker: usize,

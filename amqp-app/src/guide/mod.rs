@@ -5,7 +5,7 @@
 //! | [`applications`] | what an application does with a message, step by step; which failures lose or duplicate what |
 //! | [`retry_policies`] | how to choose a retry policy, what it declares, how to replay parked messages |
 //! | [`delays`] | messages that arrive later |
-//! | [`transactions`] | confirms or transactions, other resources that take part, messages that are held |
+//! | [`transactions`] | confirms or transactions, transactions of a pool, other resources that take part, messages that are held |
 //! | [`batches`] | a handler that is called for several messages at once |
 //! | [`observing`] | logs, metrics, traces and health of an application |
 //! | [`configuration`] | a file for connection, pools, workers, retries and topology; environments, variables, secrets |

@@ -77,5 +77,5 @@ pub(crate) async fn run(
 }
 
 fn reply(body: impl Into<bytes::Bytes>) -> Message {
-    Message::new(body).to("amq.topic", "bench.nobody").optional()
+    Message::new(body).to("amq.topic", "bench.unbound").optional()
 }
