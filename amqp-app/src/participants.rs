@@ -79,7 +79,7 @@ pub trait Participant: Send + 'static {
     /// Commits. All have agreed, and the messages are sent.
     fn finish(&mut self) -> impl Future<Output = ()> + Send;
 
-    /// Undoes everything. May be called without a vote, and more than once.
+    /// Undoes everything. May be called without a vote. It is called at most once, and is the last call.
     fn abort(&mut self) -> impl Future<Output = ()> + Send;
 }
 

@@ -181,7 +181,7 @@ async fn gr_21_handlers_take_settings<P: Make>(at: At<P>) {
 }
 
 #[test]
-fn gr_20_gr_21_a_file_configures_an_application_on_threads() {
+fn gr_8_gr_20_gr_21_a_file_configures_an_application_on_threads() {
     let file = format!(
         "[connection]\nurl = \"{}\"\n[worker]\namount = 10\n[settings]\n\"your.custom.settings\" = \"here\"\n",
         rabbitmq().uri()

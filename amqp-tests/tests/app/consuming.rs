@@ -4,14 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use amqp_app::prelude::*;
+use amqp_async::errors::ConnectFailure;
+use amqp_async::{Channel, Overflow};
 
-use crate::at::{At, Log, Make, beside, on_model, on_rabbitmq, sleep, source, unique, until};
+use crate::at::{
+    At, Log, Make, beside, on_model, on_rabbitmq, sleep, source, unique, until, within,
+};
 
 on_model! {
     np_12_an_application_runs_on_the_connections_of_a_pool
     np_12_several_workers_share_a_queue
     gr_1_gr_2_gr_4_gr_30_a_topic_source_is_declared_and_bound
+    gr_2_a_queue_is_declared_with_its_arguments_and_bound
     gr_3_two_handlers_of_one_queue_are_refused
+    gr_13_a_wrong_password_ends_the_start_with_403
     u_6_as_many_messages_are_handled_at_once_as_there_are_workers
     u_9_a_consumer_that_the_broker_cancels_is_started_again
     what_cannot_be_set_up_is_an_error_of_the_start
@@ -21,6 +27,10 @@ on_model! {
 on_rabbitmq! {
     np_12_several_workers_share_a_queue
     gr_1_gr_2_gr_4_gr_30_a_topic_source_is_declared_and_bound
+    gr_2_a_queue_is_declared_with_its_arguments_and_bound
+    gr_3_two_handlers_of_one_queue_are_refused
+    gr_13_a_wrong_password_ends_the_start_with_403
+    u_6_as_many_messages_are_handled_at_once_as_there_are_workers
     u_9_a_consumer_that_the_broker_cancels_is_started_again
     what_cannot_be_set_up_is_an_error_of_the_start
 }
@@ -90,6 +100,47 @@ async fn gr_1_gr_2_gr_4_gr_30_a_topic_source_is_declared_and_bound<P: Make>(at: 
     assert_eq!(declared.unwrap().message_count, 0);
 }
 
+async fn gr_2_a_queue_is_declared_with_its_arguments_and_bound<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let (queue, key) = (unique("short"), unique("order.created"));
+    let declare = |length| {
+        let declare = QueueDeclare::classic(&queue).max_length(length);
+        declare.overflow(Overflow::RejectPublish)
+    };
+    let consume = source(declare(2)).bind("amq.topic", &key).bind("amq.direct", &key);
+    let app =
+        at.app().consume(consume, async |Exchange(exchange): Exchange, State(log): State<Log>| {
+            log.add(exchange);
+        });
+    beside(app, async |_| {
+        for (number, exchange) in ["amq.topic", "amq.direct"].into_iter().enumerate() {
+            until("the binding", async || {
+                let message = Message::new("1").to(exchange, &key);
+                client.publisher.publish(&message).await.is_ok()
+            })
+            .await;
+            assert_eq!(at.log.reach(number + 1).await[number], exchange);
+        }
+    })
+    .await;
+    // Equivalent declarations agree. Others are refused.
+    client.channel.queue_declare(declare(2)).await.unwrap();
+    for other in [declare(3), QueueDeclare::classic(&queue)] {
+        let declare = async |channel: Channel| channel.queue_declare(other.clone()).await;
+        let refused = client.connection.with_channel(declare).await.unwrap_err();
+        assert_eq!(refused.reply_code().unwrap().code(), 406, "{refused}");
+    }
+    let refused = at.app().consume(source(declare(3)), async || {}).run(Shutdown::never()).await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains(&queue) && refused.contains("406"), "{refused}");
+    // No consumer is left, and its length is that of the source.
+    for number in 0..3 {
+        let message = Message::new(number.to_string()).to("amq.topic", &key);
+        let taken = client.publisher.publish(&message).await;
+        assert_eq!(taken.is_ok(), number < 2, "{number}: {taken:?}");
+    }
+}
+
 async fn gr_3_two_handlers_of_one_queue_are_refused<P: Make>(at: At<P>) {
     let app =
         at.app().consume(source("orders"), async || {}).consume(source("orders"), async || {});
@@ -100,6 +151,21 @@ async fn gr_3_two_handlers_of_one_queue_are_refused<P: Make>(at: At<P>) {
     );
     let unnamed = at.app().consume(QueueDeclare::new("").exclusive(), async || {});
     assert!(matches!(unnamed.run(Shutdown::never()).await, Err(Error::Invalid(_))));
+}
+
+async fn gr_13_a_wrong_password_ends_the_start_with_403<P: Make>(at: At<P>) {
+    let uri = format!("amqp://guest:open-sesame@127.0.0.1:{}", at.port());
+    let app = at.app_at(&uri).consume(source("orders"), async || {});
+    let error = within("the end", app.run(Shutdown::never())).await.unwrap_err();
+    let Error::Connect(refused) = &error else { panic!("{error:?}") };
+    let Some(ConnectFailure::Authentication(reply)) = refused.last_failure() else {
+        panic!("{error:?}")
+    };
+    assert_eq!(reply.code.code(), 403);
+    // As RabbitMQ says it, and without the password.
+    let text = error.to_string();
+    assert!(text.contains("403") && text.contains("Login was refused"), "{text}");
+    assert!(!format!("{error:?} {error}").contains("sesame"), "{error:?}");
 }
 
 async fn u_6_as_many_messages_are_handled_at_once_as_there_are_workers<P: Make>(at: At<P>) {

@@ -9,7 +9,7 @@ on_model! {
     a_payload_has_the_format_of_its_content_type
     arguments_come_in_any_order
     an_argument_that_cannot_be_read_fails_the_message_or_is_none
-    pu_9_pu_11_a_handler_that_takes_the_delivery_acknowledges_it
+    pu_9_a_handler_that_takes_the_delivery_acknowledges_it
     a_delivery_is_given_back_when_another_argument_fails
     functions_that_block_have_a_thread
 }
@@ -115,7 +115,7 @@ async fn an_argument_that_cannot_be_read_fails_the_message_or_is_none<P: Make>(a
     assert_eq!((report.handled, report.failed, report.parked, report.retried), (1, 2, 2, 0));
 }
 
-async fn pu_9_pu_11_a_handler_that_takes_the_delivery_acknowledges_it<P: Make>(at: At<P>) {
+async fn pu_9_a_handler_that_takes_the_delivery_acknowledges_it<P: Make>(at: At<P>) {
     let client = at.client().await;
     let queue = client.queue("owned").await;
     let handler = async |delivery: Delivery, State(log): State<Log>| -> Result<(), Failure> {

@@ -2,11 +2,12 @@
 
 use amqp_app::prelude::*;
 
-use crate::at::{At, Client, Log, Make, beside, on_model, on_rabbitmq, source, until};
+use crate::at::{At, Client, Log, Make, beside, on_model, on_rabbitmq, source, until, within};
 
 on_model! {
     pu_10_queues_are_consumed_as_one_group
     pu_10_a_message_that_fails_stays_with_its_queue
+    pu_11_a_group_has_a_prefetch_and_one_cancel_ends_all_of_its_consumers
     pu_12_a_group_ends_with_one_of_its_consumers_and_is_started_again
     a_group_needs_queues
 }
@@ -14,6 +15,7 @@ on_model! {
 on_rabbitmq! {
     pu_10_queues_are_consumed_as_one_group
     pu_10_a_message_that_fails_stays_with_its_queue
+    pu_11_a_group_has_a_prefetch_and_one_cancel_ends_all_of_its_consumers
     pu_12_a_group_ends_with_one_of_its_consumers_and_is_started_again
 }
 
@@ -99,6 +101,46 @@ async fn pu_10_a_message_that_fails_stays_with_its_queue<P: Make>(at: At<P>) {
     for line in queues.iter().flat_map(|it| [format!("{it} 1"), format!("{it} 2")]) {
         assert!(at.log.lines().contains(&line), "{line}");
     }
+}
+
+async fn pu_11_a_group_has_a_prefetch_and_one_cancel_ends_all_of_its_consumers<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let queues = queues(&client).await;
+    for queue in queues.iter().flat_map(|queue| [queue; 3]) {
+        client.send(queue, "m").await;
+    }
+    let ready = |counts: &[(u32, u32)]| counts.iter().map(|(ready, _)| ready).sum::<u32>();
+    let consumers = |counts: &[(u32, u32)]| [counts[0].1, counts[1].1, counts[2].1];
+    let pool = Pool::new(at.platform.clone(), 1).connect().await.unwrap();
+    let member = pool.connection().await.unwrap();
+    let (release, released) = async_channel();
+    let log = at.log.clone();
+    let handler = move |_: Text| {
+        let (log, released) = (log.clone(), released.clone());
+        async move {
+            log.add("begun");
+            released.recv().await.unwrap_err();
+        }
+    };
+    let consume = Consume::many(queues.iter().map(String::as_str)).prefetch(4);
+    let listening = member.consume_with(consume, handler).await.unwrap();
+    at.log.reach(1).await;
+    until("the prefetch", async || ready(&counts(&client, &queues).await) == 5).await;
+    assert_eq!(consumers(&counts(&client, &queues).await), [1; 3]);
+    let script = async {
+        until("the end of all consumers", async || {
+            consumers(&counts(&client, &queues).await) == [0; 3]
+        })
+        .await;
+        drop(release);
+    };
+    let both = smol::future::zip(listening.cancel(), script);
+    let report = within("the cancel", both).await.0.unwrap();
+    // The message in work is finished. Those behind it are given back.
+    assert_eq!((report.handled, report.given_back, at.log.lines().len()), (1, 3, 1));
+    until("the others", async || ready(&counts(&client, &queues).await) == 8).await;
+    assert_eq!(pool.status().open, 1, "the connection stays open");
+    pool.close().await;
 }
 
 async fn pu_12_a_group_ends_with_one_of_its_consumers_and_is_started_again<P: Make>(at: At<P>) {

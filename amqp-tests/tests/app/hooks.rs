@@ -4,12 +4,12 @@ use std::future::{Ready, ready};
 use std::io;
 use std::thread;
 
-use amqp_app::Stopper;
 use amqp_app::prelude::*;
+use amqp_app::{BoxError, Stopper};
 use amqp_async::Connection;
 use amqp_testkit::ModelBroker;
 
-use crate::at::{At, Log, Make, beside, on_model, source, within};
+use crate::at::{At, Log, Make, beside, on_model, on_rabbitmq, source, within};
 
 on_model! {
     np_13_gr_22_hooks_run_before_the_first_message_and_at_the_end
@@ -18,12 +18,16 @@ on_model! {
     np_13_a_shutdown_does_not_wait_for_a_start_that_hangs
 }
 
+on_rabbitmq! {
+    np_13_gr_22_hooks_run_before_the_first_message_and_at_the_end
+}
+
 async fn np_13_gr_22_hooks_run_before_the_first_message_and_at_the_end<P: Make>(at: At<P>) {
     let client = at.client().await;
-    let queue = client.queue("hooked").await;
+    let (queue, sent) = (client.queue("hooked").await, client.queue("sent").await);
     client.send(&queue, "message").await;
     let [first, second, started, stopping] = [(); 4].map(|()| at.log.clone());
-    let room = queue.clone();
+    let (room, to) = (queue.clone(), sent.clone());
     let app = at
         .app()
         .on_initialise(async move |connection| {
@@ -34,9 +38,10 @@ async fn np_13_gr_22_hooks_run_before_the_first_message_and_at_the_end<P: Make>(
             channel.close().await
         })
         .on_started(async move |connection| {
-            assert!(connection.is_open());
+            let publisher = connection.publisher().await?;
+            publisher.publish(&Message::new("of a hook").to_queue(to)).await?;
             started.add("started");
-            Ok::<_, io::Error>(())
+            Ok::<_, BoxError>(())
         })
         .on_initialise(async move |_| {
             second.add("initialise 2");
@@ -54,7 +59,11 @@ async fn np_13_gr_22_hooks_run_before_the_first_message_and_at_the_end<P: Make>(
         ready(answer)
     };
     let app = app.consume(source(queue.as_str()), handler);
-    let report = beside(app, async |_| drop(at.log.reach(4).await)).await;
+    let report = beside(app, async |_| {
+        at.log.reach(4).await;
+        assert_eq!(client.bodies(&sent, 1).await, ["of a hook"]);
+    })
+    .await;
     assert_eq!(report.handled, 1);
     let lines = at.log.lines();
     assert_eq!(lines[..2], ["initialise 1", "initialise 2"]);

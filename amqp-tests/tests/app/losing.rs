@@ -12,13 +12,13 @@ use crate::at::{At, Log, Make, beside, on_model, on_rabbitmq, sleep, source, unt
 on_model! {
     u_8_a_result_is_dropped_when_its_connection_is_lost
     u_8_an_outcome_whose_ack_is_lost_is_recognised
-    nothing_is_lost_while_connections_are_lost
+    gr_12_nothing_is_lost_while_connections_are_lost
 }
 
 on_rabbitmq! {
     u_8_a_result_is_dropped_when_its_connection_is_lost
     u_8_an_outcome_whose_ack_is_lost_is_recognised
-    nothing_is_lost_while_connections_are_lost
+    gr_12_nothing_is_lost_while_connections_are_lost
 }
 
 /// Cuts both connections of an application, and waits until it has seen that: it connects again.
@@ -86,7 +86,7 @@ async fn u_8_an_outcome_whose_ack_is_lost_is_recognised<P: Make>(at: At<P>) {
 }
 
 /// Both connections are cut again and again, while messages are handled, answered, retried and parked.
-async fn nothing_is_lost_while_connections_are_lost<P: Make>(at: At<P>) {
+async fn gr_12_nothing_is_lost_while_connections_are_lost<P: Make>(at: At<P>) {
     const MESSAGES: usize = 150;
     let client = at.client().await;
     let queue = client.queue("work").await;

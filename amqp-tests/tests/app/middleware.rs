@@ -7,11 +7,15 @@ use amqp_app::{BoxError, Route, RouteFuture};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::at::{At, Log, Make, beside, on_model, source};
+use crate::at::{At, Log, Make, beside, on_model, on_rabbitmq, source};
 
 on_model! {
     gr_29_a_function_around_every_handler_sees_and_changes_what_passes
     a_tower_layer_may_refuse_and_the_policy_is_outside_of_it
+}
+
+on_rabbitmq! {
+    gr_29_a_function_around_every_handler_sees_and_changes_what_passes
 }
 
 #[derive(Clone)]

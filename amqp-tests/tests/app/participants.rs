@@ -1,16 +1,20 @@
 //! Resources that take part in the commit of a message.
 
+use std::sync::Arc;
+
 use amqp_app::prelude::*;
 use amqp_testkit::{Direction, Fault, Proxy};
 
 use crate::at::{
-    At, Log, Make, beside, header, on_model, on_rabbitmq, sleep, source, text, until, within,
+    At, Client, Log, Make, beside, header, on_model, on_rabbitmq, sleep, source, text, until,
+    within,
 };
 
 on_model! {
     gr_17_participants_vote_before_anything_is_sent_and_finish_after_it
     gr_17_participants_abort_when_one_of_them_or_the_handler_fails
     gr_17_participants_abort_when_the_broker_cannot_take_what_is_sent
+    gr_17_a_vote_may_give_the_message_back
     gr_17_u_7_a_commit_is_waited_for_at_the_deadline_of_a_shutdown
     gr_19_what_is_meant_for_a_failed_vote_is_sent_instead
     gr_19_a_vote_may_stop_the_application
@@ -19,8 +23,11 @@ on_model! {
 on_rabbitmq! {
     gr_17_participants_vote_before_anything_is_sent_and_finish_after_it
     gr_17_participants_abort_when_one_of_them_or_the_handler_fails
+    gr_17_participants_abort_when_the_broker_cannot_take_what_is_sent
+    gr_17_a_vote_may_give_the_message_back
     gr_17_u_7_a_commit_is_waited_for_at_the_deadline_of_a_shutdown
     gr_19_what_is_meant_for_a_failed_vote_is_sent_instead
+    gr_19_a_vote_may_stop_the_application
 }
 
 /// A resource that reports what it is asked.
@@ -37,6 +44,7 @@ impl Participant for Resource {
             Err("panic") => panic!("of a participant"),
             Err("hang") => std::future::pending().await,
             Err("stop") => Err(Failure::stop("it cannot go on")),
+            Err("later") => Err(Failure::give_back("not now")),
             vote => Ok(vote?),
         }
     }
@@ -50,31 +58,68 @@ impl Participant for Resource {
     }
 }
 
+/// A resource that reports how many messages are in a queue when it is asked.
+struct Watching {
+    name: &'static str,
+    log: Log,
+    client: Arc<Client>,
+    queue: String,
+}
+
+impl Watching {
+    async fn report(&self, what: &str) {
+        let ready = self.client.ready(&self.queue).await;
+        self.log.add(format!("{} {what} at {ready}", self.name));
+    }
+}
+
+impl Participant for Watching {
+    async fn vote(&mut self) -> Result<(), Failure> {
+        self.report("votes").await;
+        Ok(())
+    }
+
+    async fn finish(&mut self) {
+        self.report("finishes").await;
+    }
+
+    async fn abort(&mut self) {
+        self.report("aborts").await;
+    }
+}
+
 /// Both ways in which a message is acknowledged.
 fn both(queue: &str) -> [Consume; 2] {
     [source(queue), source(queue).transactional()]
 }
 
 async fn gr_17_participants_vote_before_anything_is_sent_and_finish_after_it<P: Make>(at: At<P>) {
-    let client = at.client().await;
+    let client = Arc::new(at.client().await);
     let (queue, answers) = (client.queue("requests").await, client.queue("answers").await);
     for consume in both(&queue) {
-        let to = answers.clone();
+        let (to, other) = (answers.clone(), Arc::clone(&client));
         let handler = move |participants: Participants, State(log): State<Log>| {
             log.add("handler");
             for name in ["first", "second"] {
-                participants.join(Resource { name, log: log.clone(), vote: Ok(()) });
+                let (log, client, queue) = (log.clone(), Arc::clone(&other), to.clone());
+                participants.join(Watching { name, log, client, queue });
             }
             std::future::ready(Message::new("done").to_queue(&to))
         };
         let report = beside(at.app().consume(consume, handler), async |_| {
             client.send(&queue, "1").await;
-            assert_eq!(client.bodies(&answers, 1).await, ["done"]);
             at.log.reach(5).await;
         })
         .await;
-        let lines = ["handler", "first votes", "second votes", "first finishes", "second finishes"];
-        assert_eq!(at.log.take(), lines);
+        let expected = [
+            "handler",
+            "first votes at 0",
+            "second votes at 0",
+            "first finishes at 1",
+            "second finishes at 1",
+        ];
+        assert_eq!(at.log.take(), expected);
+        assert_eq!(client.bodies(&answers, 1).await, ["done"]);
         assert_eq!((report.handled, client.ready(&queue).await), (1, 0));
     }
 }
@@ -142,6 +187,39 @@ async fn gr_17_participants_abort_when_the_broker_cannot_take_what_is_sent<P: Ma
     }
 }
 
+async fn gr_17_a_vote_may_give_the_message_back<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let (queue, answers) = (client.queue("requests").await, client.queue("answers").await);
+    for consume in both(&queue) {
+        let to = answers.clone();
+        let handler = move |participants: Participants,
+                            Attempt(attempt): Attempt,
+                            Redelivered(again): Redelivered,
+                            State(log): State<Log>| {
+            log.add(format!("attempt {attempt}"));
+            let vote = if again { Ok(()) } else { Err("later") };
+            for (name, vote) in [("first", Ok(())), ("second", vote)] {
+                participants.join(Resource { name, log: log.clone(), vote });
+            }
+            let [reply, instead] =
+                ["stored", "not stored"].map(|it| Message::new(it).to_queue(&to));
+            std::future::ready(Outcome::send([reply]).on_commit_failure([instead]))
+        };
+        let report = beside(at.app().consume(consume, handler), async |_| {
+            client.send(&queue, "1").await;
+            at.log.reach(10).await;
+        })
+        .await;
+        let votes = ["attempt 1", "first votes", "second votes"];
+        let [aborts, finishes] =
+            [["first aborts", "second aborts"], ["first finishes", "second finishes"]];
+        assert_eq!(at.log.take(), [&votes[..], &aborts, &votes, &finishes].concat());
+        assert_eq!((report.handled, report.given_back, report.parked), (1, 1, 0));
+        assert_eq!(client.bodies(&answers, 1).await, ["stored"]);
+        assert_eq!((client.ready(&queue).await, client.ready(&answers).await), (0, 0));
+    }
+}
+
 async fn gr_19_what_is_meant_for_a_failed_vote_is_sent_instead<P: Make>(at: At<P>) {
     let client = at.client().await;
     let (queue, answers) = (client.queue("requests").await, client.queue("answers").await);
@@ -184,6 +262,7 @@ async fn gr_17_u_7_a_commit_is_waited_for_at_the_deadline_of_a_shutdown<P: Make>
         stopper.stop_now();
         // Long enough to see a commit dropped that should not be.
         sleep(Duration::from_millis(200)).await;
+        assert_eq!(at.log.lines(), ["it votes"], "nothing is decided");
         proxy.inject(Direction::ToClient, Fault::Cut);
         at.log.reach(2).await;
     })

@@ -19,6 +19,7 @@ on_model! {
 
 on_rabbitmq! {
     gr_5_gr_14_gr_15_replies_have_the_ids_of_their_request
+    gr_16_what_is_sent_deep_down_goes_with_the_replies_and_only_on_success
     u_5_a_message_that_reaches_no_queue_parks_its_request
     a_reply_goes_to_its_requester
     pu_7_a_missing_exchange_takes_no_other_confirms_with_it
@@ -32,7 +33,9 @@ async fn gr_5_gr_14_gr_15_replies_have_the_ids_of_their_request<P: Make>(at: At<
     let handler = move |Text(text): Text| {
         let [first, second] =
             ["a", "b"].map(|it| Message::new(format!("{text}{it}")).to_queue(&to));
-        std::future::ready([first, second.message_id("mine").correlation_id("its")])
+        let second = second.message_id("mine").correlation_id("its").priority(7);
+        let second = second.content_type("text/plain").header("colour", "blue");
+        std::future::ready([first, second])
     };
     let report = beside(at.app().consume(source(queue.as_str()), handler), async |_| {
         let request = Message::new("1").message_id("r").header("references", "q");
@@ -45,6 +48,9 @@ async fn gr_5_gr_14_gr_15_replies_have_the_ids_of_their_request<P: Make>(at: At<
             let (id, correlation) = (properties.message_id.unwrap(), properties.correlation_id);
             assert_eq!(properties.delivery_mode, Some(2));
             assert!(properties.timestamp.is_some());
+            let set = (properties.content_type, properties.priority, header(&delivery, "colour"));
+            let expected = (Some("text/plain".to_owned()), Some(7), Some("blue".to_owned()));
+            assert_eq!(set, if id == "mine" { expected } else { (None, None, None) });
             seen.push((text(&delivery), id, correlation, header(&delivery, "references")));
             delivery.ack().unwrap();
         }

@@ -15,6 +15,7 @@ on_model! {
     u_3_a_message_outlives_a_parking_queue_that_is_gone
     gr_18_a_message_is_kept_until_its_report_can_be_sent
     gr_18_a_message_of_a_quorum_queue_is_kept_until_its_report_can_be_sent
+    gr_18_a_message_that_is_given_back_is_not_reported
 }
 
 on_rabbitmq! {
@@ -25,6 +26,7 @@ on_rabbitmq! {
     u_3_a_message_outlives_a_full_delay_queue
     gr_18_a_message_is_kept_until_its_report_can_be_sent
     gr_18_a_message_of_a_quorum_queue_is_kept_until_its_report_can_be_sent
+    gr_18_a_message_that_is_given_back_is_not_reported
 }
 
 async fn u_3_a_message_that_was_delivered_too_often_is_parked_as_the_policy_says<P: Make>(
@@ -223,5 +225,37 @@ async fn gr_18_a_message_of_a_quorum_queue_is_kept_until_its_report_can_be_sent<
     let queue = QueueDeclare::quorum(unique("reporting")).delivery_limit(1);
     for report in reports_late(&at, queue, 3).await {
         assert_eq!(report.given_back, 0);
+    }
+}
+
+/// As with an error that `error_reraise` of gocept.amqprun lists.
+async fn gr_18_a_message_that_is_given_back_is_not_reported<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let [queue, reports] = [client.queue("requests").await, client.queue("reports").await];
+    for consume in [source(queue.as_str()), source(queue.as_str()).transactional()] {
+        let handler = |Text(text): Text, Attempt(attempt): Attempt, State(log): State<Log>| {
+            log.add(format!("{text} {attempt}"));
+            let times = log.lines().iter().filter(|it| it.starts_with("later")).count();
+            std::future::ready(match text.as_str() {
+                "bad" => Err(Failure::retry("it is bad")),
+                "later" if times < 2 => Err(Failure::give_back("not now")),
+                _ => Ok(()),
+            })
+        };
+        let consume = consume.on_failure(Retry::none().then_report("", &reports));
+        let report = beside(at.app().consume(consume, handler), async |_| {
+            client.publish(Message::new("later").message_id("l").to_queue(&queue)).await;
+            at.log.reach(2).await;
+            client.publish(Message::new("bad").message_id("b").to_queue(&queue)).await;
+            // It is the only one, and the text of the error alone.
+            let report = client.expect(&reports).await;
+            assert_eq!(text(&report), "it is bad");
+            assert_eq!(report.properties().unwrap().correlation_id.as_deref(), Some("b"));
+            report.ack().unwrap();
+        })
+        .await;
+        assert_eq!(at.log.take(), ["later 1", "later 1", "bad 1"]);
+        assert_eq!((report.handled, report.given_back, report.discarded), (1, 1, 1));
+        assert_eq!((client.ready(&queue).await, client.ready(&reports).await), (0, 0));
     }
 }

@@ -20,6 +20,7 @@ on_model! {
 
 on_rabbitmq! {
     u_3_errors_panics_and_timeouts_are_tried_again_in_place_then_parked
+    gr_6_what_is_given_back_comes_again_and_counts_as_no_attempt
     gr_18_the_last_resort_is_what_the_policy_says
     what_cannot_be_parked_is_given_back
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use amqp_app::Health;
 use amqp_app::prelude::*;
+use amqp_testkit::{Direction, Fault, Proxy};
 
 use crate::at::{At, Log, Make, beside, on_model, on_rabbitmq, sleep, source, until};
 
@@ -80,22 +81,44 @@ async fn gr_6_what_is_held_leaves_places_for_the_workers<P: Make>(at: At<P>) {
     assert_eq!(client.bodies(&queue, 2).await, ["0", "1"]);
 }
 
+/// Starts a proxy at which a fault happens, which changes nothing, when consumers have been started this many times.
+fn counting(broker: u16, times: usize) -> Arc<Proxy> {
+    let proxy = Proxy::start(broker).unwrap();
+    let nothing = Fault::Dribble { size: usize::MAX, pause: Duration::ZERO };
+    proxy.before(Direction::ToBroker, "basic.consume", times, nothing);
+    Arc::new(proxy)
+}
+
+/// Waits until channels have been replaced this often.
+async fn rotated(proxy: &Proxy) {
+    while proxy.faulted().is_empty() {
+        sleep(Duration::from_millis(2)).await;
+    }
+}
+
 async fn gr_9_gr_10_messages_are_acknowledged_on_their_own_channel<P: Make>(at: At<P>) {
     const MESSAGES: usize = 200;
     let client = at.client().await;
     let (queue, answers) = (client.queue("rotating").await, client.queue("answers").await);
-    for consume in both(&queue) {
-        let to = answers.clone();
+    // The third consumer, in transactions the third of one of four workers.
+    for (consume, third) in both(&queue).into_iter().zip([3, 9]) {
+        let proxy = counting(at.port(), third);
+        let (to, replaced) = (answers.clone(), Arc::clone(&proxy));
         let handler = move |Text(text): Text, State(log): State<Log>| {
-            let to = to.clone();
+            let (to, replaced) = (to.clone(), Arc::clone(&replaced));
             async move {
+                // All workers have a message while channels are replaced, and acknowledge it after that.
+                if log.lines().len() < 50 {
+                    rotated(&replaced).await;
+                }
                 sleep(Duration::from_millis(5)).await;
                 log.add(&text);
                 Message::new(text).to_queue(to)
             }
         };
         let consume = consume.concurrency(4).rotate_every(Duration::from_millis(30));
-        let report = beside(at.app().consume(consume, handler), async |_| {
+        let app = at.app_at(&proxy.uri()).consume(consume, handler);
+        let report = beside(app, async |_| {
             for number in 0..MESSAGES {
                 client.send(&queue, number.to_string()).await;
             }
@@ -121,10 +144,14 @@ async fn gr_9_the_order_of_a_key_outlasts_its_channel<P: Make>(at: At<P>) {
     let queue = client.queue("ordered").await;
     let health = Arc::new(Mutex::new(None::<Health>));
     let in_work = Arc::clone(&health);
+    let proxy = counting(at.port(), 3);
+    let replaced = Arc::clone(&proxy);
     let handler = move |Text(text): Text, State(log): State<Log>| {
         let in_work = in_work.lock().unwrap().clone();
+        let replaced = Arc::clone(&replaced);
         async move {
             // Longer than a channel is used.
+            rotated(&replaced).await;
             sleep(Duration::from_millis(60)).await;
             let sources = in_work.unwrap().report().unwrap().sources;
             log.add(format!("{text} {}", sources[0].in_work));
@@ -132,7 +159,7 @@ async fn gr_9_the_order_of_a_key_outlasts_its_channel<P: Make>(at: At<P>) {
     };
     let consume = source(queue.as_str()).concurrency(2).prefetch(3).by_key(|_| Some("one".into()));
     let consume = consume.rotate_every(Duration::from_millis(40));
-    let app = at.app().consume(consume, handler);
+    let app = at.app_at(&proxy.uri()).consume(consume, handler);
     *health.lock().unwrap() = Some(app.health());
     let report = beside(app, async |_| {
         for number in 0..MESSAGES {

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use amqp_app::prelude::*;
+use amqp_testkit::{Direction, Fault, Proxy};
 
 use crate::at::{At, Log, Make, beside, on_model, on_rabbitmq, source, until, within};
 
@@ -18,6 +19,7 @@ on_model! {
 on_rabbitmq! {
     u_7_messages_in_work_are_finished_and_others_go_back
     u_7_what_takes_too_long_goes_back_at_the_deadline
+    gr_12_a_connection_that_is_not_recovered_ends_the_application
 }
 
 /// Ends when the test says so.
@@ -112,18 +114,34 @@ async fn an_application_that_is_dropped_gives_everything_back<P: Make>(at: At<P>
 async fn gr_12_a_connection_that_is_not_recovered_ends_the_application<P: Make>(at: At<P>) {
     let client = at.client().await;
     let queue = client.queue("lost").await;
-    let app = at.app_at(&format!("{}?recovery=never", at.uri));
-    let app =
-        app.consume(source(queue.as_str()), async |State(log): State<Log>| log.add("handled"));
-    client.send(&queue, "1").await;
-    let lose = async {
-        at.log.reach(1).await;
-        at.model.as_ref().unwrap().close_all("maintenance");
+    let proxy = Proxy::start(at.port()).unwrap();
+    let uri = format!("{}?recovery=never", proxy.uri());
+    let ends = async |lose: &dyn Fn()| {
+        let app =
+            at.app_at(&uri).consume(source(queue.as_str()), async |State(log): State<Log>| {
+                log.add("begun");
+                std::future::pending::<()>().await;
+            });
+        client.send(&queue, "1").await;
+        let lose = async {
+            at.log.reach(1).await;
+            lose();
+        };
+        let both = smol::future::zip(app.run(Shutdown::never()), lose);
+        let error = within("the end", both).await.0.unwrap_err();
+        assert!(matches!(error, Error::ConnectionEnded(_)), "{error}");
+        assert_eq!(at.log.take(), ["begun"]);
+        // What was in work is with the broker.
+        assert_eq!(client.bodies(&queue, 1).await, ["1"]);
+        error.to_string()
     };
-    let (ended, ()) = within("the end", smol::future::zip(app.run(Shutdown::never()), lose)).await;
-    let error = ended.unwrap_err();
-    assert!(matches!(error, Error::ConnectionEnded(_)), "{error}");
-    assert!(error.to_string().contains("maintenance"), "{error}");
+    let before = proxy.accepted();
+    ends(&|| proxy.inject(Direction::ToClient, Fault::Cut)).await;
+    assert_eq!(proxy.accepted() - before, 2, "the connections of the application, once");
+    if let Some(model) = &at.model {
+        let error = ends(&|| model.close_all("maintenance")).await;
+        assert!(error.contains("maintenance"), "{error}");
+    }
 }
 
 async fn health_says_whether_an_application_lives_and_is_ready<P: Make>(at: At<P>) {

@@ -15,7 +15,7 @@ use crate::files::Directory;
 on_model! {
     gr_26_a_function_of_a_writer_may_block
     gr_26_a_batch_is_two_files_for_each_message
-    gr_26_a_message_is_two_files
+    gr_26_gr_27_a_message_is_two_files
     gr_26_a_message_that_is_not_committed_is_no_file
     gr_26_a_connection_that_is_lost_before_the_commit_leaves_no_file
     gr_26_a_cut_at_the_commit_loses_no_file_of_a_message
@@ -29,7 +29,7 @@ on_model! {
 
 on_rabbitmq! {
     gr_26_a_batch_is_two_files_for_each_message
-    gr_26_a_message_is_two_files
+    gr_26_gr_27_a_message_is_two_files
     gr_26_a_message_that_is_not_committed_is_no_file
     gr_26_a_connection_that_is_lost_before_the_commit_leaves_no_file
     gr_26_a_cut_at_the_commit_loses_no_file_of_a_message
@@ -41,7 +41,7 @@ fn both(queue: &str) -> [Consume; 2] {
     [source(queue), source(queue).transactional()]
 }
 
-async fn gr_26_a_message_is_two_files<P: Make>(at: At<P>) {
+async fn gr_26_gr_27_a_message_is_two_files<P: Make>(at: At<P>) {
     let client = at.client().await;
     let queue = client.queue("stored").await;
     for consume in both(&queue) {

@@ -161,9 +161,17 @@ impl Service<Context<Log>> for Slow<Route<Log>> {
 }
 
 #[test]
-fn gr_29_a_plain_function_around_every_handler_sees_and_changes_what_passes() {
-    let broker = ModelBroker::start().unwrap();
-    let connector = Connector::new(&broker.uri()).unwrap();
+fn gr_29_a_plain_function_around_every_handler_sees_and_changes_what_passes_on_the_model() {
+    functions_around_every_handler(&ModelBroker::start().unwrap().uri());
+}
+
+#[test]
+fn gr_29_a_plain_function_around_every_handler_sees_and_changes_what_passes_on_rabbitmq() {
+    functions_around_every_handler(&rabbitmq().uri());
+}
+
+fn functions_around_every_handler(uri: &str) {
+    let connector = Connector::new(uri).unwrap();
     let connection = connector.connect().unwrap();
     let channel = connection.open_channel().unwrap();
     let queue = unique("wrapped");
@@ -200,13 +208,16 @@ fn gr_29_a_plain_function_around_every_handler_sees_and_changes_what_passes() {
         outcome
     });
     let (stopper, shutdown) = Shutdown::manual();
-    let parking = format!("{queue}.parked");
+    let health = app.health();
     let running = thread::spawn(move || app.run(shutdown).unwrap());
+    // The parking queue is declared.
+    while !health.is_ready() {
+        thread::sleep(Duration::from_millis(2));
+    }
+    let parking = format!("{queue}.parked");
     let mut parked = Vec::new();
     while parked.len() < 3 {
-        if broker.ready(&parking).is_some_and(|ready| ready > 0)
-            && let Some(delivery) = channel.basic_get(parking.as_str()).unwrap()
-        {
+        if let Some(delivery) = channel.basic_get(parking.as_str()).unwrap() {
             parked.push(String::from_utf8(delivery.body().to_vec()).unwrap());
             delivery.ack().unwrap();
         }
