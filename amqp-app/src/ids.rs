@@ -3,6 +3,8 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(feature = "files")]
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Returns the id of a message: a random number of this process, and a counter.
 pub(crate) fn unique() -> String {
@@ -16,6 +18,13 @@ pub(crate) fn unique() -> String {
 pub(crate) fn unique_at(micros: u128) -> String {
     let ([high, _], count) = next();
     format!("{micros}-{high:016x}-{count}")
+}
+
+/// Returns a part of a file's name at this time.
+#[cfg(feature = "files")]
+pub(crate) fn unique_now() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    unique_at(since.as_micros())
 }
 
 fn next() -> ([u64; 2], u64) {

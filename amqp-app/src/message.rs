@@ -27,7 +27,8 @@ use crate::formats;
 /// assert_eq!(message.properties().expiration.as_deref(), Some("60000"));
 /// ```
 ///
-/// With the feature `serde` it is stored in any format of serde, with the exact types of its properties and headers.
+/// With the feature `serde`, a `Message` implements `Serialize` and `Deserialize`, and keeps the exact types of its properties and
+/// headers.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Message {

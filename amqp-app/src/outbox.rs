@@ -66,8 +66,8 @@ pub trait Outbox: Send + 'static {
     /// The relay logs an error or a panic, and repeats the call after a delay.
     fn sent(&mut self, ids: &[Self::Id]) -> impl Future<Output = Result<(), BoxError>> + Send;
 
-    /// Returns why messages were left out of what [`take`](Self::take) has returned, each of them once. The relay logs and counts
-    /// them ([`RelayReport::left_out`]). By default there are none.
+    /// Returns the errors of messages that [`take`](Self::take) has skipped, or that were sent and cannot be removed. Each error is
+    /// returned once. The relay logs and counts them ([`RelayReport::left_out`]). By default there are none.
     fn left_out(&mut self) -> Vec<BoxError> {
         Vec::new()
     }
@@ -221,8 +221,7 @@ impl<P: Platform> Relaying<'_, P> {
         let (mut delay, mut most) = (RESTART_DELAY, RELAYED_MAX);
         while self.stop.get() < STOPPING {
             let taken = catching(Box::pin(async { outbox.take(most).await })).await;
-            let left_out = catching(Box::pin(async { outbox.left_out() })).await;
-            left_out.unwrap_or_else(|panic| vec![panic]).iter().for_each(|it| self.left_out(it));
+            self.take_left_out(&mut outbox).await;
             let (ids, messages) = match taken.and_then(|taken| taken) {
                 Ok(taken) if taken.is_empty() && self.end == End::Empty => break,
                 Ok(taken) if taken.is_empty() => {
@@ -281,6 +280,8 @@ impl<P: Platform> Relaying<'_, P> {
         let mut delay = RESTART_DELAY;
         loop {
             let marked = catching(Box::pin(async { outbox.sent(ids).await })).await;
+            // At a shutdown, the outbox is not asked again.
+            self.take_left_out(outbox).await;
             match marked.and_then(|marked| marked) {
                 Ok(()) => break,
                 Err(error) => {
@@ -306,6 +307,12 @@ impl<P: Platform> Relaying<'_, P> {
         report.last_error = Some(format!("{what}: {error}"));
     }
 
+    /// Logs and counts what the outbox has left out.
+    async fn take_left_out<O: Outbox>(&self, outbox: &mut O) {
+        let left_out = catching(Box::pin(async { outbox.left_out() })).await;
+        left_out.unwrap_or_else(|panic| vec![panic]).iter().for_each(|it| self.left_out(it));
+    }
+
     fn left_out(&self, error: &BoxError) {
         trace::left_out(error);
         let mut report = lock(self.report);
@@ -320,7 +327,7 @@ impl<P: Platform> Relaying<'_, P> {
     }
 }
 
-/// Gives a message without an id the one of its outbox.
+/// Sets the id of the outbox entry on a message without an id.
 fn identified<I: fmt::Display>((id, message): (I, Message)) -> (I, Message) {
     let message = match message.properties().message_id {
         Some(_) => message,

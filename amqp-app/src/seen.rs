@@ -17,6 +17,10 @@ use crate::sync::catching;
 ///
 /// Calls of several messages are made at the same time. On an asynchronous runtime they should not block for long.
 ///
+/// [`begin`](Self::begin) and [`done`](Self::done) have the time that is left of [`Consume::timeout`](crate::Consume::timeout).
+/// [`failed`](Self::failed) has 30 s, and so has `done` when [`Participants`](crate::Participants) have committed. The future may be
+/// dropped. If that of `begin` is dropped, its mark stays until it expires.
+///
 /// A process that is killed leaves its mark in the store. So a mark that only says that a message is being handled must expire
 /// by itself (a lease), after a longer time than a handler may take ([`Consume::timeout`](crate::Consume::timeout)). Until then
 /// its message waits. The marks of messages that are done may be deleted when no duplicate is expected any more.
@@ -60,7 +64,8 @@ use crate::sync::catching;
 /// }
 /// ```
 ///
-/// With the feature `serde`, a [`Message`] is stored in any format of serde.
+/// With the feature `serde`, a [`Message`] implements `Serialize` and `Deserialize`, and keeps the exact types of its properties and
+/// headers.
 pub trait Seen: Send + Sync + 'static {
     /// Marks a message as being handled, unless it has a mark. In a database that is one statement, such as
     /// `INSERT .. ON CONFLICT DO NOTHING`: of two calls at the same time, one alone may resolve to [`Begun::New`].
@@ -98,11 +103,12 @@ pub enum Begun {
     New,
     /// It was handled before. These replies are sent again, with the same ids, and it is acknowledged.
     Done(Vec<Message>),
-    /// It is being handled, in this process or in another one. It is given back after a pause, without an attempt.
+    /// It is being handled, in this process or in another one. The message waits a second and is given back, which is not an attempt.
+    /// A message of a quorum queue stays with its worker, which asks again each second.
     Running,
 }
 
-/// What a message is known by: its queue, because each queue may have a copy of a message, and its message id.
+/// Identifies a message in a store: its queue and its message id. Each queue may have a copy of a message.
 ///
 /// As text it is `<queue>/<id>`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

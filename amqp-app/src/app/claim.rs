@@ -1,7 +1,6 @@
 //! `Claim`: the mark of a message in the store of a source that deduplicates, while its handler runs.
 //!
-//! A claim that is dropped, with a handler that took too long or an application that has stopped, is given up by a task of its
-//! own.
+//! When a claim is dropped (handler timeout, application stopped), a separate task removes its mark.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -34,7 +33,7 @@ pub(crate) struct Claim {
     store: Arc<dyn Store>,
     id: SeenId,
     engine: Arc<Engine>,
-    /// The calls of the handler that run on after their timeout. The claim must not be given up before they end.
+    /// The calls of the handler that run on after their timeout. The mark must not be removed before they end.
     late: Late,
     is_open: bool,
     /// What is stored when other resources have committed.
@@ -107,11 +106,11 @@ impl Claim {
         }
     }
 
-    /// Gives the claim up, if nothing is stored yet.
+    /// Removes the mark, if nothing is stored yet.
     pub(crate) async fn failed(&mut self) {
         // A handler that blocks and is late has not ended: the drop waits for it.
         if self.is_open && self.late.count() == 0 {
-            give_up(&self.store, &self.id, &self.engine).await;
+            remove_mark(&self.store, &self.id, &self.engine).await;
             self.is_open = false;
         }
     }
@@ -126,17 +125,17 @@ impl Drop for Claim {
         let engine = Arc::clone(&self.engine);
         engine.add_tasks(1);
         let task = Task(Arc::clone(&engine));
-        let giving_up = async move {
+        let removing = async move {
             late.none().await;
-            give_up(&store, &id, &task.0).await;
+            remove_mark(&store, &id, &task.0).await;
             drop(task);
         };
         // A runtime that has ended takes no task: the mark stays until it expires.
-        drop(catch_unwind(AssertUnwindSafe(|| engine.runner.spawn(giving_up))));
+        drop(catch_unwind(AssertUnwindSafe(|| engine.runner.spawn(removing))));
     }
 }
 
-async fn give_up(store: &Arc<dyn Store>, id: &SeenId, engine: &Engine) {
+async fn remove_mark(store: &Arc<dyn Store>, id: &SeenId, engine: &Engine) {
     let deadline = engine.runner.now().checked_add(SEEN_TIMEOUT);
     match engine.runner.until(deadline, store.failed(id)).await {
         Some(Ok(())) => {}

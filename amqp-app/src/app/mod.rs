@@ -35,7 +35,7 @@ use self::report::Report;
 use self::shutdown::Shutdown;
 use self::systemd::Systemd;
 #[cfg(feature = "transaction-pool")]
-pub(crate) use self::transaction::is_partial;
+pub(crate) use self::transaction::{Uncommitted, commit};
 #[cfg(feature = "config")]
 use crate::config::Config;
 use crate::connections::{Connections, Dialled};

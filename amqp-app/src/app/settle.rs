@@ -14,7 +14,7 @@ use super::lane::Lane;
 use super::report::Counter;
 use super::sender::{Unsent, unix_seconds};
 use super::source::Source;
-use super::transaction::{self, Transacted};
+use super::transaction;
 use crate::context::{Held, Slot};
 use crate::copy::{self, Detail, Failed};
 use crate::decide::Step;
@@ -157,7 +157,7 @@ pub(crate) async fn answer<S>(
 /// Commits what was answered, in a transaction.
 pub(crate) async fn committed<S>(job: Job<'_, S>) -> bool {
     match job.tx {
-        Some(tx) => matches!(transaction::commit(tx).await, Transacted::Committed),
+        Some(tx) => transaction::commit(tx).await.is_ok(),
         None => true,
     }
 }

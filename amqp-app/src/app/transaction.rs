@@ -77,29 +77,52 @@ pub(crate) async fn transact<S>(
         }
     }
     let committed = commit(tx).await;
-    if matches!(committed, Transacted::Committed) {
+    if committed.is_ok() {
         messages.iter().for_each(|_| sending.done(&Ok(())));
     }
-    committed
+    committed.into()
 }
 
-/// Whether the broker has committed a part of a transaction, and refused the others.
-pub(crate) fn is_partial(error: &BrokerError) -> bool {
-    error.text.contains(PARTIAL)
+/// Why a commit was not confirmed.
+pub(crate) enum Uncommitted {
+    /// The connection was lost before the commit.
+    Lost(Error),
+    /// The connection was lost during the commit, or its reply did not come.
+    Unknown(Error),
+    /// The broker has refused it, and closed the channel.
+    Refused(BrokerError),
+    /// The broker has committed a part, and refused the others.
+    Partial(BrokerError),
 }
 
-/// Commits what is acknowledged, or given back.
-pub(crate) async fn commit(tx: &Tx) -> Transacted {
+/// Commits what was done on a channel in transaction mode.
+pub(crate) async fn commit(tx: &Tx) -> Result<(), Uncommitted> {
     match tx.commit().await {
-        Ok(()) => Transacted::Committed,
-        Err(Error::Channel(ChannelCause::ByBroker(error))) => match is_partial(&error) {
-            true => Transacted::Partial(error),
-            false => Transacted::Refused(error),
-        },
-        Err(Error::Interrupted { maybe_executed: false, .. }) => Transacted::Lost,
+        Ok(()) => Ok(()),
+        Err(Error::Channel(ChannelCause::ByBroker(error))) => {
+            Err(match error.text.contains(PARTIAL) {
+                true => Uncommitted::Partial(error),
+                false => Uncommitted::Refused(error),
+            })
+        }
+        Err(error @ Error::Interrupted { maybe_executed: false, .. }) => {
+            Err(Uncommitted::Lost(error))
+        }
         Err(error) => {
             close_if_silent(tx, &error).await;
-            Transacted::Unknown
+            Err(Uncommitted::Unknown(error))
+        }
+    }
+}
+
+impl From<Result<(), Uncommitted>> for Transacted {
+    fn from(committed: Result<(), Uncommitted>) -> Self {
+        match committed {
+            Ok(()) => Self::Committed,
+            Err(Uncommitted::Lost(_)) => Self::Lost,
+            Err(Uncommitted::Unknown(_)) => Self::Unknown,
+            Err(Uncommitted::Refused(error)) => Self::Refused(error),
+            Err(Uncommitted::Partial(error)) => Self::Partial(error),
         }
     }
 }

@@ -31,6 +31,14 @@ pub enum FileError {
         /// The file.
         path: PathBuf,
     },
+    /// An argument of a [`Reader`](crate::files::Reader) is longer than 255 bytes, and no message can have it.
+    #[error("the {field} of a reader has {bytes} bytes, more than 255")]
+    TooLong {
+        /// Which one: `exchange`, `routing key` or `content type`.
+        field: &'static str,
+        /// Its length.
+        bytes: usize,
+    },
     /// It is larger than the limit of its [`Reader`](crate::files::Reader).
     #[error("{} has {bytes} bytes, more than {most}: see `Reader::max_bytes`", path.display())]
     TooLarge {
@@ -84,7 +92,7 @@ pub enum PatternError {
         /// The name.
         part: String,
     },
-    /// A name is too long, or has so many variables that it can become too long.
+    /// A name is longer than 244 bytes, or its variables may make it longer.
     #[error("pattern {pattern:?}: the name {part:?} may become longer than {NAME_BYTES} bytes")]
     TooLong {
         /// The pattern.
@@ -100,8 +108,8 @@ pub enum PatternError {
         /// What follows the brace.
         rest: String,
     },
-    /// There is no such variable.
-    #[error("pattern {pattern:?}: no variable {name:?}: there are {LEGAL}")]
+    /// The variable is unknown.
+    #[error("pattern {pattern:?}: unknown variable {name:?}: the variables are {LEGAL}")]
     Unknown {
         /// The pattern.
         pattern: String,

@@ -67,7 +67,8 @@ impl Header {
         Self::read(body.with_file_name(header_name(name)))
     }
 
-    /// Makes the message again, with this body: to the exchange and with the routing key that it had.
+    /// Makes the message again, with this body: to the exchange and with the routing key that it had. Its `user_id` and `expiration`
+    /// are kept too. RabbitMQ refuses the `user_id` of another user than that of the connection.
     pub fn into_message(self, body: impl Into<Bytes>) -> Message {
         let properties = self.properties;
         Message::new(body).to(self.exchange, self.routing_key).property(|it| *it = properties)

@@ -34,8 +34,8 @@ fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(work))
 }
 
-/// What tells a file from another one that has its name later: its device, its inode, and a time, as the number of a removed file
-/// is used again. Systems other than Unix do not say it: there, all files of a name are the same.
+/// Identifies a file, so that a later file of the same name is recognised as another one: device, inode and a time, because inode
+/// numbers are reused. Systems other than Unix have no such numbers: there, all files of a name are the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Identity([u64; 2], [i64; 2]);
 

@@ -374,9 +374,9 @@ mod tests {
     #[test]
     fn a_pattern_that_cannot_be_used_is_an_error_with_what_is_legal() {
         for (pattern, expected) in [
-            ("${foo}", "no variable \"foo\": there are ${date}, ${msgid}"),
-            ("{}", "no variable \"\""),
-            ("${Date}", "no variable \"Date\""),
+            ("${foo}", "unknown variable \"foo\": the variables are ${date}, ${msgid}"),
+            ("{}", "unknown variable \"\""),
+            ("${Date}", "unknown variable \"Date\""),
             ("a-${date", "the brace of \"${date\" is not closed"),
             ("{msgid", "the brace of \"{msgid\" is not closed"),
             ("${a/b}", "the brace of \"${a\" is not closed"),

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use amqp_async::FieldValue;
+use amqp_async::types::ShortStr;
 
 use super::error::FileError;
 use super::name::{X_FILENAME, hash, shorten};
@@ -49,7 +50,7 @@ use crate::sync::{Promise, lock};
 /// use amqp_app::Relay;
 ///
 /// # async fn example<P: amqp_app::Asynchronous>(pool: Pool<P>, shutdown: Shutdown) -> Result<(), Box<dyn std::error::Error>> {
-/// let reader = Reader::new("/var/spool/orders", "order.created")?.content_type("text/xml");
+/// let reader = Reader::new("/var/spool/orders", "order.created")?.content_type("text/xml")?;
 /// let report = Relay::new(reader, &pool).run(shutdown).await?;
 /// println!("{} files sent", report.sent);
 /// # Ok(())
@@ -109,7 +110,8 @@ impl Reader {
     /// Creates a reader of a maildir, whose files are sent to the exchange `amq.topic` with a routing key. It blocks.
     ///
     /// # Errors
-    /// [`FileError::Io`] if a directory is missing and cannot be created, or if files of `new` cannot be moved to `cur`.
+    /// [`FileError::TooLong`] if the routing key has more than 255 bytes. [`FileError::Io`] if a directory is missing and cannot be
+    /// created, or if files of `new` cannot be moved to `cur`.
     pub fn new(
         directory: impl Into<PathBuf>,
         routing_key: impl Into<String>,
@@ -117,7 +119,7 @@ impl Reader {
         let spool = Spool {
             directory: directory.into(),
             exchange: "amq.topic".to_owned(),
-            routing_key: routing_key.into(),
+            routing_key: short("routing key", routing_key)?,
             content_type: "text/xml".to_owned(),
             most: FILE_BYTES,
             listed: VecDeque::new(),
@@ -131,17 +133,21 @@ impl Reader {
     }
 
     /// Sets the exchange. It is `amq.topic` by default.
-    #[must_use]
-    pub fn exchange(self, exchange: impl Into<String>) -> Self {
-        lock(&self.spool).exchange = exchange.into();
-        self
+    ///
+    /// # Errors
+    /// [`FileError::TooLong`] if it has more than 255 bytes.
+    pub fn exchange(self, exchange: impl Into<String>) -> Result<Self, FileError> {
+        lock(&self.spool).exchange = short("exchange", exchange)?;
+        Ok(self)
     }
 
     /// Sets the content type. It is `text/xml` by default.
-    #[must_use]
-    pub fn content_type(self, content_type: impl Into<String>) -> Self {
-        lock(&self.spool).content_type = content_type.into();
-        self
+    ///
+    /// # Errors
+    /// [`FileError::TooLong`] if it has more than 255 bytes.
+    pub fn content_type(self, content_type: impl Into<String>) -> Result<Self, FileError> {
+        lock(&self.spool).content_type = short("content type", content_type)?;
+        Ok(self)
     }
 
     /// Sets the maximum size of a file, 16 MiB by default. A broker has a limit for messages, which should not be lower: a file
@@ -323,8 +329,10 @@ impl Spool {
         if self.try_to_move().is_err() {
             return Err(error);
         }
-        self.unmoved.insert(sent.name.clone(), sent.clone());
-        self.faults.push(error);
+        // `sent` is repeated while another file has an error.
+        if self.unmoved.insert(sent.name.clone(), sent.clone()).as_ref() != Some(sent) {
+            self.faults.push(error);
+        }
         Ok(())
     }
 
@@ -348,6 +356,15 @@ impl Spool {
             first = first.and(synced);
         }
         first
+    }
+}
+
+/// What is a short string in the protocol. The broker would never get a message with a longer one.
+fn short(field: &'static str, text: impl Into<String>) -> Result<String, FileError> {
+    let text = text.into();
+    match ShortStr::new(&text) {
+        Ok(_) => Ok(text),
+        Err(_) => Err(FileError::TooLong { field, bytes: text.len() }),
     }
 }
 
@@ -399,8 +416,7 @@ fn move_sent(path: &Path, sent: &State, cur: &Path) -> io::Result<()> {
     let target = match fs::symlink_metadata(&target) {
         Err(error) if error.kind() == ErrorKind::NotFound => target,
         _ => {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let unique = ids::unique_at(since.as_micros());
+            let unique = ids::unique_now();
             let mut name = sent.name.clone();
             name.push("~");
             name.push(&unique);
@@ -431,8 +447,10 @@ mod tests {
         let taken = spool.take(10).unwrap();
         let state = &taken[0].0.state;
         let error = || FileError::io("move", &new.join("a"))(ErrorKind::PermissionDenied.into());
-        spool.not_moved(state, error()).unwrap();
-        assert_eq!(spool.faults.len(), 1);
+        for _ in 0..2 {
+            spool.not_moved(state, error()).unwrap();
+        }
+        assert_eq!(spool.faults.len(), 1, "each is reported once");
         spool.listed.clear();
         fs::write(new.join("b"), "second").unwrap();
         let taken = spool.take(10).unwrap();

@@ -77,7 +77,7 @@ impl Pairs {
         self.pairs.iter().map(|pair| Arc::clone(&pair.stored)).collect()
     }
 
-    /// Gives the files their names. If that fails, none has its name.
+    /// Renames the files to their final names. On error, both keep temporary names or are removed.
     pub(super) fn show(&mut self, claims: Vec<Claim>) -> Result<(), FileError> {
         self.claims = claims;
         let shown = self.pairs.iter_mut().try_for_each(Pair::show);
@@ -163,7 +163,7 @@ impl Pair {
         Ok(pair)
     }
 
-    /// Gives the files their names. If that fails, none has its name.
+    /// Renames the files to their final names. On error, both keep temporary names or are removed.
     fn show(&mut self) -> Result<(), FileError> {
         if self.stage != Stage::Hidden {
             return Err(FileError::io("write", &self.stored.path)(io::Error::other(
@@ -281,14 +281,39 @@ fn keep(path: &Path) -> io::Result<Option<PathBuf>> {
     let kept = temporary(path.parent().unwrap_or(path));
     // Some file systems have no links.
     if fs::hard_link(path, &kept).is_err() {
-        fs::copy(path, &kept)?;
+        copy(path, &kept)?;
     }
     Ok(Some(kept))
+}
+
+/// Copies a file. If that fails, nothing of the copy is left.
+fn copy(path: &Path, to: &Path) -> io::Result<()> {
+    if let Err(error) = fs::copy(path, to) {
+        remove(to);
+        return Err(error);
+    }
+    Ok(())
 }
 
 fn remove(path: &Path) {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => trace::not_removed(path, &error),
         _ => {}
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::env;
+    use std::process;
+
+    use super::*;
+
+    /// The memory of a process is a file whose first byte cannot be read.
+    #[test]
+    fn a_copy_that_fails_leaves_no_file() {
+        let to = env::temp_dir().join(format!("amqp-app-copy-{}", process::id()));
+        copy(Path::new("/proc/self/mem"), &to).unwrap_err();
+        assert!(!to.exists());
     }
 }

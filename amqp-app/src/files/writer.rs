@@ -232,8 +232,7 @@ const PREFIX: &str = ".amqp-app-";
 
 /// A name that no file has.
 pub(super) fn temporary(directory: &Path) -> PathBuf {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    directory.join(format!("{PREFIX}{}.tmp", ids::unique_at(since.as_micros())))
+    directory.join(format!("{PREFIX}{}.tmp", ids::unique_now()))
 }
 
 /// The empty path is that of the current directory.

@@ -15,7 +15,7 @@ use amqp_async::{BrokerError, ChannelCause, ReturnedMessage, Tx};
 use deadpool::managed::{self, Metrics, Object, PoolError, RecycleError, RecycleResult};
 
 use super::{Pool, Shared};
-use crate::app::is_partial;
+use crate::app::{Uncommitted, commit};
 use crate::error::Error;
 use crate::limits::TRANSACTIONS_MAX;
 use crate::message::Message;
@@ -36,7 +36,7 @@ impl<P: Platform> Default for Transactions<P> {
 impl<P: Asynchronous> Pool<P> {
     /// Begins a transaction on a connection of the pool: messages that are published together, or not at all. It contains no
     /// acknowledgements. Its channel is that of an earlier transaction, if one has ended. While as many transactions are open
-    /// as the pool [may have](Self::max_transactions), it waits for the end of one.
+    /// as the pool [may have](Self::max_transactions), it waits for the end of one, without a timeout.
     ///
     /// ```
     /// use amqp_app::{Message, Pool};
@@ -73,7 +73,7 @@ impl<P: Asynchronous> Pool<P> {
 impl Pool<amqp_blocking::Connector> {
     /// Begins a transaction on a connection of the pool: messages that are published together, or not at all. It contains no
     /// acknowledgements. Its channel is that of an earlier transaction, if one has ended. While as many transactions are open
-    /// as the pool [may have](Self::max_transactions), it blocks until one ends.
+    /// as the pool [may have](Self::max_transactions), it blocks until one ends, without a timeout.
     ///
     /// # Errors
     /// Those of [`connection`](Self::connection), and [`Error::Client`] if a channel could not be opened.
@@ -83,7 +83,8 @@ impl Pool<amqp_blocking::Connector> {
 }
 
 impl<P: Platform> Pool<P> {
-    /// Sets how many transactions may be open at a time, 16 by default, and at least one. Each has a channel.
+    /// Sets the maximum number of open transactions: 16 by default, and at least one. Each has a channel. The number is that of all
+    /// clones of the pool. A lower number ends no open transaction.
     #[must_use]
     pub fn max_transactions(self, most: usize) -> Self {
         let most = most.max(1);
@@ -182,7 +183,7 @@ pub enum TransactionError {
     #[error("the message cannot be sent: {0}")]
     Invalid(InvalidArgument),
     /// The connection was lost, or the pool was closed, before the commit. Nothing is published.
-    #[error("the connection was lost before the commit: {0}")]
+    #[error("the transaction ended before the commit: {0}")]
     Lost(amqp_async::Error),
     /// The broker has refused a part of the messages, because a queue is full. The others may be published, and it is not known
     /// which (<https://www.rabbitmq.com/docs/semantics#tx>).
@@ -228,7 +229,7 @@ impl<P: Asynchronous> Transaction<P> {
     /// effect.
     ///
     /// # Cancel safety
-    /// Cancel-safe: dropping the future has no effect.
+    /// Cancel-safe: the transaction is rolled back also if the future is dropped.
     pub async fn rollback(self) {
         self.undo().await;
     }
@@ -280,7 +281,7 @@ impl<P: Platform> Transaction<P> {
         if let Some(cause) = channel.close_cause() {
             return Err(not_begun(cause.into()));
         }
-        match lane.tx.commit().await {
+        match commit(&lane.tx).await {
             Ok(()) => {
                 lane.is_dirty.store(false, Ordering::Release);
                 let mut returned = Vec::new();
@@ -289,21 +290,10 @@ impl<P: Platform> Transaction<P> {
                 }
                 if returned.is_empty() { Ok(()) } else { Err(TransactionError::Returned(returned)) }
             }
-            Err(amqp_async::Error::Channel(ChannelCause::ByBroker(error))) => {
-                Err(match is_partial(&error) {
-                    true => TransactionError::Partial(error),
-                    false => TransactionError::Refused(error),
-                })
-            }
-            Err(error @ amqp_async::Error::Interrupted { maybe_executed: false, .. }) => {
-                Err(TransactionError::Lost(error))
-            }
-            Err(error) => {
-                if matches!(error, amqp_async::Error::Deadline { .. }) {
-                    drop(channel.close().await);
-                }
-                Err(TransactionError::Unknown(error))
-            }
+            Err(Uncommitted::Lost(error)) => Err(TransactionError::Lost(error)),
+            Err(Uncommitted::Unknown(error)) => Err(TransactionError::Unknown(error)),
+            Err(Uncommitted::Refused(error)) => Err(TransactionError::Refused(error)),
+            Err(Uncommitted::Partial(error)) => Err(TransactionError::Partial(error)),
         }
     }
 

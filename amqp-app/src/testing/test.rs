@@ -14,7 +14,7 @@ use crate::message::Message;
 use crate::platform::Asynchronous;
 use crate::sync::lock;
 
-/// A whole application on a model broker of its own, whose clock the test advances: a retry policy of ten minutes is tested in
+/// A whole application on a separate model broker, whose clock the test advances: a retry policy of ten minutes is tested in
 /// milliseconds.
 ///
 /// Methods panic when something fails, or when nothing happens within 10 s: they are for tests.

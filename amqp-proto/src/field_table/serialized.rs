@@ -7,7 +7,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::{FieldTable, FieldValue};
@@ -47,12 +47,19 @@ impl<'de> Deserialize<'de> for FieldTable {
     }
 }
 
+/// `serde_json` with its feature `arbitrary_precision`, which any crate of a build may enable, passes a number as a map with this key
+/// and the digits.
+const ARBITRARY: &str = "$serde_json::private::Number";
+
 /// Numbers, of which text formats such as JSON write only those that are finite. The others are text there.
 macro_rules! numbers {
     ($($name:ident $type:ident $serialize:ident;)*) => {
         $(
             pub(super) mod $name {
-                use super::{Deserialize, Deserializer, Error, Number, Serializer, ToString};
+                use super::{
+                    ARBITRARY, Deserialize, Deserializer, Error, MapAccess, Serializer, String,
+                    ToString, Unexpected, Visitor, fmt,
+                };
 
                 pub(in crate::field_table) fn serialize<S: Serializer>(
                     number: &$type,
@@ -70,9 +77,42 @@ macro_rules! numbers {
                     if !deserializer.is_human_readable() {
                         return $type::deserialize(deserializer);
                     }
-                    match Number::deserialize(deserializer)? {
-                        Number::Finite(number) => Ok(number),
-                        Number::Text(text) => text.parse().map_err(D::Error::custom),
+                    deserializer.deserialize_any(Number)
+                }
+
+                struct Number;
+
+                impl<'de> Visitor<'de> for Number {
+                    type Value = $type;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("a number, or one that is not finite as text")
+                    }
+
+                    #[allow(clippy::cast_possible_truncation, reason = "as serde reads an f32")]
+                    fn visit_f64<E: Error>(self, number: f64) -> Result<$type, E> {
+                        Ok(number as $type)
+                    }
+
+                    #[allow(clippy::cast_precision_loss, reason = "as serde reads integers")]
+                    fn visit_i64<E: Error>(self, number: i64) -> Result<$type, E> {
+                        Ok(number as $type)
+                    }
+
+                    #[allow(clippy::cast_precision_loss, reason = "as serde reads integers")]
+                    fn visit_u64<E: Error>(self, number: u64) -> Result<$type, E> {
+                        Ok(number as $type)
+                    }
+
+                    fn visit_str<E: Error>(self, text: &str) -> Result<$type, E> {
+                        text.parse().map_err(E::custom)
+                    }
+
+                    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<$type, A::Error> {
+                        match map.next_entry::<String, String>()? {
+                            Some((key, text)) if key == ARBITRARY => self.visit_str(&text),
+                            _ => Err(A::Error::invalid_type(Unexpected::Map, &self)),
+                        }
                     }
                 }
             }
@@ -83,13 +123,6 @@ macro_rules! numbers {
 numbers! {
     float f32 serialize_f32;
     double f64 serialize_f64;
-}
-
-#[derive(serde::Deserialize)]
-#[serde(untagged)]
-enum Number<T> {
-    Finite(T),
-    Text(String),
 }
 
 /// Bytes, which some formats write as a sequence of numbers.

@@ -7,6 +7,14 @@ use amqp_proto::{
     PropertiesRef, RawProperties, RawTable, ShortStr, TABLE_DEPTH_MAX,
 };
 
+#[cfg(feature = "serde")]
+use std::option::IntoIter;
+
+#[cfg(feature = "serde")]
+use serde::de::value::{self, MapAccessDeserializer, MapDeserializer};
+#[cfg(feature = "serde")]
+use serde::de::{Deserialize, IntoDeserializer};
+
 use crate::hex;
 
 fn s(text: &str) -> ShortStr<'_> {
@@ -495,5 +503,44 @@ fn what_is_shown_of_a_table_is_bounded() {
         for shown in [format!("{table:?}"), format!("{table:#?}")] {
             assert!(shown.len() < 1_100 && shown.ends_with("..."), "{} bytes", shown.len());
         }
+    }
+}
+
+/// A number as `serde_json` passes it with its feature `arbitrary_precision`: a map of one text.
+#[cfg(feature = "serde")]
+struct Digits(&'static str, &'static str);
+
+#[cfg(feature = "serde")]
+impl<'de> IntoDeserializer<'de> for Digits {
+    type Deserializer = MapDeserializer<'de, IntoIter<(&'static str, &'static str)>, value::Error>;
+
+    fn into_deserializer(self) -> Self::Deserializer {
+        MapDeserializer::new(Some((self.0, self.1)).into_iter())
+    }
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn numbers_are_read_with_arbitrary_precision_too() {
+    let read = |tag: &'static str, key, digits| {
+        let tagged = MapDeserializer::new(Some((tag, Digits(key, digits))).into_iter());
+        FieldValue::deserialize(MapAccessDeserializer::new(tagged))
+    };
+    let key = "$serde_json::private::Number";
+    for (tag, digits, expected) in [
+        ("f64", "0.1", FieldValue::from(0.1_f64)),
+        ("f64", "2.2250738585072014e-308", f64::MIN_POSITIVE.into()),
+        ("f64", "7", 7.0_f64.into()),
+        ("f32", "0.1", 0.1_f32.into()),
+        ("f32", "-7", (-7.0_f32).into()),
+    ] {
+        assert_eq!(read(tag, key, digits), Ok(expected));
+        assert!(read(tag, "another key", digits).is_err());
+    }
+    assert!(read("f64", key, "one").is_err());
+    // Integers, which some formats write for whole numbers.
+    for (json, expected) in [("7", 7.0), ("-7", -7.0)] {
+        let read = serde_json::from_str::<FieldValue>(&format!(r#"{{"f64":{json}}}"#));
+        assert_eq!(read.unwrap(), expected.into());
     }
 }

@@ -11,14 +11,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
-use amqp_app::files::{FileId, Reader, Writer};
+use amqp_app::files::{FileError, FileId, Reader, Writer};
 use amqp_app::prelude::*;
-use amqp_app::{BoxError, Outbox, Relay, RelayReport};
+use amqp_app::{BoxError, Outbox, Relay};
 use amqp_testkit::{Direction, Fault, ModelBroker, Proxy};
 
 use crate::at::{
     At, Client, Log, Make, on_model, on_rabbitmq, rabbitmq, source, unique, until, within,
 };
+use crate::relaying::relayed;
 
 on_model! {
     gr_25_a_file_is_sent_and_moved
@@ -89,6 +90,12 @@ impl Directory {
     pub(crate) fn names(&self) -> Vec<String> {
         self.files().into_keys().collect()
     }
+
+    /// Whether there are this many files, and none with a temporary name.
+    pub(crate) fn has(&self, count: usize) -> bool {
+        let names = self.names();
+        names.len() == count && names.iter().all(|it| !it.starts_with('.') && !it.contains("/."))
+    }
 }
 
 impl Drop for Directory {
@@ -106,21 +113,6 @@ async fn bound(client: &Client) -> (String, String) {
 
 async fn bind(client: &Client, queue: &str, key: &str) {
     client.channel.queue_bind(QueueBind::new(queue, "amq.topic", key)).await.unwrap();
-}
-
-/// Relays the files of a directory beside a script.
-async fn relayed<P: Make>(reader: Reader, platform: P, script: impl AsyncFnOnce()) -> RelayReport {
-    let pool = Pool::new(platform, 1).connect().await.unwrap();
-    let (stopper, shutdown) = Shutdown::manual();
-    let relay = Relay::new(reader, &pool).every(Duration::from_millis(5));
-    let script = async {
-        script().await;
-        stopper.stop();
-    };
-    let both = smol::future::zip(relay.run(shutdown), script);
-    let (report, ()) = within("the relay", both).await;
-    pool.close().await;
-    report.unwrap()
 }
 
 async fn gr_25_a_file_is_sent_and_moved<P: Make>(at: At<P>) {
@@ -189,7 +181,7 @@ async fn gr_25_a_file_that_reaches_no_queue_stays_until_it_does<P: Make>(at: At<
     let client = at.client().await;
     let (key, queue) = (unique("files.none"), client.queue("files").await);
     let spool = Directory::spool(&[("1", "first"), ("2", "second")]);
-    let reader = Reader::new(&spool.0, &key).unwrap().content_type("text/plain");
+    let reader = Reader::new(&spool.0, &key).unwrap().content_type("text/plain").unwrap();
     let takes = Arc::new(AtomicUsize::new(0));
     let outbox = Counting { reader, takes: Arc::clone(&takes) };
     let pool = Pool::new(at.platform.clone(), 1).connect().await.unwrap();
@@ -213,7 +205,8 @@ async fn gr_25_a_file_that_cannot_be_sent_stops_no_other<P: Make>(at: At<P>) {
     let client = at.client().await;
     let (key, queue) = bound(&client).await;
     let spool = Directory::spool(&[("large", "0123456789"), ("1", "first"), ("2", "second")]);
-    let reader = || Reader::new(&spool.0, &key).unwrap().max_bytes(9).exchange("amq.topic");
+    let reader =
+        || Reader::new(&spool.0, &key).unwrap().max_bytes(9).exchange("amq.topic").unwrap();
     let pool = Pool::new(at.platform.clone(), 1).connect().await.unwrap();
     let relay = Relay::new(reader(), &pool);
     let report = within("the relay", relay.run_until_empty(Shutdown::never())).await.unwrap();
@@ -344,6 +337,24 @@ fn gr_25_a_directory_to_which_no_file_can_be_moved_is_an_error() {
     assert!(error.contains("cannot move files to"), "{error}");
     fs::remove_file(spool.0.join("cur")).unwrap();
     assert_eq!(spool.names(), ["new/a"]);
+}
+
+/// A message with such a text cannot be sent, and the reader would try for ever.
+#[test]
+fn a_reader_takes_no_text_that_is_too_long_for_a_message() {
+    let directory = Directory::new();
+    let [fits, long] = [255, 256].map(|length| "x".repeat(length));
+    let reader = || Reader::new(&directory.0, &fits).unwrap();
+    reader().exchange(&fits).unwrap().content_type(&fits).unwrap();
+    for (result, text) in [
+        (Reader::new(&directory.0, &long), "the routing key of a reader has 256 bytes"),
+        (reader().exchange(&long), "the exchange of a reader has 256 bytes"),
+        (reader().content_type(&long), "the content type of a reader has 256 bytes"),
+    ] {
+        let error = result.unwrap_err();
+        assert!(matches!(error, FileError::TooLong { bytes: 256, .. }), "{error:?}");
+        assert!(error.to_string().starts_with(text), "{error}");
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod helping;
 mod hooks;
 mod kills;
 mod losing;
+mod marks;
 mod middleware;
 mod ordering;
 mod participants;

@@ -1,10 +1,11 @@
 //! Outboxes and their relays: through faults of the store and of the connection, nothing is lost, and duplicates have the same id.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::sync::{Arc, Mutex};
 
 use amqp_app::prelude::*;
-use amqp_app::{BoxError, Outbox, Pool, Relay, RelayReport};
+use amqp_app::{BoxError, Outbox, Pool, Relay, RelayReport, Stopper};
 use amqp_testkit::{Direction, Fault, ModelBroker, Proxy};
 
 use crate::at::{At, Make, on_model, on_rabbitmq, rabbitmq, unique, until, within};
@@ -94,10 +95,14 @@ pub(crate) fn check(received: &[(String, String)], count: usize) {
 }
 
 /// Runs a relay beside a script.
-async fn relayed<P: Make>(rows: &Rows, platform: P, script: impl AsyncFnOnce()) -> RelayReport {
+pub(crate) async fn relayed<P: Make>(
+    outbox: impl Outbox,
+    platform: P,
+    script: impl AsyncFnOnce(),
+) -> RelayReport {
     let pool = Pool::new(platform, 1).connect().await.unwrap();
     let (stopper, shutdown) = Shutdown::manual();
-    let relay = Relay::new(rows.clone(), &pool).every(Duration::from_millis(10));
+    let relay = Relay::new(outbox, &pool).every(Duration::from_millis(5));
     let script = async {
         script().await;
         stopper.stop();
@@ -122,7 +127,7 @@ async fn received<P: Make>(at: &At<P>, queue: &str) -> Vec<(String, String)> {
 async fn what_is_stored_is_sent_in_order_and_marked_after_its_confirm<P: Make>(at: At<P>) {
     let queue = at.client().await.queue("stored").await;
     let rows = Rows::of(250, &queue, Faults::None);
-    let report = relayed(&rows, at.platform.clone(), async || {
+    let report = relayed(rows.clone(), at.platform.clone(), async || {
         until("an empty outbox", async || rows.left() == 0).await;
         // More comes later. One has an id of its own.
         let own = Message::new("250").to_queue(&queue).message_id("250");
@@ -147,7 +152,7 @@ async fn an_outbox_loses_nothing_when_its_connection_is_cut<P: Make>(at: At<P>) 
         let rows = Rows::of(40, &queue, Faults::Some);
         let proxy = Proxy::start(at.port()).unwrap();
         proxy.before(direction, method, number, Fault::Cut);
-        let report = relayed(&rows, P::to(&proxy.uri()), async || {
+        let report = relayed(rows.clone(), P::to(&proxy.uri()), async || {
             until("an empty outbox", async || rows.left() == 0).await;
         })
         .await;
@@ -164,7 +169,7 @@ async fn a_message_that_is_not_confirmed_is_sent_again_with_those_behind_it<P: M
     let [queue, missing] = [client.queue("behind").await, unique("missing")];
     let rows = Rows::of(20, &queue, Faults::None);
     rows.rows.lock().unwrap().insert(7, Message::new("7").to(&missing, "key"));
-    let report = relayed(&rows, at.platform.clone(), async || {
+    let report = relayed(rows.clone(), at.platform.clone(), async || {
         until("those before it", async || rows.left() == 13).await;
         client.channel.exchange_declare(ExchangeDeclare::fanout(&missing)).await.unwrap();
         client.channel.queue_bind(QueueBind::new(&queue, &missing, "")).await.unwrap();
@@ -175,6 +180,47 @@ async fn a_message_that_is_not_confirmed_is_sent_again_with_those_behind_it<P: M
     assert!(report.failed > 0);
     check(&received(&at, &queue).await, 20);
     client.channel.exchange_delete(ExchangeDelete::new(&missing)).await.unwrap();
+}
+
+/// An outbox that cannot remove what it has sent, when the shutdown begins.
+struct Last {
+    queue: String,
+    stopper: Stopper,
+    faults: Vec<BoxError>,
+}
+
+impl Outbox for Last {
+    type Id = usize;
+
+    async fn take(&mut self, _: usize) -> Result<Vec<(usize, Message)>, BoxError> {
+        Ok(vec![(0, Message::new("last").to_queue(&self.queue))])
+    }
+
+    async fn sent(&mut self, _: &[usize]) -> Result<(), BoxError> {
+        self.faults.push("it cannot be removed".into());
+        self.stopper.stop();
+        Ok(())
+    }
+
+    fn left_out(&mut self) -> Vec<BoxError> {
+        mem::take(&mut self.faults)
+    }
+}
+
+#[test]
+fn what_is_left_out_at_the_end_is_reported() {
+    smol::block_on(async {
+        let at = At::<amqp_smol::Connector>::model();
+        let queue = at.client().await.queue("last").await;
+        let pool = Pool::new(at.platform.clone(), 1).connect().await.unwrap();
+        let (stopper, shutdown) = Shutdown::manual();
+        let relay = Relay::new(Last { queue, stopper, faults: Vec::new() }, &pool);
+        let report = within("the relay", relay.run(shutdown)).await.unwrap();
+        assert_eq!((report.sent, report.failed, report.left_out), (1, 0, 1), "{report:?}");
+        let expected = "outbox: message left out: it cannot be removed";
+        assert_eq!(report.last_error.as_deref(), Some(expected));
+        pool.close().await;
+    });
 }
 
 #[test]

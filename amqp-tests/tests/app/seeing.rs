@@ -1,19 +1,14 @@
 //! Sources that deduplicate: a store of the application says which messages were handled.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 use amqp_app::prelude::*;
 use amqp_app::{Begun, BoxError, Seen, SeenId};
-use amqp_testkit::{Direction, Fault, ModelBroker, Proxy};
-use amqp_tests::world::World;
+use amqp_testkit::{Direction, Fault, Proxy};
 
-use crate::at::{
-    At, Log, Make, beside, on_model, on_rabbitmq, on_tokio_multi_thread, sleep, source, text,
-    until, within,
-};
+use crate::at::{At, Log, Make, beside, on_model, on_rabbitmq, source, text, until, within};
 
 on_model! {
     a_duplicate_gets_the_same_replies_and_its_handler_is_not_called
@@ -39,8 +34,8 @@ on_rabbitmq! {
 
 /// A table in memory, which reports its calls.
 #[derive(Clone, Default)]
-struct Table {
-    rows: Arc<Mutex<BTreeMap<SeenId, Option<Vec<Message>>>>>,
+pub(crate) struct Table {
+    pub(crate) rows: Arc<Mutex<BTreeMap<SeenId, Option<Vec<Message>>>>>,
     log: Log,
     calls: Arc<AtomicUsize>,
     /// Whether each third call is an error, and each seventh panics.
@@ -50,8 +45,12 @@ struct Table {
 }
 
 impl Table {
-    fn new(log: &Log) -> Self {
+    pub(crate) fn new(log: &Log) -> Self {
         Self { log: log.clone(), ..Self::default() }
+    }
+
+    pub(crate) fn hanging(log: &Log) -> Self {
+        Self { hangs: true, ..Self::new(log) }
     }
 
     fn call(&self, name: &str, id: &SeenId) -> Result<(), BoxError> {
@@ -72,7 +71,7 @@ impl Table {
     }
 
     /// What is still marked as being handled.
-    fn running(&self) -> usize {
+    pub(crate) fn running(&self) -> usize {
         self.rows.lock().unwrap().values().filter(|replies| replies.is_none()).count()
     }
 }
@@ -112,11 +111,11 @@ impl Seen for Table {
 }
 
 /// Both ways in which a message is acknowledged.
-fn both(queue: &str) -> [Consume; 2] {
+pub(crate) fn both(queue: &str) -> [Consume; 2] {
     [source(queue), source(queue).transactional()]
 }
 
-fn identified(id: &str, queue: &str) -> Message {
+pub(crate) fn identified(id: &str, queue: &str) -> Message {
     Message::new(id.to_owned()).message_id(id).to_queue(queue)
 }
 
@@ -231,24 +230,18 @@ async fn what_is_being_handled_elsewhere_waits_and_counts_as_no_attempt<P: Make>
 async fn an_attempt_that_fails_removes_its_mark<P: Make>(at: At<P>) {
     let client = at.client().await;
     let queue = client.queue("requests").await;
-    for (how, panicked, timed_out) in [("fail", 0, 0), ("panic", 2, 0), ("hang", 0, 2)] {
+    for (how, panicked) in [("fail", 0), ("panic", 2)] {
         for consume in both(&queue) {
             let table = Table::new(&at.log);
             let handler = async |Text(how): Text, State(log): State<Log>| {
                 log.add("called");
                 match how.as_str() {
                     "panic" => panic!("of the handler"),
-                    "hang" => std::future::pending().await,
                     _ => Err::<(), _>("it failed"),
                 }
             };
             let policy = Retry::now(1).pause(Duration::from_millis(1));
             let consume = consume.on_failure(policy).deduplicate(table.clone());
-            // The others must not be late on a machine that is busy.
-            let consume = match how {
-                "hang" => consume.timeout(Duration::from_millis(50)),
-                _ => consume,
-            };
             let report = beside(at.app().consume(consume, handler), async |_| {
                 client.publish(identified(how, &queue)).await;
                 client.expect(&format!("{queue}.parked")).await.ack().unwrap();
@@ -258,7 +251,7 @@ async fn an_attempt_that_fails_removes_its_mark<P: Make>(at: At<P>) {
             assert_eq!(at.log.take(), [attempt.clone(), attempt].concat());
             assert_eq!(table.rows.lock().unwrap().len(), 0);
             assert_eq!((report.failed, report.parked), (2, 1), "{report:?}");
-            assert_eq!((report.panicked, report.timed_out), (panicked, timed_out), "{report:?}");
+            assert_eq!((report.panicked, report.timed_out), (panicked, 0), "{report:?}");
         }
     }
 }
@@ -394,7 +387,7 @@ async fn a_connection_that_is_lost_parts_no_replies_from_a_message_that_is_done<
     }
 }
 
-struct Resource(Log, bool);
+pub(crate) struct Resource(pub(crate) Log, pub(crate) bool);
 
 impl Participant for Resource {
     async fn vote(&mut self) -> Result<(), Failure> {
@@ -438,48 +431,6 @@ async fn participants_commit_before_a_message_is_done<P: Make>(at: At<P>) {
     }
 }
 
-/// In virtual time. The message is sent then, and its worker handles the next one.
-#[test]
-fn a_store_that_hangs_after_participants_have_committed_holds_no_worker() {
-    let world = World::new(1);
-    world.block_on(async {
-        let channel = world.connector().connect().await.unwrap().open_channel().await.unwrap();
-        channel.queue_declare(QueueDeclare::classic("requests")).await.unwrap();
-        for consume in both("requests") {
-            let log = Log::default();
-            let table = Table { hangs: true, ..Table::new(&log) };
-            let handler = async |participants: Participants, State(log): State<Log>| {
-                participants.join(Resource(log, true));
-            };
-            let consume = consume.concurrency(1).deduplicate(table.clone());
-            let app = App::with_state(world.connector(), log.clone()).consume(consume, handler);
-            let (stopper, shutdown) = Shutdown::manual();
-            let script = async {
-                for id in ["a", "b"] {
-                    channel.basic_publish(&identified(id, "requests")).await.unwrap();
-                }
-                let late = world.elapsed() + Duration::from_secs(600);
-                while log.lines().len() < 10 {
-                    assert!(world.elapsed() < late, "{:?}", log.lines());
-                    world.sleep(Duration::from_secs(1)).await;
-                }
-                stopper.stop();
-            };
-            let (report, ()) = smol::future::zip(app.run(shutdown), script).await;
-            let lines = ["a", "b"].map(|id| {
-                let (begin, done, failed) =
-                    (format!("begin {id}"), format!("done {id}"), format!("failed {id}"));
-                [begin, "votes".into(), "finishes".into(), done, failed]
-            });
-            assert_eq!(log.take(), lines.concat());
-            let report = report.unwrap();
-            assert_eq!((report.handled, report.failed), (2, 0), "{report:?}");
-            assert!(table.rows.lock().unwrap().is_empty());
-            assert_eq!(world.broker(|broker| broker.messages("requests").len()), 0);
-        }
-    });
-}
-
 async fn a_handler_that_takes_the_delivery_cannot_be_deduplicated<P: Make>(at: At<P>) {
     let client = at.client().await;
     let queue = client.queue("requests").await;
@@ -498,97 +449,4 @@ async fn a_source_with_batches_cannot_deduplicate<P: Make>(at: At<P>) {
     let app = at.app().consume(consume, async |texts: Batch<Text>| drop(texts));
     let error = app.run(Shutdown::never()).await.unwrap_err();
     assert!(error.to_string().contains("cannot deduplicate"), "{error}");
-}
-
-/// A handler that blocks until the test lets it go.
-fn blocked(log: Log, open: Arc<AtomicBool>) -> impl Fn() -> Message + Clone + Send + Sync {
-    move || {
-        log.add("called");
-        while !open.load(Ordering::Relaxed) {
-            thread::sleep(Duration::from_millis(2));
-        }
-        log.add("returned");
-        Message::new("reply").to_queue("answers")
-    }
-}
-
-/// Lets handlers go, also when a test fails: a runtime waits for them.
-struct Opened(Arc<AtomicBool>);
-
-impl Drop for Opened {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Otherwise another process would handle it at the same time.
-#[test]
-fn a_handler_that_blocks_longer_than_its_timeout_keeps_its_mark_until_it_returns() {
-    let at = At::<amqp_tokio::Connector>::model();
-    on_tokio_multi_thread(async {
-        let client = at.client().await;
-        let queue = client.queue("requests").await;
-        let (table, open) = (Table::new(&at.log), Arc::new(AtomicBool::new(false)));
-        let _opened = Opened(Arc::clone(&open));
-        let consume = source(queue.as_str()).timeout(Duration::from_millis(50));
-        let handler = blocking(blocked(at.log.clone(), Arc::clone(&open)));
-        let app = at.app().consume(consume.deduplicate(table.clone()), handler);
-        beside(app, async |_| {
-            client.publish(identified("r", &queue)).await;
-            client.expect(&format!("{queue}.parked")).await.ack().unwrap();
-            // Its thread may begin after the timeout.
-            within("the call", at.log.find("called")).await;
-            assert_eq!(
-                (at.log.lines(), table.running()),
-                (vec!["begin r".into(), "called".into()], 1)
-            );
-            open.store(true, Ordering::Relaxed);
-            at.log.reach(4).await;
-        })
-        .await;
-        assert_eq!(at.log.take(), ["begin r", "called", "returned", "failed r"]);
-    });
-}
-
-/// A thread cannot be interrupted: its outcome is stored when it has returned, and the next delivery gets it.
-#[test]
-fn a_thread_that_returns_after_the_end_of_its_application_marks_its_message_as_done() {
-    let model = ModelBroker::start().unwrap();
-    let connector = amqp_blocking::Connector::new(&model.uri()).unwrap();
-    let channel = connector.connect().unwrap().open_channel().unwrap();
-    for queue in ["requests", "answers"] {
-        channel.queue_declare(QueueDeclare::classic(queue)).unwrap();
-    }
-    channel.basic_publish(&identified("r", "requests")).unwrap();
-    let (log, open) = (Log::default(), Arc::new(AtomicBool::new(false)));
-    let table = Table::new(&log);
-    let app = |handler| {
-        let consume = source("requests").deduplicate(table.clone());
-        App::new(connector.clone()).consume(consume, handler)
-    };
-    let (stopper, shutdown) = Shutdown::manual();
-    let first = app(blocked(log.clone(), Arc::clone(&open)));
-    let running = thread::spawn(move || first.run(shutdown).unwrap());
-    smol::block_on(within("the call", log.find("called")));
-    stopper.stop_now();
-    assert_eq!(running.join().unwrap().abandoned, 1);
-    assert_eq!(table.running(), 1);
-    open.store(true, Ordering::Relaxed);
-    smol::block_on(within("the mark", log.find("done r")));
-    assert_eq!(log.take(), ["begin r", "called", "returned", "done r"]);
-
-    let (stopper, shutdown) = Shutdown::manual();
-    let second = app(blocked(log.clone(), open));
-    let running = thread::spawn(move || second.run(shutdown).unwrap());
-    let answer = smol::block_on(within("the reply", async {
-        loop {
-            if let Some(answer) = channel.basic_get("answers").unwrap() {
-                break answer;
-            }
-            sleep(Duration::from_millis(2)).await;
-        }
-    }));
-    assert_eq!(answer.properties().unwrap().message_id.as_deref(), Some("r#0"));
-    stopper.stop();
-    assert_eq!((running.join().unwrap().handled, log.take()), (1, vec!["begin r".to_owned()]));
 }
