@@ -9,6 +9,10 @@ use std::time::Duration;
 
 use crate::at::{At, Client};
 
+/// What `signalled` is started with: it runs on tokio and on threads, and acknowledges its messages behind their handlers or in transactions.
+const MODES: [&[&str]; 4] =
+    [&[], &["--threads"], &["--transactional"], &["--threads", "--transactional"]];
+
 /// The program `signalled`.
 struct Signalled {
     child: Child,
@@ -18,13 +22,13 @@ struct Signalled {
 
 impl Signalled {
     /// Starts it, and waits until its three workers have a message each.
-    fn start(uri: &str, queue: &str) -> Self {
-        Self::start_with(uri, queue, &[])
+    fn start(uri: &str, queue: &str, mode: &[&str]) -> Self {
+        Self::start_with(uri, queue, mode, &[])
     }
 
-    fn start_with(uri: &str, queue: &str, variables: &[(&str, &str)]) -> Self {
+    fn start_with(uri: &str, queue: &str, mode: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut program = Command::new(env!("CARGO_BIN_EXE_signalled"));
-        program.args([uri, queue]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        program.args([uri, queue]).args(mode).stdin(Stdio::piped()).stdout(Stdio::piped());
         program.env_remove("NOTIFY_SOCKET").envs(variables.iter().copied());
         let mut child = program.spawn().unwrap();
         let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
@@ -81,14 +85,16 @@ async fn ready(client: &Client, queue: &str, expected: u32) {
 
 #[test]
 fn gr_23_a_signal_lets_the_messages_in_work_finish_and_leaves_the_others() {
-    for (signal, code) in [("TERM", 0), ("INT", 0), ("HUP", 0), ("USR1", 1)] {
+    let signals = [("TERM", 0), ("INT", 0), ("HUP", 0), ("USR1", 1)];
+    for (mode, (signal, code)) in MODES.iter().flat_map(|mode| signals.map(|it| (mode, it))) {
         with_fifty(async |at, client, queue| {
-            let mut signalled = Signalled::start(&at.uri, queue);
+            let mut signalled = Signalled::start(&at.uri, queue, mode);
             signalled.signal(signal);
             assert_eq!(signalled.line(), "stopping\n");
             signalled.input.write_all(b"go on\n").unwrap();
             let ended = signalled.end();
-            assert_eq!(ended, ("3 handled, 0 abandoned\n".to_owned(), Some(code)), "SIG{signal}");
+            let expected = ("3 handled, 0 abandoned\n".to_owned(), Some(code));
+            assert_eq!(ended, expected, "SIG{signal} {mode:?}");
             ready(client, queue, 47).await;
         });
     }
@@ -96,14 +102,15 @@ fn gr_23_a_signal_lets_the_messages_in_work_finish_and_leaves_the_others() {
 
 #[test]
 fn gr_23_a_second_signal_ends_at_once_and_loses_nothing() {
-    for (second, code) in [("TERM", 0), ("USR1", 0)] {
+    let signals = [("TERM", 0), ("USR1", 0)];
+    for (mode, (second, code)) in MODES.iter().flat_map(|mode| signals.map(|it| (mode, it))) {
         with_fifty(async |at, client, queue| {
-            let mut signalled = Signalled::start(&at.uri, queue);
+            let mut signalled = Signalled::start(&at.uri, queue, mode);
             signalled.signal("TERM");
             assert_eq!(signalled.line(), "stopping\n");
             signalled.signal(second);
             let ended = signalled.end();
-            assert_eq!(ended, ("0 handled, 3 abandoned\n".to_owned(), Some(code)));
+            assert_eq!(ended, ("0 handled, 3 abandoned\n".to_owned(), Some(code)), "{mode:?}");
             ready(client, queue, 50).await;
         });
     }
@@ -122,7 +129,7 @@ fn systemd_hears_when_a_service_is_ready_lives_and_stops() {
     };
     with_fifty(async |at, _, queue| {
         let variables = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "20000")];
-        let mut signalled = Signalled::start_with(&at.uri, queue, &variables);
+        let mut signalled = Signalled::start_with(&at.uri, queue, &[], &variables);
         assert_eq!([heard(), heard(), heard()], ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]);
         signalled.signal("TERM");
         while heard() != "STOPPING=1" {}

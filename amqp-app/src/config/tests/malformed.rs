@@ -10,7 +10,7 @@ const SECTIONS: &str = "a configuration has the sections \"connection\", \"consu
 
 #[test]
 fn gr_20_what_is_wrong_is_named_with_its_place_and_with_what_is_legal() {
-    let mut cases = 0;
+    let (mut cases, folder) = (0, Folder::new());
     for case in include_str!("malformed.txt").split("----\n").skip(1) {
         let (text, expected) = case.split_once("\n=> ").unwrap();
         let error = text.parse::<Config>().map(drop).unwrap_err();
@@ -18,6 +18,18 @@ fn gr_20_what_is_wrong_is_named_with_its_place_and_with_what_is_legal() {
         assert!(!format!("{error:?}").contains(SECRET), "{text}");
         assert!(error.line().is_some() && error.column().is_some(), "{text}");
         assert!(error.to_string().ends_with(error.message()), "{text}");
+
+        // The same file on the disk: its path is named too.
+        let path = folder.write("app.toml", text);
+        let of_file = Config::load(&path).map(drop).unwrap_err();
+        let place = (error.line().unwrap(), error.column().unwrap());
+        assert_eq!(
+            of_file.to_string(),
+            format!("{}:{}:{}: {}", path.display(), place.0, place.1, error.message())
+        );
+        let named = (of_file.path(), of_file.line().zip(of_file.column()));
+        assert_eq!(named, (Some(&*path), Some(place)), "{text}");
+        assert!(!format!("{of_file:?}").contains(SECRET), "{text}");
         cases += 1;
     }
     assert!(cases >= 60, "{cases}");

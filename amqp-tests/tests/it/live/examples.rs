@@ -232,12 +232,22 @@ fn demonstrates(name: &str, url: Option<&str>, expected: &[&str]) -> String {
 
 #[test]
 fn np_14_gr_23_a_signal_stops_an_application() {
-    for (signal, code) in [("INT", 0), ("TERM", 0), ("HUP", 0), ("USR1", 1)] {
-        let mut service = Running::start("billing", None);
+    // Where no other test runs them on RabbitMQ.
+    let (node, host) = (rabbitmq(), "signals");
+    node.ctl(&["add_vhost", host]).unwrap();
+    node.ctl(&["set_permissions", "-p", host, "guest", ".*", ".*", ".*"]).unwrap();
+    let on_rabbitmq = node.uri().replace("%2f", host);
+    let signals = [("INT", 0), ("TERM", 0), ("HUP", 0), ("USR1", 1)];
+    let programs = ["billing", "billing_threads"];
+    let all = programs.iter().flat_map(|name| signals.map(|it| (name, it)));
+    let all = all.flat_map(|it| [None, Some(on_rabbitmq.as_str())].map(|url| (it, url)));
+    for ((name, (signal, code)), url) in all {
+        let mut service = Running::start(name, url);
         assert_eq!(service.line(), "billing; stop with Ctrl-C\n");
         service.signal(signal);
         assert_eq!(service.line(), "0 handled, 0 parked\n");
-        assert_eq!(service.child.wait().unwrap().code(), Some(code), "SIG{signal}");
+        let ended = service.child.wait().unwrap().code();
+        assert_eq!(ended, Some(code), "SIG{signal} {name} {url:?}");
     }
 }
 
