@@ -184,7 +184,18 @@ impl Connection {
     /// # Cancel safety
     /// Cancel-safe: dropping the future has no effect.
     pub fn closed(&self) -> Closed {
-        Closed { shared: Arc::clone(&self.inner.shared), ticket: None, done: false }
+        self.waits_for(false)
+    }
+
+    /// Waits until the connection is closed, and its driver is dropped with the socket. A connection that is closed while it is
+    /// being recovered may still dial for a moment.
+    #[doc(hidden)]
+    pub fn driver_dropped(&self) -> Closed {
+        self.waits_for(true)
+    }
+
+    fn waits_for(&self, driver: bool) -> Closed {
+        Closed { shared: Arc::clone(&self.inner.shared), ticket: None, driver, done: false }
     }
 
     /// Returns whether the connection is open. `false` while it is being recovered, and once a close has begun.
@@ -310,6 +321,8 @@ impl Drop for OpeningChannel {
 pub struct Closed {
     shared: Arc<Shared>,
     ticket: Option<u64>,
+    /// Whether it waits for the end of the driver too.
+    driver: bool,
     done: bool,
 }
 
@@ -317,13 +330,13 @@ impl Future for Closed {
     type Output = CloseCause;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CloseCause> {
-        let Self { shared, ticket, done } = &mut *self;
+        let Self { shared, ticket, driver, done } = &mut *self;
         if *done {
             return Poll::Pending;
         }
         let result = shared.with(|state| match state.session.cause() {
-            Some(cause) => Poll::Ready(cause.clone()),
-            None => {
+            Some(cause) if !*driver || state.is_driver_dropped => Poll::Ready(cause.clone()),
+            _ => {
                 state.lifecycle.wait(ticket, cx.waker(), &mut state.released);
                 Poll::Pending
             }

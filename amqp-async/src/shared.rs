@@ -47,6 +47,8 @@ pub(crate) struct State {
     losses: Arc<AtomicU32>,
     /// The waker of the driver, while it sleeps.
     driver: Option<Waker>,
+    /// Whether the driver was dropped, and with it what it has dialled.
+    pub(crate) is_driver_dropped: bool,
     sleep: Sleep,
 }
 
@@ -89,6 +91,7 @@ impl Shared {
             listeners: Listeners::default(),
             hook: None,
             driver: None,
+            is_driver_dropped: false,
             sleep: Sleep::default(),
         };
         Self { state: Mutex::new(state), clock, losses }
@@ -209,6 +212,8 @@ impl State {
         let driver = self.driver.take();
         self.released.drop_waker(driver);
         self.end_hook();
+        self.is_driver_dropped = true;
+        self.lifecycle.wake_all(&mut self.released);
     }
 
     /// Replaces the session with one that has ended, and wakes everything that waits.

@@ -138,7 +138,7 @@ impl<P: Asynchronous> Pool<P> {
     }
 
     /// Closes all connections gracefully: listeners and consumers are cancelled, publishes are confirmed. Resolves when the
-    /// connections are closed, at most 10 s and the configured close timeout later. Then [`connection`](Self::connection) opens
+    /// connections and their sockets are closed, at most 11 s and the configured close timeout later. Then [`connection`](Self::connection) opens
     /// them again.
     ///
     /// # Cancel safety
@@ -324,6 +324,7 @@ impl<P: Platform> Closing<P> {
         // What fails here ends with the close.
         let _ = lent.connection().drain(POOL_DRAIN).await;
         lent.connection().close().await;
+        lent.connection().driver_dropped().await;
     }
 }
 
@@ -359,7 +360,10 @@ impl<P: Platform> Attempt<P> {
             let unwanted = self.shared.lock().slots.opened(self.index, lent);
             match unwanted {
                 None => self.answered = true,
-                Some(lent) => drop(lent.connection().close().await),
+                Some(lent) => {
+                    lent.connection().close().await;
+                    lent.connection().driver_dropped().await;
+                }
             }
         } else if let Some(Err(error)) = opened {
             self.shared.lock().failure = Some(error);

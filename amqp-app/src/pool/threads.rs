@@ -41,8 +41,8 @@ impl Pool<Connector> {
     }
 
     /// Closes all connections gracefully: listeners and consumers are cancelled, publishes are confirmed. Returns when the
-    /// connections are closed, at most 10 s and the configured close timeout later. A connection that is being opened is
-    /// waited for, up to the configured connect timeout. [`connection`](Self::connection) opens them again.
+    /// connections and their sockets are closed, at most 11 s and the configured close timeout later. A connection that is being
+    /// opened is waited for, up to the configured connect timeout. [`connection`](Self::connection) opens them again.
     pub fn close(&self) {
         Threads.block_on(self.close_all());
     }

@@ -131,3 +131,18 @@ async fn ends_beside_borrowers(world: &World) {
     };
     smol::future::zip(borrowing, closing).await;
 }
+
+/// Also the line that is being dialled to recover a connection.
+#[test]
+fn l6_a_close_ends_a_recovery_that_dials() {
+    play(0..50, &ends_a_recovery);
+}
+
+async fn ends_a_recovery(world: &World) {
+    let pool = Pool::new(world.connector().recovery(recovering()), 1).connect().await.unwrap();
+    world.do_not_answer(Duration::from_secs(3_600));
+    world.cut();
+    until(world, "a recovery", || pool.status().recovering == 1 && world.lines() == 1).await;
+    closes(world, &pool).await;
+    assert_eq!(world.lines(), 0);
+}
