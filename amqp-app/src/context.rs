@@ -12,6 +12,8 @@ use bytes::Bytes;
 
 use crate::copy;
 use crate::failure::Failure;
+#[cfg(feature = "files")]
+use crate::files::Commit;
 use crate::late::Late;
 use crate::message::Message;
 use crate::participants::{Joined, Joint};
@@ -49,7 +51,7 @@ struct Shared {
     refused: Mutex<Option<Failure>>,
     /// The same for all messages that are committed together.
     #[cfg(feature = "files")]
-    commit: OnceLock<Arc<()>>,
+    commit: OnceLock<Arc<Commit>>,
 }
 
 enum Content {
@@ -312,7 +314,7 @@ impl<S> Context<S> {
 
     /// What is the same for all messages that are committed together, and for no others.
     #[cfg(feature = "files")]
-    pub(crate) fn commit(&self) -> &Arc<()> {
+    pub(crate) fn commit(&self) -> &Arc<Commit> {
         self.shared.commit.get_or_init(Arc::default)
     }
 

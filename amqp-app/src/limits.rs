@@ -189,6 +189,11 @@ pub const FILES_TAKEN_BYTES: usize = 16 << 20;
 pub const TEMPORARY_KEPT: Duration = Duration::from_secs(86_400);
 
 #[cfg(feature = "files")]
-/// The number of directories that a [`Writer`](crate::files::Writer) knows to exist and to be free of old temporary files.
-/// Patterns have one for each day, or one for each routing key.
+/// The number of directories that a [`Writer`](crate::files::Writer) knows to exist and to be free of old temporary files. The oldest
+/// one is forgotten first. Patterns have one for each day, or one for each routing key.
 pub const DIRECTORIES_MAX: usize = 64;
+
+#[cfg(feature = "files")]
+/// How long a [`Writer`](crate::files::Writer) with more directories than it knows waits before it looks for old temporary files in
+/// another one. To read a directory with many files takes long.
+pub const SCAN_PAUSE: Duration = Duration::from_secs(60);

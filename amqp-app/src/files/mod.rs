@@ -4,6 +4,8 @@
 //! [`Writer`] is a handler: it stores each message as a file, and its properties as another one. See the guide's page
 //! [`files`](crate::guide::files).
 
+mod busy;
+mod directories;
 mod error;
 mod header;
 mod name;
@@ -11,6 +13,7 @@ mod reader;
 mod stored;
 mod writer;
 
+pub(crate) use busy::Commit;
 pub use error::{FileError, PatternError};
 pub use header::Header;
 pub use name::{file_name, header_name, is_header_name};

@@ -1,7 +1,7 @@
 //! The names of files for messages: a pattern, and what a message may put into it. Without I/O.
 //!
-//! Values come from whoever publishes. They are encoded so that two of them never become one, and so that none of them reaches
-//! another directory.
+//! Publishers choose the values. They are encoded so that none of them reaches another directory, and so that different values of a
+//! variable are written differently, within limits that [`file_name`] names.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -15,6 +15,9 @@ use crate::limits::{DATE_BYTES, NAME_BYTES, SHORTENED_BYTES, UNIQUE_BYTES};
 
 /// The header that names the file of which a message was made.
 pub(crate) const X_FILENAME: &str = "X-Filename";
+
+/// What stands for an empty routing key.
+const EMPTY: &str = "_";
 
 /// What a header's file has in its name, before the extension.
 const HEADER: &str = ".header";
@@ -32,13 +35,19 @@ const HEADER: &str = ".header";
 /// `{date}` is the same as `${date}`, and `$$` is a dollar sign. Only a `/` of the pattern begins a sub-directory.
 ///
 /// Values of a message never do. These characters are written as `%` and two hexadecimal digits, on every system: `/`, `\`,
-/// `%`, `:`, `*`, `?`, `"`, `<`, `>`, `|`, control characters, and a dot at the beginning or, like a space, at the end of a name.
-/// A value that would make a name too long for a file system is cut, and ends with `~` and a hash of the whole value. So different
-/// values are written differently.
+/// `%`, `~`, `:`, `*`, `?`, `"`, `<`, `>`, `|`, control characters of ASCII, and a dot at the beginning or, like a space, at the end
+/// of a name. A value that would make a name too long for a file system is cut, and ends with `~` and a hash of the whole value.
 ///
 /// A message without an id has the unique part in place of `${msgid}`, and so has one without a text in `X-Filename`. An empty
-/// routing key is `_`. A name that would be that of a [file with a header](header_name) has `%68` in place of the `h` of
-/// `header`.
+/// routing key is `_`, and a value that is `_` is `%5F`. A name that would be that of a [file with a header](header_name) has `%68` in
+/// place of the `h` of `header`.
+///
+/// So different values of a variable are written differently, within these limits:
+///
+/// * The hash has 64 bits, and is not a cryptographic one. A publisher can make two long values with the same hash.
+/// * A file system that ignores case takes `a` and `A` for the same. A [`Writer`](crate::files::Writer) stores them one after the other.
+/// * Names of Windows devices, such as `CON`, are not encoded. Begin the pattern with a text there.
+/// * Control characters beyond ASCII are not encoded.
 ///
 /// ```
 /// use amqp_app::files::file_name;
@@ -172,7 +181,7 @@ fn parse_name(pattern: &str, part: &str) -> Result<Vec<Piece>, PatternError> {
                 continue;
             }
             '$' | '}' => return Err(PatternError::Lone { pattern: owned(), character }),
-            _ if needs_code(character) && character != '%' => {
+            _ if needs_code(character) && !matches!(character, '%' | '~') => {
                 return Err(PatternError::Character { pattern: owned(), character });
             }
             _ => {
@@ -239,6 +248,7 @@ impl Values<'_> {
                 Piece::Variable(variable) => match self.value(*variable) {
                     Some(value) => (Cow::Owned(encode(value, place == 0, place == last)), true),
                     None if *variable == Variable::Date => (Cow::Borrowed(&*self.date), false),
+                    None if *variable == Variable::RoutingKey => (Cow::Borrowed(EMPTY), true),
                     None => (Cow::Borrowed(&*self.unique), *variable != Variable::Unique),
                 },
             });
@@ -266,7 +276,6 @@ impl Values<'_> {
             Variable::XFilename => {
                 self.properties.headers.as_ref().and_then(|it| it.get(X_FILENAME)?.as_str())
             }
-            Variable::RoutingKey if self.routing_key.is_empty() => Some("_"),
             Variable::RoutingKey => Some(self.routing_key),
         };
         text.filter(|text| !text.is_empty())
@@ -276,7 +285,7 @@ impl Values<'_> {
 /// Whether a character of a value is written in hexadecimal digits.
 fn needs_code(character: char) -> bool {
     character.is_ascii_control()
-        || matches!(character, '/' | '\\' | '%' | ':' | '*' | '?' | '"' | '<' | '>' | '|')
+        || matches!(character, '/' | '\\' | '%' | '~' | ':' | '*' | '?' | '"' | '<' | '>' | '|')
 }
 
 fn encode(value: &str, is_first: bool, is_last: bool) -> String {
@@ -286,7 +295,7 @@ fn encode(value: &str, is_first: bool, is_last: bool) -> String {
         let ends = is_last
             && place + character.len_utf8() == value.len()
             && matches!(character, '.' | ' ');
-        if begins || ends || needs_code(character) {
+        if begins || ends || value == EMPTY || needs_code(character) {
             // All of these are ASCII.
             let _ = write!(encoded, "%{:02X}", u32::from(character));
         } else {
@@ -427,6 +436,9 @@ mod tests {
             ("x.header.header", "x.%68eader.%68eader"),
             ("x.header.header.xml", "x.header.%68eader.xml"),
             (".header", "%2Eheader"),
+            ("a~0123456789abcdef", "a%7E0123456789abcdef"),
+            ("_", "%5F"),
+            ("__", "__"),
         ] {
             assert_eq!(name("${xfilename}", "", &named(value)), expected);
             assert_eq!(name("${msgid}", "", &Properties::new().message_id(value)), expected);
@@ -434,6 +446,7 @@ mod tests {
         }
         assert_eq!(name("x-${routing_key}-x", ".", &Properties::new()), "x-.-x");
         assert_eq!(name("${routing_key}", "", &Properties::new()), "_");
+        assert_eq!(name("${msgid}~1", "", &Properties::new().message_id("~")), "%7E~1");
         // Nothing that is missing lets two messages have one name.
         let none = [Properties::new(), Properties::new().message_id(""), named(""), named(7)];
         let names = none.iter().flat_map(|none| {
@@ -454,6 +467,9 @@ mod tests {
         for name in names {
             assert!(name.len() <= NAME_BYTES && name.len() > NAME_BYTES - 5, "{name}");
             assert!(name.ends_with(".xml") && name.contains('~'));
+            // No other value is written as it is.
+            let again = super::file_name("{xfilename}", "", &named(&*name)).unwrap();
+            assert_ne!(again, name);
             let (cut, _) = name.split_once('~').unwrap();
             assert_eq!(cut.replace("%25", ""), "Ü".repeat(cut.matches('Ü').count()));
         }
@@ -514,7 +530,7 @@ mod tests {
     fn no_text_of_a_message_leaves_its_directory() {
         let alphabet = [
             "/", "..", ".", "\0", "\\", "%", "%2F", "a", "~", "é", "𝄞", ".header", ".xml", " ",
-            "$", "{",
+            "$", "{", "_",
         ];
         let mut seed = 7_u64;
         let mut random = |below: usize| {

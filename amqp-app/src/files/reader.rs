@@ -13,9 +13,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use amqp_async::FieldValue;
 use amqp_async::types::ShortStr;
 
+use super::directories::temporary;
 use super::error::FileError;
 use super::name::{X_FILENAME, hash, shorten};
-use super::writer::temporary;
 use super::{Identity, caught, sync_directory};
 use crate::failure::BoxError;
 use crate::ids;

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::busy::Claim;
+use super::directories::temporary;
 use super::error::FileError;
 use super::header::Header;
-use super::writer::{Claim, temporary};
 use super::{Identity, sync_directory};
 use crate::trace;
 
@@ -21,7 +22,7 @@ pub struct Stored {
     pub(super) header_path: PathBuf,
     pub(super) header: Header,
     pub(super) body: Bytes,
-    /// What other messages with this name ask for too.
+    /// What other messages with this name claim too.
     pub(super) claim: PathBuf,
 }
 
@@ -98,8 +99,7 @@ impl Pairs {
         self.claims.clear();
     }
 
-    /// Removes the files, and gives what they have replaced its name again. The last ones first: they may have replaced others of
-    /// these.
+    /// Removes the files, and gives what they have replaced its name again.
     pub(super) fn undo(&mut self) {
         self.pairs.iter_mut().rev().for_each(Pair::undo);
         self.claims.clear();

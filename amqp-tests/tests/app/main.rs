@@ -17,6 +17,7 @@ mod kills;
 mod losing;
 mod marks;
 mod middleware;
+mod naming;
 mod ordering;
 mod participants;
 mod points;
