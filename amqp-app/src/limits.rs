@@ -92,6 +92,12 @@ pub const TEST_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a step of a test looks for what it expects.
 pub const TEST_POLL: Duration = Duration::from_millis(1);
 
+/// How long a step of a test waits for a RabbitMQ: a node that other tests share, on a busy machine, takes seconds for a call.
+pub const VHOST_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often a step of a test asks a RabbitMQ: more often, and many tests keep a node busy by asking.
+pub const VHOST_POLL: Duration = Duration::from_millis(20);
+
 /// How long tasks have to end when their messages were given back. Only a thread whose handler does not return needs longer.
 pub const ABANDONED_WAIT: Duration = Duration::from_millis(500);
 

@@ -25,6 +25,8 @@ const POLL: Duration = Duration::from_millis(50);
 const COOKIE: &str = "home/.erlang.cookie";
 /// The ports on which nodes listen.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
+/// The environment variable with the arguments of a server's Erlang.
+const ERLANG_ARGUMENTS: &str = "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS";
 /// The environment variable that names the folder of RabbitMQ's programs, in place of those that are installed.
 const PROGRAMS_VARIABLE: &str = "AMQP_TESTKIT_RABBITMQ";
 /// The folder of the programs of Debian's package. Its wrappers in other folders switch the user.
@@ -211,6 +213,16 @@ impl RabbitMq {
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         let command = format!("rabbitmqctl {}", arguments.join(" "));
         Err(RabbitMqError::Command { command, output: text + &error })
+    }
+
+    /// Returns the command with which another process runs `rabbitmqctl` on this node: a program and its arguments, separated
+    /// by spaces.
+    pub fn ctl_command(&self) -> String {
+        // Its arguments have spaces, and are those of the server.
+        let variables = self.environment.iter().filter(|(name, _)| *name != ERLANG_ARGUMENTS);
+        let variables = variables.map(|(name, value)| format!("{name}={value} "));
+        let program = self.programs.join("rabbitmqctl");
+        format!("env {}{} -q", variables.collect::<String>(), program.display())
     }
 
     /// Kills the node (`kill -9`), as in a crash. [`launch`](Self::launch) starts it again.
@@ -422,7 +434,7 @@ fn environment(
         ("RABBITMQ_ENABLED_PLUGINS_FILE", path("enabled_plugins")),
         ("RABBITMQ_CONF_ENV_FILE", "/dev/null".into()),
         ("RABBITMQ_PID_FILE", path("pid")),
-        ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", erlang.into()),
+        (ERLANG_ARGUMENTS, erlang.into()),
     ]
 }
 

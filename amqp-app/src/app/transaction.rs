@@ -84,6 +84,13 @@ pub(crate) async fn transact<S>(
 }
 
 /// Why a commit was not confirmed.
+#[cfg_attr(
+    not(feature = "transaction-pool"),
+    expect(
+        dead_code,
+        reason = "only transactions of a pool return the errors of a lost connection"
+    )
+)]
 pub(crate) enum Uncommitted {
     /// The connection was lost before the commit.
     Lost(Error),

@@ -1,24 +1,32 @@
 //! `Vhost`: a virtual host of a RabbitMQ, for one test.
 
-use std::env;
 use std::process::Command;
+use std::sync::Mutex;
+use std::{env, fmt};
 
-use amqp_async::{Delivery, QueueDeclare};
+use amqp_async::{Channel, Delivery, Error as ClientError, QueueDeclare};
+#[cfg(feature = "threads")]
+use amqp_blocking::Connector;
 use amqp_testkit::RabbitMq;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::fixture::{Fixture, methods};
+#[cfg(feature = "threads")]
+use super::fixture::blocked;
+use super::fixture::{Fixture, Pace, awaited, methods};
 use crate::app::{App, report::Report};
 use crate::ids;
+use crate::limits::{VHOST_PATIENCE, VHOST_POLL};
 use crate::message::Message;
-use crate::platform::Asynchronous;
+use crate::platform::{Asynchronous, Platform};
+use crate::sync::lock;
 
 /// A virtual host of a RabbitMQ that runs, for one test. It is created with all permissions, and deleted when it is dropped, with
 /// everything in it.
 ///
-/// Methods panic when something fails, or when nothing happens within 10 s: they are for tests. Creation and deletion block the
-/// thread for as long as `rabbitmqctl` takes, about a second each.
+/// Methods panic when something fails, or when nothing happens within 60 s: they are for tests. Creation and deletion block the
+/// thread for as long as `rabbitmqctl` takes, about a second each. On threads, with `amqp_blocking::Connector`, all methods block, and are not
+/// asynchronous: `Vhost::create_on_threads`.
 ///
 /// ```no_run
 /// use amqp_app::prelude::*;
@@ -42,23 +50,22 @@ use crate::platform::Asynchronous;
 #[derive(Debug)]
 pub struct Vhost<'a, P> {
     fixture: Fixture<P>,
+    /// The channel on which queues are looked up.
+    lookups: Mutex<Option<Channel>>,
     host: Host<'a>,
 }
 
 impl<'a, P: Asynchronous> Vhost<'a, P> {
     /// Creates a virtual host on a node, and connects a client of the test. Takes a function that makes a connector of a URI,
     /// such as `amqp_tokio::Connector::new`.
-    pub async fn create<E: std::fmt::Debug>(
+    pub async fn create<E: fmt::Debug>(
         broker: &'a RabbitMq,
         connect: impl Fn(&str) -> Result<P, E>,
     ) -> Self {
-        let node = Node {
-            base: format!("amqp://guest:guest@127.0.0.1:{}", broker.port()),
-            user: "guest".into(),
-            ctl: Ctl::Of(broker),
-        };
-        Self::on(Host::create(node), connect).await
+        Self::on(Host::create(Node::of(broker)), connect).await
     }
+
+    methods!(P, Delivery, awaited, async);
 }
 
 impl<P: Asynchronous> Vhost<'static, P> {
@@ -71,20 +78,47 @@ impl<P: Asynchronous> Vhost<'static, P> {
     /// | `AMQP_USERNAME`, `AMQP_PASSWORD` | `guest` |
     /// | `AMQP_RABBITMQCTL`: the command, with arguments | `rabbitmqctl` |
     /// | `AMQP_VIRTUALHOST` | one is created. With it, that one is used, and is not deleted |
-    pub async fn from_environment<E: std::fmt::Debug>(
-        connect: impl Fn(&str) -> Result<P, E>,
-    ) -> Self {
+    pub async fn from_environment<E: fmt::Debug>(connect: impl Fn(&str) -> Result<P, E>) -> Self {
         Self::on(Host::of_variables(|name| env::var(name).ok()), connect).await
     }
 }
 
-impl<'a, P: Asynchronous> Vhost<'a, P> {
-    async fn on<E: std::fmt::Debug>(
-        host: Host<'a>,
-        connect: impl Fn(&str) -> Result<P, E>,
+/// The same on threads: the methods block the calling thread.
+#[cfg(feature = "threads")]
+impl<'a> Vhost<'a, Connector> {
+    /// Creates a virtual host on a node, and connects a client of the test. Takes a function that makes a connector of a URI,
+    /// such as `amqp_blocking::Connector::new`.
+    pub fn create_on_threads<E: fmt::Debug>(
+        broker: &'a RabbitMq,
+        connect: impl Fn(&str) -> Result<Connector, E>,
     ) -> Self {
-        let fixture = Fixture::connect(connect, &host.uri()).await;
-        Self { fixture, host }
+        blocked!(Self::on(Host::create(Node::of(broker)), connect))
+    }
+
+    methods!(Connector, amqp_blocking::Delivery, blocked);
+}
+
+#[cfg(feature = "threads")]
+impl Vhost<'static, Connector> {
+    /// Creates a virtual host on the node that variables of the environment name, as on other platforms, and connects a client
+    /// of the test.
+    pub fn from_environment_on_threads<E: fmt::Debug>(
+        connect: impl Fn(&str) -> Result<Connector, E>,
+    ) -> Self {
+        blocked!(Self::on(Host::of_variables(|name| env::var(name).ok()), connect))
+    }
+}
+
+impl<'a, P: Platform> Vhost<'a, P> {
+    async fn on<E: fmt::Debug>(host: Host<'a>, connect: impl Fn(&str) -> Result<P, E>) -> Self {
+        let pace = Pace { patience: VHOST_PATIENCE, poll: VHOST_POLL };
+        let fixture = Fixture::connect(connect, &host.uri(), pace).await;
+        Self { fixture, lookups: Mutex::default(), host }
+    }
+
+    /// Returns the platform of the application: its connections go to the virtual host.
+    pub fn platform(&self) -> P {
+        self.fixture.platform.clone()
     }
 
     /// Returns the name of the virtual host.
@@ -97,13 +131,16 @@ impl<'a, P: Asynchronous> Vhost<'a, P> {
         self.host.uri()
     }
 
-    methods!();
-
-    async fn has_one(&self, queue: &str) -> bool {
-        let passive = QueueDeclare::passive(queue);
-        let declared =
-            self.fixture.connection.with_channel(async |it| it.queue_declare(passive).await);
-        declared.await.is_ok_and(|declared| declared.message_count > 0)
+    /// A queue that is not declared closes the channel. The next look opens another one.
+    async fn has_one(&self, queue: &str) -> Result<bool, ClientError> {
+        let kept = lock(&self.lookups).take();
+        let channel = match kept {
+            Some(channel) => channel,
+            None => self.fixture.connection.open_channel().await?,
+        };
+        let declared = channel.queue_declare(QueueDeclare::passive(queue)).await?;
+        *lock(&self.lookups) = Some(channel);
+        Ok(declared.message_count > 0)
     }
 }
 
@@ -123,7 +160,15 @@ struct Node<'a> {
     ctl: Ctl<'a>,
 }
 
-impl Node<'_> {
+impl<'a> Node<'a> {
+    fn of(broker: &'a RabbitMq) -> Self {
+        Self {
+            base: format!("amqp://guest:guest@127.0.0.1:{}", broker.port()),
+            user: "guest".into(),
+            ctl: Ctl::Of(broker),
+        }
+    }
+
     fn ctl(&self, arguments: &[&str]) -> Result<(), String> {
         match &self.ctl {
             Ctl::Of(broker) => broker.ctl(arguments).map(drop).map_err(|error| error.to_string()),
