@@ -30,7 +30,8 @@ pub enum RequestError {
         /// Why.
         error: amqp_async::Error,
     },
-    /// The reply came, but is too large, or has malformed properties.
+    /// The reply came, but is too large, or has malformed properties. One whose correlation id cannot be read is dropped, and
+    /// [counted](crate::RequesterStats::late).
     #[error("the reply cannot be read: {0}")]
     Reply(Fault),
     /// The deadline has expired.

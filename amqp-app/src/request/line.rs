@@ -100,13 +100,15 @@ impl Reader {
 
     fn deliver(&self, delivery: &Delivery) {
         let properties = delivery.properties();
-        let id = properties.as_ref().ok().and_then(|it| it.correlation_id.clone());
+        // It can be read although others are malformed.
+        let known = delivery.message().properties_ref().ok().and_then(|it| it.correlation_id);
+        let id = known.and_then(|id| id.as_str().ok());
         let reply = match (delivery.fault(), properties) {
             (Some(fault), _) => Err(fault),
             (None, Ok(properties)) => Ok(Response::new(delivery.message().clone(), properties)),
             (None, Err(malformed)) => Err(Fault::Malformed(malformed)),
         };
-        self.table.deliver(id.as_deref(), reply);
+        self.table.deliver(id, reply);
     }
 }
 

@@ -86,7 +86,8 @@ pub struct Requester<P: Platform> {
 pub struct RequesterStats {
     /// Requests that wait for their reply.
     pub waiting: usize,
-    /// Replies that were dropped, because their request had ended, or had all replies that it wanted.
+    /// Replies that were dropped, because their request had ended, or had all replies that it wanted, or because it is not known
+    /// which request they answer.
     pub late: u64,
 }
 

@@ -3,7 +3,10 @@
 
 use amqp_app::prelude::*;
 use amqp_app::{Blame, Pool, RequestError};
-use amqp_testkit::{Direction, Fault, Proxy};
+use amqp_proto::ShortStr;
+use amqp_proto::method::{basic, queue};
+use amqp_testkit::raw_connection::nested_headers;
+use amqp_testkit::{Direction, Fault, Proxy, RawConnection};
 
 use crate::at::{At, Make, beside, on_model, on_rabbitmq, sleep, source, text, unique, until};
 
@@ -11,6 +14,7 @@ on_model! {
     many_requests_share_a_channel_with_wrong_ones
     a_request_survives_a_cut_at_each_stage_or_says_what_may_have_happened
     a_late_reply_is_dropped_and_counted
+    a_malformed_reply_is_the_error_of_its_request_alone
     a_requester_on_a_pool_takes_another_connection
 }
 
@@ -18,6 +22,7 @@ on_rabbitmq! {
     many_requests_share_a_channel_with_wrong_ones
     a_request_survives_a_cut_at_each_stage_or_says_what_may_have_happened
     a_late_reply_is_dropped_and_counted
+    a_malformed_reply_is_the_error_of_its_request_alone
     a_requester_on_a_pool_takes_another_connection
 }
 
@@ -218,4 +223,48 @@ async fn a_requester_on_a_pool_takes_another_connection<P: Make>(at: At<P>) {
     .await;
     assert_eq!(requester.stats().waiting, 0);
     assert!(proxy.accepted() >= 4, "{}", proxy.accepted());
+}
+
+/// Its correlation id can be read, and its headers cannot.
+async fn a_malformed_reply_is_the_error_of_its_request_alone<P: Make>(at: At<P>) {
+    let client = at.client().await;
+    let queue = client.queue("malformed").await;
+    let pool = Pool::new(at.platform.clone(), 1).connect().await.unwrap();
+    let requester = Requester::new(&pool.connection().await.unwrap());
+    let ask = || requester.request(Message::new("?").to_queue(&queue), LONG);
+    let answering = async {
+        let malformed = client.expect(&queue).await.properties().unwrap();
+        let port = at.port();
+        smol::unblock(move || reply_with_malformed_headers(port, &malformed)).await;
+        let sound = client.expect(&queue).await.properties().unwrap();
+        let reply = Message::new("sound").to_queue(sound.reply_to.unwrap());
+        let reply = reply.correlation_id(sound.correlation_id.unwrap()).optional();
+        client.publisher.publish(&reply).await.unwrap();
+    };
+    let asking = async {
+        let error = ask().await.unwrap_err();
+        assert!(error.to_string().contains("malformed properties"), "{error}");
+        assert!(matches!(error, RequestError::Reply(_)), "{error:?}");
+        assert_eq!((error.blame(), error.may_have_been_executed()), (Blame::Responder, true));
+        assert_eq!(ask().await.unwrap().body(), b"sound");
+    };
+    smol::future::zip(answering, asking).await;
+    assert_eq!((requester.stats().waiting, requester.stats().late), (0, 0));
+    pool.close().await;
+}
+
+fn reply_with_malformed_headers(port: u16, request: &Properties) {
+    let [to, id] = [&request.reply_to, &request.correlation_id].map(|it| it.as_deref().unwrap());
+    let mut properties = nested_headers(16_000);
+    // Bit 10 of the flags.
+    properties[0] |= 0x04;
+    properties.push(u8::try_from(id.len()).unwrap());
+    properties.extend_from_slice(id.as_bytes());
+    let mut wire = RawConnection::connect(port);
+    wire.log_in(u16::MAX);
+    let routing_key = ShortStr::from_bytes(to.as_bytes()).unwrap();
+    wire.send(1, &basic::Publish { routing_key, ..Default::default() });
+    wire.send_content(1, &properties, b"reply");
+    wire.send(1, &queue::Declare { exclusive: true, ..Default::default() });
+    wire.expect("queue.DeclareOk");
 }
