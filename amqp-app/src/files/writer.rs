@@ -38,7 +38,7 @@ use crate::sync::{Promise, lock};
 /// with `${unique}`, which never has the name of another file.
 ///
 /// A process that is killed leaves temporary files, whose names begin with `.amqp-app-`. A writer removes those of its directories
-/// that are older than a day ([`TEMPORARY_KEPT`]).
+/// that are older than a day ([`TEMPORARY_KEPT`](crate::limits::TEMPORARY_KEPT)).
 ///
 /// ```
 /// use amqp_app::files::Writer;

@@ -213,8 +213,10 @@ async fn what_is_being_handled_elsewhere_waits_and_counts_as_no_attempt<P: Make>
         let consume = source(declare).deduplicate(table.clone());
         let handler = async |State(log): State<Log>| log.add("handled");
         let app = at.app().consume(consume, handler);
+        let health = app.health();
         let report = beside(app, async |_| {
-            client.declared(&queue).await;
+            // RabbitMQ knows a quorum queue before that can store messages, and nacks them until then.
+            until("the consumer", async || health.is_ready()).await;
             client.publish(identified("r", &queue)).await;
             table.log.reach(2).await;
             table.set(&queue, "r", Some(vec![Message::new("done").to_queue(&answers)]));
