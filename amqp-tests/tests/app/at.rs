@@ -329,6 +329,14 @@ macro_rules! on_rabbitmq {
     };
 }
 
+/// Turns each `async fn name<P: Make>(at: At<P>)` into tests on the model broker and on RabbitMQ, one for each runtime.
+macro_rules! on_both {
+    ($($name:ident)*) => {
+        crate::at::tests! { model $($name)* }
+        crate::at::tests! { rabbitmq $($name)* }
+    };
+}
+
 macro_rules! tests {
     ($broker:ident $($name:ident)*) => {
         mod $broker {
@@ -366,4 +374,4 @@ macro_rules! tests {
     };
 }
 
-pub(crate) use {on_model, on_rabbitmq, tests};
+pub(crate) use {on_both, on_model, on_rabbitmq, tests};

@@ -16,21 +16,13 @@ use amqp_app::prelude::*;
 use amqp_app::{BoxError, Outbox, Relay};
 use amqp_testkit::{Direction, Fault, ModelBroker, Proxy};
 
-use crate::at::{
-    At, Client, Log, Make, on_model, on_rabbitmq, rabbitmq, source, unique, until, within,
-};
+use crate::at::{At, Client, Log, Make, on_both, rabbitmq, source, unique, until, within};
 use crate::relaying::relayed;
 
-on_model! {
+on_both! {
     gr_25_a_file_is_sent_and_moved
     gr_25_a_file_that_reaches_no_queue_stays_until_it_does
     gr_25_a_file_that_cannot_be_sent_stops_no_other
-    gr_25_a_file_whose_confirm_is_lost_comes_twice_with_one_id
-}
-
-on_rabbitmq! {
-    gr_25_a_file_is_sent_and_moved
-    gr_25_a_file_that_reaches_no_queue_stays_until_it_does
     gr_25_a_file_whose_confirm_is_lost_comes_twice_with_one_id
 }
 

@@ -9,10 +9,10 @@ use amqp_app::files::{Header, Writer, file_name, header_name, is_header_name};
 use amqp_app::prelude::*;
 use amqp_testkit::{Direction, Fault, Proxy};
 
-use crate::at::{At, Log, Make, beside, on_model, on_rabbitmq, source, until, within};
+use crate::at::{At, Log, Make, beside, on_both, source, until, within};
 use crate::files::Directory;
 
-on_model! {
+on_both! {
     gr_26_a_function_of_a_writer_may_block
     gr_26_a_batch_is_two_files_for_each_message
     gr_26_gr_27_a_message_is_two_files
@@ -25,15 +25,6 @@ on_model! {
     gr_26_messages_of_a_batch_with_one_name_are_handled_apart
     gr_26_what_a_message_says_stays_in_the_directory
     gr_26_a_directory_that_cannot_be_written_parks_the_message
-}
-
-on_rabbitmq! {
-    gr_26_a_batch_is_two_files_for_each_message
-    gr_26_gr_27_a_message_is_two_files
-    gr_26_a_message_that_is_not_committed_is_no_file
-    gr_26_a_connection_that_is_lost_before_the_commit_leaves_no_file
-    gr_26_a_cut_at_the_commit_loses_no_file_of_a_message
-    gr_26_what_a_message_says_stays_in_the_directory
 }
 
 /// Both ways in which a message is acknowledged.
