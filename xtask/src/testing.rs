@@ -7,7 +7,7 @@ use std::fmt::{self, Display, Formatter};
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::Command;
 
-const STEPS: [&[&str]; 4] = [
+const STEPS: [&[&str]; 5] = [
     &["test", "--workspace", "--all-targets", "--locked", "--no-fail-fast"],
     &["test", "--workspace", "--doc", "--locked", "--no-fail-fast"],
     &["test", "--package", "amqp-tokio", "--features", "tracing", "--locked", "--no-fail-fast"],
@@ -19,6 +19,16 @@ const STEPS: [&[&str]; 4] = [
         "tracing",
         "--test",
         "tracing",
+        "--locked",
+    ],
+    &[
+        "test",
+        "--package",
+        "amqp-app",
+        "--features",
+        "config,tracing",
+        "--test",
+        "secrets",
         "--locked",
     ],
 ];
