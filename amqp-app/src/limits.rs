@@ -95,7 +95,7 @@ pub const TEST_POLL: Duration = Duration::from_millis(1);
 /// How long a step of a test waits for a RabbitMQ: a node that other tests share, on a busy machine, takes seconds for a call.
 pub const VHOST_PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often a step of a test asks a RabbitMQ: more often, and many tests keep a node busy by asking.
+/// The pause between two looks of a test at a RabbitMQ. A shorter one would keep a shared node busy.
 pub const VHOST_POLL: Duration = Duration::from_millis(20);
 
 /// How long tasks have to end when their messages were given back. Only a thread whose handler does not return needs longer.
@@ -106,6 +106,10 @@ pub const READY_SAMPLED: Duration = Duration::from_secs(1);
 
 /// How long a pool that closes waits for confirms, as long as most applications have until they are killed.
 pub const POOL_DRAIN: Duration = Duration::from_secs(10);
+
+/// How long a pool that closes waits for the socket of a connection that is closed, as long as its last bytes may take.
+pub const POOL_SOCKETS: Duration = Duration::from_secs(1);
+
 /// The number of connections at a time that the server for health answers. An orchestrator has a few.
 pub const HTTP_CONNECTIONS: usize = 16;
 
@@ -195,8 +199,8 @@ pub const FILES_TAKEN_BYTES: usize = 16 << 20;
 pub const TEMPORARY_KEPT: Duration = Duration::from_secs(86_400);
 
 #[cfg(feature = "files")]
-/// The number of directories that a [`Writer`](crate::files::Writer) knows to exist and to be free of old temporary files. The oldest
-/// one is forgotten first. Patterns have one for each day, or one for each routing key.
+/// The number of directories that a [`Writer`](crate::files::Writer) knows to exist. The oldest one is forgotten
+/// first. Patterns have one for each day, or one for each routing key.
 pub const DIRECTORIES_MAX: usize = 64;
 
 #[cfg(feature = "files")]

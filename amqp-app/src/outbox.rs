@@ -280,7 +280,7 @@ impl<P: Platform> Relaying<'_, P> {
         let mut delay = RESTART_DELAY;
         loop {
             let marked = catching(Box::pin(async { outbox.sent(ids).await })).await;
-            // At a shutdown, the outbox is not asked again.
+            // Here too, because no `take` follows at a shutdown.
             self.take_left_out(outbox).await;
             match marked.and_then(|marked| marked) {
                 Ok(()) => break,

@@ -17,9 +17,10 @@ use crate::sync::catching;
 ///
 /// Calls of several messages are made at the same time. On an asynchronous runtime they should not block for long.
 ///
-/// [`begin`](Self::begin) and [`done`](Self::done) have the time that is left of [`Consume::timeout`](crate::Consume::timeout).
-/// [`failed`](Self::failed) has 30 s, and so has `done` when [`Participants`](crate::Participants) have committed. The future may be
-/// dropped. If that of `begin` is dropped, its mark stays until it expires.
+/// [`begin`](Self::begin) and [`done`](Self::done) must resolve within what is left of [`Consume::timeout`](crate::Consume::timeout).
+/// [`failed`](Self::failed) has 30 s, and so has `done` after [`Participants`](crate::Participants) have committed, or when a handler
+/// returns late. When the time has passed, the future of the call is dropped. If that of `begin` is dropped, its mark stays until it
+/// expires.
 ///
 /// A process that is killed leaves its mark in the store. So a mark that only says that a message is being handled must expire
 /// by itself (a lease), after a longer time than a handler may take ([`Consume::timeout`](crate::Consume::timeout)). Until then

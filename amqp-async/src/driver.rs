@@ -49,7 +49,6 @@ type Boxed<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
 #[must_use = "a connection does nothing until its driver is polled"]
 pub struct Driver<R: Runtime> {
     runtime: R,
-    pump: Pump,
     resolving: Option<(Attempt, Boxed<Vec<SocketAddr>>)>,
     dialling: Option<(Attempt, Dialling<R::Transport>)>,
     authentication: Authentication,
@@ -72,6 +71,8 @@ pub struct Driver<R: Runtime> {
     /// The deadline for writing the last bytes, if the transport lingers.
     linger_until: Option<Instant>,
     ended: bool,
+    /// Dropped last: it tells those who wait for the end of the socket.
+    pump: Pump,
 }
 
 /// A deadline that has passed.

@@ -47,7 +47,7 @@ pub(crate) struct State {
     losses: Arc<AtomicU32>,
     /// The waker of the driver, while it sleeps.
     driver: Option<Waker>,
-    /// Whether the driver was dropped, and with it what it has dialled.
+    /// Whether the driver was dropped, with its socket.
     pub(crate) is_driver_dropped: bool,
     sleep: Sleep,
 }

@@ -68,7 +68,7 @@ impl Header {
     }
 
     /// Makes the message again, with this body: to the exchange and with the routing key that it had. Its `user_id` and `expiration`
-    /// are kept too. RabbitMQ refuses the `user_id` of another user than that of the connection.
+    /// are kept too. RabbitMQ refuses a message whose `user_id` is not the user of the connection: clear it before sending.
     pub fn into_message(self, body: impl Into<Bytes>) -> Message {
         let properties = self.properties;
         Message::new(body).to(self.exchange, self.routing_key).property(|it| *it = properties)

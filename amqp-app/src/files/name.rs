@@ -46,6 +46,7 @@ const HEADER: &str = ".header";
 ///
 /// * The hash has 64 bits, and is not a cryptographic one. A publisher can make two long values with the same hash.
 /// * A file system that ignores case takes `a` and `A` for the same. A [`Writer`](crate::files::Writer) stores them one after the other.
+/// * A file system that ignores Unicode normalisation takes both forms of `é` for the same. A writer does not: use `${unique}` there.
 /// * Names of Windows devices, such as `CON`, are not encoded. Begin the pattern with a text there.
 /// * Control characters beyond ASCII are not encoded.
 ///
@@ -461,7 +462,7 @@ mod tests {
     fn a_long_value_is_cut_and_has_a_hash() {
         let names: BTreeSet<_> = ["a", "b"]
             .into_iter()
-            .map(|end| name("{xfilename}.xml", "", &named("%Ü".repeat(5_000) + end)))
+            .map(|end| name("{xfilename}.xml", "", &named("Ü".repeat(5_000) + end)))
             .collect();
         assert_eq!(names.len(), 2);
         for name in names {
@@ -471,7 +472,7 @@ mod tests {
             let again = super::file_name("{xfilename}", "", &named(&*name)).unwrap();
             assert_ne!(again, name);
             let (cut, _) = name.split_once('~').unwrap();
-            assert_eq!(cut.replace("%25", ""), "Ü".repeat(cut.matches('Ü').count()));
+            assert_eq!(cut, "Ü".repeat(cut.matches('Ü').count()));
         }
     }
 

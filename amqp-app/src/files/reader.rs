@@ -359,7 +359,7 @@ impl Spool {
     }
 }
 
-/// What is a short string in the protocol. The broker would never get a message with a longer one.
+/// Returns the text if it fits a short string of the protocol (255 bytes). A message with a longer one cannot be encoded.
 fn short(field: &'static str, text: impl Into<String>) -> Result<String, FileError> {
     let text = text.into();
     match ShortStr::new(&text) {

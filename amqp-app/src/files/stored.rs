@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::busy::Claim;
+use super::busy::{Claim, Name};
 use super::directories::temporary;
 use super::error::FileError;
 use super::header::Header;
@@ -22,8 +22,7 @@ pub struct Stored {
     pub(super) header_path: PathBuf,
     pub(super) header: Header,
     pub(super) body: Bytes,
-    /// What other messages with this name claim too.
-    pub(super) claim: PathBuf,
+    pub(super) unique: Name,
 }
 
 impl Stored {
@@ -78,7 +77,7 @@ impl Pairs {
         self.pairs.iter().map(|pair| Arc::clone(&pair.stored)).collect()
     }
 
-    /// Renames the files to their final names. On error, both keep temporary names or are removed.
+    /// Renames the files to their final names. On error, all of them are removed, and files that they replaced are restored.
     pub(super) fn show(&mut self, claims: Vec<Claim>) -> Result<(), FileError> {
         self.claims = claims;
         let shown = self.pairs.iter_mut().try_for_each(Pair::show);
@@ -99,7 +98,7 @@ impl Pairs {
         self.claims.clear();
     }
 
-    /// Removes the files, and gives what they have replaced its name again.
+    /// Removes the files, and restores those that they replaced.
     pub(super) fn undo(&mut self) {
         self.pairs.iter_mut().rev().for_each(Pair::undo);
         self.claims.clear();
@@ -163,7 +162,7 @@ impl Pair {
         Ok(pair)
     }
 
-    /// Renames the files to their final names. On error, both keep temporary names or are removed.
+    /// Renames both files to their final names. After an error, `undo` removes both.
     fn show(&mut self) -> Result<(), FileError> {
         if self.stage != Stage::Hidden {
             return Err(FileError::io("write", &self.stored.path)(io::Error::other(
@@ -200,7 +199,7 @@ impl Pair {
         }
     }
 
-    /// Removes the files, and gives what they have replaced its name again.
+    /// Removes the files, and restores those that they replaced.
     fn undo(&mut self) {
         if matches!(self.stage, Stage::Committed | Stage::Undone) {
             return;

@@ -6,7 +6,7 @@ use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use super::busy::{Claim, Commit};
+use super::busy::{Commit, Name};
 use super::caught;
 use super::directories::Directories;
 use super::error::PatternError;
@@ -33,12 +33,13 @@ use crate::sync::{Promise, lock};
 /// latter header is set.
 ///
 /// A file that has the name already is replaced. It comes back when the commit fails. Two messages with one name are stored one after
-/// the other, also by different writers of the process, in no order. One that has waited for 30 s fails, which is an attempt of its
-/// retry policy. Writers in several processes do not wait for each other: they need a pattern
+/// the other, also by different writers of the process, in an undefined order. A message that has waited for 30 s fails, and this counts as an attempt.
+/// Writers in several processes do not wait for each other: they need a pattern
 /// with `${unique}`, which never has the name of another file.
 ///
-/// A process that is killed leaves temporary files, whose names begin with `.amqp-app-`. A writer removes those of its directories
-/// that are older than a day ([`TEMPORARY_KEPT`](crate::limits::TEMPORARY_KEPT)).
+/// A process that is killed leaves temporary files, whose names begin with `.amqp-app-`. A writer removes those that are
+/// older than a day ([`TEMPORARY_KEPT`](crate::limits::TEMPORARY_KEPT)) from each directory that it uses for the first time. With
+/// more than 64 directories, it looks into at most one of them per minute.
 ///
 /// ```
 /// use amqp_app::files::Writer;
@@ -109,7 +110,7 @@ impl Writer {
         let written = messages.iter().filter(|it| !it.is_refused()).map(|it| self.write(it));
         let pairs = Pairs::new(written.collect::<Result<_, _>>()?);
         let stored = pairs.stored();
-        let names: Arc<[_]> = stored.iter().map(|it| it.claim.clone()).collect();
+        let names: Arc<[_]> = stored.iter().map(|it| it.unique.clone()).collect();
         context.commit().add(&names);
         context.join(Box::new(Files {
             stored,
@@ -129,9 +130,9 @@ impl Writer {
         let header_path = self.directory.join(header_name(&name));
         let directory = path.parent().unwrap_or(&self.directory);
         let directory = self.directories.prepare(directory, &self.directory)?;
-        let claim = Claim::key(&directory, &path);
+        let unique = Name::new(&directory, &path);
         let body = context.shared_body();
-        Ok(Pair::write(Stored { name, path, header_path, header, body, claim })?)
+        Ok(Pair::write(Stored { name, path, header_path, header, body, unique })?)
     }
 }
 
@@ -160,8 +161,7 @@ struct Files {
     pairs: Arc<Mutex<Pairs>>,
     on_stored: Option<OnStored>,
     commit: Arc<Commit>,
-    /// What other messages with these names claim too.
-    names: Arc<[PathBuf]>,
+    names: Arc<[Name]>,
     /// `None` without an application.
     runner: Option<Runner>,
 }

@@ -30,7 +30,7 @@ pub use transaction::{Transaction, TransactionError};
 
 use crate::connections::{Connections, Lease};
 use crate::error::Error;
-use crate::limits::POOL_DRAIN;
+use crate::limits::{POOL_DRAIN, POOL_SOCKETS};
 use crate::platform::{Asynchronous, Platform};
 use crate::runner::{BoxFuture, Runner, first_of, join_all};
 use crate::sync::Level;
@@ -138,8 +138,8 @@ impl<P: Asynchronous> Pool<P> {
     }
 
     /// Closes all connections gracefully: listeners and consumers are cancelled, publishes are confirmed. Resolves when the
-    /// connections and their sockets are closed, at most 11 s and the configured close timeout later. Then [`connection`](Self::connection) opens
-    /// them again.
+    /// connections and their sockets are closed, at most 11 s and the configured close timeout later. A connection that is being
+    /// opened is abandoned, and its socket may close a moment later. Then [`connection`](Self::connection) opens them again.
     ///
     /// # Cancel safety
     /// If the future is dropped before the first poll, nothing happens. If it is dropped later, the close continues in the
@@ -293,6 +293,13 @@ impl<P: Platform> Shared<P> {
         }
     }
 
+    /// Closes a connection, and waits for the end of its socket.
+    async fn end(&self, lent: &Lent<P>) {
+        lent.connection().close().await;
+        let deadline = self.runner.now().checked_add(POOL_SOCKETS);
+        self.runner.until(deadline, lent.connection().driver_dropped()).await;
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<P>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -323,8 +330,7 @@ impl<P: Platform> Closing<P> {
     async fn run(self, lent: Arc<Lent<P>>) {
         // What fails here ends with the close.
         let _ = lent.connection().drain(POOL_DRAIN).await;
-        lent.connection().close().await;
-        lent.connection().driver_dropped().await;
+        self.shared.end(&lent).await;
     }
 }
 
@@ -360,10 +366,7 @@ impl<P: Platform> Attempt<P> {
             let unwanted = self.shared.lock().slots.opened(self.index, lent);
             match unwanted {
                 None => self.answered = true,
-                Some(lent) => {
-                    lent.connection().close().await;
-                    lent.connection().driver_dropped().await;
-                }
+                Some(lent) => self.shared.end(&lent).await,
             }
         } else if let Some(Err(error)) = opened {
             self.shared.lock().failure = Some(error);

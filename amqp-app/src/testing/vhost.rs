@@ -71,13 +71,13 @@ impl<'a, P: Asynchronous> Vhost<'a, P> {
 impl<P: Asynchronous> Vhost<'static, P> {
     /// Creates a virtual host on the node that variables of the environment name, and connects a client of the test.
     ///
-    /// | variable | without it |
-    /// | --- | --- |
-    /// | `AMQP_HOSTNAME` | `localhost` |
-    /// | `AMQP_PORT` | 5672 |
-    /// | `AMQP_USERNAME`, `AMQP_PASSWORD` | `guest` |
-    /// | `AMQP_RABBITMQCTL`: the command, with arguments | `rabbitmqctl` |
-    /// | `AMQP_VIRTUALHOST` | one is created. With it, that one is used, and is not deleted |
+    /// | variable | meaning | default |
+    /// | --- | --- | --- |
+    /// | `AMQP_HOSTNAME` | the host of the node | `localhost` |
+    /// | `AMQP_PORT` | its port | 5672 |
+    /// | `AMQP_USERNAME`, `AMQP_PASSWORD` | the user of the test | `guest` |
+    /// | `AMQP_RABBITMQCTL` | the command with its arguments, split at spaces | `rabbitmqctl` |
+    /// | `AMQP_VIRTUALHOST` | the virtual host to use, which is not deleted | a new one |
     pub async fn from_environment<E: fmt::Debug>(connect: impl Fn(&str) -> Result<P, E>) -> Self {
         Self::on(Host::of_variables(|name| env::var(name).ok()), connect).await
     }
@@ -176,8 +176,9 @@ impl<'a> Node<'a> {
                 let (program, first) = command.split_first().ok_or("no command")?;
                 let output = Command::new(program).args(first).args(arguments).output();
                 let output = output.map_err(|error| format!("{program}: {error}"))?;
-                let text = || String::from_utf8_lossy(&output.stderr).into_owned();
-                if output.status.success() { Ok(()) } else { Err(text()) }
+                let text = String::from_utf8_lossy(&output.stderr);
+                let status = output.status;
+                if status.success() { Ok(()) } else { Err(format!("{program}: {status}: {text}")) }
             }
         }
     }

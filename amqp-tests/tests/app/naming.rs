@@ -12,7 +12,7 @@ use crate::files::Directory;
 
 on_model! {
     a_function_that_panics_is_called_for_each_message
-    messages_of_a_batch_that_are_stored_around_the_handler_have_one_name_each
+    messages_with_one_name_are_handled_apart_also_around_a_handler
 }
 
 /// A participant that takes its time.
@@ -114,9 +114,7 @@ async fn a_function_that_panics_is_called_for_each_message<P: Make>(at: At<P>) {
     assert!(directory.has(6));
 }
 
-async fn messages_of_a_batch_that_are_stored_around_the_handler_have_one_name_each<P: Make>(
-    at: At<P>,
-) {
+async fn messages_with_one_name_are_handled_apart_also_around_a_handler<P: Make>(at: At<P>) {
     let client = at.client().await;
     let queue = client.queue("stored").await;
     let directory = Directory::new();

@@ -212,11 +212,13 @@ fn functions_around_every_handler(uri: &str) {
     let running = thread::spawn(move || app.run(shutdown).unwrap());
     // The parking queue is declared.
     while !health.is_ready() {
+        assert!(!running.is_finished());
         thread::sleep(Duration::from_millis(2));
     }
     let parking = format!("{queue}.parked");
     let mut parked = Vec::new();
     while parked.len() < 3 {
+        assert!(!running.is_finished());
         if let Some(delivery) = channel.basic_get(parking.as_str()).unwrap() {
             parked.push(String::from_utf8(delivery.body().to_vec()).unwrap());
             delivery.ack().unwrap();

@@ -232,7 +232,7 @@ fn demonstrates(name: &str, url: Option<&str>, expected: &[&str]) -> String {
 
 #[test]
 fn np_14_gr_23_a_signal_stops_an_application() {
-    // Where no other test runs them on RabbitMQ.
+    // In a separate virtual host: other tests run the same programs.
     let (node, host) = (rabbitmq(), "signals");
     node.ctl(&["add_vhost", host]).unwrap();
     node.ctl(&["set_permissions", "-p", host, "guest", ".*", ".*", ".*"]).unwrap();
