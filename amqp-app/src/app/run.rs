@@ -64,7 +64,8 @@ impl<P: Platform, S: Clone + Send + Sync + 'static> App<P, S> {
         let sender = Sender::new(runner.clone(), publishing.connection.clone());
         let engine = Arc::new(Engine::new(runner, consuming.connection.clone(), sender, stop));
         let health = self.health.clone();
-        let app = Running { engine: Arc::clone(&engine), sources: Vec::new(), health };
+        let borrows = !consuming.owned && !publishing.owned;
+        let app = Running { engine: Arc::clone(&engine), sources: Vec::new(), health, borrows };
         let result = app.run(self, shutdown).await;
         for Lease { connection, owned } in [publishing, consuming] {
             if owned {
@@ -176,6 +177,8 @@ struct Running<S> {
     engine: Arc<Engine>,
     sources: Vec<Arc<Source<S>>>,
     health: Health,
+    /// Whether its connections are another's, who may close them.
+    borrows: bool,
 }
 
 impl<S: Clone + Send + Sync + 'static> Running<S> {
@@ -270,8 +273,11 @@ impl<S: Clone + Send + Sync + 'static> Running<S> {
         let mut measuring = pin!(measure::sampled(&engine.runner, || self.measure()));
         let Either::First(end) = race(&mut end, &mut measuring).await else { return };
         let end: Either<(), CloseCause> = end;
-        if let Either::Second(cause) = end {
-            engine.fail(Error::ConnectionEnded(cause));
+        match end {
+            Either::First(()) => {}
+            // A pool that closes drains its connections before, which is a shutdown: a source sees it late if its workers are busy.
+            Either::Second(CloseCause::ByClient | CloseCause::ByClientForced) if self.borrows => {}
+            Either::Second(cause) => engine.fail(Error::ConnectionEnded(cause)),
         }
     }
 

@@ -87,7 +87,8 @@ impl<P: Asynchronous> Listening<P> {
         self.end().await
     }
 
-    /// Waits until the listener has ended: because a [`canceller`](Self::canceller) has cancelled it, or with an error.
+    /// Waits until the listener has ended: because a [`canceller`](Self::canceller) has cancelled it, because its pool was closed,
+    /// or with an error.
     ///
     /// # Errors
     /// Those of [`App::run`].

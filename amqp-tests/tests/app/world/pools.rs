@@ -146,3 +146,38 @@ async fn ends_a_recovery(world: &World) {
     closes(world, &pool).await;
     assert_eq!(world.lines(), 0);
 }
+
+/// U7: also if its connection has ended before its listeners see the end of their consumers. Here the worker is busy, and has
+/// acknowledged its message.
+#[test]
+fn u_7_listeners_of_a_pool_that_closes_end_without_an_error() {
+    play(0..50, &ends_listeners);
+}
+
+async fn ends_listeners(world: &World) {
+    let pool = Pool::new(world.connector(), 1).connect().await.unwrap();
+    let member = pool.connection().await.unwrap();
+    member.open_channel().await.unwrap().queue_declare(QueueDeclare::classic("q")).await.unwrap();
+    for _ in 0..3 {
+        member.publish(&Message::new("m").to_queue("q")).await.unwrap();
+    }
+    let (began, begun) = smol::channel::bounded(1);
+    let clock = world.clone();
+    let handler = move |delivery: Delivery| {
+        let (began, clock) = (began.clone(), clock.clone());
+        async move {
+            delivery.ack()?;
+            began.send(()).await?;
+            clock.sleep(Duration::from_secs(1)).await;
+            Ok::<_, Failure>(())
+        }
+    };
+    let listening = member.consume_with("q", handler).await.unwrap();
+    begun.recv().await.unwrap();
+    closes(world, &pool).await;
+    let report = listening.ended().await.unwrap();
+    // One more may have been delivered before the close.
+    let left = world.broker(|broker| broker.ready("q")).unwrap() as u64;
+    assert_eq!((report.handled + left, report.abandoned, report.stale), (3, 0, 0));
+    assert!(left > 0);
+}
