@@ -149,7 +149,8 @@ impl Listening<Connector> {
         Threads.block_on(self.end())
     }
 
-    /// Waits until the listener has ended: because a [`canceller`](Self::canceller) has cancelled it, or with an error.
+    /// Waits until the listener has ended: because a [`canceller`](Self::canceller) has cancelled it, because its pool was closed,
+    /// or with an error.
     ///
     /// # Errors
     /// Those of [`App::run`](crate::App::run).
