@@ -2,7 +2,8 @@
 //! acknowledgement are one transaction, ten workers on threads, and the original's configuration file.
 //!
 //! `cargo run -p amqp-app --features compat,threads,tracing --example amqprun` runs it on the broker that `AMQP_URL` names, or
-//! on a model broker, until a signal. With the argument `demo` it sends itself some messages, and stops.
+//! on a model broker, until a signal. With the argument `demo` it sends itself some messages, and stops. Without the feature
+//! `tracing` it logs nothing.
 
 use std::error::Error;
 use std::{io, thread};
@@ -26,7 +27,7 @@ fn main() -> Result<Report, Box<dyn Error>> {
     let url = [("AMQP_APP__CONNECTION__URL", broker.uri.as_str())];
     let options = ConfigOptions::new().variables(url);
     let config = options.parse(Format::ZConfig, include_str!("amqprun.conf"))?;
-    let level = config.log_level().map_or(LevelFilter::WARN, LevelFilter::from);
+    let level = config.log_level().map_or(Ok(LevelFilter::WARN), |level| level.as_str().parse())?;
     tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).init();
     let (stopper, manual) = Shutdown::manual();
     let demo_asked = std::env::args().nth(1).as_deref() == Some("demo");
