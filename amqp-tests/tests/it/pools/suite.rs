@@ -230,6 +230,12 @@ async fn pu_7_a_missing_exchange_fails_what_is_unconfirmed_beside_it(uri: String
         let outcomes = outcomes.clone();
         wait!(member.publish_with(&message, move |it| outcomes.send((name, it)).unwrap()));
     }
+    // A message that the client has not written yet would be known not to be sent.
+    until("the messages at the broker", || {
+        let stats = member.stats();
+        stats.unsent_bytes == 0 && proxy.passed(Direction::ToBroker) >= stats.bytes_sent
+    })
+    .await;
     proxy.resume();
     wait!(member.flush());
     for name in ["bad", "good"] {
