@@ -20,7 +20,7 @@ impl Channel {
 /// open: a commit or a rollback ends it, and begins the next.
 ///
 /// A transaction on more than one queue is not atomic. If the connection is lost during a commit, the
-/// transaction may or may not have taken effect.
+/// transaction may or may not have taken effect. Of messages to a quorum queue, a part may have been published.
 #[derive(Clone, Debug)]
 pub struct Tx(amqp_async::Tx);
 

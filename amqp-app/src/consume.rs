@@ -179,8 +179,9 @@ impl Consume {
     ///
     /// * A reply to a queue that is full, and rejects publishes: RabbitMQ acknowledges the message, and refuses the reply.
     /// * A reply that reaches no queue: RabbitMQ acknowledges the message, and returns the reply.
+    /// * A reply to a quorum queue, if the connection ends during the commit: RabbitMQ may acknowledge the message, and lose the reply.
     ///
-    /// The application then parks the replies, if its policy parks. A transaction of several queues is not atomic if a node of
+    /// In the first two cases the application parks the replies, if its policy parks. A transaction of several queues is not atomic if a node of
     /// the broker fails. Copies of messages that failed are sent with confirms all the same.
     ///
     /// It cannot be used with [`by_key`](Self::by_key), nor with [`exclusive`](Self::exclusive) and more than one worker. With a

@@ -195,7 +195,8 @@ pub enum TransactionError {
     /// These messages reached no queue. The others are published.
     #[error("{} messages of the transaction reached no queue", .0.len())]
     Returned(Vec<ReturnedMessage>),
-    /// The connection was lost during the commit, or the broker did not answer. Everything is published, or nothing.
+    /// The connection was lost during the commit, or the broker did not answer. Everything is published, or nothing; of
+    /// messages to a quorum queue, perhaps a part.
     #[error("the outcome of the commit is unknown: {0}")]
     Unknown(amqp_async::Error),
 }

@@ -6,8 +6,8 @@
 //! this program with `--worker URI QUEUE ANSWERS [--transactional]`. At the end everything is drained. Each message that was confirmed must have
 //! been answered or parked, as its number says, and each duplicate must have the same id.
 //!
-//! With `--transactional`, a message and its three replies are one transaction, and the process alone is killed: of a
-//! transaction over several queues, a node that is killed may keep a part. All replies of a message must be there, or none.
+//! With `--transactional`, a message and its three replies are one transaction, the replies go to a classic queue, and the process
+//! alone is killed: of a transaction over several queues, a node that is killed may keep a part. All replies of a message must be there, or none.
 
 mod faults;
 mod ledger;

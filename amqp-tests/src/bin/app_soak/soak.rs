@@ -81,8 +81,13 @@ impl Soak {
         let proxies = [proxy()?, proxy()?];
         let watching = connect(&node.uri()).await?;
         let channel = watching.open_channel().await.map_err(text)?;
-        for queue in [QUEUE, ANSWERS] {
-            channel.queue_declare(QueueDeclare::quorum(queue)).await.map_err(text)?;
+        // A quorum queue may keep a part of a transaction whose connection ends during the commit.
+        let answers = match mode {
+            Mode::Confirms => QueueDeclare::quorum(ANSWERS),
+            Mode::Transactions => QueueDeclare::classic(ANSWERS),
+        };
+        for queue in [QueueDeclare::quorum(QUEUE), answers] {
+            channel.queue_declare(queue).await.map_err(text)?;
         }
         let producing = connect(&proxies[1].uri()).await?;
         let producer = Producer::start(&producing, QUEUE);
