@@ -235,10 +235,7 @@ fn a_transaction_that_was_begun_cannot_be_committed() {
     // Nothing was in it.
     peer.lose();
     recover(&mut peer);
-    let commit = peer.session.channel(id).call(peer.now, &TxCommit::default()).unwrap();
-    assert_eq!(wire(&mut peer), ["1 tx.Commit"]);
-    peer.send(1, &tx::CommitOk::default());
-    assert_eq!(peer.session.take_reply(&commit), Some(Ok(())));
+    assert_eq!(commits(&mut peer, id), ["1 tx.Commit"]);
 
     peer.session.channel(id).publish(&Publish::new("", "q", b"1")).unwrap();
     peer.lose();
@@ -250,10 +247,17 @@ fn a_transaction_that_was_begun_cannot_be_committed() {
     peer.send(1, &tx::RollbackOk::default());
     // The next one is whole.
     peer.session.channel(id).publish(&Publish::new("", "q", b"3")).unwrap();
+    assert_eq!(commits(&mut peer, id), ["1 basic.Publish", "1 tx.Commit"]);
+    assert!(peer.session.channel(other).is_open());
+}
+
+/// Commits, and answers the commit. Returns what was sent.
+fn commits(peer: &mut Peer, id: ChannelId) -> Vec<String> {
     let commit = peer.session.channel(id).call(peer.now, &TxCommit::default()).unwrap();
+    let sent = wire(peer);
     peer.send(1, &tx::CommitOk::default());
     assert_eq!(peer.session.take_reply(&commit), Some(Ok(())));
-    assert!(peer.session.channel(other).is_open());
+    sent
 }
 
 /// Its commit would be refused otherwise, and what was acked in it after the loss would stay unacknowledged.
@@ -261,11 +265,9 @@ fn a_transaction_that_was_begun_cannot_be_committed() {
 fn what_other_channels_publish_is_not_in_a_transaction() {
     let (mut peer, id) = transactional();
     let other = peer.channel(2);
-    for commits in [false, true] {
-        if commits {
-            let commit = peer.session.channel(id).call(peer.now, &TxCommit::default()).unwrap();
-            peer.send(1, &tx::CommitOk::default());
-            assert_eq!(peer.session.take_reply(&commit), Some(Ok(())));
+    for after_a_commit in [false, true] {
+        if after_a_commit {
+            commits(&mut peer, id);
         }
         publish(&mut peer, other).unwrap();
         // This one is refused, and nothing of it is sent.
@@ -274,10 +276,7 @@ fn what_other_channels_publish_is_not_in_a_transaction() {
         wire(&mut peer);
         peer.lose();
         recover(&mut peer);
-        let commit = peer.session.channel(id).call(peer.now, &TxCommit::default()).unwrap();
-        assert_eq!(wire(&mut peer), ["1 tx.Commit"]);
-        peer.send(1, &tx::CommitOk::default());
-        assert_eq!(peer.session.take_reply(&commit), Some(Ok(())));
+        assert_eq!(commits(&mut peer, id), ["1 tx.Commit"]);
     }
 }
 
@@ -310,10 +309,7 @@ fn a_commit_that_was_not_sent_is_not_sent_for_another_transaction() {
     assert_eq!(recover(&mut peer), ["1 channel.Open", "1 tx.Select"]);
     // The next one is whole.
     publish(&mut peer, id).unwrap();
-    let commit = peer.session.channel(id).call(peer.now, &TxCommit::default()).unwrap();
-    assert_eq!(wire(&mut peer), ["1 basic.Publish", "1 tx.Commit"]);
-    peer.send(1, &tx::CommitOk::default());
-    assert_eq!(peer.session.take_reply(&commit), Some(Ok(())));
+    assert_eq!(commits(&mut peer, id), ["1 basic.Publish", "1 tx.Commit"]);
 }
 
 /// The mode holds since the call, so the broker has to know it.
