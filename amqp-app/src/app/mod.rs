@@ -123,7 +123,8 @@ impl<P: Platform> App<P> {
 
 impl<P: Platform> App<P> {
     /// Creates an application on the connections of a pool. It borrows two of them, which stay open at its end. With a pool
-    /// of one connection, it publishes where it consumes.
+    /// of one connection, it publishes where it consumes. When the pool is closed, the application ends without an
+    /// error. A message whose reply cannot be published any more goes back into its queue.
     pub fn on(pool: Pool<P>) -> Self {
         Self::on_with_state(pool, ())
     }

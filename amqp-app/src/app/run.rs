@@ -177,7 +177,7 @@ struct Running<S> {
     engine: Arc<Engine>,
     sources: Vec<Arc<Source<S>>>,
     health: Health,
-    /// Whether its connections are another's, who may close them.
+    /// Whether its connections belong to a pool, which may close them.
     borrows: bool,
 }
 

@@ -25,8 +25,8 @@ use crate::sync::lock;
 /// everything in it.
 ///
 /// Methods panic when something fails, or when nothing happens within 60 s: they are for tests. Creation and deletion block the
-/// thread for as long as `rabbitmqctl` takes, about a second each. On threads, with `amqp_blocking::Connector`, all methods block, and are not
-/// asynchronous: `Vhost::create_on_threads`.
+/// thread for as long as `rabbitmqctl` takes, about a second each. On threads, with
+/// `amqp_blocking::Connector`, all methods block, and are not asynchronous: `Vhost::create_on_threads`.
 ///
 /// ```no_run
 /// use amqp_app::prelude::*;

@@ -181,3 +181,41 @@ async fn ends_listeners(world: &World) {
     assert_eq!((report.handled + left, report.abandoned, report.stale), (3, 0, 0));
     assert!(left > 0);
 }
+
+/// One connection consumes, and the other one publishes. It has nothing to drain, and is closed first.
+#[test]
+fn u_7_an_application_whose_pool_closes_ends_without_an_error() {
+    play(0..50, &ends_an_application);
+}
+
+async fn ends_an_application(world: &World) {
+    let pool = Pool::new(world.connector(), 2).connect().await.unwrap();
+    let member = pool.connection().await.unwrap();
+    let channel = member.open_channel().await.unwrap();
+    for queue in ["q", "replies"] {
+        channel.queue_declare(QueueDeclare::new(queue).durable()).await.unwrap();
+    }
+    for _ in 0..3 {
+        member.publish(&Message::new("m").to_queue("q")).await.unwrap();
+    }
+    let (began, begun) = smol::channel::unbounded();
+    let clock = world.clone();
+    let handler = move |_: Text| {
+        let (began, clock) = (began.clone(), clock.clone());
+        async move {
+            began.try_send(()).unwrap();
+            clock.sleep(Duration::from_secs(1)).await;
+            Message::new("reply").to_queue("replies")
+        }
+    };
+    let app = App::on(pool.clone()).consume(Consume::new("q"), handler);
+    let closing = async {
+        begun.recv().await.unwrap();
+        closes(world, &pool).await;
+    };
+    let (report, ()) = smol::future::zip(app.run(Shutdown::never()), closing).await;
+    let report = report.unwrap();
+    let ready = |queue| world.broker(|broker| broker.ready(queue)).unwrap() as u64;
+    until(world, "the rest", || ready("q") + report.handled == 3).await;
+    assert!(ready("replies") >= report.handled, "{report:?}");
+}
